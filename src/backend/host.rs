@@ -1,0 +1,173 @@
+//! The seam to the host: namespaces, mounts, files, devices, facts.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::{Result, RootfsMount};
+use crate::model::container::Propagation;
+
+/// cgroup layout of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupVersion {
+    /// Separate hierarchies (also hybrid without v2 controllers).
+    V1,
+    /// The unified hierarchy alone.
+    #[default]
+    V2,
+}
+
+/// Facts found once at start-up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostFacts {
+    /// Kernel version as (major, minor).
+    pub kernel: (u32, u32),
+    /// CPU architecture in Go's words, e.g. `amd64`.
+    pub arch: String,
+    /// cgroup layout.
+    pub cgroup: CgroupVersion,
+    /// Controllers that are there, e.g. `cpu`, `memory`, `hugetlb`, `pids`.
+    pub controllers: Vec<String>,
+    /// Whether memory.memsw (v1) or memory.swap (v2) files exist.
+    pub swap_accounting: bool,
+    /// Capabilities in the agent's bounding set, `CAP_…`.
+    pub capabilities: Vec<String>,
+    /// The agent's own oom_score_adj.
+    pub oom_score_adj: i64,
+    /// Whether the kernel can filter system calls.
+    pub seccomp: bool,
+    /// Whether AppArmor is enabled.
+    pub apparmor: bool,
+    /// Whether SELinux is enabled.
+    pub selinux: bool,
+    /// Identifies this boot.
+    pub boot_id: String,
+    /// Host name.
+    pub hostname: String,
+    /// Whether systemd is PID 1.
+    pub systemd: bool,
+}
+
+impl HostFacts {
+    /// Whether the agent may set any OOM score: without CAP_SYS_RESOURCE a score below the
+    /// agent's own is refused by the kernel.
+    pub fn may_lower_oom_score(&self) -> bool {
+        self.capabilities.iter().any(|cap| cap == "CAP_SYS_RESOURCE")
+    }
+}
+
+/// /etc/passwd and /etc/group of an image; `None` when absent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UserFiles {
+    /// Content of /etc/passwd.
+    pub passwd: Option<Vec<u8>>,
+    /// Content of /etc/group.
+    pub group: Option<Vec<u8>>,
+}
+
+/// A device node on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// Path in the container.
+    pub path: String,
+    /// `c`, `b` or `p`.
+    pub kind: char,
+    /// Major number.
+    pub major: i64,
+    /// Minor number.
+    pub minor: i64,
+    /// Mode bits of the node.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// What stands at a pinned network namespace path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetnsState {
+    /// A live namespace.
+    Live,
+    /// Nothing, or a plain file left over from before a reboot.
+    Gone,
+}
+
+/// The host. All paths are absolute and on the host.
+#[async_trait]
+pub trait Host: Send + Sync + 'static {
+    /// Facts found at start-up.
+    fn facts(&self) -> &HostFacts;
+
+    /// Makes a network namespace, sets its `lo` up and pins it at `path` (below the configured
+    /// netns folder). Undone whole on failure.
+    async fn create_netns(&self, path: &Path) -> Result<()>;
+
+    /// What stands at `path`.
+    async fn netns_state(&self, path: &Path) -> Result<NetnsState>;
+
+    /// Unpins a network namespace; gone is fine.
+    async fn remove_netns(&self, path: &Path) -> Result<()>;
+
+    /// Pinned namespaces below the netns folder that podbay made (by name prefix).
+    async fn list_netns(&self) -> Result<Vec<PathBuf>>;
+
+    /// Start time of a process in clock ticks since boot, `None` when it is gone: a PID alone
+    /// is never trusted.
+    async fn process_start_time(&self, pid: u32) -> Result<Option<u64>>;
+
+    /// Writes a file of ours: parents are made 0700, content is complete or absent, links are
+    /// not followed at the last element.
+    async fn write_file(&self, path: &Path, content: &[u8], mode: u32) -> Result<()>;
+
+    /// Reads a regular host file of at most `max` bytes, `None` when absent.
+    async fn read_file(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>>;
+
+    /// Makes a folder of ours and its parents with this mode.
+    async fn create_dir(&self, path: &Path, mode: u32) -> Result<()>;
+
+    /// Unmounts what is mounted below `path`, then removes the tree without following links or
+    /// crossing mounts; gone is fine. Busy mounts are retried, then detached.
+    async fn remove_tree(&self, path: &Path) -> Result<()>;
+
+    /// Names in a folder of ours; empty when absent.
+    async fn list_dir(&self, path: &Path) -> Result<Vec<String>>;
+
+    /// Mounts a tmpfs (nosuid, noexec, nodev) of `size` bytes with mode 1777 at `path`.
+    async fn mount_shm(&self, path: &Path, size: u64) -> Result<()>;
+
+    /// Detaches the mount at `path`; not mounted is fine.
+    async fn unmount(&self, path: &Path) -> Result<()>;
+
+    /// Reads the user files of a root file system given by its mounts: mounted read-only out of
+    /// sight, resolved inside the root, regular files of at most 10 MiB.
+    async fn read_user_files(&self, rootfs: &[RootfsMount]) -> Result<UserFiles>;
+
+    /// Copies the content of `path` inside a root file system to `dest` with ownership and modes;
+    /// resolved inside the root; absent is an empty folder.
+    async fn copy_from_rootfs(&self, rootfs: &[RootfsMount], path: &str, dest: &Path)
+    -> Result<()>;
+
+    /// Resolves links of a mount source. A missing path is made as a folder 0755 when
+    /// `create_missing`, else `NotFound`.
+    async fn resolve_mount_source(&self, path: &Path, create_missing: bool) -> Result<PathBuf>;
+
+    /// Whether the mount that holds `path` allows this propagation.
+    async fn allows_propagation(&self, path: &Path, wanted: Propagation) -> Result<bool>;
+
+    /// The device nodes behind a host path: links are resolved, folders walked. `container_path`
+    /// is where the path appears in the container.
+    async fn devices(&self, host_path: &Path, container_path: &str) -> Result<Vec<DeviceNode>>;
+
+    /// All device nodes of the host that a privileged container gets.
+    async fn all_devices(&self) -> Result<Vec<DeviceNode>>;
+
+    /// Makes FIFOs (mode 0600) at these paths.
+    async fn make_fifos(&self, paths: &[PathBuf]) -> Result<()>;
+
+    /// How often a cgroup of this process was OOM-killed, read from its cgroup; `None` when the
+    /// cgroup is gone or has no such counter.
+    async fn oom_kills(&self, pid: u32) -> Result<Option<u64>>;
+}

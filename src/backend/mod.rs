@@ -1,0 +1,17 @@
+//! The four seams to the outside: [`Runtime`], [`Images`], [`Network`], [`Host`].
+//!
+//! Each is in podbay's own plain types, has a real adapter below this folder and an in-memory
+//! fake that keeps state (`fake/`). One contract suite runs against both, so that the fake
+//! cannot drift. Adapters never look up into the domain rooms.
+
+mod error;
+mod host;
+mod images;
+mod network;
+mod runtime;
+
+pub use error::{Error, ErrorKind, GoneIsFine, Result};
+pub use host::*;
+pub use images::*;
+pub use network::*;
+pub use runtime::*;

@@ -1,0 +1,10 @@
+//! podbay: a node agent that runs pods on containerd. See ARCHITECTURE.md.
+
+pub mod backend;
+pub mod container;
+pub mod ids;
+pub mod image;
+pub mod lifecycle;
+pub mod model;
+pub mod oci;
+pub mod sandbox;

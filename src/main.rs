@@ -1,0 +1,3 @@
+//! The street door.
+
+fn main() {}

@@ -1,0 +1,40 @@
+//! Resource limits of a pod or container (CRI `LinuxContainerResources`).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Limits as CRI gives them: 0 and "" mean "not set".
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// CFS period in microseconds.
+    pub cpu_period: i64,
+    /// CFS quota in microseconds per period; -1 means unlimited.
+    pub cpu_quota: i64,
+    /// Relative CPU weight, cgroup v1 scale (2 to 262144).
+    pub cpu_shares: i64,
+    /// Memory limit in bytes.
+    pub memory_limit: i64,
+    /// Memory plus swap limit in bytes; -1 means unlimited swap.
+    pub memory_swap_limit: i64,
+    /// OOM score adjustment, -1000 to 1000. Applied even when 0.
+    pub oom_score_adj: i64,
+    /// CPU list, e.g. `0-3,5`.
+    pub cpuset_cpus: String,
+    /// NUMA node list.
+    pub cpuset_mems: String,
+    /// Huge page limits.
+    pub hugepage_limits: Vec<HugepageLimit>,
+    /// cgroup v2 files written as they stand, last.
+    pub unified: BTreeMap<String, String>,
+}
+
+/// A limit on one huge page size.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HugepageLimit {
+    /// Page size as the kernel names it in hugetlb files, e.g. `2MB`.
+    pub page_size: String,
+    /// Limit in bytes.
+    pub limit: u64,
+}

@@ -1,0 +1,105 @@
+//! Security context types shared by pods and containers.
+
+use serde::{Deserialize, Serialize};
+
+/// How a namespace of a container relates to its pod (CRI `NamespaceMode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamespaceMode {
+    /// Shared by the containers of the pod. The wire's zero value.
+    #[default]
+    Pod,
+    /// Private to the container.
+    Container,
+    /// The host's.
+    Node,
+    /// That of another container of the pod, named by `NamespaceOptions::target_id`.
+    Target,
+}
+
+/// The namespaces a pod or container asks for (CRI `NamespaceOption`).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NamespaceOptions {
+    /// `Pod` or `Node`.
+    pub network: NamespaceMode,
+    /// Any mode.
+    pub pid: NamespaceMode,
+    /// `Pod` or `Node`.
+    pub ipc: NamespaceMode,
+    /// The container whose PID namespace is joined when `pid` is `Target`.
+    pub target_id: String,
+    /// User namespace of the pod.
+    pub userns: Option<UserNamespace>,
+}
+
+/// A user namespace request (CRI `UserNamespace`). Only `Pod` and `Node` are modes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UserNamespace {
+    /// `Pod` (own user namespace) or `Node` (the host's).
+    pub mode: NamespaceMode,
+    /// UID mappings.
+    pub uids: Vec<IdMapping>,
+    /// GID mappings.
+    pub gids: Vec<IdMapping>,
+}
+
+/// One line of a uid_map or gid_map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct IdMapping {
+    /// First id on the host.
+    pub host_id: u32,
+    /// First id in the container.
+    pub container_id: u32,
+    /// Number of ids.
+    pub length: u32,
+}
+
+/// SELinux label parts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SelinuxOptions {
+    /// SELinux user.
+    pub user: String,
+    /// SELinux role.
+    pub role: String,
+    /// SELinux type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// MCS/MLS level.
+    pub level: String,
+}
+
+/// A seccomp or AppArmor profile (CRI `SecurityProfile`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type", content = "ref")]
+pub enum SecurityProfile {
+    /// The runtime's own default.
+    RuntimeDefault,
+    /// No confinement.
+    Unconfined,
+    /// Seccomp: absolute path of a JSON profile. AppArmor: name of a loaded profile.
+    Localhost(String),
+}
+
+/// Whether groups of the image's /etc/group are added (CRI `SupplementalGroupsPolicy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SupplementalGroupsPolicy {
+    /// Groups of the image that list the user are added to the requested ones.
+    #[default]
+    Merge,
+    /// Only the requested groups.
+    Strict,
+}
+
+/// Capabilities to add and drop. Names are upper-case with the `CAP_` prefix, or `ALL`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Capabilities {
+    /// Added after drops of `ALL`.
+    pub add: Vec<String>,
+    /// Dropped.
+    pub drop: Vec<String>,
+}

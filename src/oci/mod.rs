@@ -1,0 +1,2 @@
+//! Pure building of OCI runtime specs.
+pub mod user;
