@@ -9,9 +9,11 @@ mod host;
 mod images;
 mod network;
 mod runtime;
+mod wait;
 
 pub use error::{Error, ErrorKind, GoneIsFine, Result};
 pub use host::*;
 pub use images::*;
 pub use network::*;
 pub use runtime::*;
+pub use wait::wait_for_end;

@@ -1,114 +1,169 @@
-//! Containers of pods: their records, life cycle, exec, logs and events.
+//! Containers of pods: create, start, stop, remove, exec, logs, exits.
+//!
+//! Each container is one [`entry::Entry`]: its record, and a lock under which every change to it
+//! happens. A change goes record -> store -> board, in that order, so nothing is published or
+//! acknowledged before it is durable. Reads go to the [`Board`] alone.
 
-mod state;
+mod create;
+mod entry;
+mod error;
+mod exec;
+mod exit;
+mod names;
+mod prepare;
+mod record;
+mod recover;
+mod remove;
+mod start;
+mod stop;
+#[cfg(test)]
+mod tests;
 
-pub use state::{Container, ContainerState, Exited};
+pub use crate::board::{
+    Container, ContainerFilter as Filter, ContainerState, EventKind, Exited, StateName,
+};
+pub use error::Error;
+pub use exec::ExecOutput;
+pub(crate) use create::KIND_LABEL;
+pub use record::ContainerRecord;
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
+use crate::backend::{HandlerFeatures, Host, Runtime, RuntimeHandler};
+use crate::board::{Board, LookupError};
 use crate::ids::{ContainerId, PodId};
+use crate::image::Images;
+use crate::lifecycle::Tasks;
+use crate::logs::Pumps;
+use crate::model::Owner;
+use crate::model::pod::PodConfig;
+use crate::oci::{self, SharedFiles};
+use crate::store::Store;
+use entry::Entry;
+use names::Names;
+use prepare::UserFilesCache;
 
-/// Selects containers; empty selects all. Conditions are ANDed.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Id or unique id prefix.
-    pub id: Option<String>,
-    /// State as CRI names it.
-    pub state: Option<StateName>,
-    /// Pod id or unique prefix.
-    pub pod: Option<String>,
-    /// Labels that must all be equal.
-    pub labels: crate::model::StringMap,
+/// What this room stands on.
+#[derive(Clone)]
+pub struct Deps {
+    /// Runs processes.
+    pub runtime: Arc<dyn Runtime>,
+    /// The host.
+    pub host: Arc<dyn Host>,
+    /// Finds images.
+    pub images: Arc<Images>,
+    /// Remembers.
+    pub store: Store,
+    /// Published state.
+    pub board: Arc<Board>,
+    /// Owned tasks.
+    pub tasks: Tasks,
+    /// Log writers.
+    pub pumps: Arc<Pumps>,
 }
 
-/// A state without its data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StateName {
-    /// Created, not started.
-    Created,
-    /// Running.
-    Running,
-    /// Ended.
-    Exited,
-    /// Not known.
-    Unknown,
+/// Settings of this room.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Persistent folder of containers (anonymous volumes), e.g. `/var/lib/podbay/containers`.
+    pub root: PathBuf,
+    /// Run-time folder of containers (FIFOs), e.g. `/run/podbay/containers`.
+    pub state: PathBuf,
+    /// Settings of the OCI spec.
+    pub oci: oci::Settings,
+    /// Longest payload of one log record in bytes.
+    pub max_log_line: usize,
 }
 
-/// Output of an `exec_sync`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ExecOutput {
-    /// At most 16 MiB.
-    pub stdout: Vec<u8>,
-    /// At most 16 MiB.
-    pub stderr: Vec<u8>,
-    /// Exit code.
-    pub code: i32,
+/// The pod as its containers need it: given by the sandbox room at each create and start.
+#[derive(Debug, Clone)]
+pub struct PodContext {
+    /// Id.
+    pub id: PodId,
+    /// Who drives it.
+    pub owner: Owner,
+    /// What was asked for.
+    pub config: Arc<PodConfig>,
+    /// Its runtime handler.
+    pub handler: RuntimeHandler,
+    /// What that handler can do.
+    pub features: HandlerFeatures,
+    /// PID of the pause process.
+    pub pause_pid: u32,
+    /// Network namespace; `None` in the host's.
+    pub netns: Option<PathBuf>,
+    /// Files every container of the pod shares.
+    pub files: SharedFiles,
+    /// Effective host name.
+    pub hostname: String,
 }
 
-/// A kind of container event (CRI `ContainerEventType`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventKind {
-    /// Created.
-    Created,
-    /// Started.
-    Started,
-    /// Ended.
-    Stopped,
-    /// Removed.
-    Deleted,
+/// All containers of the agent.
+pub struct Containers {
+    deps: Deps,
+    options: Options,
+    entries: Mutex<BTreeMap<ContainerId, Arc<Entry>>>,
+    names: Names,
+    user_files: UserFilesCache,
 }
 
-/// A failure of the container room.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No such container.
-    #[error("container {0:?} not found")]
-    NotFound(String),
-    /// A prefix that several ids have.
-    #[error("container id prefix {0:?} is ambiguous")]
-    AmbiguousId(String),
-    /// The state forbids the operation.
-    #[error("cannot {operation} container {id}: it is {state}")]
-    WrongState {
-        /// What was asked.
-        operation: &'static str,
-        /// Which container.
-        id: ContainerId,
-        /// Its state.
-        state: String,
-    },
-    /// Something asked for is wrong.
-    #[error("{field}: {problem}")]
-    Invalid {
-        /// The field.
-        field: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The name is taken by a container that differs.
-    #[error("container name {name:?} is already in use by {id}")]
-    NameInUse {
-        /// Name and attempt.
-        name: String,
-        /// Who has it.
-        id: ContainerId,
-    },
-    /// The image is not on this host.
-    #[error("image {0:?} not found")]
-    ImageNotFound(String),
-    /// The command did not end in time and was killed.
-    #[error("command timed out after {0:?}")]
-    ExecTimeout(Duration),
-    /// The pod is gone or not ready.
-    #[error("pod {0} is not ready")]
-    PodNotReady(PodId),
-    /// A step failed below.
-    #[error("{step}")]
-    Backend {
-        /// The step.
-        step: &'static str,
-        /// Why.
-        #[source]
-        source: crate::backend::Error,
-    },
+impl Containers {
+    /// An empty room; [`Containers::recover`] fills it.
+    pub fn new(deps: Deps, options: Options) -> Arc<Self> {
+        Arc::new(Self {
+            deps,
+            options,
+            entries: Mutex::default(),
+            names: Names::default(),
+            user_files: UserFilesCache::default(),
+        })
+    }
+
+    /// One container by id or unique prefix, as published.
+    pub fn get(&self, id: &str) -> Result<Container, Error> {
+        self.deps.board.container(id).map_err(|error| lookup(error, id))
+    }
+
+    fn entries(&self) -> std::sync::MutexGuard<'_, BTreeMap<ContainerId, Arc<Entry>>> {
+        self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn entry(&self, id: &ContainerId) -> Result<Arc<Entry>, Error> {
+        self.entries().get(id).cloned().ok_or_else(|| Error::NotFound(id.to_string()))
+    }
+
+    /// The entry of an id or prefix; `None` when there is none, so that stop and remove can be
+    /// repeated.
+    fn find(&self, id: &str) -> Result<Option<Arc<Entry>>, Error> {
+        match self.get(id) {
+            Ok(container) => Ok(self.entries().get(&container.id).cloned()),
+            Err(Error::NotFound(_)) if !id.is_empty() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Entries of a pod, also those that are not published yet.
+    fn entries_of(&self, pod: &PodId) -> Vec<Arc<Entry>> {
+        self.entries().values().filter(|entry| entry.pod == *pod).cloned().collect()
+    }
+
+    /// Notes that the kernel killed something in a container for lack of memory.
+    pub fn note_oom(&self, id: &str) {
+        let entry = ContainerId::try_from(id).ok().and_then(|id| self.entry(&id).ok());
+        if let Some(entry) = entry {
+            entry.oom.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+fn lookup(error: LookupError, id: &str) -> Error {
+    match error {
+        LookupError::NotFound if id.is_empty() => {
+            Error::invalid("container_id", "must not be empty")
+        }
+        LookupError::NotFound => Error::NotFound(id.to_owned()),
+        LookupError::Ambiguous => Error::AmbiguousId(id.to_owned()),
+    }
 }

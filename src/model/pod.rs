@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::StringMap;
 use super::resources::Resources;
 use super::security::{
-    NamespaceOptions, SecurityProfile, SelinuxOptions, SupplementalGroupsPolicy,
+    NamespaceMode, NamespaceOptions, SecurityProfile, SelinuxOptions, SupplementalGroupsPolicy,
 };
 
 /// The name of a pod sandbox: unique among live sandboxes as a whole.
@@ -58,7 +58,12 @@ pub struct PodConfig {
 impl PodConfig {
     /// Whether the pod uses the host's network namespace.
     pub fn host_network(&self) -> bool {
-        self.security.namespaces.network == super::security::NamespaceMode::Node
+        self.security.namespaces.network == NamespaceMode::Node
+    }
+
+    /// Whether the pod uses the host's IPC namespace and /dev/shm.
+    pub fn host_ipc(&self) -> bool {
+        self.security.namespaces.ipc == NamespaceMode::Node
     }
 }
 

@@ -1,178 +1,328 @@
 //! Pod sandboxes: the pause container, the network, the files its containers share.
+//!
+//! [`Sandboxes`] is the one door to pods and, through them, to containers: it keeps a pod from
+//! being stopped while a container is being made in it, and runs every changing call in an owned
+//! task, so that a caller who goes away tears nothing in half.
 
-mod state;
+mod create;
+mod entry;
+mod error;
+pub mod files;
+mod pause;
+mod record;
+mod recover;
+mod stop;
+#[cfg(test)]
+mod tests;
 
-pub use state::{Sandbox, SandboxState};
+pub use crate::board::{
+    Event, Sandbox, SandboxFilter as Filter, SandboxState, Subscription as Events,
+};
+pub use error::Error;
+pub use pause::PauseSource;
+pub use record::SandboxRecord;
 
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::container::{self, Container, EventKind, ExecOutput};
+use crate::backend::{HandlerFeatures, Network, RuntimeHandler};
+use crate::board::LookupError;
+use crate::container::{self, Container, Containers, ExecOutput, PodContext};
 use crate::ids::{ContainerId, PodId};
 use crate::model::container::ContainerConfig;
-use crate::model::pod::PodConfig;
+use crate::model::pod::PodMetadata;
+use crate::oci::SharedFiles;
+use entry::Entry;
 
-/// Selects sandboxes; empty selects all. Conditions are ANDed.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Id or unique id prefix.
-    pub id: Option<String>,
-    /// Ready or not.
-    pub ready: Option<bool>,
-    /// Labels that must all be equal.
-    pub labels: crate::model::StringMap,
+/// What this room stands on, besides what the container room does.
+#[derive(Clone)]
+pub struct Deps {
+    /// Shared with the container room.
+    pub base: container::Deps,
+    /// Connects pods.
+    pub network: Arc<dyn Network>,
+    /// The containers.
+    pub containers: Arc<Containers>,
 }
 
-/// Something happened to a container or a sandbox (then `container` is the pod's id).
+/// A configured handler and what it can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handler {
+    /// The handler.
+    pub handler: RuntimeHandler,
+    /// Its features, asked of the runtime at start-up.
+    pub features: HandlerFeatures,
+}
+
+/// Settings of this room.
 #[derive(Debug, Clone)]
-pub struct Event {
-    /// What.
-    pub kind: EventKind,
-    /// Container id, or pod id for the sandbox itself.
-    pub container: String,
-    /// When.
-    pub at: crate::model::UnixNanos,
-    /// The pod at that moment.
-    pub sandbox: Sandbox,
-    /// Its containers at that moment.
-    pub containers: Vec<Container>,
+pub struct Options {
+    /// Run-time folder of pods, e.g. `/run/podbay/pods`.
+    pub state: PathBuf,
+    /// Folder of pinned network namespaces.
+    pub netns_dir: PathBuf,
+    /// Handlers by name; "" is the default one.
+    pub handlers: BTreeMap<String, Handler>,
+    /// Where the pause program comes from.
+    pub pause: PauseSource,
+    /// Settings of the OCI spec.
+    pub oci: crate::oci::Settings,
+    /// Size of /dev/shm in bytes.
+    pub shm_size: u64,
 }
 
-/// A failure of the sandbox room.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No such sandbox.
-    #[error("pod sandbox {0:?} not found")]
-    NotFound(String),
-    /// A prefix that several ids have.
-    #[error("pod sandbox id prefix {0:?} is ambiguous")]
-    AmbiguousId(String),
-    /// No such runtime handler.
-    #[error("runtime_handler: no runtime for {0:?} is configured")]
-    UnknownHandler(String),
-    /// The name is taken.
-    #[error("pod sandbox name {name:?} is already in use by {id}")]
-    NameInUse {
-        /// name_namespace_uid_attempt.
-        name: String,
-        /// Who has it.
-        id: PodId,
-    },
-    /// Something asked for is wrong.
-    #[error("{field}: {problem}")]
-    Invalid {
-        /// The field.
-        field: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A step failed below.
-    #[error("{step}")]
-    Backend {
-        /// The step.
-        step: &'static str,
-        /// Why.
-        #[source]
-        source: crate::backend::Error,
-    },
-    /// A container failed.
-    #[error(transparent)]
-    Container(#[from] container::Error),
+/// All sandboxes and, through them, all containers of the agent. Cheap to clone.
+#[derive(Clone)]
+pub struct Sandboxes {
+    room: Arc<Room>,
 }
 
-/// All sandboxes and, through them, all containers of the agent.
-///
-/// Changing calls run in owned tasks: a caller that goes away tears nothing in half.
-pub struct Sandboxes {}
+struct Room {
+    deps: Deps,
+    options: Options,
+    entries: Mutex<BTreeMap<PodId, Arc<Entry>>>,
+    names: Mutex<HashMap<PodMetadata, PodId>>,
+}
 
 impl Sandboxes {
+    /// An empty room; [`Sandboxes::recover`] fills it.
+    pub fn new(deps: Deps, options: Options) -> Self {
+        let room = Room { deps, options, entries: Mutex::default(), names: Mutex::default() };
+        Self { room: Arc::new(room) }
+    }
+
+    /// Runs a change as an owned task and waits for it.
+    async fn owned<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let task = self.room.deps.base.tasks.spawn(name, work);
+        task.join().await.unwrap_or(Err(Error::Container(container::Error::Panicked)))
+    }
+
     /// Makes a sandbox and returns when it is ready.
-    pub async fn run(&self, _config: PodConfig, _handler: &str) -> Result<PodId, Error> {
-        unreachable!("skeleton")
+    ///
+    /// A second call with the same name and configuration joins the first one, or adopts its
+    /// result, so that a retry after a time-out finds its own work.
+    pub async fn run(
+        &self,
+        config: crate::model::pod::PodConfig,
+        handler: &str,
+    ) -> Result<PodId, Error> {
+        let (room, handler) = (self.room.clone(), handler.to_owned());
+        self.owned("run-sandbox", async move { room.run(config, handler).await }).await
     }
 
-    /// Stops a sandbox and its containers; unknown is fine; repeatable.
-    pub async fn stop(&self, _id: &str) -> Result<(), Error> {
-        unreachable!("skeleton")
+    /// Stops a sandbox and kills its containers; unknown is fine; repeatable.
+    pub async fn stop(&self, id: &str) -> Result<(), Error> {
+        let Some(entry) = self.room.find(id)? else { return Ok(()) };
+        let room = self.room.clone();
+        self.owned("stop-sandbox", async move { room.stop(&entry).await }).await
     }
 
-    /// Removes a sandbox and its containers; unknown is fine.
-    pub async fn remove(&self, _id: &str) -> Result<(), Error> {
-        unreachable!("skeleton")
+    /// Stops and removes a sandbox with its containers; unknown is fine.
+    pub async fn remove(&self, id: &str) -> Result<(), Error> {
+        let Some(entry) = self.room.find(id)? else { return Ok(()) };
+        let room = self.room.clone();
+        self.owned("remove-sandbox", async move { room.remove(&entry).await }).await
     }
 
     /// One sandbox by id or unique prefix.
-    pub fn get(&self, _id: &str) -> Result<Sandbox, Error> {
-        unreachable!("skeleton")
+    pub fn get(&self, id: &str) -> Result<Sandbox, Error> {
+        self.room.deps.base.board.pod(id).map_err(|error| lookup(error, id))
     }
 
     /// Sandboxes that match, newest first.
-    pub fn list(&self, _filter: &Filter) -> Vec<Sandbox> {
-        unreachable!("skeleton")
+    pub fn list(&self, filter: &Filter) -> Vec<Sandbox> {
+        self.room.deps.base.board.pods(filter)
     }
 
     /// Creates a container in a ready sandbox.
     pub async fn create_container(
         &self,
-        _pod: &str,
-        _config: ContainerConfig,
+        pod: &str,
+        config: ContainerConfig,
     ) -> Result<ContainerId, Error> {
-        unreachable!("skeleton")
+        let sandbox = self.get(pod)?;
+        let room = self.room.clone();
+        self.owned("create-container", async move {
+            let (_open, context) = room.enter(&sandbox.id).await?;
+            Ok(room.deps.containers.create(&context, config).await?)
+        })
+        .await
     }
 
     /// Starts a created container.
-    pub async fn start_container(&self, _id: &str) -> Result<(), Error> {
-        unreachable!("skeleton")
+    pub async fn start_container(&self, id: &str) -> Result<(), Error> {
+        let container = self.container(id)?;
+        let room = self.room.clone();
+        self.owned("start-container", async move {
+            let (_open, context) = room.enter(&container.pod).await?;
+            Ok(room.deps.containers.start(&context, container.id.as_str()).await?)
+        })
+        .await
     }
 
     /// Stops a container: its stop signal, then SIGKILL after `grace`; unknown is fine.
-    pub async fn stop_container(&self, _id: &str, _grace: Duration) -> Result<(), Error> {
-        unreachable!("skeleton")
+    pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Error> {
+        let (room, id) = (self.room.clone(), id.to_owned());
+        self.owned("stop-container", async move {
+            Ok(room.deps.containers.stop(&id, grace).await?)
+        })
+        .await
     }
 
     /// Removes a container, killing it when it runs; unknown is fine.
-    pub async fn remove_container(&self, _id: &str) -> Result<(), Error> {
-        unreachable!("skeleton")
+    pub async fn remove_container(&self, id: &str) -> Result<(), Error> {
+        let (room, id) = (self.room.clone(), id.to_owned());
+        self.owned("remove-container", async move { Ok(room.deps.containers.remove(&id).await?) })
+            .await
     }
 
     /// One container by id or unique prefix.
-    pub fn container(&self, _id: &str) -> Result<Container, Error> {
-        unreachable!("skeleton")
+    pub fn container(&self, id: &str) -> Result<Container, Error> {
+        Ok(self.room.deps.containers.get(id)?)
     }
 
     /// Containers that match, newest first.
-    pub fn containers(&self, _filter: &container::Filter) -> Vec<Container> {
-        unreachable!("skeleton")
+    pub fn containers(&self, filter: &container::Filter) -> Vec<Container> {
+        self.room.deps.base.board.containers(filter)
     }
 
     /// Runs a command in a container and waits for it. No limit when `timeout` is `None`.
     pub async fn exec_sync(
         &self,
-        _id: &str,
-        _command: Vec<String>,
-        _timeout: Option<Duration>,
+        id: &str,
+        command: Vec<String>,
+        timeout: Option<Duration>,
     ) -> Result<ExecOutput, Error> {
-        unreachable!("skeleton")
+        let (room, id) = (self.room.clone(), id.to_owned());
+        self.owned("exec-sync", async move {
+            Ok(room.deps.containers.exec_sync(&id, &command, timeout).await?)
+        })
+        .await
     }
 
     /// Switches a running container's log to a new file of the same name.
-    pub async fn reopen_log(&self, _id: &str) -> Result<(), Error> {
-        unreachable!("skeleton")
+    pub async fn reopen_log(&self, id: &str) -> Result<(), Error> {
+        Ok(self.room.deps.containers.reopen_log(id).await?)
     }
 
-    /// Events from now on, after the current state of all containers as `Created`/`Started`/
-    /// `Stopped`. The queue is this subscriber's own and bounded; when it overflows the stream
-    /// ends with `None`.
-    pub fn events(&self) -> tokio::sync::mpsc::Receiver<Event> {
-        unreachable!("skeleton")
+    /// Events from now on, after the present state of everything.
+    pub fn events(&self) -> Events {
+        self.room.deps.base.board.subscribe()
     }
 
-    /// Verbose facts for `PodSandboxStatus.info` (JSON).
-    pub fn sandbox_info(&self, _id: &str) -> Result<serde_json::Value, Error> {
-        unreachable!("skeleton")
+    /// Verbose facts for `PodSandboxStatus.info`.
+    pub async fn sandbox_info(&self, id: &str) -> Result<serde_json::Value, Error> {
+        let sandbox = self.get(id)?;
+        let record = self.room.entry(&sandbox.id)?.record();
+        let spec = self.room.deps.base.runtime.container(sandbox.id.as_str()).await;
+        Ok(serde_json::json!({
+            "pid": record.pause.map(|pause| pause.pid),
+            "netns": sandbox.netns,
+            "network": sandbox.network,
+            "runtimeHandler": sandbox.handler,
+            "runtimeType": record.handler.runtime_type,
+            "owed": record.owed,
+            "config": *sandbox.config,
+            "runtimeSpec": spec.ok().map(|container| container.spec),
+        }))
     }
 
-    /// Verbose facts for `ContainerStatus.info` (JSON): pid, runtime spec, snapshot key, ….
-    pub async fn container_info(&self, _id: &str) -> Result<serde_json::Value, Error> {
-        unreachable!("skeleton")
+    /// Verbose facts for `ContainerStatus.info`.
+    pub async fn container_info(&self, id: &str) -> Result<serde_json::Value, Error> {
+        Ok(self.room.deps.containers.info(id).await?)
+    }
+}
+
+impl Room {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<PodId, Arc<Entry>>> {
+        self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashMap<PodMetadata, PodId>> {
+        self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn entry(&self, id: &PodId) -> Result<Arc<Entry>, Error> {
+        self.entries().get(id).cloned().ok_or_else(|| Error::NotFound(id.to_string()))
+    }
+
+    fn find(&self, id: &str) -> Result<Option<Arc<Entry>>, Error> {
+        match self.deps.base.board.pod(id) {
+            Ok(sandbox) => Ok(self.entries().get(&sandbox.id).cloned()),
+            Err(LookupError::NotFound) if !id.is_empty() => Ok(None),
+            Err(error) => Err(lookup(error, id)),
+        }
+    }
+
+    /// The pod as a container needs it, and a guard that keeps it from being stopped.
+    async fn enter(
+        &self,
+        id: &PodId,
+    ) -> Result<(tokio::sync::OwnedRwLockReadGuard<()>, PodContext), Error> {
+        let entry = self.entry(id)?;
+        let open = entry.gate.clone().read_owned().await;
+        let record = entry.record();
+        let sandbox = record.sandbox;
+        let SandboxState::Ready { pid } = sandbox.state else {
+            return Err(Error::Container(container::Error::PodNotReady(id.clone())));
+        };
+        let features = self.handler(&sandbox.handler)?.features.clone();
+        let files = self.shared_files(&sandbox);
+        let context = PodContext {
+            id: sandbox.id.clone(),
+            owner: sandbox.owner,
+            handler: record.handler,
+            features,
+            pause_pid: pid,
+            netns: sandbox.netns.clone(),
+            files,
+            hostname: self.hostname(&sandbox.config),
+            config: sandbox.config,
+        };
+        Ok((open, context))
+    }
+
+    fn handler(&self, name: &str) -> Result<&Handler, Error> {
+        self.options.handlers.get(name).ok_or_else(|| Error::UnknownHandler(name.to_owned()))
+    }
+
+    fn dir(&self, id: &PodId) -> PathBuf {
+        self.options.state.join(id.as_str())
+    }
+
+    fn shared_files(&self, sandbox: &Sandbox) -> SharedFiles {
+        let dir = self.dir(&sandbox.id);
+        let private_ipc = !sandbox.config.host_ipc();
+        SharedFiles {
+            hostname: dir.join("hostname"),
+            hosts: dir.join("hosts"),
+            resolv_conf: dir.join("resolv.conf"),
+            shm: private_ipc.then(|| dir.join("shm")),
+        }
+    }
+
+    /// The pod's host name; the node's when none was given.
+    fn hostname(&self, config: &crate::model::pod::PodConfig) -> String {
+        match config.hostname.as_str() {
+            "" => self.deps.base.host.facts().hostname.clone(),
+            given => given.to_owned(),
+        }
+    }
+}
+
+fn lookup(error: LookupError, id: &str) -> Error {
+    match error {
+        LookupError::NotFound if id.is_empty() => {
+            Error::invalid("pod_sandbox_id", "must not be empty")
+        }
+        LookupError::NotFound => Error::NotFound(id.to_owned()),
+        LookupError::Ambiguous => Error::AmbiguousId(id.to_owned()),
     }
 }

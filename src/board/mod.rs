@@ -1,0 +1,235 @@
+//! The board: the published state of every sandbox and container, and the news about it.
+//!
+//! The rooms that own sandboxes and containers publish here after each change; everybody who
+//! asks (lists, status, events) reads here, so there is one place to ask and no second copy.
+//! Reads never wait for work in progress.
+
+mod events;
+mod snapshot;
+
+pub use events::{Event, EventKind, Subscription};
+pub use snapshot::{
+    Container, ContainerFilter, ContainerState, Exited, Sandbox, SandboxFilter, SandboxState,
+    StateName,
+};
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use crate::ids::{ContainerId, PodId};
+use events::Subscribers;
+
+/// A lookup that names nothing, or more than one thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LookupError {
+    /// No id starts so (or the text is empty).
+    NotFound,
+    /// Several ids start so.
+    Ambiguous,
+}
+
+/// Published snapshots and their subscribers.
+#[derive(Debug, Default)]
+pub struct Board {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    pods: BTreeMap<PodId, Sandbox>,
+    containers: BTreeMap<ContainerId, Container>,
+    /// Containers of each pod, so that an event costs no walk over all of them.
+    by_pod: BTreeMap<PodId, Vec<ContainerId>>,
+    subscribers: Subscribers,
+}
+
+impl Board {
+    /// An empty board.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Publishes a sandbox; `news` also tells the subscribers.
+    pub fn publish_pod(&self, sandbox: Sandbox, news: Option<EventKind>) {
+        let mut inner = self.lock();
+        let id = sandbox.id.clone();
+        inner.pods.insert(id.clone(), sandbox);
+        if let Some(kind) = news {
+            inner.tell(kind, id.as_str(), &id);
+        }
+    }
+
+    /// Publishes a container; `news` also tells the subscribers.
+    pub fn publish_container(&self, container: Container, news: Option<EventKind>) {
+        let mut inner = self.lock();
+        let (id, pod) = (container.id.clone(), container.pod.clone());
+        if inner.containers.insert(id.clone(), container).is_none() {
+            inner.by_pod.entry(pod.clone()).or_default().push(id.clone());
+        }
+        if let Some(kind) = news {
+            inner.tell(kind, id.as_str(), &pod);
+        }
+    }
+
+    /// Takes a sandbox off, telling `Deleted` while it is still known.
+    pub fn drop_pod(&self, id: &PodId) {
+        let mut inner = self.lock();
+        if inner.pods.contains_key(id) {
+            inner.tell(EventKind::Deleted, id.as_str(), id);
+            inner.pods.remove(id);
+        }
+        inner.by_pod.remove(id);
+    }
+
+    /// Takes a container off, telling `Deleted` while it is still known.
+    pub fn drop_container(&self, id: &ContainerId) {
+        let mut inner = self.lock();
+        let Some(pod) = inner.containers.get(id).map(|container| container.pod.clone()) else {
+            return;
+        };
+        inner.tell(EventKind::Deleted, id.as_str(), &pod);
+        inner.containers.remove(id);
+        if let Some(ids) = inner.by_pod.get_mut(&pod) {
+            ids.retain(|known| known != id);
+        }
+    }
+
+    /// One sandbox by id or unique prefix.
+    pub fn pod(&self, id: &str) -> Result<Sandbox, LookupError> {
+        let inner = self.lock();
+        find(&inner.pods, id).cloned()
+    }
+
+    /// One container by id or unique prefix.
+    pub fn container(&self, id: &str) -> Result<Container, LookupError> {
+        let inner = self.lock();
+        find(&inner.containers, id).cloned()
+    }
+
+    /// Sandboxes that match, newest first.
+    pub fn pods(&self, filter: &SandboxFilter) -> Vec<Sandbox> {
+        let inner = self.lock();
+        let Ok(id) = resolve(&inner.pods, filter.id.as_deref()) else { return Vec::new() };
+        let mut found: Vec<_> =
+            inner.pods.values().filter(|pod| filter.matches(pod, id)).cloned().collect();
+        drop(inner);
+        found.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+        found
+    }
+
+    /// Containers that match, newest first.
+    pub fn containers(&self, filter: &ContainerFilter) -> Vec<Container> {
+        let inner = self.lock();
+        let (Ok(id), Ok(pod)) = (
+            resolve(&inner.containers, filter.id.as_deref()),
+            resolve(&inner.pods, filter.pod.as_deref()),
+        ) else {
+            return Vec::new();
+        };
+        let mut found: Vec<_> =
+            inner.containers.values().filter(|c| filter.matches(c, id, pod)).cloned().collect();
+        drop(inner);
+        found.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+        found
+    }
+
+    /// Ids of the containers of a pod.
+    pub fn containers_of(&self, pod: &PodId) -> Vec<ContainerId> {
+        self.lock().by_pod.get(pod).cloned().unwrap_or_default()
+    }
+
+    /// News from now on, after the present state of everything.
+    pub fn subscribe(&self) -> Subscription {
+        let mut inner = self.lock();
+        let present = inner.present();
+        inner.subscribers.add(present)
+    }
+}
+
+impl Inner {
+    fn event(&self, kind: EventKind, subject: &str, pod: &PodId) -> Option<Event> {
+        let sandbox = self.pods.get(pod)?.clone();
+        let ids = self.by_pod.get(pod).map(Vec::as_slice).unwrap_or_default();
+        let containers = ids.iter().filter_map(|id| self.containers.get(id)).cloned().collect();
+        Some(Event { kind, container: subject.to_owned(), at: now(), sandbox, containers })
+    }
+
+    fn tell(&mut self, kind: EventKind, subject: &str, pod: &PodId) {
+        if self.subscribers.is_empty() {
+            return;
+        }
+        if let Some(event) = self.event(kind, subject, pod) {
+            self.subscribers.send(&event);
+        }
+    }
+
+    /// The present state in the form of events: what a new subscriber hears first.
+    fn present(&self) -> Vec<Event> {
+        let pods = self.pods.values().map(|pod| {
+            let kind = if pod.is_ready() { EventKind::Started } else { EventKind::Stopped };
+            (kind, pod.id.as_str().to_owned(), pod.id.clone())
+        });
+        let containers = self.containers.values().map(|container| {
+            let kind = match container.state {
+                ContainerState::Creating | ContainerState::Created => EventKind::Created,
+                ContainerState::Running { .. } => EventKind::Started,
+                ContainerState::Exited(_) | ContainerState::Unknown { .. } => EventKind::Stopped,
+            };
+            (kind, container.id.as_str().to_owned(), container.pod.clone())
+        });
+        pods.chain(containers).filter_map(|(kind, id, pod)| self.event(kind, &id, &pod)).collect()
+    }
+}
+
+/// Nanoseconds since the epoch.
+pub fn now() -> crate::model::UnixNanos {
+    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    elapsed.map_or(0, |elapsed| i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX))
+}
+
+trait Key: Ord + Clone {
+    fn text(&self) -> &str;
+}
+impl Key for PodId {
+    fn text(&self) -> &str {
+        self.as_str()
+    }
+}
+impl Key for ContainerId {
+    fn text(&self) -> &str {
+        self.as_str()
+    }
+}
+
+fn find<'a, K: Key, V>(map: &'a BTreeMap<K, V>, prefix: &str) -> Result<&'a V, LookupError> {
+    let key = find_key(map, prefix)?;
+    map.get(key).ok_or(LookupError::NotFound)
+}
+
+/// The only key with this prefix. Ids are as long as each other, so a whole id is its own only
+/// match.
+fn find_key<'a, K: Key, V>(map: &'a BTreeMap<K, V>, prefix: &str) -> Result<&'a K, LookupError> {
+    if prefix.is_empty() {
+        return Err(LookupError::NotFound);
+    }
+    let mut matches = map.keys().filter(|key| key.text().starts_with(prefix));
+    match (matches.next(), matches.next()) {
+        (None, _) => Err(LookupError::NotFound),
+        (Some(key), None) => Ok(key),
+        (Some(_), Some(_)) => Err(LookupError::Ambiguous),
+    }
+}
+
+fn resolve<'a, K: Key, V>(
+    map: &'a BTreeMap<K, V>,
+    prefix: Option<&str>,
+) -> Result<Option<&'a K>, LookupError> {
+    prefix.filter(|prefix| !prefix.is_empty()).map(|prefix| find_key(map, prefix)).transpose()
+}
+
+#[cfg(test)]
+mod tests;

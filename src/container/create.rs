@@ -1,0 +1,288 @@
+//! CreateContainer: a promise in the store, a root file system, a record in containerd.
+
+use std::sync::Arc;
+
+use super::entry::Entry;
+use super::error::{Error, Step};
+use super::prepare::{chain, resolve_user, user_request};
+use super::{Container, ContainerRecord, ContainerState, Containers, EventKind, PodContext};
+use crate::backend::{RootfsMount, RootfsOptions, RuntimeContainer, Stdio, UserFiles};
+use crate::board::now;
+use crate::ids::ContainerId;
+use crate::model::StringMap;
+use crate::model::container::ContainerConfig;
+use crate::model::image::Image;
+use crate::model::signal::Signal;
+use crate::oci::user::ResolvedUser;
+use crate::oci::{ContainerInput, PodNamespaces, container_spec, record_labels};
+use crate::store::Batch;
+
+/// containerd label by which cAdvisor tells containers from pods.
+pub(crate) const KIND_LABEL: &str = "io.cri-containerd.kind";
+
+impl Containers {
+    /// Creates a container of a ready pod. Runs in an owned task of the caller, who also keeps
+    /// the pod from being stopped meanwhile.
+    ///
+    /// A second call with the same name joins the first one, or adopts its result while the
+    /// container has not been started, so that a retry after a time-out finds its own work.
+    pub async fn create(
+        &self,
+        pod: &PodContext,
+        config: ContainerConfig,
+    ) -> Result<ContainerId, Error> {
+        let image = self.image_of(&config).await?;
+        let id = ContainerId::random();
+        if let Err(taken) = self.names.reserve(&pod.id, &config.metadata, &id) {
+            return self.adopt(taken, &config).await;
+        }
+        let record = match self.new_record(&id, pod, config, &image) {
+            Ok(record) => record,
+            Err((error, config)) => {
+                self.names.release(&pod.id, &config.metadata, &id);
+                return Err(error);
+            }
+        };
+        let entry = Entry::new(record);
+        let _changing = entry.changing.lock().await;
+        self.entries().insert(id.clone(), entry.clone());
+        match self.make(&entry, pod, &image).await {
+            Ok(()) => {
+                entry.publish(&self.deps, Some(EventKind::Created));
+                Ok(id)
+            }
+            Err(error) => {
+                self.undo_create(&entry, &error).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn image_of(&self, config: &ContainerConfig) -> Result<Image, Error> {
+        let wanted = &config.image.image;
+        let image = self.deps.images.get(wanted).await?;
+        image.ok_or_else(|| Error::ImageNotFound(wanted.clone()))
+    }
+
+    /// The name is taken: by a creation of the very same container, or by another one.
+    async fn adopt(
+        &self,
+        taken: ContainerId,
+        config: &ContainerConfig,
+    ) -> Result<ContainerId, Error> {
+        let name = || format!("{}_{}", config.metadata.name, config.metadata.attempt);
+        let in_use = || Error::NameInUse { name: name(), id: taken.clone() };
+        let Ok(entry) = self.entry(&taken) else { return Err(in_use()) };
+        if *entry.container().config != *config {
+            return Err(in_use());
+        }
+        // A creation in progress holds this lock to its end.
+        let _changing = entry.changing.lock().await;
+        match entry.state() {
+            ContainerState::Created if !entry.is_removing() => Ok(taken),
+            ContainerState::Creating => Err(Error::JoinedFailed {
+                id: taken.clone(),
+                message: entry.failure().unwrap_or_default(),
+            }),
+            _ => Err(in_use()),
+        }
+    }
+
+    fn new_record(
+        &self,
+        id: &ContainerId,
+        pod: &PodContext,
+        config: ContainerConfig,
+        image: &Image,
+    ) -> Result<ContainerRecord, (Error, ContainerConfig)> {
+        let stop_signal = match (config.stop_signal, image.config.stop_signal.as_str()) {
+            (Some(signal), _) => signal,
+            (None, "") => Signal::TERM,
+            (None, text) => match Signal::parse(text) {
+                Ok(signal) => signal,
+                Err(error) => {
+                    return Err((Error::invalid("image StopSignal", error.to_string()), config));
+                }
+            },
+        };
+        let log_path = match (&pod.config.log_directory, &config.log_path) {
+            (Some(directory), Some(path)) => Some(directory.join(path)),
+            _ => None,
+        };
+        let image_name = match config.image.user_specified_image.as_str() {
+            "" => config.image.image.clone(),
+            given => given.to_owned(),
+        };
+        Ok(ContainerRecord {
+            container: Container {
+                id: id.clone(),
+                pod: pod.id.clone(),
+                owner: pod.owner,
+                image_id: image.id.clone(),
+                image_ref: image.repo_digests.first().cloned().unwrap_or_else(|| image.id.to_string()),
+                created_at: now(),
+                state: ContainerState::Creating,
+                user: ResolvedUser::default(),
+                resources: config.resources.clone(),
+                mounts: Vec::new(),
+                stop_signal,
+                log_path,
+                config: Arc::new(config),
+            },
+            handler: pod.handler.clone(),
+            image_name,
+            stdio: Stdio::default(),
+            memory_cgroup: None,
+            removing: false,
+            boot_id: self.deps.host.facts().boot_id.clone(),
+        })
+    }
+
+    async fn make(&self, entry: &Entry, pod: &PodContext, image: &Image) -> Result<(), Error> {
+        entry.save(&self.deps, |_| {}).await?;
+        let config = entry.container().config.clone();
+        let host = self.host_parts(pod, &config);
+        let request = user_request(&config, image);
+        let volumes = self.volume_places(&entry.id, &config, image);
+        let known = self.known_user_files(image, &request).filter(|_| volumes.is_empty());
+        let (host, user) = match known {
+            // Nothing has to be read from the root file system: it is made beside the record.
+            Some(files) => {
+                let user = resolve_user(&request, &files)?;
+                let host = host.await?;
+                let rootfs = self.prepare_rootfs(entry, pod, image);
+                let record = self.make_record(entry, pod, image, (&host, &user, &[]));
+                // Both are let run to their end: what is made must be known to be undone.
+                let (rootfs, record) = tokio::join!(rootfs, record);
+                entry.set_rootfs(rootfs?);
+                record?;
+                (host, user)
+            }
+            None => {
+                let (host, rootfs) = tokio::join!(host, self.prepare_rootfs(entry, pod, image));
+                let (host, rootfs) = (host?, rootfs?);
+                let files = match self.known_user_files(image, &request) {
+                    Some(files) => files,
+                    None => self.read_user_files(image, &rootfs).await?,
+                };
+                let user = resolve_user(&request, &UserFiles::clone(&files))?;
+                let volumes = self.make_volumes(&entry.id, &config, image, &rootfs).await?;
+                self.make_record(entry, pod, image, (&host, &user, &volumes)).await?;
+                entry.set_rootfs(rootfs);
+                (host, user)
+            }
+        };
+        let done = |record: &mut ContainerRecord| {
+            record.container.user = user;
+            record.container.mounts = host.mounts;
+            record.container.state = ContainerState::Created;
+        };
+        entry.save(&self.deps, done).await
+    }
+
+    async fn prepare_rootfs(
+        &self,
+        entry: &Entry,
+        pod: &PodContext,
+        image: &Image,
+    ) -> Result<Vec<RootfsMount>, Error> {
+        const STEP: &str = "prepare the root file system";
+        let (key, snapshotter) = (entry.id.as_str(), pod.handler.snapshotter.as_str());
+        let (chain, options) = (image.chain_id.as_ref(), RootfsOptions::default());
+        let runtime = &self.deps.runtime;
+        match runtime.prepare_rootfs(snapshotter, key, chain, &options).await {
+            // The layers were collected or never unpacked here: unpack again, try once more.
+            Err(error) if error.is_not_found() => {
+                self.deps.images.ensure_unpacked(image).await?;
+                runtime.prepare_rootfs(snapshotter, key, chain, &options).await.step(STEP)
+            }
+            other => other.step(STEP),
+        }
+    }
+
+    async fn make_record(
+        &self,
+        entry: &Entry,
+        pod: &PodContext,
+        image: &Image,
+        (host, user, volumes): Looked<'_>,
+    ) -> Result<(), Error> {
+        let record = entry.record();
+        let config = &record.container.config;
+        let namespaces = PodNamespaces {
+            pause_pid: pod.pause_pid,
+            netns: pod.netns.clone(),
+            target_pid: host.target_pid,
+        };
+        let spec = container_spec(&ContainerInput {
+            id: &entry.id,
+            pod_id: &pod.id,
+            pod: &pod.config,
+            config,
+            image: &image.config,
+            image_name: &record.image_name,
+            user,
+            namespaces: &namespaces,
+            files: &pod.files,
+            mounts: &host.mounts,
+            volumes,
+            devices: &host.devices,
+            seccomp_profile: host.seccomp.as_ref(),
+            hostname: &pod.hostname,
+            facts: self.deps.host.facts(),
+            features: &pod.features,
+            settings: &self.options.oci,
+        })?;
+        let spec = to_json("the OCI spec", &spec)?;
+        entry.set_process(&spec);
+        let mut labels: StringMap = record_labels(&image.config.labels, &config.labels);
+        labels.insert(KIND_LABEL.to_owned(), "container".to_owned());
+        let container = RuntimeContainer {
+            id: entry.id.to_string(),
+            image: record.image_name.clone(),
+            labels,
+            handler: pod.handler.clone(),
+            spec,
+            snapshot_key: Some(entry.id.to_string()),
+            extension: to_json("the container's record", &record)?,
+        };
+        self.deps.runtime.create_container(&container).await.step("store the container record")
+    }
+
+    /// Takes a failed creation back. What cannot be taken back now stays in the store as a
+    /// removal, which the next start of the agent finishes.
+    async fn undo_create(&self, entry: &Entry, error: &Error) {
+        entry.set_failure(chain(error));
+        match self.destroy(entry).await {
+            Ok(()) => self.forget(entry),
+            Err(undo) => {
+                tracing::warn!(container = %entry.id, error = chain(&undo), "creation not undone");
+                let _ = entry.save(&self.deps, |record| record.removing = true).await;
+                // The name is free for a retry all the same.
+                self.forget(entry);
+            }
+        }
+    }
+
+    /// Removes the last traces of a container from memory.
+    pub(super) fn forget(&self, entry: &Entry) {
+        self.entries().remove(&entry.id);
+        let name = entry.container().config.metadata.clone();
+        self.names.release(&entry.pod, &name, &entry.id);
+    }
+
+    /// Removes a container's row from the store.
+    pub(super) async fn erase(&self, entry: &Entry) -> Result<(), Error> {
+        let batch = Batch::new().delete::<ContainerRecord>(entry.id.as_str());
+        self.deps.store.write(batch).await?;
+        Ok(())
+    }
+}
+
+/// What was looked up for a spec: host parts, user, anonymous volumes.
+type Looked<'a> =
+    (&'a super::prepare::HostParts, &'a ResolvedUser, &'a [(String, std::path::PathBuf)]);
+
+fn to_json(what: &'static str, value: &impl serde::Serialize) -> Result<serde_json::Value, Error> {
+    serde_json::to_value(value).map_err(|error| Error::invalid(what, error.to_string()))
+}

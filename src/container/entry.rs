@@ -1,0 +1,149 @@
+//! One container: its record, the lock its changes queue behind, and its live parts.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::watch;
+
+use super::record::ContainerRecord;
+use super::{Container, ContainerState, Deps, Error, EventKind};
+use crate::backend::RootfsMount;
+use crate::ids::{ContainerId, PodId};
+use crate::logs::Pump;
+use crate::store::Batch;
+
+/// One container.
+pub(super) struct Entry {
+    pub(super) id: ContainerId,
+    pub(super) pod: PodId,
+    /// Changes queue here. Never held while waiting for a process to end.
+    pub(super) changing: tokio::sync::Mutex<()>,
+    record: Mutex<ContainerRecord>,
+    live: Mutex<Live>,
+    /// True once no process of it can be running any more.
+    pub(super) ended: watch::Sender<bool>,
+    /// Set when the kernel reported a memory kill.
+    pub(super) oom: AtomicBool,
+    /// Set once the stop signal was sent: it is sent only once.
+    pub(super) stop_sent: AtomicBool,
+}
+
+/// Parts that do not outlive the agent.
+#[derive(Default)]
+struct Live {
+    pump: Option<Pump>,
+    rootfs: Option<Vec<RootfsMount>>,
+    /// The spec's `process` as compact JSON: what an exec starts from.
+    process: Option<Box<str>>,
+    /// Why its creation failed, for callers that joined it.
+    failure: Option<String>,
+}
+
+impl Entry {
+    pub(super) fn new(record: ContainerRecord) -> Arc<Self> {
+        Arc::new(Self {
+            id: record.container.id.clone(),
+            pod: record.container.pod.clone(),
+            changing: tokio::sync::Mutex::new(()),
+            record: Mutex::new(record),
+            live: Mutex::default(),
+            ended: watch::Sender::new(false),
+            oom: AtomicBool::new(false),
+            stop_sent: AtomicBool::new(false),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ContainerRecord> {
+        self.record.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(super) fn record(&self) -> ContainerRecord {
+        self.lock().clone()
+    }
+
+    /// The published part, as it is now.
+    pub(super) fn container(&self) -> Container {
+        self.lock().container.clone()
+    }
+
+    pub(super) fn state(&self) -> ContainerState {
+        self.lock().container.state.clone()
+    }
+
+    pub(super) fn is_removing(&self) -> bool {
+        self.lock().removing
+    }
+
+    pub(super) fn set_pump(&self, pump: Option<Pump>) -> Option<Pump> {
+        std::mem::replace(&mut self.live().pump, pump)
+    }
+
+    pub(super) fn pump(&self) -> Option<Pump> {
+        self.live().pump.clone()
+    }
+
+    pub(super) fn set_rootfs(&self, rootfs: Vec<RootfsMount>) {
+        self.live().rootfs = Some(rootfs);
+    }
+
+    pub(super) fn take_rootfs(&self) -> Option<Vec<RootfsMount>> {
+        self.live().rootfs.take()
+    }
+
+    /// Keeps the part of the spec that execs need.
+    pub(super) fn set_process(&self, spec: &serde_json::Value) {
+        let process = serde_json::json!({ "process": spec["process"] });
+        self.live().process = Some(process.to_string().into());
+    }
+
+    pub(super) fn process(&self) -> Option<serde_json::Value> {
+        self.live().process.as_deref().and_then(|text| serde_json::from_str(text).ok())
+    }
+
+    pub(super) fn set_failure(&self, failure: String) {
+        self.live().failure = Some(failure);
+    }
+
+    pub(super) fn failure(&self) -> Option<String> {
+        self.live().failure.clone()
+    }
+
+    /// Changes the record and makes it durable; nothing is published. On failure the record is
+    /// as before.
+    pub(super) async fn save(
+        &self,
+        deps: &Deps,
+        change: impl FnOnce(&mut ContainerRecord),
+    ) -> Result<(), Error> {
+        let mut next = self.record();
+        change(&mut next);
+        deps.store.write(Batch::new().put(&next)?).await?;
+        *self.lock() = next;
+        Ok(())
+    }
+
+    /// Changes the state in memory only, when the store cannot be written.
+    pub(super) fn set_state(&self, state: ContainerState) {
+        self.lock().container.state = state;
+    }
+
+    /// Puts the record on the board.
+    pub(super) fn publish(&self, deps: &Deps, news: Option<EventKind>) {
+        deps.board.publish_container(self.container(), news);
+    }
+
+    /// Fails unless the state is what `operation` needs.
+    pub(super) fn wrong_state(&self, operation: &'static str) -> Error {
+        Error::WrongState { operation, id: self.id.clone(), state: self.state().name() }
+    }
+
+    /// Ends once no process of it is running. Cancel-safe.
+    pub(super) async fn wait_ended(&self) {
+        // The sender lives in self, so the wait cannot fail.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+}

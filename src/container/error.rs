@@ -1,0 +1,117 @@
+//! Failures of the container room.
+
+use std::time::Duration;
+
+use crate::board::StateName;
+use crate::ids::{ContainerId, PodId};
+use crate::{backend, image, oci, store};
+
+/// A failure of the container room.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such container.
+    #[error("container {0:?} not found")]
+    NotFound(String),
+    /// A prefix that several ids have.
+    #[error("container id prefix {0:?} is ambiguous")]
+    AmbiguousId(String),
+    /// The state forbids the operation.
+    #[error("cannot {operation} container {id}: it is {state}")]
+    WrongState {
+        /// What was asked.
+        operation: &'static str,
+        /// Which container.
+        id: ContainerId,
+        /// Its state.
+        state: StateName,
+    },
+    /// Something asked for is wrong.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The field.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The name is taken by a container that differs.
+    #[error("container name {name:?} is already in use by {id}")]
+    NameInUse {
+        /// Name and attempt.
+        name: String,
+        /// Who has it.
+        id: ContainerId,
+    },
+    /// Another caller's creation of the same container, which this one joined, failed.
+    #[error("the creation of container {id} that this call joined failed: {message}")]
+    JoinedFailed {
+        /// The id it had.
+        id: ContainerId,
+        /// Why it failed.
+        message: String,
+    },
+    /// The image is not on this host.
+    #[error("image {0:?} not found")]
+    ImageNotFound(String),
+    /// The command did not end in time and was killed.
+    #[error("command timed out after {0:?}")]
+    ExecTimeout(Duration),
+    /// The container did not end although it was killed.
+    #[error("container {0} did not end within {1:?} after SIGKILL")]
+    WouldNotDie(ContainerId, Duration),
+    /// The pod is gone or not ready.
+    #[error("pod {0} is not ready")]
+    PodNotReady(PodId),
+    /// The OCI spec cannot be built.
+    #[error("build the OCI spec")]
+    Spec(#[from] oci::Error),
+    /// The image store failed.
+    #[error("look up the image")]
+    Image(#[from] image::Error),
+    /// The store failed.
+    #[error("record the container")]
+    Store(#[from] store::Error),
+    /// A file of ours failed.
+    #[error("{step}")]
+    Io {
+        /// The step.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A step failed below.
+    #[error("{step}")]
+    Backend {
+        /// The step.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: backend::Error,
+    },
+    /// The task of the operation died of a bug; the log has it.
+    #[error("the operation ended in a panic")]
+    Panicked,
+}
+
+impl Error {
+    pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), problem: problem.into() }
+    }
+}
+
+/// Names the step at which a seam failed.
+pub(crate) trait Step<T> {
+    fn step(self, step: &'static str) -> Result<T, Error>;
+}
+
+impl<T> Step<T> for backend::Result<T> {
+    fn step(self, step: &'static str) -> Result<T, Error> {
+        self.map_err(|source| Error::Backend { step, source })
+    }
+}
+
+impl<T> Step<T> for std::io::Result<T> {
+    fn step(self, step: &'static str) -> Result<T, Error> {
+        self.map_err(|source| Error::Io { step, source })
+    }
+}

@@ -1,0 +1,134 @@
+//! Exits: found by waiting, made durable, then told.
+//!
+//! The order is: exit seen -> store -> task deleted (which drains its output) -> log written to
+//! its end -> published. So an exit code is never lost, and who sees `Exited` sees the whole log.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::entry::Entry;
+use super::prepare::chain;
+use super::{ContainerState, Containers, EventKind, Exited};
+use crate::backend::{Exit, Process, wait_for_end};
+use crate::board::now;
+
+/// How long the log may take to end after the process has; a child that keeps the stream open
+/// must not keep the container from being reported.
+const LOG_DRAIN: Duration = Duration::from_secs(10);
+
+/// Exit code of a killed process: 128 + SIGKILL.
+const KILLED: u32 = 137;
+
+impl Containers {
+    /// Watches a running container until it ends or the agent drains.
+    pub(super) fn watch_exit(self: &Arc<Self>, entry: &Arc<Entry>) {
+        let (room, entry) = (self.clone(), entry.clone());
+        let draining = self.deps.tasks.draining();
+        drop(self.deps.tasks.spawn("container-exit", async move {
+            let process = Process::init(entry.id.as_str());
+            // Both arms are cancel-safe: the exit is kept by the shim until we delete the task.
+            let exit = tokio::select! {
+                exit = wait_for_end(&*room.deps.runtime, process) => exit,
+                () = draining => return,
+            };
+            room.settle(&entry, exit).await;
+        }));
+    }
+
+    /// Brings a container whose process has ended to `Exited`. `None`: nobody knows how.
+    pub(super) async fn settle(&self, entry: &Entry, exit: Option<Exit>) {
+        let _changing = entry.changing.lock().await;
+        let started_at = match entry.state() {
+            ContainerState::Running { started_at, .. } => Some(started_at),
+            ContainerState::Unknown { started_at } => started_at,
+            ContainerState::Creating | ContainerState::Created | ContainerState::Exited(_) => return,
+        };
+        let oom = self.was_oom_killed(entry, exit).await;
+        let exited = describe(started_at, exit, oom);
+        let saved = entry
+            .save(&self.deps, |record| record.container.state = ContainerState::Exited(exited.clone()))
+            .await;
+        match saved {
+            // The shim keeps the exit until its task is deleted, so a lost write loses nothing.
+            Err(error) => {
+                tracing::error!(container = %entry.id, error = chain(&error), "exit not stored");
+                entry.set_state(ContainerState::Exited(exited));
+            }
+            Ok(()) => self.delete_ended_task(entry).await,
+        }
+        self.end_log(entry).await;
+        entry.publish(&self.deps, Some(EventKind::Stopped));
+        entry.ended.send_replace(true);
+    }
+
+    /// Stores and publishes an exit that no process stands behind.
+    pub(super) async fn mark_exited(&self, entry: &Entry, exited: Exited) {
+        let state = ContainerState::Exited(exited);
+        let saved = entry.save(&self.deps, |record| record.container.state = state.clone()).await;
+        if let Err(error) = saved {
+            tracing::error!(container = %entry.id, error = chain(&error), "exit not stored");
+            entry.set_state(state);
+        }
+        entry.publish(&self.deps, Some(EventKind::Stopped));
+        entry.ended.send_replace(true);
+    }
+
+    async fn delete_ended_task(&self, entry: &Entry) {
+        let process = Process::init(entry.id.as_str());
+        if let Err(error) = self.deps.runtime.delete_task(process, false).await {
+            // Removal tries again.
+            tracing::warn!(container = %entry.id, error = chain(&error), "task not deleted");
+        }
+    }
+
+    async fn end_log(&self, entry: &Entry) {
+        let Some(pump) = entry.set_pump(None) else { return };
+        if tokio::time::timeout(LOG_DRAIN, pump.finished()).await.is_err() {
+            tracing::warn!(container = %entry.id, "output stayed open after the exit; log closed");
+        }
+        pump.stop();
+    }
+
+    async fn was_oom_killed(&self, entry: &Entry, exit: Option<Exit>) -> bool {
+        if exit.is_none_or(|exit| exit.code != KILLED) {
+            return false;
+        }
+        if entry.oom.load(Ordering::Relaxed) {
+            return true;
+        }
+        // The event may come late; the counter of the cgroup is exact until the task is deleted.
+        match entry.record().memory_cgroup {
+            Some(cgroup) => {
+                let kills = self.deps.host.oom_kills(&cgroup).await;
+                kills.ok().flatten().is_some_and(|kills| kills > 0)
+            }
+            None => false,
+        }
+    }
+}
+
+/// An exit in CRI's words.
+pub(super) fn describe(started_at: Option<i64>, exit: Option<Exit>, oom: bool) -> Exited {
+    let Some(exit) = exit else {
+        return Exited {
+            started_at,
+            finished_at: now(),
+            code: 255,
+            reason: "Unknown".to_owned(),
+            message: "the process is gone and nothing knows how it ended".to_owned(),
+        };
+    };
+    let reason = match exit.code {
+        _ if oom => "OOMKilled",
+        0 => "Completed",
+        _ => "Error",
+    };
+    Exited {
+        started_at,
+        finished_at: if exit.at > 0 { exit.at } else { now() },
+        code: i32::try_from(exit.code).unwrap_or(i32::MAX),
+        reason: reason.to_owned(),
+        message: String::new(),
+    }
+}

@@ -1,0 +1,48 @@
+//! Names that are taken: one container of a pod for each name and attempt.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use crate::ids::{ContainerId, PodId};
+use crate::model::container::ContainerMetadata;
+
+type Key = (PodId, ContainerMetadata);
+
+/// Reservations of container names.
+#[derive(Debug, Default)]
+pub(super) struct Names(Mutex<HashMap<Key, ContainerId>>);
+
+impl Names {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, ContainerId>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Takes a name, or tells who has it.
+    pub(super) fn reserve(
+        &self,
+        pod: &PodId,
+        name: &ContainerMetadata,
+        id: &ContainerId,
+    ) -> Result<(), ContainerId> {
+        let mut names = self.lock();
+        match names.entry((pod.clone(), name.clone())) {
+            std::collections::hash_map::Entry::Occupied(taken) if taken.get() != id => {
+                Err(taken.get().clone())
+            }
+            std::collections::hash_map::Entry::Occupied(_) => Ok(()),
+            std::collections::hash_map::Entry::Vacant(free) => {
+                free.insert(id.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// Frees a name if this container has it.
+    pub(super) fn release(&self, pod: &PodId, name: &ContainerMetadata, id: &ContainerId) {
+        let mut names = self.lock();
+        let key = (pod.clone(), name.clone());
+        if names.get(&key) == Some(id) {
+            names.remove(&key);
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Everything of the host and the image that a container's spec needs, looked up before it is
+//! built: user files, mount sources, devices, seccomp profiles, anonymous volumes.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use futures::future::try_join_all;
+
+use super::error::{Error, Step};
+use super::{Containers, PodContext};
+use crate::backend::{DeviceNode, RootfsMount, UserFiles};
+use crate::ids::ContainerId;
+use crate::model::container::{ContainerConfig, Mount, Propagation};
+use crate::model::image::{ChainId, Image};
+use crate::model::security::{NamespaceMode, SecurityProfile};
+use crate::oci::user::{ResolvedUser, UserRequest, needs_files, resolve};
+
+const SECCOMP_PROFILE_MAX: usize = 1 << 20;
+/// Chains whose user files are kept, and the size up to which they are.
+const CACHED_CHAINS: usize = 32;
+const CACHED_BYTES: usize = 64 << 10;
+
+/// User files by chain id. A chain's content never changes, so neither do these.
+#[derive(Default)]
+pub(super) struct UserFilesCache(Mutex<VecDeque<(ChainId, Arc<UserFiles>)>>);
+
+impl UserFilesCache {
+    fn get(&self, chain: &ChainId) -> Option<Arc<UserFiles>> {
+        let cache = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        cache.iter().find(|(known, _)| known == chain).map(|(_, files)| files.clone())
+    }
+
+    fn put(&self, chain: &ChainId, files: &Arc<UserFiles>) {
+        let size = |file: &Option<Vec<u8>>| file.as_ref().map_or(0, Vec::len);
+        if size(&files.passwd) + size(&files.group) > CACHED_BYTES {
+            return;
+        }
+        let mut cache = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if cache.len() == CACHED_CHAINS {
+            cache.pop_front();
+        }
+        cache.push_back((chain.clone(), files.clone()));
+    }
+}
+
+/// What the host has for a container.
+pub(super) struct HostParts {
+    pub(super) mounts: Vec<Mount>,
+    pub(super) devices: Vec<(DeviceNode, String)>,
+    pub(super) seccomp: Option<serde_json::Value>,
+    pub(super) target_pid: Option<u32>,
+}
+
+impl Containers {
+    pub(super) async fn host_parts(
+        &self,
+        pod: &PodContext,
+        config: &ContainerConfig,
+    ) -> Result<HostParts, Error> {
+        let (mounts, devices, seccomp) = tokio::try_join!(
+            self.resolve_mounts(&config.mounts),
+            self.resolve_devices(config),
+            self.seccomp_profile(config),
+        )?;
+        Ok(HostParts { mounts, devices, seccomp, target_pid: self.target_pid(pod, config)? })
+    }
+
+    async fn resolve_mounts(&self, mounts: &[Mount]) -> Result<Vec<Mount>, Error> {
+        try_join_all(mounts.iter().enumerate().map(|(index, mount)| async move {
+            let source = Path::new(&mount.host_path);
+            let resolved = self.deps.host.resolve_mount_source(source, true).await;
+            let resolved = resolved.step("resolve a mount source")?;
+            if mount.propagation != Propagation::Private {
+                let allowed = self.deps.host.allows_propagation(&resolved, mount.propagation).await;
+                if !allowed.step("read the propagation of a mount source")? {
+                    let wanted = match mount.propagation {
+                        Propagation::Bidirectional => "shared",
+                        _ => "shared or slave",
+                    };
+                    return Err(Error::invalid(
+                        format!("config.mounts[{index}].propagation"),
+                        format!("path {:?} is not mounted {wanted} on the host", mount.host_path),
+                    ));
+                }
+            }
+            let host_path = resolved.into_os_string().into_string().map_err(|path| {
+                let problem = format!("resolves to {path:?}, which is not UTF-8");
+                Error::invalid(format!("config.mounts[{index}].host_path"), problem)
+            })?;
+            Ok(Mount { host_path, ..mount.clone() })
+        }))
+        .await
+    }
+
+    async fn resolve_devices(
+        &self,
+        config: &ContainerConfig,
+    ) -> Result<Vec<(DeviceNode, String)>, Error> {
+        let mut devices = Vec::new();
+        if config.security.privileged {
+            let all = self.deps.host.all_devices().await.step("list the host's devices")?;
+            devices.extend(all.into_iter().map(|node| (node, "rwm".to_owned())));
+        }
+        for (index, device) in config.devices.iter().enumerate() {
+            let path = Path::new(&device.host_path);
+            let nodes = self.deps.host.devices(path, &device.container_path).await;
+            let nodes = nodes.map_err(|error| {
+                let problem = format!("{:?}: {}", device.host_path, chain(&error));
+                Error::invalid(format!("config.devices[{index}].host_path"), problem)
+            })?;
+            devices.extend(nodes.into_iter().map(|node| (node, device.permissions.clone())));
+        }
+        Ok(devices)
+    }
+
+    async fn seccomp_profile(
+        &self,
+        config: &ContainerConfig,
+    ) -> Result<Option<serde_json::Value>, Error> {
+        const FIELD: &str = "config.linux.security_context.seccomp.localhost_ref";
+        let Some(SecurityProfile::Localhost(path)) = &config.security.seccomp else {
+            return Ok(None);
+        };
+        if config.security.privileged {
+            return Ok(None);
+        }
+        let content = self.deps.host.read_file(Path::new(path), SECCOMP_PROFILE_MAX).await;
+        let content = content
+            .step("read the seccomp profile")?
+            .ok_or_else(|| Error::invalid(FIELD, format!("no profile at {path:?}")))?;
+        let profile = serde_json::from_slice(&content)
+            .map_err(|error| Error::invalid(FIELD, format!("{path:?} is no JSON: {error}")))?;
+        Ok(Some(profile))
+    }
+
+    /// PID whose PID namespace is joined, checked at creation and again at start.
+    pub(super) fn target_pid(
+        &self,
+        pod: &PodContext,
+        config: &ContainerConfig,
+    ) -> Result<Option<u32>, Error> {
+        const FIELD: &str = "config.linux.security_context.namespace_options.target_id";
+        let namespaces = &config.security.namespaces;
+        if namespaces.pid != NamespaceMode::Target {
+            return Ok(None);
+        }
+        let target = self.get(&namespaces.target_id).map_err(|error| match error {
+            Error::NotFound(id) => Error::invalid(FIELD, format!("container {id:?} not found")),
+            other => other,
+        })?;
+        if target.pod != pod.id {
+            let problem = format!("container {} is in another pod", target.id);
+            return Err(Error::invalid(FIELD, problem));
+        }
+        match target.state {
+            super::ContainerState::Running { pid, .. } => Ok(Some(pid)),
+            _ => Err(Error::invalid(FIELD, format!("container {} is not running", target.id))),
+        }
+    }
+
+    /// User files that can be had without a root file system: none needed, or seen before.
+    pub(super) fn known_user_files(
+        &self,
+        image: &Image,
+        request: &UserRequest<'_>,
+    ) -> Option<Arc<UserFiles>> {
+        match &image.chain_id {
+            Some(chain) if needs_files(request) => self.user_files.get(chain),
+            _ => Some(Arc::default()),
+        }
+    }
+
+    pub(super) async fn read_user_files(
+        &self,
+        image: &Image,
+        rootfs: &[RootfsMount],
+    ) -> Result<Arc<UserFiles>, Error> {
+        let files = self.deps.host.read_user_files(rootfs).await;
+        let files = Arc::new(files.step("read the image's user files")?);
+        if let Some(chain) = &image.chain_id {
+            self.user_files.put(chain, &files);
+        }
+        Ok(files)
+    }
+
+    /// Fills the image's anonymous volumes that no mount covers, and returns where they are.
+    pub(super) async fn make_volumes(
+        &self,
+        id: &ContainerId,
+        config: &ContainerConfig,
+        image: &Image,
+        rootfs: &[RootfsMount],
+    ) -> Result<Vec<(String, PathBuf)>, Error> {
+        let mut volumes = Vec::new();
+        for (path, dir) in self.volume_places(id, config, image) {
+            let copied = self.deps.host.copy_from_rootfs(rootfs, &path, &dir).await;
+            copied.step("fill an anonymous volume")?;
+            volumes.push((path, dir));
+        }
+        Ok(volumes)
+    }
+
+    /// Anonymous volumes of the image: container path and host folder.
+    pub(super) fn volume_places(
+        &self,
+        id: &ContainerId,
+        config: &ContainerConfig,
+        image: &Image,
+    ) -> Vec<(String, PathBuf)> {
+        let covered = |path: &str| {
+            config.mounts.iter().any(|mount| clean_path(&mount.container_path) == *path)
+        };
+        let root = self.options.root.join(id.as_str()).join("volumes");
+        let paths = image.config.volumes.iter().map(|path| clean_path(path));
+        let paths = paths.filter(|path| path != "/" && !covered(path)).enumerate();
+        paths.map(|(index, path)| (path, root.join(index.to_string()))).collect()
+    }
+}
+
+pub(super) fn user_request<'a>(config: &'a ContainerConfig, image: &'a Image) -> UserRequest<'a> {
+    UserRequest {
+        image_user: &image.config.user,
+        run_as_user: config.security.run_as_user,
+        run_as_username: config.security.run_as_username.as_deref(),
+        run_as_group: config.security.run_as_group,
+        supplemental_groups: &config.security.supplemental_groups,
+        policy: config.security.supplemental_groups_policy,
+    }
+}
+
+pub(super) fn resolve_user(
+    request: &UserRequest<'_>,
+    files: &UserFiles,
+) -> Result<ResolvedUser, Error> {
+    Ok(resolve(request, files)?)
+}
+
+/// Absolute, without `.`, `..` and doubled slashes; `..` never climbs above the root.
+fn clean_path(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// An error with its causes.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    crate::telemetry::error_chain(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clean_path;
+
+    #[test]
+    fn cleaned_paths_stay_below_the_root() {
+        for (path, cleaned) in
+            [("/../../etc", "/etc"), ("x/../..", "/"), ("//a/./b/", "/a/b"), ("", "/")]
+        {
+            assert_eq!(clean_path(path), cleaned, "{path}");
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What is remembered of a container over restarts of the agent.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{RuntimeHandler, Stdio};
+use crate::board::Container;
+use crate::store::Record;
+
+/// A container as the store keeps it; also put into its containerd record at creation, so that a
+/// lost store can be rebuilt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// The published part.
+    pub container: Container,
+    /// The handler it runs under.
+    pub handler: RuntimeHandler,
+    /// Image name for containerd's record.
+    pub image_name: String,
+    /// Streams of its process.
+    pub stdio: Stdio,
+    /// Memory cgroup of its process, known once it was started.
+    pub memory_cgroup: Option<PathBuf>,
+    /// Its removal has begun: nothing else may happen to it.
+    pub removing: bool,
+    /// The boot it was last started in.
+    pub boot_id: String,
+}
+
+impl Record for ContainerRecord {
+    const TABLE: &'static str = "containers";
+    const VERSION: u16 = 1;
+
+    fn key(&self) -> &str {
+        self.container.id.as_str()
+    }
+}

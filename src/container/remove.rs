@@ -1,0 +1,75 @@
+//! RemoveContainer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::entry::Entry;
+use super::error::{Error, Step};
+use super::{ContainerState, Containers};
+use crate::backend::Process;
+use crate::ids::PodId;
+
+impl Containers {
+    /// Removes a container, killing it first when it runs. Unknown is fine; repeatable. Its log
+    /// file stays: it belongs to the caller.
+    pub async fn remove(&self, id: &str) -> Result<(), Error> {
+        match self.find(id)? {
+            Some(entry) => self.remove_entry(&entry).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Removes all containers of a pod; every one is tried.
+    pub async fn remove_all(&self, pod: &PodId) -> Result<(), Error> {
+        let entries = self.entries_of(pod);
+        let removals = entries.iter().map(|entry| self.remove_entry(entry));
+        join_all(removals).await.into_iter().collect()
+    }
+
+    async fn remove_entry(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+        self.stop_entry(entry, Duration::ZERO).await?;
+        let _changing = entry.changing.lock().await;
+        if !self.entries().contains_key(&entry.id) {
+            return Ok(());
+        }
+        if matches!(entry.state(), ContainerState::Running { .. }) {
+            // Started between the stop and the lock.
+            return Err(entry.wrong_state("remove"));
+        }
+        if !entry.is_removing() {
+            entry.save(&self.deps, |record| record.removing = true).await?;
+        }
+        self.destroy(entry).await?;
+        self.deps.board.drop_container(&entry.id);
+        self.forget(entry);
+        Ok(())
+    }
+
+    /// Removes all that a container has below, then its row. Every step is repeatable, so a
+    /// failed removal is simply tried again.
+    pub(super) async fn destroy(&self, entry: &Entry) -> Result<(), Error> {
+        let id = entry.id.as_str();
+        let (runtime, host) = (&self.deps.runtime, &self.deps.host);
+        // A task left behind would be out of reach once its record is gone.
+        let task = runtime.delete_task(Process::init(id), true).await;
+        task.step("delete the task")?;
+        if let Some(pump) = entry.set_pump(None) {
+            pump.stop();
+        }
+        let snapshotter = entry.record().handler.snapshotter;
+        let (state, root) = (self.fifo_dir(entry), self.options.root.join(id));
+        let (rootfs, record, state, root) = tokio::join!(
+            runtime.remove_rootfs(&snapshotter, id),
+            runtime.delete_container(id),
+            host.remove_tree(&state),
+            host.remove_tree(&root),
+        );
+        rootfs.step("remove the root file system")?;
+        record.step("delete the container record")?;
+        state.step("remove the run-time folder")?;
+        root.step("remove the container's folder")?;
+        self.erase(entry).await
+    }
+}

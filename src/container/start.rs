@@ -1,0 +1,187 @@
+//! StartContainer, and reopening logs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::entry::Entry;
+use super::error::{Error, Step};
+use super::prepare::chain;
+use super::{ContainerState, Containers, EventKind, Exited, PodContext};
+use crate::backend::{NewTask, Process, RootfsMount, Stdio};
+use crate::board::now;
+use crate::logs::{Pump, PumpSpec, open_fifo_guard, open_fifo_reader};
+use crate::model::security::NamespaceMode;
+
+/// Exit code and reason of a container that could not be started.
+const START_ERROR: (i32, &str) = (128, "StartError");
+
+impl Containers {
+    /// Starts a created container of a ready pod. On failure the container stays, exited with
+    /// code 128 and reason `StartError`.
+    pub async fn start(self: &Arc<Self>, pod: &PodContext, id: &str) -> Result<(), Error> {
+        let entry = self.find(id)?.ok_or_else(|| Error::NotFound(id.to_owned()))?;
+        let _changing = entry.changing.lock().await;
+        if entry.is_removing() || entry.state() != ContainerState::Created {
+            return Err(entry.wrong_state("start"));
+        }
+        match self.launch(&entry, pod).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.start_failed(&entry, &error).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn launch(self: &Arc<Self>, entry: &Arc<Entry>, pod: &PodContext) -> Result<(), Error> {
+        self.check_target(entry, pod).await?;
+        let (rootfs, stdio) = tokio::try_join!(self.rootfs_of(entry), self.make_stdio(entry))?;
+        let (pump, guards) = self.open_log(entry, &stdio)?;
+        entry.set_pump(Some(pump));
+        let id = entry.id.as_str();
+        let task = NewTask { id: id.to_owned(), rootfs, stdio: stdio.clone() };
+        let runtime = &self.deps.runtime;
+        let pid = runtime.create_task(&task).await.step("create the task")?;
+        // The shim has the FIFOs open now: from here on its end is the end of the streams.
+        drop(guards);
+        let cgroup = self.deps.host.memory_cgroup(pid).await.unwrap_or_default();
+        runtime.start(Process::init(id)).await.step("start the task")?;
+        let started_at = now();
+        entry
+            .save(&self.deps, |record| {
+                record.stdio = stdio;
+                record.memory_cgroup = cgroup;
+                record.boot_id = self.deps.host.facts().boot_id.clone();
+                record.container.state = ContainerState::Running { started_at, pid };
+            })
+            .await?;
+        entry.publish(&self.deps, Some(EventKind::Started));
+        self.watch_exit(entry);
+        Ok(())
+    }
+
+    async fn rootfs_of(&self, entry: &Entry) -> Result<Vec<RootfsMount>, Error> {
+        if let Some(rootfs) = entry.take_rootfs() {
+            return Ok(rootfs);
+        }
+        let snapshotter = entry.record().handler.snapshotter;
+        let mounts = self.deps.runtime.rootfs_mounts(&snapshotter, entry.id.as_str()).await;
+        mounts.step("find the root file system")
+    }
+
+    /// The container whose PID namespace is joined must still be the one the spec names.
+    async fn check_target(&self, entry: &Entry, pod: &PodContext) -> Result<(), Error> {
+        let config = entry.container().config;
+        if config.security.namespaces.pid != NamespaceMode::Target {
+            return Ok(());
+        }
+        let pid = self.target_pid(pod, &config)?.unwrap_or_default();
+        let record = self.deps.runtime.container(entry.id.as_str()).await;
+        let spec = record.step("read the container's spec")?.spec;
+        let path = format!("/proc/{pid}/ns/pid");
+        let namespaces = spec["linux"]["namespaces"].as_array().map(Vec::as_slice);
+        let same = namespaces.unwrap_or_default().iter().any(|ns| ns["path"] == *path);
+        let problem = "the target container was restarted since this container was created";
+        if same { Ok(()) } else { Err(Error::invalid("namespace_options.target_id", problem)) }
+    }
+
+    async fn make_stdio(&self, entry: &Entry) -> Result<Stdio, Error> {
+        let config = entry.container().config;
+        let dir = self.fifo_dir(entry);
+        let stdio = Stdio {
+            stdin: config.stdin.then(|| dir.join("stdin")),
+            stdout: Some(dir.join("stdout")),
+            stderr: (!config.tty).then(|| dir.join("stderr")),
+            terminal: config.tty,
+        };
+        self.make_fifos(&stdio).await?;
+        Ok(stdio)
+    }
+
+    /// Makes the FIFOs of a process in a folder of their own.
+    pub(super) async fn make_fifos(&self, stdio: &Stdio) -> Result<(), Error> {
+        let host = &self.deps.host;
+        let paths: Vec<PathBuf> =
+            [&stdio.stdin, &stdio.stdout, &stdio.stderr].into_iter().flatten().cloned().collect();
+        if let Some(dir) = paths.first().and_then(|path| path.parent()) {
+            host.create_dir(dir, 0o700).await.step("make the folder of the FIFOs")?;
+        }
+        host.make_fifos(&paths).await.step("make the FIFOs")
+    }
+
+    /// Run-time folder of a container.
+    pub(super) fn fifo_dir(&self, entry: &Entry) -> PathBuf {
+        self.options.state.join(entry.id.as_str())
+    }
+
+    /// Opens the reader ends and starts the log writer. The guards keep the streams from
+    /// seeming ended until the shim has opened them.
+    fn open_log(
+        &self,
+        entry: &Entry,
+        stdio: &Stdio,
+    ) -> Result<(Pump, Vec<std::os::fd::OwnedFd>), Error> {
+        let open = |path: &Option<PathBuf>| path.as_deref().map(open_fifo_reader).transpose();
+        let stdout = open(&stdio.stdout).step("open the stdout FIFO")?;
+        let stderr = open(&stdio.stderr).step("open the stderr FIFO")?;
+        let outputs = [&stdio.stdout, &stdio.stderr].into_iter().flatten();
+        let guards: std::io::Result<Vec<_>> = outputs.map(|path| open_fifo_guard(path)).collect();
+        let guards = guards.step("open the FIFO guards")?;
+        Ok((self.start_pump(entry, stdout, stderr)?, guards))
+    }
+
+    fn start_pump(
+        &self,
+        entry: &Entry,
+        stdout: Option<std::os::fd::OwnedFd>,
+        stderr: Option<std::os::fd::OwnedFd>,
+    ) -> Result<Pump, Error> {
+        let path = entry.container().log_path;
+        let spec = PumpSpec { path, stdout, stderr, max_line: self.options.max_log_line };
+        self.deps.pumps.pump(spec).step("open the log")
+    }
+
+    /// Takes the streams of a container over that an agent before this one started. Those of a
+    /// task that ended meanwhile are at their end already.
+    pub(super) fn reopen_streams(&self, entry: &Entry, stdio: &Stdio) -> Result<(), Error> {
+        let open = |path: &Option<PathBuf>| match path.as_deref().map(open_fifo_reader) {
+            Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            other => other.transpose(),
+        };
+        let stdout = open(&stdio.stdout).step("reopen the stdout FIFO")?;
+        let stderr = open(&stdio.stderr).step("reopen the stderr FIFO")?;
+        entry.set_pump(Some(self.start_pump(entry, stdout, stderr)?));
+        Ok(())
+    }
+
+    async fn start_failed(&self, entry: &Entry, error: &Error) {
+        let message = chain(error);
+        tracing::warn!(container = %entry.id, error = message, "start failed");
+        let process = Process::init(entry.id.as_str());
+        if let Err(error) = self.deps.runtime.delete_task(process, true).await {
+            tracing::warn!(container = %entry.id, error = chain(&error), "cannot delete the task");
+        }
+        if let Some(pump) = entry.set_pump(None) {
+            pump.stop();
+        }
+        let exited = Exited {
+            started_at: None,
+            finished_at: now(),
+            code: START_ERROR.0,
+            reason: START_ERROR.1.to_owned(),
+            message,
+        };
+        self.mark_exited(entry, exited).await;
+    }
+
+    /// ReopenContainerLog: switches to a new file of the same name. When it returns, nothing
+    /// more is written to the old one.
+    pub async fn reopen_log(&self, id: &str) -> Result<(), Error> {
+        let entry = self.find(id)?.ok_or_else(|| Error::NotFound(id.to_owned()))?;
+        let running = matches!(entry.state(), ContainerState::Running { .. });
+        match entry.pump().filter(|_| running) {
+            Some(pump) => pump.reopen().await.step("reopen the log"),
+            None => Err(entry.wrong_state("reopen the log of")),
+        }
+    }
+}

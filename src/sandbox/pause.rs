@@ -1,0 +1,186 @@
+//! The pause container: the first process of a pod, which holds its namespaces.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::entry::Entry;
+use super::error::{Error, Step};
+use super::record::{PauseProcess, SandboxRecord};
+use super::{Handler, Room, SandboxState};
+use crate::backend::{
+    NewTask, Process, RootfsMount, RootfsOptions, RuntimeContainer, Stdio, wait_for_end,
+};
+use crate::board::EventKind;
+use crate::container::KIND_LABEL;
+use crate::model::StringMap;
+use crate::model::image::ImageConfig;
+use crate::oci::{PauseInput, pause_spec, record_labels, spec_json};
+
+/// Where the pause program comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PauseSource {
+    /// podbay's own program, in a prepared root folder that all pods share read-only: no image
+    /// has to be there and no snapshot is made for a pod.
+    Embedded {
+        /// The root folder.
+        root: PathBuf,
+        /// The program's path inside it.
+        program: String,
+    },
+    /// An image, which must be on this host.
+    Image(String),
+}
+
+/// What a pause container runs.
+struct Program {
+    args: Vec<String>,
+    rootfs: Vec<RootfsMount>,
+    image: ImageConfig,
+    image_name: String,
+    snapshot: bool,
+}
+
+impl Room {
+    /// Makes and starts the pause container.
+    pub(super) async fn start_pause(
+        &self,
+        entry: &Entry,
+        handler: &Handler,
+    ) -> Result<PauseProcess, Error> {
+        let id = entry.id.as_str();
+        let (runtime, host) = (&self.deps.base.runtime, &self.deps.base.host);
+        let program = self.pause_program(entry, handler).await?;
+        let record = entry.record();
+        let container = self.pause_record(&record, handler, &program)?;
+        runtime.create_container(&container).await.step("store the pause container's record")?;
+        let task = NewTask { id: id.to_owned(), rootfs: program.rootfs, stdio: Stdio::default() };
+        let pid = runtime.create_task(&task).await.step("create the pause task")?;
+        let start_time = host.process_start_time(pid).await.ok().flatten().unwrap_or_default();
+        runtime.start(Process::init(id)).await.step("start the pause task")?;
+        Ok(PauseProcess { pid, start_time })
+    }
+
+    fn pause_record(
+        &self,
+        record: &SandboxRecord,
+        handler: &Handler,
+        program: &Program,
+    ) -> Result<RuntimeContainer, Error> {
+        let sandbox = &record.sandbox;
+        let spec = pause_spec(&PauseInput {
+            id: &sandbox.id,
+            pod: &sandbox.config,
+            netns: sandbox.netns.as_deref(),
+            args: program.args.clone(),
+            hostname: &self.hostname(&sandbox.config),
+            files: &self.shared_files(sandbox),
+            facts: self.deps.base.host.facts(),
+            features: &handler.features,
+            settings: &self.options.oci,
+        })?;
+        let mut labels: StringMap = record_labels(&program.image.labels, &sandbox.config.labels);
+        labels.insert(KIND_LABEL.to_owned(), "sandbox".to_owned());
+        let extension = serde_json::to_value(record)
+            .map_err(|error| Error::invalid("the sandbox's record", error.to_string()))?;
+        Ok(RuntimeContainer {
+            id: sandbox.id.to_string(),
+            image: program.image_name.clone(),
+            labels,
+            handler: handler.handler.clone(),
+            spec: spec_json(&spec),
+            snapshot_key: program.snapshot.then(|| sandbox.id.to_string()),
+            extension,
+        })
+    }
+
+    async fn pause_program(&self, entry: &Entry, handler: &Handler) -> Result<Program, Error> {
+        match &self.options.pause {
+            PauseSource::Embedded { root, program } => Ok(Program {
+                args: vec![program.clone()],
+                rootfs: vec![shared_root(root)],
+                image: ImageConfig::default(),
+                image_name: String::new(),
+                snapshot: false,
+            }),
+            PauseSource::Image(name) => self.pause_image(entry, handler, name).await,
+        }
+    }
+
+    async fn pause_image(
+        &self,
+        entry: &Entry,
+        handler: &Handler,
+        name: &str,
+    ) -> Result<Program, Error> {
+        let base = &self.deps.base;
+        let image = base.images.get(name).await?;
+        let image = image.ok_or_else(|| Error::PauseImageNotFound(name.to_owned()))?;
+        let args = [image.config.entrypoint.clone(), image.config.cmd.clone()].concat();
+        if args.is_empty() {
+            return Err(Error::invalid("pause.image", format!("{name:?} names no command")));
+        }
+        let (snapshotter, key) = (&handler.handler.snapshotter, entry.id.as_str());
+        let chain = image.chain_id.as_ref();
+        let rootfs =
+            base.runtime.prepare_rootfs(snapshotter, key, chain, &RootfsOptions::default()).await;
+        let rootfs = rootfs.step("prepare the pause container's root file system")?;
+        Ok(Program {
+            args,
+            rootfs,
+            image: image.config,
+            image_name: name.to_owned(),
+            snapshot: true,
+        })
+    }
+
+    /// Watches the pause process: its end is the end of the pod.
+    pub(super) fn watch_pause(self: &Arc<Self>, entry: &Arc<Entry>) {
+        let (room, entry) = (self.clone(), entry.clone());
+        let draining = self.deps.base.tasks.draining();
+        drop(self.deps.base.tasks.spawn("pause-exit", async move {
+            let process = Process::init(entry.id.as_str());
+            // Both arms are cancel-safe: the exit is kept by the shim until we delete the task.
+            tokio::select! {
+                _ = wait_for_end(&*room.deps.base.runtime, process) => {}
+                () = draining => return,
+            }
+            room.pause_ended(&entry).await;
+        }));
+    }
+
+    /// The pause process is gone: unless that was a stop, the pod is not ready from now on. Its
+    /// network stays until it is stopped.
+    pub(super) async fn pause_ended(&self, entry: &Entry) {
+        let _alone = entry.gate.write().await;
+        if !entry.sandbox().is_ready() {
+            return;
+        }
+        tracing::warn!(pod = %entry.id, "the pause process ended by itself");
+        self.mark_not_ready(entry).await;
+    }
+
+    /// Stores and publishes that a pod is not ready. A store that cannot be written does not
+    /// keep the truth from being told.
+    pub(super) async fn mark_not_ready(&self, entry: &Entry) {
+        let not_ready = |record: &mut SandboxRecord| record.sandbox.state = SandboxState::NotReady;
+        if let Err(error) = entry.save(&self.deps.base, not_ready).await {
+            let error = crate::telemetry::error_chain(&error);
+            tracing::error!(pod = %entry.id, error, "state not stored");
+            entry.change(not_ready);
+        }
+        entry.publish(&self.deps.base, Some(EventKind::Stopped));
+    }
+}
+
+/// How long a pause process may take to end after SIGKILL.
+pub(super) const AFTER_KILL: Duration = Duration::from_secs(30);
+
+fn shared_root(root: &Path) -> RootfsMount {
+    RootfsMount {
+        kind: "bind".to_owned(),
+        source: root.display().to_string(),
+        target: String::new(),
+        options: vec!["rbind".to_owned(), "ro".to_owned()],
+    }
+}

@@ -1,0 +1,69 @@
+//! What is remembered of a sandbox over restarts of the agent.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::RuntimeHandler;
+use crate::board::Sandbox;
+use crate::store::Record;
+
+/// A thing that exists on the host for a sandbox and has to be taken away again. What is owed is
+/// written down before the thing is made, and struck out once it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owed {
+    /// The task of the pause container.
+    Pause,
+    /// The CNI attachment: DEL has to run.
+    Network,
+    /// The pinned network namespace.
+    Netns,
+    /// The mount of /dev/shm.
+    Shm,
+}
+
+impl Owed {
+    /// All that a stop takes away.
+    pub(super) const ALL: [Self; 4] = [Self::Pause, Self::Network, Self::Netns, Self::Shm];
+}
+
+/// The pause process, known by more than its PID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseProcess {
+    /// PID on the host.
+    pub pid: u32,
+    /// Start time in clock ticks since boot.
+    pub start_time: u64,
+}
+
+/// A sandbox as the store keeps it; also put into the containerd record of its pause container,
+/// so that a lost store can be rebuilt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SandboxRecord {
+    /// The published part.
+    pub sandbox: Sandbox,
+    /// The handler it runs under.
+    pub handler: RuntimeHandler,
+    /// The pause process, once it runs.
+    pub pause: Option<PauseProcess>,
+    /// Whether the pause container has a snapshot of its own.
+    pub pause_snapshot: bool,
+    /// What a stop still has to take away. A half-done teardown resumes here.
+    pub owed: BTreeSet<Owed>,
+    /// Whether its network was ever ready: if so, a failing DEL fails the stop.
+    pub was_attached: bool,
+    /// Its removal has begun.
+    pub removing: bool,
+    /// The boot it was made in.
+    pub boot_id: String,
+}
+
+impl Record for SandboxRecord {
+    const TABLE: &'static str = "sandboxes";
+    const VERSION: u16 = 1;
+
+    fn key(&self) -> &str {
+        self.sandbox.id.as_str()
+    }
+}

@@ -1,0 +1,196 @@
+//! After a restart of the agent: what the store promised is held against what runs.
+//!
+//! Nothing that runs is touched. Half-made sandboxes are undone, half-removed ones removed, and
+//! what stands on the host without a record is taken away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::StreamExt;
+
+use super::create::NETNS_PREFIX;
+use super::entry::Entry;
+use super::error::{Error, Step};
+use super::record::SandboxRecord;
+use super::{Room, SandboxState, Sandboxes};
+use crate::backend::{RuntimeContainer, TaskState, TaskStatus};
+use crate::container::{ContainerRecord, KIND_LABEL};
+use crate::ids::PodId;
+use crate::telemetry::error_chain;
+
+const SIDE_BY_SIDE: usize = 16;
+
+impl Sandboxes {
+    /// Takes over what an agent before this one left: sandboxes, containers, half-done work.
+    /// Containerd must answer.
+    pub async fn recover(&self) -> Result<(), Error> {
+        let room = &self.room;
+        let base = &room.deps.base;
+        let pods = base.store.load::<SandboxRecord>()?;
+        let containers = base.store.load::<ContainerRecord>()?;
+        for fault in pods.faults.iter().chain(&containers.faults) {
+            tracing::error!(fault = error_chain(fault), "a stored record cannot be read");
+        }
+        let (mut pods, mut containers) = (pods.records, containers.records);
+        let (below, tasks) =
+            tokio::try_join!(base.runtime.list_containers(), base.runtime.list_tasks())
+                .step("list what runs")?;
+        adopt_unknown(&below, &mut pods, &mut containers);
+        let tasks: BTreeMap<_, _> = tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
+        tracing::info!(pods = pods.len(), containers = containers.len(), "recovering");
+        futures::stream::iter(pods)
+            .for_each_concurrent(SIDE_BY_SIDE, |record| async {
+                let task = tasks.get(record.sandbox.id.as_str()).cloned();
+                room.recover_one(record, task).await;
+            })
+            .await;
+        room.deps.containers.recover(containers, &tasks).await;
+        room.finish_half_done().await;
+        room.sweep().await;
+        Ok(())
+    }
+}
+
+/// Takes records from containerd that the store does not have: the store was lost.
+fn adopt_unknown(
+    below: &[RuntimeContainer],
+    pods: &mut Vec<SandboxRecord>,
+    containers: &mut Vec<ContainerRecord>,
+) {
+    let known: BTreeSet<String> = pods
+        .iter()
+        .map(|record| record.sandbox.id.to_string())
+        .chain(containers.iter().map(|record| record.container.id.to_string()))
+        .collect();
+    for record in below.iter().filter(|record| !known.contains(&record.id)) {
+        let extension = record.extension.clone();
+        let is_pod = record.labels.get(KIND_LABEL).is_some_and(|kind| kind == "sandbox");
+        let adopted = if is_pod {
+            serde_json::from_value(extension).map(|mut record: SandboxRecord| {
+                // Written before the network was there: whether it ever was is not known.
+                record.sandbox.state = SandboxState::Ready { pid: 0 };
+                record.was_attached = true;
+                pods.push(record);
+            })
+        } else {
+            serde_json::from_value(extension).map(|mut record: ContainerRecord| {
+                record.container.state = crate::container::ContainerState::Created;
+                containers.push(record);
+            })
+        };
+        match adopted {
+            Ok(()) => tracing::warn!(id = record.id, "rebuilt from its containerd record"),
+            Err(error) => tracing::warn!(id = record.id, %error, "unknown record left alone"),
+        }
+    }
+}
+
+impl Room {
+    async fn recover_one(self: &Arc<Self>, record: SandboxRecord, task: Option<TaskStatus>) {
+        let entry = Entry::new(record);
+        let sandbox = entry.sandbox();
+        if let Err(other) = self.reserve(&sandbox.config.metadata, &entry.id) {
+            tracing::warn!(pod = %entry.id, %other, "two sandboxes of one name");
+        }
+        self.entries().insert(entry.id.clone(), entry.clone());
+        match sandbox.state {
+            // Never acknowledged: undone once its containers are known too.
+            SandboxState::Creating => {}
+            SandboxState::NotReady => entry.publish(&self.deps.base, None),
+            SandboxState::Ready { .. } => self.recover_ready(&entry, task).await,
+        }
+    }
+
+    async fn recover_ready(self: &Arc<Self>, entry: &Arc<Entry>, task: Option<TaskStatus>) {
+        let base = &self.deps.base;
+        let record = entry.record();
+        let rebooted = record.boot_id != base.host.facts().boot_id;
+        let running = task.filter(|task| task.state == TaskState::Running && !rebooted);
+        let Some(task) = running else {
+            // Its shim may only be slow to answer: then the task is ended at the stop.
+            tracing::info!(pod = %entry.id, rebooted, "the pause process is gone");
+            return self.mark_not_ready(entry).await;
+        };
+        if record.sandbox.state != (SandboxState::Ready { pid: task.pid }) {
+            let network = self.recall_network(entry).await;
+            entry.change(|record| {
+                record.sandbox.state = SandboxState::Ready { pid: task.pid };
+                record.sandbox.network = record.sandbox.network.take().or(network);
+            });
+            if let Err(error) = entry.save(base, |_| {}).await {
+                tracing::warn!(pod = %entry.id, error = error_chain(&error), "not stored");
+            }
+        }
+        entry.publish(base, None);
+        self.watch_pause(entry);
+    }
+
+    /// The addresses of a pod whose stored record was lost, from the network's own memory.
+    async fn recall_network(&self, entry: &Entry) -> Option<crate::backend::NetworkStatus> {
+        let sandbox = entry.sandbox();
+        let netns = sandbox.netns.as_deref()?;
+        let attachment = super::create::attachment(&sandbox, Some(netns));
+        self.deps.network.recall(&attachment).await.ok().flatten()
+    }
+
+    /// Undoes creations that were never acknowledged.
+    async fn finish_half_done(&self) {
+        let half_done: Vec<_> = {
+            let creating = |entry: &Arc<Entry>| entry.sandbox().state == SandboxState::Creating;
+            self.entries().values().filter(|entry| creating(entry)).cloned().collect()
+        };
+        for entry in half_done {
+            tracing::info!(pod = %entry.id, "undoing a creation that was cut");
+            let undone = async {
+                self.tear_down(&entry).await?;
+                self.deps.containers.remove_all(&entry.id).await?;
+                self.destroy(&entry).await
+            };
+            match undone.await {
+                Ok(()) => self.forget(&entry),
+                Err(error) => {
+                    tracing::warn!(pod = %entry.id, error = error_chain(&error), "not undone");
+                    self.mark_not_ready(&entry).await;
+                }
+            }
+        }
+    }
+
+    /// Takes away what stands on the host for no record: it was made after the last write of an
+    /// agent that died, or its record was removed and its thing was not.
+    async fn sweep(&self) {
+        let base = &self.deps.base;
+        let mut known = self.deps.containers.known();
+        known.extend(self.entries().keys().map(ToString::to_string));
+        for netns in base.host.list_netns().await.unwrap_or_default() {
+            let name = netns.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let id = name.strip_prefix(NETNS_PREFIX).unwrap_or_default();
+            if PodId::try_from(id).is_ok() && !known.contains(id) {
+                tracing::info!(?netns, "removing a network namespace without a pod");
+                let _ = base.host.remove_netns(&netns).await;
+            }
+        }
+        let handlers = self.options.handlers.values();
+        let snapshotters: BTreeSet<_> =
+            handlers.map(|handler| handler.handler.snapshotter.as_str()).collect();
+        for snapshotter in snapshotters {
+            for key in base.runtime.list_rootfs(snapshotter).await.unwrap_or_default() {
+                if !known.contains(&key) {
+                    tracing::info!(key, "removing a root file system without a container");
+                    let _ = base.runtime.remove_rootfs(snapshotter, &key).await;
+                }
+            }
+        }
+        self.sweep_folders(&known).await;
+    }
+
+    async fn sweep_folders(&self, known: &BTreeSet<String>) {
+        let host = &self.deps.base.host;
+        for name in host.list_dir(&self.options.state).await.unwrap_or_default() {
+            if PodId::try_from(name.as_str()).is_ok() && !known.contains(&name) {
+                let _ = host.remove_tree(&self.options.state.join(name)).await;
+            }
+        }
+        self.deps.containers.sweep_folders(known).await;
+    }
+}

@@ -1,0 +1,179 @@
+//! StopPodSandbox and RemovePodSandbox.
+//!
+//! A teardown works down what the record says is owed. Every step is tried, those that fail stay
+//! owed, and a later call resumes with them. The network is taken down while processes die.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::create::attachment;
+use super::entry::Entry;
+use super::error::{Error, Step, TeardownErrors};
+use super::pause::AFTER_KILL;
+use super::record::{Owed, SandboxRecord};
+use super::{Room, SandboxState};
+use crate::backend::{NetnsState, Process};
+use crate::board::EventKind;
+use crate::store::Batch;
+
+impl Room {
+    /// Stops a sandbox: kills its containers and its pause process, takes its network down.
+    pub(super) async fn stop(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+        let _alone = entry.gate.write().await;
+        self.stop_alone(entry).await
+    }
+
+    async fn stop_alone(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+        let was_ready = entry.sandbox().is_ready();
+        let stopped = self.tear_down(entry).await;
+        if was_ready {
+            entry.publish(&self.deps.base, Some(EventKind::Stopped));
+        } else {
+            entry.publish(&self.deps.base, None);
+        }
+        stopped
+    }
+
+    /// Takes away all that is owed; stores what is left in one write at the end.
+    pub(super) async fn tear_down(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+        let record = entry.record();
+        let mut errors = Vec::new();
+        let mut gone = BTreeSet::new();
+        let mut note = |step: Owed, result: Result<(), Error>| match result {
+            Ok(()) => {
+                gone.insert(step);
+            }
+            Err(error) => errors.push(error),
+        };
+        let owes = |step| record.owed.contains(&step);
+        let (containers, pause, network) = tokio::join!(
+            self.deps.containers.kill_all(&entry.id),
+            self.end_pause(entry, owes(Owed::Pause)),
+            self.detach(&record),
+        );
+        note(Owed::Pause, pause);
+        let attached = network.is_err();
+        note(Owed::Network, network);
+        if owes(Owed::Shm) {
+            note(Owed::Shm, self.unmount_shm(entry).await);
+        }
+        // A DEL that failed needs the namespace again.
+        if owes(Owed::Netns) && !attached {
+            note(Owed::Netns, self.remove_netns(&record).await);
+        }
+        if let Err(error) = containers {
+            errors.push(Error::Container(error));
+        }
+        let changed = record.owed.intersection(&gone).next().is_some()
+            || record.sandbox.state != SandboxState::NotReady;
+        if changed {
+            let saved = entry.save(&self.deps.base, |record| {
+                record.owed.retain(|step| !gone.contains(step));
+                record.sandbox.state = SandboxState::NotReady;
+                if !record.owed.contains(&Owed::Network) {
+                    record.sandbox.network = None;
+                }
+            });
+            if let Err(error) = saved.await {
+                errors.push(error);
+            }
+        }
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Error::Teardown(TeardownErrors(errors))),
+        }
+    }
+
+    async fn end_pause(&self, entry: &Entry, owed: bool) -> Result<(), Error> {
+        if !owed {
+            return Ok(());
+        }
+        let process = Process::init(entry.id.as_str());
+        let deleted = self.deps.base.runtime.delete_task(process, true);
+        match tokio::time::timeout(AFTER_KILL, deleted).await {
+            Ok(result) => result.step("end the pause process").map(drop),
+            Err(_) => Err(Error::WouldNotDie(entry.id.clone())),
+        }
+    }
+
+    async fn detach(&self, record: &SandboxRecord) -> Result<(), Error> {
+        let Some(netns) = record.sandbox.netns.as_deref() else { return Ok(()) };
+        if !record.owed.contains(&Owed::Network) {
+            return Ok(());
+        }
+        let live = self.deps.base.host.netns_state(netns).await;
+        let live = live.step("look at the network namespace")? == NetnsState::Live;
+        let attachment = attachment(&record.sandbox, live.then_some(netns));
+        let detached = self.deps.network.detach(&attachment).await;
+        match detached.step("disconnect the pod from its network") {
+            Err(error) if !record.was_attached => {
+                let error = crate::telemetry::error_chain(&error);
+                tracing::warn!(pod = %record.sandbox.id, error, "DEL after a failed ADD failed");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    async fn remove_netns(&self, record: &SandboxRecord) -> Result<(), Error> {
+        let Some(netns) = record.sandbox.netns.as_deref() else { return Ok(()) };
+        self.deps.base.host.remove_netns(netns).await.step("remove the network namespace")
+    }
+
+    async fn unmount_shm(&self, entry: &Entry) -> Result<(), Error> {
+        match self.shared_files(&entry.sandbox()).shm {
+            Some(shm) => self.deps.base.host.unmount(&shm).await.step("unmount /dev/shm"),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes a sandbox with all its containers; stops it first when needed.
+    pub(super) async fn remove(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+        let _alone = entry.gate.write().await;
+        if !self.entries().contains_key(&entry.id) {
+            return Ok(());
+        }
+        let record = entry.record();
+        if !record.owed.is_empty() || record.sandbox.state != SandboxState::NotReady {
+            self.stop_alone(entry).await?;
+        }
+        self.deps.containers.remove_all(&entry.id).await?;
+        self.destroy(entry).await?;
+        self.deps.base.board.drop_pod(&entry.id);
+        self.forget(entry);
+        Ok(())
+    }
+
+    /// Removes what is left of a stopped sandbox, and its row last.
+    pub(super) async fn destroy(&self, entry: &Entry) -> Result<(), Error> {
+        let base = &self.deps.base;
+        let (id, record) = (entry.id.as_str(), entry.record());
+        let dir = self.dir(&entry.id);
+        let (container, rootfs, files) = tokio::join!(
+            base.runtime.delete_container(id),
+            async {
+                if !record.pause_snapshot {
+                    return Ok(());
+                }
+                base.runtime.remove_rootfs(&record.handler.snapshotter, id).await
+            },
+            base.host.remove_tree(&dir),
+        );
+        container.step("delete the pause container's record")?;
+        rootfs.step("remove the pause container's root file system")?;
+        files.step("remove the pod's files")?;
+        base.store.write(Batch::new().delete::<SandboxRecord>(id)).await?;
+        Ok(())
+    }
+
+    /// Removes the last traces of a sandbox from memory; its name is free again.
+    pub(super) fn forget(&self, entry: &Entry) {
+        self.entries().remove(&entry.id);
+        let name = entry.sandbox().config.metadata.clone();
+        let mut names = self.names();
+        if names.get(&name) == Some(&entry.id) {
+            names.remove(&name);
+        }
+    }
+}
