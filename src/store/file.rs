@@ -6,12 +6,14 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::Error;
-use super::disk::Disk;
+use super::reserve::Reserve;
+use super::writer::Medium;
 
 /// The layout of the tables. Rows have versions of their own.
 const SCHEMA: u32 = 1;
@@ -41,7 +43,47 @@ pub(super) struct Ready {
     pub(super) meta: Meta,
     pub(super) quarantined: Option<PathBuf>,
     pub(super) fresh: bool,
-    pub(super) lock: File,
+    pub(super) medium: FileMedium,
+}
+
+/// Where the store lives.
+#[derive(Debug)]
+pub(super) struct FileMedium {
+    path: PathBuf,
+    reserve: Reserve,
+    /// Held as long as this lives, also while the database is closed after a failure.
+    _lock: File,
+}
+
+impl FileMedium {
+    /// Opens the file; when the disk is too full for that, with the space of the reserve.
+    fn attempt(&mut self, check: bool) -> Result<(Database, Meta, bool), Error> {
+        match attempt(&self.path, check) {
+            Err(Error::Full { .. }) => {
+                self.reserve.release();
+                attempt(&self.path, check)
+            }
+            other => other,
+        }
+    }
+}
+
+impl Medium for FileMedium {
+    /// Damage is not moved aside here: the rooms hold the truth in memory, and the next start
+    /// heals the store.
+    fn open(&mut self) -> Result<(Database, Meta), Error> {
+        // A file that vanished must not come back empty.
+        fs::metadata(&self.path).map_err(|error| Error::io(opening(&self.path), error))?;
+        self.attempt(false).map(|(database, meta, _)| (database, meta))
+    }
+
+    fn ensure_reserve(&mut self) -> Result<(), Error> {
+        self.reserve.ensure()
+    }
+
+    fn release_reserve(&mut self) {
+        self.reserve.release();
+    }
 }
 
 /// redb with our settings.
@@ -63,33 +105,21 @@ pub(super) fn open(options: &Options) -> Result<Ready, Error> {
         .map_err(|error| Error::io(format!("make the folder {}", folder.display()), error))?;
     let lock = lock(path)?;
     refuse_newer(path)?;
-    let ready =
-        |database, meta, quarantined, fresh| Ready { database, meta, quarantined, fresh, lock };
-    let ready = match attempt(path, true) {
-        Ok((database, meta, fresh)) => ready(database, meta, None, fresh),
+    let reserve = Reserve::new(beside(path, ".reserve"));
+    let mut medium = FileMedium { path: path.clone(), reserve, _lock: lock };
+    let (found, quarantined) = match medium.attempt(true) {
         Err(Error::Corrupt { problem }) => {
             let aside = quarantine(path)?;
             tracing::error!(problem, moved_to = %aside.display(), "state store: damaged");
-            let (database, meta, _) = attempt(path, true)?;
-            ready(database, meta, Some(aside), true)
+            (medium.attempt(true), Some(aside))
         }
         // The check writes; a full disk must not keep the agent from starting.
-        Err(Error::Full { .. }) => {
-            let (database, meta, fresh) = attempt(path, false)?;
-            ready(database, meta, None, fresh)
-        }
-        Err(error) => return Err(error),
+        Err(Error::Full { .. }) => (medium.attempt(false), None),
+        found => (found, None),
     };
+    let (database, meta, fresh) = found?;
     sync_folder(folder)?;
-    Ok(ready)
-}
-
-/// Opens the file again after a failure. Damage is not moved aside here: the rooms hold the truth
-/// in memory, and the next start heals the store.
-pub(super) fn reopen(options: &Options) -> Result<(Database, Meta), Error> {
-    // A file that vanished must not come back empty.
-    fs::metadata(&options.path).map_err(|error| Error::io(opening(&options.path), error))?;
-    attempt(&options.path, false).map(|(database, meta, _)| (database, meta))
+    Ok(Ready { database, meta, quarantined, fresh, medium })
 }
 
 /// One try; a panic in the database on damaged pages counts as damage.
@@ -106,7 +136,8 @@ fn attempt(path: &Path, check: bool) -> Result<(Database, Meta, bool), Error> {
             .map_err(|error| Error::io(opening(path), error))?;
         file.set_permissions(fs::Permissions::from_mode(0o600))
             .map_err(|error| Error::io(opening(path), error))?;
-        let disk = Disk::new(file).map_err(|error| Error::from_redb(opening(path), error))?;
+        let disk = FileBackend::new(file)
+            .map_err(|error| Error::from_redb(opening(path), error.into()))?;
         let database = builder()
             .set_check_integrity_on_open(check)
             .create_with_backend(disk)

@@ -10,10 +10,10 @@
 //! disk stops changes, never answers: batches fail with [`Error::Full`] or [`Error::Io`], the file
 //! is closed and opened again with back-off, and work goes on by itself when the disk is well.
 
-mod disk;
 mod error;
 mod file;
 mod record;
+mod reserve;
 mod writer;
 
 #[cfg(test)]
@@ -32,7 +32,7 @@ pub use file::Options;
 pub use record::{Batch, Fault, Loaded, Record};
 
 use record::table;
-use writer::{Job, Shared};
+use writer::{Job, Medium, Shared};
 
 /// A point in the store's history. Numbers of different epochs must not be compared: the epoch
 /// changes when the history was lost.
@@ -73,13 +73,9 @@ impl Store {
     /// A damaged file is moved aside, never deleted. [`Error::Locked`] while another process has
     /// it; [`Error::NewerSchema`] when a newer podbay wrote it, and then the file is untouched.
     pub fn open(options: Options) -> Result<Opened, Error> {
-        let file::Ready { database, meta, quarantined, fresh, lock } = file::open(&options)?;
+        let file::Ready { database, meta, quarantined, fresh, medium } = file::open(&options)?;
         let boot_id = meta.boot_id.clone();
-        let opener = Box::new(move || {
-            let _held = &lock;
-            file::reopen(&options)
-        });
-        let store = Self::start(database, meta, opener)?;
+        let store = Self::start(database, meta, medium)?;
         Ok(Opened { store, quarantined, fresh, boot_id })
     }
 
@@ -92,13 +88,12 @@ impl Store {
             .create_with_backend(redb::backends::InMemoryBackend::new())
             .expect("an empty database fits into memory");
         let (meta, _) = file::meta_of(&database).expect("a new database can be initialised");
-        let lost = || Err(Error::Closed);
-        Self::start(database, meta, Box::new(lost)).expect("a thread can be started")
+        Self::start(database, meta, writer::Memory).expect("a thread can be started")
     }
 
-    fn start(database: Database, meta: file::Meta, opener: writer::Opener) -> Result<Self, Error> {
+    fn start(database: Database, meta: file::Meta, medium: impl Medium) -> Result<Self, Error> {
         let shared = Arc::new(Shared::new(database, meta));
-        let jobs = writer::start(shared.clone(), opener)?;
+        let jobs = writer::start(shared.clone(), Box::new(medium))?;
         Ok(Self { jobs, shared })
     }
 

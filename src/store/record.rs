@@ -68,6 +68,7 @@ pub struct Fault {
 pub struct Batch {
     pub(super) changes: Vec<Change>,
     pub(super) boot_id: Option<String>,
+    ends_work: bool,
 }
 
 #[derive(Debug)]
@@ -99,11 +100,27 @@ impl Batch {
         self
     }
 
+    /// This batch is a step of ending something, or notes that something has ended: it may use
+    /// the space that is kept for that when the disk is full. A batch that only deletes may
+    /// anyway.
+    #[must_use]
+    pub fn ends_work(mut self) -> Self {
+        self.ends_work = true;
+        self
+    }
+
     /// Notes that all records now speak of this boot of the host; set once recovery is done.
     #[must_use]
     pub fn boot_id(mut self, boot_id: impl Into<String>) -> Self {
         self.boot_id = Some(boot_id.into());
         self
+    }
+}
+
+impl Batch {
+    /// Whether this batch may use the reserve.
+    pub(super) fn may_use_reserve(&self) -> bool {
+        self.ends_work || self.changes.iter().all(|change| change.row.is_none())
     }
 }
 

@@ -1,6 +1,9 @@
 //! Tests of the store: `rows` (what is kept), `faults` (damage, full disks), `crash` (kill -9 and
-//! power cuts).
+//! power cuts), on a `model_disk` where files will not do.
 
+mod crash;
+mod faults;
+mod model_disk;
 mod rows;
 
 use serde::{Deserialize, Serialize};

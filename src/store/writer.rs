@@ -13,13 +13,34 @@ use std::time::Duration;
 
 use redb::Database;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::file::{META, Meta};
 use super::record::table;
 use super::{Batch, Error, Revision};
 
-/// Opens the file again after a failure. Owns the lock on the store.
-pub(super) type Opener = Box<dyn FnMut() -> Result<(Database, Meta), Error> + Send>;
+/// Where the database lives.
+pub(super) trait Medium: Send + 'static {
+    /// Opens it again after a failure.
+    fn open(&mut self) -> Result<(Database, Meta), Error>;
+
+    /// Makes sure that space is kept for ending work; without it new work is refused.
+    fn ensure_reserve(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Gives that space free.
+    fn release_reserve(&mut self) {}
+}
+
+/// The medium of a store without a file: a failure loses it.
+pub(super) struct Memory;
+
+impl Medium for Memory {
+    fn open(&mut self) -> Result<(Database, Meta), Error> {
+        Err(Error::Closed)
+    }
+}
 
 /// Batches that may wait.
 const QUEUE: usize = 4096;
@@ -88,17 +109,23 @@ impl Shared {
 
     /// Closes what is open; waits for readers.
     fn replace(&self, database: Result<Database, Error>) {
-        *self.database.write().unwrap_or_else(PoisonError::into_inner) = database;
+        let mut place = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *place, database);
+        // A database in which something panicked may panic again at its end.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
     }
 }
 
 /// Starts the thread. It ends after a `Close`, or when all senders are gone.
-pub(super) fn start(shared: Arc<Shared>, opener: Opener) -> Result<SyncSender<Job>, Error> {
+pub(super) fn start(
+    shared: Arc<Shared>,
+    medium: Box<dyn Medium>,
+) -> Result<SyncSender<Job>, Error> {
     let (jobs, queue) = sync_channel(QUEUE);
     std::thread::Builder::new()
         .name("store-writer".into())
         .stack_size(512 << 10)
-        .spawn(move || Writer { shared, opener, retry: None }.run(&queue))
+        .spawn(move || Writer { shared, medium, retry: None }.run(&queue))
         .map_err(|error| Error::io("start the store's writer thread", error))?;
     Ok(jobs)
 }
@@ -107,14 +134,17 @@ type Waiting = (Batch, oneshot::Sender<Result<u64, Error>>);
 
 struct Writer {
     shared: Arc<Shared>,
-    opener: Opener,
-    /// When the file is closed: how long to wait for the next try to open it.
-    retry: Option<Duration>,
+    medium: Box<dyn Medium>,
+    /// While the file is closed: when to try to open it again, and the delay before that.
+    retry: Option<(Instant, Duration)>,
 }
 
 impl Writer {
     fn run(mut self, queue: &Receiver<Job>) {
         let closed = loop {
+            if self.retry.is_some_and(|(at, _)| at <= Instant::now()) {
+                self.reopen();
+            }
             match self.next(queue) {
                 Ok(Job::Close { reply }) => break Some(reply),
                 Ok(Job::Write { batch, reply }) => {
@@ -124,12 +154,12 @@ impl Writer {
                         break Some(reply);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => self.reopen(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break None,
             }
         };
         self.shared.replace(Err(Error::Closed));
-        drop(self.opener);
+        drop(self.medium);
         if let Some(reply) = closed {
             let _ = reply.send(());
         }
@@ -137,13 +167,40 @@ impl Writer {
 
     fn next(&self, queue: &Receiver<Job>) -> Result<Job, RecvTimeoutError> {
         match self.retry {
-            Some(delay) => queue.recv_timeout(delay),
+            Some((at, _)) => queue.recv_timeout(at.saturating_duration_since(Instant::now())),
             None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
     }
 
-    fn write(&mut self, group: Vec<Waiting>) {
+    fn write(&mut self, mut group: Vec<Waiting>) {
+        let reserve = self.medium.ensure_reserve();
+        if let Err(error) = &reserve {
+            group = refuse_new_work(group, error);
+        }
+        let mut done = self.commit(&group);
+        if let Err(error @ Error::Full { .. }) = &done {
+            group = refuse_new_work(group, error);
+            if !group.is_empty() {
+                self.medium.release_reserve();
+                done = self.commit(&group);
+            }
+        }
+        if done.is_ok() && !group.is_empty() {
+            self.shared.set_trouble(reserve.err());
+        }
+        let first = done.as_ref().map_or(0, |last| last + 1 - group.len() as u64);
+        for (number, (_, reply)) in (first..).zip(group) {
+            // A caller that went away needs no answer.
+            let _ = reply.send(done.clone().map(|_| number));
+        }
+    }
+
+    /// Commits a group; returns the number of its last batch.
+    fn commit(&mut self, group: &[Waiting]) -> Result<u64, Error> {
         let before = self.shared.number.load(Ordering::Acquire);
+        if group.is_empty() {
+            return Ok(before);
+        }
         let batches: Vec<&Batch> = group.iter().map(|(batch, _)| batch).collect();
         let done = self.shared.with_database(|database| {
             catch_unwind(AssertUnwindSafe(|| commit(database, &batches, before)))
@@ -153,15 +210,11 @@ impl Writer {
             Ok(last) => {
                 self.shared.number.store(*last, Ordering::Release);
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                self.shared.set_trouble(None);
             }
             Err(error) if self.retry.is_none() => self.failed(error.clone()),
             Err(_) => {}
         }
-        for (number, (_, reply)) in (before + 1..).zip(group) {
-            // A caller that went away needs no answer.
-            let _ = reply.send(done.clone().map(|_| number));
-        }
+        done
     }
 
     fn failed(&mut self, error: Error) {
@@ -172,7 +225,7 @@ impl Writer {
     }
 
     fn reopen(&mut self) {
-        let opened = catch_unwind(AssertUnwindSafe(|| (self.opener)()))
+        let opened = catch_unwind(AssertUnwindSafe(|| self.medium.open()))
             .unwrap_or(Err(Error::Corrupt { problem: "opening it panicked".into() }));
         match opened {
             Ok((_, meta)) if meta.epoch != self.shared.epoch => {
@@ -192,12 +245,22 @@ impl Writer {
     }
 
     fn retry_later(&mut self, error: Error) {
-        let delay = self.retry.map_or(FIRST_RETRY, |delay| (delay * 2).min(LAST_RETRY));
+        let delay = self.retry.map_or(FIRST_RETRY, |(_, delay)| (delay * 2).min(LAST_RETRY));
         tracing::warn!(error = &error as &dyn std::error::Error, "state store: still closed");
         self.shared.set_trouble(Some(error.clone()));
         self.shared.replace(Err(error));
-        self.retry = Some(delay);
+        self.retry = Some((Instant::now() + delay, delay));
     }
+}
+
+/// Answers all but the batches that end work; those are returned.
+fn refuse_new_work(group: Vec<Waiting>, error: &Error) -> Vec<Waiting> {
+    let (ending, new): (Vec<_>, Vec<_>) =
+        group.into_iter().partition(|(batch, _)| batch.may_use_reserve());
+    for (_, reply) in new {
+        let _ = reply.send(Err(error.clone()));
+    }
+    ending
 }
 
 /// Everything that waits already, without waiting for more.
