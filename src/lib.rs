@@ -8,3 +8,4 @@ pub mod lifecycle;
 pub mod model;
 pub mod oci;
 pub mod sandbox;
+pub mod store;

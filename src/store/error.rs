@@ -1,0 +1,109 @@
+//! Failures of the store.
+
+use std::error::Error as StdError;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A failure of the store. Cheap to clone: one failed commit fails many callers.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// Another process has the store.
+    #[error("the state store {} is in use by another podbay{}", path.display(), holder(*.pid))]
+    Locked {
+        /// The store's file.
+        path: PathBuf,
+        /// Who holds it, if it said so.
+        pid: Option<u32>,
+    },
+    /// A newer podbay wrote the store; this one leaves it alone.
+    #[error(
+        "the state store {} has schema {found}, this podbay knows up to {known}: \
+         run the newer version, or move the file away to start with an empty store",
+        path.display()
+    )]
+    NewerSchema {
+        /// The store's file.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+        /// The highest schema this program knows.
+        known: u32,
+    },
+    /// The disk or a quota is full. Nothing was changed.
+    #[error("{tried}: no space left")]
+    Full {
+        /// What was tried.
+        tried: String,
+        /// Why.
+        #[source]
+        source: Arc<dyn StdError + Send + Sync>,
+    },
+    /// The disk failed.
+    #[error("{tried}")]
+    Io {
+        /// What was tried.
+        tried: String,
+        /// Why.
+        #[source]
+        source: Arc<dyn StdError + Send + Sync>,
+    },
+    /// The file is damaged.
+    #[error("the state store is damaged: {problem}")]
+    Corrupt {
+        /// How it shows.
+        problem: String,
+    },
+    /// A record cannot be stored or a row cannot be read.
+    #[error("{table} row {key:?}: {problem}")]
+    Row {
+        /// Table.
+        table: &'static str,
+        /// Key.
+        key: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Too many writes wait.
+    #[error("the state store has too many writes waiting")]
+    Busy,
+    /// The store was closed.
+    #[error("the state store is closed")]
+    Closed,
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+}
+
+impl Error {
+    /// From an I/O failure.
+    pub(super) fn io(tried: impl Into<String>, source: std::io::Error) -> Self {
+        let (tried, kind) = (tried.into(), source.kind());
+        match kind {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                Self::Full { tried, source: Arc::new(source) }
+            }
+            _ => Self::Io { tried, source: Arc::new(source) },
+        }
+    }
+
+    /// From a failure of the database; damage is told apart from a failing disk.
+    pub(super) fn from_redb(tried: impl Into<String>, source: redb::Error) -> Self {
+        match source {
+            // "Not a database" and a file that ends too early come as I/O errors.
+            redb::Error::Io(error)
+                if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+            {
+                Self::Corrupt { problem: error.to_string() }
+            }
+            redb::Error::Io(error) => Self::io(tried, error),
+            redb::Error::Corrupted(problem) => Self::Corrupt { problem },
+            error @ (redb::Error::UpgradeRequired(_)
+            | redb::Error::TableTypeMismatch { .. }
+            | redb::Error::TypeDefinitionChanged { .. }
+            | redb::Error::TableIsMultimap(_)) => Self::Corrupt { problem: error.to_string() },
+            other => Self::Io { tried: tried.into(), source: Arc::new(other) },
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What was promised and what was done, kept over crashes, power cuts and reboots.
+//!
+//! One redb file holds versioned rows of several types. A [`Batch`] is written whole or not at
+//! all, and [`Store::write`] answers only after the commit is durable: a room writes its intent,
+//! acts, then writes the result. All batches that wait while a commit runs go into the next
+//! commit together, so that many callers share one flush of the disk and nobody waits for a
+//! timer.
+//!
+//! The rooms keep their records in memory and read the store only at start. So a full or failing
+//! disk stops changes, never answers: batches fail with [`Error::Full`] or [`Error::Io`], the file
+//! is closed and opened again with back-off, and work goes on by itself when the disk is well.
+
+mod error;
+mod file;
+mod record;
+mod reserve;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::TrySendError;
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableError};
+use tokio::sync::oneshot;
+
+pub use error::Error;
+pub use file::Options;
+pub use record::{Batch, Fault, Loaded, Record};
+
+use record::table;
+use writer::{Job, Medium, Shared};
+
+/// A point in the store's history. Numbers of different epochs must not be compared: the epoch
+/// changes when the history was lost.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Revision {
+    /// Random name of this history; new when the store was made anew.
+    pub epoch: String,
+    /// Counts batches, from 1; 0 before the first.
+    pub number: u64,
+}
+
+/// A store that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: Store,
+    /// Where a damaged file was moved; the store is then `fresh`.
+    pub quarantined: Option<PathBuf>,
+    /// Whether there was no usable store before: everything must be found out from below.
+    pub fresh: bool,
+    /// What [`Batch::boot_id`] last set.
+    pub boot_id: Option<String>,
+}
+
+/// Handle of the store. Cheap to clone.
+///
+/// When all handles are dropped, or after [`Store::close`], the file is closed and unlocked.
+#[derive(Clone)]
+pub struct Store {
+    jobs: std::sync::mpsc::SyncSender<Job>,
+    shared: Arc<Shared>,
+}
+
+impl Store {
+    /// Opens the store, makes it when it is not there, and starts its writer thread. Blocks for
+    /// the time that a check of the whole file takes.
+    ///
+    /// A damaged file is moved aside, never deleted. [`Error::Locked`] while another process has
+    /// it; [`Error::NewerSchema`] when a newer podbay wrote it, and then the file is untouched.
+    pub fn open(options: Options) -> Result<Opened, Error> {
+        let file::Ready { database, meta, quarantined, fresh, medium } = file::open(&options)?;
+        let boot_id = meta.boot_id.clone();
+        let store = Self::start(database, meta, medium)?;
+        Ok(Opened { store, quarantined, fresh, boot_id })
+    }
+
+    /// A store without a file, for tests and dry runs.
+    ///
+    /// # Panics
+    /// When not even memory can hold an empty database.
+    pub fn in_memory() -> Self {
+        let database = file::builder()
+            .create_with_backend(redb::backends::InMemoryBackend::new())
+            .expect("an empty database fits into memory");
+        let (meta, _) = file::meta_of(&database).expect("a new database can be initialised");
+        Self::start(database, meta, writer::Memory).expect("a thread can be started")
+    }
+
+    fn start(database: Database, meta: file::Meta, medium: impl Medium) -> Result<Self, Error> {
+        let shared = Arc::new(Shared::new(database, meta));
+        let jobs = writer::start(shared.clone(), Box::new(medium))?;
+        Ok(Self { jobs, shared })
+    }
+
+    /// Writes a batch as one step and returns its revision number once it is durable.
+    ///
+    /// After [`Error::Full`] or [`Error::Io`] the batch is either whole in the store or not at
+    /// all, mostly not: the disk failed in the middle. Writing it again is safe. A caller that
+    /// goes away does not take its batch back.
+    pub async fn write(&self, batch: Batch) -> Result<u64, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Write { batch, reply })?;
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// All records of a type, in key order. Rows that cannot be read are left where they are and
+    /// reported: what is not understood must not be collected.
+    pub fn load<R: Record>(&self) -> Result<Loaded<R>, Error> {
+        self.shared.with_database(|database| {
+            catch_unwind(AssertUnwindSafe(|| load_rows(database)))
+                .unwrap_or(Err(Error::Corrupt { problem: "reading it panicked".into() }))
+        })
+    }
+
+    /// The last durable revision.
+    pub fn revision(&self) -> Revision {
+        self.shared.revision()
+    }
+
+    /// Transactions committed so far; many batches can share one.
+    pub fn commits(&self) -> u64 {
+        self.shared.commits()
+    }
+
+    /// `Err` with the last failure while the disk does not take writes.
+    pub fn health(&self) -> Result<(), Error> {
+        self.shared.health()
+    }
+
+    /// Writes what is queued, closes the file and unlocks it. Later writes get
+    /// [`Error::Closed`], also through other handles.
+    pub async fn close(self) {
+        let (reply, closed) = oneshot::channel();
+        let mut job = Job::Close { reply };
+        // The queue is bounded; the writer makes room within one commit.
+        while let Err(TrySendError::Full(back)) = self.jobs.try_send(job) {
+            job = back;
+            tokio::task::yield_now().await;
+        }
+        let _ = closed.await;
+    }
+
+    fn send(&self, job: Job) -> Result<(), Error> {
+        self.jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => Error::Busy,
+            TrySendError::Disconnected(_) => Error::Closed,
+        })
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("revision", &self.revision()).finish_non_exhaustive()
+    }
+}
+
+fn load_rows<R: Record>(database: &Database) -> Result<Loaded<R>, Error> {
+    let tried = || format!("read the {} rows of the state store", R::TABLE);
+    let failed = |error: redb::Error| Error::from_redb(tried(), error);
+    let txn = database.begin_read().map_err(|error| failed(error.into()))?;
+    let mut loaded = Loaded { records: Vec::new(), faults: Vec::new() };
+    let rows = match txn.open_table(table(R::TABLE)) {
+        Ok(rows) => rows,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(loaded),
+        Err(error) => return Err(failed(error.into())),
+    };
+    for row in rows.iter().map_err(|error| failed(error.into()))? {
+        let (key, bytes) = row.map_err(|error| failed(error.into()))?;
+        match record::decode::<R>(key.value(), bytes.value()) {
+            Ok(record) => loaded.records.push(record),
+            Err(problem) => {
+                loaded.faults.push(Fault { table: R::TABLE, key: key.value().into(), problem });
+            }
+        }
+    }
+    Ok(loaded)
+}
