@@ -1,6 +1,7 @@
 //! CreateContainer: a promise in the store, a root file system, a record in containerd.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
@@ -9,6 +10,7 @@ use super::{Container, ContainerRecord, ContainerState, Containers, EventKind, P
 use crate::backend::{RootfsMount, RootfsOptions, RuntimeContainer, Stdio, UserFiles};
 use crate::board::now;
 use crate::ids::ContainerId;
+use crate::lifecycle::Backoff;
 use crate::model::StringMap;
 use crate::model::container::ContainerConfig;
 use crate::model::image::Image;
@@ -16,6 +18,10 @@ use crate::model::signal::Signal;
 use crate::oci::user::ResolvedUser;
 use crate::oci::{ContainerInput, PodNamespaces, container_spec, record_labels};
 use crate::store::Batch;
+
+/// Pauses between tries to undo a failed creation.
+const UNDO_FIRST: Duration = Duration::from_secs(1);
+const UNDO_LONGEST: Duration = Duration::from_secs(60);
 
 /// containerd label by which cAdvisor tells containers from pods.
 pub(crate) const KIND_LABEL: &str = "io.cri-containerd.kind";
@@ -27,7 +33,7 @@ impl Containers {
     /// A second call with the same name joins the first one, or adopts its result while the
     /// container has not been started, so that a retry after a time-out finds its own work.
     pub async fn create(
-        &self,
+        self: &Arc<Self>,
         pod: &PodContext,
         config: ContainerConfig,
     ) -> Result<ContainerId, Error> {
@@ -249,18 +255,24 @@ impl Containers {
         self.deps.runtime.create_container(&container).await.step("store the container record")
     }
 
-    /// Takes a failed creation back. What cannot be taken back now stays in the store as a
-    /// removal, which the next start of the agent finishes.
-    async fn undo_create(&self, entry: &Entry, error: &Error) {
+    /// Takes a failed creation back. Its name is free for a retry at once; what cannot be taken
+    /// back now is tried again until it is gone.
+    async fn undo_create(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
         entry.set_failure(chain(error));
-        match self.destroy(entry).await {
-            Ok(()) => self.forget(entry),
-            Err(undo) => {
-                tracing::warn!(container = %entry.id, error = chain(&undo), "creation not undone");
-                let _ = entry.save(&self.deps, |record| record.removing = true).await;
-                // The name is free for a retry all the same.
-                self.forget(entry);
-            }
+        let undone = self.destroy(entry).await;
+        self.forget(entry);
+        if let Err(undo) = undone {
+            tracing::warn!(container = %entry.id, error = chain(&undo), "creation not undone yet");
+            let (room, entry) = (self.clone(), entry.clone());
+            drop(self.deps.tasks.spawn_until_drain("container-undo", async move {
+                let mut pauses = Backoff::new(UNDO_FIRST, UNDO_LONGEST);
+                loop {
+                    tokio::time::sleep(pauses.next()).await;
+                    if room.destroy(&entry).await.is_ok() {
+                        return;
+                    }
+                }
+            }));
         }
     }
 

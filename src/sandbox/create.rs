@@ -9,17 +9,25 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
 use super::record::{Owed, SandboxRecord};
+use super::stop::Strict;
 use super::{Handler, PauseSource, Room, Sandbox, SandboxState, files};
 use crate::backend::{Attachment, NetworkStatus};
 use crate::board::{EventKind, now};
 use crate::ids::PodId;
+use crate::lifecycle::Backoff;
 use crate::model::Owner;
 use crate::model::pod::{PodConfig, PodMetadata};
 use crate::oci::check_sysctls;
+use crate::telemetry::error_chain;
+
+/// Pauses between tries to undo a failed creation.
+const UNDO_FIRST: Duration = Duration::from_secs(1);
+const UNDO_LONGEST: Duration = Duration::from_secs(60);
 
 /// Longest hosts or resolv.conf that is copied from the host.
 const HOST_FILE_MAX: usize = 1 << 20;
@@ -197,22 +205,41 @@ impl Room {
     }
 
     /// Takes a failed creation back. What cannot be taken back is listed as not ready, with its
-    /// name reserved, until a stop or removal gets it done.
-    async fn undo(&self, entry: &Arc<Entry>, error: &Error) {
-        entry.set_failure(crate::telemetry::error_chain(error));
+    /// name reserved, and tried again until it is gone or somebody stops and removes it.
+    async fn undo(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
+        entry.set_failure(error_chain(error));
         entry.change(|record| record.sandbox.state = SandboxState::NotReady);
-        let undone = async {
-            self.tear_down(entry).await?;
-            self.destroy(entry).await
-        };
-        match undone.await {
-            Ok(()) => self.forget(entry),
-            Err(undo) => {
-                let undo = crate::telemetry::error_chain(&undo);
-                tracing::warn!(pod = %entry.id, error = undo, "creation not undone; kept not ready");
-                self.mark_not_ready(entry).await;
-            }
+        if let Err(undo) = self.try_undo(entry).await {
+            tracing::warn!(pod = %entry.id, error = error_chain(&undo), "creation not undone yet");
+            self.mark_not_ready(entry).await;
+            self.undo_later(entry);
         }
+    }
+
+    /// Takes away all that a sandbox has, and the sandbox; a DEL that fails is a failure here
+    /// even when ADD never ended, or its address would stay taken.
+    pub(super) async fn try_undo(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+        self.tear_down(entry, Strict::Yes).await?;
+        self.deps.containers.remove_all(&entry.id).await?;
+        self.destroy(entry).await?;
+        self.deps.base.board.drop_pod(&entry.id);
+        self.forget(entry);
+        Ok(())
+    }
+
+    pub(super) fn undo_later(self: &Arc<Self>, entry: &Arc<Entry>) {
+        let (room, entry) = (self.clone(), entry.clone());
+        drop(self.deps.base.tasks.spawn_until_drain("sandbox-undo", async move {
+            let mut pauses = Backoff::new(UNDO_FIRST, UNDO_LONGEST);
+            loop {
+                tokio::time::sleep(pauses.next()).await;
+                let _alone = entry.gate.write().await;
+                let removed = room.entry(&entry.id).is_err();
+                if removed || room.try_undo(&entry).await.is_ok() {
+                    return;
+                }
+            }
+        }));
     }
 }
 

@@ -134,24 +134,18 @@ impl Room {
     }
 
     /// Undoes creations that were never acknowledged.
-    async fn finish_half_done(&self) {
+    async fn finish_half_done(self: &Arc<Self>) {
         let half_done: Vec<_> = {
             let creating = |entry: &Arc<Entry>| entry.sandbox().state == SandboxState::Creating;
             self.entries().values().filter(|entry| creating(entry)).cloned().collect()
         };
         for entry in half_done {
             tracing::info!(pod = %entry.id, "undoing a creation that was cut");
-            let undone = async {
-                self.tear_down(&entry).await?;
-                self.deps.containers.remove_all(&entry.id).await?;
-                self.destroy(&entry).await
-            };
-            match undone.await {
-                Ok(()) => self.forget(&entry),
-                Err(error) => {
-                    tracing::warn!(pod = %entry.id, error = error_chain(&error), "not undone");
-                    self.mark_not_ready(&entry).await;
-                }
+            let _alone = entry.gate.write().await;
+            if let Err(error) = self.try_undo(&entry).await {
+                tracing::warn!(pod = %entry.id, error = error_chain(&error), "not undone yet");
+                self.mark_not_ready(&entry).await;
+                self.undo_later(&entry);
             }
         }
     }

@@ -16,6 +16,15 @@ use crate::backend::{NetnsState, Process};
 use crate::board::EventKind;
 use crate::store::Batch;
 
+/// Whether a network that was never ready must be taken down without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Strict {
+    /// While a failed creation is undone: its address may be taken, so try until it works.
+    Yes,
+    /// When a caller wants it gone: an attachment that never was may not hold it up.
+    No,
+}
+
 impl Room {
     /// Stops a sandbox: kills its containers and its pause process, takes its network down.
     pub(super) async fn stop(&self, entry: &Arc<Entry>) -> Result<(), Error> {
@@ -25,7 +34,7 @@ impl Room {
 
     async fn stop_alone(&self, entry: &Arc<Entry>) -> Result<(), Error> {
         let was_ready = entry.sandbox().is_ready();
-        let stopped = self.tear_down(entry).await;
+        let stopped = self.tear_down(entry, Strict::No).await;
         if was_ready {
             entry.publish(&self.deps.base, Some(EventKind::Stopped));
         } else {
@@ -35,7 +44,11 @@ impl Room {
     }
 
     /// Takes away all that is owed; stores what is left in one write at the end.
-    pub(super) async fn tear_down(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+    pub(super) async fn tear_down(
+        &self,
+        entry: &Arc<Entry>,
+        strict: Strict,
+    ) -> Result<(), Error> {
         let record = entry.record();
         let mut errors = Vec::new();
         let mut gone = BTreeSet::new();
@@ -49,7 +62,7 @@ impl Room {
         let (containers, pause, network) = tokio::join!(
             self.deps.containers.kill_all(&entry.id),
             self.end_pause(entry, owes(Owed::Pause)),
-            self.detach(&record),
+            self.detach(&record, strict),
         );
         note(Owed::Pause, pause);
         let attached = network.is_err();
@@ -97,7 +110,7 @@ impl Room {
         }
     }
 
-    async fn detach(&self, record: &SandboxRecord) -> Result<(), Error> {
+    async fn detach(&self, record: &SandboxRecord, strict: Strict) -> Result<(), Error> {
         let Some(netns) = record.sandbox.netns.as_deref() else { return Ok(()) };
         if !record.owed.contains(&Owed::Network) {
             return Ok(());
@@ -107,7 +120,7 @@ impl Room {
         let attachment = attachment(&record.sandbox, live.then_some(netns));
         let detached = self.deps.network.detach(&attachment).await;
         match detached.step("disconnect the pod from its network") {
-            Err(error) if !record.was_attached => {
+            Err(error) if !record.was_attached && strict == Strict::No => {
                 let error = crate::telemetry::error_chain(&error);
                 tracing::warn!(pod = %record.sandbox.id, error, "DEL after a failed ADD failed");
                 Ok(())
