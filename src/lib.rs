@@ -5,6 +5,7 @@ pub mod container;
 pub mod ids;
 pub mod image;
 pub mod lifecycle;
+pub mod logs;
 pub mod model;
 pub mod oci;
 pub mod sandbox;
