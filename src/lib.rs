@@ -8,4 +8,6 @@ pub mod lifecycle;
 pub mod logs;
 pub mod model;
 pub mod oci;
+pub mod pause;
 pub mod sandbox;
+pub mod telemetry;
