@@ -1,6 +1,53 @@
 //! Compiles the protos (no protoc needed) and the pause program.
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
+    let out = PathBuf::from(env("OUT_DIR")?);
+    compile_pause(&out)?;
     Ok(())
+}
+
+/// Compiles `src/pause/pause.rs` for the target to `out/pause`: static, without any library.
+fn compile_pause(out: &Path) -> Result<(), Box<dyn Error>> {
+    const SOURCE: &str = "src/pause/pause.rs";
+    println!("cargo:rerun-if-changed={SOURCE}");
+    let mut rustc = Command::new(env("RUSTC")?);
+    rustc.arg(SOURCE).arg("--target").arg(env("TARGET")?).arg("-o").arg(out.join("pause"));
+    rustc.args(["--edition=2024", "--crate-name=pause", "--crate-type=bin"]);
+    let codegen = [
+        "opt-level=s",
+        "panic=abort",
+        "strip=symbols",
+        "force-unwind-tables=no",
+        "relocation-model=static",
+        "target-feature=+crt-static",
+        "link-arg=-nostartfiles",
+        "link-arg=-nostdlib",
+        "link-arg=-static",
+        "link-arg=-no-pie",
+        "link-arg=-Wl,--build-id=none",
+        "link-arg=-Wl,-z,noseparate-code", // one page in place of four
+        "link-arg=-Wl,-z,noexecstack",
+    ];
+    rustc.args(codegen.iter().flat_map(|option| ["-C", option]));
+    if env("CARGO_CFG_TARGET_ENV")? == "musl" {
+        // Without the start files that come with that target.
+        rustc.args(["-C", "link-self-contained=no"]);
+    }
+    if let Some(linker) = std::env::var_os("RUSTC_LINKER") {
+        let mut option = OsString::from("linker=");
+        option.push(linker);
+        rustc.arg("-C").arg(option);
+    }
+    let status = rustc.status()?;
+    if status.success() { Ok(()) } else { Err(format!("compile {SOURCE}: {status}").into()) }
+}
+
+fn env(name: &str) -> Result<OsString, String> {
+    std::env::var_os(name).ok_or_else(|| format!("cargo did not set {name}"))
 }

@@ -1,0 +1,171 @@
+//! Container logs: copies the output of processes from FIFOs to CRI log files.
+//!
+//! ```text
+//!   stdout FIFO --> split into lines --+                      +--> log file (one writer)
+//!                                      +--> one batch, one -->|
+//!   stderr FIFO --> split into lines --+    write per read    +--> taps (attached clients)
+//! ```
+//!
+//! All logs of a process are copied by one OS thread of its own, so a log disk that hangs stalls
+//! log writing and nothing else, and all of them share one read and one write buffer. A
+//! container is never held up by its log: when the file cannot be written the output is counted
+//! and dropped, and one line says so once the file can be written again.
+//!
+//! This is a library: it knows file descriptors, paths and bytes, and nothing of the agent.
+
+mod fifo;
+mod file;
+mod format;
+mod pump;
+mod sink;
+mod tap;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use fifo::{open_fifo_guard, open_fifo_reader};
+pub use format::Stream;
+pub use tap::Tap;
+
+/// How many logs may wait to be taken up by the thread; more than that means it hangs.
+const QUEUE: usize = 1024;
+
+/// How long [`Pumps::stop`] waits for a thread that may hang on its disk.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// What to copy and where to.
+#[derive(Debug)]
+pub struct PumpSpec {
+    /// The log file, absolute and without `..`; `None` discards the output (taps still get it).
+    pub path: Option<PathBuf>,
+    /// Read end of the stdout FIFO, non-blocking.
+    pub stdout: Option<OwnedFd>,
+    /// Read end of the stderr FIFO, non-blocking; `None` with a terminal.
+    pub stderr: Option<OwnedFd>,
+    /// Longest payload of a record, in bytes; kubelets expect 16384.
+    pub max_line: usize,
+}
+
+/// The thread that copies all logs. Dropping it ends the thread as [`Pumps::stop`] does, without
+/// waiting for it.
+#[derive(Debug)]
+pub struct Pumps {
+    new: mpsc::Sender<pump::Copier>,
+    ended: std::sync::mpsc::Receiver<()>,
+}
+
+impl Pumps {
+    /// Starts the thread.
+    pub fn start() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (new, queue) = mpsc::channel(QUEUE);
+        let (end, ended) = std::sync::mpsc::sync_channel(1);
+        std::thread::Builder::new().name("logs".to_owned()).stack_size(256 * 1024).spawn(
+            move || {
+                tokio::task::LocalSet::new().block_on(&runtime, pump::serve(queue));
+                // Nobody listens when the owner was dropped.
+                let _ = end.try_send(());
+            },
+        )?;
+        Ok(Self { new, ended })
+    }
+
+    /// Begins to copy. The file is opened by the thread, never here: see [`Pump::opened`]. If it
+    /// cannot be opened the output is drained all the same and the opening retried.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the thread hangs and too many logs wait for it.
+    pub fn pump(&self, spec: PumpSpec) -> io::Result<Pump> {
+        let (copier, pump) = pump::Copier::new(spec);
+        self.new.try_send(copier).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => {
+                io::Error::new(io::ErrorKind::WouldBlock, "the log thread does not take up work")
+            }
+            mpsc::error::TrySendError::Closed(_) => ended(),
+        })?;
+        Ok(pump)
+    }
+
+    /// Ends all copying and the thread. What was read is written, an open line as a partial
+    /// record; what was not read stays in the FIFOs for the next reader. Blocks the caller for
+    /// at most two seconds, should the disk hang.
+    pub fn stop(self) {
+        drop(self.new);
+        // A time-out means a hung disk: the thread is left behind, its files close with it.
+        let _ = self.ended.recv_timeout(STOP_LIMIT);
+    }
+}
+
+/// One log being copied. Clones are handles of the same log; the copying goes on without any.
+#[derive(Debug, Clone)]
+pub struct Pump {
+    shared: Arc<tap::Shared>,
+    reopen: mpsc::Sender<pump::Reopen>,
+    give_up: Arc<watch::Sender<bool>>,
+    progress: watch::Receiver<pump::Progress>,
+}
+
+impl Pump {
+    /// Waits for the first attempt to open the log file and tells how it went.
+    ///
+    /// # Errors
+    /// Why the file could not be opened. The copying has begun nevertheless.
+    pub async fn opened(&self) -> io::Result<()> {
+        let mut progress = self.progress.clone();
+        let seen = progress.wait_for(|now| now.opened.is_some()).await.map_err(|_| ended())?;
+        match &seen.opened {
+            Some(Err((kind, text))) => Err(io::Error::new(*kind, text.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the log path again (its file was renamed) and goes on there. When this returns all
+    /// output read before is in the old file, which is closed, and all further output goes to
+    /// the new one. A log without a path has nothing to do.
+    ///
+    /// # Errors
+    /// Why the path could not be opened: then the old file stays in use. `NotConnected` when the
+    /// log has ended.
+    pub async fn reopen(&self) -> io::Result<()> {
+        let (answer, result) = oneshot::channel();
+        self.reopen.send(answer).await.map_err(|_| ended())?;
+        result.await.map_err(|_| ended())?
+    }
+
+    /// Waits until both streams have ended and all output is written, or until the log was
+    /// stopped.
+    pub async fn finished(&self) {
+        // An error means that the copier is gone: that is an end, too.
+        let _ = self.progress.clone().wait_for(|now| now.finished).await;
+    }
+
+    /// Gives up without the end of the streams: writes what the FIFOs hold now, then ends.
+    pub fn stop(&self) {
+        self.give_up.send_replace(true);
+    }
+
+    /// Raw output from now on, for an attached client. A client that reads too slowly is cut
+    /// off; the log does not wait for it.
+    pub fn tap(&self) -> Tap {
+        self.shared.tap()
+    }
+
+    /// How many bytes of output were not written because the file could not be, each line end
+    /// counted as one byte.
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the log has ended")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,366 @@
+//! The copiers: one task for each log, all on the log thread.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use tokio::io::Interest;
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::format::{Header, Splitter, Stream};
+use super::sink::Sink;
+use super::tap::Shared;
+use super::{Pump, PumpSpec};
+
+/// Size of a read: the size of a pipe.
+const CHUNK: usize = 64 * 1024;
+
+/// A batch of records is written once it has this size.
+const BATCH: usize = 128 * 1024;
+
+/// After this many reads a busy log lets the others run.
+const TURN: usize = 4;
+
+/// Most reads of one stream when the log is told to give up: a writer that never pauses cannot
+/// hold up the end.
+const LAST_READS: usize = 16;
+
+/// A request to switch to a new file, with the place for the answer.
+pub(super) type Reopen = oneshot::Sender<io::Result<()>>;
+
+/// What the handles of a log wait for.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// How the first opening of the file went.
+    pub(super) opened: Option<Result<(), (io::ErrorKind, String)>>,
+    /// All is written and closed.
+    pub(super) finished: bool,
+}
+
+/// The buffers that all logs of the thread share. They are borrowed only between two awaits.
+struct Buffers {
+    input: Vec<u8>,
+    records: Vec<u8>,
+}
+
+/// Runs all copiers until `queue` is closed, then ends them.
+pub(super) async fn serve(mut queue: mpsc::Receiver<Copier>) {
+    let buffers = Rc::new(RefCell::new(Buffers { input: vec![0; CHUNK], records: Vec::new() }));
+    let (leave, left) = watch::channel(false);
+    let mut running = JoinSet::new();
+    loop {
+        // Both arms are cancel-safe by their documentation.
+        tokio::select! {
+            copier = queue.recv() => match copier {
+                Some(copier) => {
+                    running.spawn_local(copier.run(Rc::clone(&buffers), left.clone()));
+                }
+                None => break,
+            },
+            Some(ended) = running.join_next() => report(ended),
+        }
+    }
+    leave.send_replace(true);
+    while let Some(ended) = running.join_next().await {
+        report(ended);
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a log copier ended badly");
+    }
+}
+
+/// One stream of a log.
+struct Source {
+    stream: Stream,
+    /// `None` only while it is registered anew.
+    fifo: Option<pipe::Receiver>,
+    splitter: Splitter,
+}
+
+impl Source {
+    fn new(stream: Stream, fd: OwnedFd, max_line: usize) -> io::Result<Self> {
+        let fifo = Some(pipe::Receiver::from_owned_fd(fd)?);
+        Ok(Self { stream, fifo, splitter: Splitter::new(max_line) })
+    }
+
+    /// Waits for output and reads it into the shared buffer: it is the caller's until the next
+    /// await. 0 is the end of the stream. Cancel-safe: nothing is awaited after the read.
+    async fn read(&mut self, buffers: &RefCell<Buffers>) -> io::Result<usize> {
+        loop {
+            let Some(fifo) = &self.fifo else { return Ok(0) };
+            let hung_up = fifo.ready(Interest::READABLE).await?.is_read_closed();
+            match fifo.try_read(&mut buffers.borrow_mut().input) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if hung_up {
+                        self.register_anew()?;
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// All writers had gone and one has come back. The runtime holds a hang-up for final and
+    /// would wake us for ever.
+    fn register_anew(&mut self) -> io::Result<()> {
+        if let Some(fifo) = self.fifo.take() {
+            self.fifo = Some(pipe::Receiver::from_owned_fd(fifo.into_nonblocking_fd()?)?);
+        }
+        Ok(())
+    }
+
+    /// Reads what is there now, without waiting; 0 when there is nothing more.
+    fn read_now(&self, input: &mut [u8]) -> usize {
+        let Some(fifo) = &self.fifo else { return 0 };
+        // Not `try_read`: the runtime may not have seen yet that there is something.
+        rustix::io::retry_on_intr(|| rustix::io::read(fifo, &mut *input)).unwrap_or(0)
+    }
+}
+
+async fn read_if_open(
+    source: &mut Option<Source>,
+    buffers: &RefCell<Buffers>,
+) -> io::Result<usize> {
+    match source {
+        Some(source) => source.read(buffers).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a copier was woken by.
+enum Wake {
+    Output(usize, io::Result<usize>),
+    Reopen(Reopen),
+    Retry,
+    GiveUp,
+    Leave,
+}
+
+/// Copies the streams of one process to its log. Made by the caller of [`super::Pumps::pump`],
+/// run by the log thread.
+#[derive(Debug)]
+pub(super) struct Copier {
+    spec: PumpSpec,
+    shared: Arc<Shared>,
+    reopen: mpsc::Receiver<Reopen>,
+    give_up: watch::Receiver<bool>,
+    progress: watch::Sender<Progress>,
+}
+
+impl Copier {
+    pub(super) fn new(spec: PumpSpec) -> (Self, Pump) {
+        let shared = Arc::new(Shared::new());
+        let (reopen_sender, reopen) = mpsc::channel(4);
+        let (give_up_sender, give_up) = watch::channel(false);
+        let (progress, seen) = watch::channel(Progress::default());
+        let pump = Pump {
+            shared: Arc::clone(&shared),
+            reopen: reopen_sender,
+            give_up: Arc::new(give_up_sender),
+            progress: seen,
+        };
+        (Self { spec, shared, reopen, give_up, progress }, pump)
+    }
+
+    async fn run(mut self, buffers: Rc<RefCell<Buffers>>, leave: watch::Receiver<bool>) {
+        let max_line = self.spec.max_line;
+        let marker = if self.spec.stderr.is_some() { Stream::Stderr } else { Stream::Stdout };
+        let sink = self.spec.path.take().map(|path| {
+            let mut sink = Sink::new(path, max_line, marker, Arc::clone(&self.shared));
+            let opened = sink.open_first();
+            self.progress.send_modify(|now| now.opened = Some(opened));
+            sink
+        });
+        self.progress.send_modify(|now| {
+            now.opened.get_or_insert(Ok(()));
+        });
+        let fds =
+            [(Stream::Stdout, self.spec.stdout.take()), (Stream::Stderr, self.spec.stderr.take())];
+        let sources = fds.map(|(stream, fd)| match Source::new(stream, fd?, max_line) {
+            Ok(source) => Some(source),
+            Err(error) => {
+                tracing::error!(%error, ?stream, "output stream cannot be watched");
+                None
+            }
+        });
+        let mut copy = Copy { sources, sink, shared: self.shared, buffers };
+        copy.until_the_end(&mut self.reopen, self.give_up, leave).await;
+        copy.finish();
+        // Closes the file before anybody is told.
+        drop(copy);
+        self.progress.send_modify(|now| now.finished = true);
+    }
+}
+
+/// The running part of a copier.
+struct Copy {
+    sources: [Option<Source>; 2],
+    sink: Option<Sink>,
+    shared: Arc<Shared>,
+    buffers: Rc<RefCell<Buffers>>,
+}
+
+impl Copy {
+    async fn until_the_end(
+        &mut self,
+        reopen: &mut mpsc::Receiver<Reopen>,
+        mut give_up: watch::Receiver<bool>,
+        mut leave: watch::Receiver<bool>,
+    ) {
+        let mut turn = 0;
+        while self.sources.iter().any(Option::is_some) {
+            match self.wake(reopen, &mut give_up, &mut leave).await {
+                Wake::Output(index, read) => {
+                    self.output(index, read);
+                    turn += 1;
+                    if turn % TURN == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Wake::Reopen(answer) => {
+                    let result = self.sink.as_mut().map_or(Ok(()), Sink::reopen);
+                    // The caller may have gone; the file is switched all the same.
+                    let _ = answer.send(result);
+                }
+                Wake::Retry => self.sink.iter_mut().for_each(Sink::retry),
+                Wake::GiveUp => return self.last_reads(),
+                Wake::Leave => return,
+            }
+        }
+    }
+
+    /// Waits for the next thing to do. Every arm is cancel-safe: the reads as they say
+    /// themselves, the channels and the timer by their documentation.
+    async fn wake(
+        &mut self,
+        reopen: &mut mpsc::Receiver<Reopen>,
+        give_up: &mut watch::Receiver<bool>,
+        leave: &mut watch::Receiver<bool>,
+    ) -> Wake {
+        let [stdout, stderr] = &mut self.sources;
+        let buffers = &*self.buffers;
+        let retry_at = self.sink.as_ref().and_then(Sink::retry_at);
+        let retry = async {
+            match retry_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            read = read_if_open(stdout, buffers) => Wake::Output(0, read),
+            read = read_if_open(stderr, buffers) => Wake::Output(1, read),
+            Some(answer) = reopen.recv() => Wake::Reopen(answer),
+            Ok(_) = give_up.wait_for(|stop| *stop) => Wake::GiveUp,
+            _ = leave.wait_for(|stop| *stop) => Wake::Leave,
+            () = retry => Wake::Retry,
+        }
+    }
+
+    /// Handles what was read from one stream: the shared buffer holds it.
+    fn output(&mut self, index: usize, read: io::Result<usize>) {
+        let n = read.unwrap_or_else(|error| {
+            tracing::warn!(%error, "an output stream broke; its log ends here");
+            0
+        });
+        if n == 0 {
+            self.end_stream(index);
+            return;
+        }
+        let Some(source) = &mut self.sources[index] else { return };
+        let Buffers { input, records } = &mut *self.buffers.borrow_mut();
+        self.shared.offer(source.stream, &input[..n]);
+        let Some(sink) = &mut self.sink else { return };
+        let header = Header::new(source.stream, OffsetDateTime::now_utc());
+        let mut taken = 0;
+        while taken < n {
+            records.clear();
+            taken += source.splitter.feed(header, &input[taken..n], records, BATCH);
+            if !records.is_empty() {
+                sink.append(records);
+            }
+        }
+    }
+
+    /// Writes the open line of a stream as partial records and closes the stream.
+    fn end_stream(&mut self, index: usize) {
+        let Some(mut source) = self.sources[index].take() else { return };
+        let Some(sink) = &mut self.sink else { return };
+        let records = &mut self.buffers.borrow_mut().records;
+        records.clear();
+        let header = Header::new(source.stream, OffsetDateTime::now_utc());
+        source.splitter.finish(header, records);
+        if !records.is_empty() {
+            sink.append(records);
+        }
+    }
+
+    /// Takes what the FIFOs hold now.
+    fn last_reads(&mut self) {
+        for index in 0..self.sources.len() {
+            for _ in 0..LAST_READS {
+                let Some(source) = &self.sources[index] else { break };
+                let n = source.read_now(&mut self.buffers.borrow_mut().input);
+                if n == 0 {
+                    break;
+                }
+                self.output(index, Ok(n));
+            }
+        }
+    }
+
+    /// Ends what is still open; a file in trouble gets a last chance to tell of the loss.
+    fn finish(&mut self) {
+        for index in 0..self.sources.len() {
+            self.end_stream(index);
+        }
+        if let Some(sink) = self.sink.as_mut().filter(|sink| sink.retry_at().is_some()) {
+            sink.retry();
+        }
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::logs::{open_fifo_guard, open_fifo_reader};
+
+    /// A hang-up is final for the runtime's poller; a FIFO may get a writer again.
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_that_comes_back_causes_no_spin() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).expect("mkfifo");
+        let fd = open_fifo_reader(&path).expect("reader");
+        let first = open_fifo_guard(&path).expect("first writer");
+        let mut source = Source::new(Stream::Stdout, fd, 64).expect("source");
+        drop(first);
+        let fifo = source.fifo.as_ref().expect("registered");
+        assert!(fifo.ready(Interest::READABLE).await.expect("hang-up").is_read_closed());
+        let second = open_fifo_guard(&path).expect("second writer");
+        let buffers = RefCell::new(Buffers { input: vec![0; 16], records: Vec::new() });
+        // Paused time only moves on when the task sleeps: a spin would hang here.
+        let wait = tokio::time::timeout(Duration::from_secs(1), source.read(&buffers));
+        assert!(wait.await.is_err(), "nothing to read yet");
+        rustix::io::write(&second, b"hello").expect("write");
+        assert_eq!(source.read(&buffers).await.expect("read"), 5);
+        drop(second);
+        assert_eq!(source.read(&buffers).await.expect("read"), 0);
+    }
+}

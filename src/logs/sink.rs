@@ -1,0 +1,183 @@
+//! The one writer of a log file, and what it does when the file cannot be written.
+//!
+//! ```text
+//!   Open --- write fails ---> Failed { lost } --- reopened, marker written ---> Open
+//! ```
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::file::open_log;
+use super::format::{HEADER, Header, Stream, Tag, payload_bytes, record};
+use super::tap::Shared;
+
+/// Time from a failure until output may try the file again.
+const RETRY: Duration = Duration::from_millis(400);
+
+/// How much later a log without output tries by itself. Output comes first: it is written as one
+/// with the line that tells of the loss, so that on a disk that is still full the two do not
+/// alternate for ever.
+const QUIET: Duration = Duration::from_millis(200);
+
+#[derive(Debug)]
+enum State {
+    Open(File),
+    Failed {
+        /// Why, in words.
+        cause: String,
+        /// Output dropped since then, in bytes.
+        lost: u64,
+        /// When to try again.
+        retry: Instant,
+    },
+}
+
+/// Writes whole records; never part of one that stays.
+#[derive(Debug)]
+pub(super) struct Sink {
+    path: PathBuf,
+    longest: usize,
+    marker: Stream,
+    shared: Arc<Shared>,
+    state: State,
+}
+
+impl Sink {
+    /// A sink that is not open yet. The line that tells of a loss goes to the stream `marker`.
+    pub(super) fn new(path: PathBuf, max_line: usize, marker: Stream, shared: Arc<Shared>) -> Self {
+        let cause = "not opened yet".to_owned();
+        let state = State::Failed { cause, lost: 0, retry: Instant::now() };
+        Self { path, longest: HEADER + max_line + 1, marker, shared, state }
+    }
+
+    /// The first opening; a failure is told, and retried later.
+    pub(super) fn open_first(&mut self) -> Result<(), (io::ErrorKind, String)> {
+        self.reopen().map_err(|error| {
+            self.fail(&error, 0);
+            (error.kind(), error.to_string())
+        })
+    }
+
+    /// Opens the path anew, tells of a loss when there was one, and closes the old file. On
+    /// failure the old file stays.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        self.reopen_with(&[])
+    }
+
+    /// Writes whole records, or counts them as lost.
+    pub(super) fn append(&mut self, records: &[u8]) {
+        match &mut self.state {
+            State::Open(file) => {
+                if let Err((written, error)) = write_records(file, records) {
+                    self.fail(&error, payload_bytes(&records[written..]));
+                }
+            }
+            State::Failed { retry, .. } if *retry <= Instant::now() => {
+                if let Err(error) = self.reopen_with(records) {
+                    self.fail(&error, payload_bytes(records));
+                }
+            }
+            State::Failed { lost, .. } => {
+                let more = payload_bytes(records);
+                *lost += more;
+                self.shared.dropped.fetch_add(more, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// When to call [`Sink::retry`] if no output comes; `None` while all is well.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        match &self.state {
+            State::Open(_) => None,
+            State::Failed { retry, .. } => Some(*retry + QUIET),
+        }
+    }
+
+    /// Tries to write again after a failure.
+    pub(super) fn retry(&mut self) {
+        if let Err(error) = self.reopen() {
+            self.fail(&error, 0);
+        }
+    }
+
+    /// Opens the path anew and writes the line about a loss and these records: all or nothing.
+    fn reopen_with(&mut self, records: &[u8]) -> io::Result<()> {
+        let mut file = open_log(&self.path, self.longest)?;
+        let mut first = Vec::new();
+        if let State::Failed { cause, lost, .. } = &self.state {
+            if *lost > 0 {
+                marker(&mut first, self.marker, *lost, cause);
+            }
+        }
+        first.extend_from_slice(records);
+        let before = file.metadata()?.len();
+        if let Err((_, error)) = write_records(&mut file, &first) {
+            let _ = file.set_len(before);
+            return Err(error);
+        }
+        if !first.is_empty() {
+            tracing::warn!(path = %self.path.display(), "log file is written again");
+        }
+        self.state = State::Open(file);
+        Ok(())
+    }
+
+    fn fail(&mut self, error: &io::Error, more: u64) {
+        self.shared.dropped.fetch_add(more, Ordering::Relaxed);
+        let retry = Instant::now() + RETRY;
+        match &mut self.state {
+            // The first cause is the one worth telling.
+            State::Failed { lost, retry: at, .. } if *lost > 0 => {
+                *lost += more;
+                *at = retry;
+            }
+            _ => {
+                tracing::warn!(path = %self.path.display(), %error,
+                    "log file cannot be written; output is dropped until it can");
+                self.state = State::Failed { cause: error.to_string(), lost: more, retry };
+            }
+        }
+    }
+}
+
+/// Writes all, or tells how much of it, in whole records, is in the file.
+fn write_records(file: &mut File, records: &[u8]) -> Result<(), (usize, io::Error)> {
+    let mut written = 0;
+    while written < records.len() {
+        match file.write(&records[written..]) {
+            Ok(0) => {
+                return Err((keep_whole(file, records, written), io::ErrorKind::WriteZero.into()));
+            }
+            Ok(n) => written += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err((keep_whole(file, records, written), error)),
+        }
+    }
+    Ok(())
+}
+
+/// After a write that stopped inside a record: takes that record's beginning back out of the
+/// file. Should that fail, the next opening of the file does it.
+fn keep_whole(file: &File, records: &[u8], written: usize) -> usize {
+    let whole = memchr::memrchr(b'\n', &records[..written]).map_or(0, |end| end + 1);
+    if whole < written {
+        if let Ok(meta) = file.metadata() {
+            let _ = file.set_len(meta.len().saturating_sub((written - whole) as u64));
+        }
+    }
+    whole
+}
+
+/// The record that tells a reader of the log what is missing here.
+fn marker(out: &mut Vec<u8>, stream: Stream, lost: u64, cause: &str) {
+    let text = format!("[{lost} bytes of output lost: {cause}]").replace('\n', " ");
+    let header = Header::new(stream, OffsetDateTime::now_utc());
+    record(out, header, Tag::Full, text.as_bytes(), &[]);
+}

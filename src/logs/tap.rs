@@ -1,0 +1,110 @@
+//! Raw output for attached clients, and what a log's copier and its handles share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::format::Stream;
+
+/// Most chunks that may wait for one client.
+const MAX_CHUNKS: usize = 1024;
+
+/// Most bytes that may wait for one client.
+const MAX_BYTES: usize = 1 << 20;
+
+/// What one tap's two ends share.
+#[derive(Debug, Default)]
+struct Gauge {
+    waiting: AtomicUsize,
+    cut: AtomicBool,
+}
+
+/// Receives the output of a process as it is read. Dropping it ends it.
+#[derive(Debug)]
+pub struct Tap {
+    chunks: mpsc::Receiver<(Stream, Bytes)>,
+    gauge: Arc<Gauge>,
+}
+
+impl Tap {
+    /// The next piece of output; `None` when the log has ended or this client was cut off.
+    /// Cancel-safe.
+    pub async fn recv(&mut self) -> Option<(Stream, Bytes)> {
+        let (stream, bytes) = self.chunks.recv().await?;
+        self.gauge.waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
+        Some((stream, bytes))
+    }
+
+    /// Whether this client was cut off because it read too slowly: what follows the received
+    /// output is missing.
+    pub fn was_cut(&self) -> bool {
+        self.gauge.cut.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+struct Client {
+    chunks: mpsc::Sender<(Stream, Bytes)>,
+    gauge: Arc<Gauge>,
+}
+
+impl Client {
+    /// Whether the client still listens and keeps up.
+    fn offer(&self, stream: Stream, bytes: &Bytes) -> bool {
+        let waiting = self.gauge.waiting.fetch_add(bytes.len(), Ordering::Relaxed);
+        if waiting + bytes.len() <= MAX_BYTES {
+            match self.chunks.try_send((stream, bytes.clone())) {
+                Ok(()) => return true,
+                Err(mpsc::error::TrySendError::Closed(_)) => return false,
+                Err(mpsc::error::TrySendError::Full(_)) => {}
+            }
+        }
+        self.gauge.cut.store(true, Ordering::Relaxed);
+        false
+    }
+}
+
+/// What the copier of a log and its handles share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// `None` once the log has ended.
+    clients: Mutex<Option<Vec<Client>>>,
+    /// Bytes of output that were not written.
+    pub(crate) dropped: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new() -> Self {
+        Self { clients: Mutex::new(Some(Vec::new())), dropped: AtomicU64::new(0) }
+    }
+
+    /// A new client; at its end at once when the log has ended.
+    pub(crate) fn tap(&self) -> Tap {
+        let (sender, chunks) = mpsc::channel(MAX_CHUNKS);
+        let gauge = Arc::new(Gauge::default());
+        if let Some(clients) = self.lock().as_mut() {
+            clients.push(Client { chunks: sender, gauge: Arc::clone(&gauge) });
+        }
+        Tap { chunks, gauge }
+    }
+
+    /// Gives output to all clients and forgets those that are gone or too slow.
+    pub(crate) fn offer(&self, stream: Stream, chunk: &[u8]) {
+        if let Some(clients) = self.lock().as_mut().filter(|clients| !clients.is_empty()) {
+            let bytes = Bytes::copy_from_slice(chunk);
+            clients.retain(|client| client.offer(stream, &bytes));
+        }
+    }
+
+    /// The log has ended: clients get what waits for them, then their end.
+    pub(crate) fn close(&self) {
+        self.lock().take();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Vec<Client>>> {
+        // The list is whole at every point where a holder could panic.
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,109 @@
+//! Runs the real program.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The file that is embedded.
+const FILE: &str = concat!(env!("OUT_DIR"), "/pause");
+
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "no {what} in time");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until the program sleeps: it does so nowhere but where it handles signals.
+fn wait_ready(pid: u32) {
+    wait_for("sleeping pause program", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let is = |field| status.lines().any(|line: &str| line.starts_with(field));
+        (is("Name:\tpause") && is("State:\tS")).then_some(())
+    });
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(|pid| pid.parse().expect("pid"))
+        .collect()
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("pid")).expect("pid");
+    kill_process(pid, signal).expect("kill");
+}
+
+/// A process that is killed when the test fails.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn is_a_small_static_program_for_this_machine() {
+    assert_eq!(super::PROGRAM, fs::read(FILE).expect("read"));
+    assert!(super::PROGRAM.starts_with(b"\x7fELF"));
+    assert!(super::PROGRAM.len() < 16 * 1024, "{} bytes", super::PROGRAM.len());
+    // Neither an interpreter nor dynamic linking: types 3 and 2 of the program headers.
+    let half =
+        |at: usize| usize::from(super::PROGRAM[at]) | usize::from(super::PROGRAM[at + 1]) << 8;
+    let (table, size, count) = (half(32), half(54), half(56));
+    for header in 0..count {
+        assert!(![2, 3].contains(&half(table + header * size)), "program header {header}");
+    }
+}
+
+#[test]
+fn prints_its_version() {
+    let output = Command::new(FILE).arg("-v").output().expect("run");
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(text, concat!("podbay pause ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn ends_with_code_0_at_either_signal() {
+    for end in [Signal::TERM, Signal::INT] {
+        let mut pause = Killed(Command::new(FILE).spawn().expect("run"));
+        wait_ready(pause.0.id());
+        signal(pause.0.id(), end);
+        assert_eq!(pause.0.wait().expect("wait").code(), Some(0), "{end:?}");
+    }
+}
+
+#[test]
+fn as_pid_1_it_reaps_orphans_and_ends_at_sigterm() {
+    let unshare = Command::new("unshare").args(["--pid", "--fork", "--kill-child", FILE]).spawn();
+    let mut unshare = Killed(unshare.expect("unshare (needs root)"));
+    let pause = wait_for("pause process", || children(unshare.0.id()).first().copied());
+    wait_ready(pause);
+
+    // The shell ends and leaves its child, which lives until its input ends, to PID 1.
+    let mut shell = Command::new("nsenter")
+        .args(["--pid", &format!("--target={pause}"), "sh", "-c", "exec 3<&0; cat <&3 & exit 0"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("nsenter");
+    let input = shell.stdin.take();
+    assert!(shell.wait().expect("wait").success());
+    let orphan = wait_for("orphan", || children(pause).first().copied());
+    drop(input);
+    // Not only ended: a process that nobody reaped keeps its entry.
+    wait_for("reaping", || (!children(pause).contains(&orphan)).then_some(()));
+
+    signal(pause, Signal::TERM);
+    assert_eq!(unshare.0.wait().expect("wait").code(), Some(0));
+}

@@ -1,0 +1,179 @@
+//! Logs of the agent itself, and the one printer of error chains.
+//!
+//! Names, paths and messages in the agent's log come from callers and containers. Whatever they
+//! hold, one event stays one line: control characters are written as escapes.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use tracing_subscriber::EnvFilter;
+
+/// How events are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// One readable line for each event.
+    #[default]
+    Text,
+    /// One JSON object for each event.
+    Json,
+}
+
+/// A wrong or doubled set-up of the agent's own log.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The filter is no level and no list of `target=level`.
+    #[error("telemetry.level: {0:?} is neither a level nor a list of target=level")]
+    Level(String),
+    /// Logging was set up before in this process.
+    #[error("set up the agent's log")]
+    Again(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// Starts writing the agent's log to standard error. Call once, at start.
+pub fn init(level: &str, format: Format) -> Result<(), InitError> {
+    let filter = filter(level).ok_or_else(|| InitError::Level(level.to_owned()))?;
+    let events = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(|| OneLine(io::stderr()));
+    match format {
+        Format::Text => events.try_init(),
+        Format::Json => events.json().flatten_event(true).try_init(),
+    }
+    .map_err(InitError::Again)
+}
+
+/// Whether [`init`] takes this level.
+pub fn is_level(level: &str) -> bool {
+    filter(level).is_some()
+}
+
+/// `EnvFilter` would take any misspelt level for the name of a target.
+fn filter(level: &str) -> Option<EnvFilter> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let known = level.split(',').all(|part| match part.rsplit_once('=') {
+        Some((target, level)) => !target.is_empty() && LEVELS.contains(&level),
+        None => LEVELS.contains(&part),
+    });
+    if known { EnvFilter::try_new(level).ok() } else { None }
+}
+
+/// An error and all its causes as one line: `a: b: c`.
+///
+/// A cause whose text the line already ends with is not said twice. Control characters are
+/// escaped, so that text from outside can forge no line.
+pub fn error_chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !text.is_empty() && !line.ends_with(&text) {
+            let _ = write!(line, ": {text}");
+        }
+        next = cause.source();
+    }
+    escape(&line)
+}
+
+/// The text with control characters, and those that reorder or break lines, as escapes.
+fn escape(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unsafe(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
+    }
+    safe
+}
+
+fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Passes on one event for each write, as one line. The formatter writes each event whole.
+struct OneLine<W>(W);
+
+impl<W: Write> Write for OneLine<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        if line.chars().any(is_unsafe) {
+            self.0.write_all(format!("{}\n", escape(line)).as_bytes())?;
+        } else {
+            self.0.write_all(event)?;
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Layer(&'static str, #[source] Option<Box<Layer>>);
+
+    fn chain(texts: &[&'static str]) -> String {
+        let chained =
+            texts.iter().rev().fold(None, |inner, text| Some(Box::new(Layer(text, inner))));
+        error_chain(&*chained.expect("not empty"))
+    }
+
+    #[test]
+    fn prints_every_cause_once() {
+        assert_eq!(chain(&["a", "b", "c"]), "a: b: c");
+        assert_eq!(chain(&["a", "a", "b"]), "a: b");
+        assert_eq!(chain(&["open x: denied", "denied"]), "open x: denied");
+        assert_eq!(chain(&["a"]), "a");
+    }
+
+    #[test]
+    fn text_from_outside_forges_no_line() {
+        let line = chain(&["bad name", "x\n2026-01-01 INFO all is well\u{1b}[2K\r\u{202e}\u{85}"]);
+        assert_eq!(line, "bad name: x\\n2026-01-01 INFO all is well\\u{1b}[2K\\r\\u{202e}\\u{85}");
+    }
+
+    #[test]
+    fn levels() {
+        for good in ["info", "warn,podbay::logs=debug", "off"] {
+            assert!(is_level(good), "{good}");
+        }
+        for bad in ["", "infoo", "INFO!", "podbay=loud", "=info", "info,"] {
+            assert!(!is_level(bad), "{bad}");
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Captured(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("lock").write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_line() {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || OneLine(writer.clone()))
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(name = %"a\nb\x1b[31m", "made\r\nforged");
+            tracing::info!("second");
+        });
+        let text = String::from_utf8(captured.0.lock().expect("lock").clone()).expect("text");
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(!text.contains(['\r', '\x1b']), "{text}");
+        assert!(text.contains("made\\r\\nforged"), "{text}");
+    }
+}
