@@ -1,0 +1,268 @@
+//! Writing a blob: one bidirectional stream an ingest.
+//!
+//! The daemon answers each message once; at most one answer is owed at a time, so that it stores
+//! one chunk while the next is filled, and memory stays at a few chunks a blob.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use containerd_client::services::v1::{
+    AbortRequest, WriteAction, WriteContentRequest, WriteContentResponse,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::client::{Client, within};
+use super::types::{unsigned, wire_map, wire_size};
+use super::{Shared, content, failure};
+use crate::backend::{BlobWriter, Error, ErrorKind, GoneIsFine, Lease, Result};
+use crate::model::StringMap;
+use crate::model::image::{Descriptor, Digest};
+
+/// Small enough for memory, large enough to make the round trips cheap.
+const CHUNK: usize = 256 << 10;
+/// A writer that was just dropped holds its ingest until the daemon sees the stream end.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// An open ingest.
+struct Writer {
+    shared: Arc<Shared>,
+    ingest: String,
+    digest: Digest,
+    size: u64,
+    messages: mpsc::Sender<WriteContentRequest>,
+    answers: Streaming<WriteContentResponse>,
+    /// Bytes sent, or stored before.
+    sent: u64,
+    /// Bytes taken and not sent.
+    buffer: Vec<u8>,
+    /// Whether the daemon owes an answer.
+    owed: bool,
+}
+
+/// More bytes than the descriptor promised.
+#[derive(Debug, thiserror::Error)]
+#[error("it is longer than its {0} bytes")]
+struct TooLong(u64);
+
+/// Opens an ingest, or `AlreadyExists` when the blob is complete: the daemon has then put it under
+/// the lease.
+pub(super) async fn open(
+    shared: Arc<Shared>,
+    lease: &Lease,
+    ingest: &str,
+    blob: &Descriptor,
+) -> Result<Box<dyn BlobWriter>> {
+    wire_size(blob.size)?;
+    let until = tokio::time::Instant::now() + LOCK_WAIT;
+    let (messages, answers, offset) = loop {
+        match try_open(&shared.client, lease, ingest, blob).await {
+            Ok(opened) => break opened,
+            Err(error) if is_locked(&error) && tokio::time::Instant::now() < until => {
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    let mut writer = Writer {
+        shared,
+        ingest: ingest.to_owned(),
+        digest: blob.digest.clone(),
+        size: blob.size,
+        messages,
+        answers,
+        sent: offset,
+        buffer: Vec::new(),
+        owed: false,
+    };
+    // An ingest of that name with too much in it cannot be the start of this blob.
+    if offset > blob.size {
+        writer.truncate().await?;
+    }
+    Ok(Box::new(writer))
+}
+
+type Opened = (mpsc::Sender<WriteContentRequest>, Streaming<WriteContentResponse>, u64);
+
+async fn try_open(
+    client: &Client,
+    lease: &Lease,
+    ingest: &str,
+    blob: &Descriptor,
+) -> Result<Opened> {
+    let tried = || format!("open ingest {ingest}");
+    let (messages, queue) = mpsc::channel(1);
+    let first = WriteContentRequest {
+        action: WriteAction::Stat.into(),
+        r#ref: ingest.to_owned(),
+        total: wire_size(blob.size)?,
+        expected: blob.digest.to_string(),
+        ..WriteContentRequest::default()
+    };
+    // The channel is new and has room for one.
+    messages.try_send(first).map_err(|_| failure::senseless(tried(), "closed before it began"))?;
+    let request = client.leased(ReceiverStream::new(queue), lease)?;
+    let open = async {
+        let mut answers = client.bulk_content().write(request).await?.into_inner();
+        let status = answers.message().await?;
+        Ok::<_, Status>((answers, status))
+    };
+    let (answers, status) = within(client.slow_limit(), tried, open).await?;
+    let status = status.ok_or_else(|| failure::senseless(tried(), "no status of the ingest"))?;
+    Ok((messages, answers, unsigned(status.offset)))
+}
+
+/// Whether another stream has the ingest open. Told from a daemon that is away by its text; both
+/// are `Unavailable` to the caller.
+fn is_locked(error: &Error) -> bool {
+    error.kind == ErrorKind::Unavailable
+        && std::error::Error::source(error).is_some_and(|cause| {
+            let text = cause.to_string();
+            text.contains("ref ") && text.contains("locked")
+        })
+}
+
+impl Writer {
+    fn tried(&self) -> String {
+        format!("write blob {}", self.digest)
+    }
+
+    /// Takes the owed answer, if any.
+    async fn settle(&mut self) -> Result<()> {
+        if !self.owed {
+            return Ok(());
+        }
+        let tried = self.tried();
+        let limit = self.shared.client.slow_limit();
+        let answer = within(limit, || tried.clone(), self.answers.message()).await?;
+        self.owed = false;
+        let stored = answer.map(|answer| unsigned(answer.offset));
+        if stored != Some(self.sent) {
+            return Err(failure::senseless(tried, "it stored not what it was sent"));
+        }
+        Ok(())
+    }
+
+    /// Sends one message with all that is buffered; its answer is owed then.
+    async fn send(&mut self, action: WriteAction, labels: &StringMap) -> Result<()> {
+        self.settle().await?;
+        let message = WriteContentRequest {
+            action: action.into(),
+            r#ref: self.ingest.clone(),
+            total: wire_size(self.size)?,
+            expected: self.digest.to_string(),
+            offset: wire_size(self.sent)?,
+            data: std::mem::take(&mut self.buffer),
+            labels: wire_map(labels),
+        };
+        let length = message.data.len() as u64;
+        // There is room: what was sent before has been answered, so it has left the channel. A
+        // closed channel means an ended stream, and the owed answer will say why.
+        let _ = self.messages.try_send(message);
+        self.sent += length;
+        self.owed = true;
+        Ok(())
+    }
+
+    async fn remove_ingest(&self) -> Result<()> {
+        let client = &self.shared.client;
+        let message = AbortRequest { r#ref: self.ingest.clone() };
+        let tried = || format!("remove ingest {}", self.ingest);
+        client.quick(tried, client.content().abort(client.request(message))).await.gone_is_fine()
+    }
+
+    /// Ends the stream and sees the daemon let go of the ingest.
+    async fn close(&mut self) {
+        let (closed, _) = mpsc::channel(1);
+        self.messages = closed;
+        let drain = async { while let Ok(Some(_)) = self.answers.message().await {} };
+        // A daemon that does not answer keeps the ingest; removing it says so.
+        let _ = tokio::time::timeout(self.shared.client.slow_limit(), drain).await;
+    }
+}
+
+#[async_trait]
+impl BlobWriter for Writer {
+    fn offset(&self) -> u64 {
+        self.sent + self.buffer.len() as u64
+    }
+
+    async fn truncate(&mut self) -> Result<()> {
+        self.settle().await?;
+        self.buffer.clear();
+        if self.sent > 0 {
+            // A write at offset 0 cuts the ingest.
+            self.sent = 0;
+            self.send(WriteAction::Write, &StringMap::new()).await?;
+            self.settle().await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        if bytes.len() as u64 > self.size.saturating_sub(self.offset()) {
+            let error = Error::new(ErrorKind::FailedPrecondition, self.tried());
+            return Err(error.because(TooLong(self.size)));
+        }
+        while !bytes.is_empty() {
+            if self.buffer.capacity() == 0 {
+                let left = usize::try_from(self.size - self.sent).unwrap_or(CHUNK);
+                self.buffer.reserve_exact(left.min(CHUNK));
+            }
+            let room = CHUNK - self.buffer.len();
+            self.buffer.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
+            if self.buffer.len() == CHUNK {
+                self.send(WriteAction::Write, &StringMap::new()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit(mut self: Box<Self>, labels: &StringMap) -> Result<()> {
+        self.settle().await?;
+        self.send(WriteAction::Commit, labels).await?;
+        let tried = || format!("commit blob {}", self.digest);
+        let limit = self.shared.client.slow_limit();
+        let done = within(limit, tried, self.answers.message()).await;
+        match done {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(failure::senseless(tried(), "no answer to the commit")),
+            Err(error) if error.is_already_exists() => {
+                content::label(&self.shared.client, &self.digest, labels).await
+            }
+            Err(error) => {
+                // Wrong bytes are of no use to a later try.
+                if error.kind == ErrorKind::FailedPrecondition {
+                    self.close().await;
+                    self.remove_ingest().await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn abort(mut self: Box<Self>) -> Result<()> {
+        self.close().await;
+        self.remove_ingest().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_is_told_from_an_absent_daemon() {
+        let locked = "ref podbay/1/layer-x locked for 1s (since ...): unavailable";
+        let of = |status| failure::of("open ingest x".into(), status);
+        assert!(is_locked(&of(Status::new(Code::Unavailable, locked))));
+        assert!(!is_locked(&of(Status::new(Code::Unavailable, "server is shutting down"))));
+        assert!(!is_locked(&of(Status::new(Code::Unknown, locked))));
+    }
+}

@@ -1,0 +1,205 @@
+//! Container records (containerd's Containers service).
+
+use containerd_client::services::v1::container::Runtime;
+use containerd_client::services::v1::{
+    Container, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest,
+    ListContainersRequest, UpdateContainerRequest,
+};
+use prost_types::Any;
+use serde_json::Value;
+use tonic::{Code, Status};
+
+use super::client::Client;
+use super::failure;
+use super::types::{
+    OWNER, OWNER_FILTER, OWNER_LABEL, RuncOptions, SPEC_URL, any_json, json_any, mask, wire_map,
+};
+use crate::backend::{GoneIsFine, Result, RuntimeContainer};
+
+/// Key of podbay's metadata in `Container.extensions`.
+const EXTENSION: &str = "io.podbay.metadata";
+/// Its type; the value is JSON.
+const EXTENSION_URL: &str = "io.podbay.metadata/v1";
+
+pub(super) async fn create(client: &Client, container: &RuntimeContainer) -> Result<()> {
+    let message = CreateContainerRequest { container: Some(record(container)) };
+    client
+        .quick(
+            || format!("create record of container {}", container.id),
+            client.containers().create(client.request(message)),
+        )
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn get(client: &Client, id: &str) -> Result<RuntimeContainer> {
+    let tried = || format!("get record of container {id}");
+    let message = GetContainerRequest { id: id.to_owned() };
+    let answer = client.quick(tried, client.containers().get(client.request(message))).await?;
+    let record = answer.container.ok_or_else(|| failure::senseless(tried(), "no record in it"))?;
+    Ok(read(record))
+}
+
+/// All records of ours. Streamed one by one: the records of a busy node together are larger than
+/// one message may be.
+pub(super) async fn list(client: &Client) -> Result<Vec<RuntimeContainer>> {
+    let streamed = client.quick_stream(|| "list containers".to_owned(), list_stream(client)).await;
+    match streamed? {
+        Some(records) => Ok(records),
+        None => {
+            let tried = || "list containers at once".to_owned();
+            let all = client.request(ours());
+            let answer = client.quick(tried, client.containers().list(all)).await?;
+            Ok(answer.containers.into_iter().map(read).collect())
+        }
+    }
+}
+
+/// `None` when the daemon has no such call.
+async fn list_stream(
+    client: &Client,
+) -> std::result::Result<Option<Vec<RuntimeContainer>>, Status> {
+    let unknown = |status: &Status| status.code() == Code::Unimplemented;
+    let mut stream = match client.containers().list_stream(client.request(ours())).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) if unknown(&status) => return Ok(None),
+        Err(status) => return Err(status),
+    };
+    let mut records = Vec::new();
+    loop {
+        match stream.message().await {
+            Ok(Some(message)) => records.extend(message.container.map(read)),
+            Ok(None) => return Ok(Some(records)),
+            Err(status) if unknown(&status) => return Ok(None),
+            Err(status) => return Err(status),
+        }
+    }
+}
+
+pub(super) async fn update_spec(client: &Client, id: &str, spec: &Value) -> Result<()> {
+    let changed = Container {
+        id: id.to_owned(),
+        spec: Some(json_any(SPEC_URL, spec)),
+        ..Container::default()
+    };
+    let message =
+        UpdateContainerRequest { container: Some(changed), update_mask: mask(["spec".to_owned()]) };
+    client
+        .quick(
+            || format!("update spec of container {id}"),
+            client.containers().update(client.request(message)),
+        )
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn delete(client: &Client, id: &str) -> Result<()> {
+    let message = DeleteContainerRequest { id: id.to_owned() };
+    client
+        .quick(
+            || format!("delete record of container {id}"),
+            client.containers().delete(client.request(message)),
+        )
+        .await
+        .gone_is_fine()
+}
+
+fn ours() -> ListContainersRequest {
+    ListContainersRequest { filters: vec![OWNER_FILTER.to_owned()] }
+}
+
+/// The record for a container. `sandbox` stays empty: a daemon that keeps sandbox records would
+/// look for one of that name.
+fn record(container: &RuntimeContainer) -> Container {
+    let mut labels = wire_map(&container.labels);
+    labels.insert(OWNER_LABEL.to_owned(), OWNER.to_owned());
+    let metadata = json_any(EXTENSION_URL, &container.extension);
+    Container {
+        id: container.id.clone(),
+        labels,
+        image: container.image.clone(),
+        runtime: Some(Runtime {
+            name: container.handler.runtime_type.clone(),
+            options: RuncOptions::of(&container.handler),
+        }),
+        spec: Some(json_any(SPEC_URL, &container.spec)),
+        snapshotter: container.handler.snapshotter.clone(),
+        snapshot_key: container.snapshot_key.clone().unwrap_or_default(),
+        extensions: [(EXTENSION.to_owned(), metadata)].into(),
+        ..Container::default()
+    }
+}
+
+/// The container of a record. A part that cannot be read becomes JSON null: one bad record must
+/// hide neither itself nor the others.
+fn read(record: Container) -> RuntimeContainer {
+    let runtime = record.runtime.unwrap_or_default();
+    let mut handler = RuncOptions::handler(runtime.name, runtime.options.as_ref());
+    handler.snapshotter = record.snapshotter;
+    let json = |part: &str, any: Option<&Any>| {
+        let tried = || format!("read {part} of container {}", record.id);
+        any.map_or(Value::Null, |any| {
+            any_json(tried, any).unwrap_or_else(|error| {
+                tracing::warn!(container = record.id, part, "unreadable record: {error}");
+                Value::Null
+            })
+        })
+    };
+    let spec = json("spec", record.spec.as_ref());
+    let extension = json("metadata", record.extensions.get(EXTENSION));
+    RuntimeContainer {
+        image: record.image,
+        labels: record.labels.into_iter().filter(|(key, _)| key != OWNER_LABEL).collect(),
+        handler,
+        spec,
+        snapshot_key: Some(record.snapshot_key).filter(|key| !key.is_empty()),
+        extension,
+        id: record.id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::RuntimeHandler;
+
+    fn container() -> RuntimeContainer {
+        RuntimeContainer {
+            id: "a1".into(),
+            image: "example.test/x:1".into(),
+            labels: [("app".to_owned(), "web".to_owned())].into(),
+            handler: RuntimeHandler {
+                runtime_type: "io.containerd.runc.v2".into(),
+                binary: "crun".into(),
+                snapshotter: "overlayfs".into(),
+                ..RuntimeHandler::default()
+            },
+            spec: serde_json::json!({"ociVersion": "1.0.2"}),
+            snapshot_key: Some("a1".into()),
+            extension: serde_json::json!({"attempt": 3}),
+        }
+    }
+
+    #[test]
+    fn what_is_stored_is_read_back() {
+        assert_eq!(read(record(&container())), container());
+    }
+
+    #[test]
+    fn a_record_is_marked_as_ours_and_names_no_sandbox() {
+        let record = record(&container());
+        assert_eq!(record.labels.get(OWNER_LABEL).map(String::as_str), Some(OWNER));
+        assert_eq!(record.sandbox, "");
+        assert_eq!(record.spec.unwrap().type_url, SPEC_URL);
+    }
+
+    #[test]
+    fn an_unreadable_part_hides_nothing_else() {
+        let mut broken = record(&container());
+        broken.spec.as_mut().unwrap().value = b"{".to_vec();
+        broken.extensions.clear();
+        let expected =
+            RuntimeContainer { spec: Value::Null, extension: Value::Null, ..container() };
+        assert_eq!(read(broken), expected);
+    }
+}

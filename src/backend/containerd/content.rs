@@ -1,0 +1,87 @@
+//! Blobs as they stand: look-up, reading, labels, size. Writing is in `blobs`.
+
+use bytes::{Bytes, BytesMut};
+use containerd_client::services::v1::{
+    Info, InfoRequest, ListContentRequest, ReadContentRequest, UpdateRequest,
+};
+use tonic::Status;
+
+use super::client::{Client, within};
+use super::leases;
+use super::types::{mask, unsigned, wire_map};
+use crate::backend::{BlobInfo, Error, ErrorKind, FsUsage, Lease, Result};
+use crate::model::StringMap;
+use crate::model::image::Digest;
+
+/// A complete blob. The lease gets it first: between a look and the hold the collector could take
+/// it, and a hold on nothing does no harm.
+pub(super) async fn info(
+    client: &Client,
+    digest: &Digest,
+    lease: Option<&Lease>,
+) -> Result<Option<BlobInfo>> {
+    if let Some(lease) = lease {
+        leases::hold_blob(client, lease, digest.as_str()).await?;
+    }
+    let message = InfoRequest { digest: digest.to_string() };
+    let tried = || format!("look up blob {digest}");
+    match client.quick(tried, client.content().info(client.request(message))).await {
+        Ok(answer) => Ok(answer.info.map(|info| BlobInfo {
+            size: unsigned(info.size),
+            labels: info.labels.into_iter().collect(),
+        })),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A whole blob, or `InvalidArgument` as soon as it is seen to be over `max` bytes.
+pub(super) async fn read(client: &Client, digest: &Digest, max: usize) -> Result<Bytes> {
+    let tried = || format!("read blob {digest}");
+    let message = ReadContentRequest { digest: digest.to_string(), offset: 0, size: 0 };
+    let read = async {
+        let answer = client.bulk_content().read(client.request(message)).await?;
+        let mut stream = answer.into_inner();
+        let mut whole = BytesMut::new();
+        while let Some(part) = stream.message().await? {
+            if part.data.len() > max - whole.len() {
+                return Ok::<_, Status>(None);
+            }
+            whole.extend_from_slice(&part.data);
+        }
+        Ok(Some(whole.freeze()))
+    };
+    within(client.slow_limit(), tried, read).await?.ok_or_else(|| {
+        Error::new(ErrorKind::InvalidArgument, format!("{}: it is over {max} bytes", tried()))
+    })
+}
+
+/// Sets these labels and leaves the others; the daemon drops those with an empty value.
+pub(super) async fn label(client: &Client, digest: &Digest, labels: &StringMap) -> Result<()> {
+    if labels.is_empty() {
+        return Ok(());
+    }
+    let info = Info { digest: digest.to_string(), labels: wire_map(labels), ..Info::default() };
+    let update_mask = mask(labels.keys().map(|key| format!("labels.{key}")));
+    let message = UpdateRequest { info: Some(info), update_mask };
+    let tried = || format!("label blob {digest}");
+    client.quick(tried, client.content().update(client.request(message))).await?;
+    Ok(())
+}
+
+/// Sum over all blobs of the namespace.
+pub(super) async fn total_usage(client: &Client) -> Result<FsUsage> {
+    let read = async {
+        let all = client.request(ListContentRequest::default());
+        let mut stream = client.content().list(all).await?.into_inner();
+        let mut total = FsUsage::default();
+        while let Some(part) = stream.message().await? {
+            for info in part.info {
+                total.bytes = total.bytes.saturating_add(unsigned(info.size));
+                total.inodes += 1;
+            }
+        }
+        Ok::<_, Status>(total)
+    };
+    client.quick_stream(|| "list blobs".to_owned(), read).await
+}

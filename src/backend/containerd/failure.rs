@@ -1,0 +1,151 @@
+//! From a gRPC status to the seam's error: the only place that looks at status codes.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use crate::backend::{Error, ErrorKind};
+
+/// Why a call failed, as the `source` of the seam's error.
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    /// The daemon answered no.
+    #[error("containerd: {0}")]
+    Refused(String),
+    /// There is no connection, or it broke.
+    #[error("no connection to containerd: {0}")]
+    Away(String),
+    /// The daemon did not answer in time.
+    #[error("no answer from containerd within {0:?}")]
+    Late(Duration),
+}
+
+/// Texts of failures whose code does not say that something behind the call went away. The first
+/// comes from the daemon when a shim dies in mid-call, the others from a broken connection.
+const AWAY: [&str; 4] = [
+    "ttrpc: closed",
+    "transport is closing",
+    "Service was not ready",
+    "missing grpc-status trailer",
+];
+
+/// The text of ENOSPC and EDQUOT, which have no code of their own on the wire.
+const FULL: [&str; 2] = ["no space left on device", "disk quota exceeded"];
+
+/// The error for a status.
+pub(super) fn of(tried: String, status: Status) -> Error {
+    let kind = kind(&status);
+    // A status that came over the wire has no source; one made here from a broken connection has.
+    let broken = std::error::Error::source(&status).is_some();
+    let message = if broken { deepest(&status) } else { status.message().to_owned() };
+    let cause = if broken { Cause::Away(message) } else { Cause::Refused(message) };
+    Error::new(kind, tried).because(cause)
+}
+
+/// The error for a missed deadline of ours.
+pub(super) fn late(tried: String, limit: Duration) -> Error {
+    Error::new(ErrorKind::DeadlineExceeded, tried).because(Cause::Late(limit))
+}
+
+/// The error for an answer that breaks the daemon's own contract.
+pub(super) fn senseless(tried: String, what: &str) -> Error {
+    Error::new(ErrorKind::Other, tried).because(Cause::Refused(what.to_owned()))
+}
+
+fn kind(status: &Status) -> ErrorKind {
+    if std::error::Error::source(status).is_some() {
+        return ErrorKind::Unavailable;
+    }
+    match status.code() {
+        Code::NotFound => ErrorKind::NotFound,
+        Code::AlreadyExists => ErrorKind::AlreadyExists,
+        Code::InvalidArgument => ErrorKind::InvalidArgument,
+        Code::FailedPrecondition => ErrorKind::FailedPrecondition,
+        // A daemon that shuts down cancels what it was asked; our own cancels are never seen.
+        Code::Unavailable | Code::Cancelled => ErrorKind::Unavailable,
+        Code::DeadlineExceeded => ErrorKind::DeadlineExceeded,
+        Code::ResourceExhausted => ErrorKind::ResourceExhausted,
+        Code::Unimplemented => ErrorKind::Unsupported,
+        Code::Unknown | Code::Internal => by_text(status.message()),
+        Code::Ok
+        | Code::PermissionDenied
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::DataLoss
+        | Code::Unauthenticated => ErrorKind::Other,
+    }
+}
+
+/// containerd gives Go errors without a class as Unknown, with their text alone.
+fn by_text(message: &str) -> ErrorKind {
+    let says = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
+    if says(&AWAY) {
+        ErrorKind::Unavailable
+    } else if says(&FULL) {
+        ErrorKind::ResourceExhausted
+    } else {
+        ErrorKind::Other
+    }
+}
+
+/// tonic repeats itself from layer to layer ("transport error"); the last one says what happened.
+fn deepest(status: &Status) -> String {
+    let mut last: &dyn std::error::Error = status;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    last.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_become_kinds() {
+        for (code, expected) in [
+            (Code::NotFound, ErrorKind::NotFound),
+            (Code::AlreadyExists, ErrorKind::AlreadyExists),
+            (Code::InvalidArgument, ErrorKind::InvalidArgument),
+            (Code::FailedPrecondition, ErrorKind::FailedPrecondition),
+            (Code::Unavailable, ErrorKind::Unavailable),
+            (Code::Cancelled, ErrorKind::Unavailable),
+            (Code::DeadlineExceeded, ErrorKind::DeadlineExceeded),
+            (Code::ResourceExhausted, ErrorKind::ResourceExhausted),
+            (Code::Unimplemented, ErrorKind::Unsupported),
+            (Code::Unknown, ErrorKind::Other),
+            (Code::OutOfRange, ErrorKind::Other),
+        ] {
+            assert_eq!(of("try".into(), Status::new(code, "why")).kind, expected, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_dead_shim_and_a_full_disk_are_known_by_their_text() {
+        let kind_of = |text: &str| of("try".into(), Status::unknown(text)).kind;
+        assert_eq!(kind_of("ttrpc: closed: unknown"), ErrorKind::Unavailable);
+        assert_eq!(
+            kind_of("write /x/ingest/data: no space left on device: unknown"),
+            ErrorKind::ResourceExhausted
+        );
+    }
+
+    #[test]
+    fn a_broken_connection_is_unavailable_whatever_the_code() {
+        let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let status = Status::from_error(Box::new(reset));
+        assert_eq!(status.code(), Code::Unknown);
+        let error = of("create task 1".into(), status);
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        assert_eq!(error.to_string(), "create task 1");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(cause, "no connection to containerd: connection reset");
+    }
+
+    #[test]
+    fn the_message_of_the_daemon_is_the_source() {
+        let error = of("start 1".into(), Status::unknown("exec: \"x\": not there"));
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(cause, "containerd: exec: \"x\": not there");
+    }
+}

@@ -1,0 +1,221 @@
+//! What the daemon and its runtimes can do, by asking them.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use containerd_client::services::v1::{Plugin, PluginInfoRequest, PluginsRequest};
+use containerd_client::types::{RuntimeInfo as WireRuntimeInfo, RuntimeRequest};
+use serde::Deserialize;
+use tokio::process::Command;
+
+use super::client::Client;
+use super::types::{RUNC_RUNTIME, RuncOptions, decode};
+use crate::backend::{
+    Error, ErrorKind, HandlerFeatures, Result, RuntimeHandler, RuntimeInfo, SnapshotterInfo,
+};
+
+const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
+const GRPC: &str = "io.containerd.grpc.v1";
+/// First kernel with mount_setattr(2), which recursive read-only mounts need.
+const RRO_KERNEL: (u32, u32) = (5, 12);
+
+pub(super) async fn probe(client: &Client) -> Result<RuntimeInfo> {
+    let filters = vec![format!("type=={SNAPSHOTTER}"), format!("type=={GRPC},id==cri")];
+    let (mut version, mut server, mut plugins) =
+        (client.version(), client.introspection(), client.introspection());
+    let (version, server, plugins) = tokio::try_join!(
+        client.quick(|| "ask for version".to_owned(), version.version(client.request(()))),
+        client.quick(|| "ask for server id".to_owned(), server.server(client.request(()))),
+        client.quick(
+            || "ask for plugins".to_owned(),
+            plugins.plugins(client.request(PluginsRequest { filters })),
+        ),
+    )?;
+    // A plugin that failed or was skipped is listed too, with the reason.
+    let working: Vec<Plugin> =
+        plugins.plugins.into_iter().filter(|plugin| plugin.init_err.is_none()).collect();
+    Ok(RuntimeInfo {
+        version: version.version,
+        revision: version.revision,
+        uuid: server.uuid,
+        cri_plugin_enabled: working.iter().any(|plugin| plugin.r#type == GRPC),
+        snapshotters: working
+            .into_iter()
+            .filter(|plugin| plugin.r#type == SNAPSHOTTER)
+            .map(|mut plugin| SnapshotterInfo {
+                root: plugin.exports.remove("root").unwrap_or_default().into(),
+                name: plugin.id,
+                capabilities: plugin.capabilities,
+            })
+            .collect(),
+    })
+}
+
+/// Features of a handler: from the daemon, which asks the shim, or before 2.0 from the OCI runtime
+/// itself.
+pub(super) async fn features(client: &Client, handler: &RuntimeHandler) -> Result<HandlerFeatures> {
+    let json = match from_daemon(client, handler).await {
+        Err(error) if error.kind == ErrorKind::Unsupported => from_binary(client, handler).await?,
+        json => json?,
+    };
+    let Some(json) = json else { return Ok(HandlerFeatures::default()) };
+    parse(&json, kernel()).map_err(|error| {
+        let tried = format!("read features of runtime handler {:?}", handler.name);
+        Error::new(ErrorKind::Other, tried).because(error)
+    })
+}
+
+async fn from_daemon(client: &Client, handler: &RuntimeHandler) -> Result<Option<Vec<u8>>> {
+    let asked = RuntimeRequest {
+        runtime_path: handler.runtime_type.clone(),
+        options: RuncOptions::of(handler),
+    };
+    let message = PluginInfoRequest {
+        r#type: "io.containerd.runtime.v2".to_owned(),
+        id: "task".to_owned(),
+        options: Some(containerd_client::to_any(&asked)),
+    };
+    let tried = || format!("ask for features of runtime handler {:?}", handler.name);
+    let call = client.request(message);
+    let answer = client.slow(tried, client.introspection().plugin_info(call)).await?;
+    let info: Option<WireRuntimeInfo> = answer.extra.as_ref().and_then(decode);
+    Ok(info.and_then(|info| info.features).map(|features| features.value))
+}
+
+/// `None` when the runtime is not there to be asked, or does not know the question.
+async fn from_binary(client: &Client, handler: &RuntimeHandler) -> Result<Option<Vec<u8>>> {
+    if !handler.runtime_type.starts_with(RUNC_RUNTIME) {
+        return Ok(None);
+    }
+    let binary = if handler.binary.is_empty() { "runc" } else { handler.binary.as_str() };
+    let tried = || format!("run {binary} features");
+    let run = Command::new(Path::new(binary))
+        .arg("features")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    match tokio::time::timeout(client.slow_limit(), run).await {
+        Ok(Ok(output)) if output.status.success() => Ok(Some(output.stdout)),
+        Ok(Ok(output)) => {
+            tracing::debug!(binary, status = %output.status, "runtime tells no features");
+            Ok(None)
+        }
+        // The daemon may find it on a path of its own.
+        Ok(Err(error)) => {
+            tracing::debug!(binary, "runtime cannot be asked: {error}");
+            Ok(None)
+        }
+        Err(_) => Err(Error::new(ErrorKind::DeadlineExceeded, tried())),
+    }
+}
+
+/// The parts we use of an OCI runtime's features document.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Features {
+    #[serde(default)]
+    oci_version_max: String,
+    mount_options: Option<Vec<String>>,
+    linux: Option<LinuxFeatures>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LinuxFeatures {
+    namespaces: Option<Vec<String>>,
+    seccomp: Option<Switch>,
+    apparmor: Option<Switch>,
+    mount_extensions: Option<MountExtensions>,
+}
+
+#[derive(Deserialize)]
+struct MountExtensions {
+    idmap: Option<Switch>,
+}
+
+#[derive(Deserialize)]
+struct Switch {
+    enabled: Option<bool>,
+}
+
+fn parse(json: &[u8], kernel: (u32, u32)) -> serde_json::Result<HandlerFeatures> {
+    let features: Features = serde_json::from_slice(json)?;
+    let has = |list: &Option<Vec<String>>, wanted: &str| {
+        list.iter().flatten().any(|entry| entry == wanted)
+    };
+    let on = |switch: Option<&Switch>| switch.is_some_and(|switch| switch.enabled == Some(true));
+    let linux = features.linux.as_ref();
+    let idmap = linux
+        .and_then(|linux| linux.mount_extensions.as_ref())
+        .and_then(|extensions| extensions.idmap.as_ref());
+    Ok(HandlerFeatures {
+        recursive_read_only_mounts: has(&features.mount_options, "rro") && kernel >= RRO_KERNEL,
+        user_namespaces: on(idmap) && linux.is_some_and(|linux| has(&linux.namespaces, "user")),
+        seccomp: on(linux.and_then(|linux| linux.seccomp.as_ref())),
+        apparmor: on(linux.and_then(|linux| linux.apparmor.as_ref())),
+        oci_version_max: features.oci_version_max,
+    })
+}
+
+fn kernel() -> (u32, u32) {
+    kernel_version(&rustix::system::uname().release().to_string_lossy())
+}
+
+/// Major and minor of a release like `6.1.0-18-amd64`; what is no number is 0.
+fn kernel_version(release: &str) -> (u32, u32) {
+    let mut parts =
+        release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODERN: &str = r#"{
+        "ociVersionMin": "1.0.0", "ociVersionMax": "1.3.0",
+        "mountOptions": ["ro", "rro"],
+        "linux": {
+            "namespaces": ["mount", "user"],
+            "seccomp": {"enabled": true},
+            "apparmor": {"enabled": false},
+            "mountExtensions": {"idmap": {"enabled": true}}
+        }
+    }"#;
+
+    #[test]
+    fn a_modern_runtime() {
+        let expected = HandlerFeatures {
+            recursive_read_only_mounts: true,
+            user_namespaces: true,
+            seccomp: true,
+            apparmor: false,
+            oci_version_max: "1.3.0".into(),
+        };
+        assert_eq!(parse(MODERN.as_bytes(), (6, 1)).unwrap(), expected);
+    }
+
+    #[test]
+    fn recursive_read_only_needs_the_kernel_too() {
+        assert!(!parse(MODERN.as_bytes(), (5, 11)).unwrap().recursive_read_only_mounts);
+        assert!(parse(MODERN.as_bytes(), (5, 12)).unwrap().recursive_read_only_mounts);
+    }
+
+    #[test]
+    fn an_older_runtime_has_no_user_namespaces() {
+        let older = br#"{"ociVersionMax": "1.0.2-dev", "mountOptions": null,
+            "linux": {"namespaces": ["user"], "seccomp": {}}}"#;
+        let expected =
+            HandlerFeatures { oci_version_max: "1.0.2-dev".into(), ..HandlerFeatures::default() };
+        assert_eq!(parse(older, (6, 1)).unwrap(), expected);
+        assert!(parse(b"runc: unknown command", (6, 1)).is_err());
+    }
+
+    #[test]
+    fn kernel_releases() {
+        assert_eq!(kernel_version("6.1.0-18-amd64"), (6, 1));
+        assert_eq!(kernel_version("5.15"), (5, 15));
+        assert_eq!(kernel_version("odd"), (0, 0));
+    }
+}

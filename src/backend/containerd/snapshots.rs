@@ -1,0 +1,223 @@
+//! Snapshots: writable roots, views, their mounts and their size.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use containerd_client::services::v1::snapshots::{
+    Info, Kind, ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
+    StatSnapshotRequest, UsageRequest, ViewSnapshotRequest,
+};
+use futures::{StreamExt, TryStreamExt};
+use tonic::Status;
+
+use super::client::Client;
+use super::leases;
+use super::types::{OWNER, OWNER_FILTER, OWNER_LABEL, mounts, unsigned, wire_map};
+use crate::backend::{FsUsage, GoneIsFine, Lease, Result, RootfsMount, RootfsOptions};
+use crate::model::StringMap;
+use crate::model::image::ChainId;
+use crate::model::security::IdMapping;
+
+/// Any value keeps a snapshot from the garbage collector, from the moment it exists: no lease is
+/// needed until a container record refers to it, and none can be forgotten.
+const GC_ROOT_LABEL: &str = "containerd.io/gc.root";
+const UID_MAPPING_LABEL: &str = "containerd.io/snapshot/uidmapping";
+const GID_MAPPING_LABEL: &str = "containerd.io/snapshot/gidmapping";
+
+/// Usage calls in flight at a time while all snapshots are summed up.
+const USAGE_CALLS: usize = 8;
+
+/// Makes a writable root. The parent is not looked for first: the daemon says when it is missing.
+pub(super) async fn prepare(
+    client: &Client,
+    snapshotter: &str,
+    key: &str,
+    parent: Option<&ChainId>,
+    options: &RootfsOptions,
+) -> Result<Vec<RootfsMount>> {
+    let message = PrepareSnapshotRequest {
+        snapshotter: snapshotter.to_owned(),
+        key: key.to_owned(),
+        parent: parent.map(ToString::to_string).unwrap_or_default(),
+        labels: root_labels(&options.labels, options.id_mappings),
+    };
+    let tried = || format!("prepare snapshot {key} of {snapshotter}");
+    let answer = client.slow(tried, client.snapshots().prepare(client.request(message))).await?;
+    Ok(mounts(answer.mounts))
+}
+
+pub(super) async fn view(
+    client: &Client,
+    snapshotter: &str,
+    key: &str,
+    parent: &ChainId,
+) -> Result<Vec<RootfsMount>> {
+    let message = ViewSnapshotRequest {
+        snapshotter: snapshotter.to_owned(),
+        key: key.to_owned(),
+        parent: parent.to_string(),
+        labels: root_labels(&StringMap::new(), None),
+    };
+    let tried = || format!("make view {key} of {snapshotter}");
+    let answer = client.slow(tried, client.snapshots().view(client.request(message))).await?;
+    Ok(mounts(answer.mounts))
+}
+
+pub(super) async fn existing_mounts(
+    client: &Client,
+    snapshotter: &str,
+    key: &str,
+) -> Result<Vec<RootfsMount>> {
+    let message = MountsRequest { snapshotter: snapshotter.to_owned(), key: key.to_owned() };
+    let tried = || format!("get mounts of snapshot {key} of {snapshotter}");
+    let answer = client.quick(tried, client.snapshots().mounts(client.request(message))).await?;
+    Ok(mounts(answer.mounts))
+}
+
+pub(super) async fn remove(client: &Client, snapshotter: &str, key: &str) -> Result<()> {
+    let message =
+        RemoveSnapshotRequest { snapshotter: snapshotter.to_owned(), key: key.to_owned() };
+    let tried = || format!("remove snapshot {key} of {snapshotter}");
+    client.slow(tried, client.snapshots().remove(client.request(message))).await.gone_is_fine()
+}
+
+/// Keys of the active and view snapshots that carry our label.
+pub(super) async fn list_ours(client: &Client, snapshotter: &str) -> Result<Vec<String>> {
+    let infos = list(client, snapshotter, vec![OWNER_FILTER.to_owned()]).await?;
+    Ok(infos
+        .into_iter()
+        .filter(|info| info.kind() != Kind::Committed)
+        .map(|info| info.name)
+        .collect())
+}
+
+pub(super) async fn usage(client: &Client, snapshotter: &str, key: &str) -> Result<FsUsage> {
+    let message = UsageRequest { snapshotter: snapshotter.to_owned(), key: key.to_owned() };
+    let tried = || format!("measure snapshot {key} of {snapshotter}");
+    let answer = client.slow(tried, client.snapshots().usage(client.request(message))).await?;
+    Ok(FsUsage { bytes: unsigned(answer.size), inodes: unsigned(answer.inodes) })
+}
+
+/// Whether a chain is unpacked. The lease gets it first: between a look and the hold the
+/// collector could take it, and a hold on nothing does no harm.
+pub(super) async fn has_chain(
+    client: &Client,
+    snapshotter: &str,
+    chain: &ChainId,
+    lease: Option<&Lease>,
+) -> Result<bool> {
+    if let Some(lease) = lease {
+        leases::hold_snapshot(client, lease, snapshotter, chain.as_str()).await?;
+    }
+    let message =
+        StatSnapshotRequest { snapshotter: snapshotter.to_owned(), key: chain.to_string() };
+    let tried = || format!("look up snapshot {chain} of {snapshotter}");
+    match client.quick(tried, client.snapshots().stat(client.request(message))).await {
+        Ok(answer) => Ok(answer.info.is_some_and(|info| info.kind() == Kind::Committed)),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sizes of committed snapshots by snapshotter and name: they never change, and asking for each
+/// of them every time is most of the work.
+#[derive(Default)]
+pub(super) struct UsageCache(Mutex<HashMap<String, HashMap<String, FsUsage>>>);
+
+impl UsageCache {
+    fn of(&self, snapshotter: &str) -> HashMap<String, FsUsage> {
+        let sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sizes.get(snapshotter).cloned().unwrap_or_default()
+    }
+
+    fn replace(&self, snapshotter: &str, committed: HashMap<String, FsUsage>) {
+        let mut sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sizes.insert(snapshotter.to_owned(), committed);
+    }
+}
+
+/// Sum over all snapshots of a snapshotter. One that vanishes meanwhile counts nothing.
+pub(super) async fn total_usage(
+    client: &Client,
+    cache: &UsageCache,
+    snapshotter: &str,
+) -> Result<FsUsage> {
+    let known = cache.of(snapshotter);
+    let infos = list(client, snapshotter, Vec::new()).await?;
+    let known = &known;
+    let measured: Vec<(Info, FsUsage)> = futures::stream::iter(infos)
+        .map(|info| async move {
+            let size = match known.get(&info.name) {
+                Some(size) if info.kind() == Kind::Committed => *size,
+                _ => match usage(client, snapshotter, &info.name).await {
+                    Err(error) if error.is_not_found() => FsUsage::default(),
+                    size => size?,
+                },
+            };
+            Ok::<_, crate::backend::Error>((info, size))
+        })
+        .buffer_unordered(USAGE_CALLS)
+        .try_collect()
+        .await?;
+    let total = measured.iter().fold(FsUsage::default(), |sum, (_, size)| FsUsage {
+        bytes: sum.bytes.saturating_add(size.bytes),
+        inodes: sum.inodes.saturating_add(size.inodes),
+    });
+    let committed = measured.into_iter().filter(|(info, _)| info.kind() == Kind::Committed);
+    cache.replace(snapshotter, committed.map(|(info, size)| (info.name, size)).collect());
+    Ok(total)
+}
+
+async fn list(client: &Client, snapshotter: &str, filters: Vec<String>) -> Result<Vec<Info>> {
+    let message = ListSnapshotsRequest { snapshotter: snapshotter.to_owned(), filters };
+    let read = async {
+        let mut stream = client.snapshots().list(client.request(message)).await?.into_inner();
+        let mut infos = Vec::new();
+        while let Some(part) = stream.message().await? {
+            infos.extend(part.info);
+        }
+        Ok::<_, Status>(infos)
+    };
+    client.quick_stream(|| format!("list snapshots of {snapshotter}"), read).await
+}
+
+fn root_labels(
+    extra: &StringMap,
+    id_mappings: Option<(IdMapping, IdMapping)>,
+) -> HashMap<String, String> {
+    let mut labels = wire_map(extra);
+    labels.insert(GC_ROOT_LABEL.to_owned(), OWNER.to_owned());
+    labels.insert(OWNER_LABEL.to_owned(), OWNER.to_owned());
+    if let Some((uids, gids)) = id_mappings {
+        labels.insert(UID_MAPPING_LABEL.to_owned(), mapping(uids));
+        labels.insert(GID_MAPPING_LABEL.to_owned(), mapping(gids));
+    }
+    labels
+}
+
+fn mapping(map: IdMapping) -> String {
+    format!("{}:{}:{}", map.container_id, map.host_id, map.length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_outlives_the_collector_and_is_known_as_ours() {
+        let extra = [("containerd.io/snapshot/x".to_owned(), "1".to_owned())].into();
+        let labels = root_labels(&extra, None);
+        assert!(labels.contains_key(GC_ROOT_LABEL));
+        assert_eq!(labels[OWNER_LABEL], OWNER);
+        assert_eq!(labels["containerd.io/snapshot/x"], "1");
+        assert_eq!(labels.len(), 3);
+    }
+
+    #[test]
+    fn id_mappings_are_container_host_length() {
+        let map = |host_id| IdMapping { host_id, container_id: 0, length: 65536 };
+        let labels = root_labels(&StringMap::new(), Some((map(100_000), map(200_000))));
+        assert_eq!(labels[UID_MAPPING_LABEL], "0:100000:65536");
+        assert_eq!(labels[GID_MAPPING_LABEL], "0:200000:65536");
+    }
+}

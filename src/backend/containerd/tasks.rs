@@ -1,0 +1,308 @@
+//! Tasks and their processes (containerd's Tasks service).
+
+use containerd_client::services::v1::{
+    CloseIoRequest, CreateTaskRequest, DeleteProcessRequest, DeleteResponse, DeleteTaskRequest,
+    ExecProcessRequest, GetRequest, KillRequest, ListPidsRequest, ListTasksRequest,
+    ResizePtyRequest, StartRequest, UpdateTaskRequest, WaitRequest,
+};
+use containerd_client::types::v1::{Process as WireProcess, Status};
+use serde_json::Value;
+
+use super::client::Client;
+use super::failure;
+use super::types::{
+    PROCESS_URL, RESOURCES_URL, json_any, nanos, stream_path, wire_mounts, wire_path,
+};
+use crate::backend::{
+    Error, ErrorKind, Exit, GoneIsFine, NewExec, NewTask, Process, Result, Stdio, TaskState,
+    TaskStatus,
+};
+use crate::model::signal::Signal;
+
+/// Creates a task. Its options are left unset: set, they would replace those of the record.
+pub(super) async fn create(client: &Client, task: &NewTask) -> Result<u32> {
+    let streams = Streams::of(&task.stdio)?;
+    let message = CreateTaskRequest {
+        container_id: task.id.clone(),
+        rootfs: wire_mounts(&task.rootfs),
+        stdin: streams.stdin,
+        stdout: streams.stdout,
+        stderr: streams.stderr,
+        terminal: task.stdio.terminal,
+        ..CreateTaskRequest::default()
+    };
+    let tried = || format!("create task {}", task.id);
+    Ok(client.slow(tried, client.tasks().create(client.request(message))).await?.pid)
+}
+
+pub(super) async fn exec(client: &Client, exec: &NewExec) -> Result<()> {
+    let streams = Streams::of(&exec.stdio)?;
+    let message = ExecProcessRequest {
+        container_id: exec.id.clone(),
+        exec_id: exec.exec_id.clone(),
+        stdin: streams.stdin,
+        stdout: streams.stdout,
+        stderr: streams.stderr,
+        terminal: exec.stdio.terminal,
+        spec: Some(json_any(PROCESS_URL, &exec.process)),
+    };
+    let tried = || format!("register {}", named(Process::exec(&exec.id, &exec.exec_id)));
+    client.slow(tried, client.tasks().exec(client.request(message))).await?;
+    Ok(())
+}
+
+pub(super) async fn start(client: &Client, process: Process<'_>) -> Result<u32> {
+    let message = StartRequest { container_id: container(process), exec_id: exec_id(process) };
+    let tried = || format!("start {}", named(process));
+    Ok(client.slow(tried, client.tasks().start(client.request(message))).await?.pid)
+}
+
+/// Waits for the end, as long as it takes.
+pub(super) async fn wait(client: &Client, process: Process<'_>) -> Result<Exit> {
+    let message = WaitRequest { container_id: container(process), exec_id: exec_id(process) };
+    let tried = || format!("wait for {}", named(process));
+    let answer = client.endless(tried, client.tasks().wait(client.request(message))).await?;
+    Ok(Exit { code: answer.exit_status, at: nanos(answer.exited_at) })
+}
+
+pub(super) async fn kill(
+    client: &Client,
+    process: Process<'_>,
+    signal: i32,
+    all: bool,
+) -> Result<()> {
+    let tried = || format!("send signal {signal} to {}", named(process));
+    let number = u32::try_from(signal).map_err(|_| Error::new(ErrorKind::InvalidArgument, tried()));
+    let message = KillRequest {
+        container_id: container(process),
+        exec_id: exec_id(process),
+        signal: number?,
+        all,
+    };
+    client.slow(tried, client.tasks().kill(client.request(message))).await?;
+    Ok(())
+}
+
+/// Deletes an ended process, `None` when it was gone.
+pub(super) async fn delete(
+    client: &Client,
+    process: Process<'_>,
+    kill: bool,
+) -> Result<Option<Exit>> {
+    if kill {
+        kill_and_wait(client, process).await?;
+    }
+    let first = found(delete_once(client, process).await)?;
+    let last = match (first, process.exec) {
+        // "Not found" may come from a shim whose task is gone while the daemon still keeps that
+        // shim; a second call makes it let go.
+        (None, None) => found(delete_once(client, process).await)?,
+        (first, _) => first,
+    };
+    Ok(last.map(|gone| Exit { code: gone.exit_status, at: nanos(gone.exited_at) }))
+}
+
+/// Kills a process and waits for its end. The init takes all of its container with it: in a
+/// shared PID namespace its children would live on.
+async fn kill_and_wait(client: &Client, process: Process<'_>) -> Result<()> {
+    match kill(client, process, Signal::KILL.number(), process.exec.is_none()).await {
+        Ok(()) => {}
+        // Ended already, or an exec that was never started: nothing to wait for.
+        Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::FailedPrecondition) => {
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    }
+    let limit = client.slow_limit();
+    match tokio::time::timeout(limit, wait(client, process)).await {
+        Ok(ended) => ended.map(drop).gone_is_fine(),
+        Err(_) => {
+            Err(failure::late(format!("wait for the end of killed {}", named(process)), limit))
+        }
+    }
+}
+
+async fn delete_once(client: &Client, process: Process<'_>) -> Result<DeleteResponse> {
+    let tried = || format!("delete {}", named(process));
+    let container_id = container(process);
+    match process.exec {
+        None => {
+            let message = DeleteTaskRequest { container_id };
+            client.slow(tried, client.tasks().delete(client.request(message))).await
+        }
+        Some(exec) => {
+            let message = DeleteProcessRequest { container_id, exec_id: exec.to_owned() };
+            client.slow(tried, client.tasks().delete_process(client.request(message))).await
+        }
+    }
+}
+
+pub(super) async fn get(client: &Client, process: Process<'_>) -> Result<Option<TaskStatus>> {
+    let message = GetRequest { container_id: container(process), exec_id: exec_id(process) };
+    let tried = || format!("get state of {}", named(process));
+    let answer = client.quick(tried, client.tasks().get(client.request(message))).await;
+    let Some(answer) = found(answer)? else { return Ok(None) };
+    let wire = answer.process.ok_or_else(|| failure::senseless(tried(), "no process in it"))?;
+    Ok(Some(TaskStatus { id: container(process), ..status(wire) }))
+}
+
+pub(super) async fn list(client: &Client) -> Result<Vec<TaskStatus>> {
+    let all = client.request(ListTasksRequest::default());
+    let answer = client.quick(|| "list tasks".to_owned(), client.tasks().list(all)).await?;
+    Ok(answer.tasks.into_iter().map(status).collect())
+}
+
+pub(super) async fn close_stdin(client: &Client, process: Process<'_>) -> Result<()> {
+    let message =
+        CloseIoRequest { container_id: container(process), exec_id: exec_id(process), stdin: true };
+    let tried = || format!("close stdin of {}", named(process));
+    client.quick(tried, client.tasks().close_io(client.request(message))).await
+}
+
+/// Sets the terminal size. A size of 0 is one the client does not know yet: no call.
+pub(super) async fn resize(
+    client: &Client,
+    process: Process<'_>,
+    width: u32,
+    height: u32,
+) -> Result<()> {
+    if width == 0 || height == 0 {
+        return Ok(());
+    }
+    let message = ResizePtyRequest {
+        container_id: container(process),
+        exec_id: exec_id(process),
+        width,
+        height,
+    };
+    let tried = || format!("resize terminal of {}", named(process));
+    client.quick(tried, client.tasks().resize_pty(client.request(message))).await
+}
+
+pub(super) async fn update(client: &Client, id: &str, resources: &Value) -> Result<()> {
+    let message = UpdateTaskRequest {
+        container_id: id.to_owned(),
+        resources: Some(json_any(RESOURCES_URL, resources)),
+        ..UpdateTaskRequest::default()
+    };
+    let tried = || format!("update resources of task {id}");
+    client.slow(tried, client.tasks().update(client.request(message))).await
+}
+
+pub(super) async fn pids(client: &Client, id: &str) -> Result<Vec<u32>> {
+    let message = ListPidsRequest { container_id: id.to_owned() };
+    let tried = || format!("list processes of task {id}");
+    let answer = client.quick(tried, client.tasks().list_pids(client.request(message))).await?;
+    Ok(answer.processes.into_iter().map(|process| process.pid).collect())
+}
+
+/// The paths of the streams as the wire wants them: empty is /dev/null.
+struct Streams {
+    stdin: String,
+    stdout: String,
+    stderr: String,
+}
+
+impl Streams {
+    fn of(stdio: &Stdio) -> Result<Self> {
+        let path = |path: &Option<_>| path.as_deref().map_or_else(|| Ok(String::new()), wire_path);
+        Ok(Self {
+            stdin: path(&stdio.stdin)?,
+            stdout: path(&stdio.stdout)?,
+            stderr: path(&stdio.stderr)?,
+        })
+    }
+}
+
+fn container(process: Process<'_>) -> String {
+    process.container.to_owned()
+}
+
+fn exec_id(process: Process<'_>) -> String {
+    process.exec.unwrap_or_default().to_owned()
+}
+
+fn named(process: Process<'_>) -> String {
+    match process.exec {
+        None => format!("task {}", process.container),
+        Some(exec) => format!("exec {exec} of task {}", process.container),
+    }
+}
+
+/// `None` for "not found".
+fn found<T>(answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// In lists the daemon leaves `container_id` empty and gives the container's id as `id`.
+fn status(wire: WireProcess) -> TaskStatus {
+    let state = match wire.status() {
+        Status::Unknown => TaskState::Unknown,
+        Status::Created => TaskState::Created,
+        Status::Running | Status::Paused | Status::Pausing => TaskState::Running,
+        Status::Stopped => {
+            TaskState::Stopped(Exit { code: wire.exit_status, at: nanos(wire.exited_at) })
+        }
+    };
+    TaskStatus {
+        pid: if matches!(state, TaskState::Stopped(_)) { 0 } else { wire.pid },
+        state,
+        stdio: Stdio {
+            stdin: stream_path(wire.stdin),
+            stdout: stream_path(wire.stdout),
+            stderr: stream_path(wire.stderr),
+            terminal: wire.terminal,
+        },
+        id: if wire.container_id.is_empty() { wire.id } else { wire.container_id },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use prost_types::Timestamp;
+
+    use super::*;
+
+    fn process(status: Status) -> WireProcess {
+        WireProcess {
+            id: "c1".into(),
+            pid: 77,
+            status: status.into(),
+            stdout: "/run/x/out".into(),
+            exit_status: 3,
+            exited_at: Some(Timestamp { seconds: 2, nanos: 1 }),
+            ..WireProcess::default()
+        }
+    }
+
+    #[test]
+    fn states_are_told_apart() {
+        let state = |wire| status(process(wire)).state;
+        assert_eq!(state(Status::Unknown), TaskState::Unknown);
+        assert_eq!(state(Status::Created), TaskState::Created);
+        assert_eq!(state(Status::Paused), TaskState::Running);
+        let exit = Exit { code: 3, at: 2_000_000_001 };
+        assert_eq!(state(Status::Stopped), TaskState::Stopped(exit));
+    }
+
+    #[test]
+    fn an_ended_task_has_no_pid_and_keeps_its_streams() {
+        let ended = status(process(Status::Stopped));
+        assert_eq!((ended.id.as_str(), ended.pid), ("c1", 0));
+        assert_eq!(ended.stdio.stdout, Some(PathBuf::from("/run/x/out")));
+        assert_eq!(ended.stdio.stdin, None);
+        assert_eq!(status(process(Status::Running)).pid, 77);
+    }
+
+    #[test]
+    fn a_state_from_a_later_daemon_is_unknown() {
+        let later = WireProcess { status: 99, ..process(Status::Running) };
+        assert_eq!(status(later).state, TaskState::Unknown);
+    }
+}
