@@ -7,4 +7,5 @@ pub mod image;
 pub mod lifecycle;
 pub mod model;
 pub mod oci;
+pub mod proto;
 pub mod sandbox;
