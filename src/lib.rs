@@ -9,3 +9,4 @@ pub mod model;
 pub mod oci;
 pub mod proto;
 pub mod sandbox;
+pub mod serve;
