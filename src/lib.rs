@@ -1,6 +1,7 @@
 //! podbay: a node agent that runs pods on containerd. See ARCHITECTURE.md.
 
 pub mod backend;
+pub mod board;
 pub mod container;
 pub mod ids;
 pub mod image;
@@ -9,6 +10,8 @@ pub mod logs;
 pub mod model;
 pub mod oci;
 pub mod pause;
+pub mod proto;
 pub mod sandbox;
+pub mod serve;
 pub mod store;
 pub mod telemetry;

@@ -1,0 +1,188 @@
+//! `ContainerConfig`, inwards, and the times of calls about containers.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::security::container_security;
+use super::{
+    Invalid, Result, Within, absolute_path, all, filled, known, name, no_climbing, no_nul, refuse,
+    required,
+};
+use crate::model::container::{ContainerConfig, ContainerMetadata, Device, Mount, Propagation};
+use crate::proto::runtime::v1;
+
+/// Longer than any process lives, and far from the end of the clock.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// The container that a request asks for.
+pub fn container_config(config: Option<v1::ContainerConfig>) -> Result<ContainerConfig> {
+    checked(required("config", config)?).within("config")
+}
+
+fn checked(config: v1::ContainerConfig) -> Result<ContainerConfig> {
+    let v1::ContainerConfig {
+        metadata,
+        image,
+        command,
+        args,
+        working_dir,
+        envs,
+        mounts,
+        devices,
+        labels,
+        annotations,
+        log_path,
+        stdin,
+        stdin_once,
+        tty,
+        linux,
+        windows,
+        cdi_devices,
+        stop_signal,
+    } = config;
+    refuse("windows", windows.is_some(), "is not supported on Linux")?;
+    refuse("CDI_devices", !cdi_devices.is_empty(), "CDI devices are not supported yet")?;
+    if !working_dir.is_empty() {
+        no_nul("working_dir", &working_dir)?;
+        refuse("working_dir", !working_dir.starts_with('/'), "must be an absolute path")?;
+    }
+    let v1::LinuxContainerConfig { resources, security_context } = linux.unwrap_or_default();
+    let resources = super::resources::resources_in(resources.unwrap_or_default());
+    let security = container_security(security_context.unwrap_or_default());
+    Ok(ContainerConfig {
+        metadata: container_metadata(required("metadata", metadata)?).within("metadata")?,
+        image: super::image::image_spec_in(required("image", image)?).within("image")?,
+        command: all("command", command, argument)?,
+        args: all("args", args, argument)?,
+        working_dir,
+        envs: all("envs", envs, env)?,
+        mounts: all("mounts", mounts, mount)?,
+        devices: all("devices", devices, device)?,
+        labels,
+        annotations,
+        log_path: check_log_path(log_path)?,
+        stdin,
+        stdin_once,
+        tty,
+        resources: resources.within("linux.resources")?,
+        security: security.within("linux.security_context")?,
+        cdi_devices: Vec::new(),
+        stop_signal: super::signal::signal_in("stop_signal", stop_signal)?,
+    })
+}
+
+fn container_metadata(metadata: v1::ContainerMetadata) -> Result<ContainerMetadata> {
+    let v1::ContainerMetadata { name: container, attempt } = metadata;
+    name("name", &container)?;
+    Ok(ContainerMetadata { name: container, attempt })
+}
+
+fn argument(text: String) -> Result<String> {
+    no_nul("", &text)?;
+    Ok(text)
+}
+
+fn env(variable: v1::KeyValue) -> Result<(String, String)> {
+    let v1::KeyValue { key, value } = variable;
+    filled("key", &key)?;
+    no_nul("key", &key)?;
+    refuse("key", key.contains('='), "must not contain =")?;
+    let value = String::from_utf8(value)
+        .map_err(|_| Invalid::new("value", format_args!("of {key:?} is not UTF-8")))?;
+    no_nul("value", &value)?;
+    // A runtime may copy the home folder into a line of /etc/passwd.
+    let torn = key == "HOME" && value.contains(['\n', '\r']);
+    refuse("value", torn, "of \"HOME\" must be one line")?;
+    Ok((key, value))
+}
+
+fn check_log_path(path: String) -> Result<Option<PathBuf>> {
+    const FIELD: &str = "log_path";
+    if path.is_empty() {
+        return Ok(None);
+    }
+    no_nul(FIELD, &path)?;
+    refuse(FIELD, path.starts_with('/'), "must be relative to the pod's log_directory")?;
+    no_climbing(FIELD, &path)?;
+    refuse(FIELD, path.ends_with('/') || path == ".", "must name a file")?;
+    Ok(Some(path.into()))
+}
+
+fn mount(mount: v1::Mount) -> Result<Mount> {
+    let v1::Mount {
+        container_path,
+        host_path,
+        readonly,
+        selinux_relabel,
+        propagation,
+        uid_mappings,
+        gid_mappings,
+        recursive_read_only,
+        image,
+        image_sub_path,
+        mount_options,
+    } = mount;
+    filled("container_path", &container_path)?;
+    no_nul("container_path", &container_path)?;
+    refuse("image", image.is_some(), "image mounts are not supported yet")?;
+    refuse("image_sub_path", !image_sub_path.is_empty(), "image mounts are not supported yet")?;
+    let mapped = "id-mapped mounts are not supported yet";
+    refuse("uidMappings", !uid_mappings.is_empty(), mapped)?;
+    refuse("gidMappings", !gid_mappings.is_empty(), mapped)?;
+    refuse("mount_options", !mount_options.is_empty(), "mount options are not supported yet")?;
+    filled("host_path", &host_path)?;
+    no_nul("host_path", &host_path)?;
+    refuse("host_path", !host_path.starts_with('/'), "must be an absolute path")?;
+    let propagation = match known("propagation", propagation)? {
+        v1::MountPropagation::PropagationPrivate => Propagation::Private,
+        v1::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
+        v1::MountPropagation::PropagationBidirectional => Propagation::Bidirectional,
+    };
+    const RRO: &str = "recursive_read_only";
+    refuse(RRO, recursive_read_only && !readonly, "needs readonly")?;
+    let travels = recursive_read_only && propagation != Propagation::Private;
+    refuse(RRO, travels, "needs the propagation PROPAGATION_PRIVATE")?;
+    Ok(Mount {
+        container_path: anchored(container_path),
+        host_path,
+        readonly,
+        selinux_relabel,
+        propagation,
+        recursive_read_only,
+        ..Mount::default()
+    })
+}
+
+/// Callers may leave the leading slash out.
+fn anchored(path: String) -> String {
+    if path.starts_with('/') { path } else { format!("/{path}") }
+}
+
+fn device(device: v1::Device) -> Result<Device> {
+    let v1::Device { container_path, host_path, permissions } = device;
+    filled("host_path", &host_path)?;
+    absolute_path("host_path", &host_path)?;
+    let container_path = if container_path.is_empty() { host_path.clone() } else { container_path };
+    absolute_path("container_path", &container_path)?;
+    let fits = !permissions.is_empty() && permissions.chars().all(|c| "rwm".contains(c));
+    refuse("permissions", !fits, "must be made of r, w and m")?;
+    Ok(Device { container_path, host_path, permissions })
+}
+
+/// The command of an `ExecSync`.
+pub fn exec_command(command: Vec<String>) -> Result<Vec<String>> {
+    refuse("cmd", command.is_empty(), "must not be empty")?;
+    all("cmd", command, argument)
+}
+
+/// The grace of `StopContainer`, in seconds on the wire; 0 kills at once.
+pub fn stop_grace(seconds: i64) -> Result<Duration> {
+    let seconds =
+        u64::try_from(seconds).map_err(|_| Invalid::new("timeout", "must not be negative"))?;
+    Ok(Duration::from_secs(seconds).min(LONGEST))
+}
+
+/// The limit of `ExecSync`, in seconds on the wire; 0 is none.
+pub fn exec_timeout(seconds: i64) -> Result<Option<Duration>> {
+    Ok(Some(stop_grace(seconds)?).filter(|limit| !limit.is_zero()))
+}

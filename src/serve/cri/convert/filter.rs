@@ -1,0 +1,51 @@
+//! List filters, inwards. An empty id selects everything, as if it were not there.
+
+use super::{Result, known};
+use crate::proto::runtime::v1;
+use crate::{container, sandbox};
+
+/// Selects sandboxes.
+pub fn sandbox_filter(filter: Option<v1::PodSandboxFilter>) -> Result<sandbox::Filter> {
+    let v1::PodSandboxFilter { id, state, label_selector } = filter.unwrap_or_default();
+    let ready = match state {
+        None => None,
+        Some(v1::PodSandboxStateValue { state }) => {
+            let state: v1::PodSandboxState = known("filter.state.state", state)?;
+            Some(state == v1::PodSandboxState::SandboxReady)
+        }
+    };
+    Ok(sandbox::Filter { id: given(id), ready, labels: label_selector })
+}
+
+/// Selects containers.
+pub fn container_filter(filter: Option<v1::ContainerFilter>) -> Result<container::Filter> {
+    use container::StateName;
+    let v1::ContainerFilter { id, state, pod_sandbox_id, label_selector } =
+        filter.unwrap_or_default();
+    let state = match state {
+        None => None,
+        Some(v1::ContainerStateValue { state }) => {
+            Some(match known("filter.state.state", state)? {
+                v1::ContainerState::ContainerCreated => StateName::Created,
+                v1::ContainerState::ContainerRunning => StateName::Running,
+                v1::ContainerState::ContainerExited => StateName::Exited,
+                v1::ContainerState::ContainerUnknown => StateName::Unknown,
+            })
+        }
+    };
+    Ok(container::Filter {
+        id: given(id),
+        state,
+        pod: given(pod_sandbox_id),
+        labels: label_selector,
+    })
+}
+
+/// The one image that is asked for.
+pub fn image_filter(filter: Option<v1::ImageFilter>) -> Option<String> {
+    given(filter?.image?.image)
+}
+
+fn given(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}

@@ -1,0 +1,103 @@
+//! Images: specs and credentials inwards, images and disk use outwards.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::{Result, Within, filled, one_line, required};
+use crate::image::{Credentials, FsInfo};
+use crate::model::container::ImageSpec;
+use crate::model::image::{Image, ImageConfig};
+use crate::proto::runtime::v1;
+
+/// The image that a call must name.
+pub fn named_image(image: Option<v1::ImageSpec>) -> Result<ImageSpec> {
+    image_spec_in(required("image", image)?).within("image")
+}
+
+pub(super) fn image_spec_in(spec: v1::ImageSpec) -> Result<ImageSpec> {
+    let v1::ImageSpec { image, annotations, user_specified_image, runtime_handler, image_ref } =
+        spec;
+    filled("image", &image)?;
+    one_line("image", &image)?;
+    Ok(ImageSpec { image, annotations, user_specified_image, runtime_handler, image_ref })
+}
+
+/// A spec as it was given.
+pub(super) fn image_spec(spec: &ImageSpec) -> v1::ImageSpec {
+    let ImageSpec { image, annotations, user_specified_image, runtime_handler, image_ref } = spec;
+    v1::ImageSpec {
+        image: image.clone(),
+        annotations: annotations.clone(),
+        user_specified_image: user_specified_image.clone(),
+        runtime_handler: runtime_handler.clone(),
+        image_ref: image_ref.clone(),
+    }
+}
+
+/// Credentials of a pull; an empty message is none.
+pub fn credentials(auth: Option<v1::AuthConfig>) -> Result<Option<Credentials>> {
+    let Some(auth) = auth else { return Ok(None) };
+    let v1::AuthConfig { username, password, auth, server_address, identity_token, registry_token } =
+        auth;
+    let given =
+        Credentials { username, password, auth, server_address, identity_token, registry_token };
+    // These go into a header line as they stand; the others are encoded first.
+    one_line("auth.server_address", &given.server_address)?;
+    one_line("auth.registry_token", &given.registry_token)?;
+    Ok(Some(given).filter(|given| *given != Credentials::default()))
+}
+
+/// An image in a list or status. `USER` of the image is a uid or a name, never both.
+pub fn image_out(image: &Image) -> v1::Image {
+    let user = image.config.user.split(':').next().unwrap_or_default();
+    let uid = user.parse::<u32>().ok().map(|uid| v1::Int64Value { value: uid.into() });
+    let username = if uid.is_some() { String::new() } else { user.to_owned() };
+    v1::Image {
+        id: image.id.to_string(),
+        repo_tags: image.repo_tags.clone(),
+        repo_digests: image.repo_digests.clone(),
+        size: image.size,
+        uid,
+        username,
+        spec: None,
+        pinned: image.pinned,
+    }
+}
+
+/// Verbose facts about an image, in the shape that clients of containerd know.
+pub fn image_info(image: &Image) -> serde_json::Value {
+    let ImageConfig { user, env, entrypoint, cmd, working_dir, volumes, stop_signal, labels } =
+        &image.config;
+    let volumes: BTreeMap<_, _> = volumes.iter().map(|path| (path, json!({}))).collect();
+    json!({
+        "chainID": image.chain_id,
+        "target": image.target,
+        "imageSpec": { "config": {
+            "User": user,
+            "Env": env,
+            "Entrypoint": entrypoint,
+            "Cmd": cmd,
+            "WorkingDir": working_dir,
+            "Volumes": volumes,
+            "StopSignal": stop_signal,
+            "Labels": labels,
+        }},
+    })
+}
+
+/// Disk use: images are on every file system given, containers on the first.
+pub fn fs_info(usage: &[FsInfo]) -> v1::ImageFsInfoResponse {
+    let entry = |usage: &FsInfo| v1::FilesystemUsage {
+        timestamp: usage.at,
+        fs_id: Some(v1::FilesystemIdentifier {
+            mountpoint: usage.mountpoint.to_string_lossy().into_owned(),
+        }),
+        used_bytes: Some(v1::UInt64Value { value: usage.bytes }),
+        inodes_used: Some(v1::UInt64Value { value: usage.inodes }),
+    };
+    v1::ImageFsInfoResponse {
+        image_filesystems: usage.iter().map(entry).collect(),
+        container_filesystems: usage.first().map(entry).into_iter().collect(),
+    }
+}

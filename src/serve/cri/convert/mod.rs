@@ -1,0 +1,141 @@
+//! Wire types into domain types and back: pure, total, strict.
+//!
+//! Inwards nothing is believed: a value that is wrong, unknown or not supported yet is an error
+//! that names its field by the path that the proto gives it, before anything is done. Messages
+//! are taken apart field by field without `..`, so that a field new to the interface does not
+//! compile until somebody decides about it. Outwards everything is exact.
+
+mod container;
+mod filter;
+mod image;
+mod pod;
+mod resources;
+mod security;
+mod signal;
+mod status;
+mod sysctl;
+
+#[cfg(test)]
+mod tests;
+
+pub use container::{container_config, exec_command, exec_timeout, stop_grace};
+pub use filter::{container_filter, image_filter, sandbox_filter};
+pub use image::{credentials, fs_info, image_info, image_out, named_image};
+pub use pod::{pod_cidr, pod_config};
+pub use status::{container_item, container_status, event, info, sandbox_item, sandbox_status};
+
+use std::fmt;
+
+use tonic::Status;
+
+/// A field of a request that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct Invalid {
+    field: String,
+    problem: String,
+}
+
+/// Result of a conversion inwards.
+pub type Result<T> = std::result::Result<T, Invalid>;
+
+impl Invalid {
+    /// This field, for this reason.
+    pub fn new(field: impl Into<String>, problem: impl fmt::Display) -> Self {
+        Self { field: field.into(), problem: problem.to_string() }
+    }
+}
+
+impl From<Invalid> for Status {
+    fn from(invalid: Invalid) -> Self {
+        Self::invalid_argument(invalid.to_string())
+    }
+}
+
+/// Puts the path of the enclosing message in front of a field.
+trait Within<T> {
+    /// The message is this field.
+    fn within(self, outer: &str) -> Result<T>;
+    /// The message is this element of a repeated field.
+    fn item(self, outer: &str, index: usize) -> Result<T>;
+}
+
+impl<T> Within<T> for Result<T> {
+    fn within(self, outer: &str) -> Self {
+        self.map_err(|Invalid { field, problem }| {
+            let field = match field.as_str() {
+                "" => outer.to_owned(),
+                inner => format!("{outer}.{inner}"),
+            };
+            Invalid { field, problem }
+        })
+    }
+
+    fn item(self, outer: &str, index: usize) -> Self {
+        self.within(&format!("{outer}[{index}]"))
+    }
+}
+
+/// An id or id prefix that a call must name.
+pub fn required_id(field: &str, id: String) -> Result<String> {
+    filled(field, &id)?;
+    Ok(id)
+}
+
+fn required<T>(field: &str, value: Option<T>) -> Result<T> {
+    value.ok_or_else(|| Invalid::new(field, "is required"))
+}
+
+fn filled(field: &str, text: &str) -> Result<()> {
+    if text.is_empty() { Err(Invalid::new(field, "must not be empty")) } else { Ok(()) }
+}
+
+fn refuse(field: &str, refused: bool, problem: &str) -> Result<()> {
+    if refused { Err(Invalid::new(field, problem)) } else { Ok(()) }
+}
+
+/// Text that must be able to stand in a C string.
+fn no_nul(field: &str, text: &str) -> Result<()> {
+    refuse(field, text.contains('\0'), "must not contain NUL")
+}
+
+/// Text that must stay on its line in whatever file it ends up in.
+fn one_line(field: &str, text: &str) -> Result<()> {
+    refuse(field, text.chars().any(char::is_control), "must not contain control characters")
+}
+
+/// One word of a line.
+fn word(field: &str, text: &str) -> Result<()> {
+    filled(field, text)?;
+    let bad = text.chars().any(|c| c.is_control() || c.is_whitespace());
+    refuse(field, bad, "must not contain white space or control characters")
+}
+
+/// A part of a name: it may become part of a path, a key or a `K=V;K=V` list.
+fn name(field: &str, text: &str) -> Result<()> {
+    const MAX: usize = 253;
+    word(field, text)?;
+    refuse(field, text.len() > MAX, "must not be longer than 253 bytes")?;
+    refuse(field, text == "." || text == "..", "must not be . or ..")?;
+    refuse(field, text.contains(['/', '\\', ';', '=']), "must not contain / \\ ; or =")
+}
+
+/// A path on the host that does not climb.
+fn absolute_path(field: &str, text: &str) -> Result<()> {
+    no_nul(field, text)?;
+    refuse(field, !text.starts_with('/'), "must be an absolute path")?;
+    no_climbing(field, text)
+}
+
+fn no_climbing(field: &str, text: &str) -> Result<()> {
+    refuse(field, text.split('/').any(|part| part == ".."), "must not contain ..")
+}
+
+/// An enum value that this version of the interface knows.
+fn known<E: TryFrom<i32>>(field: &str, number: i32) -> Result<E> {
+    E::try_from(number).map_err(|_| Invalid::new(field, format_args!("unknown value {number}")))
+}
+
+fn all<T, U>(field: &str, list: Vec<T>, one: impl Fn(T) -> Result<U>) -> Result<Vec<U>> {
+    list.into_iter().enumerate().map(|(i, value)| one(value).item(field, i)).collect()
+}

@@ -1,0 +1,142 @@
+//! `PodSandboxConfig`, inwards.
+
+use super::security::pod_security;
+use super::sysctl::sysctls;
+use super::{
+    Invalid, Result, Within, absolute_path, all, known, name, no_climbing, one_line, refuse,
+    required, word,
+};
+use crate::model::pod::{DnsConfig, PodConfig, PodMetadata, PortMapping, Protocol};
+use crate::proto::runtime::v1;
+
+/// The sandbox that a request asks for.
+pub fn pod_config(config: Option<v1::PodSandboxConfig>) -> Result<PodConfig> {
+    checked(required("config", config)?).within("config")
+}
+
+fn checked(config: v1::PodSandboxConfig) -> Result<PodConfig> {
+    let v1::PodSandboxConfig {
+        metadata,
+        hostname,
+        log_directory,
+        dns_config,
+        port_mappings,
+        labels,
+        annotations,
+        linux,
+        windows,
+    } = config;
+    refuse("windows", windows.is_some(), "is not supported on Linux")?;
+    check_hostname(&hostname)?;
+    let log_directory = match log_directory {
+        none if none.is_empty() => None,
+        path => Some(absolute_path("log_directory", &path).map(|()| path.into())?),
+    };
+    let mut pod = PodConfig {
+        metadata: pod_metadata(required("metadata", metadata)?).within("metadata")?,
+        hostname,
+        log_directory,
+        dns: dns_config.map(dns).transpose().within("dns_config")?,
+        port_mappings: all("port_mappings", port_mappings, port_mapping)?,
+        labels,
+        annotations,
+        ..PodConfig::default()
+    };
+    linux_part(&mut pod, linux.unwrap_or_default()).within("linux")?;
+    Ok(pod)
+}
+
+fn linux_part(pod: &mut PodConfig, linux: v1::LinuxPodSandboxConfig) -> Result<()> {
+    let v1::LinuxPodSandboxConfig {
+        cgroup_parent,
+        security_context,
+        sysctls: parameters,
+        overhead,
+        resources,
+    } = linux;
+    one_line("cgroup_parent", &cgroup_parent)?;
+    no_climbing("cgroup_parent", &cgroup_parent)?;
+    let context = security_context.unwrap_or_default();
+    pod.security = pod_security(context).within("security_context")?;
+    pod.sysctls = sysctls(parameters, &pod.security.namespaces)?;
+    pod.cgroup_parent = cgroup_parent;
+    let limits = super::resources::resources_in;
+    pod.overhead = overhead.map(limits).transpose().within("overhead")?;
+    pod.resources = resources.map(limits).transpose().within("resources")?;
+    Ok(())
+}
+
+fn pod_metadata(metadata: v1::PodSandboxMetadata) -> Result<PodMetadata> {
+    let v1::PodSandboxMetadata { name: pod, uid, namespace, attempt } = metadata;
+    name("name", &pod)?;
+    name("uid", &uid)?;
+    name("namespace", &namespace)?;
+    Ok(PodMetadata { name: pod, namespace, uid, attempt })
+}
+
+/// A host name as the kernel (64 bytes) and RFC 1123 have it; empty leaves it to the node.
+fn check_hostname(hostname: &str) -> Result<()> {
+    const FIELD: &str = "hostname";
+    if hostname.is_empty() {
+        return Ok(());
+    }
+    refuse(FIELD, hostname.len() > 64, "must not be longer than 64 bytes")?;
+    let label = |part: &str| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        (1..=63).contains(&part.len())
+            && part.bytes().all(plain)
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    let bad = !hostname.split('.').all(label);
+    refuse(FIELD, bad, "must be letters, digits and inner hyphens, in labels joined by dots")
+}
+
+fn dns(config: v1::DnsConfig) -> Result<DnsConfig> {
+    let v1::DnsConfig { servers, searches, options } = config;
+    let entry = |text: String| word("", &text).map(|()| text);
+    Ok(DnsConfig {
+        servers: all("servers", servers, entry)?,
+        searches: all("searches", searches, entry)?,
+        options: all("options", options, entry)?,
+    })
+}
+
+fn port_mapping(mapping: v1::PortMapping) -> Result<PortMapping> {
+    let v1::PortMapping { protocol, container_port, host_port, host_ip } = mapping;
+    Ok(PortMapping {
+        protocol: match known("protocol", protocol)? {
+            v1::Protocol::Tcp => Protocol::Tcp,
+            v1::Protocol::Udp => Protocol::Udp,
+            v1::Protocol::Sctp => Protocol::Sctp,
+        },
+        container_port: port("container_port", container_port)?,
+        host_port: port("host_port", host_port)?,
+        host_ip: match host_ip.as_str() {
+            "" => None,
+            ip => Some(ip.parse().map_err(|_| Invalid::new("host_ip", "is not an IP address"))?),
+        },
+    })
+}
+
+fn port(field: &str, number: i32) -> Result<u16> {
+    u16::try_from(number)
+        .map_err(|_| Invalid::new(field, format_args!("{number} is not within 0 and 65535")))
+}
+
+/// The pod address ranges of `UpdateRuntimeConfig`, `None` when it names none.
+pub fn pod_cidr(request: v1::UpdateRuntimeConfigRequest) -> Result<Option<String>> {
+    let v1::UpdateRuntimeConfigRequest { runtime_config } = request;
+    let network = runtime_config.and_then(|v1::RuntimeConfig { network_config }| network_config);
+    let Some(v1::NetworkConfig { pod_cidr }) = network else { return Ok(None) };
+    if pod_cidr.is_empty() {
+        return Ok(None);
+    }
+    for range in pod_cidr.split(',') {
+        range.trim().parse::<ipnet::IpNet>().map_err(|_| {
+            let field = "runtime_config.network_config.pod_cidr";
+            Invalid::new(field, format_args!("{range:?} is not an address range"))
+        })?;
+    }
+    Ok(Some(pod_cidr))
+}

@@ -1,0 +1,275 @@
+//! Security contexts of pods and containers, inwards.
+
+use super::{Invalid, Result, Within, absolute_path, all, filled, known, one_line, refuse};
+use crate::model::container::ContainerSecurity;
+use crate::model::pod::PodSecurity;
+use crate::model::security::{
+    Capabilities, NamespaceMode, NamespaceOptions, SecurityProfile, SelinuxOptions,
+    SupplementalGroupsPolicy, UserNamespace,
+};
+use crate::proto::runtime::v1;
+
+/// Whose namespaces are asked for: a pod has nobody to join.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Pod,
+    Container,
+}
+
+#[allow(deprecated)] // older callers still name profiles in the string field
+pub(super) fn pod_security(context: v1::LinuxSandboxSecurityContext) -> Result<PodSecurity> {
+    let v1::LinuxSandboxSecurityContext {
+        namespace_options,
+        selinux_options,
+        run_as_user,
+        run_as_group,
+        readonly_rootfs,
+        supplemental_groups,
+        supplemental_groups_policy,
+        privileged,
+        seccomp,
+        apparmor,
+        seccomp_profile_path,
+    } = context;
+    let run_as_user = id("run_as_user", run_as_user)?;
+    let run_as_group = id("run_as_group", run_as_group)?;
+    let alone = run_as_group.is_some() && run_as_user.is_none();
+    refuse("run_as_group", alone, "needs run_as_user")?;
+    Ok(PodSecurity {
+        namespaces: namespaces(namespace_options, Scope::Pod).within("namespace_options")?,
+        selinux: selinux(selinux_options).within("selinux_options")?,
+        run_as_user,
+        run_as_group,
+        readonly_rootfs,
+        supplemental_groups: all("supplemental_groups", supplemental_groups, group)?,
+        supplemental_groups_policy: policy(supplemental_groups_policy)?,
+        privileged,
+        seccomp: match seccomp {
+            Some(profile) => Some(typed(profile, seccomp_file).within("seccomp")?),
+            None => named("seccomp_profile_path", &seccomp_profile_path, seccomp_file)?,
+        },
+        apparmor: apparmor.map(|p| typed(p, apparmor_name).within("apparmor")).transpose()?,
+    })
+}
+
+#[allow(deprecated)] // older callers still name profiles in the string fields
+pub(super) fn container_security(
+    context: v1::LinuxContainerSecurityContext,
+) -> Result<ContainerSecurity> {
+    let v1::LinuxContainerSecurityContext {
+        capabilities,
+        privileged,
+        namespace_options,
+        selinux_options,
+        run_as_user,
+        run_as_group,
+        run_as_username,
+        readonly_rootfs,
+        supplemental_groups,
+        supplemental_groups_policy,
+        no_new_privs,
+        masked_paths,
+        readonly_paths,
+        seccomp,
+        apparmor,
+        apparmor_profile,
+        seccomp_profile_path,
+    } = context;
+    let run_as_user = id("run_as_user", run_as_user)?;
+    let run_as_group = id("run_as_group", run_as_group)?;
+    let nobody = run_as_user.is_none() && run_as_username.is_empty();
+    let alone = run_as_group.is_some() && nobody;
+    refuse("run_as_group", alone, "needs run_as_user or run_as_username")?;
+    Ok(ContainerSecurity {
+        capabilities: capabilities_in(capabilities.unwrap_or_default()).within("capabilities")?,
+        privileged,
+        namespaces: namespaces(namespace_options, Scope::Container).within("namespace_options")?,
+        selinux: selinux(selinux_options).within("selinux_options")?,
+        run_as_user,
+        run_as_group,
+        run_as_username: username(run_as_username)?,
+        readonly_rootfs,
+        supplemental_groups: all("supplemental_groups", supplemental_groups, group)?,
+        supplemental_groups_policy: policy(supplemental_groups_policy)?,
+        no_new_privs,
+        masked_paths: all("masked_paths", masked_paths, container_path)?,
+        readonly_paths: all("readonly_paths", readonly_paths, container_path)?,
+        seccomp: match seccomp {
+            Some(profile) => Some(typed(profile, seccomp_file).within("seccomp")?),
+            None => named("seccomp_profile_path", &seccomp_profile_path, seccomp_file)?,
+        },
+        apparmor: match apparmor {
+            Some(profile) => Some(typed(profile, apparmor_name).within("apparmor")?),
+            None => named("apparmor_profile", &apparmor_profile, apparmor_name)?,
+        },
+    })
+}
+
+fn namespaces(options: Option<v1::NamespaceOption>, scope: Scope) -> Result<NamespaceOptions> {
+    let v1::NamespaceOption { network, pid, ipc, target_id, userns_options } =
+        options.unwrap_or_default();
+    let pid = mode("pid", pid)?;
+    let target = pid == NamespaceMode::Target;
+    refuse("pid", target && scope == Scope::Pod, "a pod cannot have the mode TARGET")?;
+    refuse("target_id", target && target_id.is_empty(), "must not be empty with pid TARGET")?;
+    refuse("target_id", !target && !target_id.is_empty(), "is allowed with pid TARGET only")?;
+    Ok(NamespaceOptions {
+        network: pod_or_node("network", network)?,
+        pid,
+        ipc: pod_or_node("ipc", ipc)?,
+        target_id,
+        userns: userns_options.map(user_namespace).transpose().within("userns_options")?,
+    })
+}
+
+fn mode(field: &str, number: i32) -> Result<NamespaceMode> {
+    Ok(match known::<v1::NamespaceMode>(field, number)? {
+        v1::NamespaceMode::Pod => NamespaceMode::Pod,
+        v1::NamespaceMode::Container => NamespaceMode::Container,
+        v1::NamespaceMode::Node => NamespaceMode::Node,
+        v1::NamespaceMode::Target => NamespaceMode::Target,
+    })
+}
+
+fn pod_or_node(field: &str, number: i32) -> Result<NamespaceMode> {
+    let mode = mode(field, number)?;
+    let fits = matches!(mode, NamespaceMode::Pod | NamespaceMode::Node);
+    refuse(field, !fits, "must be POD or NODE")?;
+    Ok(mode)
+}
+
+/// The node's own user namespace is the only one served so far, and Status says so.
+fn user_namespace(options: v1::UserNamespace) -> Result<UserNamespace> {
+    let v1::UserNamespace { mode: number, uids, gids } = options;
+    let mode = pod_or_node("mode", number)?;
+    refuse("mode", mode == NamespaceMode::Pod, "user namespaces are not supported yet")?;
+    refuse("uids", !uids.is_empty(), "must be empty with mode NODE")?;
+    refuse("gids", !gids.is_empty(), "must be empty with mode NODE")?;
+    Ok(UserNamespace { mode, uids: Vec::new(), gids: Vec::new() })
+}
+
+/// Ids above the signed 32-bit range have been wrapped to 0 by others: they never pass.
+fn id(field: &str, value: Option<v1::Int64Value>) -> Result<Option<u32>> {
+    value.map(|v1::Int64Value { value }| number(value).within(field)).transpose()
+}
+
+fn group(value: i64) -> Result<u32> {
+    number(value)
+}
+
+fn number(value: i64) -> Result<u32> {
+    i32::try_from(value)
+        .ok()
+        .and_then(|v| u32::try_from(v).ok())
+        .ok_or_else(|| Invalid::new("", format_args!("{value} is not within 0 and {}", i32::MAX)))
+}
+
+/// A name from the image's user database; digits alone would be an id in disguise.
+fn username(name: String) -> Result<Option<String>> {
+    const FIELD: &str = "run_as_username";
+    if name.is_empty() {
+        return Ok(None);
+    }
+    one_line(FIELD, &name)?;
+    let bad = name.contains(':') || name.bytes().all(|b| b.is_ascii_digit());
+    refuse(FIELD, bad, "must be a user name, without a group and not a number")?;
+    Ok(Some(name))
+}
+
+fn policy(number: i32) -> Result<SupplementalGroupsPolicy> {
+    Ok(match known::<v1::SupplementalGroupsPolicy>("supplemental_groups_policy", number)? {
+        v1::SupplementalGroupsPolicy::Merge => SupplementalGroupsPolicy::Merge,
+        v1::SupplementalGroupsPolicy::Strict => SupplementalGroupsPolicy::Strict,
+    })
+}
+
+fn selinux(options: Option<v1::SeLinuxOption>) -> Result<Option<SelinuxOptions>> {
+    let Some(v1::SeLinuxOption { user, role, r#type: kind, level }) = options else {
+        return Ok(None);
+    };
+    for (field, text) in [("user", &user), ("role", &role), ("type", &kind), ("level", &level)] {
+        one_line(field, text)?;
+    }
+    Ok(Some(SelinuxOptions { user, role, kind, level }))
+}
+
+fn capabilities_in(capabilities: v1::Capability) -> Result<Capabilities> {
+    let v1::Capability { add_capabilities, drop_capabilities, add_ambient_capabilities } =
+        capabilities;
+    let ambient = !add_ambient_capabilities.is_empty();
+    refuse("add_ambient_capabilities", ambient, "ambient capabilities are not supported")?;
+    Ok(Capabilities {
+        add: all("add_capabilities", add_capabilities, capability)?,
+        drop: all("drop_capabilities", drop_capabilities, capability)?,
+    })
+}
+
+/// With or without `CAP_`, in any case.
+fn capability(name: String) -> Result<String> {
+    let upper = name.to_ascii_uppercase();
+    let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    if bare == "ALL" {
+        return Ok("ALL".to_owned());
+    }
+    match bare.parse::<oci_spec::runtime::Capability>() {
+        Ok(_) => Ok(format!("CAP_{bare}")),
+        Err(_) => Err(Invalid::new("", format_args!("unknown capability {name:?}"))),
+    }
+}
+
+fn container_path(path: String) -> Result<String> {
+    absolute_path("", &path)?;
+    Ok(path)
+}
+
+/// Checks what a `Localhost` profile refers to.
+type CheckRef = fn(&str, &str) -> Result<()>;
+
+fn seccomp_file(field: &str, path: &str) -> Result<()> {
+    absolute_path(field, path)
+}
+
+fn apparmor_name(field: &str, name: &str) -> Result<()> {
+    one_line(field, name)?;
+    refuse(field, name.contains(".."), "must not contain ..")
+}
+
+/// How callers mark the name of a local profile in a string.
+const LOCAL: &str = "localhost/";
+
+fn typed(profile: v1::SecurityProfile, check: CheckRef) -> Result<SecurityProfile> {
+    use v1::security_profile::ProfileType;
+    let v1::SecurityProfile { profile_type, localhost_ref } = profile;
+    let stray = |profile| {
+        let problem = "is allowed with profile_type Localhost only";
+        refuse("localhost_ref", !localhost_ref.is_empty(), problem).map(|()| profile)
+    };
+    match known("profile_type", profile_type)? {
+        ProfileType::RuntimeDefault => stray(SecurityProfile::RuntimeDefault),
+        ProfileType::Unconfined => stray(SecurityProfile::Unconfined),
+        ProfileType::Localhost => {
+            let reference = localhost_ref.strip_prefix(LOCAL).unwrap_or(&localhost_ref);
+            local("localhost_ref", reference, check)
+        }
+    }
+}
+
+/// The deprecated form. Anything unknown is an error: to run unconfined by mistake is not an
+/// option.
+fn named(field: &str, text: &str, check: CheckRef) -> Result<Option<SecurityProfile>> {
+    Ok(match text {
+        "" => None,
+        "runtime/default" | "docker/default" => Some(SecurityProfile::RuntimeDefault),
+        "unconfined" => Some(SecurityProfile::Unconfined),
+        other => match other.strip_prefix(LOCAL) {
+            Some(reference) => Some(local(field, reference, check)?),
+            None => return Err(Invalid::new(field, format_args!("unknown profile {other:?}"))),
+        },
+    })
+}
+
+fn local(field: &str, reference: &str, check: CheckRef) -> Result<SecurityProfile> {
+    filled(field, reference)?;
+    check(field, reference)?;
+    Ok(SecurityProfile::Localhost(reference.to_owned()))
+}

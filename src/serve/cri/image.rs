@@ -1,0 +1,53 @@
+//! Images.
+
+use tonic::Status;
+
+use super::{Cri, convert};
+use crate::proto::runtime::v1;
+
+impl Cri {
+    pub(super) async fn pull_image(
+        &self,
+        request: v1::PullImageRequest,
+    ) -> Result<v1::PullImageResponse, Status> {
+        let spec = convert::named_image(request.image)?;
+        let credentials = convert::credentials(request.auth)?;
+        let image = self.images.pull(&spec.image, credentials).await?;
+        Ok(v1::PullImageResponse { image_ref: image.id.into() })
+    }
+
+    pub(super) async fn list_images(
+        &self,
+        request: v1::ListImagesRequest,
+    ) -> Result<v1::ListImagesResponse, Status> {
+        let images = self.images.list(convert::image_filter(request.filter).as_deref()).await?;
+        Ok(v1::ListImagesResponse { images: images.iter().map(convert::image_out).collect() })
+    }
+
+    /// An image that is not here is no error: the field is left unset.
+    pub(super) async fn image_status(
+        &self,
+        request: v1::ImageStatusRequest,
+    ) -> Result<v1::ImageStatusResponse, Status> {
+        let spec = convert::named_image(request.image)?;
+        let image = self.images.get(&spec.image).await?;
+        let info = match &image {
+            Some(image) if request.verbose => convert::info(&convert::image_info(image)),
+            _ => Default::default(),
+        };
+        Ok(v1::ImageStatusResponse { image: image.as_ref().map(convert::image_out), info })
+    }
+
+    pub(super) async fn remove_image(
+        &self,
+        request: v1::RemoveImageRequest,
+    ) -> Result<v1::RemoveImageResponse, Status> {
+        let spec = convert::named_image(request.image)?;
+        self.images.remove(&spec.image).await?;
+        Ok(v1::RemoveImageResponse {})
+    }
+
+    pub(super) async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse, Status> {
+        Ok(convert::fs_info(&self.images.fs_info().await?))
+    }
+}

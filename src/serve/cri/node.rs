@@ -1,0 +1,274 @@
+//! What the agent says about itself and the node: Version, Status, RuntimeConfig.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+use tonic::Status;
+
+use super::{Identity, convert};
+use crate::backend::{
+    ErrorKind, HandlerFeatures, Network, NetworkReadiness, Runtime, RuntimeHandler, RuntimeInfo,
+};
+use crate::proto::runtime::v1;
+use crate::serve::status::chain;
+
+/// How long an answer of containerd is taken for true.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// How long Status waits for somebody else.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whether the user namespaces that a runtime can do are offered to callers.
+const USER_NAMESPACES: bool = false;
+
+/// What the last look at containerd found, or why it failed.
+type Health = Arc<Result<RuntimeInfo, String>>;
+
+/// Answers for the node.
+pub(super) struct Node {
+    runtime: Arc<dyn Runtime>,
+    network: Arc<dyn Network>,
+    identity: Identity,
+    health: Mutex<Option<(Instant, Health)>>,
+    /// Features by handler, once known; they do not change while the agent lives.
+    features: Mutex<BTreeMap<String, HandlerFeatures>>,
+}
+
+impl Node {
+    pub fn new(runtime: Arc<dyn Runtime>, network: Arc<dyn Network>, identity: Identity) -> Self {
+        Self { runtime, network, identity, health: Mutex::default(), features: Mutex::default() }
+    }
+
+    pub fn runtime_config(&self) -> v1::RuntimeConfigResponse {
+        let linux = v1::LinuxRuntimeConfiguration { cgroup_driver: driver(&self.identity).into() };
+        v1::RuntimeConfigResponse { linux: Some(linux) }
+    }
+
+    pub async fn update_runtime_config(
+        &self,
+        request: v1::UpdateRuntimeConfigRequest,
+    ) -> Result<v1::UpdateRuntimeConfigResponse, Status> {
+        if let Some(cidr) = convert::pod_cidr(request)? {
+            self.network.set_pod_cidr(&cidr).await?;
+        }
+        Ok(v1::UpdateRuntimeConfigResponse {})
+    }
+
+    pub async fn status(&self, request: v1::StatusRequest) -> Result<v1::StatusResponse, Status> {
+        let (health, network) = tokio::join!(self.health(), self.network_readiness());
+        if health.is_ok() {
+            self.learn_features().await;
+        }
+        let known = self.features.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(v1::StatusResponse {
+            status: Some(v1::RuntimeStatus { conditions: conditions(&health, &network) }),
+            info: if request.verbose { self.info(&health) } else { BTreeMap::new() },
+            runtime_handlers: handlers(&self.identity, &known),
+            features: Some(v1::RuntimeFeatures {
+                supplemental_groups_policy: true,
+                user_namespaces_host_network: false,
+                mount_options: false,
+            }),
+        })
+    }
+
+    /// Asks containerd, unless it was asked a moment ago.
+    async fn health(&self) -> Health {
+        let last = self.health.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((at, health)) = last
+            && at.elapsed() < FRESH
+        {
+            return health;
+        }
+        let health = Arc::new(match timeout(PATIENCE, self.runtime.probe()).await {
+            Ok(answer) => answer.map_err(|error| chain(&error)),
+            Err(_) => Err(format!("containerd did not answer within {PATIENCE:?}")),
+        });
+        let now = Some((Instant::now(), Arc::clone(&health)));
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        health
+    }
+
+    async fn network_readiness(&self) -> NetworkReadiness {
+        timeout(PATIENCE, self.network.readiness()).await.unwrap_or_else(|_| {
+            NetworkReadiness::NotReady(format!("no answer within {PATIENCE:?}"))
+        })
+    }
+
+    /// Asks for the features of the handlers whose features are not known yet.
+    async fn learn_features(&self) {
+        let known = |name: &str| {
+            self.features.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+        };
+        let unknown = self.identity.handlers.iter().filter(|handler| !known(&handler.name));
+        let answers = join_all(unknown.map(|handler| async move {
+            (handler, timeout(PATIENCE, self.runtime.features(handler)).await)
+        }));
+        for (handler, answer) in answers.await {
+            let features = match answer {
+                Ok(Ok(features)) => features,
+                Ok(Err(error)) if error.kind != ErrorKind::Unavailable => {
+                    let error = chain(&error);
+                    tracing::warn!(handler = handler.name, error, "handler tells no features");
+                    HandlerFeatures::default()
+                }
+                // Asked again by the next Status.
+                Ok(Err(_)) | Err(_) => continue,
+            };
+            let mut known = self.features.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(handler.name.clone(), features);
+        }
+    }
+
+    fn info(&self, health: &Health) -> BTreeMap<String, String> {
+        let containerd = match &**health {
+            Err(error) => json!({ "error": error }),
+            Ok(found) => json!({
+                "version": found.version,
+                "revision": found.revision,
+                "uuid": found.uuid,
+                "criPluginEnabled": found.cri_plugin_enabled,
+                "snapshotters": found.snapshotters.iter().map(|s| json!({
+                    "name": s.name,
+                    "root": s.root,
+                    "capabilities": s.capabilities,
+                })).collect::<Vec<_>>(),
+            }),
+        };
+        BTreeMap::from([
+            ("config".to_owned(), self.identity.config.to_string()),
+            ("containerd".to_owned(), containerd.to_string()),
+        ])
+    }
+}
+
+/// Who we are. The same at any time, also before recovery has ended.
+pub(in crate::serve) fn version() -> v1::VersionResponse {
+    v1::VersionResponse {
+        // The version of the kubelet's side; kubelets refuse any other.
+        version: "0.1.0".to_owned(),
+        runtime_name: "podbay".to_owned(),
+        runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
+        runtime_api_version: "v1".to_owned(),
+    }
+}
+
+/// The kubelet asks once and has to use the same.
+fn driver(identity: &Identity) -> v1::CgroupDriver {
+    let mut handlers = identity.handlers.iter();
+    match handlers.find(|handler| handler.name == identity.default_handler) {
+        Some(handler) if handler.systemd_cgroup => v1::CgroupDriver::Systemd,
+        Some(_) | None => v1::CgroupDriver::Cgroupfs,
+    }
+}
+
+/// Both conditions, always.
+fn conditions(health: &Health, network: &NetworkReadiness) -> Vec<v1::RuntimeCondition> {
+    let condition = |kind: &str, fault: Option<(&str, &str)>| {
+        let (reason, message) = fault.unwrap_or_default();
+        v1::RuntimeCondition {
+            r#type: kind.to_owned(),
+            status: fault.is_none(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        }
+    };
+    let runtime = health.as_ref().as_ref().err().map(|error| ("ContainerdNotReady", &**error));
+    let network = match network {
+        NetworkReadiness::Ready => None,
+        NetworkReadiness::NotReady(why) => Some(("NetworkPluginNotReady", why.as_str())),
+    };
+    vec![condition("RuntimeReady", runtime), condition("NetworkReady", network)]
+}
+
+/// "" for the default handler, then every handler by name. The order never changes: a kubelet
+/// writes its Node status anew whenever it does.
+fn handlers(
+    identity: &Identity,
+    known: &BTreeMap<String, HandlerFeatures>,
+) -> Vec<v1::RuntimeHandler> {
+    let entry = |name: &str, features: Option<&HandlerFeatures>| v1::RuntimeHandler {
+        name: name.to_owned(),
+        features: Some(v1::RuntimeHandlerFeatures {
+            recursive_read_only_mounts: features.is_some_and(|f| f.recursive_read_only_mounts),
+            user_namespaces: USER_NAMESPACES && features.is_some_and(|f| f.user_namespaces),
+        }),
+    };
+    let default = entry("", known.get(&identity.default_handler));
+    let named = identity.handlers.iter().map(|h| entry(&h.name, known.get(&h.name)));
+    std::iter::once(default).chain(named).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        let handler = |name: &str| RuntimeHandler { name: name.into(), ..Default::default() };
+        Identity {
+            handlers: vec![handler("runc"), handler("crun")],
+            default_handler: "runc".into(),
+            config: json!({}),
+        }
+    }
+
+    #[test]
+    fn handlers_are_the_default_and_then_each_in_its_order() {
+        let rro = HandlerFeatures {
+            recursive_read_only_mounts: true,
+            user_namespaces: true,
+            ..Default::default()
+        };
+        let known = BTreeMap::from([("runc".to_owned(), rro)]);
+        let found: Vec<_> = handlers(&identity(), &known)
+            .into_iter()
+            .map(|h| (h.name, h.features.unwrap_or_default()))
+            .collect();
+        let features = |rro| v1::RuntimeHandlerFeatures {
+            recursive_read_only_mounts: rro,
+            user_namespaces: false,
+        };
+        let wanted = [("", true), ("runc", true), ("crun", false)];
+        assert_eq!(found, wanted.map(|(name, rro)| (name.to_owned(), features(rro))));
+    }
+
+    #[test]
+    fn the_cgroup_driver_is_that_of_the_default_handler() {
+        let mut identity = identity();
+        assert_eq!(driver(&identity), v1::CgroupDriver::Cgroupfs);
+        identity.handlers[1].systemd_cgroup = true;
+        assert_eq!(driver(&identity), v1::CgroupDriver::Cgroupfs);
+        identity.handlers[0].systemd_cgroup = true;
+        assert_eq!(driver(&identity), v1::CgroupDriver::Systemd);
+    }
+
+    #[test]
+    fn conditions_name_what_is_wrong() {
+        let away: Health = Arc::new(Err("probe containerd: connection refused".into()));
+        let no_config = NetworkReadiness::NotReady("no network configuration".into());
+        let found = conditions(&away, &no_config);
+        let flat: Vec<_> = found
+            .iter()
+            .map(|c| (c.r#type.as_str(), c.status, c.reason.as_str(), c.message.as_str()))
+            .collect();
+        assert_eq!(
+            flat,
+            [
+                (
+                    "RuntimeReady",
+                    false,
+                    "ContainerdNotReady",
+                    "probe containerd: connection refused"
+                ),
+                ("NetworkReady", false, "NetworkPluginNotReady", "no network configuration"),
+            ]
+        );
+        let well: Health = Arc::new(Ok(RuntimeInfo::default()));
+        let found = conditions(&well, &NetworkReadiness::Ready);
+        assert!(found.iter().all(|c| c.status && c.reason.is_empty() && c.message.is_empty()));
+    }
+}

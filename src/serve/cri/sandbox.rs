@@ -1,0 +1,76 @@
+//! Pod sandboxes.
+
+use tonic::Status;
+
+use super::{Cri, convert};
+use crate::container;
+use crate::model::{Owner, UnixNanos};
+use crate::proto::runtime::v1;
+
+impl Cri {
+    pub(super) async fn run_pod_sandbox(
+        &self,
+        request: v1::RunPodSandboxRequest,
+    ) -> Result<v1::RunPodSandboxResponse, Status> {
+        let config = convert::pod_config(request.config)?;
+        let id = self.sandboxes.run(config, &request.runtime_handler).await?;
+        Ok(v1::RunPodSandboxResponse { pod_sandbox_id: id.into() })
+    }
+
+    pub(super) async fn stop_pod_sandbox(
+        &self,
+        request: v1::StopPodSandboxRequest,
+    ) -> Result<v1::StopPodSandboxResponse, Status> {
+        let id = convert::required_id("pod_sandbox_id", request.pod_sandbox_id)?;
+        self.sandboxes.stop(&id).await?;
+        Ok(v1::StopPodSandboxResponse {})
+    }
+
+    pub(super) async fn remove_pod_sandbox(
+        &self,
+        request: v1::RemovePodSandboxRequest,
+    ) -> Result<v1::RemovePodSandboxResponse, Status> {
+        let id = convert::required_id("pod_sandbox_id", request.pod_sandbox_id)?;
+        self.sandboxes.remove(&id).await?;
+        Ok(v1::RemovePodSandboxResponse {})
+    }
+
+    /// Statuses of the containers and their time go together: a client that sees one without
+    /// the other mistrusts both.
+    pub(super) async fn pod_sandbox_status(
+        &self,
+        request: v1::PodSandboxStatusRequest,
+    ) -> Result<v1::PodSandboxStatusResponse, Status> {
+        let id = convert::required_id("pod_sandbox_id", request.pod_sandbox_id)?;
+        let timestamp = now();
+        let sandbox = self.sandboxes.get(&id)?;
+        let of_pod =
+            container::Filter { pod: Some(sandbox.id.to_string()), ..container::Filter::default() };
+        let containers = self.sandboxes.containers(&of_pod);
+        let info = match request.verbose {
+            true => convert::info(&self.sandboxes.sandbox_info(sandbox.id.as_str())?),
+            false => Default::default(),
+        };
+        Ok(v1::PodSandboxStatusResponse {
+            status: Some(convert::sandbox_status(&sandbox)),
+            info,
+            containers_statuses: containers.iter().map(convert::container_status).collect(),
+            timestamp,
+        })
+    }
+
+    /// Pods of podbay's own engine are not shown: a kubelet kills pods that it does not know.
+    pub(super) async fn list_pod_sandbox(
+        &self,
+        request: v1::ListPodSandboxRequest,
+    ) -> Result<v1::ListPodSandboxResponse, Status> {
+        let found = self.sandboxes.list(&convert::sandbox_filter(request.filter)?);
+        let own = found.iter().filter(|sandbox| sandbox.owner == Owner::Cri);
+        Ok(v1::ListPodSandboxResponse { items: own.map(convert::sandbox_item).collect() })
+    }
+}
+
+fn now() -> UnixNanos {
+    let nanos = time::OffsetDateTime::now_utc().unix_timestamp_nanos();
+    UnixNanos::try_from(nanos).unwrap_or(UnixNanos::MAX)
+}

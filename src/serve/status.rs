@@ -1,0 +1,245 @@
+//! The one table from a room's error to a gRPC status.
+//!
+//! Every match is exhaustive, so a new kind of error does not compile until somebody chooses
+//! its code here. The message is the whole chain of causes.
+
+use std::error::Error as StdError;
+
+use tonic::{Code, Status};
+
+use crate::backend::ErrorKind;
+use crate::{container, image, sandbox};
+
+/// A message never gets longer: it travels in a header.
+const MAX_MESSAGE: usize = 4096;
+
+/// Starts of messages that a kubelet looks for in the error of a pull. It does so only when the
+/// code is Unknown.
+const PULL_PREFIXES: [&str; 2] = ["RegistryUnavailable", "SignatureValidationFailed"];
+
+/// The answer before recovery has ended, in the words that callers know.
+pub fn not_ready() -> Status {
+    Status::unavailable("server is not initialized yet")
+}
+
+/// The answer of a call that this version of podbay does not serve. Callers take the code as a
+/// switch and fall back.
+pub fn unimplemented(method: &str) -> Status {
+    Status::unimplemented(format!("{method} is not implemented by podbay yet"))
+}
+
+impl From<sandbox::Error> for Status {
+    fn from(error: sandbox::Error) -> Self {
+        Self::new(sandbox_code(&error), chain(&error))
+    }
+}
+
+impl From<image::Error> for Status {
+    fn from(error: image::Error) -> Self {
+        let message = chain(&error);
+        Self::new(pull_code(&message).unwrap_or_else(|| image_code(&error)), message)
+    }
+}
+
+impl From<crate::backend::Error> for Status {
+    fn from(error: crate::backend::Error) -> Self {
+        Self::new(backend_code(error.kind), chain(&error))
+    }
+}
+
+fn sandbox_code(error: &sandbox::Error) -> Code {
+    use sandbox::Error;
+    match error {
+        Error::NotFound(_) => Code::NotFound,
+        Error::AmbiguousId(_) | Error::UnknownHandler(_) | Error::Invalid { .. } => {
+            Code::InvalidArgument
+        }
+        Error::NameInUse { .. } => Code::FailedPrecondition,
+        Error::Backend { source, .. } => backend_code(source.kind),
+        Error::Container(error) => container_code(error),
+    }
+}
+
+fn container_code(error: &container::Error) -> Code {
+    use container::Error;
+    match error {
+        Error::NotFound(_) | Error::ImageNotFound(_) => Code::NotFound,
+        Error::AmbiguousId(_) | Error::Invalid { .. } => Code::InvalidArgument,
+        Error::WrongState { .. } | Error::NameInUse { .. } | Error::PodNotReady(_) => {
+            Code::FailedPrecondition
+        }
+        Error::ExecTimeout(_) => Code::DeadlineExceeded,
+        Error::Backend { source, .. } => backend_code(source.kind),
+    }
+}
+
+fn image_code(error: &image::Error) -> Code {
+    use image::Error;
+    match error {
+        Error::Backend(source) => backend_code(source.kind),
+    }
+}
+
+/// The code that a text known to kubelets needs.
+fn pull_code(message: &str) -> Option<Code> {
+    PULL_PREFIXES.iter().any(|prefix| message.starts_with(prefix)).then_some(Code::Unknown)
+}
+
+/// A failed step. What is missing, or there already, is then a thing of podbay's and not the one
+/// that the caller named, so NotFound and AlreadyExists would mislead (a kubelet takes NotFound
+/// for "gone"); nor may a step that containerd lacks look like a call that podbay lacks.
+fn backend_code(kind: ErrorKind) -> Code {
+    match kind {
+        ErrorKind::InvalidArgument => Code::InvalidArgument,
+        ErrorKind::FailedPrecondition | ErrorKind::Unsupported => Code::FailedPrecondition,
+        ErrorKind::Unavailable => Code::Unavailable,
+        ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
+        ErrorKind::ResourceExhausted => Code::ResourceExhausted,
+        ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::Other => Code::Unknown,
+    }
+}
+
+/// An error with all of its causes, `a: b: c`, without repeats and of bounded length.
+pub(crate) fn chain(error: &dyn StdError) -> String {
+    let mut message = error.to_string();
+    let mut last = message.clone();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // An error of a foreign library may already end with its cause's words.
+        if !text.is_empty() && !last.ends_with(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+            last = text;
+        }
+        cause = error.source();
+    }
+    shorten(message)
+}
+
+fn shorten(mut message: String) -> String {
+    const CUT: &str = " … (cut)";
+    if message.len() > MAX_MESSAGE {
+        let mut end = MAX_MESSAGE - CUT.len();
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        message.truncate(end);
+        message.push_str(CUT);
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::backend::Error as BackendError;
+    use crate::ids::{ContainerId, PodId};
+
+    fn backend(kind: ErrorKind) -> BackendError {
+        BackendError::new(kind, "create task abc").because(std::io::Error::other("shim died"))
+    }
+
+    #[test]
+    fn sandbox_errors_have_their_codes() {
+        use sandbox::Error;
+        let invalid = || Error::Invalid { field: "f".into(), problem: "p".into() };
+        let cases = [
+            (Error::NotFound("x".into()), Code::NotFound),
+            (Error::AmbiguousId("x".into()), Code::InvalidArgument),
+            (Error::UnknownHandler("x".into()), Code::InvalidArgument),
+            (Error::NameInUse { name: "n".into(), id: PodId::random() }, Code::FailedPrecondition),
+            (invalid(), Code::InvalidArgument),
+            (
+                Error::Container(container::Error::ExecTimeout(Duration::from_secs(1))),
+                Code::DeadlineExceeded,
+            ),
+        ];
+        for (error, code) in cases {
+            let text = error.to_string();
+            let status = Status::from(error);
+            assert_eq!((status.code(), status.message()), (code, text.as_str()));
+        }
+    }
+
+    #[test]
+    fn container_errors_have_their_codes() {
+        use container::Error;
+        let cases = [
+            (Error::NotFound("x".into()), Code::NotFound),
+            (Error::AmbiguousId("x".into()), Code::InvalidArgument),
+            (
+                Error::WrongState {
+                    operation: "start",
+                    id: ContainerId::random(),
+                    state: "running".into(),
+                },
+                Code::FailedPrecondition,
+            ),
+            (Error::Invalid { field: "f".into(), problem: "p".into() }, Code::InvalidArgument),
+            (
+                Error::NameInUse { name: "n".into(), id: ContainerId::random() },
+                Code::FailedPrecondition,
+            ),
+            (Error::ImageNotFound("x".into()), Code::NotFound),
+            (Error::ExecTimeout(Duration::from_secs(1)), Code::DeadlineExceeded),
+            (Error::PodNotReady(PodId::random()), Code::FailedPrecondition),
+        ];
+        for (error, code) in cases {
+            assert_eq!(container_code(&error), code, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_failed_step_never_claims_that_the_callers_thing_is_gone() {
+        let cases = [
+            (ErrorKind::NotFound, Code::Unknown),
+            (ErrorKind::AlreadyExists, Code::Unknown),
+            (ErrorKind::InvalidArgument, Code::InvalidArgument),
+            (ErrorKind::FailedPrecondition, Code::FailedPrecondition),
+            (ErrorKind::Unavailable, Code::Unavailable),
+            (ErrorKind::DeadlineExceeded, Code::DeadlineExceeded),
+            (ErrorKind::ResourceExhausted, Code::ResourceExhausted),
+            (ErrorKind::Unsupported, Code::FailedPrecondition),
+            (ErrorKind::Other, Code::Unknown),
+        ];
+        for (kind, code) in cases {
+            let step = |source| container::Error::Backend { step: "start container", source };
+            let status = Status::from(sandbox::Error::Container(step(backend(kind))));
+            assert_eq!(status.code(), code, "{kind:?}");
+            assert_eq!(status.message(), "start container: create task abc: shim died");
+        }
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer: inner")]
+    struct Repeats(#[source] std::io::Error);
+
+    #[test]
+    fn a_cause_is_told_once() {
+        assert_eq!(chain(&Repeats(std::io::Error::other("inner"))), "outer: inner");
+        let wrapped = BackendError::new(ErrorKind::Other, "read")
+            .because(Repeats(std::io::Error::other("inner")));
+        assert_eq!(chain(&wrapped), "read: outer: inner");
+    }
+
+    #[test]
+    fn a_long_message_is_cut_at_a_character() {
+        let error = container::Error::NotFound("ü".repeat(5000));
+        let message = chain(&error);
+        assert!(message.len() <= MAX_MESSAGE && message.len() > MAX_MESSAGE - 16);
+        assert!(message.ends_with("(cut)"));
+    }
+
+    #[test]
+    fn a_pull_error_that_the_kubelet_looks_for_is_unknown() {
+        for message in ["RegistryUnavailable: GET x: refused", "SignatureValidationFailed"] {
+            assert_eq!(pull_code(message), Some(Code::Unknown));
+        }
+        assert_eq!(pull_code("pull x: RegistryUnavailable"), None);
+        let refused = image::Error::Backend(backend(ErrorKind::Unavailable));
+        assert_eq!(Status::from(refused).code(), Code::Unavailable);
+    }
+}
