@@ -5,9 +5,11 @@
 //! cannot drift. Adapters never look up into the domain rooms.
 
 pub mod containerd;
+//pub mod cni;
 mod error;
 mod host;
 mod images;
+pub mod linux;
 mod network;
 mod runtime;
 mod wait;

@@ -1,0 +1,112 @@
+//! OOM counters of a process's cgroup.
+
+use std::path::{Path, PathBuf};
+
+use super::super::Result;
+use super::failed;
+use super::mountinfo::Mount;
+
+/// Where memory is accounted on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum MemoryHierarchy {
+    /// The v1 memory hierarchy, mounted here.
+    V1(PathBuf),
+    /// The unified hierarchy, mounted here.
+    V2(PathBuf),
+}
+
+/// Finds the hierarchy; v1 wins, as runtimes use it on a hybrid host.
+pub(super) fn memory_hierarchy(mounts: &[Mount]) -> Option<MemoryHierarchy> {
+    let v1 = mounts.iter().find(|mount| {
+        mount.kind == "cgroup" && mount.super_options.split(',').any(|option| option == "memory")
+    });
+    if let Some(mount) = v1 {
+        return Some(MemoryHierarchy::V1(mount.point.clone()));
+    }
+    let v2 = mounts.iter().find(|mount| mount.kind == "cgroup2")?;
+    Some(MemoryHierarchy::V2(v2.point.clone()))
+}
+
+impl MemoryHierarchy {
+    /// How often a process was OOM-killed in the cgroup of `pid`; `None` when the process or
+    /// its cgroup is gone, or the kernel does not count.
+    pub(super) fn oom_kills(&self, pid: u32) -> Result<Option<u64>> {
+        let Some(membership) = read_if_there(Path::new(&format!("/proc/{pid}/cgroup")))? else {
+            return Ok(None);
+        };
+        let Some(file) = self.counter_file(&membership) else { return Ok(None) };
+        Ok(read_if_there(&file)?.as_deref().and_then(oom_kill))
+    }
+
+    /// The file that counts for a process with this `/proc/PID/cgroup`.
+    fn counter_file(&self, membership: &str) -> Option<PathBuf> {
+        let (mount, name) = match self {
+            Self::V1(mount) => (mount, "memory.oom_control"),
+            Self::V2(mount) => (mount, "memory.events"),
+        };
+        let group = membership.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, group) = (fields.next()?, fields.next()?);
+            let ours = match self {
+                Self::V1(_) => controllers.split(',').any(|name| name == "memory"),
+                Self::V2(_) => controllers.is_empty(),
+            };
+            ours.then_some(group)
+        })?;
+        // A removed cgroup is marked so by the kernel, and has no files.
+        let group = group.strip_suffix(" (deleted)").unwrap_or(group);
+        Some(mount.join(group.trim_start_matches('/')).join(name))
+    }
+}
+
+fn oom_kill(counters: &str) -> Option<u64> {
+    counters.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
+fn read_if_there(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(content) => Ok(Some(content)),
+        // ENODEV: the cgroup went away between open and read; ESRCH: the process did.
+        Err(error)
+            if error.kind() == std::io::ErrorKind::NotFound
+                || matches!(
+                    rustix::io::Errno::from_io_error(&error),
+                    Some(rustix::io::Errno::NODEV | rustix::io::Errno::SRCH)
+                ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(failed("read", path, error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_counter_of_each_layout() {
+        let v1 = MemoryHierarchy::V1("/cg/memory".into());
+        let hybrid = "9:pids:/a\n4:memory:/kubepods/pod1/c1\n0::/elsewhere\n";
+        assert_eq!(
+            v1.counter_file(hybrid),
+            Some("/cg/memory/kubepods/pod1/c1/memory.oom_control".into())
+        );
+        let v2 = MemoryHierarchy::V2("/cg".into());
+        assert_eq!(v2.counter_file("0::/x.slice/y\n"), Some("/cg/x.slice/y/memory.events".into()));
+        assert_eq!(v1.counter_file("0::/only-v2\n"), None);
+    }
+
+    #[test]
+    fn reads_both_counter_formats() {
+        assert_eq!(oom_kill("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"), Some(3));
+        assert_eq!(oom_kill("low 0\noom 4\noom_kill 2\noom_group_kill 1\n"), Some(2));
+        assert_eq!(oom_kill("oom_kill_disable 0\n"), None);
+    }
+
+    #[test]
+    fn a_gone_process_has_no_counter() {
+        let memory = MemoryHierarchy::V1("/sys/fs/cgroup/memory".into());
+        assert_eq!(memory.oom_kills(u32::MAX).unwrap(), None);
+    }
+}

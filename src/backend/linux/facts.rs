@@ -1,0 +1,284 @@
+//! What is found out about the host once at start-up.
+
+use std::fs;
+use std::path::Path;
+
+use super::super::{CgroupVersion, Error, ErrorKind, HostFacts, Result};
+use super::failed;
+use super::mountinfo::Mount;
+
+/// Capabilities by bit number (capability.h).
+const CAPABILITIES: &[&str] = &[
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// Looks at the host whose root is `root` (`/`, or recorded files in a test) and that has these
+/// mounts, with paths below `root`.
+pub(super) fn detect(root: &Path, mounts: &[Mount]) -> Result<HostFacts> {
+    let names = rustix::system::uname();
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+    let present = |path: &str| root.join(path).exists();
+    let unified_only = mounts
+        .iter()
+        .any(|mount| mount.kind == "cgroup2" && mount.point == root.join("sys/fs/cgroup"));
+    let cgroup = if unified_only { CgroupVersion::V2 } else { CgroupVersion::V1 };
+    let status = read("proc/self/status");
+    let bounding = capability_mask(&status).ok_or_else(|| {
+        Error::new(ErrorKind::Unsupported, "find CapBnd in /proc/self/status".to_owned())
+    })?;
+    Ok(HostFacts {
+        kernel: kernel_version(&names.release().to_string_lossy()).unwrap_or_default(),
+        arch: go_arch(&names.machine().to_string_lossy()).to_owned(),
+        cgroup,
+        controllers: match cgroup {
+            CgroupVersion::V1 => v1_controllers(mounts, &read("proc/cgroups")),
+            CgroupVersion::V2 => words(&read("sys/fs/cgroup/cgroup.controllers")),
+        },
+        swap_accounting: match cgroup {
+            CgroupVersion::V1 => v1_counts_swap(mounts),
+            CgroupVersion::V2 => v2_counts_swap(root, &read("proc/self/cgroup")),
+        },
+        capabilities: capability_names(bounding),
+        oom_score_adj: read("proc/self/oom_score_adj").trim().parse().unwrap_or_default(),
+        seccomp: present("proc/sys/kernel/seccomp/actions_avail"),
+        apparmor: read("sys/module/apparmor/parameters/enabled").starts_with('Y')
+            && present("sys/kernel/security/apparmor"),
+        selinux: present("sys/fs/selinux/enforce"),
+        boot_id: read("proc/sys/kernel/random/boot_id").trim().to_owned(),
+        hostname: names.nodename().to_string_lossy().into_owned(),
+        systemd: present("run/systemd/system"),
+    })
+}
+
+/// Start time of a process: field 22 of its stat line, counted after the command, which may
+/// itself hold blanks and brackets.
+pub(super) fn start_time(pid: u32) -> Result<Option<u64>> {
+    let path = format!("/proc/{pid}/stat");
+    match fs::read(&path) {
+        Ok(stat) => Ok(parse_start_time(&stat)),
+        Err(error)
+            if error.kind() == std::io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(failed("read", Path::new(&path), error)),
+    }
+}
+
+fn parse_start_time(stat: &[u8]) -> Option<u64> {
+    let after = stat.iter().rposition(|byte| *byte == b')')? + 1;
+    let text = std::str::from_utf8(&stat[after..]).ok()?;
+    // The first field after the command is field 3, the state.
+    text.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+fn go_arch(machine: &str) -> &str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "i386" | "i486" | "i586" | "i686" => "386",
+        "armv5tel" | "armv6l" | "armv7l" | "armv8l" => "arm",
+        "loongarch64" => "loong64",
+        other => other,
+    }
+}
+
+fn capability_mask(status: &str) -> Option<u64> {
+    let hex = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
+    u64::from_str_radix(hex.trim(), 16).ok()
+}
+
+fn capability_names(mask: u64) -> Vec<String> {
+    let held = |(bit, _): &(usize, &&str)| mask & (1 << bit) != 0;
+    CAPABILITIES.iter().enumerate().filter(held).map(|(_, name)| (*name).to_owned()).collect()
+}
+
+/// Controllers that the kernel lists as enabled and that are mounted.
+fn v1_controllers(mounts: &[Mount], cgroups: &str) -> Vec<String> {
+    let mounted = |name: &str| {
+        mounts
+            .iter()
+            .filter(|mount| mount.kind == "cgroup")
+            .any(|mount| mount.super_options.split(',').any(|option| option == name))
+    };
+    let mut found: Vec<String> = cgroups
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let [name, _hierarchy, _groups, "1"] = fields[..] else { return None };
+            mounted(name).then(|| name.to_owned())
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+fn v1_counts_swap(mounts: &[Mount]) -> bool {
+    mounts.iter().any(|mount| {
+        mount.kind == "cgroup"
+            && mount.super_options.split(',').any(|option| option == "memory")
+            && mount.point.join("memory.memsw.limit_in_bytes").exists()
+    })
+}
+
+/// The root cgroup has no swap files: look in our own, then in the root's children.
+fn v2_counts_swap(root: &Path, membership: &str) -> bool {
+    let top = root.join("sys/fs/cgroup");
+    let own = membership.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    if top.join(own).join("memory.swap.max").exists() {
+        return true;
+    }
+    let Ok(children) = fs::read_dir(&top) else { return false };
+    children.flatten().any(|child| child.path().join("memory.swap.max").exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mountinfo;
+    use super::*;
+
+    const STATUS: &str = "Name:\tx\nCapPrm:\t0\nCapBnd:\t000001fffeffffff\nSeccomp:\t0\n";
+
+    fn recorded(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn a_unified_host_with_systemd() {
+        let root = recorded(&[
+            ("proc/self/status", STATUS),
+            ("proc/self/cgroup", "0::/system.slice/podbay.service\n"),
+            ("proc/self/oom_score_adj", "-999\n"),
+            ("proc/sys/kernel/random/boot_id", "abc-def\n"),
+            ("proc/sys/kernel/seccomp/actions_avail", "kill_process\n"),
+            ("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids\n"),
+            ("sys/fs/cgroup/system.slice/podbay.service/memory.swap.max", "max\n"),
+            ("sys/module/apparmor/parameters/enabled", "Y\n"),
+            ("sys/kernel/security/apparmor/profiles", ""),
+            ("run/systemd/system/x", ""),
+        ]);
+        let point = root.path().join("sys/fs/cgroup");
+        let table = format!(
+            "30 23 0:26 / {} rw shared:9 - cgroup2 cgroup2 rw,nsdelegate\n",
+            point.display()
+        );
+        let facts = detect(root.path(), &mountinfo::parse(table.as_bytes())).unwrap();
+        assert_eq!(facts.cgroup, CgroupVersion::V2);
+        assert_eq!(facts.controllers, ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"]);
+        assert!(facts.swap_accounting && facts.seccomp && facts.apparmor && facts.systemd);
+        assert!(!facts.selinux);
+        assert_eq!(facts.oom_score_adj, -999);
+        assert_eq!(facts.boot_id, "abc-def");
+        assert_eq!(facts.capabilities.len(), 40);
+        assert!(!facts.may_lower_oom_score(), "bit 24 is missing");
+    }
+
+    #[test]
+    fn a_hybrid_host_has_the_mounted_v1_controllers() {
+        let root = recorded(&[
+            ("proc/self/status", STATUS),
+            (
+                "proc/cgroups",
+                "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t1\t2\t1\nmemory\t3\t4\t1\n\
+                 hugetlb\t0\t1\t1\nrdma\t0\t1\t0\n",
+            ),
+        ]);
+        let memory = root.path().join("sys/fs/cgroup/memory");
+        fs::create_dir_all(&memory).unwrap();
+        fs::write(memory.join("memory.memsw.limit_in_bytes"), "1").unwrap();
+        let table = format!(
+            "1 0 0:1 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+             2 0 0:2 / {} rw - cgroup cgroup rw,memory\n\
+             3 0 0:3 / {} rw - cgroup2 cgroup2 rw\n",
+            memory.display(),
+            root.path().join("sys/fs/cgroup/unified").display()
+        );
+        let facts = detect(root.path(), &mountinfo::parse(table.as_bytes())).unwrap();
+        assert_eq!(facts.cgroup, CgroupVersion::V1);
+        assert_eq!(facts.controllers, ["cpu", "memory"]);
+        assert!(facts.swap_accounting);
+        assert!(!facts.apparmor && !facts.systemd && !facts.seccomp);
+    }
+
+    #[test]
+    fn this_host_can_be_looked_at() {
+        let facts = detect(Path::new("/"), &mountinfo::read().unwrap()).unwrap();
+        assert!(facts.kernel.0 >= 4);
+        assert_eq!(facts.boot_id.len(), 36);
+        assert!(!facts.controllers.is_empty());
+    }
+
+    #[test]
+    fn start_time_survives_a_hostile_command_name() {
+        let stat = b"7 (a) 1 2 (b)) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
+        assert_eq!(parse_start_time(stat), Some(4711));
+        assert_eq!(parse_start_time(b"garbage"), None);
+        assert!(start_time(std::process::id()).unwrap().unwrap() > 0);
+        assert_eq!(start_time(u32::MAX).unwrap(), None);
+    }
+
+    #[test]
+    fn names_of_kernels_and_machines() {
+        assert_eq!(kernel_version("6.18.44-fc-v595"), Some((6, 18)));
+        assert_eq!(kernel_version("5.4+"), Some((5, 4)));
+        assert_eq!(kernel_version("odd"), None);
+        assert_eq!((go_arch("x86_64"), go_arch("riscv64")), ("amd64", "riscv64"));
+    }
+}

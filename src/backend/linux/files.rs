@@ -1,0 +1,233 @@
+//! Small files and folders of the agent itself.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind as IoKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::super::{Error, ErrorKind, Result};
+use super::{absolute, failed};
+
+/// Mode of the parents that are made on the way to a file of ours.
+const PARENT_MODE: u32 = 0o700;
+
+/// Writes a file so that a reader sees the old content or the new one, never a part. There is no
+/// fsync: what must survive a power cut is not written here.
+pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    absolute("path", path)?;
+    let temp = temp_beside(path)?;
+    let mut file = match create_new(&temp) {
+        Err(error) if error.kind() == IoKind::NotFound => {
+            make_parent(path)?;
+            create_new(&temp)
+        }
+        other => other,
+    }
+    .map_err(|error| failed("create", &temp, error))?;
+    let done = file
+        .write_all(content)
+        // The umask does not bind us: the mode is part of the contract.
+        .and_then(|()| file.set_permissions(fs::Permissions::from_mode(mode & 0o7777)))
+        .and_then(|()| fs::rename(&temp, path));
+    done.map_err(|error| {
+        // Best effort: the first error is the one that counts.
+        let _ = fs::remove_file(&temp);
+        failed("write", path, error)
+    })
+}
+
+fn create_new(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn temp_beside(path: &Path) -> Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| {
+        Error::new(ErrorKind::InvalidArgument, format!("path: {} names no file", path.display()))
+    })?;
+    let mut temp = std::ffi::OsString::from(".");
+    temp.push(name);
+    temp.push(format!(".{:016x}", rand::random::<u64>()));
+    Ok(path.with_file_name(temp))
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    path.parent().map_or(Ok(()), |parent| create_dir(parent, PARENT_MODE))
+}
+
+/// Reads a regular file of at most `max` bytes; a FIFO cannot block it.
+pub(super) fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
+    absolute("path", path)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(failed("open", path, error)),
+    };
+    read_regular(&file, max, &path.display().to_string()).map(Some)
+}
+
+/// Reads an open file when it is regular and not over `max` bytes.
+pub(super) fn read_regular(file: &File, max: usize, name: &str) -> Result<Vec<u8>> {
+    let meta = file.metadata().map_err(|error| Error::io(format!("stat {name}"), error))?;
+    if !meta.is_file() {
+        return Err(Error::new(
+            ErrorKind::FailedPrecondition,
+            format!("{name} is not a regular file"),
+        ));
+    }
+    let too_large =
+        || Error::new(ErrorKind::ResourceExhausted, format!("{name} is larger than {max} bytes"));
+    if meta.len() > max as u64 {
+        return Err(too_large());
+    }
+    // Files of /proc have no length: the cap is checked again on what was read.
+    let mut content = Vec::with_capacity(meta.len() as usize);
+    file.take(max as u64 + 1)
+        .read_to_end(&mut content)
+        .map_err(|error| Error::io(format!("read {name}"), error))?;
+    if content.len() > max { Err(too_large()) } else { Ok(content) }
+}
+
+/// Makes a folder and its missing parents, all with `mode` whatever the umask is. Folders that
+/// are there keep their mode.
+pub(super) fn create_dir(path: &Path, mode: u32) -> Result<()> {
+    let make = || fs::DirBuilder::new().mode(mode).create(path);
+    let made = match make() {
+        Err(error) if error.kind() == IoKind::NotFound => {
+            match path.parent() {
+                Some(parent) => create_dir(parent, mode)?,
+                None => return Err(failed("make folder", path, error)),
+            }
+            make()
+        }
+        other => other,
+    };
+    match made {
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7777))
+            .map_err(|error| failed("set mode of", path, error)),
+        Err(error) if error.kind() == IoKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(failed("make folder", path, error)),
+    }
+}
+
+/// Names in a folder, sorted; those that are not UTF-8 are not ours and are left out.
+pub(super) fn list(path: &Path) -> Result<Vec<String>> {
+    absolute("path", path)?;
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == IoKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed("list", path, error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| failed("list", path, error))?;
+        names.extend(entry.file_name().into_string());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Makes all FIFOs or none.
+pub(super) fn make_fifos(paths: &[PathBuf]) -> Result<()> {
+    for (index, path) in paths.iter().enumerate() {
+        if let Err(error) = make_fifo(path) {
+            for made in &paths[..index] {
+                let _ = fs::remove_file(made);
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+fn make_fifo(path: &Path) -> Result<()> {
+    absolute("path", path)?;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let make = || rustix::fs::mkfifoat(CWD, path, mode);
+    match make() {
+        Err(rustix::io::Errno::NOENT) => {
+            make_parent(path)?;
+            make()
+        }
+        other => other,
+    }
+    .map_err(|error| failed("make FIFO", path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileTypeExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn writes_whole_files_with_private_parents_and_follows_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/hosts");
+        write(&path, b"one", 0o644).unwrap();
+        write(&path, b"two", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(
+            fs::metadata(dir.path().join("a")).unwrap().permissions().mode() & 0o7777,
+            0o700
+        );
+        let victim = dir.path().join("victim");
+        fs::write(&victim, b"safe").unwrap();
+        let link = dir.path().join("link");
+        symlink(&victim, &link).unwrap();
+        write(&link, b"new", 0o644).unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), b"safe");
+        assert_eq!(list(&dir.path().join("a/b")).unwrap(), ["hosts"], "no temp file is left");
+    }
+
+    #[test]
+    fn a_failed_write_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("taken/x")).unwrap();
+        write(&dir.path().join("taken"), b"x", 0o644).unwrap_err();
+        assert_eq!(list(dir.path()).unwrap(), ["taken"]);
+    }
+
+    #[test]
+    fn reads_only_regular_files_up_to_the_cap() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        assert_eq!(read(&path, 10).unwrap(), None);
+        fs::write(&path, b"12345").unwrap();
+        assert_eq!(read(&path, 5).unwrap().unwrap(), b"12345");
+        assert_eq!(read(&path, 4).unwrap_err().kind, ErrorKind::ResourceExhausted);
+        assert!(read(Path::new("/proc/self/status"), 1 << 20).unwrap().is_some());
+        make_fifos(&[dir.path().join("p")]).unwrap();
+        assert_eq!(read(&dir.path().join("p"), 5).unwrap_err().kind, ErrorKind::FailedPrecondition);
+        assert_eq!(read(Path::new("a/b"), 5).unwrap_err().kind, ErrorKind::InvalidArgument);
+        assert_eq!(read(Path::new("/a/../b"), 5).unwrap_err().kind, ErrorKind::InvalidArgument);
+    }
+
+    #[test]
+    fn fifos_are_made_all_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (dir.path().join("io/1"), dir.path().join("io/2"));
+        make_fifos(&[one.clone(), two.clone()]).unwrap();
+        let meta = fs::metadata(&one).unwrap();
+        assert!(meta.file_type().is_fifo());
+        assert_eq!(meta.permissions().mode() & 0o7777, 0o600);
+        fs::remove_file(&one).unwrap();
+        let error = make_fifos(&[one.clone(), two]).unwrap_err();
+        assert!(error.is_already_exists());
+        assert!(!one.exists());
+    }
+
+    #[test]
+    fn a_folder_is_not_made_over_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), b"").unwrap();
+        assert!(create_dir(&dir.path().join("f"), 0o755).unwrap_err().is_already_exists());
+        create_dir(&dir.path().join("g/h"), 0o711).unwrap();
+        create_dir(&dir.path().join("g/h"), 0o700).unwrap();
+        let mode = fs::metadata(dir.path().join("g/h")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o711);
+    }
+}

@@ -1,0 +1,244 @@
+//! The real [`Host`]: a Linux kernel, asked directly and without helper programs.
+//!
+//! Everything that may block runs on the blocking pool; network namespaces are made on threads
+//! of their own that end afterwards. Paths that come from an image or a container are resolved
+//! by the kernel inside their root (`openat2`), never by string work.
+
+mod cgroup;
+mod copy;
+mod devices;
+mod facts;
+mod files;
+mod mountinfo;
+mod mounts;
+mod netns;
+mod rootfs;
+mod tree;
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{
+    DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount, UserFiles,
+};
+use crate::model::container::Propagation;
+
+/// How long a caller's path (a mount source, a device) may take to answer before the call fails:
+/// it may lie on a dead network file system.
+const FOREIGN_PATH_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where a [`LinuxHost`] keeps its things.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folder of the pinned network namespaces. It is made a shared mount, as `ip netns` does,
+    /// so that namespaces pinned later are seen by network daemons too.
+    pub netns_dir: PathBuf,
+    /// What the names of our namespaces begin with. Agents that share `netns_dir` need
+    /// different prefixes.
+    pub netns_prefix: String,
+    /// Folder for mounts that live for a moment; it belongs to this object alone.
+    pub scratch: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            netns_dir: "/var/run/netns".into(),
+            netns_prefix: "podbay-".to_owned(),
+            scratch: "/run/podbay/scratch".into(),
+        }
+    }
+}
+
+/// The host this process runs on.
+#[derive(Debug)]
+pub struct LinuxHost {
+    facts: HostFacts,
+    netns: Arc<netns::Folder>,
+    scratch: Arc<rootfs::Scratch>,
+    memory: Option<cgroup::MemoryHierarchy>,
+}
+
+impl LinuxHost {
+    /// Looks at the host and prepares the scratch folder: leftovers of a killed predecessor in
+    /// it are detached and removed.
+    pub fn new(options: Options) -> Result<Self> {
+        absolute("netns_dir", &options.netns_dir)?;
+        if options.netns_prefix.is_empty() || options.netns_prefix.contains('/') {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("netns_prefix: {:?} is empty or holds a slash", options.netns_prefix),
+            ));
+        }
+        let mounts = mountinfo::read()?;
+        Ok(Self {
+            facts: facts::detect(Path::new("/"), &mounts)?,
+            netns: Arc::new(netns::Folder::new(options.netns_dir, options.netns_prefix)),
+            scratch: Arc::new(rootfs::Scratch::open(options.scratch)?),
+            memory: cgroup::memory_hierarchy(&mounts),
+        })
+    }
+}
+
+/// Runs blocking work on the blocking pool. It goes on when the caller is gone.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panic) => Err(Error::new(ErrorKind::Other, "run host work").because(panic)),
+    }
+}
+
+/// The same for a path of the caller's choice: whoever waits gives up after a while.
+async fn foreign<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::time::timeout(FOREIGN_PATH_LIMIT, blocking(work)).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::new(
+            ErrorKind::DeadlineExceeded,
+            format!("{} does not answer for {FOREIGN_PATH_LIMIT:?}", path.display()),
+        )),
+    }
+}
+
+/// Refuses a path that is not absolute or climbs.
+fn absolute(what: &str, path: &Path) -> Result<()> {
+    let climbs = path.components().any(|part| part == Component::ParentDir);
+    if path.is_absolute() && !climbs {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidArgument,
+        format!("{what}: {} is not an absolute path without \"..\"", path.display()),
+    ))
+}
+
+/// A failed system call on a path.
+fn failed(what: &str, path: &Path, error: impl Into<std::io::Error>) -> Error {
+    Error::io(format!("{what} {}", path.display()), error.into())
+}
+
+#[async_trait]
+impl Host for LinuxHost {
+    fn facts(&self) -> &HostFacts {
+        &self.facts
+    }
+
+    async fn create_netns(&self, path: &Path) -> Result<()> {
+        netns::create(Arc::clone(&self.netns), path.to_owned()).await
+    }
+
+    async fn netns_state(&self, path: &Path) -> Result<NetnsState> {
+        let path = path.to_owned();
+        blocking(move || netns::state(&path)).await
+    }
+
+    async fn remove_netns(&self, path: &Path) -> Result<()> {
+        let (folder, path) = (Arc::clone(&self.netns), path.to_owned());
+        blocking(move || folder.remove(&path)).await
+    }
+
+    async fn list_netns(&self) -> Result<Vec<PathBuf>> {
+        let folder = Arc::clone(&self.netns);
+        blocking(move || folder.list()).await
+    }
+
+    async fn process_start_time(&self, pid: u32) -> Result<Option<u64>> {
+        blocking(move || facts::start_time(pid)).await
+    }
+
+    async fn write_file(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+        let (path, content) = (path.to_owned(), content.to_vec());
+        blocking(move || files::write(&path, &content, mode)).await
+    }
+
+    async fn read_file(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
+        let path = path.to_owned();
+        blocking(move || files::read(&path, max)).await
+    }
+
+    async fn create_dir(&self, path: &Path, mode: u32) -> Result<()> {
+        let path = path.to_owned();
+        blocking(move || {
+            absolute("path", &path)?;
+            files::create_dir(&path, mode)
+        })
+        .await
+    }
+
+    async fn remove_tree(&self, path: &Path) -> Result<()> {
+        let path = path.to_owned();
+        blocking(move || tree::remove(&path)).await
+    }
+
+    async fn list_dir(&self, path: &Path) -> Result<Vec<String>> {
+        let path = path.to_owned();
+        blocking(move || files::list(&path)).await
+    }
+
+    async fn mount_shm(&self, path: &Path, size: u64) -> Result<()> {
+        let path = path.to_owned();
+        blocking(move || mounts::shm(&path, size)).await
+    }
+
+    async fn unmount(&self, path: &Path) -> Result<()> {
+        let path = path.to_owned();
+        blocking(move || mounts::detach(&path)).await
+    }
+
+    async fn read_user_files(&self, rootfs: &[RootfsMount]) -> Result<UserFiles> {
+        let (scratch, rootfs) = (Arc::clone(&self.scratch), rootfs.to_vec());
+        blocking(move || rootfs::user_files(&scratch, &rootfs)).await
+    }
+
+    async fn copy_from_rootfs(
+        &self,
+        rootfs: &[RootfsMount],
+        path: &str,
+        dest: &Path,
+    ) -> Result<()> {
+        let (scratch, rootfs) = (Arc::clone(&self.scratch), rootfs.to_vec());
+        let (path, dest) = (path.to_owned(), dest.to_owned());
+        blocking(move || {
+            absolute("dest", &dest)?;
+            let root = scratch.open_root(&rootfs)?;
+            copy::from_root(&root, &path, &dest)
+        })
+        .await
+    }
+
+    async fn resolve_mount_source(&self, path: &Path, create_missing: bool) -> Result<PathBuf> {
+        let source = path.to_owned();
+        foreign(path, move || mounts::resolve_source(&source, create_missing)).await
+    }
+
+    async fn allows_propagation(&self, path: &Path, wanted: Propagation) -> Result<bool> {
+        let source = path.to_owned();
+        foreign(path, move || mounts::allows_propagation(&source, wanted)).await
+    }
+
+    async fn devices(&self, host_path: &Path, container_path: &str) -> Result<Vec<DeviceNode>> {
+        let (source, target) = (host_path.to_owned(), container_path.to_owned());
+        foreign(host_path, move || devices::below(&source, &target)).await
+    }
+
+    async fn all_devices(&self) -> Result<Vec<DeviceNode>> {
+        blocking(|| devices::below(Path::new("/dev"), "/dev")).await
+    }
+
+    async fn make_fifos(&self, paths: &[PathBuf]) -> Result<()> {
+        let paths = paths.to_vec();
+        blocking(move || files::make_fifos(&paths)).await
+    }
+
+    async fn oom_kills(&self, pid: u32) -> Result<Option<u64>> {
+        let Some(memory) = self.memory.clone() else { return Ok(None) };
+        blocking(move || memory.oom_kills(pid)).await
+    }
+}

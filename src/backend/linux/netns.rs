@@ -1,0 +1,216 @@
+//! Network namespaces, pinned by a bind mount as `ip netns` does.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind as IoKind};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::sched::{CloneFlags, unshare};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
+use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::mount::MountPropagationFlags;
+
+use super::super::{Error, ErrorKind, NetnsState, Result};
+use super::{failed, files, mounts};
+
+/// Magic number of nsfs (magic.h).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+
+/// The loopback device has this index in every network namespace.
+const LOOPBACK_INDEX: u32 = 1;
+
+/// The folder where namespaces are pinned.
+#[derive(Debug)]
+pub(super) struct Folder {
+    dir: PathBuf,
+    prefix: String,
+    /// Whether `dir` was made a shared mount.
+    shared: Mutex<bool>,
+}
+
+/// Makes and pins a namespace on a thread that does nothing else and ends: its network namespace
+/// is never seen by other work. Goes on when the caller is gone, then takes itself back.
+pub(super) async fn create(folder: Arc<Folder>, path: PathBuf) -> Result<()> {
+    let (answer, wait) = tokio::sync::oneshot::channel();
+    let work = move || {
+        let result = folder.create(&path);
+        let made = result.is_ok();
+        if answer.send(result).is_err() && made {
+            // Nobody will ever know of it.
+            if let Err(error) = folder.remove(&path) {
+                tracing::warn!(path = %path.display(), %error, "abandoned netns stays");
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("netns".to_owned())
+        .spawn(work)
+        .map_err(|error| Error::io("start a thread for a network namespace", error))?;
+    wait.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, "make a network namespace")))
+}
+
+/// What stands at a path.
+pub(super) fn state(path: &Path) -> Result<NetnsState> {
+    match rustix::fs::statfs(path) {
+        Ok(fs) if fs.f_type as i64 == NSFS_MAGIC => Ok(NetnsState::Live),
+        Ok(_) | Err(rustix::io::Errno::NOENT) => Ok(NetnsState::Gone),
+        Err(error) => Err(failed("look at network namespace", path, error)),
+    }
+}
+
+impl Folder {
+    pub(super) fn new(dir: PathBuf, prefix: String) -> Self {
+        Self { dir, prefix, shared: Mutex::new(false) }
+    }
+
+    fn create(&self, path: &Path) -> Result<()> {
+        self.check(path)?;
+        self.share()?;
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o444)
+            .open(path)
+            .map_err(|error| failed("create", path, error))?;
+        let pinned = pin_new(path);
+        if pinned.is_err()
+            && let Err(error) = self.remove(path)
+        {
+            tracing::warn!(path = %path.display(), %error, "failed netns stays");
+        }
+        pinned
+    }
+
+    /// Unpins a namespace; gone is fine.
+    pub(super) fn remove(&self, path: &Path) -> Result<()> {
+        self.check(path)?;
+        mounts::detach(path)?;
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != IoKind::NotFound => Err(failed("remove", path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is pinned under names of ours, leftover plain files included.
+    pub(super) fn list(&self) -> Result<Vec<PathBuf>> {
+        let names = files::list(&self.dir)?.into_iter();
+        Ok(names.filter(|n| n.starts_with(&self.prefix)).map(|n| self.dir.join(n)).collect())
+    }
+
+    /// We only ever touch our own names in our own folder.
+    fn check(&self, path: &Path) -> Result<()> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let ours = name.starts_with(&self.prefix) && name.len() > self.prefix.len();
+        if ours && path.parent() == Some(&self.dir) {
+            return Ok(());
+        }
+        let wanted = self.dir.join(format!("{}…", self.prefix));
+        Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("netns path: {} is not of the form {}", path.display(), wanted.display()),
+        ))
+    }
+
+    /// Makes the folder, and a shared mount of it unless it already lies on one. `ip netns` does
+    /// the same, under the same lock.
+    fn share(&self) -> Result<()> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if *shared {
+            return Ok(());
+        }
+        files::create_dir(&self.dir, 0o755)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let lock = rustix::fs::open(&self.dir, flags, Mode::empty())
+            .and_then(|fd| rustix::fs::flock(&fd, FlockOperation::LockExclusive).map(|()| fd))
+            .map_err(|error| failed("lock", &self.dir, error))?;
+        if !lies_on_shared_mount(&self.dir)? {
+            let change = || {
+                let flags = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+                rustix::mount::mount_change(&self.dir, flags)
+            };
+            // Only a mount point can be made shared.
+            change()
+                .or_else(|_| {
+                    rustix::mount::mount_bind_recursive(&self.dir, &self.dir)
+                        .and_then(|()| change())
+                })
+                .map_err(|error| failed("make a shared mount of", &self.dir, error))?;
+        }
+        drop(lock);
+        *shared = true;
+        Ok(())
+    }
+}
+
+fn lies_on_shared_mount(dir: &Path) -> Result<bool> {
+    use crate::model::container::Propagation;
+    mounts::allows_propagation(dir, Propagation::Bidirectional)
+}
+
+/// Moves this thread into a new namespace and pins it.
+fn pin_new(path: &Path) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET)
+        .map_err(|error| failed("make network namespace", path, io::Error::from(error)))?;
+    set_loopback_up().map_err(|error| failed("set lo up in", path, error))?;
+    // Not /proc/self: that is the main thread, in the host's namespace.
+    rustix::mount::mount_bind("/proc/thread-self/ns/net", path)
+        .map_err(|error| failed("pin network namespace at", path, error))
+}
+
+/// `ip link set lo up` in the namespace of this thread.
+fn set_loopback_up() -> io::Result<()> {
+    let mut link = LinkMessage::default();
+    link.header.index = LOOPBACK_INDEX;
+    link.header.flags = LinkFlags::Up;
+    link.header.change_mask = LinkFlags::Up;
+    let mut message = NetlinkMessage::from(RouteNetlinkMessage::SetLink(link));
+    message.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    message.finalize();
+    let mut request = vec![0; message.buffer_len()];
+    message.serialize(&mut request);
+
+    let socket = Socket::new(NETLINK_ROUTE)?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.send(&request, 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    match answer.payload {
+        NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn touches_only_its_own_names() {
+        let folder = Folder::new("/var/run/netns".into(), "podbay-".to_owned());
+        folder.check(Path::new("/var/run/netns/podbay-1")).unwrap();
+        for bad in [
+            "/var/run/netns/podbay-",
+            "/var/run/netns/cni-1",
+            "/var/run/netns/podbay-/../../x",
+            "/etc/podbay-1",
+            "podbay-1",
+            "/",
+        ] {
+            let error = folder.check(Path::new(bad)).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::InvalidArgument, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_plain_file_is_gone_and_the_kernels_link_is_live() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(state(file.path()).unwrap(), NetnsState::Gone);
+        assert_eq!(state(Path::new("/no/such/netns")).unwrap(), NetnsState::Gone);
+        assert_eq!(state(Path::new("/proc/self/ns/net")).unwrap(), NetnsState::Live);
+    }
+}

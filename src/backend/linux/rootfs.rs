@@ -1,0 +1,290 @@
+//! Looking into a root file system without running anything in it.
+//!
+//! The root is opened, not left mounted: an overlay is mounted in the scratch folder, opened and
+//! detached at once, so that it lives exactly as long as the open descriptor, also when the agent
+//! is killed. Everything inside is then resolved by the kernel below that descriptor.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::MountFlags;
+
+use super::super::{Error, ErrorKind, Result, RootfsMount, UserFiles};
+use super::{absolute, failed, files};
+
+/// Largest /etc/passwd or /etc/group that is read.
+pub(super) const USER_FILE_LIMIT: usize = 10 << 20;
+
+/// mount(2) takes one page of options.
+const MAX_MOUNT_OPTIONS: usize = 4095;
+
+/// Resolution stays below the root: absolute links start at it, `..` stops at it, and neither
+/// magic links nor mounts lead out. The kernel follows at most 40 links.
+pub(super) const INSIDE: ResolveFlags =
+    ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
+
+/// The folder for mounts of a moment.
+#[derive(Debug)]
+pub(super) struct Scratch(PathBuf);
+
+/// How the root of some mounts can be had read-only.
+#[derive(Debug, PartialEq, Eq)]
+enum Plan {
+    /// It is a plain folder.
+    Folder(PathBuf),
+    /// An overlay of these folders, topmost first, with further options.
+    Overlay { layers: Vec<String>, options: Vec<String> },
+    /// Mounts of other types, one over the other.
+    Stack(Vec<(String, String, String)>),
+}
+
+impl Scratch {
+    /// Makes the folder and takes away what a killed predecessor left in it.
+    pub(super) fn open(path: PathBuf) -> Result<Self> {
+        absolute("scratch", &path)?;
+        files::create_dir(&path, 0o700)?;
+        for name in files::list(&path)? {
+            let left = path.join(name);
+            super::mounts::detach(&left)?;
+            std::fs::remove_dir(&left).map_err(|error| failed("remove", &left, error))?;
+        }
+        Ok(Self(path))
+    }
+
+    /// Opens the root of a file system given by its mounts, read-only.
+    pub(super) fn open_root(&self, rootfs: &[RootfsMount]) -> Result<OwnedFd> {
+        match plan(rootfs)? {
+            Plan::Folder(path) => open_folder(&path),
+            Plan::Overlay { layers, options } => self.open_overlay(&layers, &options),
+            Plan::Stack(mounts) => self.mount_and_open(|point| {
+                let flags = MountFlags::RDONLY | SAFE;
+                mounts.iter().try_for_each(|(kind, source, options)| {
+                    mount(source, point, kind, flags, options)
+                })
+            }),
+        }
+    }
+
+    fn open_overlay(&self, layers: &[String], options: &[String]) -> Result<OwnedFd> {
+        let data = overlay_data(layers, options);
+        if data.len() <= MAX_MOUNT_OPTIONS {
+            return self.mount_and_open(|point| mount_overlay(point, &data));
+        }
+        // Too many long paths for one page: name the layers by open descriptors instead.
+        let mut open = Vec::with_capacity(layers.len());
+        for layer in layers {
+            let plain = layer.replace("\\:", ":").replace("\\\\", "\\");
+            open.push(open_folder(Path::new(&plain))?);
+        }
+        let short: Vec<String> =
+            open.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
+        self.mount_and_open(|point| mount_overlay(point, &overlay_data(&short, options)))
+    }
+
+    fn mount_and_open(&self, mount: impl FnOnce(&Path) -> Result<()>) -> Result<OwnedFd> {
+        let point = self.0.join(format!("{:016x}", rand::random::<u64>()));
+        files::create_dir(&point, 0o700)?;
+        let opened = mount(&point).and_then(|()| open_folder(&point));
+        super::mounts::detach(&point)?;
+        std::fs::remove_dir(&point).map_err(|error| failed("remove", &point, error))?;
+        opened
+    }
+}
+
+const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+
+fn mount(source: &str, point: &Path, kind: &str, flags: MountFlags, data: &str) -> Result<()> {
+    let data = std::ffi::CString::new(data)
+        .map_err(|error| Error::new(ErrorKind::InvalidArgument, "mount options").because(error))?;
+    rustix::mount::mount(source, point, kind, flags, data.as_c_str())
+        .map_err(|error| Error::io(format!("mount {kind} {source} read-only"), error.into()))
+}
+
+fn mount_overlay(point: &Path, data: &str) -> Result<()> {
+    mount("overlay", point, "overlay", MountFlags::RDONLY | SAFE, data)
+}
+
+fn overlay_data(layers: &[String], options: &[String]) -> String {
+    let mut data = format!("lowerdir={}", layers.join(":"));
+    for option in options {
+        data.push(',');
+        data.push_str(option);
+    }
+    data
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|error| failed("open", path, error))
+}
+
+/// Turns a snapshot's mounts into something that cannot change the snapshot.
+fn plan(rootfs: &[RootfsMount]) -> Result<Plan> {
+    let unfit = |problem: &str| {
+        Err(Error::new(ErrorKind::InvalidArgument, format!("root file system: {problem}")))
+    };
+    match rootfs {
+        [] => unfit("there are no mounts"),
+        [one] if one.kind == "overlay" => overlay_plan(one),
+        [one] if is_bind(one) => Ok(Plan::Folder(one.source.clone().into())),
+        all if all.iter().any(|m| is_bind(m) || m.kind == "overlay" || !m.target.is_empty()) => {
+            unfit("this combination of mounts is not supported")
+        }
+        all => Ok(Plan::Stack(
+            all.iter()
+                .map(|m| (m.kind.clone(), m.source.clone(), file_system_options(m)))
+                .collect(),
+        )),
+    }
+}
+
+fn is_bind(mount: &RootfsMount) -> bool {
+    mount.kind == "bind" || mount.options.iter().any(|o| o == "bind" || o == "rbind")
+}
+
+fn file_system_options(mount: &RootfsMount) -> String {
+    let flags = ["ro", "rw", "nodev", "nosuid", "noexec", "relatime", "noatime", "loop"];
+    let kept = mount.options.iter().map(String::as_str).filter(|option| !flags.contains(option));
+    kept.collect::<Vec<_>>().join(",")
+}
+
+/// The writable layer becomes the topmost read-only one; what only a writable overlay knows, and
+/// id mappings (names and numbers must be read as they are on disk), are dropped.
+fn overlay_plan(mount: &RootfsMount) -> Result<Plan> {
+    let (mut upper, mut lower, mut options) = (None, Vec::new(), Vec::new());
+    for option in &mount.options {
+        match option.split_once('=').unwrap_or((option, "")) {
+            ("upperdir", dir) => upper = Some(escape(dir)),
+            ("lowerdir", dirs) => lower = split_layers(dirs),
+            ("workdir" | "uidmap" | "gidmap" | "fsync", _) | ("ro" | "rw" | "volatile", "") => {}
+            _ => options.push(option.clone()),
+        }
+    }
+    let layers: Vec<String> = upper.into_iter().chain(lower).collect();
+    match &layers[..] {
+        [] => Err(Error::new(ErrorKind::InvalidArgument, "root file system: overlay of no layer")),
+        // The kernel refuses a read-only overlay of one layer.
+        [one] => Ok(Plan::Folder(one.replace("\\:", ":").replace("\\\\", "\\").into())),
+        _ => Ok(Plan::Overlay { layers, options }),
+    }
+}
+
+/// `upperdir` is one path, `lowerdir` a list: there a colon needs a backslash.
+fn escape(path: &str) -> String {
+    path.replace(':', "\\:")
+}
+
+fn split_layers(list: &str) -> Vec<String> {
+    let (mut layers, mut escaped) = (vec![String::new()], false);
+    for c in list.chars() {
+        if c == ':' && !escaped {
+            layers.push(String::new());
+        } else if let Some(layer) = layers.last_mut() {
+            layer.push(c);
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    layers.retain(|layer| !layer.is_empty());
+    layers
+}
+
+/// /etc/passwd and /etc/group of a root file system.
+pub(super) fn user_files(scratch: &Scratch, rootfs: &[RootfsMount]) -> Result<UserFiles> {
+    let root = scratch.open_root(rootfs)?;
+    Ok(UserFiles {
+        passwd: read_inside(&root, "etc/passwd", USER_FILE_LIMIT)?,
+        group: read_inside(&root, "etc/group", USER_FILE_LIMIT)?,
+    })
+}
+
+/// Reads a regular file below `root`. What it is gets checked on a descriptor that cannot do
+/// anything yet: opening a device or FIFO for real could already have an effect.
+fn read_inside(root: &OwnedFd, path: &str, max: usize) -> Result<Option<Vec<u8>>> {
+    let name = format!("/{path} of the image");
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found = match rustix::fs::openat2(root, path, flags, Mode::empty(), INSIDE) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(error @ (Errno::LOOP | Errno::XDEV)) => {
+            return Err(Error::new(ErrorKind::FailedPrecondition, format!("resolve {name}"))
+                .because(std::io::Error::from(error)));
+        }
+        Err(error) => return Err(Error::io(format!("resolve {name}"), error.into())),
+    };
+    let stat = rustix::fs::fstat(&found)
+        .map_err(|error| Error::io(format!("stat {name}"), error.into()))?;
+    if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Err(Error::new(
+            ErrorKind::FailedPrecondition,
+            format!("{name} is not a regular file"),
+        ));
+    }
+    let reopened = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(reopened, flags, Mode::empty())
+        .map_err(|error| Error::io(format!("open {name}"), error.into()))?;
+    files::read_regular(&File::from(file), max, &name).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(kind: &str, source: &str, options: &[&str]) -> RootfsMount {
+        RootfsMount {
+            kind: kind.to_owned(),
+            source: source.to_owned(),
+            target: String::new(),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn the_writable_layer_becomes_the_top_read_only_one() {
+        let overlay = mount(
+            "overlay",
+            "overlay",
+            &[
+                "index=off",
+                "workdir=/s/3/work",
+                "upperdir=/s/3:x/fs",
+                "lowerdir=/s/2\\:y/fs:/s/1/fs",
+                "uidmap=0:1000:65536",
+                "gidmap=0:1000:65536",
+                "userxattr",
+                "volatile",
+            ],
+        );
+        assert_eq!(
+            plan(&[overlay]).unwrap(),
+            Plan::Overlay {
+                layers: vec!["/s/3\\:x/fs".into(), "/s/2\\:y/fs".into(), "/s/1/fs".into()],
+                options: vec!["index=off".into(), "userxattr".into()],
+            }
+        );
+    }
+
+    #[test]
+    fn one_layer_and_binds_need_no_mount() {
+        let view = mount("bind", "/s/1/fs", &["ro", "rbind"]);
+        assert_eq!(plan(&[view]).unwrap(), Plan::Folder("/s/1/fs".into()));
+        let single = mount("overlay", "overlay", &["lowerdir=/s/1\\:z/fs"]);
+        assert_eq!(plan(&[single]).unwrap(), Plan::Folder("/s/1:z/fs".into()));
+    }
+
+    #[test]
+    fn other_types_are_mounted_read_only_and_nonsense_is_refused() {
+        let ext4 = mount("ext4", "/dev/loop7", &["rw", "discard", "loop"]);
+        assert_eq!(
+            plan(&[ext4]).unwrap(),
+            Plan::Stack(vec![("ext4".into(), "/dev/loop7".into(), "discard".into())])
+        );
+        let bind = mount("bind", "/a", &["rbind"]);
+        for bad in [vec![], vec![bind.clone(), bind], vec![mount("overlay", "overlay", &["rw"])]] {
+            assert_eq!(plan(&bad).unwrap_err().kind, ErrorKind::InvalidArgument, "{bad:?}");
+        }
+    }
+}
