@@ -1,0 +1,42 @@
+# One command each; `make help` lists them. Everything runs as root on one Linux host.
+SHELL := /bin/bash
+export PODBAY_PARTS ?= /opt/podbay-parts/bin
+export CARGO_TERM_PROGRESS_WHEN ?= never
+CARGO := cargo --locked
+
+.PHONY: help demo test check fmt build bench image clean
+.NOTPARALLEL:
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | column -t -s "$$(printf '\t')"
+
+demo: ## install what is missing and watch a real pod live and go
+	@scripts/setup.sh demo
+	@scripts/demo.sh
+
+test: ## install what is missing, then everything CI runs
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory check
+	@scripts/test.sh
+
+check: ## format, lints, docs, licences: no warning passes
+	cargo fmt --check
+	$(CARGO) clippy -q --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --no-deps --lib --document-private-items
+	@deny=$$(PATH="$(PODBAY_PARTS):$$PATH" command -v cargo-deny) || { echo "cargo-deny is missing: run scripts/setup.sh test"; exit 1; }; \
+	"$$deny" --log-level error check licenses bans sources
+
+build: ## the release binary, target/release/podbay
+	$(CARGO) build --release --bin podbay
+
+bench: ## side by side against containerd's own CRI plugin; writes target/bench.json
+	@scripts/setup.sh test
+	$(CARGO) bench -q --bench side_by_side -- $(BENCH_ARGS)
+
+image: ## a container image of the static binary (buildah), and a run of it
+	@scripts/image.sh
+	@scripts/image-check.sh
+
+clean: ## what cargo and the image build made
+	cargo clean
+	rm -rf dist

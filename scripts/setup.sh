@@ -1,0 +1,199 @@
+#!/usr/bin/env bash
+# Installs what podbay needs around it, and only what is missing.
+#
+#   scripts/setup.sh demo   to build and to run `make demo`: compiler parts, containerd, runc, CNI
+#                           plugins, busybox, a registry
+#   scripts/setup.sh test   everything that `make test` and `make bench` use: the above, and a second,
+#                           newer line of containerd with its runc and CNI plugins
+#
+# For Debian 12 and later and Ubuntu 22.04 and later, as root, with Rust present. Parts that the distribution has too
+# old are built with `go install` into $PODBAY_PARTS (default /opt/podbay-parts/bin). Nothing is
+# changed outside of apt's packages and that folder. After one good run no network is needed.
+set -euo pipefail
+
+readonly CONTAINERD=v2.4.2 RUNC=v1.5.2 CNI=v1.9.1 GRPCURL=v1.9.4 CARGO_DENY=0.20.2
+readonly RUST_AT_LEAST=1.95 GO_AT_LEAST=1.26
+parts=${PODBAY_PARTS:-/opt/podbay-parts/bin}
+stamp=$parts/.versions
+root=$(cd "$(dirname "$0")/.." && pwd)
+log=$(mktemp "${TMPDIR:-/tmp}/podbay-setup.XXXXXX.log")
+export PATH="$PATH:/usr/local/go/bin:/usr/sbin:/sbin"
+
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n1)" = "$1" ]; } # at_least MIN ACTUAL
+
+# Runs a command silently; on failure shows the end of what it said.
+quietly() {
+    local what=$1 start=$SECONDS
+    shift
+    if ! "$@" >>"$log" 2>&1 </dev/null; then
+        tail -n 25 "$log" >&2
+        die "$what failed; the whole log is $log"
+    fi
+    say "$what ($((SECONDS - start)) s)"
+}
+
+rust_present() {
+    have cargo || PATH="$PATH:$HOME/.cargo/bin"
+    have cargo || die "cargo is missing: install Rust $RUST_AT_LEAST or newer from https://rustup.rs"
+    local version
+    version=$(cargo --version | awk '{print $2}')
+    at_least "$RUST_AT_LEAST" "$version" || die "Rust is $version, $RUST_AT_LEAST or newer is needed"
+}
+
+# want TEST... -- PACKAGE: notes the package when the test fails.
+missing=()
+want() {
+    local test=()
+    while [ "$1" != -- ]; do test+=("$1"); shift; done
+    shift
+    "${test[@]}" >/dev/null 2>&1 || missing+=("$1")
+}
+cni_there() { [ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ]; }
+# No `| grep -q` under pipefail: it ends early, and the writer dies of SIGPIPE.
+static_busybox() { [ -x /bin/busybox ] && grep -qx httpd <<<"$(/bin/busybox --list)"; }
+
+packages_for_demo() {
+    want test -e /etc/ssl/certs/ca-certificates.crt -- ca-certificates
+    want have cc -- gcc
+    want test -e /usr/include/features.h -- libc6-dev
+    want have make -- make
+    want have protoc -- protobuf-compiler
+    want have containerd -- containerd
+    want have runc -- runc
+    want cni_there -- containernetworking-plugins
+    want have iptables -- iptables
+    want have ip -- iproute2
+    want static_busybox -- busybox-static
+    want have docker-registry -- docker-registry
+    want have ps -- procps
+    want have jq -- jq
+}
+
+packages_for_test() {
+    packages_for_demo
+    want have crun -- crun
+    want have nft -- nftables
+    want have conntrack -- conntrack
+    want have socat -- socat
+    want have skopeo -- skopeo
+    want have buildah -- buildah
+    want have curl -- curl
+    want have pkg-config -- pkg-config
+    want test -e /usr/include/seccomp.h -- libseccomp-dev
+}
+
+install_packages() {
+    [ ${#missing[@]} -gt 0 ] || { say "all packages are there"; return; }
+    have apt-get || die "no apt-get here; please install by hand: ${missing[*]}"
+    [ "$(id -u)" = 0 ] || die "these packages are missing, and only root can install them: ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    # A docker-registry of our own is started where it is needed; the packaged services stay off.
+    local policy=/usr/sbin/policy-rc.d made_policy=no
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod 755 $policy
+        made_policy=yes
+    fi
+    # shellcheck disable=SC2064 # the values of now are meant
+    trap "[ $made_policy = no ] || rm -f $policy" EXIT
+    quietly "package lists" apt-get update -q
+    quietly "packages ${missing[*]}" apt-get install -q -y --no-install-recommends "${missing[@]}"
+    [ $made_policy = no ] || rm -f $policy
+    trap - EXIT
+}
+
+stamped() { [ -x "$parts/$1" ] && grep -qxF "$1 $2" "$stamp" 2>/dev/null; }
+put_stamp() {
+    { grep -v "^$1 " "$stamp" 2>/dev/null || true; echo "$1 $2"; } >"$stamp.new"
+    mv "$stamp.new" "$stamp"
+}
+
+# Whether a binary that we did not stamp is exactly this module at this version.
+is_built_from() {
+    [ -x "$parts/$1" ] && have go || return 1
+    grep -qxF "$2 $3" <<<"$(go version -m "$parts/$1" 2>/dev/null | awk '$1 == "mod" {print $2, $3}')"
+}
+
+need_go() {
+    have go || {
+        missing=(golang-go)
+        install_packages
+    }
+    local version
+    version=$(go env GOVERSION 2>/dev/null | sed 's/^go//')
+    # From 1.21 on an older Go fetches the one that a module asks for.
+    at_least "$GO_AT_LEAST" "$version" && return
+    at_least 1.21 "$version" && [ "$(go env GOTOOLCHAIN)" != local ] && return
+    die "Go is $version; building containerd $CONTAINERD needs $GO_AT_LEAST (https://go.dev/dl), or 1.21 and GOTOOLCHAIN=auto"
+}
+
+# go_part NAME MODULE VERSION PACKAGE [build flags]; PACKAGE is empty when it is the module's root.
+go_part() {
+    local name=$1 module=$2 version=$3 package=$4
+    shift 4
+    stamped "$name" "$version" && return
+    if is_built_from "$name" "$module" "$version"; then
+        put_stamp "$name" "$version"
+        return
+    fi
+    need_go
+    quietly "$name $version" env GOBIN="$parts" GOFLAGS=-buildvcs=false CGO_ENABLED="${CGO:-0}" \
+        go install -trimpath -ldflags='-s -w' "$@" "$module${package:+/$package}@$version"
+    put_stamp "$name" "$version"
+}
+
+go_parts() {
+    mkdir -p "$parts"
+    local name
+    for name in containerd containerd-shim-runc-v2 ctr; do
+        go_part $name github.com/containerd/containerd/v2 $CONTAINERD cmd/$name
+    done
+    CGO=1 go_part runc github.com/opencontainers/runc $RUNC '' -tags=seccomp
+    for name in main/bridge main/ptp main/loopback main/macvlan main/host-device \
+        ipam/host-local ipam/static meta/portmap meta/firewall meta/bandwidth meta/tuning meta/sbr; do
+        go_part ${name#*/} github.com/containernetworking/plugins $CNI plugins/$name
+    done
+    go_part grpcurl github.com/fullstorydev/grpcurl $GRPCURL cmd/grpcurl
+    say "parts in $parts: containerd $CONTAINERD, runc $RUNC, CNI plugins $CNI, grpcurl $GRPCURL"
+}
+
+# Unoptimised on purpose: it compiles in a third of the time and runs for two seconds a check.
+cargo_deny() {
+    stamped cargo-deny $CARGO_DENY && return
+    have cargo-deny && at_least $CARGO_DENY "$(cargo-deny --version | awk '{print $2}')" && return
+    local to
+    to=$(mktemp -d)
+    quietly "cargo-deny $CARGO_DENY" env CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR="$to/target" \
+        cargo install cargo-deny --version $CARGO_DENY --locked --debug --root "$to"
+    strip -o "$parts/cargo-deny" "$to/bin/cargo-deny" 2>/dev/null || cp "$to/bin/cargo-deny" "$parts/"
+    rm -rf "$to"
+    put_stamp cargo-deny $CARGO_DENY
+}
+
+crates() {
+    cargo fetch -q --locked --offline --manifest-path "$root/Cargo.toml" 2>/dev/null ||
+        quietly "crates" cargo fetch --locked --manifest-path "$root/Cargo.toml"
+}
+
+case "${1:-}" in
+demo)
+    rust_present
+    packages_for_demo
+    install_packages
+    crates
+    ;;
+test)
+    rust_present
+    packages_for_test
+    install_packages
+    crates
+    go_parts
+    cargo_deny
+    ;;
+*) die "usage: $0 demo|test" ;;
+esac
+rm -f "$log"
+say "ready for $1 ($SECONDS s)"

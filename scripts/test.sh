@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Runs every test of the crate and ends with the runner's own counts. Lints are `make check`.
+#
+# Test targets named real_* drive a real containerd as root; they run with few threads, because
+# each starts daemons of its own. All others run with the runner's defaults.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+: "${PODBAY_PARTS:=/opt/podbay-parts/bin}"
+export PODBAY_PARTS
+real_threads=${REAL_THREADS:-2}
+[ "$(id -u)" = 0 ] || { echo "test: needs root: real tests make network namespaces, mounts and cgroups" >&2; exit 1; }
+
+counts=$(mktemp)
+trap 'rm -f "$counts"' EXIT
+failed=()
+started=$SECONDS
+
+# run NAME CARGO-TEST-ARGUMENTS...: shows the whole output, keeps the runner's result lines.
+run() {
+    local name=$1 start=$SECONDS output
+    shift
+    output=$(mktemp)
+    echo "== $name"
+    if ! cargo --locked test "$@" </dev/null 2>&1 | tee "$output"; then
+        failed+=("$name")
+    fi
+    grep -E '^test result: ' "$output" |
+        while read -r line; do printf '%-24s %s\n' "$name" "$line"; done >>"$counts" ||
+        printf '%-24s %s\n' "$name" "no result: it did not run" >>"$counts"
+    rm -f "$output"
+    echo "== $name took $((SECONDS - start)) s"
+}
+
+targets=$(cargo --locked metadata --no-deps --format-version 1 |
+    jq -r '.packages[].targets[] | select(.kind == ["test"]) | .name' | sort)
+
+echo "== building"
+cargo --locked test --no-run -q
+run unit --lib --bins
+run examples --examples
+run doc --doc
+for target in $targets; do
+    case $target in real_*) ;; *) run "$target" --test "$target" ;; esac
+done
+for target in $targets; do
+    case $target in real_*) run "$target" --test "$target" -- --test-threads="$real_threads" ;; esac
+done
+
+echo
+echo "== counts, as the runner printed them"
+cat "$counts"
+awk '{ for (i = 1; i <= NF; i++) { if ($(i+1) ~ /^passed/) p += $i; if ($(i+1) ~ /^failed/) f += $i; if ($(i+1) ~ /^ignored/) s += $i } }
+     END { printf "%-24s %d passed, %d failed, %d ignored\n", "total", p, f, s }' "$counts"
+echo "== took $((SECONDS - started)) s"
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "FAILED: ${failed[*]}" >&2
+    exit 1
+fi

@@ -1,0 +1,154 @@
+//! The real binary as a test runs it: own configuration, own socket, its output in a file.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use podbay::proto::runtime::v1::image_service_client::ImageServiceClient;
+use podbay::proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::census::Census;
+use super::env::TestEnv;
+use super::process::Daemon;
+use super::{census, eventually};
+
+/// CRI answers may be as large as kubelet takes them.
+const MESSAGE_LIMIT: usize = 16 << 20;
+const READY_LIMIT: Duration = Duration::from_secs(20);
+/// SIGTERM to exit, as the agent promises.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// A client of the runtime service.
+pub type Runtime = RuntimeServiceClient<Channel>;
+/// A client of the image service.
+pub type Images = ImageServiceClient<Channel>;
+
+/// An agent in its world. Dropping it kills it and clears the world away.
+pub struct TestAgent {
+    // Dropped in this order: first the agent, then its world.
+    daemon: Daemon,
+    channel: Channel,
+    /// The world.
+    pub env: TestEnv,
+    before: Census,
+}
+
+impl TestAgent {
+    /// Starts the agent in this world and waits until it is healthy.
+    pub async fn start(env: TestEnv) -> Self {
+        let before = Census::take(&env).await;
+        let mut daemon = launch(&env);
+        let channel = ready(&env, &mut daemon).await;
+        Self { daemon, channel, env, before }
+    }
+
+    pub fn runtime(&self) -> Runtime {
+        RuntimeServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    pub fn images(&self) -> Images {
+        ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// For other services (health, reflection).
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
+    /// Everything that the agent has logged, over all its starts.
+    pub fn log(&self) -> String {
+        self.daemon.output()
+    }
+
+    pub fn log_file(&self) -> PathBuf {
+        log_file(&self.env)
+    }
+
+    /// SIGKILL. Containers go on.
+    pub fn kill9(&mut self) {
+        self.daemon.kill9();
+    }
+
+    /// Starts it again, after [`Self::kill9`], [`Self::stop`] or while it runs (then it is killed
+    /// first), and waits until it is healthy. Old clients are dead.
+    pub async fn restart(&mut self) {
+        self.daemon.kill9();
+        self.daemon = launch(&self.env);
+        self.channel = ready(&self.env, &mut self.daemon).await;
+    }
+
+    /// SIGTERM; the agent must end with code 0 within 10 s.
+    pub async fn stop(&mut self) {
+        let status = self.daemon.terminate(STOP_LIMIT).await;
+        let words = self.daemon.last_words();
+        let status =
+            status.unwrap_or_else(|| panic!("still runs {STOP_LIMIT:?} after SIGTERM:\n{words}"));
+        assert!(status.success(), "ended with {status} after SIGTERM:\n{words}");
+    }
+
+    /// Runs one more agent on the same root until it ends by itself; for refusals.
+    pub async fn second(&self) -> (Option<ExitStatus>, String) {
+        let log = self.env.file("second.log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_podbay"));
+        command.args(["agent", "--config"]).arg(self.env.write_config());
+        let mut daemon = Daemon::start(&mut command, &log);
+        let status = eventually(READY_LIMIT, async || daemon.ended()).await;
+        (status, daemon.output())
+    }
+
+    /// Forgets what was there before: from now on this is the base of [`Self::assert_clean`].
+    /// Called after pulling the images that a test needs.
+    pub async fn count_from_here(&mut self) {
+        self.before = Census::take(&self.env).await;
+    }
+
+    /// Waits until the world is as it was at the start (or at [`Self::count_from_here`]).
+    pub async fn assert_clean(&self) {
+        census::assert_nothing_left(&self.env, &self.before).await;
+    }
+}
+
+fn log_file(env: &TestEnv) -> PathBuf {
+    env.file("agent.log")
+}
+
+fn launch(env: &TestEnv) -> Daemon {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_podbay"));
+    command.args(["agent", "--config"]).arg(env.write_config()).current_dir("/");
+    for (key, _) in std::env::vars_os() {
+        if key.to_string_lossy().starts_with("PODBAY_") {
+            command.env_remove(key);
+        }
+    }
+    Daemon::start(&mut command, &log_file(env))
+}
+
+async fn ready(env: &TestEnv, daemon: &mut Daemon) -> Channel {
+    let address = format!("unix://{}", env.socket().display());
+    let endpoint = Endpoint::from_shared(address).expect("a socket address");
+    let mut ended = None;
+    let channel = eventually(READY_LIMIT, async || {
+        ended = daemon.ended();
+        if ended.is_some() {
+            return Some(None);
+        }
+        let channel = endpoint.connect().await.ok()?;
+        let request = HealthCheckRequest { service: String::new() };
+        let answer = HealthClient::new(channel.clone()).check(request).await.ok()?;
+        (answer.into_inner().status() == ServingStatus::Serving).then_some(Some(channel))
+    });
+    let channel = channel.await.flatten();
+    channel.unwrap_or_else(|| {
+        let fate =
+            ended.map_or("is not healthy".to_owned(), |status| format!("ended with {status}"));
+        panic!("the agent {fate}:\n{}", daemon.last_words())
+    })
+}

@@ -1,0 +1,280 @@
+//! The private world of one test: containerd, CNI configuration, bridge, subnet, folders.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MntFlags, umount2};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::census;
+use super::containerd::{Line, PrivateContainerd};
+use super::{firewall, process};
+
+/// Who connects the pods of a test.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Networking {
+    /// A configuration list of the test's own: bridge and portmap.
+    #[default]
+    Conflist,
+    /// The agent's own default network.
+    Default,
+    /// No configuration, and the default network is off: the network is not ready.
+    Missing,
+}
+
+/// A number that nobody else on this machine uses while it is held; bridge name and subnet come
+/// from it. The lock goes with the process, so nothing needs to be given back.
+struct Slot {
+    number: u16,
+    _lock: Flock<File>,
+}
+
+impl Slot {
+    fn take() -> Self {
+        let folder = Path::new("/tmp/podbay-test-slots");
+        std::fs::create_dir_all(folder).expect("the folder of the slots");
+        for number in 0..2048 {
+            let path = folder.join(number.to_string());
+            let file = File::options().create(true).append(true).open(&path).expect("a slot file");
+            if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                return Self { number, _lock: lock };
+            }
+        }
+        panic!("2048 test environments at once?");
+    }
+}
+
+/// The world. Dropping it removes whatever a test left in it, so that a failed test does not
+/// disturb the next; finding leaks is the census's task.
+pub struct TestEnv {
+    /// The test's own containerd; kill and restart it as the test needs.
+    pub containerd: PrivateContainerd,
+    /// Its line.
+    pub line: Line,
+    networking: Networking,
+    folder: TempDir,
+    slot: Slot,
+    extra_config: String,
+}
+
+impl TestEnv {
+    /// A world on this line of containerd with a network of its own.
+    pub async fn start(line: Line) -> Self {
+        Self::start_with(line, Networking::Conflist).await
+    }
+
+    /// With another kind of network.
+    pub async fn start_with(line: Line, networking: Networking) -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "tests on a real containerd need root");
+        let folder = tempfile::Builder::new().prefix("pbe-").tempdir_in("/tmp").expect("a folder");
+        let slot = Slot::take();
+        let containerd = PrivateContainerd::start(line);
+        let env = Self { containerd, line, networking, folder, slot, extra_config: String::new() };
+        for dir in [env.cni_conf_dir(), env.netns_dir(), env.log_root(), env.certs_dir()] {
+            std::fs::create_dir_all(dir).expect("a folder of the environment");
+        }
+        if networking == Networking::Conflist {
+            env.write_conflist();
+        }
+        env
+    }
+
+    /// More TOML for the agent's configuration, e.g. `[images]\npull_timeout = "5s"`. Tables that
+    /// the kit writes itself cannot be given again.
+    pub fn add_config(&mut self, toml: &str) {
+        self.extra_config.push_str(toml);
+        self.extra_config.push('\n');
+    }
+
+    /// Everything of this world is below here, but for containerd.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.path().join("root")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path().join("podbay.sock")
+    }
+
+    pub fn cni_conf_dir(&self) -> PathBuf {
+        self.path().join("cni/net.d")
+    }
+
+    pub fn cni_cache_dir(&self) -> PathBuf {
+        self.path().join("cni/cache")
+    }
+
+    /// Where host-local keeps the addresses of the conflist's network.
+    pub fn ipam_dir(&self) -> PathBuf {
+        self.path().join("cni/ipam")
+    }
+
+    pub fn netns_dir(&self) -> PathBuf {
+        self.path().join("netns")
+    }
+
+    /// For `log_directory` of pods.
+    pub fn log_root(&self) -> PathBuf {
+        self.path().join("logs")
+    }
+
+    /// `hosts.toml` tree of the registries.
+    pub fn certs_dir(&self) -> PathBuf {
+        self.path().join("certs.d")
+    }
+
+    /// For other files of the test.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    pub fn namespace(&self) -> &'static str {
+        "podbay"
+    }
+
+    pub fn snapshotter(&self) -> &'static str {
+        "overlayfs"
+    }
+
+    /// Parent cgroup for the pods of this world.
+    pub fn cgroup_parent(&self) -> String {
+        format!("/podbay-test-{}", self.slot.number)
+    }
+
+    /// Name of the bridge of this world.
+    pub fn bridge(&self) -> String {
+        format!("pbt{}", self.slot.number)
+    }
+
+    /// Name of the conflist's network.
+    pub fn network_name(&self) -> String {
+        format!("podbay-test-{}", self.slot.number)
+    }
+
+    /// First three numbers of the subnet, `10.x.y`.
+    pub fn subnet_prefix(&self) -> String {
+        let [high, low] = self.slot.number.to_be_bytes();
+        format!("10.{}.{low}", 240 + high)
+    }
+
+    /// The subnet of the pods, a /24.
+    pub fn subnet(&self) -> String {
+        format!("{}.0/24", self.subnet_prefix())
+    }
+
+    /// Where the CNI plugins of this line are.
+    pub fn cni_bin_dir(&self) -> PathBuf {
+        match self.line {
+            Line::V1 if Path::new("/usr/lib/cni/bridge").exists() => "/usr/lib/cni".into(),
+            Line::V1 => "/opt/cni/bin".into(),
+            Line::V2 => std::env::var_os("PODBAY_PARTS")
+                .map_or_else(|| "/opt/podbay-parts/bin".into(), PathBuf::from),
+        }
+    }
+
+    fn write_conflist(&self) {
+        let list = json!({
+            "cniVersion": "0.4.0", "name": self.network_name(),
+            "plugins": [
+                {
+                    "type": "bridge", "bridge": self.bridge(), "isGateway": true, "ipMasq": true,
+                    "ipam": {
+                        "type": "host-local", "dataDir": self.ipam_dir(),
+                        "ranges": [[{"subnet": self.subnet()}]], "routes": [{"dst": "0.0.0.0/0"}],
+                    },
+                },
+                {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true},
+            ],
+        });
+        std::fs::write(self.cni_conf_dir().join("10-test.conflist"), list.to_string())
+            .expect("the CNI configuration");
+    }
+
+    /// Writes the agent's configuration file; returns its path.
+    pub fn write_config(&self) -> PathBuf {
+        let text = format!(
+            "root = {root:?}\nstate = {state:?}\n\n\
+             [cri]\nsocket = {socket:?}\n\n\
+             [containerd]\naddress = {address:?}\nnamespace = {namespace:?}\nsnapshotter = {snapshotter:?}\n\n\
+             [network]\nconf_dir = {conf:?}\nbin_dirs = [{bin:?}]\ncache_dir = {cache:?}\nnetns_dir = {netns:?}\n\
+             default_network = {default}\ndefault_bridge = {bridge:?}\ndefault_subnets = [{subnet:?}]\n\n\
+             [images]\nconfig_dirs = [{certs:?}]\n\n\
+             [telemetry]\nlevel = \"debug\"\n\n{extra}",
+            root = self.root(),
+            state = self.state(),
+            socket = self.socket(),
+            address = self.containerd.address(),
+            namespace = self.namespace(),
+            snapshotter = self.snapshotter(),
+            conf = self.cni_conf_dir(),
+            bin = self.cni_bin_dir(),
+            cache = self.cni_cache_dir(),
+            netns = self.netns_dir(),
+            default = self.networking == Networking::Default,
+            bridge = self.bridge(),
+            subnet = self.subnet(),
+            certs = self.certs_dir(),
+            extra = self.extra_config,
+        );
+        let path = self.path().join("podbay.toml");
+        std::fs::write(&path, text).expect("the agent's configuration");
+        path
+    }
+
+    /// Words of firewall rules that belong to this world.
+    pub fn firewall_words(&self) -> Vec<String> {
+        vec![
+            format!("{}.", self.subnet_prefix()),
+            format!("\"{}\"", self.bridge()),
+            format!(" {} ", self.bridge()),
+            self.network_name(),
+        ]
+    }
+
+    fn kill_shims(&self) {
+        let address = self.containerd.address().display().to_string();
+        for pid in process::processes_with(&["containerd-shim", &address]) {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+            let _gone_already = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+
+    fn kill_cgroups(&self) {
+        for cgroup in census::cgroups_below(&self.cgroup_parent()) {
+            let pids = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+            for pid in pids.lines().filter_map(|line| line.parse().ok()) {
+                let pid = nix::unistd::Pid::from_raw(pid);
+                let _gone_already = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+            let _busy_or_gone = std::fs::remove_dir(&cgroup);
+        }
+    }
+}
+
+impl Drop for TestEnv {
+    fn drop(&mut self) {
+        self.containerd.kill9();
+        self.kill_shims();
+        self.kill_cgroups();
+        for folder in [self.path(), self.containerd.root()] {
+            for mount in census::mounts_below(folder).iter().rev() {
+                let _gone_already = umount2(Path::new(mount), MntFlags::MNT_DETACH);
+            }
+        }
+        firewall::remove(&self.firewall_words());
+        let _absent = std::process::Command::new("ip")
+            .args(["link", "delete", &self.bridge()])
+            .stderr(std::process::Stdio::null())
+            .status();
+        self.kill_cgroups();
+    }
+}
