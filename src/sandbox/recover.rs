@@ -29,7 +29,7 @@ impl Sandboxes {
         let pods = base.store.load::<SandboxRecord>()?;
         let containers = base.store.load::<ContainerRecord>()?;
         for fault in pods.faults.iter().chain(&containers.faults) {
-            tracing::error!(fault = error_chain(fault), "a stored record cannot be read");
+            tracing::error!(?fault, "a stored record cannot be read");
         }
         let (mut pods, mut containers) = (pods.records, containers.records);
         let (below, tasks) =

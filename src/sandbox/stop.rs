@@ -4,6 +4,7 @@
 //! owed, and a later call resumes with them. The network is taken down while processes die.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::create::attachment;
@@ -135,7 +136,8 @@ impl Room {
     }
 
     async fn unmount_shm(&self, entry: &Entry) -> Result<(), Error> {
-        match self.shared_files(&entry.sandbox()).shm {
+        let shm: Option<PathBuf> = self.shared_files(&entry.sandbox()).shm;
+        match shm {
             Some(shm) => self.deps.base.host.unmount(&shm).await.step("unmount /dev/shm"),
             None => Ok(()),
         }

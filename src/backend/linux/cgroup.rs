@@ -28,22 +28,25 @@ pub(super) fn memory_hierarchy(mounts: &[Mount]) -> Option<MemoryHierarchy> {
 }
 
 impl MemoryHierarchy {
-    /// How often a process was OOM-killed in the cgroup of `pid`; `None` when the process or
-    /// its cgroup is gone, or the kernel does not count.
-    pub(super) fn oom_kills(&self, pid: u32) -> Result<Option<u64>> {
-        let Some(membership) = read_if_there(Path::new(&format!("/proc/{pid}/cgroup")))? else {
-            return Ok(None);
-        };
-        let Some(file) = self.counter_file(&membership) else { return Ok(None) };
-        Ok(read_if_there(&file)?.as_deref().and_then(oom_kill))
+    /// The memory cgroup of `pid`; `None` when the process is gone.
+    pub(super) fn cgroup_of(&self, pid: u32) -> Result<Option<PathBuf>> {
+        let membership = read_if_there(Path::new(&format!("/proc/{pid}/cgroup")))?;
+        Ok(membership.and_then(|membership| self.folder(&membership)))
     }
 
-    /// The file that counts for a process with this `/proc/PID/cgroup`.
-    fn counter_file(&self, membership: &str) -> Option<PathBuf> {
-        let (mount, name) = match self {
-            Self::V1(mount) => (mount, "memory.oom_control"),
-            Self::V2(mount) => (mount, "memory.events"),
+    /// How often a process was OOM-killed in this cgroup; `None` when the cgroup is gone or the
+    /// kernel does not count.
+    pub(super) fn oom_kills(&self, cgroup: &Path) -> Result<Option<u64>> {
+        let name = match self {
+            Self::V1(_) => "memory.oom_control",
+            Self::V2(_) => "memory.events",
         };
+        Ok(read_if_there(&cgroup.join(name))?.as_deref().and_then(oom_kill))
+    }
+
+    /// The folder of a process with this `/proc/PID/cgroup`.
+    fn folder(&self, membership: &str) -> Option<PathBuf> {
+        let (Self::V1(mount) | Self::V2(mount)) = self;
         let group = membership.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
             let (controllers, group) = (fields.next()?, fields.next()?);
@@ -55,7 +58,7 @@ impl MemoryHierarchy {
         })?;
         // A removed cgroup is marked so by the kernel, and has no files.
         let group = group.strip_suffix(" (deleted)").unwrap_or(group);
-        Some(mount.join(group.trim_start_matches('/')).join(name))
+        Some(mount.join(group.trim_start_matches('/')))
     }
 }
 
@@ -85,16 +88,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_counter_of_each_layout() {
+    fn finds_the_cgroup_of_each_layout() {
         let v1 = MemoryHierarchy::V1("/cg/memory".into());
         let hybrid = "9:pids:/a\n4:memory:/kubepods/pod1/c1\n0::/elsewhere\n";
         assert_eq!(
-            v1.counter_file(hybrid),
-            Some("/cg/memory/kubepods/pod1/c1/memory.oom_control".into())
+            v1.folder(hybrid),
+            Some("/cg/memory/kubepods/pod1/c1".into())
         );
         let v2 = MemoryHierarchy::V2("/cg".into());
-        assert_eq!(v2.counter_file("0::/x.slice/y\n"), Some("/cg/x.slice/y/memory.events".into()));
-        assert_eq!(v1.counter_file("0::/only-v2\n"), None);
+        assert_eq!(v2.folder("0::/x.slice/y\n"), Some("/cg/x.slice/y".into()));
+        assert_eq!(v1.folder("0::/only-v2\n"), None);
     }
 
     #[test]
@@ -107,6 +110,7 @@ mod tests {
     #[test]
     fn a_gone_process_has_no_counter() {
         let memory = MemoryHierarchy::V1("/sys/fs/cgroup/memory".into());
-        assert_eq!(memory.oom_kills(u32::MAX).unwrap(), None);
+        assert_eq!(memory.cgroup_of(u32::MAX).unwrap(), None);
+        assert_eq!(memory.oom_kills(Path::new("/sys/fs/cgroup/memory/gone")).unwrap(), None);
     }
 }

@@ -237,8 +237,16 @@ impl Host for LinuxHost {
         blocking(move || files::make_fifos(&paths)).await
     }
 
-    async fn oom_kills(&self, pid: u32) -> Result<Option<u64>> {
-        let Some(memory) = self.memory.clone() else { return Ok(None) };
-        blocking(move || memory.oom_kills(pid)).await
+    async fn memory_cgroup(&self, pid: u32) -> Result<Option<PathBuf>> {
+        let Some(memory) = &self.memory else { return Ok(None) };
+        // A read of procfs takes microseconds: less than a trip to another thread.
+        memory.cgroup_of(pid)
+    }
+
+    async fn oom_kills(&self, memory_cgroup: &Path) -> Result<Option<u64>> {
+        let (Some(memory), cgroup) = (self.memory.clone(), memory_cgroup.to_owned()) else {
+            return Ok(None);
+        };
+        blocking(move || memory.oom_kills(&cgroup)).await
     }
 }
