@@ -6,6 +6,7 @@
 
 pub mod containerd;
 //pub mod cni;
+pub mod cni;
 mod error;
 mod host;
 mod images;

@@ -15,7 +15,7 @@ const PARENT_MODE: u32 = 0o700;
 
 /// Writes a file so that a reader sees the old content or the new one, never a part. There is no
 /// fsync: what must survive a power cut is not written here.
-pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+pub(in crate::backend) fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     absolute("path", path)?;
     let temp = temp_beside(path)?;
     let mut file = match create_new(&temp) {
@@ -57,7 +57,7 @@ fn make_parent(path: &Path) -> Result<()> {
 }
 
 /// Reads a regular file of at most `max` bytes; a FIFO cannot block it.
-pub(super) fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
+pub(in crate::backend) fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
     absolute("path", path)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -92,7 +92,7 @@ pub(super) fn read_regular(file: &File, max: usize, name: &str) -> Result<Vec<u8
 
 /// Makes a folder and its missing parents, all with `mode` whatever the umask is. Folders that
 /// are there keep their mode.
-pub(super) fn create_dir(path: &Path, mode: u32) -> Result<()> {
+pub(in crate::backend) fn create_dir(path: &Path, mode: u32) -> Result<()> {
     let make = || fs::DirBuilder::new().mode(mode).create(path);
     let made = match make() {
         Err(error) if error.kind() == IoKind::NotFound => {
@@ -113,7 +113,7 @@ pub(super) fn create_dir(path: &Path, mode: u32) -> Result<()> {
 }
 
 /// Names in a folder, sorted; those that are not UTF-8 are not ours and are left out.
-pub(super) fn list(path: &Path) -> Result<Vec<String>> {
+pub(in crate::backend) fn list(path: &Path) -> Result<Vec<String>> {
     absolute("path", path)?;
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,

@@ -8,7 +8,7 @@ mod cgroup;
 mod copy;
 mod devices;
 mod facts;
-mod files;
+pub(in crate::backend) mod files;
 mod mountinfo;
 mod mounts;
 mod netns;
@@ -81,6 +81,11 @@ impl LinuxHost {
             memory: cgroup::memory_hierarchy(&mounts),
         })
     }
+}
+
+/// Whether a live namespace is pinned at `path`.
+pub(in crate::backend) fn is_netns(path: &Path) -> bool {
+    matches!(netns::state(path), Ok(NetnsState::Live))
 }
 
 /// Runs blocking work on the blocking pool. It goes on when the caller is gone.

@@ -1,0 +1,152 @@
+//! How executing a plugin fails.
+
+use std::error::Error as StdError;
+use std::io;
+use std::time::Duration;
+
+use super::result::Malformed;
+use crate::backend::{Error, ErrorKind};
+
+/// Longest text that is taken over from a plugin.
+pub(super) const TEXT_LIMIT: usize = 4 << 10;
+
+/// Error code of the specification: the plugin asks to be tried again.
+const TRY_AGAIN: u32 = 11;
+
+/// A plugin did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// `type` could name something outside of the plugin folders.
+    #[error("plugin type {0:?} is not a plain file name")]
+    BadName(String),
+    /// There is no such plugin.
+    #[error("plugin {kind:?} is in none of {dirs:?}")]
+    Missing { kind: String, dirs: Vec<std::path::PathBuf> },
+    /// Whoever may write it would be root.
+    #[error("plugin {0:?} can be written by everybody, so it is not executed")]
+    Unsafe(std::path::PathBuf),
+    /// It could not be started, or waited for.
+    #[error("plugin {kind:?} cannot be executed")]
+    Execute {
+        kind: String,
+        #[source]
+        source: io::Error,
+    },
+    /// It was killed with its process group.
+    #[error("plugin {kind:?} was killed after {after:?}{}", tail(.text))]
+    TimedOut { kind: String, after: Duration, text: String },
+    /// It was killed with its process group.
+    #[error("plugin {kind:?} was killed: it printed more than {limit} bytes")]
+    TooMuchOutput { kind: String, limit: usize },
+    /// It said so.
+    #[error("plugin {kind:?} failed{}{}", code_text(*.code), tail(.text))]
+    Failed { kind: String, code: u32, text: String },
+    /// It ended well, but what it printed makes no sense.
+    #[error("plugin {kind:?} gave a malformed answer")]
+    Malformed {
+        kind: String,
+        #[source]
+        source: Malformed,
+    },
+    /// It ended well, but gave the pod no address.
+    #[error("the network gives no address to {0}")]
+    NoAddress(String),
+}
+
+fn tail(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
+fn code_text(code: u32) -> String {
+    if code == 0 { String::new() } else { format!(" (code {code})") }
+}
+
+impl Failure {
+    /// What a caller can do about it.
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::TimedOut { .. } => ErrorKind::DeadlineExceeded,
+            Self::Failed { code: TRY_AGAIN, .. } => ErrorKind::Unavailable,
+            Self::Missing { .. } | Self::BadName(_) | Self::Unsafe(_) => {
+                ErrorKind::FailedPrecondition
+            }
+            _ => ErrorKind::Other,
+        }
+    }
+
+    /// As the seam tells it.
+    pub(super) fn told(self, tried: String) -> Error {
+        Error::new(self.kind(), tried).because(self)
+    }
+}
+
+/// Several failures of one teardown.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(|failure| chain(failure)).collect::<Vec<_>>().join("; "))]
+pub(super) struct Failures(pub Vec<Failure>);
+
+impl Failures {
+    /// As the seam tells it; the first failure gives the kind.
+    pub(super) fn told(mut self, tried: String) -> Error {
+        if self.0.len() == 1 {
+            return self.0.remove(0).told(tried);
+        }
+        let kind = self.0.first().map_or(ErrorKind::Other, Failure::kind);
+        Error::new(kind, tried).because(self)
+    }
+}
+
+/// An error with its causes in one line.
+pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Text of a plugin, fit for logs and answers: short, and without control characters.
+pub(super) fn presentable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut clean = String::with_capacity(text.len().min(TEXT_LIMIT));
+    for c in text.trim().chars() {
+        if clean.len() + c.len_utf8() > TEXT_LIMIT - '…'.len_utf8() {
+            clean.push('…');
+            break;
+        }
+        clean.push(if c.is_control() { ' ' } else { c });
+    }
+    clean.truncate(clean.trim_end().len());
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_plugins_is_short_and_has_no_control_characters() {
+        assert_eq!(presentable(b" a\nb\x1b[31m\0 "), "a b [31m");
+        let long = presentable("é".repeat(10_000).as_bytes());
+        assert!(long.len() <= TEXT_LIMIT && long.ends_with('…'));
+        assert_eq!(presentable(b"\xff\xfe"), "\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn several_failures_are_told_in_one_line() {
+        let failed = |kind: &str, code| Failure::Failed {
+            kind: kind.to_owned(),
+            code,
+            text: "no".to_owned(),
+        };
+        let error = Failures(vec![failed("a", 11), failed("b", 0)]).told("CNI DEL".to_owned());
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        assert_eq!(
+            chain(&error),
+            "CNI DEL: plugin \"a\" failed (code 11): no; plugin \"b\" failed: no"
+        );
+    }
+}

@@ -1,0 +1,406 @@
+//! The real [`Network`]: CNI plugins, executed by the specification (0.1.0 to 1.1.0).
+//!
+//! A pod is attached by ADD over the plugins of each configured network and cut off by DEL in
+//! reverse order, with what ADD was told and answered (`cache`). Loopback is not the plugins'
+//! business: it is up as soon as the namespace exists. All work runs on blocking threads and goes
+//! to its end when the caller is gone.
+
+mod cache;
+mod capability;
+mod chain;
+mod config;
+mod error;
+mod exec;
+mod inherited;
+mod own;
+mod result;
+#[cfg(test)]
+mod testing;
+
+pub use own::DefaultNetwork;
+pub use result::IpPreference;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+use serde_json::Value;
+
+use self::cache::{Cache, Entry};
+use self::chain::Link;
+use self::config::{Fingerprint, Loaded, Network as Configured};
+use self::error::{Failure, Failures};
+use self::exec::Runner;
+use super::linux::is_netns;
+use super::{Attachment, Error, ErrorKind, Network, NetworkReadiness, NetworkStatus, Result};
+
+/// How long an answer of STATUS is believed.
+const STATUS_LIFE: Duration = Duration::from_secs(5);
+
+/// How long STATUS may take.
+const STATUS_LIMIT: Duration = Duration::from_secs(10);
+
+/// How a [`Cni`] finds and runs its networks.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folder of the network configurations: `*.conflist`, `*.conf`, `*.json`, sorted by name.
+    pub conf_dir: PathBuf,
+    /// Folders where plugins are looked for, in this order.
+    pub bin_dirs: Vec<PathBuf>,
+    /// Folder of the results cache, shared with other CNI runtimes.
+    pub cache_dir: PathBuf,
+    /// How many configurations are used; 0 means all. The first one gives eth0.
+    pub max_conf: usize,
+    /// Time for ADD over all plugins of one network.
+    pub add_timeout: Duration,
+    /// Time for DEL of each plugin.
+    pub del_timeout: Duration,
+    /// The network that is written when `conf_dir` holds none; `None` writes nothing.
+    pub default_network: Option<DefaultNetwork>,
+    /// Whether a pod CIDR from the kubelet replaces the subnets of the default network.
+    pub use_pod_cidr: bool,
+    /// Which address becomes the pod's IP.
+    pub ip_preference: IpPreference,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            conf_dir: "/etc/cni/net.d".into(),
+            bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
+            cache_dir: "/var/lib/cni".into(),
+            max_conf: 1,
+            add_timeout: Duration::from_secs(30),
+            del_timeout: Duration::from_secs(30),
+            default_network: Some(DefaultNetwork::default()),
+            use_pod_cidr: false,
+            ip_preference: IpPreference::default(),
+        }
+    }
+}
+
+/// Pod networks by CNI plugins. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Cni(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    options: Options,
+    runner: Runner,
+    cache: Cache,
+    /// The default network with the subnets in force.
+    own: Mutex<Option<DefaultNetwork>>,
+    loaded: Mutex<Option<(Fingerprint, Arc<Loaded>)>>,
+    status: Mutex<Option<(Instant, Fingerprint, NetworkReadiness)>>,
+}
+
+impl Cni {
+    /// Checks the options; nothing is read or written yet. From here on the whole process closes
+    /// on exec what it had inherited open, so that no plugin gets it.
+    pub fn new(options: Options) -> Result<Self> {
+        if let Some(own) = &options.default_network {
+            own.check()?;
+        }
+        if options.bin_dirs.iter().any(|dir| !dir.is_absolute()) || options.bin_dirs.is_empty() {
+            let problem = format!("bin_dirs: {:?} are not absolute paths", options.bin_dirs);
+            return Err(Error::new(ErrorKind::InvalidArgument, problem));
+        }
+        if let Err(error) = inherited::close_on_exec() {
+            tracing::warn!(%error, "inherited descriptors stay open in CNI plugins");
+        }
+        Ok(Self(Arc::new(Inner {
+            runner: Runner::new(options.bin_dirs.clone()),
+            cache: Cache::new(&options.cache_dir),
+            own: Mutex::new(options.default_network.clone()),
+            loaded: Mutex::default(),
+            status: Mutex::default(),
+            options,
+        })))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> T + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || work(&inner))
+            .await
+            .map_err(|panic| Error::new(ErrorKind::Other, "run CNI work").because(panic))
+    }
+}
+
+#[async_trait]
+impl Network for Cni {
+    async fn attach(&self, pod: &Attachment) -> Result<NetworkStatus> {
+        let pod = pod.clone();
+        self.blocking(move |inner| inner.attach(&pod)).await?
+    }
+
+    async fn detach(&self, pod: &Attachment) -> Result<()> {
+        let pod = pod.clone();
+        self.blocking(move |inner| inner.detach(&pod)).await?
+    }
+
+    async fn readiness(&self) -> NetworkReadiness {
+        match self.blocking(Inner::readiness).await {
+            Ok(readiness) => readiness,
+            Err(error) => NetworkReadiness::NotReady(error::chain(&error)),
+        }
+    }
+
+    async fn set_pod_cidr(&self, cidr: &str) -> Result<()> {
+        let cidr = cidr.to_owned();
+        self.blocking(move |inner| inner.set_pod_cidr(&cidr)).await?
+    }
+}
+
+impl Inner {
+    /// The networks as they are configured now. A look at the folder is cheap, so there is no
+    /// watcher that could miss something.
+    fn current(&self) -> Arc<Loaded> {
+        let dir = &self.options.conf_dir;
+        let mut known = lock(&self.loaded);
+        let mut now = config::fingerprint(dir);
+        if let Some((seen, loaded)) = &*known
+            && *seen == now
+            // The own network may become possible without a change of the folder.
+            && loaded.any_file
+        {
+            return Arc::clone(loaded);
+        }
+        let load = |files: &Fingerprint| config::load(dir, files, own::FILE, self.options.max_conf);
+        let mut loaded = load(&now);
+        let own = lock(&self.own).clone();
+        if let Some(own) = own.filter(|_| !loaded.any_file) {
+            match own.write(dir, &self.runner) {
+                Ok(()) => {
+                    now = config::fingerprint(dir);
+                    loaded = load(&now);
+                }
+                Err(error) => loaded.faults.push(error::chain(&error)),
+            }
+        }
+        if known.as_ref().is_none_or(|(seen, _)| *seen != now) {
+            for fault in &loaded.faults {
+                tracing::warn!(%fault, "CNI configuration is left out");
+            }
+        }
+        let loaded = Arc::new(loaded);
+        *known = Some((now, Arc::clone(&loaded)));
+        loaded
+    }
+
+    fn no_network(&self, loaded: &Loaded) -> String {
+        let mut reason = format!("no network configuration in {}", self.options.conf_dir.display());
+        for fault in &loaded.faults {
+            reason.push_str("; ");
+            reason.push_str(fault);
+        }
+        reason
+    }
+
+    fn attach(&self, pod: &Attachment) -> Result<NetworkStatus> {
+        let netns = pod.netns.as_deref().filter(|path| is_netns(path)).ok_or_else(|| {
+            let problem = format!("netns: {:?} is no network namespace", pod.netns);
+            Error::new(ErrorKind::InvalidArgument, problem)
+        })?;
+        let (args, capabilities) = (capability::args(pod)?, capability::all(pod)?);
+        let loaded = self.current();
+        if loaded.networks.is_empty() {
+            return Err(Error::new(ErrorKind::Unavailable, self.no_network(&loaded)));
+        }
+        let names: Vec<String> = (0..loaded.networks.len()).map(|i| format!("eth{i}")).collect();
+        let mut status = NetworkStatus::default();
+        let mut added: Vec<(Link<'_>, Option<Value>)> = Vec::new();
+        for (network, if_name) in loaded.networks.iter().zip(&names) {
+            let link = Link {
+                network,
+                container: pod.pod.as_str(),
+                netns: Some(netns),
+                if_name,
+                args: &args,
+                capabilities: &capabilities,
+            };
+            let mut result = None;
+            let done = self.add(&link, &mut result);
+            added.push((link, result.clone()));
+            match done {
+                Ok(ips) if added.len() == 1 => {
+                    status.ips = self.options.ip_preference.order(ips);
+                    status.result = result.unwrap_or_default();
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.take_back(pod, &added);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(status)
+    }
+
+    /// ADD of one network. `result` is set as soon as there is one, also when it is not enough.
+    fn add(&self, link: &Link<'_>, result: &mut Option<Value>) -> Result<Vec<std::net::IpAddr>> {
+        let tried = || format!("CNI ADD of pod {} to {}", link.container, link.network.name);
+        let answer = link
+            .add(&self.runner, self.options.add_timeout)
+            .map_err(|failure| failure.told(tried()))?;
+        let answer = result.insert(answer);
+        let last = link.network.plugins.last().map(|plugin| plugin.kind.clone());
+        let ips = result::addresses(answer, link.if_name).map_err(|source| {
+            Failure::Malformed { kind: last.unwrap_or_default(), source }.told(tried())
+        })?;
+        if ips.is_empty() {
+            return Err(Failure::NoAddress(link.if_name.to_owned()).told(tried()));
+        }
+        self.cache.store(&Entry::new(link, answer))?;
+        Ok(ips)
+    }
+
+    /// Undoes a failed attach at once, as far as it goes. What is left is the caller's detach.
+    fn take_back(&self, pod: &Attachment, added: &[(Link<'_>, Option<Value>)]) {
+        for (link, result) in added.iter().rev() {
+            let failures = link.del(&self.runner, self.options.del_timeout, result.as_ref());
+            if failures.is_empty() {
+                self.cache.remove(&link.network.name, &pod.pod, link.if_name);
+                continue;
+            }
+            let (pod, error) = (&pod.pod, Failures(failures));
+            tracing::warn!(%pod, network = link.network.name, %error, "failed ADD is not undone");
+        }
+    }
+
+    fn detach(&self, pod: &Attachment) -> Result<()> {
+        let netns = pod.netns.as_deref().filter(|path| is_netns(path));
+        // Values that ADD refuses were never told to a plugin.
+        let args = capability::args(pod).unwrap_or_default();
+        let capabilities = capability::without_bandwidth(pod);
+        let loaded = self.current();
+        let cached = self.cache.of_pod(&pod.pod)?;
+        let mut failures = Vec::new();
+        for (index, network) in loaded.networks.iter().enumerate().rev() {
+            let if_name = format!("eth{index}");
+            if cached.iter().any(|entry| entry.if_name == if_name) {
+                continue;
+            }
+            // Nothing is known of an ADD; it may have been cut off in its middle.
+            let (if_name, args, capabilities) = (if_name.as_str(), &args[..], &capabilities);
+            let container = pod.pod.as_str();
+            let link = Link { network, container, netns, if_name, args, capabilities };
+            failures.extend(link.del(&self.runner, self.options.del_timeout, None));
+        }
+        for entry in cached.iter().rev() {
+            failures.extend(self.del_cached(pod, entry, netns, &loaded));
+        }
+        if failures.is_empty() {
+            return Ok(());
+        }
+        Err(Failures(failures).told(format!("CNI DEL of pod {}", pod.pod)))
+    }
+
+    /// DEL with what ADD had been told and answered. The entry stays until all plugins agree.
+    fn del_cached(
+        &self,
+        pod: &Attachment,
+        entry: &Entry,
+        netns: Option<&Path>,
+        loaded: &Loaded,
+    ) -> Vec<Failure> {
+        let then = entry.config().and_then(|raw| Configured::from_list(&raw).ok());
+        let now = loaded.networks.iter().find(|network| network.name == entry.network_name);
+        let Some(network) = then.as_ref().or(now) else {
+            tracing::warn!(pod = %pod.pod, network = entry.network_name, "network is unknown now");
+            return Vec::new();
+        };
+        let link = Link {
+            network,
+            container: pod.pod.as_str(),
+            netns,
+            if_name: &entry.if_name,
+            args: &entry.cni_args,
+            capabilities: &entry.capability_args,
+        };
+        let failures = link.del(&self.runner, self.options.del_timeout, Some(&entry.result));
+        if failures.is_empty() {
+            self.cache.remove(&entry.network_name, &pod.pod, &entry.if_name);
+        }
+        failures
+    }
+
+    fn readiness(&self) -> NetworkReadiness {
+        let loaded = self.current();
+        if loaded.networks.is_empty() {
+            return NetworkReadiness::NotReady(self.no_network(&loaded));
+        }
+        for network in &loaded.networks {
+            for plugin in &network.plugins {
+                if let Err(failure) = self.runner.find(&plugin.kind) {
+                    let reason = format!("network {}: {failure}", network.name);
+                    return NetworkReadiness::NotReady(reason);
+                }
+            }
+        }
+        if loaded.networks.iter().all(|network| network.version < config::Version::STATUS) {
+            return NetworkReadiness::Ready;
+        }
+        self.plugins_readiness(&loaded)
+    }
+
+    fn plugins_readiness(&self, loaded: &Loaded) -> NetworkReadiness {
+        let files = lock(&self.loaded).as_ref().map(|(files, _)| files.clone()).unwrap_or_default();
+        if let Some((asked, of, answer)) = &*lock(&self.status)
+            && asked.elapsed() < STATUS_LIFE
+            && *of == files
+        {
+            return answer.clone();
+        }
+        let asked = |network: &Configured| chain::status(network, &self.runner, STATUS_LIMIT);
+        let answer = loaded.networks.iter().find_map(|network| {
+            let failure = asked(network).err()?;
+            let reason = format!("network {}: {}", network.name, error::chain(&failure));
+            Some(NetworkReadiness::NotReady(reason))
+        });
+        let answer = answer.unwrap_or(NetworkReadiness::Ready);
+        *lock(&self.status) = Some((Instant::now(), files, answer.clone()));
+        answer
+    }
+
+    fn set_pod_cidr(&self, cidr: &str) -> Result<()> {
+        let invalid = |problem: String| {
+            Error::new(ErrorKind::InvalidArgument, format!("pod_cidr: {problem}"))
+        };
+        if cidr.is_empty() {
+            return Ok(());
+        }
+        let subnets: std::result::Result<Vec<IpNet>, _> =
+            cidr.split(',').map(|part| part.trim().parse()).collect();
+        let subnets = subnets.map_err(|_| invalid(format!("{cidr:?} is no list of CIDRs")))?;
+        own::check_subnets(&subnets).map_err(invalid)?;
+        if !self.options.use_pod_cidr {
+            return Ok(());
+        }
+        let changed = {
+            let mut own = lock(&self.own);
+            let Some(own) = own.as_mut() else { return Ok(()) };
+            let changed = own.subnets != subnets;
+            own.subnets = subnets;
+            changed.then(|| own.clone())
+        };
+        match changed {
+            // Configurations of others win over ours; then there is nothing to write.
+            Some(own) if self.options.conf_dir.join(own::FILE).exists() => {
+                own.write(&self.options.conf_dir, &self.runner)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;
