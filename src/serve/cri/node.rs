@@ -10,9 +10,7 @@ use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 use super::{Identity, convert};
-use crate::backend::{
-    ErrorKind, HandlerFeatures, Network, NetworkReadiness, Runtime, RuntimeHandler, RuntimeInfo,
-};
+use crate::backend::{ErrorKind, HandlerFeatures, Network, NetworkReadiness, Runtime, RuntimeInfo};
 use crate::proto::runtime::v1;
 use crate::serve::status::chain;
 
@@ -206,6 +204,7 @@ fn handlers(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::RuntimeHandler;
 
     fn identity() -> Identity {
         let handler = |name: &str| RuntimeHandler { name: name.into(), ..Default::default() };

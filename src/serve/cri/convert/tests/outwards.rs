@@ -1,0 +1,190 @@
+//! What callers see of a sandbox, a container, an image.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::backend::NetworkStatus;
+use crate::container::{Container, ContainerState, Exited};
+use crate::ids::{ContainerId, PodId};
+use crate::image::FsInfo;
+use crate::model::Owner;
+use crate::model::container::{Mount, Propagation};
+use crate::model::image::{Descriptor, Digest, Image, ImageConfig};
+use crate::model::resources::Resources;
+use crate::model::signal::Signal;
+use crate::oci::user::ResolvedUser;
+use crate::sandbox::{Sandbox, SandboxState};
+
+fn sandbox(state: SandboxState, ips: &[&str]) -> Sandbox {
+    let network = NetworkStatus {
+        ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+        result: serde_json::Value::Null,
+    };
+    Sandbox {
+        id: PodId::random(),
+        owner: Owner::Cri,
+        config: Arc::new(pod_config(Some(pod())).unwrap()),
+        handler: "crun".into(),
+        created_at: 42,
+        state,
+        network: (!ips.is_empty()).then_some(network),
+        netns: None,
+    }
+}
+
+fn container_in(state: ContainerState) -> Container {
+    Container {
+        id: ContainerId::random(),
+        pod: PodId::random(),
+        owner: Owner::Cri,
+        config: Arc::new(container_config(Some(container())).unwrap()),
+        image_id: Digest::of(b"config"),
+        image_ref: "docker.io/library/busybox@sha256:1".into(),
+        created_at: 1,
+        state,
+        user: ResolvedUser { uid: 1000, gid: 3, additional_gids: vec![3, 4], home: None },
+        resources: Resources { cpu_quota: 50_000, memory_limit: 1 << 20, ..Default::default() },
+        mounts: vec![Mount {
+            container_path: "/a".into(),
+            host_path: "/b".into(),
+            propagation: Propagation::Bidirectional,
+            ..Default::default()
+        }],
+        stop_signal: Signal::parse("SIGQUIT").unwrap(),
+        log_path: Some("/var/log/pods/x/app/0.log".into()),
+    }
+}
+
+#[test]
+fn a_ready_sandbox_shows_its_addresses_and_namespaces() {
+    let status = sandbox_status(&sandbox(SandboxState::Ready { pid: 7 }, &["10.0.0.2", "fd00::2"]));
+    assert_eq!(status.state(), v1::PodSandboxState::SandboxReady);
+    assert_eq!((status.created_at, status.runtime_handler.as_str()), (42, "crun"));
+    let network = status.network.unwrap();
+    assert_eq!(network.ip, "10.0.0.2");
+    assert_eq!(network.additional_ips, [v1::PodIp { ip: "fd00::2".into() }]);
+    let options = status.linux.unwrap().namespaces.unwrap().options.unwrap();
+    assert_eq!(options.network(), v1::NamespaceMode::Pod);
+    assert_eq!(status.metadata, pod().metadata);
+}
+
+#[test]
+fn a_dead_sandbox_has_an_empty_network_not_none() {
+    for state in [SandboxState::NotReady, SandboxState::Creating] {
+        let sandbox = sandbox(state, &[]);
+        let status = sandbox_status(&sandbox);
+        assert_eq!(status.state(), v1::PodSandboxState::SandboxNotready);
+        assert_eq!(status.network, Some(v1::PodSandboxNetworkStatus::default()));
+        assert_eq!(sandbox_item(&sandbox).state(), v1::PodSandboxState::SandboxNotready);
+    }
+}
+
+#[test]
+fn times_are_zero_until_they_are_true() {
+    let exited = |started_at| {
+        ContainerState::Exited(Exited {
+            started_at,
+            finished_at: 30,
+            code: 128,
+            reason: "StartError".into(),
+            message: "no such file".into(),
+        })
+    };
+    use v1::ContainerState::*;
+    let cases = [
+        (ContainerState::Created, ContainerCreated, 0, 0, 0, ""),
+        (ContainerState::Running { started_at: 20, pid: 9 }, ContainerRunning, 20, 0, 0, ""),
+        (exited(Some(20)), ContainerExited, 20, 30, 128, "StartError"),
+        (exited(None), ContainerExited, 0, 30, 128, "StartError"),
+        (ContainerState::Unknown { started_at: Some(20) }, ContainerUnknown, 20, 0, 0, "Unknown"),
+    ];
+    for (state, wanted, started, finished, code, reason) in cases {
+        let container = container_in(state);
+        let status = container_status(&container);
+        assert_eq!(status.state(), wanted);
+        assert_eq!(container_item(&container).state(), wanted);
+        let times = (status.created_at, status.started_at, status.finished_at);
+        assert_eq!(times, (1, started, finished), "{wanted:?}");
+        assert_eq!((status.exit_code, status.reason.as_str()), (code, reason));
+    }
+}
+
+#[test]
+fn a_container_shows_what_is_in_force() {
+    let container = container_in(ContainerState::Created);
+    let status = container_status(&container);
+    assert_eq!(status.image_id, container.image_id.as_str());
+    assert_eq!(status.image_ref, container.image_ref);
+    assert_eq!(status.image.as_ref().unwrap().image, "busybox");
+    assert_eq!(status.log_path, "/var/log/pods/x/app/0.log");
+    assert_eq!(status.stop_signal(), v1::Signal::Sigquit);
+    assert_eq!(status.mounts[0].propagation(), v1::MountPropagation::PropagationBidirectional);
+    let limits = status.resources.unwrap().linux.unwrap();
+    assert_eq!((limits.cpu_quota, limits.memory_limit_in_bytes), (50_000, 1 << 20));
+    let user = status.user.unwrap().linux.unwrap();
+    assert_eq!((user.uid, user.gid, user.supplemental_groups), (1000, 3, vec![3, 4]));
+    let item = container_item(&container);
+    assert_eq!(item.image_id, status.image_id);
+    assert_eq!(item.pod_sandbox_id, container.pod.as_str());
+}
+
+fn image(user: &str) -> Image {
+    Image {
+        id: Digest::of(b"config"),
+        target: Descriptor {
+            media_type: "application/vnd.oci.image.index.v1+json".into(),
+            digest: Digest::of(b"index"),
+            size: 2,
+            annotations: Default::default(),
+        },
+        repo_tags: vec!["docker.io/library/busybox:latest".into()],
+        repo_digests: vec![],
+        size: 77,
+        pinned: true,
+        chain_id: Some(Digest::of(b"chain")),
+        config: ImageConfig {
+            user: user.into(),
+            volumes: vec!["/data".into()],
+            ..Default::default()
+        },
+    }
+}
+
+#[test]
+fn an_image_has_a_uid_or_a_user_name() {
+    let cases = [
+        ("", None, ""),
+        ("1000", Some(1000), ""),
+        ("1000:users", Some(1000), ""),
+        ("web:users", None, "web"),
+        ("-1", None, "-1"),
+        ("4294967296", None, "4294967296"),
+    ];
+    for (user, uid, name) in cases {
+        let found = image_out(&image(user));
+        assert_eq!(
+            (found.uid.map(|uid| uid.value), found.username.as_str()),
+            (uid, name),
+            "{user}"
+        );
+        assert_eq!((found.size, found.pinned), (77, true));
+    }
+    let facts = image_info(&image("web"));
+    assert_eq!(facts["chainID"], Digest::of(b"chain").as_str());
+    assert_eq!(facts["imageSpec"]["config"]["User"], "web");
+    assert!(facts["imageSpec"]["config"]["Volumes"]["/data"].is_object());
+}
+
+#[test]
+fn containers_are_on_the_first_file_system() {
+    let usage = |path: &str, bytes| FsInfo { mountpoint: path.into(), bytes, inodes: 3, at: 9 };
+    let found = fs_info(&[usage("/snapshots", 5), usage("/content", 6)]);
+    let bytes = |list: &[v1::FilesystemUsage]| -> Vec<u64> {
+        list.iter().map(|entry| entry.used_bytes.unwrap().value).collect()
+    };
+    assert_eq!(bytes(&found.image_filesystems), [5, 6]);
+    assert_eq!(bytes(&found.container_filesystems), [5]);
+    let first = &found.image_filesystems[0];
+    assert_eq!(first.timestamp, 9);
+    assert_eq!(first.fs_id.as_ref().unwrap().mountpoint, "/snapshots");
+}
