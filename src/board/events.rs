@@ -44,6 +44,12 @@ pub struct Subscription {
 }
 
 impl Subscription {
+    /// News from a queue alone, without a present state.
+    #[cfg(test)]
+    pub(crate) fn from_queue(news: mpsc::Receiver<Event>) -> Self {
+        Self { present: Vec::new().into_iter(), news }
+    }
+
     /// The next event; `None` once this subscriber has fallen too far behind. Cancel-safe.
     pub async fn next(&mut self) -> Option<Event> {
         match self.present.next() {

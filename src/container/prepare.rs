@@ -118,20 +118,23 @@ impl Containers {
         &self,
         config: &ContainerConfig,
     ) -> Result<Option<serde_json::Value>, Error> {
-        const FIELD: &str = "config.linux.security_context.seccomp.localhost_ref";
-        let Some(SecurityProfile::Localhost(path)) = &config.security.seccomp else {
-            return Ok(None);
-        };
-        if config.security.privileged {
-            return Ok(None);
+        match &config.security.seccomp {
+            Some(SecurityProfile::Localhost(path)) if !config.security.privileged => {
+                Ok(Some(self.read_seccomp(path).await?))
+            }
+            _ => Ok(None),
         }
+    }
+
+    /// Reads a Localhost seccomp profile of the host.
+    pub async fn read_seccomp(&self, path: &str) -> Result<serde_json::Value, Error> {
+        const FIELD: &str = "linux.security_context.seccomp.localhost_ref";
         let content = self.deps.host.read_file(Path::new(path), SECCOMP_PROFILE_MAX).await;
         let content = content
             .step("read the seccomp profile")?
             .ok_or_else(|| Error::invalid(FIELD, format!("no profile at {path:?}")))?;
-        let profile = serde_json::from_slice(&content)
-            .map_err(|error| Error::invalid(FIELD, format!("{path:?} is no JSON: {error}")))?;
-        Ok(Some(profile))
+        serde_json::from_slice(&content)
+            .map_err(|error| Error::invalid(FIELD, format!("{path:?} is no JSON: {error}")))
     }
 
     /// PID whose PID namespace is joined, checked at creation and again at start.

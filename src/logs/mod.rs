@@ -57,7 +57,8 @@ pub struct PumpSpec {
 #[derive(Debug)]
 pub struct Pumps {
     new: mpsc::Sender<pump::Copier>,
-    ended: std::sync::mpsc::Receiver<()>,
+    /// Behind a lock only so that the pumps can be shared.
+    ended: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
 }
 
 impl Pumps {
@@ -73,7 +74,7 @@ impl Pumps {
                 let _ = end.try_send(());
             },
         )?;
-        Ok(Self { new, ended })
+        Ok(Self { new, ended: std::sync::Mutex::new(ended) })
     }
 
     /// Begins to copy. The file is opened by the thread, never here: see [`Pump::opened`]. If it
@@ -98,7 +99,8 @@ impl Pumps {
     pub fn stop(self) {
         drop(self.new);
         // A time-out means a hung disk: the thread is left behind, its files close with it.
-        let _ = self.ended.recv_timeout(STOP_LIMIT);
+        let ended = self.ended.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _ = ended.recv_timeout(STOP_LIMIT);
     }
 }
 

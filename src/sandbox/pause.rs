@@ -15,6 +15,7 @@ use crate::board::EventKind;
 use crate::container::KIND_LABEL;
 use crate::model::StringMap;
 use crate::model::image::ImageConfig;
+use crate::model::security::SecurityProfile;
 use crate::oci::{PauseInput, pause_spec, record_labels, spec_json};
 
 /// Where the pause program comes from.
@@ -39,6 +40,7 @@ struct Program {
     image: ImageConfig,
     image_name: String,
     snapshot: bool,
+    seccomp: Option<serde_json::Value>,
 }
 
 impl Room {
@@ -50,8 +52,10 @@ impl Room {
     ) -> Result<PauseProcess, Error> {
         let id = entry.id.as_str();
         let (runtime, host) = (&self.deps.base.runtime, &self.deps.base.host);
-        let program = self.pause_program(entry, handler).await?;
         let record = entry.record();
+        let mut program = self.pause_program(entry, handler).await?;
+        let profile = record.sandbox.config.security.seccomp.as_ref();
+        program.seccomp = self.seccomp_profile(profile).await?;
         let container = self.pause_record(&record, handler, &program)?;
         runtime.create_container(&container).await.step("store the pause container's record")?;
         let task = NewTask { id: id.to_owned(), rootfs: program.rootfs, stdio: Stdio::default() };
@@ -74,9 +78,9 @@ impl Room {
             netns: sandbox.netns.as_deref(),
             args: program.args.clone(),
             hostname: &self.hostname(&sandbox.config),
-            files: &self.shared_files(sandbox),
             facts: self.deps.base.host.facts(),
-            features: &handler.features,
+            image_name: &program.image_name,
+            seccomp_profile: program.seccomp.as_ref(),
             settings: &self.options.oci,
         })?;
         let mut labels: StringMap = record_labels(&program.image.labels, &sandbox.config.labels);
@@ -102,6 +106,7 @@ impl Room {
                 image: ImageConfig::default(),
                 image_name: String::new(),
                 snapshot: false,
+                seccomp: None,
             }),
             PauseSource::Image(name) => self.pause_image(entry, handler, name).await,
         }
@@ -131,7 +136,17 @@ impl Room {
             image: image.config,
             image_name: name.to_owned(),
             snapshot: true,
+            seccomp: None,
         })
+    }
+
+    /// Content of a Localhost seccomp profile.
+    async fn seccomp_profile(
+        &self,
+        profile: Option<&SecurityProfile>,
+    ) -> Result<Option<serde_json::Value>, Error> {
+        let Some(SecurityProfile::Localhost(path)) = profile else { return Ok(None) };
+        Ok(Some(self.deps.containers.read_seccomp(path).await?))
     }
 
     /// Watches the pause process: its end is the end of the pod.

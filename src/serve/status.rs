@@ -8,7 +8,7 @@ use std::error::Error as StdError;
 use tonic::{Code, Status};
 
 use crate::backend::ErrorKind;
-use crate::{container, image, sandbox};
+use crate::{container, image, oci, sandbox, store};
 
 /// A message never gets longer: it travels in a header.
 const MAX_MESSAGE: usize = 4096;
@@ -55,8 +55,37 @@ fn sandbox_code(error: &sandbox::Error) -> Code {
             Code::InvalidArgument
         }
         Error::NameInUse { .. } => Code::FailedPrecondition,
+        Error::JoinedFailed { .. } | Error::Teardown(_) => Code::Unknown,
+        Error::WouldNotDie(_) => Code::DeadlineExceeded,
+        Error::PauseImageNotFound(_) => Code::FailedPrecondition,
+        Error::Spec(error) => spec_code(error),
+        Error::Image(error) => image_code(error),
+        Error::Store(error) => store_code(error),
         Error::Backend { source, .. } => backend_code(source.kind),
         Error::Container(error) => container_code(error),
+    }
+}
+
+fn spec_code(error: &oci::Error) -> Code {
+    use oci::Error;
+    match error {
+        Error::Invalid { .. } => Code::InvalidArgument,
+        Error::Image { .. } | Error::UnknownUser(_) | Error::UnknownGroup(_) => {
+            Code::InvalidArgument
+        }
+        Error::StoredSpec(_) => Code::Internal,
+    }
+}
+
+fn store_code(error: &store::Error) -> Code {
+    use store::Error;
+    match error {
+        Error::Full { .. } => Code::ResourceExhausted,
+        Error::Busy | Error::Closed | Error::Io { .. } => Code::Unavailable,
+        Error::Locked { .. }
+        | Error::NewerSchema { .. }
+        | Error::Corrupt { .. }
+        | Error::Row { .. } => Code::Internal,
     }
 }
 
@@ -68,7 +97,12 @@ fn container_code(error: &container::Error) -> Code {
         Error::WrongState { .. } | Error::NameInUse { .. } | Error::PodNotReady(_) => {
             Code::FailedPrecondition
         }
-        Error::ExecTimeout(_) => Code::DeadlineExceeded,
+        Error::ExecTimeout(_) | Error::WouldNotDie(..) => Code::DeadlineExceeded,
+        Error::JoinedFailed { .. } | Error::Io { .. } => Code::Unknown,
+        Error::Panicked => Code::Internal,
+        Error::Spec(error) => spec_code(error),
+        Error::Image(error) => image_code(error),
+        Error::Store(error) => store_code(error),
         Error::Backend { source, .. } => backend_code(source.kind),
     }
 }

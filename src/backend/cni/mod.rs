@@ -143,6 +143,11 @@ impl Network for Cni {
         self.blocking(move |inner| inner.detach(&pod)).await?
     }
 
+    async fn recall(&self, pod: &Attachment) -> Result<Option<NetworkStatus>> {
+        let pod = pod.clone();
+        self.blocking(move |inner| inner.recall(&pod)).await?
+    }
+
     async fn readiness(&self) -> NetworkReadiness {
         match self.blocking(Inner::readiness).await {
             Ok(readiness) => readiness,
@@ -298,6 +303,18 @@ impl Inner {
             return Ok(());
         }
         Err(Failures(failures).told(format!("CNI DEL of pod {}", pod.pod)))
+    }
+
+    /// What an ADD answered, from the cache.
+    fn recall(&self, pod: &Attachment) -> Result<Option<NetworkStatus>> {
+        let cached = self.cache.of_pod(&pod.pod)?;
+        let Some(entry) = cached.iter().find(|entry| entry.if_name == "eth0") else {
+            return Ok(None);
+        };
+        let ips = result::addresses(&entry.result, &entry.if_name).map_err(|malformed| {
+            Error::new(ErrorKind::Other, "read a cached CNI result").because(malformed)
+        })?;
+        Ok(Some(NetworkStatus { ips, result: entry.result.clone() }))
     }
 
     /// DEL with what ADD had been told and answered. The entry stays until all plugins agree.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::codegen::BoxStream;
@@ -10,7 +10,7 @@ use tonic::codegen::BoxStream;
 use super::{Cri, convert};
 use crate::model::Owner;
 use crate::proto::runtime::v1;
-use crate::sandbox::Event;
+use crate::sandbox::Events;
 
 /// Each listener costs a queue.
 const MAX_LISTENERS: usize = 64;
@@ -37,16 +37,16 @@ impl Listeners {
     fn stream(
         &self,
         place: OwnedSemaphorePermit,
-        mut queue: mpsc::Receiver<Event>,
+        mut queue: Events,
     ) -> BoxStream<v1::ContainerEventResponse> {
         let closing = self.closing.clone();
         Box::pin(async_stream::stream! {
             let _place = place;
             loop {
-                // Cancel-safe: `recv` loses nothing when it is dropped.
+                // Cancel-safe: `next` loses nothing when it is dropped.
                 let next = tokio::select! {
                     () = closing.cancelled() => break,
-                    next = queue.recv() => next,
+                    next = queue.next() => next,
                 };
                 match next {
                     Some(event) if event.sandbox.owner == Owner::Cri => {
@@ -76,12 +76,13 @@ impl Cri {
 #[cfg(test)]
 mod tests {
     use futures::StreamExt as _;
+    use tokio::sync::mpsc;
     use tonic::Code;
 
     use super::*;
     use crate::container::EventKind;
     use crate::ids::PodId;
-    use crate::sandbox::{Sandbox, SandboxState};
+    use crate::sandbox::{Event, Sandbox, SandboxState};
 
     fn event(owner: Owner) -> Event {
         let sandbox = Sandbox {
@@ -102,6 +103,7 @@ mod tests {
     async fn own_engine_is_hidden_and_a_lost_queue_is_an_error() {
         let listeners = Listeners::new(CancellationToken::new());
         let (sender, queue) = mpsc::channel(4);
+        let queue = Events::from_queue(queue);
         let shown = event(Owner::Cri);
         sender.try_send(event(Owner::Pod)).unwrap();
         sender.try_send(shown.clone()).unwrap();
@@ -121,6 +123,7 @@ mod tests {
         let closing = CancellationToken::new();
         let listeners = Listeners::new(closing.clone());
         let (_sender, queue) = mpsc::channel(4);
+        let queue = Events::from_queue(queue);
         let stream = listeners.stream(listeners.place().unwrap(), queue);
         assert_eq!(listeners.places.available_permits(), MAX_LISTENERS - 1);
         closing.cancel();

@@ -48,7 +48,7 @@ impl Cri {
             container::Filter { pod: Some(sandbox.id.to_string()), ..container::Filter::default() };
         let containers = self.sandboxes.containers(&of_pod);
         let info = match request.verbose {
-            true => convert::info(&self.sandboxes.sandbox_info(sandbox.id.as_str())?),
+            true => convert::info(&self.sandboxes.sandbox_info(sandbox.id.as_str()).await?),
             false => Default::default(),
         };
         Ok(v1::PodSandboxStatusResponse {

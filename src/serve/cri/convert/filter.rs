@@ -1,6 +1,7 @@
 //! List filters, inwards. An empty id selects everything, as if it were not there.
 
 use super::{Result, known};
+use crate::model::Owner;
 use crate::proto::runtime::v1;
 use crate::{container, sandbox};
 
@@ -14,7 +15,8 @@ pub fn sandbox_filter(filter: Option<v1::PodSandboxFilter>) -> Result<sandbox::F
             Some(state == v1::PodSandboxState::SandboxReady)
         }
     };
-    Ok(sandbox::Filter { id: given(id), ready, labels: label_selector })
+    let owner = Some(Owner::Cri);
+    Ok(sandbox::Filter { id: given(id), ready, labels: label_selector, owner })
 }
 
 /// Selects containers.
@@ -38,6 +40,7 @@ pub fn container_filter(filter: Option<v1::ContainerFilter>) -> Result<container
         state,
         pod: given(pod_sandbox_id),
         labels: label_selector,
+        owner: Some(Owner::Cri),
     })
 }
 
