@@ -5,6 +5,8 @@
 //! cannot drift. Adapters never look up into the domain rooms.
 
 mod error;
+#[doc(hidden)]
+pub mod fake;
 mod host;
 mod images;
 mod network;
