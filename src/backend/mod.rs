@@ -8,6 +8,8 @@ pub mod containerd;
 //pub mod cni;
 pub mod cni;
 mod error;
+#[doc(hidden)]
+pub mod fake;
 mod host;
 mod images;
 pub mod linux;

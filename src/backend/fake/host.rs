@@ -1,0 +1,289 @@
+//! The fake host: namespaces and mounts in memory, files and FIFOs for real below a folder of the
+//! test.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::super::{
+    CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount,
+    UserFiles,
+};
+use super::files::Files;
+use super::steps::Steps;
+use super::world::World;
+use crate::model::container::Propagation;
+
+/// A host that keeps its hands off the machine: it refuses to change files outside its folder.
+pub struct FakeHost {
+    steps: Steps,
+    world: Arc<World>,
+    facts: HostFacts,
+    files: Files,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    users: UserFiles,
+    /// Files of every image root, by absolute path.
+    rootfs: BTreeMap<String, Vec<u8>>,
+    /// Files of the host outside the folder.
+    files: BTreeMap<PathBuf, Vec<u8>>,
+    devices: BTreeMap<PathBuf, DeviceNode>,
+    private_mounts: bool,
+}
+
+fn default_facts() -> HostFacts {
+    HostFacts {
+        kernel: (6, 1),
+        arch: "amd64".into(),
+        cgroup: CgroupVersion::V2,
+        controllers: ["cpu", "cpuset", "io", "memory", "pids"].map(String::from).into(),
+        swap_accounting: true,
+        capabilities: ["CAP_CHOWN", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SYS_RESOURCE"]
+            .map(String::from)
+            .into(),
+        oom_score_adj: 0,
+        seccomp: true,
+        apparmor: false,
+        selinux: false,
+        boot_id: "boot-1".into(),
+        hostname: "fake-node".into(),
+        systemd: false,
+    }
+}
+
+impl FakeHost {
+    pub(super) fn new(root: &Path, steps: Steps, world: Arc<World>) -> Self {
+        let state = State {
+            users: UserFiles {
+                passwd: Some(b"root:x:0:0:root:/root:/bin/sh\n".to_vec()),
+                group: Some(b"root:x:0:\n".to_vec()),
+            },
+            ..State::default()
+        };
+        let state = Arc::new(Mutex::new(state));
+        Self { steps, world, facts: default_facts(), files: Files::new(root), state }
+    }
+
+    /// The same host with other facts.
+    #[must_use]
+    pub fn with_facts(&self, facts: HostFacts) -> Self {
+        let (steps, world) = (self.steps.clone(), self.world.clone());
+        Self { steps, world, facts, files: self.files.clone(), state: self.state.clone() }
+    }
+
+    pub(super) fn after_reboot(&self) -> Self {
+        let number = self.facts.boot_id.rsplit('-').next().and_then(|text| text.parse().ok());
+        let boot_id = format!("boot-{}", number.unwrap_or(1) + 1);
+        self.with_facts(HostFacts { boot_id, ..self.facts.clone() })
+    }
+
+    /// The user files of every image from now on.
+    pub fn set_user_files(&self, users: UserFiles) {
+        self.lock().users = users;
+    }
+
+    /// A file that every image root has, for `copy_from_rootfs`.
+    pub fn put_rootfs_file(&self, path: &str, content: &[u8]) {
+        self.lock().rootfs.insert(path.to_owned(), content.to_vec());
+    }
+
+    /// A file of the host outside its folder, e.g. `/etc/resolv.conf`; such files are absent else.
+    pub fn put_file(&self, path: &Path, content: &[u8]) {
+        self.lock().files.insert(path.to_owned(), content.to_vec());
+    }
+
+    /// A device node; its host path is `device.path`.
+    pub fn put_device(&self, device: DeviceNode) {
+        self.lock().devices.insert(PathBuf::from(&device.path), device);
+    }
+
+    /// Whether no mount of the host is shared or a slave from now on.
+    pub fn set_private_mounts(&self, private: bool) {
+        self.lock().private_mounts = private;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn step<T>(
+        &self,
+        step: &'static str,
+        path: &Path,
+        work: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<T> {
+        self.steps.run(step, path.display(), async { work() }).await
+    }
+}
+
+#[async_trait]
+impl Host for FakeHost {
+    fn facts(&self) -> &HostFacts {
+        &self.facts
+    }
+
+    async fn create_netns(&self, path: &Path) -> Result<()> {
+        let work = || {
+            if self.world.lock().netns.insert(path.to_owned()) {
+                return Ok(());
+            }
+            let tried = format!("create netns {}", path.display());
+            Err(Error::new(ErrorKind::AlreadyExists, tried))
+        };
+        self.step("create_netns", path, work).await
+    }
+
+    async fn netns_state(&self, path: &Path) -> Result<NetnsState> {
+        let live = || Ok(self.world.lock().netns.contains(path));
+        let live = self.step("netns_state", path, live).await?;
+        Ok(if live { NetnsState::Live } else { NetnsState::Gone })
+    }
+
+    async fn remove_netns(&self, path: &Path) -> Result<()> {
+        let work = || {
+            self.world.lock().netns.remove(path);
+            Ok(())
+        };
+        self.step("remove_netns", path, work).await
+    }
+
+    async fn list_netns(&self) -> Result<Vec<PathBuf>> {
+        let all = || Ok(self.world.lock().netns.iter().cloned().collect());
+        self.step("list_netns", Path::new(""), all).await
+    }
+
+    async fn process_start_time(&self, pid: u32) -> Result<Option<u64>> {
+        let work = async { Ok(self.world.lock().processes.get(&pid).copied()) };
+        self.steps.run("process_start_time", pid, work).await
+    }
+
+    async fn write_file(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+        self.step("write_file", path, || self.files.write(path, content, mode)).await
+    }
+
+    async fn read_file(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
+        let work = || match self.lock().files.get(path) {
+            Some(content) if content.len() <= max => Ok(Some(content.clone())),
+            Some(_) => {
+                let tried = format!("read {}", path.display());
+                Err(Error::new(ErrorKind::ResourceExhausted, tried))
+            }
+            None => self.files.read(path, max),
+        };
+        self.step("read_file", path, work).await
+    }
+
+    async fn create_dir(&self, path: &Path, mode: u32) -> Result<()> {
+        self.step("create_dir", path, || self.files.create_dir(path, mode)).await
+    }
+
+    async fn remove_tree(&self, path: &Path) -> Result<()> {
+        let work = || {
+            self.files.remove_tree(path)?;
+            self.world.lock().mounts.retain(|mount| !mount.starts_with(path));
+            Ok(())
+        };
+        self.step("remove_tree", path, work).await
+    }
+
+    async fn list_dir(&self, path: &Path) -> Result<Vec<String>> {
+        self.step("list_dir", path, || self.files.list(path)).await
+    }
+
+    async fn mount_shm(&self, path: &Path, _size: u64) -> Result<()> {
+        let work = || {
+            self.files.must_be_dir(path)?;
+            self.world.lock().mounts.insert(path.to_owned());
+            Ok(())
+        };
+        self.step("mount_shm", path, work).await
+    }
+
+    async fn unmount(&self, path: &Path) -> Result<()> {
+        let work = || {
+            self.world.lock().mounts.remove(path);
+            Ok(())
+        };
+        self.step("unmount", path, work).await
+    }
+
+    async fn read_user_files(&self, _rootfs: &[RootfsMount]) -> Result<UserFiles> {
+        self.step("read_user_files", Path::new(""), || Ok(self.lock().users.clone())).await
+    }
+
+    async fn copy_from_rootfs(
+        &self,
+        _rootfs: &[RootfsMount],
+        path: &str,
+        dest: &Path,
+    ) -> Result<()> {
+        let work = || {
+            self.files.must_be_absent(dest)?;
+            self.files.create_dir(dest, 0o755)?;
+            for (file, content) in &self.lock().rootfs {
+                if let Ok(inside) = Path::new(file).strip_prefix(path) {
+                    self.files.write(&dest.join(inside), content, 0o644)?;
+                }
+            }
+            Ok(())
+        };
+        self.step("copy_from_rootfs", dest, work).await
+    }
+
+    async fn resolve_mount_source(&self, path: &Path, create_missing: bool) -> Result<PathBuf> {
+        let work = || self.files.resolve(path, create_missing);
+        self.step("resolve_mount_source", path, work).await
+    }
+
+    async fn allows_propagation(&self, path: &Path, wanted: Propagation) -> Result<bool> {
+        let work = || Ok(wanted == Propagation::Private || !self.lock().private_mounts);
+        self.step("allows_propagation", path, work).await
+    }
+
+    async fn devices(&self, host_path: &Path, container_path: &str) -> Result<Vec<DeviceNode>> {
+        let work = || {
+            let state = self.lock();
+            let found: Vec<DeviceNode> = state
+                .devices
+                .iter()
+                .filter_map(|(path, device)| {
+                    let inside = path.strip_prefix(host_path).ok()?;
+                    let path = Path::new(container_path).join(inside);
+                    // Joining nothing leaves a slash behind.
+                    let path = path.display().to_string().trim_end_matches('/').to_owned();
+                    Some(DeviceNode { path, ..device.clone() })
+                })
+                .collect();
+            if found.is_empty() {
+                let tried = format!("resolve device host_path {}", host_path.display());
+                return Err(Error::new(ErrorKind::NotFound, tried));
+            }
+            Ok(found)
+        };
+        self.step("devices", host_path, work).await
+    }
+
+    async fn all_devices(&self) -> Result<Vec<DeviceNode>> {
+        let all = || Ok(self.lock().devices.values().cloned().collect());
+        self.step("all_devices", Path::new(""), all).await
+    }
+
+    async fn make_fifos(&self, paths: &[PathBuf]) -> Result<()> {
+        let first = paths.first().map_or(Path::new(""), PathBuf::as_path);
+        self.step("make_fifos", first, || self.files.make_fifos(paths)).await
+    }
+
+    async fn oom_kills(&self, pid: u32) -> Result<Option<u64>> {
+        let work = async {
+            let world = self.world.lock();
+            let live = world.processes.contains_key(&pid).then_some(0);
+            Ok(world.oom_kills.get(&pid).copied().or(live))
+        };
+        self.steps.run("oom_kills", pid, work).await
+    }
+}

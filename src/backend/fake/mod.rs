@@ -1,0 +1,91 @@
+//! Fakes of the four seams, for tests: they keep state, hold to the contracts of the traits, and
+//! can be told to fail, hang or wait at any step. `tests/contract` runs one suite against them
+//! and against the real adapters, so that they cannot drift.
+//!
+//! [`Fakes`] is a small host: what one seam makes, another sees. A chain that [`FakeImages`]
+//! unpacked is a parent for [`FakeRuntime`]; a PID of the runtime has a start time on
+//! [`FakeHost`]; a namespace of the host is what [`FakeNetwork`] connects.
+
+mod content;
+mod files;
+mod host;
+mod images;
+mod network;
+mod program;
+mod runtime;
+mod seed;
+mod steps;
+mod task;
+mod world;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use host::FakeHost;
+pub use images::FakeImages;
+pub use network::FakeNetwork;
+pub use runtime::FakeRuntime;
+pub use steps::{Call, Steps};
+
+use world::World;
+
+/// The snapshotter of the fakes.
+pub const SNAPSHOTTER: &str = "overlayfs";
+
+/// The four fakes of one host.
+#[derive(Clone)]
+pub struct Fakes {
+    /// Records the calls of all four, and makes them fail. Step names are method names.
+    pub steps: Steps,
+    /// Runs processes.
+    pub runtime: Arc<FakeRuntime>,
+    /// Stores images.
+    pub images: Arc<FakeImages>,
+    /// Connects pods.
+    pub network: Arc<FakeNetwork>,
+    /// Namespaces, mounts, files.
+    pub host: Arc<FakeHost>,
+    world: Arc<World>,
+}
+
+impl Fakes {
+    /// A fresh host whose files live below `root`, an existing folder of the test. Must be made
+    /// inside a tokio runtime: processes are tasks of it.
+    pub fn new(root: &Path) -> Self {
+        let (steps, world) = (Steps::default(), Arc::new(World::default()));
+        Self {
+            runtime: Arc::new(FakeRuntime::new(steps.clone(), world.clone())),
+            images: Arc::new(FakeImages::new(steps.clone(), world.clone())),
+            network: Arc::new(FakeNetwork::new(steps.clone(), world.clone())),
+            host: Arc::new(FakeHost::new(root, steps.clone(), world.clone())),
+            steps,
+            world,
+        }
+    }
+
+    /// Takes the daemon away, as when it is killed: [`FakeRuntime`] and [`FakeImages`] answer
+    /// `Unavailable`, waits break off, processes run on unseen. With `false` it is back.
+    pub fn set_away(&self, away: bool) {
+        self.world.set_away(away);
+    }
+
+    /// Reboots the host: processes, namespaces and mounts are gone, records and files stay, and
+    /// the boot id is another. Returns the host as a new agent finds it.
+    #[must_use]
+    pub fn reboot(&self) -> Self {
+        self.runtime.lose_all_tasks();
+        self.world.forget_boot();
+        Self { host: Arc::new(self.host.after_reboot()), ..self.clone() }
+    }
+
+    /// Everything that somebody would have to clean up, by name, sorted; names of images and
+    /// their content are no leftovers. Empty once all pods are removed.
+    pub fn leftovers(&self) -> Vec<String> {
+        let mut left = self.runtime.leftovers();
+        left.extend(self.images.leftovers());
+        left.extend(self.network.leftovers());
+        left.extend(self.world.leftovers());
+        left.sort();
+        left
+    }
+}

@@ -1,0 +1,670 @@
+//! The fake runtime: records, roots, tasks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::oneshot;
+
+use super::super::{
+    Error, ErrorKind, Exit, FsUsage, HandlerFeatures, NewExec, NewTask, Process, Result,
+    RootfsMount, RootfsOptions, Runtime, RuntimeContainer, RuntimeEvent, RuntimeHandler,
+    RuntimeInfo, SnapshotterInfo, TaskStatus,
+};
+use super::SNAPSHOTTER;
+use super::program::Program;
+use super::steps::Steps;
+use super::task::{End, Proc, Streams, Task};
+use super::world::{World, unavailable};
+use crate::lifecycle::Tasks;
+use crate::model::UnixNanos;
+use crate::model::image::ChainId;
+
+const SIGKILL: i32 = 9;
+
+/// Runs make-believe processes that use real FIFOs; what they do follows from their arguments
+/// (see the `program` module).
+pub struct FakeRuntime(Arc<Inner>);
+
+struct Inner {
+    steps: Steps,
+    world: Arc<World>,
+    /// The programs that run.
+    running: Tasks,
+    state: Mutex<State>,
+}
+
+struct State {
+    info: RuntimeInfo,
+    features: HandlerFeatures,
+    containers: BTreeMap<String, RuntimeContainer>,
+    tasks: BTreeMap<String, Task>,
+    resources: BTreeMap<String, serde_json::Value>,
+}
+
+impl FakeRuntime {
+    pub(super) fn new(steps: Steps, world: Arc<World>) -> Self {
+        let info = RuntimeInfo {
+            version: "v2.0.0-fake".into(),
+            revision: "0".into(),
+            uuid: "00000000-0000-4000-8000-000000000000".into(),
+            cri_plugin_enabled: false,
+            snapshotters: vec![SnapshotterInfo {
+                name: SNAPSHOTTER.into(),
+                root: "/".into(),
+                capabilities: vec!["remap-ids".into()],
+            }],
+        };
+        let features = HandlerFeatures {
+            recursive_read_only_mounts: true,
+            user_namespaces: true,
+            seccomp: true,
+            apparmor: false,
+            oci_version_max: "1.2.0".into(),
+        };
+        let state = State {
+            info,
+            features,
+            containers: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            resources: BTreeMap::new(),
+        };
+        let state = Mutex::new(state);
+        Self(Arc::new(Inner { steps, world, running: Tasks::new(), state }))
+    }
+
+    /// What [`Runtime::probe`] answers from now on.
+    pub fn set_info(&self, info: RuntimeInfo) {
+        self.0.lock().info = info;
+    }
+
+    /// What [`Runtime::features`] answers from now on.
+    pub fn set_features(&self, features: HandlerFeatures) {
+        self.0.lock().features = features;
+    }
+
+    /// The process ends by itself with this code; nothing when it does not run.
+    pub fn end(&self, process: Process<'_>, code: u32) {
+        let mut state = self.0.lock();
+        if let Some(killer) = state.proc(process).and_then(|process| process.killer.take()) {
+            // It may be at its end already.
+            let _ = killer.send(code);
+        }
+    }
+
+    /// The container hits its memory limit: init is killed, its cgroup counts it.
+    pub fn oom(&self, container: &str) {
+        let pid = self.0.lock().proc(Process::init(container)).map_or(0, |init| init.pid);
+        *self.0.world.lock().oom_kills.entry(pid).or_default() += 1;
+        self.0.world.publish(RuntimeEvent::Oom { container: container.to_owned() });
+        self.end(Process::init(container), 128 + SIGKILL.unsigned_abs());
+    }
+
+    /// The shim of a container stops answering (or answers again): its state is unknown, calls to
+    /// it run into their deadline.
+    pub fn set_mute(&self, container: &str, mute: bool) {
+        if let Some(task) = self.0.lock().tasks.get_mut(container) {
+            task.mute = mute;
+        }
+    }
+
+    /// The shim of a container is killed with all its processes; exit codes are lost.
+    pub fn lose_task(&self, container: &str) {
+        let task = self.0.lock().tasks.remove(container);
+        for lost in task.into_iter().flat_map(|task| {
+            std::iter::once(task.init).chain(task.execs.into_values()).collect::<Vec<_>>()
+        }) {
+            self.0.world.lock().processes.remove(&lost.pid);
+            lost.end.send_replace(End::Lost);
+        }
+    }
+
+    pub(super) fn lose_all_tasks(&self) {
+        let ids: Vec<String> = self.0.lock().tasks.keys().cloned().collect();
+        for id in ids {
+            self.lose_task(&id);
+        }
+    }
+
+    /// The limits last set on a live task.
+    pub fn resources(&self, container: &str) -> Option<serde_json::Value> {
+        self.0.lock().resources.get(container).cloned()
+    }
+
+    /// The terminal size last set.
+    pub fn terminal_size(&self, process: Process<'_>) -> Option<(u32, u32)> {
+        self.0.lock().proc(process)?.size
+    }
+
+    pub(super) fn leftovers(&self) -> Vec<String> {
+        let state = self.0.lock();
+        let containers = state.containers.keys().map(|id| format!("container {id}"));
+        let tasks = state.tasks.iter().flat_map(|(id, task)| {
+            let execs = task.execs.keys().map(move |exec| format!("exec {exec} of {id}"));
+            std::iter::once(format!("task {id}")).chain(execs)
+        });
+        containers.chain(tasks).collect()
+    }
+}
+
+impl State {
+    fn proc(&mut self, process: Process<'_>) -> Option<&mut Proc> {
+        let task = self.tasks.get_mut(process.container)?;
+        match process.exec {
+            None => Some(&mut task.init),
+            Some(exec) => task.execs.get_mut(exec),
+        }
+    }
+
+    /// The process, when there is one and its shim answers.
+    fn answering(&mut self, tried: &str, process: Process<'_>) -> Result<&mut Proc> {
+        if self.tasks.get(process.container).is_some_and(|task| task.mute) {
+            return Err(Error::new(ErrorKind::DeadlineExceeded, tried));
+        }
+        self.proc(process).ok_or_else(|| Error::new(ErrorKind::NotFound, tried))
+    }
+
+    fn snapshotter(&self, tried: &str, name: &str) -> Result<()> {
+        if self.info.snapshotters.iter().any(|known| known.name == name) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::InvalidArgument, tried)
+            .because(format!("snapshotter {name:?} is not loaded")))
+    }
+}
+
+fn named(process: Process<'_>) -> String {
+    match process.exec {
+        None => process.container.to_owned(),
+        Some(exec) => format!("{exec} of {}", process.container),
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A step that needs only the state.
+    async fn step<T>(
+        &self,
+        step: &'static str,
+        subject: &str,
+        work: impl FnOnce(&str, &mut State) -> Result<T> + Send,
+    ) -> Result<T> {
+        let tried = format!("{step} {subject}");
+        self.steps
+            .run(step, subject, async {
+                self.world.present(&tried)?;
+                work(&tried, &mut self.lock())
+            })
+            .await
+    }
+
+    /// A new snapshot on `parent`.
+    fn new_root(
+        &self,
+        tried: &str,
+        name: (&str, &str),
+        parent: Option<&ChainId>,
+    ) -> Result<Vec<RootfsMount>> {
+        let mut world = self.world.lock();
+        let (snapshotter, key) = (name.0.to_owned(), name.1.to_owned());
+        if let Some(parent) = parent
+            && !world.chains.contains_key(&(snapshotter.clone(), parent.clone()))
+        {
+            return Err(Error::new(ErrorKind::NotFound, tried).because("no such parent chain"));
+        }
+        let mounts = mounts(&key);
+        let place = (snapshotter, key);
+        if world.roots.contains_key(&place) {
+            return Err(Error::new(ErrorKind::AlreadyExists, tried));
+        }
+        world.roots.insert(place, parent.cloned());
+        Ok(mounts)
+    }
+
+    /// Whether there is a snapshot of this name.
+    fn root(&self, tried: &str, snapshotter: &str, key: &str) -> Result<()> {
+        let place = (snapshotter.to_owned(), key.to_owned());
+        if self.world.lock().roots.contains_key(&place) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::NotFound, tried))
+    }
+
+    async fn create_task(&self, tried: &str, task: &NewTask) -> Result<u32> {
+        self.world.present(tried)?;
+        let program = {
+            let state = self.lock();
+            let record = state.containers.get(&task.id);
+            let record = record.ok_or_else(|| Error::new(ErrorKind::NotFound, tried))?;
+            if state.tasks.contains_key(&task.id) {
+                return Err(Error::new(ErrorKind::AlreadyExists, tried));
+            }
+            Program::of(&record.spec["process"])
+        };
+        if program.fails_create {
+            return Err(Error::new(ErrorKind::Other, tried).because("runc create failed"));
+        }
+        let (streams, stdin_holder) = Streams::open(&task.stdio).await?;
+        let mut state = self.lock();
+        if state.tasks.contains_key(&task.id) {
+            return Err(Error::new(ErrorKind::AlreadyExists, tried));
+        }
+        let pid = self.world.lock().bear();
+        let mut init = Proc::new(task.stdio.clone(), program);
+        (init.pid, init.streams, init.stdin_holder) = (pid, Some(streams), stdin_holder);
+        state.tasks.insert(task.id.clone(), Task { init, execs: BTreeMap::new(), mute: false });
+        Ok(pid)
+    }
+
+    async fn start(self: &Arc<Self>, tried: &str, process: Process<'_>) -> Result<u32> {
+        self.world.present(tried)?;
+        let stdio = {
+            let mut state = self.lock();
+            let init_ended =
+                state.proc(Process::init(process.container)).is_some_and(|init| !init.is_running());
+            let proc = state.answering(tried, process)?;
+            let refused = |why: &str| {
+                Err(Error::new(ErrorKind::FailedPrecondition, tried).because(why.to_owned()))
+            };
+            if proc.started || proc.exit().is_some() {
+                return refused("it was started before");
+            }
+            if process.exec.is_some() && init_ended {
+                return refused("its container does not run");
+            }
+            if proc.program.fails_start {
+                return Err(Error::new(ErrorKind::Other, tried).because("exec: no such file"));
+            }
+            process.exec.map(|_| proc.stdio.clone())
+        };
+        // An init opened its streams at create.
+        let opened = match stdio {
+            Some(stdio) => Some(Streams::open(&stdio).await?),
+            None => None,
+        };
+        let mut state = self.lock();
+        let proc = state.answering(tried, process)?;
+        if let Some((streams, holder)) = opened {
+            proc.pid = self.world.lock().bear();
+            (proc.streams, proc.stdin_holder) = (Some(streams), holder);
+        }
+        let Some(mut streams) = proc.streams.take() else {
+            return Err(Error::new(ErrorKind::FailedPrecondition, tried));
+        };
+        let (killer, killed) = oneshot::channel();
+        (proc.started, proc.killer) = (true, Some(killer));
+        let (pid, program, inner) = (proc.pid, proc.program.clone(), Arc::clone(self));
+        let id = process.container.to_owned();
+        let exec = process.exec.map(ToOwned::to_owned);
+        drop(self.running.spawn("fake process", async move {
+            // Cancel-safe: a killed program is not asked again.
+            let code = tokio::select! {
+                biased;
+                code = killed => code.unwrap_or(128 + SIGKILL.unsigned_abs()),
+                code = program.run(&mut streams) => code,
+            };
+            drop(streams);
+            inner.ended(Process { container: &id, exec: exec.as_deref() }, pid, code);
+        }));
+        Ok(pid)
+    }
+
+    /// Notes the end of the process that had `pid`.
+    fn ended(&self, process: Process<'_>, pid: u32, code: u32) {
+        let mut state = self.lock();
+        // A lost task leaves its programs running for a moment; they mean nothing any more.
+        let Some(proc) = state.proc(process).filter(|proc| proc.pid == pid) else { return };
+        self.world.lock().processes.remove(&pid);
+        (proc.pid, proc.killer, proc.streams, proc.stdin_holder) = (0, None, None, None);
+        proc.end.send_replace(End::Exited(Exit { code, at: now() }));
+        if process.exec.is_none()
+            && let Some(task) = state.tasks.get_mut(process.container)
+        {
+            // The kernel kills what is left in the PID namespace.
+            for exec in task.execs.values_mut() {
+                exec.signal(SIGKILL);
+            }
+        }
+        drop(state);
+        let container = process.container.to_owned();
+        let exec = process.exec.map(ToOwned::to_owned);
+        self.world.publish(RuntimeEvent::Exit { container, exec });
+    }
+
+    fn kill(&self, tried: &str, process: Process<'_>, signal: i32, all: bool) -> Result<()> {
+        let ended_at_once = {
+            let mut state = self.lock();
+            let proc = state.answering(tried, process)?;
+            if proc.exit().is_some() {
+                return Err(Error::new(ErrorKind::NotFound, tried).because("it has ended"));
+            }
+            if process.exec.is_some() && !proc.started {
+                return Err(Error::new(ErrorKind::FailedPrecondition, tried));
+            }
+            proc.signal(signal);
+            // A process that waits before exec has no handlers.
+            let waits = !proc.started && proc.program.is_ended_by(signal);
+            let pid = waits.then_some(proc.pid);
+            if all && let Some(task) = state.tasks.get_mut(process.container) {
+                for exec in task.execs.values_mut() {
+                    exec.signal(signal);
+                }
+            }
+            pid
+        };
+        if let Some(pid) = ended_at_once {
+            self.ended(process, pid, 128 + signal.unsigned_abs());
+        }
+        Ok(())
+    }
+
+    async fn wait(&self, tried: &str, process: Process<'_>) -> Result<Exit> {
+        self.world.present(tried)?;
+        let mut end = {
+            let mut state = self.lock();
+            let proc = state.proc(process).ok_or_else(|| Error::new(ErrorKind::NotFound, tried))?;
+            proc.end.subscribe()
+        };
+        // Cancel-safe: both only look.
+        tokio::select! {
+            biased;
+            () = self.world.gone() => Err(unavailable(tried)),
+            end = end.wait_for(|end| *end != End::NotYet) => match end.as_deref() {
+                Ok(End::Exited(exit)) => Ok(*exit),
+                Ok(_) => Err(Error::new(ErrorKind::Unavailable, tried).because("the shim died")),
+                // Deleted without an end: an exec that was never started.
+                Err(_) => Err(Error::new(ErrorKind::NotFound, tried)),
+            },
+        }
+    }
+
+    async fn delete(&self, tried: &str, process: Process<'_>, kill: bool) -> Result<Option<Exit>> {
+        self.world.present(tried)?;
+        if kill {
+            match self.kill(tried, process, SIGKILL, process.exec.is_none()) {
+                Ok(()) => drop(self.wait(tried, process).await?),
+                Err(error)
+                    if matches!(
+                        error.kind,
+                        ErrorKind::NotFound | ErrorKind::FailedPrecondition
+                    ) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut state = self.lock();
+        let proc = match state.answering(tried, process) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            other => other?,
+        };
+        if proc.is_running() {
+            return Err(Error::new(ErrorKind::FailedPrecondition, tried).because("it runs"));
+        }
+        let (exit, pid) = (proc.exit(), proc.pid);
+        self.world.lock().processes.remove(&pid);
+        match process.exec {
+            Some(exec) => {
+                if let Some(task) = state.tasks.get_mut(process.container) {
+                    task.execs.remove(exec);
+                }
+            }
+            None => {
+                state.tasks.remove(process.container);
+                state.resources.remove(process.container);
+            }
+        }
+        // Never started: as a shim reports a process that it killed.
+        Ok(Some(exit.unwrap_or_else(|| Exit { code: 128 + SIGKILL.unsigned_abs(), at: now() })))
+    }
+}
+
+fn mounts(key: &str) -> Vec<RootfsMount> {
+    vec![RootfsMount {
+        kind: "overlay".into(),
+        source: "overlay".into(),
+        target: String::new(),
+        options: vec![format!("upperdir=/fake/{key}/fs")],
+    }]
+}
+
+fn now() -> UnixNanos {
+    time::OffsetDateTime::now_utc().unix_timestamp_nanos().try_into().unwrap_or(UnixNanos::MAX)
+}
+
+#[async_trait]
+impl Runtime for FakeRuntime {
+    async fn probe(&self) -> Result<RuntimeInfo> {
+        self.0.step("probe", "", |_, state| Ok(state.info.clone())).await
+    }
+
+    async fn features(&self, handler: &RuntimeHandler) -> Result<HandlerFeatures> {
+        self.0.step("features", &handler.name, |_, state| Ok(state.features.clone())).await
+    }
+
+    async fn prepare_rootfs(
+        &self,
+        snapshotter: &str,
+        key: &str,
+        parent: Option<&ChainId>,
+        _options: &RootfsOptions,
+    ) -> Result<Vec<RootfsMount>> {
+        let work = |tried: &str, state: &mut State| {
+            state.snapshotter(tried, snapshotter)?;
+            self.0.new_root(tried, (snapshotter, key), parent)
+        };
+        self.0.step("prepare_rootfs", key, work).await
+    }
+
+    async fn view_rootfs(
+        &self,
+        snapshotter: &str,
+        key: &str,
+        parent: &ChainId,
+    ) -> Result<Vec<RootfsMount>> {
+        let work = |tried: &str, state: &mut State| {
+            state.snapshotter(tried, snapshotter)?;
+            self.0.new_root(tried, (snapshotter, key), Some(parent))
+        };
+        self.0.step("view_rootfs", key, work).await
+    }
+
+    async fn rootfs_mounts(&self, snapshotter: &str, key: &str) -> Result<Vec<RootfsMount>> {
+        let work =
+            |tried: &str, _: &mut State| self.0.root(tried, snapshotter, key).map(|()| mounts(key));
+        self.0.step("rootfs_mounts", key, work).await
+    }
+
+    async fn remove_rootfs(&self, snapshotter: &str, key: &str) -> Result<()> {
+        let work = |_: &str, _: &mut State| {
+            self.0.world.lock().roots.remove(&(snapshotter.to_owned(), key.to_owned()));
+            Ok(())
+        };
+        self.0.step("remove_rootfs", key, work).await
+    }
+
+    async fn list_rootfs(&self, snapshotter: &str) -> Result<Vec<String>> {
+        let work = |_: &str, _: &mut State| {
+            let world = self.0.world.lock();
+            let ours = world.roots.keys().filter(|(name, _)| name == snapshotter);
+            Ok(ours.map(|(_, key)| key.clone()).collect())
+        };
+        self.0.step("list_rootfs", snapshotter, work).await
+    }
+
+    async fn rootfs_usage(&self, snapshotter: &str, key: &str) -> Result<FsUsage> {
+        let work = |tried: &str, _: &mut State| {
+            self.0.root(tried, snapshotter, key).map(|()| FsUsage { bytes: 4096, inodes: 1 })
+        };
+        self.0.step("rootfs_usage", key, work).await
+    }
+
+    async fn create_container(&self, container: &RuntimeContainer) -> Result<()> {
+        let work = |tried: &str, state: &mut State| {
+            if state.containers.contains_key(&container.id) {
+                return Err(Error::new(ErrorKind::AlreadyExists, tried));
+            }
+            state.containers.insert(container.id.clone(), container.clone());
+            Ok(())
+        };
+        self.0.step("create_container", &container.id, work).await
+    }
+
+    async fn container(&self, id: &str) -> Result<RuntimeContainer> {
+        let work = |tried: &str, state: &mut State| {
+            state.containers.get(id).cloned().ok_or_else(|| Error::new(ErrorKind::NotFound, tried))
+        };
+        self.0.step("container", id, work).await
+    }
+
+    async fn list_containers(&self) -> Result<Vec<RuntimeContainer>> {
+        let all = |_: &str, state: &mut State| Ok(state.containers.values().cloned().collect());
+        self.0.step("list_containers", "", all).await
+    }
+
+    async fn update_container_spec(&self, id: &str, spec: &serde_json::Value) -> Result<()> {
+        let work = |tried: &str, state: &mut State| {
+            let record = state.containers.get_mut(id);
+            record.ok_or_else(|| Error::new(ErrorKind::NotFound, tried))?.spec = spec.clone();
+            Ok(())
+        };
+        self.0.step("update_container_spec", id, work).await
+    }
+
+    async fn delete_container(&self, id: &str) -> Result<()> {
+        let work = |tried: &str, state: &mut State| {
+            if state.tasks.contains_key(id) {
+                return Err(
+                    Error::new(ErrorKind::FailedPrecondition, tried).because("it has a task")
+                );
+            }
+            state.containers.remove(id);
+            Ok(())
+        };
+        self.0.step("delete_container", id, work).await
+    }
+
+    async fn create_task(&self, task: &NewTask) -> Result<u32> {
+        let tried = format!("create task {}", task.id);
+        self.0.steps.run("create_task", &task.id, self.0.create_task(&tried, task)).await
+    }
+
+    async fn exec(&self, exec: &NewExec) -> Result<()> {
+        let named = format!("{} of {}", exec.exec_id, exec.id);
+        let work = |tried: &str, state: &mut State| {
+            if state.answering(tried, Process::init(&exec.id))?.exit().is_some() {
+                return Err(Error::new(ErrorKind::FailedPrecondition, tried));
+            }
+            let task = state.tasks.get_mut(&exec.id);
+            let task = task.ok_or_else(|| Error::new(ErrorKind::NotFound, tried))?;
+            if task.execs.contains_key(&exec.exec_id) {
+                return Err(Error::new(ErrorKind::AlreadyExists, tried));
+            }
+            let proc = Proc::new(exec.stdio.clone(), Program::of(&exec.process));
+            task.execs.insert(exec.exec_id.clone(), proc);
+            Ok(())
+        };
+        self.0.step("exec", &named, work).await
+    }
+
+    async fn start(&self, process: Process<'_>) -> Result<u32> {
+        let tried = format!("start {}", named(process));
+        self.0.steps.run("start", named(process), self.0.start(&tried, process)).await
+    }
+
+    async fn wait(&self, process: Process<'_>) -> Result<Exit> {
+        let tried = format!("wait for {}", named(process));
+        self.0.steps.run("wait", named(process), self.0.wait(&tried, process)).await
+    }
+
+    async fn kill(&self, process: Process<'_>, signal: i32, all: bool) -> Result<()> {
+        let tried = format!("send signal {signal} to {}", named(process));
+        let work = async {
+            self.0.world.present(&tried)?;
+            self.0.kill(&tried, process, signal, all)
+        };
+        self.0.steps.run("kill", named(process), work).await
+    }
+
+    async fn delete_task(&self, process: Process<'_>, kill: bool) -> Result<Option<Exit>> {
+        let tried = format!("delete {}", named(process));
+        let work = self.0.delete(&tried, process, kill);
+        self.0.steps.run("delete_task", named(process), work).await
+    }
+
+    async fn task(&self, process: Process<'_>) -> Result<Option<TaskStatus>> {
+        let work = |_: &str, state: &mut State| {
+            let mute = state.tasks.get(process.container).is_some_and(|task| task.mute);
+            Ok(state.proc(process).map(|proc| proc.status(process.container, mute)))
+        };
+        self.0.step("task", &named(process), work).await
+    }
+
+    async fn list_tasks(&self) -> Result<Vec<TaskStatus>> {
+        let all = |_: &str, state: &mut State| {
+            Ok(state.tasks.iter().map(|(id, task)| task.init.status(id, task.mute)).collect())
+        };
+        self.0.step("list_tasks", "", all).await
+    }
+
+    async fn close_stdin(&self, process: Process<'_>) -> Result<()> {
+        let work = |tried: &str, state: &mut State| {
+            state.answering(tried, process)?.stdin_holder = None;
+            Ok(())
+        };
+        self.0.step("close_stdin", &named(process), work).await
+    }
+
+    async fn resize(&self, process: Process<'_>, width: u32, height: u32) -> Result<()> {
+        let work = |tried: &str, state: &mut State| {
+            state.answering(tried, process)?.size = Some((width, height));
+            Ok(())
+        };
+        self.0.step("resize", &named(process), work).await
+    }
+
+    async fn update_resources(&self, id: &str, resources: &serde_json::Value) -> Result<()> {
+        let work = |tried: &str, state: &mut State| {
+            if state.answering(tried, Process::init(id))?.exit().is_some() {
+                return Err(Error::new(ErrorKind::NotFound, tried).because("it has ended"));
+            }
+            state.resources.insert(id.to_owned(), resources.clone());
+            Ok(())
+        };
+        self.0.step("update_resources", id, work).await
+    }
+
+    async fn pids(&self, id: &str) -> Result<Vec<u32>> {
+        let work = |tried: &str, state: &mut State| {
+            state.answering(tried, Process::init(id))?;
+            let all = state.tasks.get(id).into_iter().flat_map(|task| {
+                std::iter::once(&task.init).chain(task.execs.values()).map(|proc| proc.pid)
+            });
+            Ok(all.filter(|pid| *pid != 0).collect())
+        };
+        self.0.step("pids", id, work).await
+    }
+
+    fn events(&self) -> BoxStream<'static, RuntimeEvent> {
+        let mut events = self.0.world.events.subscribe();
+        let away = self.0.world.is_away();
+        async_stream::stream! {
+            if !away {
+                yield RuntimeEvent::Connected;
+            }
+            loop {
+                match events.recv().await {
+                    Ok(event) => yield event,
+                    // Something was missed: the same as a broken connection.
+                    Err(RecvError::Lagged(_)) => yield RuntimeEvent::Connected,
+                    Err(RecvError::Closed) => break,
+                }
+            }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,122 @@
+//! What several fakes see.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{broadcast, watch};
+
+use super::super::{Error, ErrorKind, Result, RuntimeEvent};
+use crate::model::image::ChainId;
+
+/// Above any real PID: what a test does to one of these cannot hit a process of the machine.
+const FIRST_PID: u32 = 5_000_000;
+
+/// State of the fake host below all seams.
+pub(super) struct World {
+    state: Mutex<WorldState>,
+    away: watch::Sender<bool>,
+    pub(super) events: broadcast::Sender<RuntimeEvent>,
+}
+
+/// The parts that a lock guards.
+#[derive(Default)]
+pub(super) struct WorldState {
+    /// Committed snapshots: by snapshotter and chain, the chain below.
+    pub(super) chains: BTreeMap<(String, ChainId), Option<ChainId>>,
+    /// Active snapshots and views: by snapshotter and key.
+    pub(super) roots: BTreeMap<(String, String), Option<ChainId>>,
+    /// Start time in ticks of each live process.
+    pub(super) processes: BTreeMap<u32, u64>,
+    /// OOM kills in the cgroup of a process.
+    pub(super) oom_kills: BTreeMap<u32, u64>,
+    /// Live network namespaces.
+    pub(super) netns: BTreeSet<PathBuf>,
+    /// Mount points.
+    pub(super) mounts: BTreeSet<PathBuf>,
+    born: u32,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            away: watch::Sender::new(false),
+            events: broadcast::Sender::new(1024),
+        }
+    }
+}
+
+impl World {
+    pub(super) fn lock(&self) -> MutexGuard<'_, WorldState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_away(&self, away: bool) {
+        if self.away.send_replace(away) != away {
+            // Nobody may be listening.
+            let _ = self.events.send(if away {
+                RuntimeEvent::Disconnected
+            } else {
+                RuntimeEvent::Connected
+            });
+        }
+    }
+
+    pub(super) fn is_away(&self) -> bool {
+        *self.away.borrow()
+    }
+
+    /// Ends once the daemon is away.
+    pub(super) async fn gone(&self) {
+        // The sender lives in `self`.
+        let _ = self.away.subscribe().wait_for(|away| *away).await;
+    }
+
+    /// `Unavailable` while the daemon is away.
+    pub(super) fn present(&self, tried: &str) -> Result<()> {
+        if self.is_away() {
+            return Err(unavailable(tried));
+        }
+        Ok(())
+    }
+
+    /// Publishes an event, unless the daemon is away: then it is lost.
+    pub(super) fn publish(&self, event: RuntimeEvent) {
+        if !self.is_away() {
+            // Nobody may be listening.
+            let _ = self.events.send(event);
+        }
+    }
+
+    pub(super) fn forget_boot(&self) {
+        let mut state = self.lock();
+        state.processes.clear();
+        state.oom_kills.clear();
+        state.netns.clear();
+        state.mounts.clear();
+    }
+
+    pub(super) fn leftovers(&self) -> Vec<String> {
+        let state = self.lock();
+        let roots = state.roots.keys().map(|(_, key)| format!("snapshot {key}"));
+        let netns = state.netns.iter().map(|path| format!("netns {}", path.display()));
+        let mounts = state.mounts.iter().map(|path| format!("mount {}", path.display()));
+        let processes = state.processes.keys().map(|pid| format!("process {pid}"));
+        roots.chain(netns).chain(mounts).chain(processes).collect()
+    }
+}
+
+impl WorldState {
+    /// A new live process.
+    pub(super) fn bear(&mut self) -> u32 {
+        self.born += 1;
+        let pid = FIRST_PID + self.born;
+        self.processes.insert(pid, 1000 + u64::from(self.born));
+        pid
+    }
+}
+
+pub(super) fn unavailable(tried: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, tried).because("the daemon is away")
+}
