@@ -1,7 +1,9 @@
 //! podbay: a node agent that runs pods on containerd. See ARCHITECTURE.md.
 
 pub mod backend;
+pub mod config;
 pub mod container;
+pub mod ctl;
 pub mod ids;
 pub mod image;
 pub mod lifecycle;
