@@ -2,7 +2,9 @@
 
 pub mod backend;
 pub mod board;
+pub mod config;
 pub mod container;
+pub mod ctl;
 pub mod ids;
 pub mod image;
 pub mod lifecycle;

@@ -1,3 +1,82 @@
-//! The street door.
+//! The street door: arguments, then the agent or a command, then an exit code:
+//! 0 done, 1 failed, 2 wrong arguments or configuration.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use podbay::config::{Config, Faults, Process};
+use podbay::ctl::{self, AgentArgs, Cli, Command, ConfigCommand};
+use podbay::telemetry;
+
+/// Most worker threads: the agent waits far more than it computes, and each costs memory.
+const MAX_WORKERS: usize = 4;
+
+/// Stack of a worker thread.
+const STACK: usize = 1 << 20;
+
+const FAILED: u8 = 1;
+const MISUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Agent(args) => agent(&args),
+        Command::Config(ConfigCommand::Show(args)) => match load(&args) {
+            Ok(config) => print(&config.show()),
+            Err(code) => code,
+        },
+        Command::Config(ConfigCommand::Check { file }) => match ctl::config::check(&file) {
+            Ok(()) => print("ok\n"),
+            Err(faults) => refuse(&faults, FAILED),
+        },
+        Command::Version => print(&format!("{}\n", ctl::version())),
+    }
+}
+
+/// Runs the agent until it is told to stop.
+fn agent(args: &AgentArgs) -> ExitCode {
+    let config = match load(args) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let done = telemetry::init(&config.telemetry.level, config.telemetry.format)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| runtime()?.block_on(serve(config)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("podbay: {}", telemetry::error_chain(error.as_ref()));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// The seam to the composition root: this body becomes `podbay::app::run(config).await`.
+async fn serve(config: Config) -> anyhow::Result<()> {
+    anyhow::bail!("this build has no agent to serve {}", config.cri.socket.display())
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(MAX_WORKERS))
+        .thread_stack_size(STACK)
+        .enable_all()
+        .build()
+}
+
+fn load(args: &AgentArgs) -> Result<Config, ExitCode> {
+    Config::load(&Process, &args.flags()).map_err(|faults| refuse(&faults, MISUSED))
+}
+
+fn refuse(faults: &Faults, code: u8) -> ExitCode {
+    eprintln!("{faults}");
+    ExitCode::from(code)
+}
+
+/// Prints to standard output; a reader that has gone (`podbay config show | head`) is no error.
+fn print(text: &str) -> ExitCode {
+    match std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::from(FAILED),
+        _ => ExitCode::SUCCESS,
+    }
+}

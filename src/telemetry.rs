@@ -77,7 +77,7 @@ pub fn error_chain(error: &dyn Error) -> String {
 }
 
 /// The text with control characters, and those that reorder or break lines, as escapes.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         if is_unsafe(c) { safe.extend(c.escape_default()) } else { safe.push(c) }

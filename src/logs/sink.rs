@@ -111,10 +111,8 @@ impl Sink {
     fn reopen_with(&mut self, records: &[u8]) -> io::Result<()> {
         let mut file = open_log(&self.path, self.longest)?;
         let mut first = Vec::new();
-        if let State::Failed { cause, lost, .. } = &self.state {
-            if *lost > 0 {
-                marker(&mut first, self.marker, *lost, cause);
-            }
+        if let State::Failed { cause, lost: lost @ 1.., .. } = &self.state {
+            marker(&mut first, self.marker, *lost, cause);
         }
         first.extend_from_slice(records);
         let before = file.metadata()?.len();
@@ -167,10 +165,10 @@ fn write_records(file: &mut File, records: &[u8]) -> Result<(), (usize, io::Erro
 /// file. Should that fail, the next opening of the file does it.
 fn keep_whole(file: &File, records: &[u8], written: usize) -> usize {
     let whole = memchr::memrchr(b'\n', &records[..written]).map_or(0, |end| end + 1);
-    if whole < written {
-        if let Ok(meta) = file.metadata() {
-            let _ = file.set_len(meta.len().saturating_sub((written - whole) as u64));
-        }
+    if whole < written
+        && let Ok(meta) = file.metadata()
+    {
+        let _ = file.set_len(meta.len().saturating_sub((written - whole) as u64));
     }
     whole
 }

@@ -1,0 +1,46 @@
+//! Prints the effective configuration.
+
+use std::fmt::Write;
+
+use toml::Value;
+
+use super::faults::Source;
+use super::inputs::Key;
+
+/// A setting as it is printed: secrets are hidden already.
+#[derive(Debug, Clone)]
+pub(super) struct Shown {
+    pub(super) key: Key,
+    /// `None` when it is not set and has no default.
+    pub(super) value: Option<Value>,
+    pub(super) source: Source,
+}
+
+/// The dotted key as TOML writes it.
+pub(super) fn key_text(key: &[String]) -> String {
+    let part = |part: &String| {
+        let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if !part.is_empty() && part.chars().all(bare) { part.clone() } else { format!("{part:?}") }
+    };
+    key.iter().map(part).collect::<Vec<_>>().join(".")
+}
+
+/// TOML with the source of each value behind it.
+pub(super) fn render(shown: &[Shown]) -> String {
+    let mut text = String::new();
+    let mut open: &[String] = &[];
+    for Shown { key, value, source } in shown {
+        let Some((name, table)) = key.split_last() else { continue };
+        if table != open {
+            let _ = writeln!(text, "\n[{}]", key_text(table));
+            open = table;
+        }
+        let name = key_text(std::slice::from_ref(name));
+        // Writing to a String cannot fail.
+        let _ = match value {
+            Some(value) => writeln!(text, "{name} = {value}  # {source}"),
+            None => writeln!(text, "# {name} is not set"),
+        };
+    }
+    text
+}

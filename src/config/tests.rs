@@ -1,0 +1,313 @@
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use super::*;
+
+#[derive(Default)]
+struct World {
+    files: BTreeMap<PathBuf, String>,
+    variables: Vec<(OsString, OsString)>,
+}
+
+impl World {
+    fn file(text: &str) -> Self {
+        Self::default().with_file(DEFAULT_FILE, text)
+    }
+
+    fn with_file(mut self, path: &str, text: &str) -> Self {
+        self.files.insert(path.into(), text.to_owned());
+        self
+    }
+
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    fn load(&self) -> Result<Config, Faults> {
+        Config::load(self, &Flags::default())
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let faults = self.load().expect_err("faults");
+        faults.0.iter().map(Fault::to_string).collect()
+    }
+
+    /// The one fault, without its place.
+    fn fault(&self) -> String {
+        let faults = self.faults();
+        let [fault] = faults.as_slice() else { panic!("{faults:#?}") };
+        fault.split_once(": ").expect("place").1.to_owned()
+    }
+}
+
+impl Inputs for World {
+    fn variables(&self) -> Vec<(OsString, OsString)> {
+        self.variables.clone()
+    }
+
+    fn read(&self, path: &Path) -> io::Result<String> {
+        self.files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+fn flag(key: &'static str, name: &'static str, values: &[&str]) -> Flag {
+    Flag { key, name, values: values.iter().map(|v| (*v).to_owned()).collect() }
+}
+
+#[test]
+fn defaults_need_no_file() {
+    let config = World::default().load().expect("defaults");
+    assert_eq!(config.root, Path::new("/var/lib/podbay"));
+    assert_eq!(config.cri.socket_mode, FileMode(0o660));
+    assert_eq!(config.cri.socket_gid, None);
+    assert_eq!(config.containerd.quick_timeout, Duration::from_secs(10));
+    assert_eq!(config.runtimes.handlers["runc"].runtime_type, "io.containerd.runc.v2");
+    assert_eq!(config.runtimes.handlers["runc"].systemd_cgroup, None);
+    assert_eq!(config.network.bin_dirs.len(), 3);
+    assert_eq!(config.network.default_subnets.len(), 1);
+    assert_eq!(config.oci.restrict_oom_score_adj, None);
+    assert_eq!(config.source("cri.socket"), Some(&Source::Default));
+    assert_eq!(config.source("cri.sock"), None);
+}
+
+#[test]
+fn flag_beats_environment_beats_file_beats_default() {
+    let world = World::file(
+        "[containerd]\nnamespace = \"file\"\naddress = \"/file\"\nsnapshotter = \"native\"",
+    )
+    .env("PODBAY_CONTAINERD_NAMESPACE", "env")
+    .env("PODBAY_CONTAINERD_ADDRESS", "/env");
+    let flags = Flags {
+        config: None,
+        settings: vec![flag("containerd.namespace", "--containerd-namespace", &["flag"])],
+    };
+    let config = Config::load(&world, &flags).expect("load");
+    assert_eq!(config.containerd.namespace, "flag");
+    assert_eq!(config.containerd.address, Path::new("/env"));
+    assert_eq!(config.containerd.snapshotter, "native");
+    let sources = ["namespace", "address", "snapshotter", "slow_timeout"]
+        .map(|key| config.source(&format!("containerd.{key}")).expect("key").to_string());
+    assert_eq!(
+        sources,
+        [
+            "flag --containerd-namespace",
+            "environment PODBAY_CONTAINERD_ADDRESS",
+            "/etc/podbay/config.toml:4",
+            "default"
+        ]
+    );
+}
+
+#[test]
+fn a_named_file_must_exist_and_replaces_the_default_one() {
+    let world = World::file("root = \"/default\"").with_file("/my.toml", "root = \"/mine\"");
+    let named = |path: &str| Flags { config: Some(path.into()), settings: Vec::new() };
+    assert_eq!(Config::load(&world, &named("/my.toml")).expect("load").root, Path::new("/mine"));
+    let faults = Config::load(&world, &named("/absent")).expect_err("absent");
+    assert!(faults.to_string().starts_with("flag --config: read /absent: "), "{faults}");
+    let world = world.env("PODBAY_CONFIG", "/my.toml");
+    assert_eq!(world.load().expect("load").root, Path::new("/mine"));
+}
+
+#[test]
+fn lists_come_from_every_layer() {
+    let dirs = |config: Config| config.network.bin_dirs;
+    let world = World::file("[network]\nbin_dirs = [\"/a\", \"/b\"]");
+    assert_eq!(dirs(world.load().expect("file")), ["/a", "/b"].map(PathBuf::from));
+    let world = world.env("PODBAY_NETWORK_BIN_DIRS", "/c, /d");
+    assert_eq!(dirs(world.load().expect("env")), ["/c", "/d"].map(PathBuf::from));
+    let settings = vec![flag("network.bin_dirs", "--cni-bin-dir", &["/e", "/f"])];
+    let flags = Flags { config: None, settings };
+    assert_eq!(dirs(Config::load(&world, &flags).expect("flags")), ["/e", "/f"].map(PathBuf::from));
+}
+
+#[test]
+fn all_faults_are_told_together_with_key_and_place() {
+    let world = World::file(
+        "root = \"var\"\n\
+         colour = \"red\"\n\
+         [cri]\n\
+         socket_mode = 660\n\
+         sockett = \"/x\"\n\
+         [drain]\n\
+         timeout = \"0s\"\n\
+         [nothing]\n",
+    )
+    .env("PODBAY_LOG_MAX_LINE", "1")
+    .env("PODBAY_LOGS_MAX_LINE", "many");
+    assert_eq!(
+        world.faults(),
+        [
+            "/etc/podbay/config.toml:1: root: must be an absolute path without \"..\", not \"var\"",
+            "/etc/podbay/config.toml:2: colour: unknown key",
+            "/etc/podbay/config.toml:4: cri.socket_mode: must be a string with an octal mode \
+             (\"0660\"), not a number",
+            "/etc/podbay/config.toml:5: cri.sockett: unknown key",
+            "/etc/podbay/config.toml:7: drain.timeout: must be a time such as \"10s\" or \"5m\": \
+             it is zero",
+            "/etc/podbay/config.toml:8: nothing: unknown table",
+            "environment PODBAY_LOGS_MAX_LINE: logs.max_line: must be a whole number, not \"many\"",
+            "environment PODBAY_LOG_MAX_LINE: sets no key",
+        ]
+    );
+}
+
+#[test]
+fn a_fault_hidden_by_a_higher_layer_is_told() {
+    let world = World::file("root = 5").env("PODBAY_ROOT", "/good");
+    assert_eq!(world.fault(), "root: must be a string, not a number");
+}
+
+#[test]
+fn syntax_faults_have_their_line_and_hide_no_other() {
+    let faults = World::file("state = \"/ok\"\nroot = \n[cri]\nsocket = \"rel\"\n").faults();
+    assert!(faults.iter().any(|f| f.starts_with("/etc/podbay/config.toml:2: ")), "{faults:#?}");
+    assert!(faults.iter().any(|f| f.contains("cri.socket: must be an absolute")), "{faults:#?}");
+}
+
+#[test]
+fn each_limit_is_checked() {
+    let long = format!("cri.socket = \"/{}\"", "s".repeat(107));
+    for (text, fault) in [
+        (long.as_str(), "cri.socket: must not be longer than 107 bytes"),
+        ("root = \"/a/../b\"", "root: must be an absolute path without \"..\""),
+        ("root = \"/a\"\nstate = \"/a/b\"", "state: must not be in root"),
+        ("cri = 5", "cri: must be a table"),
+        ("cri.socket_mode = \"0999\"", "cri.socket_mode: must be an octal mode"),
+        ("cri.socket_gid = -1", "cri.socket_gid: must be a whole number below 2^32"),
+        ("containerd.namespace = \"a..b\"", "containerd.namespace: must be letters"),
+        ("containerd.snapshotter = \"\"", "containerd.snapshotter: must be letters"),
+        ("containerd.quick_timeout = 10", "containerd.quick_timeout: must be a string"),
+        ("runtimes.default = \"kata\"", "runtimes.default: names none of runtimes.handlers"),
+        ("[runtimes.handlers.Bad_Name]", "runtimes.handlers.Bad_Name: a handler's name must be"),
+        ("[runtimes.handlers.kata]\ntype = \"kata\"", "runtimes.handlers.kata.type: must be like"),
+        (
+            "[runtimes.handlers.a]\nbinary = \"./x\"",
+            "runtimes.handlers.a.binary: must be a program",
+        ),
+        ("[runtimes.handlers.a]\nbinry = \"x\"", "runtimes.handlers.a.binry: unknown key"),
+        ("cgroup.driver = \"cgroups\"", "cgroup.driver: must be one of [\"auto\", "),
+        ("network.default_network = \"true\"", "network.default_network: must be true or false"),
+        ("network.default_bridge = \"a-very-long-name\"", "network.default_bridge: must be an"),
+        ("network.default_bridge = \"a/b\"", "network.default_bridge: must be an interface"),
+        ("network.default_subnets = []", "network.default_subnets: must not be empty"),
+        (
+            "network.default_subnets = [\"10.1.2.3/24\"]",
+            "network.default_subnets: \"10.1.2.3/24\" has",
+        ),
+        ("network.default_subnets = [\"10.1.2.0/30\"]", "network.default_subnets: must each have"),
+        (
+            "network.default_subnets = [\"10.1.0.0/24\", \"10.2.0.0/24\"]",
+            "network.default_subnets: must have at most one",
+        ),
+        ("network.bin_dirs = []", "network.bin_dirs: must not be empty"),
+        ("network.bin_dirs = [\"/a:b\"]", "network.bin_dirs: must not hold ':'"),
+        ("network.max_conf = -1", "network.max_conf: must not be negative"),
+        ("images.max_concurrent_layers = 0", "images.max_concurrent_layers: must be 1 to 64"),
+        ("images.auth.\"a b\".auth = \"x\"", "images.auth.\"a b\": must be a registry's host"),
+        ("images.auth.r.username = \"x\"", "images.auth.r: must have username and password"),
+        ("oci.annotation_allow_list = [\"a*b\"]", "oci.annotation_allow_list: may have '*'"),
+        ("oci.restrict_oom_score_adj = \"yes\"", "oci.restrict_oom_score_adj: must be true, false"),
+        ("logs.max_line = 10", "logs.max_line: must be 256 to 1048576"),
+        ("telemetry.level = \"verbose\"", "telemetry.level: must be off, error"),
+        ("telemetry.format = \"xml\"", "telemetry.format: must be one of [\"text\", \"json\"]"),
+    ] {
+        let told = World::file(text).fault();
+        assert!(told.starts_with(fault), "{text}\n{told}");
+    }
+}
+
+#[test]
+fn handlers_and_credentials_have_names_of_the_users_choice() {
+    let world = World::file(
+        "runtimes.default = \"crun\"\n\
+         [runtimes.handlers.crun]\n\
+         binary = \"/usr/bin/crun\"\n\
+         systemd_cgroup = true\n\
+         [runtimes.handlers.kata]\n\
+         type = \"io.containerd.kata.v2\"\n\
+         snapshotter = \"devmapper\"\n\
+         [images.auth.\"registry.example:5000\"]\n\
+         username = \"u\"\n\
+         password = \"hush\"\n",
+    );
+    let config = world.load().expect("load");
+    let names: Vec<_> = config.runtimes.handlers.keys().collect();
+    assert_eq!(names, ["crun", "kata", "runc"]);
+    assert_eq!(config.runtimes.handlers["crun"].systemd_cgroup, Some(true));
+    assert_eq!(config.runtimes.handlers["kata"].runtime_type, "io.containerd.kata.v2");
+    assert_eq!(config.images.auth["registry.example:5000"].password.expose(), "hush");
+}
+
+#[test]
+fn secrets_are_printed_by_nobody() {
+    let world = World::file(
+        "[images.auth.r]\nauth = \"hush1\"\nidentity_token = \"hush2\"\n\
+         [images.auth.s]\nusername = \"u\"\npassword = \"hush3\"\n",
+    );
+    let config = world.load().expect("load");
+    for text in [config.show(), format!("{config:?}")] {
+        assert!(!text.contains("hush"), "{text}");
+        assert!(text.contains("<redacted>"), "{text}");
+    }
+    let fault = World::file("[images.auth.r]\npassword = [\"hush\"]\n").faults().join("\n");
+    assert!(!fault.contains("hush"), "{fault}");
+}
+
+#[test]
+fn what_is_shown_loads_again_as_the_same() {
+    let world = World::file(
+        "[cri]\nsocket_gid = 7\n[runtimes.handlers.kata]\n[network]\nmax_conf = 0\n\
+         [oci]\nrestrict_oom_score_adj = false\nannotation_allow_list = [\"a.b/*\"]\n\
+         [images.auth.\"r:1\"]\n",
+    )
+    .env("PODBAY_TELEMETRY_FORMAT", "json");
+    let first = world.load().expect("load");
+    let shown = first.show();
+    assert!(shown.contains("socket_gid = 7  # /etc/podbay/config.toml:2\n"), "{shown}");
+    assert!(
+        shown.contains("format = \"json\"  # environment PODBAY_TELEMETRY_FORMAT\n"),
+        "{shown}"
+    );
+    assert!(shown.contains("\n[runtimes.handlers.kata]\n"), "{shown}");
+    assert!(shown.contains("\n[images.auth.\"r:1\"]\n"), "{shown}");
+    assert!(shown.contains("root = \"/var/lib/podbay\"  # default\n"), "{shown}");
+    let second = World::file(&shown).load().expect("load what was shown");
+    let strip = |text: String| -> Vec<String> {
+        text.lines().map(|l| l.split("  # ").next().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(strip(second.show()), strip(shown));
+}
+
+#[test]
+fn service_links_of_kubernetes_are_no_settings() {
+    let world = World::default()
+        .env("PODBAY_SERVICE_HOST", "10.0.0.1")
+        .env("PODBAY_SERVICE_PORT_GRPC", "1")
+        .env("PODBAY_PORT", "tcp://10.0.0.1:1")
+        .env("PODBAY_PORT_80_TCP_ADDR", "10.0.0.1")
+        .env("OTHER", "x");
+    world.load().expect("ignored");
+    assert_eq!(World::default().env("PODBAY_PORTAL", "x").fault(), "sets no key");
+}
+
+#[test]
+fn faults_forge_no_lines() {
+    let mut world = World::file("\"a\\nb\" = 1\n");
+    world.variables.push(("PODBAY_ROOT".into(), OsString::from_vec(vec![0xff])));
+    let faults = world.load().expect_err("faults").to_string();
+    assert_eq!(faults.lines().count(), 2, "{faults}");
+}
+
+#[test]
+fn auto_follows_the_host() {
+    let auto = CgroupDriver::Auto;
+    let answers =
+        [(true, true), (true, false), (false, true)].map(|(s, v2)| auto.is_systemd(s, v2));
+    assert_eq!(answers, [true, false, false]);
+    assert!(CgroupDriver::Systemd.is_systemd(false, false));
+    assert!(!CgroupDriver::Cgroupfs.is_systemd(true, true));
+}
