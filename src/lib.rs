@@ -1,5 +1,6 @@
 //! podbay: a node agent that runs pods on containerd. See ARCHITECTURE.md.
 
+pub mod app;
 pub mod backend;
 pub mod board;
 pub mod config;

@@ -162,9 +162,9 @@ pub struct Network {
     pub default_bridge: String,
     /// Subnets of that network, at most one for each IP family.
     pub default_subnets: Vec<IpNet>,
-    /// Template of the configuration written to `conf_dir` when a CRI client announces the pod
-    /// CIDR (UpdateRuntimeConfig); `None` writes none.
-    pub pod_cidr_template: Option<PathBuf>,
+    /// Whether a pod CIDR that a CRI client announces (UpdateRuntimeConfig) replaces the subnets
+    /// of the own network.
+    pub use_pod_cidr: bool,
 }
 
 /// `[images]`

@@ -155,7 +155,7 @@ fn network(reader: &mut Reader) -> Network {
         default_network: reader.get("network.default_network", true),
         default_bridge: reader.get("network.default_bridge", "podbay0".to_owned()),
         default_subnets: reader.get("network.default_subnets", subnets),
-        pod_cidr_template: reader.get("network.pod_cidr_template", None),
+        use_pod_cidr: reader.get("network.use_pod_cidr", false),
     };
     reader.check(!network.bin_dirs.is_empty(), &["network", "bin_dirs"], "must not be empty");
     let joins =

@@ -15,8 +15,8 @@ use super::entry::Entry;
 use super::error::{Error, Step};
 use super::record::{Owed, SandboxRecord};
 use super::stop::Strict;
-use super::{Handler, PauseSource, Room, Sandbox, SandboxState, files};
-use crate::backend::{Attachment, NetworkStatus};
+use super::{PauseSource, Room, Sandbox, SandboxState, files};
+use crate::backend::{Attachment, NetworkStatus, RuntimeHandler};
 use crate::board::{EventKind, now};
 use crate::ids::PodId;
 use crate::lifecycle::Backoff;
@@ -33,7 +33,7 @@ const UNDO_LONGEST: Duration = Duration::from_secs(60);
 const HOST_FILE_MAX: usize = 1 << 20;
 
 /// Prefix of the pinned network namespaces that are ours; the pod id follows.
-pub(super) const NETNS_PREFIX: &str = "podbay-";
+pub const NETNS_PREFIX: &str = "podbay-";
 
 impl Room {
     pub(super) async fn run(
@@ -105,7 +105,7 @@ impl Room {
         id: &PodId,
         config: PodConfig,
         handler: String,
-        resolved: &Handler,
+        resolved: &RuntimeHandler,
     ) -> SandboxRecord {
         let netns = self.options.netns_dir.join(format!("{NETNS_PREFIX}{id}"));
         let mut owed = BTreeSet::from([Owed::Pause]);
@@ -116,7 +116,7 @@ impl Room {
             owed.insert(Owed::Shm);
         }
         SandboxRecord {
-            handler: resolved.handler.clone(),
+            handler: resolved.clone(),
             pause: None,
             pause_snapshot: matches!(self.options.pause, PauseSource::Image(_)),
             owed,
@@ -136,7 +136,7 @@ impl Room {
         }
     }
 
-    async fn make(&self, entry: &Entry, handler: &Handler) -> Result<(), Error> {
+    async fn make(&self, entry: &Entry, handler: &RuntimeHandler) -> Result<(), Error> {
         entry.save(&self.deps.base, |_| {}).await?;
         let sandbox = entry.sandbox();
         // Each pair is let run to its end: what is made must be known to be undone.

@@ -18,6 +18,7 @@ mod tests;
 pub use crate::board::{
     Event, Sandbox, SandboxFilter as Filter, SandboxState, Subscription as Events,
 };
+pub use create::NETNS_PREFIX;
 pub use error::Error;
 pub use pause::PauseSource;
 pub use record::SandboxRecord;
@@ -48,15 +49,6 @@ pub struct Deps {
     pub containers: Arc<Containers>,
 }
 
-/// A configured handler and what it can do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Handler {
-    /// The handler.
-    pub handler: RuntimeHandler,
-    /// Its features, asked of the runtime at start-up.
-    pub features: HandlerFeatures,
-}
-
 /// Settings of this room.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -65,7 +57,7 @@ pub struct Options {
     /// Folder of pinned network namespaces.
     pub netns_dir: PathBuf,
     /// Handlers by name; "" is the default one.
-    pub handlers: BTreeMap<String, Handler>,
+    pub handlers: BTreeMap<String, RuntimeHandler>,
     /// Where the pause program comes from.
     pub pause: PauseSource,
     /// Settings of the OCI spec.
@@ -85,13 +77,37 @@ struct Room {
     options: Options,
     entries: Mutex<BTreeMap<PodId, Arc<Entry>>>,
     names: Mutex<HashMap<PodMetadata, PodId>>,
+    /// What each handler can do, by handler name; learnt once containerd answers.
+    features: Mutex<BTreeMap<String, HandlerFeatures>>,
 }
 
 impl Sandboxes {
     /// An empty room; [`Sandboxes::recover`] fills it.
     pub fn new(deps: Deps, options: Options) -> Self {
-        let room = Room { deps, options, entries: Mutex::default(), names: Mutex::default() };
+        let room = Room {
+            deps,
+            options,
+            entries: Mutex::default(),
+            names: Mutex::default(),
+            features: Mutex::default(),
+        };
         Self { room: Arc::new(room) }
+    }
+
+    /// Asks the runtime what each handler can do. One that does not answer can do nothing
+    /// special.
+    pub async fn learn_features(&self) {
+        for (name, handler) in &self.room.options.handlers {
+            match self.room.deps.base.runtime.features(handler).await {
+                Ok(features) => {
+                    self.room.features().insert(name.clone(), features);
+                }
+                Err(error) => {
+                    let error = crate::telemetry::error_chain(&error);
+                    tracing::warn!(handler = name, error, "features not known");
+                }
+            }
+        }
     }
 
     /// Runs a change as an owned task and waits for it.
@@ -273,7 +289,7 @@ impl Room {
         let SandboxState::Ready { pid } = sandbox.state else {
             return Err(Error::Container(container::Error::PodNotReady(id.clone())));
         };
-        let features = self.handler(&sandbox.handler)?.features.clone();
+        let features = self.features().get(&sandbox.handler).cloned().unwrap_or_default();
         let files = self.shared_files(&sandbox);
         let context = PodContext {
             id: sandbox.id.clone(),
@@ -289,7 +305,11 @@ impl Room {
         Ok((open, context))
     }
 
-    fn handler(&self, name: &str) -> Result<&Handler, Error> {
+    fn features(&self) -> MutexGuard<'_, BTreeMap<String, HandlerFeatures>> {
+        self.features.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn handler(&self, name: &str) -> Result<&RuntimeHandler, Error> {
         self.options.handlers.get(name).ok_or_else(|| Error::UnknownHandler(name.to_owned()))
     }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::entry::Entry;
 use super::error::{Error, Step};
 use super::record::{PauseProcess, SandboxRecord};
-use super::{Handler, Room, SandboxState};
+use super::{Room, SandboxState};
 use crate::backend::{
-    NewTask, Process, RootfsMount, RootfsOptions, RuntimeContainer, Stdio, wait_for_end,
+    NewTask, Process, RootfsMount, RootfsOptions, RuntimeContainer, RuntimeHandler, Stdio, wait_for_end,
 };
 use crate::board::EventKind;
 use crate::container::KIND_LABEL;
@@ -48,7 +48,7 @@ impl Room {
     pub(super) async fn start_pause(
         &self,
         entry: &Entry,
-        handler: &Handler,
+        handler: &RuntimeHandler,
     ) -> Result<PauseProcess, Error> {
         let id = entry.id.as_str();
         let (runtime, host) = (&self.deps.base.runtime, &self.deps.base.host);
@@ -68,7 +68,7 @@ impl Room {
     fn pause_record(
         &self,
         record: &SandboxRecord,
-        handler: &Handler,
+        handler: &RuntimeHandler,
         program: &Program,
     ) -> Result<RuntimeContainer, Error> {
         let sandbox = &record.sandbox;
@@ -91,14 +91,14 @@ impl Room {
             id: sandbox.id.to_string(),
             image: program.image_name.clone(),
             labels,
-            handler: handler.handler.clone(),
+            handler: handler.clone(),
             spec: spec_json(&spec),
             snapshot_key: program.snapshot.then(|| sandbox.id.to_string()),
             extension,
         })
     }
 
-    async fn pause_program(&self, entry: &Entry, handler: &Handler) -> Result<Program, Error> {
+    async fn pause_program(&self, entry: &Entry, handler: &RuntimeHandler) -> Result<Program, Error> {
         match &self.options.pause {
             PauseSource::Embedded { root, program } => Ok(Program {
                 args: vec![program.clone()],
@@ -115,7 +115,7 @@ impl Room {
     async fn pause_image(
         &self,
         entry: &Entry,
-        handler: &Handler,
+        handler: &RuntimeHandler,
         name: &str,
     ) -> Result<Program, Error> {
         let base = &self.deps.base;
@@ -125,7 +125,7 @@ impl Room {
         if args.is_empty() {
             return Err(Error::invalid("pause.image", format!("{name:?} names no command")));
         }
-        let (snapshotter, key) = (&handler.handler.snapshotter, entry.id.as_str());
+        let (snapshotter, key) = (&handler.snapshotter, entry.id.as_str());
         let chain = image.chain_id.as_ref();
         let rootfs =
             base.runtime.prepare_rootfs(snapshotter, key, chain, &RootfsOptions::default()).await;

@@ -166,7 +166,7 @@ impl Room {
         }
         let handlers = self.options.handlers.values();
         let snapshotters: BTreeSet<_> =
-            handlers.map(|handler| handler.handler.snapshotter.as_str()).collect();
+            handlers.map(|handler| handler.snapshotter.as_str()).collect();
         for snapshotter in snapshotters {
             for key in base.runtime.list_rootfs(snapshotter).await.unwrap_or_default() {
                 if !known.contains(&key) {
