@@ -1,0 +1,64 @@
+//! AppArmor profiles. Whether a named profile is loaded is for the kernel to say when the
+//! container starts; here it only gets its place.
+
+use super::{Error, Settings, paths};
+use crate::backend::HostFacts;
+use crate::model::security::SecurityProfile;
+
+const FIELD: &str = "linux.security_context.apparmor";
+
+/// The name of the profile a process gets. Nothing asked means the default one, which is ignored
+/// where there is no AppArmor; a profile asked for by name is never ignored.
+pub(super) fn profile(
+    asked: Option<&SecurityProfile>,
+    privileged: bool,
+    facts: &HostFacts,
+    settings: &Settings,
+) -> Result<Option<String>, Error> {
+    let refused = |problem: &str| Err(Error::invalid(FIELD, problem));
+    match asked {
+        Some(SecurityProfile::Unconfined) => Ok(None),
+        _ if privileged => Ok(None),
+        None | Some(SecurityProfile::RuntimeDefault) => {
+            Ok(settings.apparmor_default.clone().filter(|_| facts.apparmor))
+        }
+        Some(SecurityProfile::Localhost(_)) if !facts.apparmor => {
+            refused("this host has no AppArmor")
+        }
+        Some(SecurityProfile::Localhost(name)) if name.is_empty() || paths::has_control(name) => {
+            refused("the profile has no usable name")
+        }
+        Some(SecurityProfile::Localhost(name)) => Ok(Some(name.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Fixture;
+    use super::*;
+
+    #[test]
+    fn a_named_profile_is_never_ignored_and_the_default_needs_apparmor() {
+        use SecurityProfile::{Localhost, RuntimeDefault, Unconfined};
+        let mut f = Fixture::new();
+        f.settings.apparmor_default = Some("default".to_owned());
+        let named = Localhost("mine".to_owned());
+        for (asked, privileged, apparmor, expected) in [
+            (None, false, true, Ok(Some("default"))),
+            (None, false, false, Ok(None)),
+            (None, true, true, Ok(None)),
+            (Some(RuntimeDefault), false, false, Ok(None)),
+            (Some(RuntimeDefault), false, true, Ok(Some("default"))),
+            (Some(Unconfined), false, true, Ok(None)),
+            (Some(named.clone()), false, true, Ok(Some("mine"))),
+            (Some(named.clone()), true, true, Ok(None)),
+            (Some(named), false, false, Err(())),
+            (Some(Localhost(String::new())), false, true, Err(())),
+            (Some(Localhost("a\nb".to_owned())), false, true, Err(())),
+        ] {
+            f.facts.apparmor = apparmor;
+            let got = profile(asked.as_ref(), privileged, &f.facts, &f.settings);
+            assert_eq!(got.as_ref().map(|p| p.as_deref()).map_err(|_| ()), expected, "{asked:?}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The whole spec of a container.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Linux, LinuxResources, Root, Spec};
+
+use super::{
+    Error, OCI_VERSION, PodNamespaces, Settings, annotations, blank, capabilities, cgroup, devices,
+    mounts, namespaces, paths, process, resources, seccomp,
+};
+use crate::backend::{DeviceNode, HandlerFeatures, HostFacts};
+use crate::ids::{ContainerId, PodId};
+use crate::model::container::{ContainerConfig, Mount};
+use crate::model::image::ImageConfig;
+use crate::model::pod::PodConfig;
+use crate::oci::user::ResolvedUser;
+
+/// Host paths of the files that the containers of a pod share.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SharedFiles {
+    /// For /etc/hostname.
+    pub hostname: PathBuf,
+    /// For /etc/hosts.
+    pub hosts: PathBuf,
+    /// For /etc/resolv.conf.
+    pub resolv_conf: PathBuf,
+    /// The pod's tmpfs for /dev/shm; `None` is the host's (host IPC).
+    pub shm: Option<PathBuf>,
+}
+
+/// Everything a container's spec depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct ContainerInput<'a> {
+    /// The container.
+    pub id: &'a ContainerId,
+    /// Its pod.
+    pub pod_id: &'a PodId,
+    /// What the pod was asked to be.
+    pub pod: &'a PodConfig,
+    /// What the container is asked to be.
+    pub config: &'a ContainerConfig,
+    /// What it inherits from its image.
+    pub image: &'a ImageConfig,
+    /// The image's reference, for those who read annotations.
+    pub image_name: &'a str,
+    /// Its user, resolved in the image.
+    pub user: &'a ResolvedUser,
+    /// The running pod's namespaces.
+    pub namespaces: &'a PodNamespaces,
+    /// The pod's files.
+    pub files: &'a SharedFiles,
+    /// `config.mounts` with host paths resolved, in the same order.
+    pub mounts: &'a [Mount],
+    /// Anonymous volumes of the image: path in the container, folder on the host.
+    pub volumes: &'a [(String, PathBuf)],
+    /// Devices with their permissions: those of `config.devices` resolved, or all of the host
+    /// for a privileged container.
+    pub devices: &'a [(DeviceNode, String)],
+    /// Content of the file that a `Localhost` seccomp profile names.
+    pub seccomp_profile: Option<&'a serde_json::Value>,
+    /// The host name its processes see.
+    pub hostname: &'a str,
+    /// The host.
+    pub facts: &'a HostFacts,
+    /// The OCI runtime.
+    pub features: &'a HandlerFeatures,
+    /// The operator's choices.
+    pub settings: &'a Settings,
+}
+
+/// The OCI spec of a container.
+///
+/// # Errors
+/// [`Error::Invalid`] with the CRI field, or [`Error::Image`] with the field of the image's
+/// configuration. Nothing that was asked for is left out silently, except what the operator's
+/// settings say.
+pub fn container_spec(input: &ContainerInput<'_>) -> Result<Spec, Error> {
+    let security = &input.config.security;
+    if security.privileged && !input.pod.security.privileged {
+        return Err(Error::invalid(
+            "linux.security_context.privileged",
+            "the pod is not privileged, so its containers cannot be",
+        ));
+    }
+    namespaces::check_user_namespace("linux.security_context", &security.namespaces)?;
+    let granted = capabilities::granted(input)?;
+    let mounts = mounts::mounts(input)?;
+    let (nodes, rules) = devices::devices(input)?;
+    let mut limits = resources::oci(&input.config.resources, input.facts, input.settings)?;
+    limits.set_devices(Some(rules));
+
+    let mut linux = linux(limits);
+    linux
+        .set_namespaces(Some(namespaces::of_container(input)?))
+        .set_cgroups_path(Some(cgroup::path(
+            input.settings.cgroup_driver,
+            &input.pod.cgroup_parent,
+            input.id.as_str(),
+        )?))
+        .set_devices((!nodes.is_empty()).then_some(nodes))
+        .set_rootfs_propagation(mounts.rootfs_propagation.map(str::to_owned))
+        .set_seccomp(seccomp::filter(&seccomp::Request {
+            profile: security.seccomp.as_ref(),
+            privileged: security.privileged,
+            content: input.seccomp_profile,
+            capabilities: &granted,
+            facts: input.facts,
+        })?);
+    if !security.privileged {
+        linux
+            .set_masked_paths(path_list("masked_paths", &security.masked_paths)?)
+            .set_readonly_paths(path_list("readonly_paths", &security.readonly_paths)?);
+    }
+
+    let mut spec = blank_spec(security.readonly_rootfs);
+    spec.set_process(Some(process::of_container(input, &granted)?))
+        .set_mounts(Some(mounts.list))
+        .set_annotations(Some(annotations::of_container(input)))
+        .set_linux(Some(linux));
+    Ok(spec)
+}
+
+/// A spec with its version and the root that the shim mounts at `rootfs` in the bundle.
+pub(super) fn blank_spec(readonly_root: bool) -> Spec {
+    let mut root = Root::default();
+    root.set_path(Path::new("rootfs").to_owned()).set_readonly(Some(readonly_root));
+    let mut spec = blank::<Spec>("{}");
+    spec.set_version(OCI_VERSION.to_owned()).set_root(Some(root));
+    spec
+}
+
+/// A `linux` section with nothing but limits.
+pub(super) fn linux(limits: LinuxResources) -> Linux {
+    let mut linux = blank::<Linux>("{}");
+    linux.set_resources(Some(limits));
+    linux
+}
+
+/// Exactly the caller's list: an empty one means that nothing is hidden.
+fn path_list(name: &str, list: &[String]) -> Result<Option<Vec<String>>, Error> {
+    for (index, path) in list.iter().enumerate() {
+        let field = || format!("linux.security_context.{name}[{index}]");
+        paths::absolute(field, path)?;
+    }
+    Ok((!list.is_empty()).then(|| list.to_vec()))
+}
+
+#[cfg(test)]
+mod tests;

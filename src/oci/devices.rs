@@ -1,0 +1,162 @@
+//! Device nodes of a container and the rules of its device cgroup.
+
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
+
+use super::{ContainerInput, Error, blank, paths};
+
+/// The rule every container starts from: nothing is allowed. The OCI runtime adds the standard
+/// nodes (null, zero, full, random, urandom, tty, console, ptmx, pts) and their rules itself.
+pub(super) fn deny_all() -> LinuxDeviceCgroup {
+    rule(false, None, "rwm")
+}
+
+/// Nodes to make in /dev, and the ordered cgroup rules.
+pub(super) fn devices(
+    input: &ContainerInput<'_>,
+) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgroup>), Error> {
+    let mut nodes = Vec::with_capacity(input.devices.len());
+    let mut rules = vec![deny_all()];
+    for (index, (device, permissions)) in input.devices.iter().enumerate() {
+        let field = |name: &str| format!("devices[{index}].{name}");
+        check_permissions(permissions).map_err(|p| Error::invalid(field("permissions"), p))?;
+        let path = paths::absolute(|| field("container_path"), &device.path)?;
+        let kind = match device.kind {
+            'c' | 'u' => LinuxDeviceType::C,
+            'b' => LinuxDeviceType::B,
+            'p' => LinuxDeviceType::P,
+            other => {
+                return Err(Error::invalid(
+                    field("host_path"),
+                    format!("device type {other:?} is unknown"),
+                ));
+            }
+        };
+        let mut node = LinuxDevice::default();
+        node.set_path(path.into())
+            .set_typ(kind)
+            .set_major(device.major)
+            .set_minor(device.minor)
+            .set_file_mode(Some(device.mode & 0o7777))
+            .set_uid(Some(device.uid))
+            .set_gid(Some(device.gid));
+        nodes.push(node);
+        // A FIFO is no device to the cgroup.
+        if kind != LinuxDeviceType::P {
+            rules.push(rule(true, Some((kind, device.major, device.minor)), permissions));
+        }
+    }
+    if input.config.security.privileged {
+        rules = vec![rule(true, None, "rwm")];
+    }
+    Ok((nodes, rules))
+}
+
+fn check_permissions(permissions: &str) -> Result<(), String> {
+    let known = permissions.bytes().all(|byte| b"rwm".contains(&byte));
+    let once = permissions.bytes().all(|b| permissions.bytes().filter(|&c| c == b).count() == 1);
+    if !permissions.is_empty() && known && once {
+        Ok(())
+    } else {
+        Err(format!("{permissions:?} is no subset of \"rwm\""))
+    }
+}
+
+fn rule(
+    allow: bool,
+    device: Option<(LinuxDeviceType, i64, i64)>,
+    access: &str,
+) -> LinuxDeviceCgroup {
+    let mut rule = blank::<LinuxDeviceCgroup>(r#"{"allow":false}"#);
+    rule.set_allow(allow).set_access(Some(access.to_owned()));
+    if let Some((kind, major, minor)) = device {
+        rule.set_typ(Some(kind)).set_major(Some(major)).set_minor(Some(minor));
+    }
+    rule
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Fixture;
+    use super::*;
+    use crate::backend::DeviceNode;
+
+    fn with_device(kind: char, path: &str, permissions: &str) -> Fixture {
+        let mut f = Fixture::new();
+        f.devices.push((
+            DeviceNode {
+                path: path.to_owned(),
+                kind,
+                major: 10,
+                minor: 229,
+                mode: 0o020666,
+                uid: 0,
+                gid: 7,
+            },
+            permissions.to_owned(),
+        ));
+        f
+    }
+
+    #[test]
+    fn the_first_rule_denies_everything() {
+        let (nodes, rules) = devices(&Fixture::new().input()).unwrap();
+        assert!(nodes.is_empty());
+        assert_eq!(
+            serde_json::to_value(&rules).unwrap(),
+            serde_json::json!([{"allow": false, "access": "rwm"}])
+        );
+    }
+
+    #[test]
+    fn a_device_gets_a_node_and_a_rule() {
+        let (nodes, rules) = devices(&with_device('c', "/dev/fuse", "rw").input()).unwrap();
+        assert_eq!(
+            serde_json::to_value(&nodes).unwrap(),
+            serde_json::json!([{
+                "path": "/dev/fuse", "type": "c", "major": 10, "minor": 229,
+                "fileMode": 0o666, "uid": 0, "gid": 7
+            }])
+        );
+        assert_eq!(
+            serde_json::to_value(&rules[1]).unwrap(),
+            serde_json::json!({
+                "allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"
+            })
+        );
+    }
+
+    #[test]
+    fn a_fifo_has_no_rule() {
+        let (nodes, rules) = devices(&with_device('p', "/dev/pipe", "rw").input()).unwrap();
+        assert_eq!((nodes.len(), rules.len()), (1, 1));
+    }
+
+    #[test]
+    fn privileged_has_the_nodes_and_one_rule_for_all() {
+        let (nodes, rules) =
+            devices(&with_device('b', "/dev/sda", "rwm").privileged().input()).unwrap();
+        assert_eq!(nodes.len(), 1);
+        assert_eq!(
+            serde_json::to_value(&rules).unwrap(),
+            serde_json::json!([{"allow": true, "access": "rwm"}])
+        );
+    }
+
+    #[test]
+    fn bad_devices_are_refused_by_field() {
+        for (kind, path, permissions, end) in [
+            ('c', "/dev/x", "", "permissions"),
+            ('c', "/dev/x", "rwx", "permissions"),
+            ('c', "/dev/x", "rr", "permissions"),
+            ('c', "dev/x", "r", "container_path"),
+            ('d', "/dev/x", "r", "host_path"),
+        ] {
+            let error = devices(&with_device(kind, path, permissions).input()).unwrap_err();
+            assert!(
+                matches!(error, Error::Invalid { ref field, .. }
+                    if *field == format!("devices[0].{end}")),
+                "{error}"
+            );
+        }
+    }
+}

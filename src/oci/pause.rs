@@ -1,0 +1,214 @@
+//! The spec of a pod's pause container.
+//!
+//! Pause only holds namespaces open and reaps orphans, so it gets as little as the OCI runtimes
+//! accept: runc and crun need /proc (they close descriptors and write sysctls through it) and a
+//! place for device nodes. Nothing is shared with the pod's containers but the namespaces.
+//!
+//! Its /proc is read-only as a whole once the sysctls are written. In a pod that shares its PID
+//! namespace, a container with CAP_SYS_PTRACE reaches it through /proc/1/root, and /proc/sys
+//! there is the host's.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use oci_spec::runtime::Spec;
+
+use super::{
+    Error, Settings, annotations, capabilities, cgroup, container, devices, mounts, namespaces,
+    paths, process, resources, seccomp, sysctl, user,
+};
+use crate::backend::HostFacts;
+use crate::ids::PodId;
+use crate::model::pod::PodConfig;
+use crate::model::resources::Resources;
+
+/// User and group of pause when the pod asks for none: nobody's.
+const NOBODY: u32 = 65535;
+/// Killed by the kernel's OOM killer after everything else of its pod.
+const OOM_SCORE: i64 = -998;
+/// The least CPU weight there is: pause sleeps.
+const CPU_SHARES: i64 = 2;
+
+/// Everything a pause container's spec depends on.
+#[derive(Debug, Clone)]
+pub struct PauseInput<'a> {
+    /// The pod; also the id of its pause container.
+    pub id: &'a PodId,
+    /// What the pod is asked to be.
+    pub pod: &'a PodConfig,
+    /// The pinned network namespace; `None` is the host's.
+    pub netns: Option<&'a Path>,
+    /// The pause program and its arguments, inside its root.
+    pub args: Vec<String>,
+    /// Name of the image, for those who read annotations.
+    pub image_name: &'a str,
+    /// Host name of the pod's UTS namespace.
+    pub hostname: &'a str,
+    /// Content of the file that a `Localhost` seccomp profile names.
+    pub seccomp_profile: Option<&'a serde_json::Value>,
+    /// The host.
+    pub facts: &'a HostFacts,
+    /// The operator's choices.
+    pub settings: &'a Settings,
+}
+
+/// The OCI spec of a pod's pause container.
+///
+/// # Errors
+/// [`Error::Invalid`] with the CRI field of the sandbox's configuration.
+pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, Error> {
+    let (pod, security) = (input.pod, &input.pod.security);
+    namespaces::check_user_namespace("linux.security_context", &security.namespaces)?;
+    if pod.host_network() != input.netns.is_none() {
+        return Err(Error::invalid(
+            "linux.security_context.namespace_options.network",
+            "a pod has a network namespace exactly when it does not use the host's",
+        ));
+    }
+    if paths::has_control(input.hostname) {
+        return Err(Error::invalid("hostname", "contains a control character"));
+    }
+    let no_capabilities = BTreeSet::new();
+    let filter = seccomp::filter(&seccomp::Request {
+        profile: security.seccomp.as_ref(),
+        privileged: security.privileged,
+        content: input.seccomp_profile,
+        capabilities: &no_capabilities,
+        facts: input.facts,
+    })?;
+
+    let least = Resources { cpu_shares: CPU_SHARES, ..Resources::default() };
+    let mut limits = resources::oci(&least, input.facts, input.settings)?;
+    limits.set_devices(Some(vec![devices::deny_all()]));
+    let mut linux = container::linux(limits);
+    linux
+        .set_namespaces(Some(namespaces::of_pause(pod, input.netns)))
+        .set_cgroups_path(Some(cgroup::path(
+            input.settings.cgroup_driver,
+            &pod.cgroup_parent,
+            input.id.as_str(),
+        )?))
+        .set_readonly_paths(Some(vec!["/proc".to_owned()]))
+        .set_sysctl(Some(sysctl::of_pause(input)?).filter(|map| !map.is_empty()))
+        .set_seccomp(filter);
+
+    let mut spec = container::blank_spec(true);
+    spec.set_process(Some(pause_process(input)?))
+        .set_mounts(Some(vec![
+            mounts::mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+            mounts::dev_tmpfs("64k"),
+        ]))
+        .set_annotations(Some(annotations::of_pause(input)))
+        .set_linux(Some(linux));
+    // The host's own name must not be set, and runtimes refuse to without a UTS namespace.
+    if input.netns.is_some() {
+        spec.set_hostname(Some(input.hostname.to_owned()));
+    }
+    Ok(spec)
+}
+
+fn pause_process(input: &PauseInput<'_>) -> Result<oci_spec::runtime::Process, Error> {
+    let security = &input.pod.security;
+    if security.run_as_group.is_some() && security.run_as_user.is_none() {
+        return Err(Error::invalid("linux.security_context.run_as_group", "needs run_as_user"));
+    }
+    let uid = user::in_range("run_as_user", security.run_as_user.unwrap_or(NOBODY))?;
+    let own_group = if security.run_as_user.is_some() { 0 } else { NOBODY };
+    let gid = user::in_range("run_as_group", security.run_as_group.unwrap_or(own_group))?;
+    user::check_groups(&security.supplemental_groups)?;
+    let groups: BTreeSet<u32> = security.supplemental_groups.iter().copied().chain([gid]).collect();
+    let groups: Vec<u32> = groups.into_iter().collect();
+    process::check_arguments("args", &input.args)?;
+    let mut process = process::blank_process();
+    process
+        .set_args(Some(input.args.clone()))
+        .set_user(process::user(uid, gid, &groups))
+        .set_capabilities(Some(capabilities::oci(&BTreeSet::new())))
+        .set_no_new_privileges(Some(true))
+        .set_oom_score_adj(Some(resources::oom_score(OOM_SCORE, input.facts)?));
+    Ok(process)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Fixture;
+    use super::super::spec_json;
+    use super::*;
+    use crate::model::security::{NamespaceMode, SecurityProfile, UserNamespace};
+
+    fn pretty(f: &Fixture) -> String {
+        let spec = pause_spec(&f.pause_input()).unwrap();
+        serde_json::to_string_pretty(&spec_json(&spec)).unwrap()
+    }
+
+    fn field(f: &Fixture) -> String {
+        match pause_spec(&f.pause_input()) {
+            Err(Error::Invalid { field, .. }) => field,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_plain_spec() {
+        insta::assert_snapshot!(pretty(&Fixture::new()));
+    }
+
+    #[test]
+    fn in_the_hosts_namespaces() {
+        insta::assert_snapshot!(pretty(&Fixture::new().host_modes()));
+    }
+
+    #[test]
+    fn the_pod_names_user_and_filter() {
+        let mut f = Fixture::new();
+        f.pod.security.run_as_user = Some(1000);
+        f.pod.security.supplemental_groups = vec![20, 10, 20];
+        f.pod.security.seccomp = Some(SecurityProfile::RuntimeDefault);
+        let spec = spec_json(&pause_spec(&f.pause_input()).unwrap());
+        assert_eq!(
+            spec["process"]["user"],
+            serde_json::json!({"uid": 1000, "gid": 0, "additionalGids": [0, 10, 20]})
+        );
+        assert_eq!(spec["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
+        f.pod.security.privileged = true;
+        let spec = spec_json(&pause_spec(&f.pause_input()).unwrap());
+        assert!(spec["linux"].get("seccomp").is_none());
+        assert_eq!(spec["process"]["capabilities"]["bounding"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn bad_pods_are_refused_by_field() {
+        let mut f = Fixture::new();
+        f.pod.security.run_as_group = Some(5);
+        assert_eq!(field(&f), "linux.security_context.run_as_group");
+
+        let mut f = Fixture::new();
+        f.pod.security.run_as_user = Some(2_147_483_648);
+        assert_eq!(field(&f), "linux.security_context.run_as_user");
+
+        let mut f = Fixture::new();
+        f.pod.security.supplemental_groups = vec![u32::MAX];
+        assert_eq!(field(&f), "linux.security_context.supplemental_groups[0]");
+
+        let mut f = Fixture::new();
+        f.hostname = "a\nb".to_owned();
+        assert_eq!(field(&f), "hostname");
+
+        let mut f = Fixture::new();
+        f.namespaces.netns = None;
+        assert_eq!(field(&f), "linux.security_context.namespace_options.network");
+
+        let mut f = Fixture::new();
+        f.pod.security.namespaces.userns =
+            Some(UserNamespace { mode: NamespaceMode::Pod, ..UserNamespace::default() });
+        assert_eq!(field(&f), "linux.security_context.namespace_options.userns_options");
+
+        let mut f = Fixture::new();
+        f.pod.sysctls.insert("kernel.core_pattern".to_owned(), "|/bin/sh".to_owned());
+        assert_eq!(field(&f), "linux.sysctls[\"kernel.core_pattern\"]");
+
+        let mut f = Fixture::new();
+        f.pod.cgroup_parent = "/a.slice".to_owned();
+        assert_eq!(field(&f), "linux.cgroup_parent");
+    }
+}

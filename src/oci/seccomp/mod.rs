@@ -1,0 +1,152 @@
+//! System call filters: the runtime's default profile and profiles of the operator.
+
+mod table;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSyscall};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Error, paths};
+use crate::backend::HostFacts;
+use crate::model::security::SecurityProfile;
+
+/// The CRI field of a seccomp profile, in a container's and in a sandbox's configuration.
+pub const FIELD: &str = "linux.security_context.seccomp";
+
+/// The file that a `Localhost` profile names, checked: absolute, without `..`. `None` when there
+/// is no file to read, which is also so for privileged containers: they have no filter.
+pub fn localhost_path(
+    profile: Option<&SecurityProfile>,
+    privileged: bool,
+) -> Result<Option<&Path>, Error> {
+    let Some(SecurityProfile::Localhost(path)) = profile.filter(|_| !privileged) else {
+        return Ok(None);
+    };
+    let refused = |problem: String| Err(Error::invalid(format!("{FIELD}.localhost_ref"), problem));
+    if let Some(problem) = paths::problem_of(path) {
+        refused(problem)
+    } else if path.split('/').any(|part| part == "..") {
+        refused(format!("{path:?} leads upwards"))
+    } else {
+        Ok(Some(Path::new(path)))
+    }
+}
+
+/// What a filter depends on.
+pub(super) struct Request<'a> {
+    pub(super) profile: Option<&'a SecurityProfile>,
+    pub(super) privileged: bool,
+    /// Content of the `Localhost` file.
+    pub(super) content: Option<&'a Value>,
+    /// Bounding set of the process, `CAP_…`.
+    pub(super) capabilities: &'a BTreeSet<String>,
+    pub(super) facts: &'a HostFacts,
+}
+
+/// The filter asked for. No profile means no filter, as CRI has it; a profile that cannot be had
+/// is an error and never less confinement.
+pub(super) fn filter(request: &Request<'_>) -> Result<Option<LinuxSeccomp>, Error> {
+    let confining = |profile: &&SecurityProfile| {
+        !request.privileged && **profile != SecurityProfile::Unconfined
+    };
+    let Some(profile) = request.profile.filter(confining) else {
+        return Ok(None);
+    };
+    if !request.facts.seccomp {
+        return Err(Error::invalid(FIELD, "this host cannot filter system calls"));
+    }
+    let Some(path) = localhost_path(Some(profile), false)? else {
+        return Ok(Some(runtime_default(request)));
+    };
+    let content = request.content.ok_or_else(|| {
+        Error::invalid(format!("{FIELD}.localhost_ref"), format!("{path:?} was not read"))
+    })?;
+    parse(content).map(Some)
+}
+
+/// A profile file in the form of the OCI runtime spec.
+pub fn parse(content: &Value) -> Result<LinuxSeccomp, Error> {
+    let refused = |problem: String| Error::invalid(format!("{FIELD}.localhost_ref"), problem);
+    let rules = content.get("syscalls").and_then(Value::as_array);
+    let conditional = |rule: &Value| {
+        ["includes", "excludes"].iter().any(|key| rule.get(key).is_some_and(|v| !is_empty(v)))
+    };
+    // Docker's form attaches conditions to rules. Read as OCI, such a rule would always hold,
+    // and the container would be allowed more than the file says.
+    if rules.into_iter().flatten().any(conditional) {
+        return Err(refused(
+            "the profile has conditional rules (includes, excludes), which only Docker knows"
+                .to_owned(),
+        ));
+    }
+    LinuxSeccomp::deserialize(content)
+        .map_err(|error| refused(format!("the profile is malformed: {error}")))
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(map) => map.values().all(is_empty),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    }
+}
+
+/// The default profile: an allow list, everything else fails with EPERM.
+fn runtime_default(request: &Request<'_>) -> LinuxSeccomp {
+    let arch = request.facts.arch.as_str();
+    let has = |capability: &str| request.capabilities.contains(capability);
+
+    let mut names: Vec<&str> = table::ALWAYS.concat();
+    // Before 4.8 a tracer could change a system call after the filter had seen it.
+    if request.facts.kernel >= (4, 8) {
+        names.extend(table::TRACING);
+    }
+    for (arches, group) in table::BY_ARCH {
+        if arches.contains(&arch) {
+            names.extend(*group);
+        }
+    }
+    for (capability, group) in table::BY_CAPABILITY {
+        if has(capability) {
+            names.extend(*group);
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+
+    let mut rules = vec![table::allow(&names)];
+    rules.extend(table::sockets());
+    rules.extend(table::personalities());
+    if !has("CAP_SYS_ADMIN") {
+        rules.extend(table::clone_without_namespaces(arch));
+    }
+    let mut filter = super::blank::<LinuxSeccomp>(r#"{"defaultAction":"SCMP_ACT_ERRNO"}"#);
+    filter.set_architectures(Some(arches(arch))).set_syscalls(Some(rules));
+    filter
+}
+
+/// The architecture of the host and those whose programs it runs too. Unknown ones are left to
+/// the runtime, which then filters the native one.
+fn arches(arch: &str) -> Vec<Arch> {
+    match arch {
+        "amd64" => vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32],
+        "arm64" => vec![Arch::ScmpArchAarch64, Arch::ScmpArchArm],
+        "s390x" => vec![Arch::ScmpArchS390x, Arch::ScmpArchS390],
+        "riscv64" => vec![Arch::ScmpArchRiscv64],
+        _ => Vec::new(),
+    }
+}
+
+/// One rule without conditions on arguments.
+fn rule(names: &[&str], action: Action) -> LinuxSyscall {
+    let mut rule = super::blank::<LinuxSyscall>(r#"{"names":[],"action":"SCMP_ACT_ALLOW"}"#);
+    rule.set_names(names.iter().map(|&name| name.to_owned()).collect()).set_action(action);
+    rule
+}
+
+#[cfg(test)]
+mod tests;
