@@ -64,6 +64,9 @@ fn nothing_is_smuggled() {
     for value in [
         "1024 65000'+'net.ipv4.ip_forward=0",
         "1+kernel.core_pattern=|/bin/sh",
+        "1+2",
+        "1'2",
+        "1|2",
         "1=2",
         "1\n2",
         "1\r",
