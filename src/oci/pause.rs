@@ -3,6 +3,10 @@
 //! Pause only holds namespaces open and reaps orphans, so it gets as little as the OCI runtimes
 //! accept: runc and crun need /proc (they close descriptors and write sysctls through it) and a
 //! place for device nodes. Nothing is shared with the pod's containers but the namespaces.
+//!
+//! Its /proc is read-only as a whole once the sysctls are written. In a pod that shares its PID
+//! namespace, a container with CAP_SYS_PTRACE reaches it through /proc/1/root, and /proc/sys
+//! there is the host's.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,7 +15,7 @@ use oci_spec::runtime::Spec;
 
 use super::{
     Error, Settings, annotations, capabilities, cgroup, container, devices, mounts, namespaces,
-    paths, process, resources, seccomp, sysctl,
+    paths, process, resources, seccomp, sysctl, user,
 };
 use crate::backend::HostFacts;
 use crate::ids::PodId;
@@ -84,6 +88,7 @@ pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, Error> {
             &pod.cgroup_parent,
             input.id.as_str(),
         )?))
+        .set_readonly_paths(Some(vec!["/proc".to_owned()]))
         .set_sysctl(Some(sysctl::of_pause(input)?).filter(|map| !map.is_empty()))
         .set_seccomp(filter);
 
@@ -107,16 +112,17 @@ fn pause_process(input: &PauseInput<'_>) -> Result<oci_spec::runtime::Process, E
     if security.run_as_group.is_some() && security.run_as_user.is_none() {
         return Err(Error::invalid("linux.security_context.run_as_group", "needs run_as_user"));
     }
-    let uid = security.run_as_user.unwrap_or(NOBODY);
-    let gid = security.run_as_group.unwrap_or(match security.run_as_user {
-        Some(_) => 0,
-        None => NOBODY,
-    });
+    let uid = user::in_range("run_as_user", security.run_as_user.unwrap_or(NOBODY))?;
+    let own_group = if security.run_as_user.is_some() { 0 } else { NOBODY };
+    let gid = user::in_range("run_as_group", security.run_as_group.unwrap_or(own_group))?;
+    user::check_groups(&security.supplemental_groups)?;
+    let groups: BTreeSet<u32> = security.supplemental_groups.iter().copied().chain([gid]).collect();
+    let groups: Vec<u32> = groups.into_iter().collect();
     process::check_arguments("args", &input.args)?;
     let mut process = process::blank_process();
     process
         .set_args(Some(input.args.clone()))
-        .set_user(process::user(uid, gid, &[]))
+        .set_user(process::user(uid, gid, &groups))
         .set_capabilities(Some(capabilities::oci(&BTreeSet::new())))
         .set_no_new_privileges(Some(true))
         .set_oom_score_adj(Some(resources::oom_score(OOM_SCORE, input.facts)?));
@@ -156,9 +162,13 @@ mod tests {
     fn the_pod_names_user_and_filter() {
         let mut f = Fixture::new();
         f.pod.security.run_as_user = Some(1000);
+        f.pod.security.supplemental_groups = vec![20, 10, 20];
         f.pod.security.seccomp = Some(SecurityProfile::RuntimeDefault);
         let spec = spec_json(&pause_spec(&f.pause_input()).unwrap());
-        assert_eq!(spec["process"]["user"], serde_json::json!({"uid": 1000, "gid": 0}));
+        assert_eq!(
+            spec["process"]["user"],
+            serde_json::json!({"uid": 1000, "gid": 0, "additionalGids": [0, 10, 20]})
+        );
         assert_eq!(spec["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
         f.pod.security.privileged = true;
         let spec = spec_json(&pause_spec(&f.pause_input()).unwrap());
@@ -171,6 +181,14 @@ mod tests {
         let mut f = Fixture::new();
         f.pod.security.run_as_group = Some(5);
         assert_eq!(field(&f), "linux.security_context.run_as_group");
+
+        let mut f = Fixture::new();
+        f.pod.security.run_as_user = Some(2_147_483_648);
+        assert_eq!(field(&f), "linux.security_context.run_as_user");
+
+        let mut f = Fixture::new();
+        f.pod.security.supplemental_groups = vec![u32::MAX];
+        assert_eq!(field(&f), "linux.security_context.supplemental_groups[0]");
 
         let mut f = Fixture::new();
         f.hostname = "a\nb".to_owned();

@@ -49,6 +49,10 @@ pub fn apply_to_spec(
     settings: &Settings,
 ) -> Result<Value, Error> {
     let mut patch = linux_resources(resources, facts, settings)?;
+    let limit = spec.pointer("/linux/resources/memory/limit").and_then(Value::as_i64);
+    if resources.memory_limit == 0 {
+        check_swap(limit.unwrap_or(0), resources.memory_swap_limit)?;
+    }
     let stored = spec
         .get_mut("linux")
         .and_then(Value::as_object_mut)
@@ -127,6 +131,16 @@ fn memory(resources: &Resources, facts: &HostFacts) -> Result<Option<LinuxMemory
             return Err(Error::invalid(format!("{FIELD}.{name}"), problem));
         }
     }
+    check_swap(limit, swap)?;
+    let swap = if swap == 0 { limit } else { swap };
+    let mut memory = LinuxMemory::default();
+    memory
+        .set_limit((limit != 0).then_some(limit))
+        .set_swap((swap != 0 && facts.swap_accounting).then_some(swap));
+    Ok((memory != LinuxMemory::default()).then_some(memory))
+}
+
+fn check_swap(limit: i64, swap: i64) -> Result<(), Error> {
     if limit > 0 && swap > 0 && swap < limit {
         return Err(Error::invalid(
             format!("{FIELD}.memory_swap_limit_in_bytes"),
@@ -135,12 +149,7 @@ fn memory(resources: &Resources, facts: &HostFacts) -> Result<Option<LinuxMemory
             ),
         ));
     }
-    let swap = if swap == 0 { limit } else { swap };
-    let mut memory = LinuxMemory::default();
-    memory
-        .set_limit((limit != 0).then_some(limit))
-        .set_swap((swap != 0 && facts.swap_accounting).then_some(swap));
-    Ok((memory != LinuxMemory::default()).then_some(memory))
+    Ok(())
 }
 
 fn hugepages(

@@ -116,21 +116,17 @@ pub fn needs_files(request: &UserRequest<'_>) -> bool {
 /// [`Error::UnknownUser`] and [`Error::UnknownGroup`] for names that the image does not have.
 /// A number that the image does not list is fine: its group is then 0.
 pub fn resolve(request: &UserRequest<'_>, files: &UserFiles) -> Result<ResolvedUser, Error> {
-    check_groups(request)?;
+    check_groups(request.supplemental_groups)?;
     let wanted = wanted(request)?;
     let passwd = files.passwd.as_deref().unwrap_or_default();
-    let entry = match &wanted.user {
-        Reference::Id(uid) => passwd_entries(passwd).find(|entry| entry.uid == *uid),
-        Reference::Name(name) => Some(
-            passwd_entries(passwd)
+    let (uid, entry) = match &wanted.user {
+        Reference::Id(uid) => (*uid, passwd_entries(passwd).find(|entry| entry.uid == *uid)),
+        Reference::Name(name) => {
+            let entry = passwd_entries(passwd)
                 .find(|entry| entry.name == name.as_bytes())
-                .ok_or_else(|| Error::UnknownUser(name.clone()))?,
-        ),
-    };
-    let uid = match (&wanted.user, &entry) {
-        (Reference::Id(uid), _) => *uid,
-        (_, Some(entry)) => entry.uid,
-        (Reference::Name(name), None) => return Err(Error::UnknownUser(name.clone())),
+                .ok_or_else(|| Error::UnknownUser(name.clone()))?;
+            (entry.uid, Some(entry))
+        }
     };
     let groups = files.group.as_deref().unwrap_or_default();
     let gid = match &wanted.group {
@@ -159,13 +155,10 @@ pub fn resolve(request: &UserRequest<'_>, files: &UserFiles) -> Result<ResolvedU
 
 /// The caller's user and group, else the image's.
 fn wanted(request: &UserRequest<'_>) -> Result<ImageUser, Error> {
-    let group = match request.run_as_group {
-        Some(gid) if gid > MAX_ID => return Err(out_of_range("run_as_group", gid)),
-        group => group.map(Reference::Id),
-    };
+    let group = request.run_as_group.map(|gid| in_range("run_as_group", gid)).transpose()?;
+    let group = group.map(Reference::Id);
     let user = match (request.run_as_user, request.run_as_username) {
-        (Some(uid), _) if uid > MAX_ID => return Err(out_of_range("run_as_user", uid)),
-        (Some(uid), _) => Some(Reference::Id(uid)),
+        (Some(uid), _) => Some(Reference::Id(in_range("run_as_user", uid)?)),
         (None, Some(name)) if !name.is_empty() => Some(reference(name).map_err(|problem| {
             Error::invalid(format!("{SECURITY}.run_as_username"), format!("{name:?}: {problem}"))
         })?),
@@ -181,18 +174,22 @@ fn wanted(request: &UserRequest<'_>) -> Result<ImageUser, Error> {
     }
 }
 
-fn check_groups(request: &UserRequest<'_>) -> Result<(), Error> {
-    match request.supplemental_groups.iter().position(|&gid| gid > MAX_ID) {
-        Some(index) => Err(out_of_range(
-            &format!("supplemental_groups[{index}]"),
-            request.supplemental_groups[index],
-        )),
-        None => Ok(()),
+/// Checks a list of supplementary groups.
+pub(super) fn check_groups(gids: &[u32]) -> Result<(), Error> {
+    for (index, gid) in gids.iter().enumerate() {
+        in_range(&format!("supplemental_groups[{index}]"), *gid)?;
     }
+    Ok(())
 }
 
-fn out_of_range(field: &str, id: u32) -> Error {
-    Error::invalid(format!("{SECURITY}.{field}"), format!("{id} is greater than {MAX_ID}"))
+/// An id that OCI runtimes do not wrap.
+pub(super) fn in_range(field: &str, id: u32) -> Result<u32, Error> {
+    if id <= MAX_ID {
+        Ok(id)
+    } else {
+        let problem = format!("{id} is greater than {MAX_ID}");
+        Err(Error::invalid(format!("{SECURITY}.{field}"), problem))
+    }
 }
 
 fn reference(text: &str) -> Result<Reference, &'static str> {

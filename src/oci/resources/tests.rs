@@ -167,11 +167,15 @@ fn an_update_keeps_what_it_does_not_name() {
 #[test]
 fn a_refused_update_changes_nothing() {
     let f = Fixture::new();
-    let before = json!({"linux": {"resources": {"cpu": {"shares": 2}}}});
-    let mut spec = before.clone();
-    let bad = Resources { cpu_shares: 9, cpu_quota: -7, ..Resources::default() };
-    assert!(apply_to_spec(&mut spec, &bad, &f.facts, &f.settings).is_err());
-    assert_eq!(spec, before);
+    let before = json!({"linux": {"resources": {"cpu": {"shares": 2}, "memory": {"limit": 100}}}});
+    for bad in [
+        Resources { cpu_shares: 9, cpu_quota: -7, ..Resources::default() },
+        Resources { cpu_shares: 9, memory_swap_limit: 50, ..Resources::default() },
+    ] {
+        let mut spec = before.clone();
+        assert!(apply_to_spec(&mut spec, &bad, &f.facts, &f.settings).is_err());
+        assert_eq!(spec, before);
+    }
 }
 
 #[test]

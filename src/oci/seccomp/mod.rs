@@ -49,25 +49,22 @@ pub(super) struct Request<'a> {
 /// The filter asked for. No profile means no filter, as CRI has it; a profile that cannot be had
 /// is an error and never less confinement.
 pub(super) fn filter(request: &Request<'_>) -> Result<Option<LinuxSeccomp>, Error> {
-    let profile = match request.profile {
-        None | Some(SecurityProfile::Unconfined) => return Ok(None),
-        Some(_) if request.privileged => return Ok(None),
-        Some(profile) => profile,
+    let confining = |profile: &&SecurityProfile| {
+        !request.privileged && **profile != SecurityProfile::Unconfined
+    };
+    let Some(profile) = request.profile.filter(confining) else {
+        return Ok(None);
     };
     if !request.facts.seccomp {
         return Err(Error::invalid(FIELD, "this host cannot filter system calls"));
     }
-    match profile {
-        SecurityProfile::Unconfined => Ok(None),
-        SecurityProfile::RuntimeDefault => Ok(Some(runtime_default(request))),
-        SecurityProfile::Localhost(path) => {
-            localhost_path(Some(profile), false)?;
-            let content = request.content.ok_or_else(|| {
-                Error::invalid(format!("{FIELD}.localhost_ref"), format!("{path:?} was not read"))
-            })?;
-            parse(content).map(Some)
-        }
-    }
+    let Some(path) = localhost_path(Some(profile), false)? else {
+        return Ok(Some(runtime_default(request)));
+    };
+    let content = request.content.ok_or_else(|| {
+        Error::invalid(format!("{FIELD}.localhost_ref"), format!("{path:?} was not read"))
+    })?;
+    parse(content).map(Some)
 }
 
 /// A profile file in the form of the OCI runtime spec.
