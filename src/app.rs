@@ -17,7 +17,7 @@ use crate::backend::cni::{self, Cni};
 use crate::backend::containerd::{self, Containerd};
 use crate::backend::linux::{self, LinuxHost};
 use crate::backend::{
-    CallDeadlines, Host, Images as ImageStore, Network, Runtime, RuntimeEvent, RuntimeHandler,
+    CallDeadlines, Host, Images as ImageStore, Runtime, RuntimeEvent, RuntimeHandler,
 };
 use crate::board::Board;
 use crate::config::{self, Config};

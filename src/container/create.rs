@@ -16,7 +16,7 @@ use crate::model::container::ContainerConfig;
 use crate::model::image::Image;
 use crate::model::signal::Signal;
 use crate::oci::user::ResolvedUser;
-use crate::oci::{ContainerInput, PodNamespaces, container_spec, record_labels};
+use crate::oci::{ContainerInput, PodNamespaces, container_spec, record_labels, spec_json};
 use crate::store::Batch;
 
 /// Pauses between tries to undo a failed creation.
@@ -239,7 +239,7 @@ impl Containers {
             features: &pod.features,
             settings: &self.options.oci,
         })?;
-        let spec = to_json("the OCI spec", &spec)?;
+        let spec = spec_json(&spec);
         entry.set_process(&spec);
         let mut labels: StringMap = record_labels(&image.config.labels, &config.labels);
         labels.insert(KIND_LABEL.to_owned(), "container".to_owned());

@@ -14,6 +14,7 @@ use crate::ids::ContainerId;
 use crate::model::container::{ContainerConfig, Mount, Propagation};
 use crate::model::image::{ChainId, Image};
 use crate::model::security::{NamespaceMode, SecurityProfile};
+use crate::oci::seccomp::localhost_path;
 use crate::oci::user::{ResolvedUser, UserRequest, needs_files, resolve};
 
 const SECCOMP_PROFILE_MAX: usize = 1 << 20;
@@ -61,7 +62,7 @@ impl Containers {
         let (mounts, devices, seccomp) = tokio::try_join!(
             self.resolve_mounts(&config.mounts),
             self.resolve_devices(config),
-            self.seccomp_profile(config),
+            self.seccomp_profile(config.security.seccomp.as_ref(), config.security.privileged),
         )?;
         Ok(HostParts { mounts, devices, seccomp, target_pid: self.target_pid(pod, config)? })
     }
@@ -114,26 +115,20 @@ impl Containers {
         Ok(devices)
     }
 
-    async fn seccomp_profile(
+    /// Content of the file that a Localhost seccomp profile names.
+    pub async fn seccomp_profile(
         &self,
-        config: &ContainerConfig,
+        profile: Option<&SecurityProfile>,
+        privileged: bool,
     ) -> Result<Option<serde_json::Value>, Error> {
-        match &config.security.seccomp {
-            Some(SecurityProfile::Localhost(path)) if !config.security.privileged => {
-                Ok(Some(self.read_seccomp(path).await?))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// Reads a Localhost seccomp profile of the host.
-    pub async fn read_seccomp(&self, path: &str) -> Result<serde_json::Value, Error> {
         const FIELD: &str = "linux.security_context.seccomp.localhost_ref";
-        let content = self.deps.host.read_file(Path::new(path), SECCOMP_PROFILE_MAX).await;
+        let Some(path) = localhost_path(profile, privileged)? else { return Ok(None) };
+        let content = self.deps.host.read_file(path, SECCOMP_PROFILE_MAX).await;
         let content = content
             .step("read the seccomp profile")?
             .ok_or_else(|| Error::invalid(FIELD, format!("no profile at {path:?}")))?;
         serde_json::from_slice(&content)
+            .map(Some)
             .map_err(|error| Error::invalid(FIELD, format!("{path:?} is no JSON: {error}")))
     }
 
@@ -222,14 +217,7 @@ impl Containers {
 }
 
 pub(super) fn user_request<'a>(config: &'a ContainerConfig, image: &'a Image) -> UserRequest<'a> {
-    UserRequest {
-        image_user: &image.config.user,
-        run_as_user: config.security.run_as_user,
-        run_as_username: config.security.run_as_username.as_deref(),
-        run_as_group: config.security.run_as_group,
-        supplemental_groups: &config.security.supplemental_groups,
-        policy: config.security.supplemental_groups_policy,
-    }
+    UserRequest::new(&image.config.user, &config.security)
 }
 
 pub(super) fn resolve_user(

@@ -15,7 +15,6 @@ use crate::board::EventKind;
 use crate::container::KIND_LABEL;
 use crate::model::StringMap;
 use crate::model::image::ImageConfig;
-use crate::model::security::SecurityProfile;
 use crate::oci::{PauseInput, pause_spec, record_labels, spec_json};
 
 /// Where the pause program comes from.
@@ -54,8 +53,9 @@ impl Room {
         let (runtime, host) = (&self.deps.base.runtime, &self.deps.base.host);
         let record = entry.record();
         let mut program = self.pause_program(entry, handler).await?;
-        let profile = record.sandbox.config.security.seccomp.as_ref();
-        program.seccomp = self.seccomp_profile(profile).await?;
+        let security = &record.sandbox.config.security;
+        let profile = (security.seccomp.as_ref(), security.privileged);
+        program.seccomp = self.deps.containers.seccomp_profile(profile.0, profile.1).await?;
         let container = self.pause_record(&record, handler, &program)?;
         runtime.create_container(&container).await.step("store the pause container's record")?;
         let task = NewTask { id: id.to_owned(), rootfs: program.rootfs, stdio: Stdio::default() };
@@ -138,15 +138,6 @@ impl Room {
             snapshot: true,
             seccomp: None,
         })
-    }
-
-    /// Content of a Localhost seccomp profile.
-    async fn seccomp_profile(
-        &self,
-        profile: Option<&SecurityProfile>,
-    ) -> Result<Option<serde_json::Value>, Error> {
-        let Some(SecurityProfile::Localhost(path)) = profile else { return Ok(None) };
-        Ok(Some(self.deps.containers.read_seccomp(path).await?))
     }
 
     /// Watches the pause process: its end is the end of the pod.

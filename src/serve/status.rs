@@ -110,7 +110,21 @@ fn container_code(error: &container::Error) -> Code {
 fn image_code(error: &image::Error) -> Code {
     use image::Error;
     match error {
-        Error::Backend(source) => backend_code(source.kind),
+        Error::InvalidReference { .. }
+        | Error::AmbiguousId(_)
+        | Error::InvalidCredentials { .. } => Code::InvalidArgument,
+        Error::NotInRegistry { .. } => Code::NotFound,
+        Error::Unauthorized { .. }
+        | Error::RegistryUnavailable { .. }
+        | Error::RegistryRefused { .. }
+        | Error::BadContent { .. } => Code::Unknown,
+        Error::NoPlatform { .. }
+        | Error::InUse { .. }
+        | Error::Incomplete { .. }
+        | Error::HostConfig { .. } => Code::FailedPrecondition,
+        Error::NoProgress { .. } => Code::DeadlineExceeded,
+        Error::Cancelled { .. } => Code::Cancelled,
+        Error::Backend { source, .. } => backend_code(source.kind),
     }
 }
 

@@ -278,12 +278,18 @@ impl Host for FakeHost {
         self.step("make_fifos", first, || self.files.make_fifos(paths)).await
     }
 
-    async fn oom_kills(&self, pid: u32) -> Result<Option<u64>> {
+    async fn memory_cgroup(&self, pid: u32) -> Result<Option<PathBuf>> {
+        let live = self.world.lock().processes.contains_key(&pid);
+        Ok(live.then(|| PathBuf::from(format!("/fake/memory/{pid}"))))
+    }
+
+    async fn oom_kills(&self, memory_cgroup: &Path) -> Result<Option<u64>> {
         let work = async {
+            let name = memory_cgroup.file_name().and_then(|name| name.to_str());
+            let pid: Option<u32> = name.and_then(|name| name.parse().ok());
             let world = self.world.lock();
-            let live = world.processes.contains_key(&pid).then_some(0);
-            Ok(world.oom_kills.get(&pid).copied().or(live))
+            Ok(pid.map(|pid| world.oom_kills.get(&pid).copied().unwrap_or_default()))
         };
-        self.steps.run("oom_kills", pid, work).await
+        self.steps.run("oom_kills", memory_cgroup.display(), work).await
     }
 }

@@ -106,6 +106,10 @@ impl Network for FakeNetwork {
         self.steps.run("detach", &pod.pod, work).await
     }
 
+    async fn recall(&self, pod: &Attachment) -> Result<Option<NetworkStatus>> {
+        Ok(self.lock().attached.get(&pod.pod).cloned())
+    }
+
     async fn readiness(&self) -> NetworkReadiness {
         self.lock().readiness.clone()
     }
