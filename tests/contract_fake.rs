@@ -194,6 +194,24 @@ async fn a_lost_shim_takes_the_exit_code_with_it() {
 }
 
 #[tokio::test]
+async fn an_oom_kill_is_counted_until_the_task_is_deleted() {
+    let (env, fakes) = FakeEnv::new();
+    let (runtime, host) = (&fakes.runtime, &fakes.host);
+    running(&fakes, &env, "a", &["run"]).await;
+    let pid = runtime.pids("a").await.unwrap()[0];
+    assert!(host.process_start_time(pid).await.unwrap().is_some());
+    let cgroup = host.memory_cgroup(pid).await.unwrap().expect("of a live process");
+    assert_eq!(host.oom_kills(&cgroup).await.unwrap(), Some(0));
+    runtime.oom("a");
+    assert_eq!(runtime.wait(Process::init("a")).await.unwrap().code, 137);
+    assert_eq!(host.memory_cgroup(pid).await.unwrap(), None);
+    assert_eq!(host.process_start_time(pid).await.unwrap(), None);
+    assert_eq!(host.oom_kills(&cgroup).await.unwrap(), Some(1));
+    runtime.delete_task(Process::init("a"), false).await.unwrap();
+    assert_eq!(host.oom_kills(&cgroup).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn a_reboot_leaves_records_and_takes_the_rest() {
     let (env, fakes) = FakeEnv::new();
     running(&fakes, &env, "a", &["run"]).await;

@@ -167,7 +167,10 @@ pub trait Host: Send + Sync + 'static {
     /// Makes FIFOs (mode 0600) at these paths.
     async fn make_fifos(&self, paths: &[PathBuf]) -> Result<()>;
 
-    /// How often a cgroup of this process was OOM-killed, read from its cgroup; `None` when the
-    /// cgroup is gone or has no such counter.
-    async fn oom_kills(&self, pid: u32) -> Result<Option<u64>>;
+    /// The memory cgroup of a live process (v2: its only cgroup), `None` when it has none.
+    async fn memory_cgroup(&self, pid: u32) -> Result<Option<PathBuf>>;
+
+    /// How often the kernel killed for lack of memory in a memory cgroup; `None` when it is gone
+    /// or has no such counter.
+    async fn oom_kills(&self, memory_cgroup: &Path) -> Result<Option<u64>>;
 }

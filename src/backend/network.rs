@@ -59,6 +59,9 @@ pub trait Network: Send + Sync + 'static {
     /// that was never attached is fine.
     async fn detach(&self, pod: &Attachment) -> Result<()>;
 
+    /// What an earlier `attach` of this pod gave, from the network's own memory.
+    async fn recall(&self, pod: &Attachment) -> Result<Option<NetworkStatus>>;
+
     /// Whether a configuration is loaded and its plugins are there.
     async fn readiness(&self) -> NetworkReadiness;
 

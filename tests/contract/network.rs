@@ -26,12 +26,15 @@ pub async fn network_contract(
         host.create_netns(&netns).await.unwrap();
         pods.push(attachment(Some(netns)));
     }
+    assert_eq!(network.recall(&pods[0]).await.unwrap(), None);
     network.detach(&pods[0]).await.expect("a pod that was never attached is fine");
     let mut addresses = Vec::new();
     for pod in &pods {
         let status = network.attach(pod).await.unwrap();
         assert!(!status.ips.is_empty());
         assert!(status.result.is_object());
+        let recalled = network.recall(pod).await.unwrap().expect("it was attached");
+        assert_eq!(recalled.ips, status.ips);
         addresses.extend(status.ips);
     }
     let given = addresses.len();
@@ -42,6 +45,7 @@ pub async fn network_contract(
     for pod in &pods {
         network.detach(pod).await.unwrap();
         network.detach(pod).await.expect("repeatable");
+        assert_eq!(network.recall(pod).await.unwrap(), None);
     }
     network.attach(&pods[0]).await.expect("a pod can come back");
     for pod in &pods {

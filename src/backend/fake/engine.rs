@@ -12,7 +12,7 @@ use super::super::{
 use super::program::{Program, SIGKILL};
 use super::steps::Steps;
 use super::task::{End, Proc, Streams, Task};
-use super::world::{World, unavailable};
+use super::world::{World, cgroup_of, unavailable};
 use crate::lifecycle::Tasks;
 use crate::model::UnixNanos;
 use crate::model::image::ChainId;
@@ -133,7 +133,7 @@ impl Inner {
         if state.tasks.contains_key(&task.id) {
             return Err(Error::new(ErrorKind::AlreadyExists, tried));
         }
-        let pid = self.world.lock().bear();
+        let pid = self.world.lock().bear(&task.id);
         let mut init = Proc::new(task.stdio.clone(), program);
         (init.pid, init.streams, init.stdin_holder) = (pid, Some(streams), stdin_holder);
         state.tasks.insert(task.id.clone(), Task { init, execs: BTreeMap::new(), mute: false });
@@ -169,7 +169,7 @@ impl Inner {
         let mut state = self.lock();
         let proc = state.answering(tried, process)?;
         if let Some((streams, holder)) = opened {
-            proc.pid = self.world.lock().bear();
+            proc.pid = self.world.lock().bear(process.container);
             (proc.streams, proc.stdin_holder) = (Some(streams), holder);
         }
         let Some(mut streams) = proc.streams.take() else {
@@ -304,6 +304,7 @@ impl Inner {
             }
             None => {
                 state.tasks.remove(process.container);
+                self.world.lock().cgroups.remove(&cgroup_of(process.container));
                 state.resources.remove(process.container);
             }
         }

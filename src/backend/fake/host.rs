@@ -158,7 +158,7 @@ impl Host for FakeHost {
     }
 
     async fn process_start_time(&self, pid: u32) -> Result<Option<u64>> {
-        let work = async { Ok(self.world.lock().processes.get(&pid).copied()) };
+        let work = async { Ok(self.world.lock().processes.get(&pid).map(|live| live.start_time)) };
         self.steps.run("process_start_time", pid, work).await
     }
 
@@ -278,12 +278,14 @@ impl Host for FakeHost {
         self.step("make_fifos", first, || self.files.make_fifos(paths)).await
     }
 
-    async fn oom_kills(&self, pid: u32) -> Result<Option<u64>> {
-        let work = async {
-            let world = self.world.lock();
-            let live = world.processes.contains_key(&pid).then_some(0);
-            Ok(world.oom_kills.get(&pid).copied().or(live))
-        };
-        self.steps.run("oom_kills", pid, work).await
+    async fn memory_cgroup(&self, pid: u32) -> Result<Option<PathBuf>> {
+        let work =
+            async { Ok(self.world.lock().processes.get(&pid).map(|live| live.cgroup.clone())) };
+        self.steps.run("memory_cgroup", pid, work).await
+    }
+
+    async fn oom_kills(&self, memory_cgroup: &Path) -> Result<Option<u64>> {
+        let kills = || Ok(self.world.lock().cgroups.get(memory_cgroup).copied());
+        self.step("oom_kills", memory_cgroup, kills).await
     }
 }

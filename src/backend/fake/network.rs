@@ -106,6 +106,10 @@ impl Network for FakeNetwork {
         self.steps.run("detach", &pod.pod, work).await
     }
 
+    async fn recall(&self, pod: &Attachment) -> Result<Option<NetworkStatus>> {
+        self.steps.run("recall", &pod.pod, async { Ok(self.attached(&pod.pod)) }).await
+    }
+
     async fn readiness(&self) -> NetworkReadiness {
         self.lock().readiness.clone()
     }

@@ -18,7 +18,7 @@ use super::engine::{Inner, State, mounts};
 use super::program::{Program, SIGKILL};
 use super::steps::Steps;
 use super::task::{End, Proc};
-use super::world::World;
+use super::world::{World, cgroup_of};
 use crate::lifecycle::Tasks;
 use crate::model::image::ChainId;
 
@@ -78,8 +78,9 @@ impl FakeRuntime {
 
     /// The container hits its memory limit: init is killed, its cgroup counts it.
     pub fn oom(&self, container: &str) {
-        let pid = self.0.lock().proc(Process::init(container)).map_or(0, |init| init.pid);
-        *self.0.world.lock().oom_kills.entry(pid).or_default() += 1;
+        if let Some(kills) = self.0.world.lock().cgroups.get_mut(&cgroup_of(container)) {
+            *kills += 1;
+        }
         self.0.world.publish(RuntimeEvent::Oom { container: container.to_owned() });
         self.end(Process::init(container), 128 + SIGKILL.unsigned_abs());
     }
@@ -95,6 +96,7 @@ impl FakeRuntime {
     /// The shim of a container is killed with all its processes; exit codes are lost.
     pub fn lose_task(&self, container: &str) {
         let task = self.0.lock().tasks.remove(container);
+        self.0.world.lock().cgroups.remove(&cgroup_of(container));
         for lost in task.into_iter().flat_map(|task| {
             std::iter::once(task.init).chain(task.execs.into_values()).collect::<Vec<_>>()
         }) {
