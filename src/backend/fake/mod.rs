@@ -7,6 +7,7 @@
 //! [`FakeHost`]; a namespace of the host is what [`FakeNetwork`] connects.
 
 mod content;
+mod engine;
 mod files;
 mod host;
 mod images;

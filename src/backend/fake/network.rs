@@ -107,7 +107,7 @@ impl Network for FakeNetwork {
     }
 
     async fn recall(&self, pod: &Attachment) -> Result<Option<NetworkStatus>> {
-        Ok(self.lock().attached.get(&pod.pod).cloned())
+        self.steps.run("recall", &pod.pod, async { Ok(self.attached(&pod.pod)) }).await
     }
 
     async fn readiness(&self) -> NetworkReadiness {

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::task::Streams;
 
-const SIGKILL: i32 = 9;
+pub(super) const SIGKILL: i32 = 9;
 /// SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH: none of them ends a
 /// process, nor does 0.
 const HARMLESS: &[i32] = &[0, 17, 18, 19, 20, 21, 22, 23, 28];

@@ -1,7 +1,7 @@
 //! What several fakes see.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{broadcast, watch};
@@ -26,15 +26,27 @@ pub(super) struct WorldState {
     pub(super) chains: BTreeMap<(String, ChainId), Option<ChainId>>,
     /// Active snapshots and views: by snapshotter and key.
     pub(super) roots: BTreeMap<(String, String), Option<ChainId>>,
-    /// Start time in ticks of each live process.
-    pub(super) processes: BTreeMap<u32, u64>,
-    /// OOM kills in the cgroup of a process.
-    pub(super) oom_kills: BTreeMap<u32, u64>,
+    /// Live processes.
+    pub(super) processes: BTreeMap<u32, Live>,
+    /// OOM kills of each cgroup.
+    pub(super) cgroups: BTreeMap<PathBuf, u64>,
     /// Live network namespaces.
     pub(super) netns: BTreeSet<PathBuf>,
     /// Mount points.
     pub(super) mounts: BTreeSet<PathBuf>,
     born: u32,
+}
+
+/// A live process.
+pub(super) struct Live {
+    /// In ticks since boot.
+    pub(super) start_time: u64,
+    pub(super) cgroup: PathBuf,
+}
+
+/// The cgroup of a container.
+pub(super) fn cgroup_of(container: &str) -> PathBuf {
+    Path::new("/sys/fs/cgroup/fake").join(container)
 }
 
 impl Default for World {
@@ -92,7 +104,7 @@ impl World {
     pub(super) fn forget_boot(&self) {
         let mut state = self.lock();
         state.processes.clear();
-        state.oom_kills.clear();
+        state.cgroups.clear();
         state.netns.clear();
         state.mounts.clear();
     }
@@ -103,16 +115,19 @@ impl World {
         let netns = state.netns.iter().map(|path| format!("netns {}", path.display()));
         let mounts = state.mounts.iter().map(|path| format!("mount {}", path.display()));
         let processes = state.processes.keys().map(|pid| format!("process {pid}"));
-        roots.chain(netns).chain(mounts).chain(processes).collect()
+        let cgroups = state.cgroups.keys().map(|path| format!("cgroup {}", path.display()));
+        roots.chain(netns).chain(mounts).chain(processes).chain(cgroups).collect()
     }
 }
 
 impl WorldState {
-    /// A new live process.
-    pub(super) fn bear(&mut self) -> u32 {
+    /// A new live process in a container, whose cgroup is made when it is the first.
+    pub(super) fn bear(&mut self, container: &str) -> u32 {
         self.born += 1;
         let pid = FIRST_PID + self.born;
-        self.processes.insert(pid, 1000 + u64::from(self.born));
+        let cgroup = cgroup_of(container);
+        self.cgroups.entry(cgroup.clone()).or_default();
+        self.processes.insert(pid, Live { start_time: 1000 + u64::from(self.born), cgroup });
         pid
     }
 }

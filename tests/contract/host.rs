@@ -1,0 +1,127 @@
+//! The contract of [`Host`].
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use podbay::backend::{ErrorKind, Host, NetnsState};
+
+use super::{kind, new_path};
+
+/// Everything at once. Files are made below `folder`, namespaces as `prefix…` in `netns_folder`.
+pub async fn host_contract(host: &Arc<dyn Host>, folder: &Path, netns_folder: &Path, prefix: &str) {
+    let facts = host.facts();
+    assert!(!facts.boot_id.is_empty() && !facts.hostname.is_empty() && facts.kernel.0 > 0);
+    netns(host, netns_folder, prefix).await;
+    files(host, folder).await;
+    folders(host, folder).await;
+    fifos(host, folder).await;
+    mounts(host, folder).await;
+    sources(host, folder).await;
+    // No process has this number.
+    assert_eq!(host.process_start_time(u32::MAX - 1).await.unwrap(), None);
+    assert_eq!(host.memory_cgroup(u32::MAX - 1).await.unwrap(), None);
+    let nowhere = Path::new("/sys/fs/cgroup/there-is-no-such-cgroup");
+    assert_eq!(host.oom_kills(nowhere).await.unwrap(), None);
+    let missing = host.devices(Path::new("/dev/there-is-no-such-device"), "/dev/x").await;
+    assert_eq!(kind(missing), ErrorKind::NotFound);
+    host.all_devices().await.unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+async fn netns(host: &Arc<dyn Host>, folder: &Path, prefix: &str) {
+    let path = new_path(folder, prefix);
+    assert_eq!(host.netns_state(&path).await.unwrap(), NetnsState::Gone);
+    host.create_netns(&path).await.unwrap();
+    assert_eq!(host.netns_state(&path).await.unwrap(), NetnsState::Live);
+    assert_eq!(kind(host.create_netns(&path).await), ErrorKind::AlreadyExists);
+    assert_eq!(host.netns_state(&path).await.unwrap(), NetnsState::Live, "a failure undid it");
+    assert!(host.list_netns().await.unwrap().contains(&path));
+    host.remove_netns(&path).await.unwrap();
+    host.remove_netns(&path).await.expect("gone is fine");
+    assert_eq!(host.netns_state(&path).await.unwrap(), NetnsState::Gone);
+    assert!(!host.list_netns().await.unwrap().contains(&path));
+}
+
+async fn files(host: &Arc<dyn Host>, folder: &Path) {
+    let path = new_path(folder, "files").join("deep/hosts");
+    assert_eq!(host.read_file(&path, 10).await.unwrap(), None);
+    host.write_file(&path, b"one", 0o644).await.unwrap();
+    assert_eq!(mode(&path), 0o644);
+    assert_eq!(mode(path.parent().unwrap()), 0o700);
+    host.write_file(&path, b"three", 0o600).await.unwrap();
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(host.read_file(&path, 5).await.unwrap().as_deref(), Some(&b"three"[..]));
+    kind(host.read_file(&path, 4).await);
+    kind(host.read_file(path.parent().unwrap(), 10).await);
+
+    let target = path.with_file_name("target");
+    fs::write(&target, "untouched").unwrap();
+    let link = path.with_file_name("link");
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    host.write_file(&link, b"new", 0o600).await.unwrap();
+    assert_eq!(fs::read(&target).unwrap(), b"untouched", "it wrote through a link");
+    let mut names = host.list_dir(path.parent().unwrap()).await.unwrap();
+    names.sort();
+    assert_eq!(names, ["hosts", "link", "target"], "something was left behind");
+}
+
+async fn folders(host: &Arc<dyn Host>, folder: &Path) {
+    let top = new_path(folder, "folders");
+    assert!(host.list_dir(&top).await.unwrap().is_empty(), "absent is empty");
+    host.create_dir(&top.join("a/b"), 0o750).await.unwrap();
+    assert_eq!((mode(&top.join("a")), mode(&top.join("a/b"))), (0o750, 0o750));
+    host.create_dir(&top.join("a"), 0o700).await.expect("there already is fine");
+
+    let outside = new_path(folder, "outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("precious"), "").unwrap();
+    std::os::unix::fs::symlink(&outside, top.join("a/link")).unwrap();
+    host.remove_tree(&top).await.unwrap();
+    assert!(!top.exists());
+    assert!(outside.join("precious").exists(), "it followed a link");
+    host.remove_tree(&top).await.expect("gone is fine");
+}
+
+async fn fifos(host: &Arc<dyn Host>, folder: &Path) {
+    let path = |name: &str| new_path(folder, name);
+    let good = [path("fifo"), path("fifo")];
+    host.make_fifos(&good).await.unwrap();
+    for fifo in &good {
+        assert!(fs::symlink_metadata(fifo).unwrap().file_type().is_fifo());
+        assert_eq!(fs::symlink_metadata(fifo).unwrap().permissions().mode() & 0o7777, 0o600);
+    }
+    let new = path("fifo");
+    let half: [PathBuf; 2] = [new.clone(), good[0].clone()];
+    assert_eq!(kind(host.make_fifos(&half).await), ErrorKind::AlreadyExists);
+    assert!(!new.exists(), "half of it was left behind");
+}
+
+async fn mounts(host: &Arc<dyn Host>, folder: &Path) {
+    let pod = new_path(folder, "pod");
+    let shm = pod.join("shm");
+    assert_eq!(kind(host.mount_shm(&shm, 1 << 20).await), ErrorKind::NotFound);
+    host.create_dir(&shm, 0o700).await.unwrap();
+    host.mount_shm(&shm, 1 << 20).await.unwrap();
+    host.unmount(&shm).await.unwrap();
+    host.unmount(&shm).await.expect("not mounted is fine");
+    host.mount_shm(&shm, 1 << 20).await.unwrap();
+    host.remove_tree(&pod).await.expect("a tree with a mount in it");
+    assert!(!pod.exists());
+}
+
+async fn sources(host: &Arc<dyn Host>, folder: &Path) {
+    let path = new_path(folder, "volume");
+    let missing = host.resolve_mount_source(&path, false).await;
+    assert_eq!(kind(missing), ErrorKind::NotFound);
+    assert!(!path.exists());
+    let made = host.resolve_mount_source(&path, true).await.unwrap();
+    assert_eq!((made.as_path(), mode(&path)), (path.as_path(), 0o755));
+    let link = new_path(folder, "link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert_eq!(host.resolve_mount_source(&link, false).await.unwrap(), path);
+}
