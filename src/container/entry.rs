@@ -119,9 +119,28 @@ impl Entry {
         deps: &Deps,
         change: impl FnOnce(&mut ContainerRecord),
     ) -> Result<(), Error> {
+        self.store(deps, Batch::new(), change).await
+    }
+
+    /// As `save`, for the record of an end: it may use the room that is kept for ending work
+    /// when the disk is full.
+    pub(super) async fn save_end(
+        &self,
+        deps: &Deps,
+        change: impl FnOnce(&mut ContainerRecord),
+    ) -> Result<(), Error> {
+        self.store(deps, Batch::new().ends_work(), change).await
+    }
+
+    async fn store(
+        &self,
+        deps: &Deps,
+        batch: Batch,
+        change: impl FnOnce(&mut ContainerRecord),
+    ) -> Result<(), Error> {
         let mut next = self.record();
         change(&mut next);
-        deps.store.write(Batch::new().put(&next)?).await?;
+        deps.store.write(batch.put(&next)?).await?;
         *self.lock() = next;
         Ok(())
     }

@@ -47,7 +47,7 @@ impl Containers {
         let oom = self.was_oom_killed(entry, exit).await;
         let exited = describe(started_at, exit, oom);
         let saved = entry
-            .save(&self.deps, |record| record.container.state = ContainerState::Exited(exited.clone()))
+            .save_end(&self.deps, |record| record.container.state = ContainerState::Exited(exited.clone()))
             .await;
         match saved {
             // The shim keeps the exit until its task is deleted, so a lost write loses nothing.
@@ -65,7 +65,8 @@ impl Containers {
     /// Stores and publishes an exit that no process stands behind.
     pub(super) async fn mark_exited(&self, entry: &Entry, exited: Exited) {
         let state = ContainerState::Exited(exited);
-        let saved = entry.save(&self.deps, |record| record.container.state = state.clone()).await;
+        let save = entry.save_end(&self.deps, |record| record.container.state = state.clone());
+        let saved = save.await;
         if let Err(error) = saved {
             tracing::error!(container = %entry.id, error = chain(&error), "exit not stored");
             entry.set_state(state);

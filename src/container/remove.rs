@@ -39,7 +39,7 @@ impl Containers {
             return Err(entry.wrong_state("remove"));
         }
         if !entry.is_removing() {
-            entry.save(&self.deps, |record| record.removing = true).await?;
+            entry.save_end(&self.deps, |record| record.removing = true).await?;
         }
         self.destroy(entry).await?;
         self.deps.board.drop_container(&entry.id);

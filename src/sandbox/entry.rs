@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{RwLock, watch};
+use tokio::sync::RwLock;
 
 use super::record::SandboxRecord;
 use super::{Error, Sandbox};
@@ -17,8 +17,6 @@ pub(super) struct Entry {
     /// Held shared while a container is made or started in it, alone while it changes itself.
     pub(super) gate: Arc<RwLock<()>>,
     record: Mutex<SandboxRecord>,
-    /// True once the pause process is known to have ended.
-    pub(super) pause_ended: watch::Sender<bool>,
     /// Why its creation failed, for callers that joined it.
     failure: Mutex<Option<String>>,
 }
@@ -29,7 +27,6 @@ impl Entry {
             id: record.sandbox.id.clone(),
             gate: Arc::default(),
             record: Mutex::new(record),
-            pause_ended: watch::Sender::new(false),
             failure: Mutex::default(),
         })
     }
@@ -58,9 +55,28 @@ impl Entry {
         deps: &Deps,
         change: impl FnOnce(&mut SandboxRecord),
     ) -> Result<(), Error> {
+        self.store(deps, Batch::new(), change).await
+    }
+
+    /// As `save`, for the record of an end: it may use the room that is kept for ending work
+    /// when the disk is full.
+    pub(super) async fn save_end(
+        &self,
+        deps: &Deps,
+        change: impl FnOnce(&mut SandboxRecord),
+    ) -> Result<(), Error> {
+        self.store(deps, Batch::new().ends_work(), change).await
+    }
+
+    async fn store(
+        &self,
+        deps: &Deps,
+        batch: Batch,
+        change: impl FnOnce(&mut SandboxRecord),
+    ) -> Result<(), Error> {
         let mut next = self.record();
         change(&mut next);
-        deps.store.write(Batch::new().put(&next)?).await?;
+        deps.store.write(batch.put(&next)?).await?;
         *self.lock() = next;
         Ok(())
     }

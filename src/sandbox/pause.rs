@@ -170,7 +170,7 @@ impl Room {
     /// keep the truth from being told.
     pub(super) async fn mark_not_ready(&self, entry: &Entry) {
         let not_ready = |record: &mut SandboxRecord| record.sandbox.state = SandboxState::NotReady;
-        if let Err(error) = entry.save(&self.deps.base, not_ready).await {
+        if let Err(error) = entry.save_end(&self.deps.base, not_ready).await {
             let error = crate::telemetry::error_chain(&error);
             tracing::error!(pod = %entry.id, error, "state not stored");
             entry.change(not_ready);

@@ -23,11 +23,6 @@ pub enum Owed {
     Shm,
 }
 
-impl Owed {
-    /// All that a stop takes away.
-    pub(super) const ALL: [Self; 4] = [Self::Pause, Self::Network, Self::Netns, Self::Shm];
-}
-
 /// The pause process, known by more than its PID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseProcess {

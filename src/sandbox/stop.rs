@@ -81,7 +81,7 @@ impl Room {
         let changed = record.owed.intersection(&gone).next().is_some()
             || record.sandbox.state != SandboxState::NotReady;
         if changed {
-            let saved = entry.save(&self.deps.base, |record| {
+            let saved = entry.save_end(&self.deps.base, |record| {
                 record.owed.retain(|step| !gone.contains(step));
                 record.sandbox.state = SandboxState::NotReady;
                 if !record.owed.contains(&Owed::Network) {
