@@ -1,80 +1,323 @@
 //! Images: references, pulls, names, removal, disk use.
 //!
 //! One pull path serves every containerd: registry -> content store -> unpack, under a lease.
+//! What is stored is read once and kept in an index in memory, which every container creation
+//! and every round of a kubelet asks.
 
+mod content;
+mod credentials;
+mod error;
+mod import;
+mod index;
+mod locks;
+mod manifest;
+mod meter;
+mod mirrors;
+mod platform;
+mod progress;
+mod pull;
+mod reference;
+mod registry;
+mod unpack;
+mod usage;
+
+pub use credentials::Credentials;
+pub use error::Error;
+pub use platform::Platform;
+pub use progress::{PullProgress, PullState};
+pub use reference::Reference;
+pub use usage::FsInfo;
+
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::model::image::Image;
+use bytes::Bytes;
+use tokio::sync::broadcast;
 
-/// Credentials of one pull (CRI `AuthConfig`). Never logged.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Credentials {
-    /// User name.
-    pub username: String,
-    /// Password.
-    pub password: String,
-    /// base64 of `user:password`.
-    pub auth: String,
-    /// The host these are for; empty means the image's registry.
-    pub server_address: String,
-    /// OAuth refresh token.
-    pub identity_token: String,
-    /// Bearer token sent as it stands.
-    pub registry_token: String,
+use self::error::Step;
+use self::index::{Index, Snapshot};
+use self::locks::KeyedLocks;
+use self::reference::Name;
+use crate::backend;
+use crate::lifecycle::Tasks;
+use crate::model::StringMap;
+use crate::model::image::{Digest, Image, ImageConfig};
+
+/// Label of images that belong to CRI, the same that containerd's own plugin sets.
+const MANAGED_LABEL: &str = "io.cri-containerd.image";
+/// Label of images that are never collected.
+const PINNED_LABEL: &str = "io.cri-containerd.pinned";
+
+/// Settings of the image room.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Snapshotter that images are unpacked with.
+    pub snapshotter: String,
+    /// Which image of an index is taken.
+    pub platform: Platform,
+    /// Folders with a folder for each registry host (`hosts.toml`), the first that has the host
+    /// counts.
+    pub config_dirs: Vec<PathBuf>,
+    /// Credentials by registry host, for pulls that bring none.
+    pub registry_auth: BTreeMap<String, Credentials>,
+    /// A docker `config.json` with more of them.
+    pub docker_config: Option<PathBuf>,
+    /// A pull ends when no byte arrives for so long.
+    pub no_progress_timeout: Duration,
+    /// Layers of one image that are downloaded at a time.
+    pub max_concurrent_layers: usize,
+    /// First wait before a failed request is sent again.
+    pub retry_delay: Duration,
+    /// Images that are never collected, e.g. a configured pause image.
+    pub pinned: Vec<String>,
 }
 
-/// Disk use of one file system (CRI `FilesystemUsage`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FsInfo {
-    /// Folder whose file system is meant.
-    pub mountpoint: PathBuf,
-    /// Bytes.
-    pub bytes: u64,
-    /// Inodes.
-    pub inodes: u64,
-    /// When it was measured.
-    pub at: crate::model::UnixNanos,
-}
-
-/// A failure of the image room.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// placeholder until the room is built
-    #[error("store")]
-    Backend(#[from] crate::backend::Error),
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            snapshotter: "overlayfs".to_owned(),
+            platform: Platform::host(),
+            config_dirs: vec!["/etc/containerd/certs.d".into(), "/etc/docker/certs.d".into()],
+            registry_auth: BTreeMap::new(),
+            docker_config: None,
+            no_progress_timeout: Duration::from_secs(300),
+            max_concurrent_layers: 3,
+            retry_delay: Duration::from_millis(200),
+            pinned: Vec::new(),
+        }
+    }
 }
 
 /// The image service.
-pub struct Images {}
+pub struct Images {
+    inner: Arc<Inner>,
+}
+
+/// What the parts of this room share.
+struct Inner {
+    store: Arc<dyn backend::Images>,
+    runtime: Arc<dyn backend::Runtime>,
+    tasks: Tasks,
+    platform: Platform,
+    registry: registry::Registry,
+    index: Index,
+    flights: pull::Flights,
+    blob_locks: KeyedLocks,
+    chain_locks: KeyedLocks,
+    announcer: progress::Announcer,
+    usage: usage::Usage,
+    holds: Arc<Holds>,
+    options: Options,
+}
+
+type Holds = Mutex<HashMap<Digest, usize>>;
+
+/// Keeps an image from being removed, until it is dropped.
+pub struct Hold {
+    id: Digest,
+    holds: Arc<Holds>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = holds.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                holds.remove(&self.id);
+            }
+        }
+    }
+}
 
 impl Images {
-    /// Pulls an image and returns it. Concurrent pulls of one image share one download; the
-    /// work goes on only while somebody waits for it.
-    pub async fn pull(
-        &self,
-        _image: &str,
-        _credentials: Option<Credentials>,
-    ) -> Result<Image, Error> {
-        unreachable!("skeleton")
+    /// The service over a store; `runtime` tells where the snapshotters have their folders.
+    pub fn new(
+        backend: Arc<dyn backend::Images>,
+        runtime: Arc<dyn backend::Runtime>,
+        tasks: Tasks,
+        options: Options,
+    ) -> Arc<Self> {
+        let inner = Inner {
+            store: backend,
+            runtime,
+            tasks,
+            platform: options.platform.clone(),
+            registry: registry::Registry::new(&options),
+            index: Index::new(),
+            flights: pull::Flights::default(),
+            blob_locks: KeyedLocks::default(),
+            chain_locks: KeyedLocks::default(),
+            announcer: progress::Announcer::new(),
+            usage: usage::Usage::default(),
+            holds: Arc::default(),
+            options,
+        };
+        Arc::new(Self { inner: Arc::new(inner) })
     }
 
-    /// All images, one for each id, sorted by id. A filter names one image.
-    pub async fn list(&self, _filter: Option<&str>) -> Result<Vec<Image>, Error> {
-        unreachable!("skeleton")
+    /// Pulls an image and returns it. Concurrent pulls of one image share one download; the
+    /// work goes on only while somebody waits for it. An image that is complete here costs only
+    /// the question to its registry.
+    ///
+    /// # Errors
+    /// Any [`Error`] of a registry or the store; then nothing of the pull is left.
+    pub async fn pull(
+        &self,
+        image: &str,
+        credentials: Option<Credentials>,
+    ) -> Result<Image, Error> {
+        self.inner.pull(image, credentials).await.map(Arc::unwrap_or_clone)
+    }
+
+    /// All images, one for each id, sorted by id. A filter names one image; a name that is none
+    /// matches nothing.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or the filter is ambiguous.
+    pub async fn list(&self, filter: Option<&str>) -> Result<Vec<Image>, Error> {
+        let images = self.inner.look().await?;
+        let Some(filter) = filter else {
+            return Ok(images.all().map(|image| Image::clone(image)).collect());
+        };
+        match Name::parse(filter) {
+            Ok(name) => {
+                Ok(images.find(&name)?.map(|image| Image::clone(image)).into_iter().collect())
+            }
+            Err(_) => Ok(Vec::new()),
+        }
     }
 
     /// One image by id, unique id prefix, tag, digest reference or short name.
-    pub async fn get(&self, _image: &str) -> Result<Option<Image>, Error> {
-        unreachable!("skeleton")
+    ///
+    /// # Errors
+    /// [`Error::InvalidReference`], [`Error::AmbiguousId`], or when the store cannot be asked.
+    pub async fn get(&self, image: &str) -> Result<Option<Image>, Error> {
+        let name = Name::parse(image)?;
+        let images = self.inner.look().await?;
+        Ok(images.find(&name)?.map(|image| Image::clone(image)))
     }
 
-    /// Removes all names of an image's id; unknown is fine.
-    pub async fn remove(&self, _image: &str) -> Result<(), Error> {
-        unreachable!("skeleton")
+    /// Removes all names of an image's id; unknown is fine. Running containers keep their own
+    /// snapshots.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while it is held, otherwise as [`Images::get`].
+    pub async fn remove(&self, image: &str) -> Result<(), Error> {
+        self.inner.remove(image).await
     }
 
-    /// Disk use: the default snapshotter's first.
+    /// Disk use: the default snapshotter's first. At most 10 s old.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or has no such snapshotter.
     pub async fn fs_info(&self) -> Result<Vec<FsInfo>, Error> {
-        unreachable!("skeleton")
+        self.inner.fs_info().await
+    }
+
+    /// Makes an image of one uncompressed layer and names it. Doing so again changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::InvalidReference`] for the name; [`Error::BadContent`] or a store failure for the
+    /// layer.
+    pub async fn import(
+        &self,
+        name: &str,
+        layer_tar: Bytes,
+        config: &ImageConfig,
+        pinned: bool,
+    ) -> Result<Image, Error> {
+        let imported = self.inner.import(name, layer_tar, config, pinned).await;
+        imported.map(Arc::unwrap_or_clone)
+    }
+
+    /// Unpacks an image again whose snapshots are gone; for when a container's root cannot be
+    /// made from its chain.
+    ///
+    /// # Errors
+    /// [`Error::Incomplete`] when its layers are gone too.
+    pub async fn ensure_unpacked(&self, image: &Image) -> Result<(), Error> {
+        self.inner.ensure_unpacked(image).await
+    }
+
+    /// Image names may have changed in the store: the next reader looks again.
+    pub fn invalidate(&self) {
+        self.inner.index.invalidate();
+    }
+
+    /// Keeps an image from being removed, e.g. while it is mounted as a volume.
+    pub fn hold(&self, id: &Digest) -> Hold {
+        let holds = Arc::clone(&self.inner.holds);
+        *holds.lock().unwrap_or_else(PoisonError::into_inner).entry(id.clone()).or_default() += 1;
+        Hold { id: id.clone(), holds }
+    }
+
+    /// What pulls do from now on. A slow reader loses the oldest events.
+    pub fn progress(&self) -> broadcast::Receiver<PullProgress> {
+        self.inner.announcer.subscribe()
     }
 }
+
+impl Inner {
+    async fn look(&self) -> Result<Arc<Snapshot>, Error> {
+        self.index.look(&*self.store, &self.platform, &self.options.snapshotter).await
+    }
+
+    fn is_pinned(&self, name: &str) -> bool {
+        self.options.pinned.iter().any(|pinned| {
+            Reference::parse(pinned).is_ok_and(|reference| reference.to_string() == name)
+        })
+    }
+
+    fn name_labels(&self, pinned: bool) -> StringMap {
+        let managed = (MANAGED_LABEL.to_owned(), "managed".to_owned());
+        let pinned = pinned.then(|| (PINNED_LABEL.to_owned(), "pinned".to_owned()));
+        [managed].into_iter().chain(pinned).collect()
+    }
+
+    async fn remove(&self, image: &str) -> Result<(), Error> {
+        let name = Name::parse(image)?;
+        let images = self.look().await?;
+        let Some(found) = images.find(&name)? else {
+            return self.remove_broken(&name).await;
+        };
+        let held =
+            self.holds.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&found.id);
+        if held {
+            return Err(Error::InUse { id: found.id.clone() });
+        }
+        let records = images.records(&found.id);
+        let removed = self.remove_names(&records).await;
+        self.index.invalidate();
+        tracing::info!(id = %found.id, names = records.len(), "image removed");
+        removed
+    }
+
+    /// The last one waits for the collection, so that the disk is free when the call returns.
+    async fn remove_names(&self, names: &[String]) -> Result<(), Error> {
+        for (n, name) in names.iter().enumerate() {
+            let last = n + 1 == names.len();
+            self.store.delete_image(name, last).await.step("removing an image name")?;
+        }
+        Ok(())
+    }
+
+    /// A name may be there whose image is not usable, and so in no list.
+    async fn remove_broken(&self, name: &Name) -> Result<(), Error> {
+        let record = match name {
+            Name::Id(id) => id.to_string(),
+            Name::Reference { reference: Some(reference), .. } => reference.to_string(),
+            Name::Reference { reference: None, .. } => return Ok(()),
+        };
+        if self.store.image(&record).await.step("looking for an image name")?.is_some() {
+            self.remove_names(&[record]).await?;
+            self.index.invalidate();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! The images of this host, kept in memory: every `CreateContainer` and every round of a kubelet
+//! asks for them.
+//!
+//! The store is the truth. A change (our own, or an event of the store) only marks the index
+//! stale; the next reader lists the names again, and reads documents only of targets that are
+//! new, because content never changes under its digest.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::content::stored_image;
+use super::error::Step;
+use super::platform::Platform;
+use super::reference::{Name, Reference};
+use super::{Error, PINNED_LABEL};
+use crate::backend::{self, ImageRecord};
+use crate::model::image::{Digest, Image};
+
+/// One consistent look at all images.
+#[derive(Default)]
+pub(super) struct Snapshot {
+    images: BTreeMap<Digest, Arc<Image>>,
+    /// Record names, and their normal form where it differs.
+    names: HashMap<String, Named>,
+    /// Record names of each image.
+    records: HashMap<Digest, Vec<String>>,
+}
+
+#[derive(Clone)]
+struct Named {
+    id: Digest,
+    target: Digest,
+}
+
+/// The index.
+pub(super) struct Index {
+    /// Grows with each change.
+    generation: AtomicU64,
+    state: Mutex<State>,
+    /// One refresh at a time; the others wait for it.
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The generation that `snapshot` shows.
+    shown: u64,
+    snapshot: Arc<Snapshot>,
+    /// Images by target, without their names.
+    known: HashMap<Digest, Arc<Image>>,
+}
+
+impl Index {
+    pub fn new() -> Self {
+        Self {
+            generation: AtomicU64::new(1),
+            state: Mutex::default(),
+            refreshing: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Names may have changed.
+    pub fn invalidate(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The snapshot of an image turned out to be missing: look at it again.
+    pub fn forget(&self, target: &Digest) {
+        self.lock().known.remove(target);
+        self.invalidate();
+    }
+
+    /// The images as of now.
+    pub async fn look(
+        &self,
+        store: &dyn backend::Images,
+        platform: &Platform,
+        snapshotter: &str,
+    ) -> Result<Arc<Snapshot>, Error> {
+        if let Some(snapshot) = self.fresh() {
+            return Ok(snapshot);
+        }
+        let _one = self.refreshing.lock().await;
+        if let Some(snapshot) = self.fresh() {
+            return Ok(snapshot);
+        }
+        // Read before the list: a change during it leaves the result stale.
+        let generation = self.generation.load(Ordering::Acquire);
+        let records = store.list_images().await.step("listing images")?;
+        let mut known = HashMap::new();
+        for record in &records {
+            let target = &record.target;
+            if known.contains_key(&target.digest) {
+                continue;
+            }
+            let before = self.lock().known.get(&target.digest).cloned();
+            let image = match before {
+                Some(image) => Some(image),
+                None => stored_image(store, target, platform, snapshotter).await?.map(Arc::new),
+            };
+            known.extend(image.map(|image| (target.digest.clone(), image)));
+        }
+        let snapshot = Arc::new(Snapshot::build(&records, &known));
+        let mut state = self.lock();
+        *state = State { shown: generation, snapshot: Arc::clone(&snapshot), known };
+        Ok(snapshot)
+    }
+
+    fn fresh(&self) -> Option<Arc<Snapshot>> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let state = self.lock();
+        (state.shown == generation).then(|| Arc::clone(&state.snapshot))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Snapshot {
+    fn build(records: &[ImageRecord], known: &HashMap<Digest, Arc<Image>>) -> Self {
+        let mut images: BTreeMap<Digest, Image> = BTreeMap::new();
+        let mut snapshot = Self::default();
+        for record in records {
+            let Some(bare) = known.get(&record.target.digest) else { continue };
+            let named = Named { id: bare.id.clone(), target: record.target.digest.clone() };
+            let image = images.entry(bare.id.clone()).or_insert_with(|| Image::clone(bare));
+            image.pinned |= record.labels.get(PINNED_LABEL).is_some_and(|value| value == "pinned");
+            if let Ok(reference) = Reference::parse(&record.name) {
+                let normal = reference.to_string();
+                snapshot.names.insert(normal.clone(), named.clone());
+                let list = if reference.digest().is_some() {
+                    &mut image.repo_digests
+                } else {
+                    &mut image.repo_tags
+                };
+                if !list.contains(&normal) {
+                    list.push(normal);
+                }
+            }
+            snapshot.names.insert(record.name.clone(), named);
+            snapshot.records.entry(bare.id.clone()).or_default().push(record.name.clone());
+        }
+        for image in images.values_mut() {
+            image.repo_tags.sort();
+            image.repo_digests.sort();
+        }
+        snapshot.images = images.into_iter().map(|(id, image)| (id, Arc::new(image))).collect();
+        snapshot
+    }
+
+    /// All images, by id.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Image>> {
+        self.images.values()
+    }
+
+    /// The image that a caller names. A reference wins over an id prefix.
+    pub fn find(&self, name: &Name) -> Result<Option<&Arc<Image>>, Error> {
+        let (reference, prefix) = match name {
+            Name::Id(id) => return Ok(self.images.get(id)),
+            Name::Reference { reference, prefix } => (reference, prefix),
+        };
+        let named = reference.as_ref().and_then(|reference| self.names.get(&reference.to_string()));
+        if let Some(named) = named {
+            return Ok(self.images.get(&named.id));
+        }
+        let Some(prefix) = prefix else { return Ok(None) };
+        let mut found = self.images.values().filter(|image| image.id.hex().starts_with(prefix));
+        match (found.next(), found.next()) {
+            (Some(_), Some(_)) => Err(Error::AmbiguousId(prefix.clone())),
+            (one, _) => Ok(one),
+        }
+    }
+
+    /// The record names of an image, its id last: it is what holds the content to the end.
+    pub fn records(&self, id: &Digest) -> Vec<String> {
+        let mut names = self.records.get(id).cloned().unwrap_or_default();
+        names.sort_by_key(|name| (name == id.as_str(), name.clone()));
+        names
+    }
+
+    /// The image that all of these records show, if they point at this target.
+    pub fn complete(&self, target: &Digest, names: &[String]) -> Option<&Arc<Image>> {
+        let named = self.names.get(names.first()?)?;
+        let same = |name| self.names.get(name).is_some_and(|named| named.target == *target);
+        // The record of the bare id is part of a whole pull too.
+        let whole = names.iter().all(same) && self.names.contains_key(named.id.as_str());
+        whole.then(|| self.images.get(&named.id)).flatten()
+    }
+}

@@ -1,0 +1,344 @@
+//! One pull from its start to its end.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::layer::LayerFetch;
+use crate::backend::{ErrorKind, ImageRecord, Lease};
+use crate::image::content::{Documents, Kind, Stored, Tree, walk};
+use crate::image::credentials::Credentials;
+use crate::image::error::Step;
+use crate::image::meter::Meter;
+use crate::image::progress::{PullState, Report};
+use crate::image::reference::Reference;
+use crate::image::registry::{Resolved, Session};
+use crate::image::{Error, Inner, manifest};
+use crate::model::image::{Descriptor, Digest, Image};
+
+impl Inner {
+    /// Pulls until it is done, cancelled, stalled, or the agent stops. Whatever ends it, the work
+    /// is always waited for, so that it can take its leftovers away.
+    pub(super) async fn run_pull(
+        &self,
+        reference: &Reference,
+        given: Option<&Credentials>,
+        cancel: &CancellationToken,
+    ) -> Result<Arc<Image>, Error> {
+        let name = reference.to_string();
+        let report = self.announcer.of(&name);
+        let meter = Arc::new(Meter::new());
+        let stop = cancel.child_token();
+        let limit = self.options.no_progress_timeout;
+        let pull = Pull { inner: self, reference, name: &name, report, stop: &stop };
+        let work = pull.run(given, Arc::clone(&meter));
+        tokio::pin!(work);
+        // Cancel-safe: `work` is only borrowed, and goes on below.
+        let why = tokio::select! {
+            ended = &mut work => return pull.ended(ended),
+            () = meter.stalled(limit) => Error::NoProgress { reference: name.clone(), after: limit },
+            () = cancel.cancelled() => Error::cancelled(&name),
+            () = self.tasks.draining() => Error::cancelled(&name),
+        };
+        stop.cancel();
+        let ended = work.await.map_err(|error| if error.is_cancelled() { why } else { error });
+        pull.ended(ended)
+    }
+}
+
+struct Pull<'a> {
+    inner: &'a Inner,
+    reference: &'a Reference,
+    name: &'a str,
+    report: Report<'a>,
+    stop: &'a CancellationToken,
+}
+
+impl Pull<'_> {
+    fn ended(&self, ended: Result<Arc<Image>, Error>) -> Result<Arc<Image>, Error> {
+        match &ended {
+            Ok(image) => {
+                self.report.image(PullState::Done, image.size);
+                tracing::info!(reference = self.name, id = %image.id, "image pulled");
+            }
+            Err(error) => {
+                self.report.image(PullState::Failed, 0);
+                tracing::warn!(reference = self.name, %error, "image pull failed");
+            }
+        }
+        ended
+    }
+
+    async fn run(
+        &self,
+        given: Option<&Credentials>,
+        meter: Arc<Meter>,
+    ) -> Result<Arc<Image>, Error> {
+        self.report.image(PullState::Resolving, 0);
+        let session = self.inner.registry.session(self.reference, given, Arc::clone(&meter));
+        let session = self.unless_stopped(session).await?;
+        let resolved = self.unless_stopped(session.resolve()).await?;
+        if let Some(image) = self.already_here(&resolved.digest).await? {
+            return Ok(image);
+        }
+        let lease = self.inner.store.lease().await.step("making a lease for a pull")?;
+        let pulled = self.fetch(&lease, &session, &meter, resolved).await;
+        // After a failure the wait for a collection makes sure that nothing is left.
+        let released = self.inner.store.release(&lease, pulled.is_err()).await;
+        if let Err(error) = released {
+            tracing::warn!(lease = lease.0, %error, "lease of a pull stays until it expires");
+        }
+        let id = pulled?;
+        self.inner.get_by_id(&id).await
+    }
+
+    /// The names that a pull gives, without that of the id.
+    fn names(&self, target: &Digest) -> Vec<String> {
+        let by_digest = self.reference.at(target).to_string();
+        let tag = self.reference.tag().map(|_| self.name.to_owned());
+        [by_digest].into_iter().chain(tag).collect()
+    }
+
+    /// An image that is complete already costs no more than asking the registry.
+    async fn already_here(&self, target: &Digest) -> Result<Option<Arc<Image>>, Error> {
+        let images = self.inner.look().await?;
+        let Some(image) = images.complete(target, &self.names(target)) else { return Ok(None) };
+        let Some(chain) = &image.chain_id else { return Ok(Some(Arc::clone(image))) };
+        let snapshotter = &self.inner.options.snapshotter;
+        let unpacked = self.inner.store.has_chain(snapshotter, chain, None).await;
+        let unpacked = unpacked.step("looking for a snapshot")?;
+        Ok(unpacked.then(|| Arc::clone(image)))
+    }
+
+    async fn fetch(
+        &self,
+        lease: &Lease,
+        session: &Session,
+        meter: &Meter,
+        resolved: Resolved,
+    ) -> Result<Digest, Error> {
+        let documents = Fetched { pull: self, lease, session, body: resolved.body.clone() };
+        let target = documents.target(&resolved).await?;
+        let inner = self.inner;
+        let snapshotter = &inner.options.snapshotter;
+        let tree = walk(&documents, &target, &inner.platform, snapshotter, self.name).await?;
+        for piece in &tree.pieces {
+            inner.store_piece(lease, piece).await?;
+        }
+        self.report.image(PullState::Downloading, tree.image(&target).size);
+        self.layers(lease, session, meter, &tree).await?;
+        if self.stop.is_cancelled() {
+            return Err(Error::cancelled(self.name));
+        }
+        let id = tree.manifest.config.digest.clone();
+        let names = self.names(&target.digest).into_iter().chain([id.to_string()]);
+        let pinned = inner.is_pinned(self.name);
+        inner.put_names(lease, names.collect(), &target, pinned).await?;
+        Ok(id)
+    }
+
+    /// Downloads some layers at a time and unpacks each as soon as it and all below are there.
+    async fn layers(
+        &self,
+        lease: &Lease,
+        session: &Session,
+        meter: &Meter,
+        tree: &Tree,
+    ) -> Result<(), Error> {
+        let inner = self.inner;
+        let stop = self.stop.child_token();
+        let layers = &tree.manifest.layers;
+        let (senders, stored): (Vec<_>, Vec<_>) =
+            layers.iter().map(|_| watch::channel(false)).unzip();
+        let fetch = LayerFetch {
+            store: &*inner.store,
+            locks: &inner.blob_locks,
+            retry_delay: inner.options.retry_delay,
+            session,
+            lease,
+            meter,
+            stop: &stop,
+            report: self.report,
+            name: self.name,
+        };
+        let fetches =
+            layers.iter().zip(senders).map(|(layer, sender)| fetch.then_tell(layer, sender));
+        let fetches: Vec<_> = fetches.collect();
+        let parallel = inner.options.max_concurrent_layers.max(1);
+        // All are waited for, the cancelled too: each takes its half-written blob away.
+        let fetches = stream::iter(fetches).buffer_unordered(parallel).collect::<Vec<_>>();
+        let unpacks = async {
+            let unpacked = self.unpack_layers(lease, tree, stored, &stop).await;
+            if unpacked.is_err() {
+                stop.cancel();
+            }
+            unpacked
+        };
+        let (fetched, unpacked) = tokio::join!(fetches, unpacks);
+        fetched.into_iter().fold(unpacked, first_error)
+    }
+
+    async fn unpack_layers(
+        &self,
+        lease: &Lease,
+        tree: &Tree,
+        stored: Vec<watch::Receiver<bool>>,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        for (n, mut stored) in stored.into_iter().enumerate() {
+            let work = async {
+                // An error means that the download has failed, which is told there.
+                let here = stored.wait_for(|stored| *stored).await;
+                here.map_err(|_| Error::cancelled(self.name))?;
+                self.inner.unpack_layer(lease, tree, n).await
+            };
+            let unpacked = stop.run_until_cancelled(work).await;
+            unpacked.unwrap_or_else(|| Err(Error::cancelled(self.name)))?;
+            let layer = &tree.manifest.layers[n];
+            self.report.layer(&layer.digest, layer.size, layer.size, PullState::Unpacked);
+        }
+        Ok(())
+    }
+
+    async fn unless_stopped<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let ended = self.stop.run_until_cancelled(work).await;
+        ended.unwrap_or_else(|| Err(Error::cancelled(self.name)))
+    }
+}
+
+/// Of two results the error that is not merely the echo of the other.
+fn first_error(one: Result<(), Error>, other: Result<(), Error>) -> Result<(), Error> {
+    match (one, other) {
+        (Err(one), Err(other)) => Err(if one.is_cancelled() { other } else { one }),
+        (Err(error), Ok(())) | (Ok(()), Err(error)) => Err(error),
+        (Ok(()), Ok(())) => Ok(()),
+    }
+}
+
+/// Documents from the store if they are there, else from the registry.
+struct Fetched<'a> {
+    pull: &'a Pull<'a>,
+    lease: &'a Lease,
+    session: &'a Session,
+    /// The target, when resolving has fetched it.
+    body: Option<Bytes>,
+}
+
+impl Fetched<'_> {
+    /// The target's descriptor: its size and type are known only with its bytes.
+    async fn target(&self, resolved: &Resolved) -> Result<Descriptor, Error> {
+        let digest = &resolved.digest;
+        let mut content_type = resolved.content_type.clone();
+        let body = match (self.stored(Kind::Manifest, digest).await?, &self.body) {
+            (Some(body), _) => body,
+            (None, Some(body)) => body.clone(),
+            (None, None) => {
+                let fetched = self.pull.unless_stopped(self.session.document(digest)).await?;
+                content_type = fetched.0.or(content_type);
+                fetched.1
+            }
+        };
+        let media_type = manifest::media_type(content_type.as_deref(), &body)
+            .map_err(|problem| Error::bad(self.pull.name, problem.0))?;
+        let (digest, size) = (digest.clone(), body.len() as u64);
+        Ok(Descriptor { media_type, digest, size, annotations: Default::default() })
+    }
+
+    /// A blob that is stored already; from now on the lease holds it.
+    async fn stored(&self, kind: Kind, digest: &Digest) -> Result<Option<Bytes>, Error> {
+        let store = &*self.pull.inner.store;
+        let found = store.blob(digest, Some(self.lease)).await.step("looking for a document")?;
+        let Some(found) = found else { return Ok(None) };
+        let (digest, size) = (digest.clone(), found.size);
+        let descriptor =
+            Descriptor { media_type: String::new(), digest, size, annotations: Default::default() };
+        match Stored(store).document(kind, &descriptor).await {
+            // Removed meanwhile, by somebody who does not know our lease.
+            Err(Error::Backend { source, .. }) if source.kind == ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        }
+    }
+}
+
+#[async_trait]
+impl Documents for Fetched<'_> {
+    async fn document(&self, kind: Kind, descriptor: &Descriptor) -> Result<Bytes, Error> {
+        if let Some(bytes) = self.stored(kind, &descriptor.digest).await? {
+            return Ok(bytes);
+        }
+        match (kind, &self.body) {
+            (Kind::Config, _) => {
+                self.pull.unless_stopped(self.session.small_blob(descriptor)).await
+            }
+            (_, Some(body)) if Digest::of(body) == descriptor.digest => Ok(body.clone()),
+            _ => {
+                let fetched = self.session.document(&descriptor.digest);
+                let (content_type, bytes) = self.pull.unless_stopped(fetched).await?;
+                let announced = manifest::media_type(content_type.as_deref(), &bytes);
+                match announced {
+                    Ok(announced) if announced != descriptor.media_type => Err(Error::bad(
+                        descriptor.digest.to_string(),
+                        "its media type is not the one its index announces",
+                    )),
+                    Err(problem) => Err(Error::bad(descriptor.digest.to_string(), problem.0)),
+                    Ok(_) => Ok(bytes),
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Points names at a target. When one cannot be put, those that are new go again.
+    pub(in crate::image) async fn put_names(
+        &self,
+        lease: &Lease,
+        names: Vec<String>,
+        target: &Descriptor,
+        pinned: bool,
+    ) -> Result<(), Error> {
+        let mut new = Vec::new();
+        for name in names {
+            if let Err(error) = self.put_name(lease, &name, target, pinned, &mut new).await {
+                for name in new {
+                    if let Err(error) = self.store.delete_image(&name, false).await {
+                        tracing::warn!(name, %error, "name of a failed pull stays");
+                    }
+                }
+                self.index.invalidate();
+                return Err(error);
+            }
+        }
+        self.index.invalidate();
+        Ok(())
+    }
+
+    async fn put_name(
+        &self,
+        lease: &Lease,
+        name: &str,
+        target: &Descriptor,
+        pinned: bool,
+        new: &mut Vec<String>,
+    ) -> Result<(), Error> {
+        let before = self.store.image(name).await.step("looking for an image name")?;
+        let mut labels = self.name_labels(pinned);
+        match before {
+            None => new.push(name.to_owned()),
+            Some(before) if before.target.digest == target.digest => {
+                // Labels that others put on it stay.
+                labels = before.labels.into_iter().chain(labels).collect();
+            }
+            Some(_) => {}
+        }
+        let record = ImageRecord { name: name.to_owned(), target: target.clone(), labels };
+        self.store.put_image(&record, Some(lease)).await.step("storing an image name")
+    }
+}

@@ -1,0 +1,94 @@
+//! Pulls: one download for all who ask for the same image with the same credentials.
+//!
+//! ```text
+//! lease -> resolve -> index, manifest, configuration -> layers, three at a time
+//!                                                    -> unpacked bottom up as they arrive
+//!       -> names -> lease ends
+//! ```
+//!
+//! Nothing is visible before the names are put, and all that came before hangs on the lease, so
+//! that a failure at any step leaves nothing.
+
+mod job;
+mod layer;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::credentials::Credentials;
+use super::reference::Reference;
+use super::{Error, Inner};
+use crate::model::image::Image;
+
+type Key = (String, Option<Credentials>);
+type Answer = Option<Result<Arc<Image>, Error>>;
+
+/// The pulls under way.
+#[derive(Default)]
+pub(super) struct Flights(Mutex<HashMap<Key, Weak<Flight>>>);
+
+/// A pull under way. Who waits for it holds it; when nobody does any more, it is cancelled.
+struct Flight {
+    answer: watch::Receiver<Answer>,
+    cancel: CancellationToken,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl Flights {
+    /// Joins the pull of a key, or makes one and tells its sender.
+    fn join(&self, key: &Key) -> (Arc<Flight>, Option<watch::Sender<Answer>>) {
+        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(key).and_then(Weak::upgrade) {
+            return (flight, None);
+        }
+        let (sender, answer) = watch::channel(None);
+        let flight = Arc::new(Flight { answer, cancel: CancellationToken::new() });
+        flights.insert(key.clone(), Arc::downgrade(&flight));
+        (flight, Some(sender))
+    }
+
+    /// Ends a pull: who comes from now on starts anew. A pull that nobody held any more may
+    /// have a successor under the same key, which stays.
+    fn leave(&self, key: &Key, flight: &Weak<Flight>) {
+        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if flights.get(key).is_some_and(|current| current.ptr_eq(flight)) {
+            flights.remove(key);
+        }
+    }
+}
+
+impl Inner {
+    /// Pulls an image, or waits for who does so already.
+    pub async fn pull(
+        self: &Arc<Self>,
+        image: &str,
+        credentials: Option<Credentials>,
+    ) -> Result<Arc<Image>, Error> {
+        let reference = Reference::parse(image)?;
+        let name = reference.to_string();
+        let key = (name.clone(), credentials.filter(|given| *given != Credentials::default()));
+        let (flight, sender) = self.flights.join(&key);
+        if let Some(sender) = sender {
+            let inner = Arc::clone(self);
+            let (cancel, weak) = (flight.cancel.clone(), Arc::downgrade(&flight));
+            // Owned: cancelling needs time to clean up after the last waiter has gone.
+            drop(self.tasks.spawn("pull image", async move {
+                let answer = inner.run_pull(&reference, key.1.as_ref(), &cancel).await;
+                inner.flights.leave(&key, &weak);
+                sender.send_replace(Some(answer));
+            }));
+        }
+        let mut answer = flight.answer.clone();
+        let answer = answer.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
+        // Without an answer the task has panicked, which is logged where it runs.
+        answer.unwrap_or_else(|| Err(Error::cancelled(name)))
+    }
+}

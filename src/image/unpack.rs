@@ -1,0 +1,140 @@
+//! From stored layers to snapshots, and small blobs into the store.
+
+use bytes::Bytes;
+
+use super::content::{Piece, Stored, Tree, walk};
+use super::error::Step;
+use super::manifest::snapshot_labels;
+use super::{Error, Inner};
+use crate::backend::{ErrorKind, LayerUnpack, Lease};
+use crate::model::StringMap;
+use crate::model::image::{Descriptor, Image};
+
+impl Inner {
+    /// Unpacks layer `n` on those below it; existing is fine.
+    pub(super) async fn unpack_layer(
+        &self,
+        lease: &Lease,
+        tree: &Tree,
+        n: usize,
+    ) -> Result<(), Error> {
+        let snapshotter = self.options.snapshotter.as_str();
+        let (chain, layer) = (&tree.chains[n], &tree.manifest.layers[n]);
+        // Images that share layers do not apply them twice.
+        let _turn = self.chain_locks.lock(chain.as_str()).await;
+        let there = self.store.has_chain(snapshotter, chain, Some(lease)).await;
+        if there.step("looking for a snapshot")? {
+            return Ok(());
+        }
+        let work = LayerUnpack {
+            lease,
+            snapshotter,
+            layer,
+            parent: n.checked_sub(1).map(|below| &tree.chains[below]),
+            chain,
+            diff_id: &tree.config.diff_ids[n],
+            labels: &snapshot_labels(layer),
+        };
+        match self.store.unpack(work).await {
+            Err(error) if error.kind == ErrorKind::FailedPrecondition => {
+                tracing::warn!(digest = %layer.digest, %error, "layer differs from its diff id");
+                Err(Error::bad(layer.digest.to_string(), "unpacked, it differs from its diff id"))
+            }
+            unpacked => unpacked.step("unpacking a layer"),
+        }
+    }
+
+    /// Unpacks an image whose snapshots are gone while its blobs are there.
+    ///
+    /// # Errors
+    /// [`Error::Incomplete`] when blobs are missing too.
+    pub(super) async fn ensure_unpacked(&self, image: &Image) -> Result<(), Error> {
+        let lease = self.store.lease().await.step("making a lease for unpacking")?;
+        let unpacked = self.unpack_again(&lease, image).await;
+        let released = self.store.release(&lease, false).await;
+        if let Err(error) = released {
+            tracing::warn!(lease = lease.0, %error, "lease of an unpack stays until it expires");
+        }
+        if unpacked.is_err() {
+            self.index.forget(&image.target.digest);
+        }
+        unpacked
+    }
+
+    async fn unpack_again(&self, lease: &Lease, image: &Image) -> Result<(), Error> {
+        let incomplete = || Error::Incomplete { id: image.id.clone() };
+        let documents = Stored(&*self.store);
+        let (platform, snapshotter) = (&self.platform, &self.options.snapshotter);
+        let name = image.id.to_string();
+        let tree = walk(&documents, &image.target, platform, snapshotter, &name).await;
+        let tree = tree.map_err(|error| match error {
+            Error::Backend { source, .. } if source.is_not_found() => incomplete(),
+            other => other,
+        })?;
+        for n in 0..tree.chains.len() {
+            let layer = &tree.manifest.layers[n];
+            let there = self.store.has_chain(snapshotter, &tree.chains[n], Some(lease)).await;
+            if there.step("looking for a snapshot")? {
+                continue;
+            }
+            let found = self.store.blob(&layer.digest, Some(lease)).await;
+            if found.step("looking for a layer")?.is_none() {
+                return Err(incomplete());
+            }
+            self.unpack_layer(lease, &tree, n).await?;
+        }
+        for piece in &tree.pieces {
+            self.store_piece(lease, piece).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores a document with the labels that hold what it points at, or adds these to one that
+    /// is stored.
+    pub(super) async fn store_piece(&self, lease: &Lease, piece: &Piece) -> Result<(), Error> {
+        let ingest = piece.kind.ingest(&piece.descriptor.digest);
+        self.store_bytes(lease, &ingest, &piece.descriptor, &piece.bytes, &piece.labels).await
+    }
+
+    /// Stores bytes that are all here.
+    pub(super) async fn store_bytes(
+        &self,
+        lease: &Lease,
+        ingest: &str,
+        blob: &Descriptor,
+        bytes: &Bytes,
+        labels: &StringMap,
+    ) -> Result<(), Error> {
+        let _turn = self.blob_locks.lock(blob.digest.as_str()).await;
+        let found = self.store.blob(&blob.digest, Some(lease)).await.step("looking for a blob")?;
+        if let Some(found) = found {
+            let missing: StringMap = labels
+                .iter()
+                .filter(|(key, value)| found.labels.get(*key) != Some(*value))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect();
+            if missing.is_empty() {
+                return Ok(());
+            }
+            return self.store.label_blob(&blob.digest, &missing).await.step("labelling a blob");
+        }
+        let mut writer = match self.store.write_blob(lease, ingest, blob).await {
+            Err(error) if error.is_already_exists() => {
+                return self.store.label_blob(&blob.digest, labels).await.step("labelling a blob");
+            }
+            opened => opened.step("opening a blob for writing")?,
+        };
+        if writer.offset() > 0 {
+            writer.truncate().await.step("starting a blob again")?;
+        }
+        if !bytes.is_empty()
+            && let Err(error) = writer.write(bytes.clone()).await
+        {
+            if let Err(error) = writer.abort().await {
+                tracing::warn!(digest = %blob.digest, %error, "half-written blob stays");
+            }
+            return Err(error).step("writing a blob");
+        }
+        writer.commit(labels).await.step("storing a blob")
+    }
+}
