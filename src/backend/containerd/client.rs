@@ -251,7 +251,8 @@ mod tests {
             let mut preface = [0; 24];
             tokio::io::AsyncReadExt::read_exact(&mut stream, &mut preface).await.unwrap();
         };
-        let ask = client.quick(|| "ask".into(), client.version().version(client.request(())));
+        let mut version = client.version();
+        let ask = client.quick(|| "ask".into(), version.version(client.request(())));
         let ((), answer) = tokio::join!(cut, ask);
         assert_eq!(answer.err().unwrap().kind, ErrorKind::Unavailable);
     }
