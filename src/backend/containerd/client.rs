@@ -13,6 +13,7 @@ use containerd_client::services::v1::events_client::EventsClient;
 use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::introspection_client::IntrospectionClient;
 use containerd_client::services::v1::leases_client::LeasesClient;
+use containerd_client::services::v1::sandbox::store_client::StoreClient;
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
 use containerd_client::services::v1::tasks_client::TasksClient;
 use containerd_client::services::v1::version_client::VersionClient;
@@ -90,6 +91,7 @@ impl Client {
         images: ImagesClient over calls,
         events: EventsClient over calls,
         diff: DiffClient over calls,
+        sandboxes: StoreClient over calls,
         /// Small calls about blobs.
         content: ContentClient over calls,
         /// The bytes of blobs.
