@@ -13,6 +13,7 @@ use containerd_client::services::v1::events_client::EventsClient;
 use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::introspection_client::IntrospectionClient;
 use containerd_client::services::v1::leases_client::LeasesClient;
+use containerd_client::services::v1::sandbox::store_client::StoreClient;
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
 use containerd_client::services::v1::tasks_client::TasksClient;
 use containerd_client::services::v1::version_client::VersionClient;
@@ -90,6 +91,7 @@ impl Client {
         images: ImagesClient over calls,
         events: EventsClient over calls,
         diff: DiffClient over calls,
+        sandboxes: StoreClient over calls,
         /// Small calls about blobs.
         content: ContentClient over calls,
         /// The bytes of blobs.
@@ -251,7 +253,8 @@ mod tests {
             let mut preface = [0; 24];
             tokio::io::AsyncReadExt::read_exact(&mut stream, &mut preface).await.unwrap();
         };
-        let ask = client.quick(|| "ask".into(), client.version().version(client.request(())));
+        let mut version = client.version();
+        let ask = client.quick(|| "ask".into(), version.version(client.request(())));
         let ((), answer) = tokio::join!(cut, ask);
         assert_eq!(answer.err().unwrap().kind, ErrorKind::Unavailable);
     }

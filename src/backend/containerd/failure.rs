@@ -32,6 +32,10 @@ const AWAY: [&str; 4] = [
 /// The text of ENOSPC and EDQUOT, which have no code of their own on the wire.
 const FULL: [&str; 2] = ["no space left on device", "disk quota exceeded"];
 
+/// States that a shim names when it refuses: "cannot delete a running process".
+const STATES: [&str; 5] =
+    [" a running ", " a stopped ", " a deleted ", " a paused ", " a created "];
+
 /// The error for a status.
 pub(super) fn of(tried: String, status: Status) -> Error {
     let kind = kind(&status);
@@ -83,6 +87,8 @@ fn by_text(message: &str) -> ErrorKind {
         ErrorKind::Unavailable
     } else if says(&FULL) {
         ErrorKind::ResourceExhausted
+    } else if message.contains("cannot ") && says(&STATES) {
+        ErrorKind::FailedPrecondition
     } else {
         ErrorKind::Other
     }
@@ -121,9 +127,13 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_shim_and_a_full_disk_are_known_by_their_text() {
+    fn what_has_no_code_is_known_by_its_text() {
         let kind_of = |text: &str| of("try".into(), Status::unknown(text)).kind;
         assert_eq!(kind_of("ttrpc: closed: unknown"), ErrorKind::Unavailable);
+        assert_eq!(
+            kind_of("failed to delete task: cannot delete a running process: unknown"),
+            ErrorKind::FailedPrecondition
+        );
         assert_eq!(
             kind_of("write /x/ingest/data: no space left on device: unknown"),
             ErrorKind::ResourceExhausted

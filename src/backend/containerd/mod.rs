@@ -12,6 +12,7 @@ mod containers;
 mod content;
 mod events;
 mod failure;
+mod holds;
 mod images;
 mod introspect;
 mod leases;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use super::{CallDeadlines, Result};
 use client::Client;
+use holds::Holds;
 use snapshots::UsageCache;
 
 /// How to reach containerd.
@@ -47,6 +49,7 @@ pub struct Containerd(Arc<Shared>);
 struct Shared {
     client: Client,
     usage: UsageCache,
+    holds: Holds,
 }
 
 impl Containerd {
@@ -55,7 +58,7 @@ impl Containerd {
     /// inside a tokio runtime. `InvalidArgument` when the namespace is not one for containerd.
     pub fn connect(options: Options) -> Result<Self> {
         let client = Client::new(options)?;
-        Ok(Self(Arc::new(Shared { client, usage: UsageCache::default() })))
+        Ok(Self(Arc::new(Shared { client, usage: UsageCache::default(), holds: Holds::default() })))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::model::image::ChainId;
 #[async_trait]
 impl Runtime for Containerd {
     async fn probe(&self) -> Result<RuntimeInfo> {
+        self.0.holds.forget();
         introspect::probe(&self.0.client).await
     }
 
@@ -75,11 +76,20 @@ impl Runtime for Containerd {
     }
 
     async fn delete_container(&self, id: &str) -> Result<()> {
-        containers::delete(&self.0.client, id).await
+        let (unmarked, deleted) = tokio::join!(
+            self.0.holds.remove(&self.0.client, id),
+            containers::delete(&self.0.client, id),
+        );
+        deleted.and(unmarked)
     }
 
     async fn create_task(&self, task: &NewTask) -> Result<u32> {
-        tasks::create(&self.0.client, task).await
+        // The mark is made while the shim starts, which takes far longer.
+        let (created, ()) = tokio::join!(
+            tasks::create(&self.0.client, task),
+            self.0.holds.add(&self.0.client, &task.id),
+        );
+        created
     }
 
     async fn exec(&self, exec: &NewExec) -> Result<()> {

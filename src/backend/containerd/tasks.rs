@@ -1,5 +1,7 @@
 //! Tasks and their processes (containerd's Tasks service).
 
+use std::path::PathBuf;
+
 use containerd_client::services::v1::{
     CloseIoRequest, CreateTaskRequest, DeleteProcessRequest, DeleteResponse, DeleteTaskRequest,
     ExecProcessRequest, GetRequest, KillRequest, ListPidsRequest, ListTasksRequest,
@@ -10,9 +12,7 @@ use serde_json::Value;
 
 use super::client::Client;
 use super::failure;
-use super::types::{
-    PROCESS_URL, RESOURCES_URL, json_any, nanos, stream_path, wire_mounts, wire_path,
-};
+use super::types::{PROCESS_URL, RESOURCES_URL, json_any, nanos, wire_mounts, wire_path};
 use crate::backend::{
     Error, ErrorKind, Exit, GoneIsFine, NewExec, NewTask, Process, Result, Stdio, TaskState,
     TaskStatus,
@@ -196,22 +196,40 @@ pub(super) async fn pids(client: &Client, id: &str) -> Result<Vec<u32>> {
     Ok(answer.processes.into_iter().map(|process| process.pid).collect())
 }
 
-/// The paths of the streams as the wire wants them: empty is /dev/null.
+/// The paths of the streams as the shim wants them. With none at all the process gets /dev/null;
+/// but once there is one, the shim opens both outputs (one with a terminal), whatever they are.
 struct Streams {
     stdin: String,
     stdout: String,
     stderr: String,
 }
 
+const NOWHERE: &str = "/dev/null";
+
 impl Streams {
     fn of(stdio: &Stdio) -> Result<Self> {
-        let path = |path: &Option<_>| path.as_deref().map_or_else(|| Ok(String::new()), wire_path);
-        Ok(Self {
+        let path =
+            |path: &Option<PathBuf>| path.as_deref().map_or_else(|| Ok(String::new()), wire_path);
+        let mut streams = Self {
             stdin: path(&stdio.stdin)?,
             stdout: path(&stdio.stdout)?,
             stderr: path(&stdio.stderr)?,
-        })
+        };
+        let any = [&streams.stdin, &streams.stdout, &streams.stderr].iter().any(|s| !s.is_empty());
+        if any && !stdio.terminal {
+            for output in [&mut streams.stdout, &mut streams.stderr] {
+                if output.is_empty() {
+                    NOWHERE.clone_into(output);
+                }
+            }
+        }
+        Ok(streams)
     }
+}
+
+/// A stream's path as it was given to [`Streams`].
+fn stream_path(text: String) -> Option<PathBuf> {
+    (!text.is_empty() && text != NOWHERE).then(|| PathBuf::from(text))
 }
 
 fn container(process: Process<'_>) -> String {
@@ -263,8 +281,6 @@ fn status(wire: WireProcess) -> TaskStatus {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use prost_types::Timestamp;
 
     use super::*;
@@ -298,6 +314,21 @@ mod tests {
         assert_eq!(ended.stdio.stdout, Some(PathBuf::from("/run/x/out")));
         assert_eq!(ended.stdio.stdin, None);
         assert_eq!(status(process(Status::Running)).pid, 77);
+    }
+
+    #[test]
+    fn outputs_that_nobody_wants_are_thrown_away() {
+        let wire = |stdio: &Stdio| {
+            let streams = Streams::of(stdio).unwrap();
+            (streams.stdin, streams.stdout, streams.stderr)
+        };
+        let texts = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+        assert_eq!(wire(&Stdio::default()), texts("", "", ""));
+        let input = Stdio { stdin: Some("/in".into()), ..Stdio::default() };
+        assert_eq!(wire(&input), texts("/in", NOWHERE, NOWHERE));
+        let terminal = Stdio { stdout: Some("/out".into()), terminal: true, ..Stdio::default() };
+        assert_eq!(wire(&terminal), texts("", "/out", ""));
+        assert_eq!(stream_path(NOWHERE.to_owned()), None);
     }
 
     #[test]

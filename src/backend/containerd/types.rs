@@ -2,7 +2,7 @@
 //! plain types.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use containerd_client::types;
 use prost::{Message, Name};
@@ -132,11 +132,6 @@ pub(super) fn wire_path(path: &Path) -> Result<String> {
     path.to_str().map(str::to_owned).ok_or_else(|| {
         Error::new(ErrorKind::InvalidArgument, format!("path {} is not UTF-8", path.display()))
     })
-}
-
-/// A stream's path from the wire; empty is none.
-pub(super) fn stream_path(text: String) -> Option<PathBuf> {
-    (!text.is_empty()).then(|| PathBuf::from(text))
 }
 
 /// Mounts from the wire, untouched.

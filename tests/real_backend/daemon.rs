@@ -1,0 +1,165 @@
+//! The daemon as such: what it can, what it reports, and its absence.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use podbay::backend::containerd::{Containerd, Options};
+use podbay::backend::{
+    CallDeadlines, ErrorKind, HandlerFeatures, Images, Process, Runtime, RuntimeEvent,
+    RuntimeHandler, Stdio, TaskState,
+};
+use serde_json::json;
+
+use crate::containerd::{Line, PrivateContainerd};
+use crate::image::TestImage;
+use crate::rig::{NAMESPACE, Rig, SNAPSHOTTER, until};
+
+pub async fn it_says_what_it_can(rig: &mut Rig) {
+    let backend = &rig.backend;
+    let info = backend.probe().await.unwrap();
+    let expected = if rig.daemon.line() == Line::V1 { "1." } else { "2." };
+    let version = info.version.trim_start_matches('v');
+    assert!(version.starts_with(expected), "{version}");
+    assert!(!info.uuid.is_empty());
+    assert!(!info.cri_plugin_enabled);
+    let overlay = info.snapshotters.iter().find(|found| found.name == SNAPSHOTTER).unwrap();
+    assert!(overlay.root.starts_with(rig.daemon.root()), "{}", overlay.root.display());
+
+    let features = backend.features(&rig.handler()).await.unwrap();
+    assert!(features.seccomp);
+    assert!(features.oci_version_max.starts_with("1."), "{}", features.oci_version_max);
+    assert!(features.recursive_read_only_mounts);
+    assert_eq!(features.user_namespaces, rig.daemon.line() == Line::V2);
+    if rig.daemon.line() == Line::V1 {
+        let missing = RuntimeHandler { binary: "no-such-runtime".into(), ..rig.handler() };
+        assert_eq!(backend.features(&missing).await.unwrap(), HandlerFeatures::default());
+        let other = RuntimeHandler { runtime_type: "io.other.v1".into(), ..rig.handler() };
+        assert_eq!(backend.features(&other).await.unwrap(), HandlerFeatures::default());
+    }
+
+    let daemon = PrivateContainerd::start_with(rig.daemon.line(), true);
+    let options = Options {
+        address: daemon.address(),
+        namespace: NAMESPACE.into(),
+        deadlines: CallDeadlines::default(),
+    };
+    let backend = Containerd::connect(options).unwrap();
+    assert!(backend.probe().await.unwrap().cri_plugin_enabled);
+}
+
+/// The next event that is wanted; others may come before it.
+async fn next(events: &mut BoxStream<'static, RuntimeEvent>, wanted: &RuntimeEvent) {
+    let look = async { while events.next().await.as_ref() != Some(wanted) {} };
+    let found = tokio::time::timeout(Duration::from_secs(30), look).await;
+    assert!(found.is_ok(), "never came: {wanted:?}");
+}
+
+pub async fn events_hurry(rig: &mut Rig) {
+    let mut events = rig.backend.events();
+    assert_eq!(events.next().await, Some(RuntimeEvent::Connected));
+    let id = rig.running(&["/bin/sleep", "1000"]).await;
+    next(&mut events, &RuntimeEvent::ImagesChanged).await;
+
+    rig.exec(&id, "e-1", &["/bin/true"], Stdio::default()).await;
+    rig.backend.start(Process::exec(&id, "e-1")).await.unwrap();
+    let exit = |exec: Option<&str>| RuntimeEvent::Exit {
+        container: id.clone(),
+        exec: exec.map(str::to_owned),
+    };
+    next(&mut events, &exit(Some("e-1"))).await;
+    rig.backend.delete_task(Process::exec(&id, "e-1"), false).await.unwrap();
+    rig.backend.kill(Process::init(&id), 9, false).await.unwrap();
+    next(&mut events, &exit(None)).await;
+    rig.remove(&id).await;
+
+    rig.daemon.kill9();
+    next(&mut events, &RuntimeEvent::Disconnected).await;
+    rig.daemon.restart();
+    next(&mut events, &RuntimeEvent::Connected).await;
+    rig.backend.delete_image(TestImage::NAME, false).await.unwrap();
+    next(&mut events, &RuntimeEvent::ImagesChanged).await;
+}
+
+pub async fn memory_limits_are_reported(rig: &mut Rig) {
+    let mut events = rig.backend.events();
+    assert_eq!(events.next().await, Some(RuntimeEvent::Connected));
+    let chain = TestImage::busybox().store(&rig.backend).await;
+    let limit = json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}});
+    let hog = ["/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"];
+    let id = rig.container_on(&chain, &hog, limit).await;
+    rig.create(&id, Stdio::default()).await;
+    rig.backend.start(Process::init(&id)).await.unwrap();
+    next(&mut events, &RuntimeEvent::Oom { container: id.clone() }).await;
+    assert_eq!(rig.backend.wait(Process::init(&id)).await.unwrap().code, 128 + 9);
+    rig.remove(&id).await;
+}
+
+pub async fn a_wait_survives_a_killed_daemon(rig: &mut Rig) {
+    let staying = rig.running(&["/bin/sleep", "1000"]).await;
+    let ending =
+        rig.running(&["/bin/sh", "-c", "while ! test -e /end; do sleep 0.05; done; exit 9"]);
+    let ending = ending.await;
+    let pid = rig.backend.task(Process::init(&ending)).await.unwrap().unwrap().pid;
+    let waiter = |id: &str| {
+        let (backend, id) = (rig.backend.clone(), id.to_owned());
+        async move { backend.wait(Process::init(&id)).await }
+    };
+    // A wait cannot be seen from outside, but it is sent before the daemon is killed: the call
+    // after it goes over the same connection.
+    let mut waits = Box::pin(futures::future::join(waiter(&staying), waiter(&ending)));
+    assert!(futures::poll!(&mut waits).is_pending());
+    tokio::select! {
+        ended = &mut waits => panic!("{ended:?}"),
+        probed = rig.backend.probe() => drop(probed.unwrap()),
+    }
+    rig.daemon.kill9();
+    let (one, two) = waits.await;
+    assert_eq!(one.unwrap_err().kind, ErrorKind::Unavailable);
+    assert_eq!(two.unwrap_err().kind, ErrorKind::Unavailable);
+    let away = rig.backend.probe().await.unwrap_err();
+    assert_eq!(away.kind, ErrorKind::Unavailable, "{away:?}");
+
+    // This one ends while nobody looks.
+    std::fs::write(format!("/proc/{pid}/root/end"), "").unwrap();
+    let gone = || async { std::fs::read_link(format!("/proc/{pid}/exe")).is_err() };
+    until("it has ended", gone).await;
+    rig.daemon.restart();
+    until("the daemon is back", || async { rig.backend.probe().await.is_ok() }).await;
+    let exit = rig.backend.wait(Process::init(&ending)).await.unwrap();
+    assert_eq!(exit.code, 9, "kept by the shim");
+    let running = rig.backend.task(Process::init(&staying)).await.unwrap().unwrap();
+    assert_eq!(running.state, TaskState::Running);
+    let init = Process::init(&staying);
+    let (ended, sent) = tokio::join!(rig.backend.wait(init), rig.backend.kill(init, 9, false));
+    sent.unwrap();
+    assert_eq!(ended.unwrap().code, 128 + 9);
+    for id in [&ending, &staying] {
+        assert!(rig.backend.delete_task(Process::init(id), false).await.unwrap().is_some());
+    }
+}
+
+pub async fn a_dead_shim_is_cleaned_up(rig: &mut Rig) {
+    let id = rig.running(&["/bin/sleep", "1000"]).await;
+    let (backend, init) = (rig.backend.clone(), Process::init(&id));
+    let pid = backend.task(init).await.unwrap().unwrap().pid;
+    let shims = rig.daemon.shims();
+    assert_eq!(shims.len(), 1);
+    let shim = Pid::from_raw(i32::try_from(shims[0]).unwrap());
+    let kill_it = async {
+        kill(shim, Signal::SIGKILL).unwrap();
+    };
+    let (ended, ()) = tokio::join!(backend.wait(init), kill_it);
+    let error = ended.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::Unavailable | ErrorKind::NotFound), "{error:?}");
+    until("the task is given up", || async {
+        matches!(backend.delete_task(init, true).await, Ok(None))
+    })
+    .await;
+    assert_eq!(backend.task(init).await.unwrap(), None);
+    let gone = || async { std::fs::read_link(format!("/proc/{pid}/exe")).is_err() };
+    until("its process has ended", gone).await;
+    rig.remove(&id).await;
+}
