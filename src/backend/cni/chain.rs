@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::config::{Network, Version};
+use super::config::{Network, Plugin, Version};
 use super::error::Failure;
 use super::exec::{self, Call, Runner, Verb};
+use super::result;
+use crate::backend::linux::StandIn;
 
 /// One interface of one pod on one network.
 #[derive(Debug)]
@@ -64,13 +66,37 @@ impl Link<'_> {
         let mut failures = Vec::new();
         for plugin in network.plugins.iter().rev() {
             let request = plugin.request(network, self.capabilities, told);
-            let call = self.call(Verb::Del, &args);
-            match runner.run(&plugin.kind, &call, &request, limit) {
+            let run = |netns| {
+                let call = Call { netns, ..self.call(Verb::Del, &args) };
+                runner.run(&plugin.kind, &call, &request, limit)
+            };
+            // A stand-in may be wrong for a plugin whose rules are gone as well.
+            let done = match self.stand_in(plugin, result) {
+                Some(stand_in) => run(Some(stand_in.path())).or_else(|_| run(None)),
+                None => run(self.netns),
+            };
+            match done {
                 Err(failure) if !self.is_done(&failure, result.is_some()) => failures.push(failure),
                 _ => {}
             }
         }
         failures
+    }
+
+    /// With the namespace gone, a masquerading plugin would leave its rules behind for ever, and
+    /// a later pod with the same address would meet them. It is given a namespace with the
+    /// addresses that ADD gave.
+    fn stand_in(&self, plugin: &Plugin, result: Option<&Value>) -> Option<StandIn> {
+        if self.netns.is_some() || !plugin.masquerades() {
+            return None;
+        }
+        let addresses = result::addresses(result?, self.if_name).ok()?;
+        StandIn::new(self.if_name, &addresses)
+            .inspect_err(|error| {
+                let container = self.container;
+                tracing::warn!(container, %error, "masquerading rules of a lost netns may stay");
+            })
+            .ok()
     }
 
     /// Whether a failed DEL has nothing left to do. `was_added`: ADD is known to have succeeded.

@@ -152,6 +152,13 @@ impl Plugin {
         Ok(Self { kind: kind.to_owned(), capabilities, body })
     }
 
+    /// Whether it keeps firewall rules for the pod's addresses, which it learns at DEL from the
+    /// interface alone (the reference plugins `bridge` and `ptp`, up to 1.9 at least).
+    pub(super) fn masquerades(&self) -> bool {
+        matches!(self.kind.as_str(), "bridge" | "ptp")
+            && self.body.get("ipMasq").and_then(Value::as_bool) == Some(true)
+    }
+
     /// The configuration that is executed: specification, section 2, "deriving request
     /// configuration". `runtime` holds everything the agent could pass; the plugin gets what it
     /// declared.

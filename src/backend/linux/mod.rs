@@ -9,11 +9,15 @@ mod copy;
 mod devices;
 mod facts;
 pub(in crate::backend) mod files;
+mod links;
 mod mountinfo;
 mod mounts;
 mod netns;
 mod rootfs;
+mod standin;
 mod tree;
+
+pub(super) use standin::StandIn;
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;

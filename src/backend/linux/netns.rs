@@ -7,21 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sched::{CloneFlags, unshare};
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
 
 use super::super::{Error, ErrorKind, NetnsState, Result};
-use super::{failed, files, mounts};
+use super::{failed, files, links, mounts};
 
 /// Magic number of nsfs (magic.h).
-const NSFS_MAGIC: i64 = 0x6e73_6673;
-
-/// The loopback device has this index in every network namespace.
-const LOOPBACK_INDEX: u32 = 1;
+const NSFS_MAGIC: u64 = 0x6e73_6673;
 
 /// The folder where namespaces are pinned.
 #[derive(Debug)]
@@ -56,7 +49,7 @@ pub(super) async fn create(folder: Arc<Folder>, path: PathBuf) -> Result<()> {
 /// What stands at a path.
 pub(super) fn state(path: &Path) -> Result<NetnsState> {
     match rustix::fs::statfs(path) {
-        Ok(fs) if fs.f_type as i64 == NSFS_MAGIC => Ok(NetnsState::Live),
+        Ok(fs) if u64::try_from(fs.f_type) == Ok(NSFS_MAGIC) => Ok(NetnsState::Live),
         Ok(_) | Err(rustix::io::Errno::NOENT) => Ok(NetnsState::Gone),
         Err(error) => Err(failed("look at network namespace", path, error)),
     }
@@ -155,34 +148,10 @@ fn lies_on_shared_mount(dir: &Path) -> Result<bool> {
 fn pin_new(path: &Path) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)
         .map_err(|error| failed("make network namespace", path, io::Error::from(error)))?;
-    set_loopback_up().map_err(|error| failed("set lo up in", path, error))?;
+    links::set_loopback_up().map_err(|error| failed("set lo up in", path, error))?;
     // Not /proc/self: that is the main thread, in the host's namespace.
     rustix::mount::mount_bind("/proc/thread-self/ns/net", path)
         .map_err(|error| failed("pin network namespace at", path, error))
-}
-
-/// `ip link set lo up` in the namespace of this thread.
-fn set_loopback_up() -> io::Result<()> {
-    let mut link = LinkMessage::default();
-    link.header.index = LOOPBACK_INDEX;
-    link.header.flags = LinkFlags::Up;
-    link.header.change_mask = LinkFlags::Up;
-    let mut message = NetlinkMessage::from(RouteNetlinkMessage::SetLink(link));
-    message.header.flags = NLM_F_REQUEST | NLM_F_ACK;
-    message.finalize();
-    let mut request = vec![0; message.buffer_len()];
-    message.serialize(&mut request);
-
-    let socket = Socket::new(NETLINK_ROUTE)?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&request, 0)?;
-    let (answer, _) = socket.recv_from_full()?;
-    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
-        .map_err(|error| io::Error::other(error.to_string()))?;
-    match answer.payload {
-        NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

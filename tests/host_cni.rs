@@ -1,0 +1,12 @@
+//! The real host and the real CNI plugins: needs root, iptables, and the plugins `bridge`,
+//! `host-local` and `portmap` in `PODBAY_TEST_CNI_BIN`, `/opt/cni/bin` or `/usr/lib/cni`.
+//! Each test has folders, a bridge and a subnet of its own and leaves nothing.
+
+#[path = "host_cni/cni.rs"]
+mod cni;
+#[path = "host_cni/ground.rs"]
+mod ground;
+#[path = "host_cni/host.rs"]
+mod host;
+#[path = "host_cni/rootfs.rs"]
+mod rootfs;
