@@ -11,9 +11,10 @@
 //! ```
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use podbay::proto::runtime::v1 as cri;
 use podbay::proto::runtime::v1::image_service_client::ImageServiceClient;
@@ -39,12 +40,23 @@ struct Arguments {
 
 const POD_LABEL: (&str, &str) = ("app", "controller-demo");
 const STOP_GRACE_SECONDS: i64 = 10;
+const READY_LIMIT: Duration = Duration::from_secs(10);
+const CALL_LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    let mut controller = Controller::connect(&arguments).await?;
-    let outcome = controller.demonstrate(&arguments).await;
+async fn main() -> ExitCode {
+    match run(&Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("controller: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: &Arguments) -> Result<()> {
+    let mut controller = Controller::connect(arguments).await?;
+    let outcome = controller.demonstrate(arguments).await;
     if outcome.is_err() {
         controller.remove_everything().await;
     }
@@ -91,12 +103,20 @@ const CLIENT: Part = Part {
 };
 
 impl Controller {
+    /// Waits until the agent takes calls: just after its start it may still be recovering.
     async fn connect(arguments: &Arguments) -> Result<Self> {
         let address = format!("unix://{}", arguments.socket.display());
-        let channel = Endpoint::from_shared(address.clone())?
-            .connect()
-            .await
-            .with_context(|| format!("no agent answers at {address}"))?;
+        let endpoint = Endpoint::from_shared(address.clone())?.timeout(CALL_LIMIT);
+        let deadline = Instant::now() + READY_LIMIT;
+        let channel = loop {
+            match answering(&endpoint).await {
+                Ok(channel) => break channel,
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(error).with_context(|| format!("no agent answers at {address}"));
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        };
         let logs = arguments.folder.join("logs");
         let volume = arguments.folder.join("shared");
         for folder in [&logs, &volume] {
@@ -146,13 +166,14 @@ impl Controller {
         let answer =
             self.runtime.status(cri::StatusRequest { verbose: false }).await.context("Status")?;
         let conditions = answer.into_inner().status.unwrap_or_default().conditions;
-        let words: Vec<_> =
-            conditions.iter().map(|c| format!("{}={}", c.r#type, c.status)).collect();
-        step.done(words.join(" "));
-        match conditions.iter().find(|condition| !condition.status) {
-            Some(bad) => bail!("{} is false: {} {}", bad.r#type, bad.reason, bad.message),
-            None => Ok(()),
+        for needed in ["RuntimeReady", "NetworkReady"] {
+            let found = conditions.iter().find(|condition| condition.r#type == needed);
+            let found = found.with_context(|| format!("Status lacks {needed}"))?;
+            let why = format!("{}: {}", found.reason, found.message);
+            ensure!(found.status, "{needed} is false: {why}");
         }
+        step.done("runtime and network are ready");
+        Ok(())
     }
 
     async fn pull(&mut self) -> Result<()> {
@@ -375,6 +396,13 @@ impl Controller {
             .map(|line| message(line).with_context(|| format!("no CRI log line: {line:?}")))
             .collect()
     }
+}
+
+async fn answering(endpoint: &Endpoint) -> Result<Channel> {
+    let channel = endpoint.connect().await?;
+    let request = cri::VersionRequest { version: "v1".into() };
+    RuntimeServiceClient::new(channel.clone()).version(request).await?;
+    Ok(channel)
 }
 
 fn pod_config(logs: &Path) -> cri::PodSandboxConfig {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use containerd_client::services::v1 as containerd;
@@ -16,6 +16,7 @@ use tonic::Request;
 use tonic::transport::Channel;
 
 use super::env::TestEnv;
+use super::sweep::{all_below, cgroups_below, mounts_below, names_in, ports_of};
 use super::{eventually, firewall, process};
 
 /// How long removal may go on behind the scenes (containerd collects garbage a bit later).
@@ -29,9 +30,8 @@ impl Census {
     /// Counts now.
     pub async fn take(env: &TestEnv) -> Self {
         let mut kinds = BTreeMap::new();
-        kinds.insert("network namespace", names_in(&env.netns_dir()));
-        kinds
-            .insert("veth", names_in(&Path::new("/sys/class/net").join(env.bridge()).join("brif")));
+        kinds.insert("network namespace", names_in(&env.netns_dir()).into_iter().collect());
+        kinds.insert("veth", names_in(&ports_of(&env.bridge())).into_iter().collect());
         kinds.insert("address", addresses(env));
         kinds.insert("CNI cache", cni_cache(env));
         kinds.insert("firewall rule", firewall::rules(&env.firewall_words()));
@@ -79,11 +79,6 @@ pub async fn assert_nothing_left(env: &TestEnv, before: &Census) {
     assert!(settled.is_some(), "left over after {SETTLE:?} (+ is new, - is gone):\n{difference}");
 }
 
-fn names_in(folder: &Path) -> BTreeSet<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
-}
-
 /// host-local names a file after each address that it has given away.
 fn addresses(env: &TestEnv) -> BTreeSet<String> {
     let prefix = format!("{}.", env.subnet_prefix());
@@ -115,14 +110,6 @@ fn mounts_of(env: &TestEnv) -> BTreeSet<String> {
     found.into_iter().collect()
 }
 
-/// Mount points below a folder, parents first.
-pub fn mounts_below(folder: &Path) -> Vec<String> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
-    let prefix = format!("{}/", folder.display());
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    points.filter(|point| point.starts_with(&prefix)).map(str::to_owned).collect()
-}
-
 fn shims(env: &TestEnv) -> BTreeSet<String> {
     let address = env.containerd.address().display().to_string();
     let pids = process::processes_with(&["containerd-shim", &address, env.namespace()]);
@@ -145,40 +132,11 @@ fn files_of_pods(env: &TestEnv) -> BTreeSet<String> {
         .collect()
 }
 
-/// All paths below a folder, links not followed.
-fn all_below(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(all_below(&path));
-        }
-        found.push(path);
-    }
-    found
-}
-
 fn cgroups(env: &TestEnv) -> BTreeSet<String> {
     let parent = env.cgroup_parent();
     let mine = cgroups_below(&parent).into_iter().map(|path| path.display().to_string());
     // The parent itself belongs to the caller of the CRI.
     mine.filter(|path| !path.ends_with(&parent)).collect()
-}
-
-/// A cgroup and all below it, in every hierarchy, leaves first.
-pub fn cgroups_below(parent: &str) -> Vec<PathBuf> {
-    let base = Path::new("/sys/fs/cgroup");
-    let mut roots = vec![base.to_owned()];
-    roots.extend(names_in(base).into_iter().map(|name| base.join(name)));
-    let mut found = Vec::new();
-    for root in roots {
-        let top = root.join(parent.trim_start_matches('/'));
-        if top.is_dir() {
-            found.extend(all_below(&top).into_iter().filter(|path| path.is_dir()));
-            found.push(top);
-        }
-    }
-    found
 }
 
 /// Snapshots, containers, tasks, leases, ingests, images and content of the test's namespace.

@@ -4,13 +4,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
-use nix::mount::{MntFlags, umount2};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::census;
 use super::containerd::{Line, PrivateContainerd};
-use super::{firewall, process};
+use super::{firewall, sweep};
 
 /// Who connects the pods of a test.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -239,42 +237,18 @@ impl TestEnv {
             self.network_name(),
         ]
     }
-
-    fn kill_shims(&self) {
-        let address = self.containerd.address().display().to_string();
-        for pid in process::processes_with(&["containerd-shim", &address]) {
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
-            let _gone_already = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-        }
-    }
-
-    fn kill_cgroups(&self) {
-        for cgroup in census::cgroups_below(&self.cgroup_parent()) {
-            let pids = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-            for pid in pids.lines().filter_map(|line| line.parse().ok()) {
-                let pid = nix::unistd::Pid::from_raw(pid);
-                let _gone_already = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-            }
-            let _busy_or_gone = std::fs::remove_dir(&cgroup);
-        }
-    }
 }
 
 impl Drop for TestEnv {
     fn drop(&mut self) {
         self.containerd.kill9();
-        self.kill_shims();
-        self.kill_cgroups();
-        for folder in [self.path(), self.containerd.root()] {
-            for mount in census::mounts_below(folder).iter().rev() {
-                let _gone_already = umount2(Path::new(mount), MntFlags::MNT_DETACH);
-            }
-        }
+        sweep::kill_shims(&self.containerd.address());
+        sweep::kill_cgroups(&self.cgroup_parent());
+        sweep::unmount_below(self.path());
+        sweep::unmount_below(self.containerd.root());
         firewall::remove(&self.firewall_words());
-        let _absent = std::process::Command::new("ip")
-            .args(["link", "delete", &self.bridge()])
-            .stderr(std::process::Stdio::null())
-            .status();
-        self.kill_cgroups();
+        sweep::delete_bridge(&self.bridge());
+        // Killed processes have left their cgroups by now.
+        sweep::kill_cgroups(&self.cgroup_parent());
     }
 }

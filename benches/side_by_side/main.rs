@@ -1,0 +1,198 @@
+//! podbay against containerd's own CRI plugin: same containerd binary, runc, CNI plugins, image
+//! and machine, same load over gRPC, alternating in one run.
+//!
+//! ```text
+//! make bench
+//! make bench BENCH_ARGS='--quick'
+//! cargo bench --bench side_by_side -- --rounds 5 --profile
+//! cargo bench --bench side_by_side -- --against-itself    # the noise: the plugin on both sides
+//! ```
+//!
+//! It prints a table of both with the ratio and the bar each figure has to reach, and writes the
+//! same as JSON. The code is 0 whether bars are met or not, unless `--strict` is given: a figure
+//! that is missed is for the reader to judge.
+
+mod load;
+mod measure;
+mod report;
+mod world;
+
+#[path = "../../tests/support/images.rs"]
+#[allow(dead_code)]
+mod images;
+#[path = "../../tests/support/process.rs"]
+#[allow(dead_code)]
+mod process;
+#[path = "../../tests/support/registry.rs"]
+#[allow(dead_code)]
+mod registry;
+#[path = "../../tests/support/sweep.rs"]
+#[allow(dead_code)]
+mod sweep;
+#[path = "../../tests/support/wait.rs"]
+#[allow(dead_code)]
+mod wait;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use wait::eventually;
+
+use load::{Crowd, Images};
+use measure::Usage;
+use report::Report;
+use world::{Kind, Side};
+
+/// Side by side bench of podbay and containerd's CRI plugin.
+#[derive(Parser, Debug)]
+pub struct Options {
+    /// Pods of the crowd, two containers each.
+    #[arg(long, default_value_t = 50)]
+    pods: usize,
+    /// Pods at a time.
+    #[arg(long, default_value_t = 4)]
+    parallel: usize,
+    /// Rounds of the crowd on each side.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Single pods on each side.
+    #[arg(long, default_value_t = 20)]
+    singles: usize,
+    /// Calls of each list and status request.
+    #[arg(long, default_value_t = 60)]
+    queries: usize,
+    /// Seconds of doing nothing.
+    #[arg(long, default_value_t = 30)]
+    idle_seconds: u64,
+    /// A short run to see that it works: few pods, one round, 3 s idle.
+    #[arg(long, env = "PODBAY_BENCH_QUICK", value_parser = clap::builder::FalseyValueParser::new())]
+    quick: bool,
+    /// containerd's plugin on both sides: shows how far two equal sides differ.
+    #[arg(long)]
+    against_itself: bool,
+    /// Tells how to profile the agent, and waits before the first crowd until a line is read.
+    #[arg(long)]
+    profile: bool,
+    /// Ends with code 1 when a bar is missed.
+    #[arg(long)]
+    strict: bool,
+    /// Where the JSON goes.
+    #[arg(long, default_value = "target/bench.json")]
+    json: PathBuf,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Options {
+    fn shortened(mut self) -> Self {
+        if self.quick {
+            (self.pods, self.rounds, self.singles) = (6, 1, 4);
+            (self.queries, self.idle_seconds) = (10, 3);
+        }
+        self
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let options = Options::parse().shortened();
+    ensure!(nix::unistd::geteuid().is_root(), "the bench needs root");
+    let first = if options.against_itself { Kind::Plugin } else { Kind::Podbay };
+    let registry = registry::Registry::start().await;
+    let mut images = Images::push(&registry).await;
+    let mut sides = Vec::new();
+    for (number, kind) in [first, Kind::Plugin].into_iter().enumerate() {
+        let side = Side::start(number, kind, &images.pause).await?;
+        images.pull(&side).await?;
+        println!("{}: {}", side.name(), side.version);
+        sides.push(side);
+    }
+    let mut report = Report::new(&options, &sides);
+    singles(&options, &sides, &images, &mut report).await?;
+    if options.profile {
+        profile_hint(&sides);
+    }
+    for round in 0..options.rounds {
+        for number in order(round) {
+            crowd(&options, &sides[number], &images, round, &mut report).await?;
+        }
+    }
+    for side in &mut sides {
+        side.stop().await?;
+    }
+    report.print();
+    report.write_json(&options.json)?;
+    println!("written: {}", options.json.display());
+    ensure!(!options.strict || report.all_met(), "a bar is missed");
+    Ok(())
+}
+
+/// Which side goes first changes from round to round.
+fn order(round: usize) -> [usize; 2] {
+    if round.is_multiple_of(2) { [0, 1] } else { [1, 0] }
+}
+
+async fn singles(
+    options: &Options,
+    sides: &[Side],
+    images: &Images,
+    report: &mut Report,
+) -> Result<()> {
+    // Two for warmth, not counted.
+    for round in 0..options.singles + 2 {
+        for number in order(round) {
+            let name = format!("single-{round}");
+            let times = load::one_life(&sides[number], images, &name).await?;
+            if round >= 2 {
+                report.add_all(number, "one pod", times);
+            }
+        }
+    }
+    println!("single pods done");
+    Ok(())
+}
+
+async fn crowd(
+    options: &Options,
+    side: &Side,
+    images: &Images,
+    round: usize,
+    report: &mut Report,
+) -> Result<()> {
+    let mut crowd = Crowd::new(side, images, round);
+    let (times, rate) = crowd.fill(options.pods, options.parallel).await?;
+    report.add_all(side.number, "crowd", times);
+    report.add(side.number, "crowd", "pods started per second", rate);
+    let times = crowd.query(options.queries).await?;
+    report.add_all(side.number, "queries at full house", times);
+    for (name, value) in Usage::memory(side)? {
+        report.add(side.number, "memory with all pods, MiB", name, value);
+    }
+    if round == 0 {
+        let before = Usage::cpu(side)?;
+        tokio::time::sleep(Duration::from_secs(options.idle_seconds)).await;
+        for ((name, after), (_, before)) in Usage::cpu(side)?.into_iter().zip(before) {
+            let percent = (after - before) / options.idle_seconds as f64 * 100.0;
+            report.add(side.number, "idle CPU, % of a core", name, percent);
+        }
+    }
+    let (times, rate) = crowd.empty(options.parallel).await?;
+    report.add_all(side.number, "crowd", times);
+    report.add(side.number, "crowd", "pods removed per second", rate);
+    println!("round {} of {} done", round + 1, side.name());
+    Ok(())
+}
+
+fn profile_hint(sides: &[Side]) {
+    let pid = sides[0].agent_pid().unwrap_or_else(|| sides[0].containerd_pid());
+    println!(
+        "profile: perf record -F 499 --call-graph dwarf -p {pid} -o target/bench.perf -- sleep 20\n\
+         \x20        perf report -i target/bench.perf   (build with CARGO_PROFILE_RELEASE_DEBUG=line-tables-only\n\
+         \x20        CARGO_PROFILE_RELEASE_STRIP=none for names). Press Enter to go on."
+    );
+    let mut line = String::new();
+    let _closed_is_fine = std::io::stdin().read_line(&mut line);
+}

@@ -1,0 +1,208 @@
+//! The figures of both sides, their ratio, and the bars they have to reach.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::Options;
+use super::world::Side;
+
+/// What a figure has to reach.
+#[derive(Debug, Clone, Copy)]
+enum Bar {
+    /// podbay's figure over the plugin's is at most this.
+    RatioAtMost(f64),
+    /// … is at least this.
+    RatioAtLeast(f64),
+    /// podbay's own figure is at most this.
+    AtMost(f64),
+}
+
+const BARS: &[(&str, &str, Bar)] = &[
+    ("one pod", "RunPodSandbox", Bar::RatioAtMost(0.90)),
+    ("one pod", "StopPodSandbox", Bar::RatioAtMost(0.75)),
+    ("crowd", "RunPodSandbox", Bar::RatioAtMost(1.0)),
+    ("crowd", "StopPodSandbox", Bar::RatioAtMost(1.0)),
+    ("crowd", "RemovePodSandbox", Bar::RatioAtMost(0.5)),
+    ("crowd", "pods started per second", Bar::RatioAtLeast(1.05)),
+    ("one pod", "CreateContainer + StartContainer", Bar::RatioAtMost(1.0)),
+    ("crowd", "CreateContainer + StartContainer", Bar::RatioAtMost(1.0)),
+    ("one pod", "StopContainer", Bar::RatioAtMost(0.9)),
+    ("crowd", "StopContainer", Bar::RatioAtMost(0.9)),
+    ("queries at full house", "ListContainers", Bar::RatioAtMost(1.0)),
+    ("queries at full house", "ContainerStatus", Bar::RatioAtMost(1.0)),
+    ("memory with all pods, MiB", "agent alone, RSS", Bar::AtMost(25.0)),
+    ("idle CPU, % of a core", "agent alone", Bar::AtMost(0.3)),
+];
+
+impl Bar {
+    fn met(self, own: f64, ratio: Option<f64>) -> bool {
+        match self {
+            Self::RatioAtMost(bar) => ratio.is_some_and(|ratio| ratio <= bar),
+            Self::RatioAtLeast(bar) => ratio.is_some_and(|ratio| ratio >= bar),
+            Self::AtMost(bar) => own <= bar,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::RatioAtMost(bar) => format!("ratio <= {bar:.2}"),
+            Self::RatioAtLeast(bar) => format!("ratio >= {bar:.2}"),
+            Self::AtMost(bar) => format!("<= {bar}"),
+        }
+    }
+}
+
+type Samples = BTreeMap<(String, String), Vec<f64>>;
+
+/// One line of the table.
+struct Row {
+    group: String,
+    name: String,
+    /// p50 and p95 of each side.
+    sides: [Option<(f64, f64, usize)>; 2],
+    ratio: Option<f64>,
+    bar: Option<Bar>,
+}
+
+impl Row {
+    fn met(&self) -> Option<bool> {
+        let (own, _, _) = self.sides[0]?;
+        self.bar.map(|bar| bar.met(own, self.ratio))
+    }
+}
+
+/// All samples of a run.
+pub struct Report {
+    names: Vec<String>,
+    facts: Value,
+    /// Group and name of each figure, in the order of their first appearance.
+    keys: Vec<(String, String)>,
+    samples: [Samples; 2],
+    judged: bool,
+}
+
+impl Report {
+    pub fn new(options: &Options, sides: &[Side]) -> Self {
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let versions: Vec<_> = sides.iter().map(|side| side.version.clone()).collect();
+        Self {
+            names: sides.iter().map(|side| side.name().to_owned()).collect(),
+            facts: json!({
+                "kernel": kernel.trim(), "cores": cores, "versions": versions,
+                "pods": options.pods, "parallel": options.parallel, "rounds": options.rounds,
+                "singles": options.singles, "idle_seconds": options.idle_seconds,
+            }),
+            keys: Vec::new(),
+            samples: Default::default(),
+            judged: !options.against_itself,
+        }
+    }
+
+    pub fn add(&mut self, side: usize, group: &str, name: &str, value: f64) {
+        let key = (group.to_owned(), name.to_owned());
+        if !self.keys.contains(&key) {
+            // After the last of its group, so that groups stay together.
+            let last = self.keys.iter().rposition(|(other, _)| other == group);
+            self.keys.insert(last.map_or(self.keys.len(), |at| at + 1), key.clone());
+        }
+        self.samples[side].entry(key).or_default().push(value);
+    }
+
+    /// Adds timed calls; a create and the start after it also count as one.
+    pub fn add_all(&mut self, side: usize, group: &str, times: Vec<(&'static str, f64)>) {
+        let mut created = None;
+        for (name, value) in times {
+            self.add(side, group, name, value);
+            match name {
+                "CreateContainer" => created = Some(value),
+                "StartContainer" => {
+                    if let Some(created) = created.take() {
+                        self.add(side, group, "CreateContainer + StartContainer", created + value);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let row = |key: &(String, String)| {
+            let sides = [0, 1].map(|side| self.samples[side].get(key).map(|all| quantiles(all)));
+            let ratio = match sides {
+                [Some((own, _, _)), Some((other, _, _))] if other > 0.0 => Some(own / other),
+                _ => None,
+            };
+            let bar = BARS
+                .iter()
+                .find(|(group, name, _)| *group == key.0 && *name == key.1)
+                .filter(|_| self.judged);
+            let bar = bar.map(|(_, _, bar)| *bar);
+            Row { group: key.0.clone(), name: key.1.clone(), sides, ratio, bar }
+        };
+        self.keys.iter().map(row).collect()
+    }
+
+    /// Whether every bar that could be measured is met.
+    pub fn all_met(&self) -> bool {
+        self.rows().iter().all(|row| row.met() != Some(false))
+    }
+
+    pub fn print(&self) {
+        println!("\n{:<36}{:>22}{:>22}{:>8}  bar", "", self.names[0], self.names[1], "ratio");
+        let mut group = String::new();
+        for row in self.rows() {
+            if row.group != group {
+                group.clone_from(&row.group);
+                println!("{group}");
+            }
+            let sides = row.sides.map(|side| side.map_or("-".to_owned(), show));
+            let ratio = row.ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+            let verdict = match (row.bar, row.met()) {
+                (Some(bar), Some(true)) => format!("{} ok", bar.text()),
+                (Some(bar), Some(false)) => format!("{} MISSED", bar.text()),
+                _ => String::new(),
+            };
+            println!("  {:<34}{:>22}{:>22}{ratio:>8}  {verdict}", row.name, sides[0], sides[1]);
+        }
+        println!("(calls in ms as p50 / p95; other figures as median; ratio of the medians)");
+    }
+
+    pub fn write_json(&self, path: &Path) -> Result<()> {
+        let side = |row: &Row, number: usize| {
+            row.sides[number].map(|(p50, p95, n)| json!({"p50": p50, "p95": p95, "n": n}))
+        };
+        let rows: Vec<_> = self
+            .rows()
+            .iter()
+            .map(|row| {
+                json!({
+                    "group": row.group, "name": row.name, "ratio": row.ratio,
+                    "bar": row.bar.map(Bar::text), "met": row.met(),
+                    "sides": [side(row, 0), side(row, 1)],
+                })
+            })
+            .collect();
+        let all = json!({"sides": self.names, "facts": self.facts, "figures": rows});
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let text = serde_json::to_string_pretty(&all)?;
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+fn show((p50, p95, n): (f64, f64, usize)) -> String {
+    if n > 5 { format!("{p50:.2} / {p95:.2}") } else { format!("{p50:.2}") }
+}
+
+/// p50, p95 and how many.
+fn quantiles(samples: &[f64]) -> (f64, f64, usize) {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |part: f64| sorted[((sorted.len() - 1) as f64 * part).round() as usize];
+    (at(0.5), at(0.95), sorted.len())
+}

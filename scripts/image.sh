@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Builds the static binary into dist/podbay and, with buildah, the image of it into
+# dist/podbay-image.tar (an OCI archive, importable by `ctr images import`). No base image is
+# pulled. As root; no daemon needed.
+#
+#   PROFILE=dev scripts/image.sh    a quick unoptimised binary, to try the image itself
+#   DIST_ONLY=1 scripts/image.sh    takes dist/podbay as it is
+set -euo pipefail
+cd "$(dirname "$0")/.."
+profile=${PROFILE:-release}
+say() { printf 'image: %s\n' "$*"; }
+die() { printf 'image: %s\n' "$*" >&2; exit 1; }
+command -v buildah >/dev/null || die "buildah is missing: run scripts/setup.sh test"
+
+if [ -z "${DIST_ONLY:-}" ]; then
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    say "static binary for $host, profile $profile"
+    RUSTFLAGS="-C target-feature=+crt-static" \
+        cargo build -q --locked --profile "$profile" --bin podbay --target "$host"
+    folder=$profile
+    [ "$profile" != dev ] || folder=debug
+    install -D "${CARGO_TARGET_DIR:-target}/$host/$folder/podbay" dist/podbay
+fi
+[ -x dist/podbay ] || die "dist/podbay is missing"
+linkage=$(ldd dist/podbay 2>&1 || true)
+case $linkage in
+*"statically linked"* | *"not a dynamic executable"*) ;;
+*) die "dist/podbay is not static: $linkage" ;;
+esac
+say "dist/podbay: $(stat -c %s dist/podbay) bytes, static"
+
+work=$(mktemp -d /var/tmp/podbay-image.XXXXXX)
+trap 'rm -rf "$work"' EXIT
+# A context of two files: the whole checkout need not be copied. vfs and chroot work everywhere,
+# also where overlay on overlay and new namespaces do not.
+mkdir -p "$work/context/dist"
+cp Dockerfile "$work/context/"
+cp dist/podbay "$work/context/dist/"
+buildah=(buildah --root "$work/root" --runroot "$work/run" --storage-driver vfs)
+"${buildah[@]}" build --quiet --isolation chroot --format oci --target prebuilt \
+    --tag localhost/podbay:latest "$work/context" >/dev/null </dev/null
+rm -f dist/podbay-image.tar
+"${buildah[@]}" push --quiet localhost/podbay:latest \
+    "oci-archive:$PWD/dist/podbay-image.tar:localhost/podbay:latest" >/dev/null </dev/null
+say "dist/podbay-image.tar: $(stat -c %s dist/podbay-image.tar) bytes"
