@@ -102,24 +102,30 @@ pub async fn memory_limits_are_reported(rig: &mut Rig) {
     rig.remove(&id).await;
 }
 
-pub async fn a_wait_survives_a_killed_daemon(rig: &mut Rig) {
-    // Two of one pod, as podbay runs them: one shim for both.
+/// Two running containers of one pod, as podbay runs them, with one shim for both; and one that is
+/// alone in its shim. The first stays, the others end with code 9 once they have a file `/end`.
+async fn staying_ending_and_alone(rig: &Rig) -> [String; 3] {
     let chain = TestImage::busybox().store(&rig.backend).await;
     let pod = random_id();
     let in_pod = |spec: &mut Value| {
         spec["annotations"] = json!({"io.kubernetes.cri.sandbox-id": pod});
     };
-    let sleep = ["/bin/sleep", "1000"];
-    let staying = rig.container_on(&chain, &sleep, in_pod).await;
-    let until_told = ["/bin/sh", "-c", "while ! test -e /end; do sleep 0.05; done; exit 9"];
-    let ending = rig.container_on(&chain, &until_told, in_pod).await;
-    // And one that is alone in its shim, and ends too.
-    let alone = rig.container(&until_told).await;
-    for id in [&staying, &ending, &alone] {
+    let told = ["/bin/sh", "-c", "while ! test -e /end; do sleep 0.05; done; exit 9"];
+    let ids = [
+        rig.container_on(&chain, &["/bin/sleep", "1000"], in_pod).await,
+        rig.container_on(&chain, &told, in_pod).await,
+        rig.container(&told).await,
+    ];
+    for id in &ids {
         rig.create(id, Stdio::default()).await;
         rig.backend.start(Process::init(id)).await.unwrap();
     }
     assert_eq!(rig.daemon.shims().len(), 2);
+    ids
+}
+
+pub async fn a_wait_survives_a_killed_daemon(rig: &mut Rig) {
+    let [staying, ending, alone] = staying_ending_and_alone(rig).await;
     let mut pids = Vec::new();
     for id in [&ending, &alone] {
         pids.push(rig.backend.task(Process::init(id)).await.unwrap().unwrap().pid);
