@@ -50,6 +50,7 @@ on_both_lines! {
     records::a_root_outlives_the_collector,
     processes::a_process_runs_to_its_end,
     processes::a_process_is_killed,
+    processes::many_waits_hold_up_nothing,
     processes::an_unstarted_task_is_deleted,
     processes::execs_have_output_and_codes,
     processes::stdin_ends_and_terminals_are_resized,

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use containerd_client::services::v1::sandbox::StoreListRequest;
+use containerd_client::services::v1::sandbox::store_client::StoreClient;
+use containerd_client::tonic::Request;
+use containerd_client::with_namespace;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use nix::sys::signal::{Signal, kill};
@@ -11,11 +15,11 @@ use podbay::backend::{
     CallDeadlines, ErrorKind, HandlerFeatures, Images, Process, Runtime, RuntimeEvent,
     RuntimeHandler, Stdio, TaskState,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::containerd::{Line, PrivateContainerd};
 use crate::image::TestImage;
-use crate::rig::{NAMESPACE, Rig, SNAPSHOTTER, until};
+use crate::rig::{NAMESPACE, Rig, SNAPSHOTTER, random_id, until};
 
 pub async fn it_says_what_it_can(rig: &mut Rig) {
     let backend = &rig.backend;
@@ -89,7 +93,8 @@ pub async fn memory_limits_are_reported(rig: &mut Rig) {
     let chain = TestImage::busybox().store(&rig.backend).await;
     let limit = json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}});
     let hog = ["/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"];
-    let id = rig.container_on(&chain, &hog, limit).await;
+    let limited = |spec: &mut Value| spec["linux"]["resources"] = limit;
+    let id = rig.container_on(&chain, &hog, limited).await;
     rig.create(&id, Stdio::default()).await;
     rig.backend.start(Process::init(&id)).await.unwrap();
     next(&mut events, &RuntimeEvent::Oom { container: id.clone() }).await;
@@ -97,12 +102,34 @@ pub async fn memory_limits_are_reported(rig: &mut Rig) {
     rig.remove(&id).await;
 }
 
+/// Two running containers of one pod, as podbay runs them, with one shim for both; and one that is
+/// alone in its shim. The first stays, the others end with code 9 once they have a file `/end`.
+async fn staying_ending_and_alone(rig: &Rig) -> [String; 3] {
+    let chain = TestImage::busybox().store(&rig.backend).await;
+    let pod = random_id();
+    let in_pod = |spec: &mut Value| {
+        spec["annotations"] = json!({"io.kubernetes.cri.sandbox-id": pod});
+    };
+    let told = ["/bin/sh", "-c", "while ! test -e /end; do sleep 0.05; done; exit 9"];
+    let ids = [
+        rig.container_on(&chain, &["/bin/sleep", "1000"], in_pod).await,
+        rig.container_on(&chain, &told, in_pod).await,
+        rig.container(&told).await,
+    ];
+    for id in &ids {
+        rig.create(id, Stdio::default()).await;
+        rig.backend.start(Process::init(id)).await.unwrap();
+    }
+    assert_eq!(rig.daemon.shims().len(), 2);
+    ids
+}
+
 pub async fn a_wait_survives_a_killed_daemon(rig: &mut Rig) {
-    let staying = rig.running(&["/bin/sleep", "1000"]).await;
-    let ending =
-        rig.running(&["/bin/sh", "-c", "while ! test -e /end; do sleep 0.05; done; exit 9"]);
-    let ending = ending.await;
-    let pid = rig.backend.task(Process::init(&ending)).await.unwrap().unwrap().pid;
+    let [staying, ending, alone] = staying_ending_and_alone(rig).await;
+    let mut pids = Vec::new();
+    for id in [&ending, &alone] {
+        pids.push(rig.backend.task(Process::init(id)).await.unwrap().unwrap().pid);
+    }
     let waiter = |id: &str| {
         let (backend, id) = (rig.backend.clone(), id.to_owned());
         async move { backend.wait(Process::init(&id)).await }
@@ -122,23 +149,43 @@ pub async fn a_wait_survives_a_killed_daemon(rig: &mut Rig) {
     let away = rig.backend.probe().await.unwrap_err();
     assert_eq!(away.kind, ErrorKind::Unavailable, "{away:?}");
 
-    // This one ends while nobody looks.
-    std::fs::write(format!("/proc/{pid}/root/end"), "").unwrap();
-    let gone = || async { std::fs::read_link(format!("/proc/{pid}/exe")).is_err() };
-    until("it has ended", gone).await;
-    rig.daemon.restart();
-    until("the daemon is back", || async { rig.backend.probe().await.is_ok() }).await;
-    let exit = rig.backend.wait(Process::init(&ending)).await.unwrap();
-    assert_eq!(exit.code, 9, "kept by the shim");
+    // These end while nobody looks.
+    for pid in pids {
+        std::fs::write(format!("/proc/{pid}/root/end"), "").unwrap();
+        let gone = || async { std::fs::read_link(format!("/proc/{pid}/exe")).is_err() };
+        until("it has ended", gone).await;
+    }
+    // The second start finds what the first one left.
+    for _ in 0..2 {
+        rig.daemon.restart();
+        until("the daemon is back", || async { rig.backend.probe().await.is_ok() }).await;
+        for id in [&ending, &alone] {
+            let exit = rig.backend.wait(Process::init(id)).await.unwrap();
+            assert_eq!(exit.code, 9, "kept by the shim");
+        }
+    }
     let running = rig.backend.task(Process::init(&staying)).await.unwrap().unwrap();
     assert_eq!(running.state, TaskState::Running);
     let init = Process::init(&staying);
     let (ended, sent) = tokio::join!(rig.backend.wait(init), rig.backend.kill(init, 9, false));
     sent.unwrap();
     assert_eq!(ended.unwrap().code, 128 + 9);
-    for id in [&ending, &staying] {
+    for id in [&ending, &staying, &alone] {
         assert!(rig.backend.delete_task(Process::init(id), false).await.unwrap().is_some());
+        rig.backend.remove_rootfs(SNAPSHOTTER, id).await.unwrap();
+        rig.backend.delete_container(id).await.unwrap();
     }
+    until("the shims have ended", || async { rig.daemon.shims().is_empty() }).await;
+    if rig.daemon.line() == Line::V2 {
+        assert_eq!(marks(rig).await, 0, "marks stay behind");
+    }
+}
+
+/// Records in the daemon's sandbox store.
+async fn marks(rig: &Rig) -> usize {
+    let channel = containerd_client::connect(rig.daemon.address()).await.unwrap();
+    let request = with_namespace!(StoreListRequest::default(), NAMESPACE);
+    StoreClient::new(channel).list(request).await.unwrap().into_inner().list.len()
 }
 
 pub async fn a_dead_shim_is_cleaned_up(rig: &mut Rig) {

@@ -167,7 +167,7 @@ pub async fn layers_are_unpacked_and_checked(rig: &mut Rig) {
     assert!(!images.has_chain(SNAPSHOTTER, image.chain(), Some(&lease)).await.unwrap());
 
     let (one, two) = tokio::join!(images.unpack(right()), images.unpack(right()));
-    (one.unwrap(), two.unwrap());
+    one.and(two).unwrap();
     images.unpack(right()).await.unwrap();
     assert!(images.has_chain(SNAPSHOTTER, image.chain(), Some(&lease)).await.unwrap());
     assert_eq!(all_snapshots(rig).await, [image.chain().to_string()]);
@@ -206,7 +206,7 @@ pub async fn leases_and_names_hold_content(rig: &mut Rig) {
     let images = &rig.backend;
     let image = TestImage::busybox();
     let lease = images.lease().await.unwrap();
-    assert_eq!(images.list_leases().await.unwrap(), [lease.clone()]);
+    assert_eq!(images.list_leases().await.unwrap(), std::slice::from_ref(&lease));
     let loose = Blob::new("text/plain", "loose".into());
     loose.store(images, &lease, &StringMap::new()).await;
     image.store(images).await;

@@ -68,6 +68,21 @@ pub async fn a_process_is_killed(rig: &mut Rig) {
     rig.remove(&id).await;
 }
 
+pub async fn many_waits_hold_up_nothing(rig: &mut Rig) {
+    let id = rig.running(&["/bin/sleep", "1000"]).await;
+    let init = Process::init(&id);
+    let waits = futures::future::join_all((0..300).map(|_| rig.backend.wait(init)));
+    let killed = async {
+        for _ in 0..20 {
+            assert!(rig.backend.task(init).await.unwrap().is_some());
+        }
+        rig.backend.kill(init, KILL, false).await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(waits, killed);
+    assert!(ended.iter().all(|exit| exit.as_ref().unwrap().code == 128 + 9));
+    rig.remove(&id).await;
+}
+
 pub async fn an_unstarted_task_is_deleted(rig: &mut Rig) {
     for with_kill in [false, true] {
         let id = rig.container(&["/bin/true"]).await;
@@ -168,7 +183,7 @@ pub async fn limits_change_and_processes_are_listed(rig: &mut Rig) {
     let backend = &rig.backend;
     let tasks = backend.list_tasks().await.unwrap();
     let init = backend.task(Process::init(&id)).await.unwrap().unwrap();
-    assert_eq!(tasks, [init.clone()], "and none of {other}");
+    assert_eq!(tasks, std::slice::from_ref(&init), "and none of {other}");
     until("all its processes are there", || async {
         let pids = backend.pids(&id).await.unwrap();
         pids.len() == 3 && pids.contains(&init.pid)

@@ -54,11 +54,19 @@ impl Rig {
     /// A container of the busybox image that would run `args`: root file system and record.
     pub async fn container(&self, args: &[&str]) -> String {
         let chain = TestImage::busybox().store(&self.backend).await;
-        self.container_on(&chain, args, json!({})).await
+        self.container_on(&chain, args, |_| ()).await
     }
 
-    pub async fn container_on(&self, chain: &ChainId, args: &[&str], resources: Value) -> String {
+    /// The same with a changed spec.
+    pub async fn container_on(
+        &self,
+        chain: &ChainId,
+        args: &[&str],
+        change: impl FnOnce(&mut Value),
+    ) -> String {
         let id = random_id();
+        let mut spec = self.spec(&id, args);
+        change(&mut spec);
         let options = RootfsOptions::default();
         self.backend.prepare_rootfs(SNAPSHOTTER, &id, Some(chain), &options).await.unwrap();
         let record = RuntimeContainer {
@@ -66,7 +74,7 @@ impl Rig {
             image: TestImage::NAME.into(),
             labels: [("app".to_owned(), "test".to_owned())].into(),
             handler: self.handler(),
-            spec: self.spec(&id, args, resources),
+            spec,
             snapshot_key: Some(id.clone()),
             extension: json!({"attempt": 1}),
         };
@@ -118,7 +126,7 @@ impl Rig {
         if path.exists() { path } else { base.join(&self.cgroup).join(id).join(v2) }
     }
 
-    fn spec(&self, id: &str, args: &[&str], resources: Value) -> Value {
+    fn spec(&self, id: &str, args: &[&str]) -> Value {
         json!({
             "ociVersion": "1.0.2",
             "process": process(args),
@@ -136,7 +144,6 @@ impl Rig {
                 "namespaces": [
                     {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
                 ],
-                "resources": resources,
             },
         })
     }

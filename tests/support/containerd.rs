@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -190,23 +191,21 @@ impl PrivateContainerd {
         }
     }
 
-    /// Sockets of shims lie outside of the state folder, which only says where.
-    fn shim_sockets(&self) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let tasks = self.dir.path().join("state/io.containerd.runtime.v2.task");
-        for namespace in list(&tasks) {
-            for bundle in list(&namespace) {
-                for file in ["address", "bootstrap.json"] {
-                    let text = fs::read_to_string(bundle.join(file)).unwrap_or_default();
-                    let path = text.split("unix://").nth(1).unwrap_or_default();
-                    let path = path.split(['"', '\n']).next().unwrap_or_default();
-                    if path.starts_with("/run/containerd/s/") {
-                        found.push(path.into());
-                    }
-                }
-            }
-        }
-        found
+    /// Sockets of shims lie outside of the state folder, and daemons leave some behind. The log
+    /// tells of all tasks there were; the name of a socket follows from the task's.
+    fn shim_sockets(&self) -> BTreeSet<PathBuf> {
+        let log = self.log();
+        let told = log.split("unix:///run/containerd/s/").skip(1);
+        let told = told.map(|rest| rest.chars().take_while(char::is_ascii_hexdigit).collect());
+        let tasks = log.split("io.containerd.runtime.v2.task/").skip(1);
+        let named = tasks.filter_map(|rest| {
+            let (namespace, rest) = rest.split_once('/')?;
+            let id: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect();
+            let name = self.address().join(namespace).join(id);
+            Some(hex::encode(Sha256::digest(name.as_os_str().as_encoded_bytes())))
+        });
+        let names: BTreeSet<String> = told.chain(named).collect();
+        names.iter().map(|name| Path::new("/run/containerd/s").join(name)).collect()
     }
 
     fn unmount_all(&self) {

@@ -4,6 +4,8 @@
 //! window never holds up a small call.
 
 use std::future::Future;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use containerd_client::services::v1::containers_client::ContainersClient;
@@ -75,7 +77,7 @@ impl Client {
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .connect_with_connector_lazy(tower::service_fn(move |_| {
                     let address = address.clone();
-                    async move { UnixStream::connect(address).await.map(TokioIo::new) }
+                    async move { dial(&address).await.map(TokioIo::new) }
                 }))
         };
         Ok(Self { calls: channel(), bulk: channel(), namespace, namespace_header, deadlines })
@@ -161,6 +163,13 @@ impl Client {
     }
 }
 
+/// Connects, or says to what it could not.
+async fn dial(address: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(address)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", address.display())))
+}
+
 async fn unwrapped<T>(
     call: impl Future<Output = std::result::Result<Response<T>, Status>>,
 ) -> std::result::Result<T, Status> {
@@ -228,6 +237,8 @@ mod tests {
             let call = client.version().version(client.request(())).await;
             let error = failure::of("ask".into(), call.err().unwrap());
             assert_eq!(error.kind, ErrorKind::Unavailable);
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(cause.contains("absent.sock"), "{cause}");
         }
     }
 

@@ -70,6 +70,7 @@ async fn subscribe(client: &Client) -> Result<(Vec<RuntimeEvent>, Streaming<Enve
     let confirmed = async {
         // Cancel-safe: the loser is dropped for good.
         tokio::select! {
+            biased; // the subscription goes out before the first marker
             opened = open(client, &marker) => opened,
             status = publish_for_ever(client, &marker) => Err(status),
         }
