@@ -40,7 +40,7 @@ fn agent(args: &AgentArgs) -> ExitCode {
     };
     let done = telemetry::init(&config.telemetry.level, config.telemetry.format)
         .map_err(anyhow::Error::from)
-        .and_then(|()| runtime()?.block_on(async { Ok(podbay::app::run(config).await?) }));
+        .and_then(|()| runtime()?.block_on(serve(config)));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -48,6 +48,11 @@ fn agent(args: &AgentArgs) -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// The seam to the composition root: this body becomes `podbay::app::run(config).await`.
+async fn serve(config: Config) -> anyhow::Result<()> {
+    anyhow::bail!("this build has no agent to serve {}", config.cri.socket.display())
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

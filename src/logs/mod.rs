@@ -11,6 +11,9 @@
 //! container is never held up by its log: when the file cannot be written the output is counted
 //! and dropped, and one line says so once the file can be written again.
 //!
+//! A batch of records is one write. Who reads the file at that moment may see it page by page, as
+//! with any write: the last line counts once its line feed is there.
+//!
 //! This is a library: it knows file descriptors, paths and bytes, and nothing of the agent.
 
 mod fifo;
@@ -23,8 +26,8 @@ mod tap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -57,8 +60,8 @@ pub struct PumpSpec {
 #[derive(Debug)]
 pub struct Pumps {
     new: mpsc::Sender<pump::Copier>,
-    /// Behind a lock only so that the pumps can be shared.
-    ended: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+    /// In a mutex only so that the owner can be shared between threads.
+    ended: Mutex<std::sync::mpsc::Receiver<()>>,
 }
 
 impl Pumps {
@@ -74,7 +77,7 @@ impl Pumps {
                 let _ = end.try_send(());
             },
         )?;
-        Ok(Self { new, ended: std::sync::Mutex::new(ended) })
+        Ok(Self { new, ended: Mutex::new(ended) })
     }
 
     /// Begins to copy. The file is opened by the thread, never here: see [`Pump::opened`]. If it
@@ -99,7 +102,7 @@ impl Pumps {
     pub fn stop(self) {
         drop(self.new);
         // A time-out means a hung disk: the thread is left behind, its files close with it.
-        let ended = self.ended.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let ended = self.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
         let _ = ended.recv_timeout(STOP_LIMIT);
     }
 }

@@ -5,12 +5,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::io::Interest;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::format::{Header, Splitter, Stream};
 use super::sink::Sink;
@@ -25,6 +27,12 @@ const BATCH: usize = 128 * 1024;
 
 /// After this many reads a busy log lets the others run.
 const TURN: usize = 4;
+
+/// A read of less than this finds a process that writes little at a time.
+const FEW: usize = 4096;
+
+/// How long such a process may write undisturbed; a FIFO holds 16 times [`FEW`].
+const GATHER: Duration = Duration::from_millis(1);
 
 /// Most reads of one stream when the log is told to give up: a writer that never pauses cannot
 /// hold up the end.
@@ -201,6 +209,29 @@ impl Copier {
     }
 }
 
+/// How a busy log shares the thread, and how a chatty one is read.
+#[derive(Debug, Default)]
+struct Pace {
+    reads: usize,
+    last: Option<Instant>,
+}
+
+impl Pace {
+    /// After a read of `n` bytes: lets others run now and then. A process that writes little and
+    /// often would wake the thread for each write, and pay for it itself: it is left alone for a
+    /// moment, so that its writes gather in the FIFO.
+    async fn keep(&mut self, n: usize) {
+        self.reads += 1;
+        let now = Instant::now();
+        let before = self.last.replace(now);
+        if (1..FEW).contains(&n) && before.is_some_and(|at| now - at < GATHER) {
+            tokio::time::sleep(GATHER).await;
+        } else if self.reads.is_multiple_of(TURN) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 /// The running part of a copier.
 struct Copy {
     sources: [Option<Source>; 2],
@@ -216,15 +247,13 @@ impl Copy {
         mut give_up: watch::Receiver<bool>,
         mut leave: watch::Receiver<bool>,
     ) {
-        let mut turn = 0;
+        let mut pace = Pace::default();
         while self.sources.iter().any(Option::is_some) {
             match self.wake(reopen, &mut give_up, &mut leave).await {
                 Wake::Output(index, read) => {
+                    let n = *read.as_ref().unwrap_or(&0);
                     self.output(index, read);
-                    turn += 1;
-                    if turn % TURN == 0 {
-                        tokio::task::yield_now().await;
-                    }
+                    pace.keep(n).await;
                 }
                 Wake::Reopen(answer) => {
                     let result = self.sink.as_mut().map_or(Ok(()), Sink::reopen);
@@ -336,8 +365,6 @@ impl Drop for Copy {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::logs::{open_fifo_guard, open_fifo_reader};
 

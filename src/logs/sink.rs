@@ -65,10 +65,15 @@ impl Sink {
         })
     }
 
-    /// Opens the path anew, tells of a loss when there was one, and closes the old file. On
-    /// failure the old file stays.
+    /// Opens the path anew and closes the old file. When it cannot be opened the old file stays;
+    /// when it can, but not be written (the disk is still full), the sink is as after any failed
+    /// write.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
-        self.reopen_with(&[])
+        let file = self.open()?;
+        if let Err(error) = self.begin(file, &[]) {
+            self.fail(&error, 0);
+        }
+        Ok(())
     }
 
     /// Writes whole records, or counts them as lost.
@@ -80,7 +85,7 @@ impl Sink {
                 }
             }
             State::Failed { retry, .. } if *retry <= Instant::now() => {
-                if let Err(error) = self.reopen_with(records) {
+                if let Err(error) = self.open().and_then(|file| self.begin(file, records)) {
                     self.fail(&error, payload_bytes(records));
                 }
             }
@@ -107,9 +112,12 @@ impl Sink {
         }
     }
 
-    /// Opens the path anew and writes the line about a loss and these records: all or nothing.
-    fn reopen_with(&mut self, records: &[u8]) -> io::Result<()> {
-        let mut file = open_log(&self.path, self.longest)?;
+    fn open(&self) -> io::Result<File> {
+        open_log(&self.path, self.longest)
+    }
+
+    /// Goes on in this file: with the line about a loss and these records, all or nothing.
+    fn begin(&mut self, mut file: File, records: &[u8]) -> io::Result<()> {
         let mut first = Vec::new();
         if let State::Failed { cause, lost: lost @ 1.., .. } = &self.state {
             marker(&mut first, self.marker, *lost, cause);

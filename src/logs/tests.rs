@@ -63,7 +63,7 @@ async fn within<T>(work: impl Future<Output = T>) -> T {
 async fn wait_for_log(path: &Path, done: impl Fn(&[Line]) -> bool) -> Vec<Line> {
     within(async {
         loop {
-            let lines = read_log(path);
+            let lines = read_live(path);
             if done(&lines) {
                 return lines;
             }
@@ -84,10 +84,21 @@ fn line(stream: &str, tag: &str, text: &str) -> Line {
     Line { stream: stream.to_owned(), tag: tag.to_owned(), text: text.to_owned() }
 }
 
-/// Reads a log; panics at a record that is torn or malformed.
+/// Reads a log that nobody writes to; panics at a record that is torn or malformed.
 fn read_log(path: &Path) -> Vec<Line> {
     let text = fs::read_to_string(path).unwrap_or_default();
     assert!(text.is_empty() || text.ends_with('\n'), "torn end");
+    parse(&text)
+}
+
+/// Reads a log while it is written: the kernel shows a write page by page.
+fn read_live(path: &Path) -> Vec<Line> {
+    let text = fs::read(path).unwrap_or_default();
+    let whole = memchr::memrchr(b'\n', &text).map_or(0, |end| end + 1);
+    parse(std::str::from_utf8(&text[..whole]).expect("text"))
+}
+
+fn parse(text: &str) -> Vec<Line> {
     text.lines()
         .map(|record| {
             let parts: Vec<&str> = record.splitn(4, ' ').collect();
@@ -264,6 +275,14 @@ async fn a_failed_reopen_keeps_the_old_file() {
     let mut out = rig.writer("out");
     out.write_all(b"goes on\n").expect("write");
     assert_eq!(wait_for_log(&renamed, |lines| !lines.is_empty()).await[0].text, "goes on");
+}
+
+#[test]
+fn owner_and_handles_go_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Pumps>();
+    shared::<Pump>();
+    shared::<Tap>();
 }
 
 #[test]

@@ -40,7 +40,9 @@ mod nr {
     pub const WAIT4: usize = 260;
 }
 
-// The kernel enters with argc, argv and the environment on the stack.
+// SAFETY: this is the entry point: the kernel enters with argc, argv and the environment on the
+// stack and nothing to return to; the stack is aligned as a call wants it, and `entry` never
+// returns.
 #[cfg(target_arch = "x86_64")]
 global_asm!(
     ".globl _start",
@@ -104,8 +106,14 @@ fn exit(code: usize) -> ! {
 
 /// `stack` points at argc, followed by the argument pointers.
 extern "C" fn entry(stack: *const usize) -> ! {
-    // SAFETY: the kernel puts argc there, and argc pointers to text ended by NUL behind it.
-    let wants_version = unsafe { *stack > 1 && is_version_flag(*stack.add(2) as *const u8) };
+    // SAFETY: the kernel puts argc there, and argc pointers to text ended by NUL behind it; no
+    // byte is read behind the NUL.
+    let wants_version = unsafe {
+        *stack > 1 && {
+            let text = *stack.add(2) as *const u8;
+            *text == b'-' && *text.add(1) == b'v' && *text.add(2) == 0
+        }
+    };
     if wants_version {
         // SAFETY: the text is valid for its length.
         let written = unsafe { syscall(nr::WRITE, 1, VERSION.as_ptr() as usize, VERSION.len(), 0) };
@@ -138,13 +146,6 @@ fn bit(signal: u64) -> u64 {
 fn reap() {
     // SAFETY: no status and no resource usage are asked for.
     while unsafe { syscall(nr::WAIT4, usize::MAX, 0, WNOHANG, 0) } > 0 {}
-}
-
-/// # Safety
-/// `text` must be ended by NUL.
-unsafe fn is_version_flag(text: *const u8) -> bool {
-    // SAFETY: each byte is read only when the one before was not the end.
-    unsafe { *text == b'-' && *text.add(1) == b'v' && *text.add(2) == 0 }
 }
 
 #[panic_handler]

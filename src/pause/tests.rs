@@ -2,31 +2,34 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The file that is embedded.
 const FILE: &str = concat!(env!("OUT_DIR"), "/pause");
 
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        if let Some(found) = look() {
-            return found;
+async fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        assert!(Instant::now() < deadline, "no {what} in time");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    };
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, found).await.unwrap_or_else(|_| panic!("no {what} in time"))
 }
 
 /// Waits until the program sleeps: it does so nowhere but where it handles signals.
-fn wait_ready(pid: u32) {
+async fn wait_ready(pid: u32) {
     wait_for("sleeping pause program", || {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let is = |field| status.lines().any(|line: &str| line.starts_with(field));
         (is("Name:\tpause") && is("State:\tS")).then_some(())
-    });
+    })
+    .await;
 }
 
 fn children(pid: u32) -> Vec<u32> {
@@ -74,22 +77,22 @@ fn prints_its_version() {
     assert_eq!(text, concat!("podbay pause ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
-#[test]
-fn ends_with_code_0_at_either_signal() {
+#[tokio::test]
+async fn ends_with_code_0_at_either_signal() {
     for end in [Signal::TERM, Signal::INT] {
         let mut pause = Killed(Command::new(FILE).spawn().expect("run"));
-        wait_ready(pause.0.id());
+        wait_ready(pause.0.id()).await;
         signal(pause.0.id(), end);
         assert_eq!(pause.0.wait().expect("wait").code(), Some(0), "{end:?}");
     }
 }
 
-#[test]
-fn as_pid_1_it_reaps_orphans_and_ends_at_sigterm() {
+#[tokio::test]
+async fn as_pid_1_it_reaps_orphans_and_ends_at_sigterm() {
     let unshare = Command::new("unshare").args(["--pid", "--fork", "--kill-child", FILE]).spawn();
     let mut unshare = Killed(unshare.expect("unshare (needs root)"));
-    let pause = wait_for("pause process", || children(unshare.0.id()).first().copied());
-    wait_ready(pause);
+    let pause = wait_for("pause process", || children(unshare.0.id()).first().copied()).await;
+    wait_ready(pause).await;
 
     // The shell ends and leaves its child, which lives until its input ends, to PID 1.
     let mut shell = Command::new("nsenter")
@@ -99,10 +102,10 @@ fn as_pid_1_it_reaps_orphans_and_ends_at_sigterm() {
         .expect("nsenter");
     let input = shell.stdin.take();
     assert!(shell.wait().expect("wait").success());
-    let orphan = wait_for("orphan", || children(pause).first().copied());
+    let orphan = wait_for("orphan", || children(pause).first().copied()).await;
     drop(input);
     // Not only ended: a process that nobody reaped keeps its entry.
-    wait_for("reaping", || (!children(pause).contains(&orphan)).then_some(()));
+    wait_for("reaping", || (!children(pause).contains(&orphan)).then_some(())).await;
 
     signal(pause, Signal::TERM);
     assert_eq!(unshare.0.wait().expect("wait").code(), Some(0));

@@ -42,7 +42,7 @@ fn container_errors_have_their_codes() {
             Error::WrongState {
                 operation: "start",
                 id: ContainerId::random(),
-                state: "running".into(),
+                state: container::StateName::Running,
             },
             Code::FailedPrecondition,
         ),
@@ -107,6 +107,9 @@ fn a_pull_error_that_the_kubelet_looks_for_is_unknown() {
         assert_eq!(pull_code(message), Some(Code::Unknown));
     }
     assert_eq!(pull_code("pull x: RegistryUnavailable"), None);
-    let refused = image::Error::Backend(backend(ErrorKind::Unavailable));
+    let refused = image::Error::Backend {
+        step: "look up",
+        source: std::sync::Arc::new(backend(ErrorKind::Unavailable)),
+    };
     assert_eq!(Status::from(refused).code(), Code::Unavailable);
 }
