@@ -114,6 +114,9 @@ async fn remove_tree_detaches_a_mount_that_stays_busy() {
 async fn shared_memory_is_mounted_as_promised() {
     let ground = Ground::new();
     let path = ground.path("sandbox/shm");
+    let error = ground.host.mount_shm(&path, 1 << 20).await.unwrap_err();
+    assert!(error.is_not_found() && !path.exists());
+    ground.host.create_dir(&path, 0o700).await.unwrap();
     ground.host.mount_shm(&path, 1 << 20).await.unwrap();
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let line = table.lines().find(|line| line.contains("/sandbox/shm ")).unwrap();
@@ -166,15 +169,22 @@ async fn oom_kills_are_counted_while_the_cgroup_lives() {
         .spawn()
         .unwrap();
     let pid = shell.id();
+    let memory_cgroup = async |pid| ground.host.memory_cgroup(pid).await.unwrap();
     let give_up = Instant::now() + Duration::from_secs(60);
-    while ground.host.oom_kills(pid).await.unwrap().is_none_or(|kills| kills == 0) {
+    while memory_cgroup(pid).await.as_ref() != Some(&group) {
+        assert!(Instant::now() < give_up, "the shell has not moved itself");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    while ground.host.oom_kills(&group).await.unwrap().is_none_or(|kills| kills == 0) {
         assert!(Instant::now() < give_up, "no OOM kill was seen");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     drop(shell.stdin.take());
     shell.wait().unwrap();
-    assert_eq!(ground.host.oom_kills(pid).await.unwrap(), None);
+    assert_eq!(memory_cgroup(pid).await, None);
+    assert!(ground.host.oom_kills(&group).await.unwrap() >= Some(1), "it outlives its processes");
     wait_until("the cgroup is empty", || fs::remove_dir(&group).is_ok());
+    assert_eq!(ground.host.oom_kills(&group).await.unwrap(), None);
 }
 
 #[tokio::test]

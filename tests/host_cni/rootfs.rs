@@ -105,7 +105,7 @@ async fn what_is_no_small_regular_file_is_refused_at_once() {
         for mounts in [&image.mounts, &bind(&image.upper)] {
             let started = Instant::now();
             let error = ground.host.read_user_files(mounts).await.unwrap_err();
-            assert!(started.elapsed() < Duration::from_secs(1), "{what}");
+            assert!(started.elapsed() < Duration::from_secs(5), "{what}");
             assert!(error.to_string().contains("/etc/passwd of the image"), "{what}: {error}");
             assert_ne!(error.kind, ErrorKind::Other, "{what}");
         }

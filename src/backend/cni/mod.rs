@@ -314,6 +314,7 @@ impl Inner {
         let ips = result::addresses(&entry.result, &entry.if_name).map_err(|malformed| {
             Error::new(ErrorKind::Other, "read a cached CNI result").because(malformed)
         })?;
+        let ips = self.options.ip_preference.order(ips);
         Ok(Some(NetworkStatus { ips, result: entry.result.clone() }))
     }
 

@@ -89,8 +89,10 @@ async fn attaches_and_detaches_once_each() {
     let ips: Vec<String> = status.ips.iter().map(ToString::to_string).collect();
     assert_eq!(ips, ["10.0.0.2", "fd00::2"], "IPv4 is preferred");
     assert_eq!(bench.cached(), 1);
+    assert_eq!(bench.cni.recall(&pod).await.unwrap(), Some(status));
     bench.cni.detach(&pod).await.unwrap();
     assert_eq!(bench.cached(), 0);
+    assert_eq!(bench.cni.recall(&pod).await.unwrap(), None);
     let all = [("ADD one", NETNS), ("ADD two", NETNS), ("DEL two", NETNS), ("DEL one", NETNS)];
     assert_eq!(bench.calls(), calls(&all));
     bench.cni.detach(&pod).await.unwrap();

@@ -91,10 +91,7 @@ mod tests {
     fn finds_the_cgroup_of_each_layout() {
         let v1 = MemoryHierarchy::V1("/cg/memory".into());
         let hybrid = "9:pids:/a\n4:memory:/kubepods/pod1/c1\n0::/elsewhere\n";
-        assert_eq!(
-            v1.folder(hybrid),
-            Some("/cg/memory/kubepods/pod1/c1".into())
-        );
+        assert_eq!(v1.folder(hybrid), Some("/cg/memory/kubepods/pod1/c1".into()));
         let v2 = MemoryHierarchy::V2("/cg".into());
         assert_eq!(v2.folder("0::/x.slice/y\n"), Some("/cg/x.slice/y".into()));
         assert_eq!(v1.folder("0::/only-v2\n"), None);

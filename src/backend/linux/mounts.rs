@@ -15,10 +15,9 @@ use crate::model::container::Propagation;
 /// How many mounts may lie on one point before something is clearly wrong.
 const STACKED_MOUNTS: usize = 64;
 
-/// Mounts the shared memory of a pod.
+/// Mounts the shared memory of a pod at a folder that is there.
 pub(super) fn shm(path: &Path, size: u64) -> Result<()> {
     absolute("path", path)?;
-    files::create_dir(path, 0o700)?;
     let options = std::ffi::CString::new(format!("mode=1777,size={size}"))
         .map_err(|error| failed("mount tmpfs at", path, std::io::Error::from(error)))?;
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;

@@ -67,9 +67,9 @@ fn a_time_out_kills_the_grandchild_too() {
     let pids = plugins.dir().join("pids");
     plugins.add("hang", &format!("sleep 1000 & echo $$ $! > {}; wait", pids.display()));
     let started = Instant::now();
-    let error = run(&plugins, "hang", Duration::from_millis(600)).unwrap_err();
+    let error = run(&plugins, "hang", Duration::from_secs(3)).unwrap_err();
     assert!(matches!(error, Failure::TimedOut { .. }), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < LIMIT);
     for pid in fs::read_to_string(pids).unwrap().split_whitespace() {
         wait_until("the plugin's processes are gone", || !alive(pid));
     }
