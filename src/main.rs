@@ -40,7 +40,7 @@ fn agent(args: &AgentArgs) -> ExitCode {
     };
     let done = telemetry::init(&config.telemetry.level, config.telemetry.format)
         .map_err(anyhow::Error::from)
-        .and_then(|()| runtime()?.block_on(serve(config)));
+        .and_then(|()| run(config));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -50,9 +50,13 @@ fn agent(args: &AgentArgs) -> ExitCode {
     }
 }
 
-/// The seam to the composition root: this body becomes `podbay::app::run(config).await`.
-async fn serve(config: Config) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no agent to serve {}", config.cri.socket.display())
+/// Runs the agent on a runtime of its own.
+fn run(config: Config) -> anyhow::Result<()> {
+    let runtime = runtime()?;
+    let done = runtime.block_on(podbay::app::run(config));
+    // Work that hangs (a CNI plugin, a dead file system) must not hold up the end.
+    runtime.shutdown_background();
+    Ok(done?)
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
