@@ -163,9 +163,8 @@ impl Controller {
         ));
 
         let step = Step::begin("Status");
-        let answer =
-            self.runtime.status(cri::StatusRequest { verbose: false }).await.context("Status")?;
-        let conditions = answer.into_inner().status.unwrap_or_default().conditions;
+        let answer = self.status_once_ready().await.context("Status")?;
+        let conditions = answer.status.unwrap_or_default().conditions;
         for needed in ["RuntimeReady", "NetworkReady"] {
             let found = conditions.iter().find(|condition| condition.r#type == needed);
             let found = found.with_context(|| format!("Status lacks {needed}"))?;
@@ -243,6 +242,21 @@ impl Controller {
         ));
         ensure!(status.exit_code == 0, "{} ended with code {}", part.name, status.exit_code);
         Ok(())
+    }
+
+    /// A fresh agent answers Unavailable until it has taken over what was there before it.
+    async fn status_once_ready(&mut self) -> Result<cri::StatusResponse> {
+        let deadline = Instant::now() + READY_LIMIT;
+        loop {
+            match self.runtime.status(cri::StatusRequest { verbose: false }).await {
+                Err(status)
+                    if status.code() == tonic::Code::Unavailable && Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                answer => return Ok(answer?.into_inner()),
+            }
+        }
     }
 
     async fn status(&mut self, id: &str) -> Result<cri::ContainerStatus> {

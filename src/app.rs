@@ -372,7 +372,10 @@ fn image_options(config: &Config) -> image::Options {
         docker_config: images.docker_config.clone(),
         no_progress_timeout: images.no_progress_timeout,
         max_concurrent_layers: images.max_concurrent_layers,
-        pinned: Some(config.pause.image.clone()).filter(|name| !name.is_empty()).into_iter().collect(),
+        pinned: Some(config.pause.image.clone())
+            .filter(|name| !name.is_empty())
+            .into_iter()
+            .collect(),
         ..Default::default()
     }
 }

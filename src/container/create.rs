@@ -125,7 +125,11 @@ impl Containers {
                 pod: pod.id.clone(),
                 owner: pod.owner,
                 image_id: image.id.clone(),
-                image_ref: image.repo_digests.first().cloned().unwrap_or_else(|| image.id.to_string()),
+                image_ref: image
+                    .repo_digests
+                    .first()
+                    .cloned()
+                    .unwrap_or_else(|| image.id.to_string()),
                 created_at: now(),
                 state: ContainerState::Creating,
                 user: ResolvedUser::default(),

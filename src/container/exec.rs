@@ -175,7 +175,6 @@ impl Containers {
     }
 }
 
-
 async fn until(deadline: Option<tokio::time::Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,

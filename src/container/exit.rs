@@ -42,12 +42,16 @@ impl Containers {
         let started_at = match entry.state() {
             ContainerState::Running { started_at, .. } => Some(started_at),
             ContainerState::Unknown { started_at } => started_at,
-            ContainerState::Creating | ContainerState::Created | ContainerState::Exited(_) => return,
+            ContainerState::Creating | ContainerState::Created | ContainerState::Exited(_) => {
+                return;
+            }
         };
         let oom = self.was_oom_killed(entry, exit).await;
         let exited = describe(started_at, exit, oom);
         let saved = entry
-            .save_end(&self.deps, |record| record.container.state = ContainerState::Exited(exited.clone()))
+            .save_end(&self.deps, |record| {
+                record.container.state = ContainerState::Exited(exited.clone())
+            })
             .await;
         match saved {
             // The shim keeps the exit until its task is deleted, so a lost write loses nothing.

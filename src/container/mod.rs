@@ -22,9 +22,9 @@ mod tests;
 pub use crate::board::{
     Container, ContainerFilter as Filter, ContainerState, EventKind, Exited, StateName,
 };
+pub(crate) use create::KIND_LABEL;
 pub use error::Error;
 pub use exec::ExecOutput;
-pub(crate) use create::KIND_LABEL;
 pub use record::ContainerRecord;
 
 use std::collections::BTreeMap;

@@ -35,7 +35,11 @@ impl Containers {
         join_all(kills).await.into_iter().collect()
     }
 
-    pub(super) async fn stop_entry(&self, entry: &Arc<Entry>, grace: Duration) -> Result<(), Error> {
+    pub(super) async fn stop_entry(
+        &self,
+        entry: &Arc<Entry>,
+        grace: Duration,
+    ) -> Result<(), Error> {
         // A start in progress is let finish, so that it cannot slip past this stop.
         drop(entry.changing.lock().await);
         match entry.state() {

@@ -186,9 +186,10 @@ impl Sandboxes {
     /// Stops a container: its stop signal, then SIGKILL after `grace`; unknown is fine.
     pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Error> {
         let (room, id) = (self.room.clone(), id.to_owned());
-        self.owned("stop-container", async move {
-            Ok(room.deps.containers.stop(&id, grace).await?)
-        })
+        self.owned(
+            "stop-container",
+            async move { Ok(room.deps.containers.stop(&id, grace).await?) },
+        )
         .await
     }
 

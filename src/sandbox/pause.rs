@@ -9,7 +9,8 @@ use super::error::{Error, Step};
 use super::record::{PauseProcess, SandboxRecord};
 use super::{Room, SandboxState};
 use crate::backend::{
-    NewTask, Process, RootfsMount, RootfsOptions, RuntimeContainer, RuntimeHandler, Stdio, wait_for_end,
+    NewTask, Process, RootfsMount, RootfsOptions, RuntimeContainer, RuntimeHandler, Stdio,
+    wait_for_end,
 };
 use crate::board::EventKind;
 use crate::container::KIND_LABEL;
@@ -98,7 +99,11 @@ impl Room {
         })
     }
 
-    async fn pause_program(&self, entry: &Entry, handler: &RuntimeHandler) -> Result<Program, Error> {
+    async fn pause_program(
+        &self,
+        entry: &Entry,
+        handler: &RuntimeHandler,
+    ) -> Result<Program, Error> {
         match &self.options.pause {
             PauseSource::Embedded { root, program } => Ok(Program {
                 args: vec![program.clone()],

@@ -45,11 +45,7 @@ impl Room {
     }
 
     /// Takes away all that is owed; stores what is left in one write at the end.
-    pub(super) async fn tear_down(
-        &self,
-        entry: &Arc<Entry>,
-        strict: Strict,
-    ) -> Result<(), Error> {
+    pub(super) async fn tear_down(&self, entry: &Arc<Entry>, strict: Strict) -> Result<(), Error> {
         let record = entry.record();
         let mut errors = Vec::new();
         let mut gone = BTreeSet::new();
