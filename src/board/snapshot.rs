@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::NetworkStatus;
 use crate::ids::{ContainerId, PodId};
-use crate::model::container::{ContainerConfig, Mount};
+use crate::model::container::ContainerConfig;
 use crate::model::image::Digest;
 use crate::model::pod::PodConfig;
 use crate::model::resources::Resources;
@@ -165,6 +165,8 @@ pub struct Container {
     pub config: Arc<ContainerConfig>,
     /// Image id (digest of the image configuration).
     pub image_id: Digest,
+    /// Name of the image: its first tag, else its first repo digest, else as it was asked for.
+    pub image_name: String,
     /// First repo digest of the image, or the id.
     pub image_ref: String,
     /// When it was created.
@@ -175,8 +177,6 @@ pub struct Container {
     pub user: ResolvedUser,
     /// Limits in force.
     pub resources: Resources,
-    /// Mounts as asked for, with host paths resolved.
-    pub mounts: Vec<Mount>,
     /// Signal that stops it.
     pub stop_signal: Signal,
     /// Absolute path of its log.

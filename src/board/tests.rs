@@ -30,12 +30,12 @@ fn container(byte: char, pod: &Sandbox) -> Container {
             ..Default::default()
         }),
         image_id: Digest::of(b""),
+        image_name: String::new(),
         image_ref: String::new(),
         created_at: 5,
         state: ContainerState::Created,
         user: Default::default(),
         resources: Default::default(),
-        mounts: Vec::new(),
         stop_signal: Signal::TERM,
         log_path: None,
     }

@@ -125,6 +125,12 @@ impl Containers {
                 pod: pod.id.clone(),
                 owner: pod.owner,
                 image_id: image.id.clone(),
+                image_name: image
+                    .repo_tags
+                    .first()
+                    .or(image.repo_digests.first())
+                    .unwrap_or(&config.image.image)
+                    .clone(),
                 image_ref: image
                     .repo_digests
                     .first()
@@ -134,7 +140,6 @@ impl Containers {
                 state: ContainerState::Creating,
                 user: ResolvedUser::default(),
                 resources: config.resources.clone(),
-                mounts: Vec::new(),
                 stop_signal,
                 log_path,
                 config: Arc::new(config),
@@ -155,7 +160,7 @@ impl Containers {
         let request = user_request(&config, image);
         let volumes = self.volume_places(&entry.id, &config, image);
         let known = self.known_user_files(image, &request).filter(|_| volumes.is_empty());
-        let (host, user) = match known {
+        let user = match known {
             // Nothing has to be read from the root file system: it is made beside the record.
             Some(files) => {
                 let user = resolve_user(&request, &files)?;
@@ -166,7 +171,7 @@ impl Containers {
                 let (rootfs, record) = tokio::join!(rootfs, record);
                 entry.set_rootfs(rootfs?);
                 record?;
-                (host, user)
+                user
             }
             None => {
                 let (host, rootfs) = tokio::join!(host, self.prepare_rootfs(entry, pod, image));
@@ -179,12 +184,11 @@ impl Containers {
                 let volumes = self.make_volumes(&entry.id, &config, image, &rootfs).await?;
                 self.make_record(entry, pod, image, (&host, &user, &volumes)).await?;
                 entry.set_rootfs(rootfs);
-                (host, user)
+                user
             }
         };
         let done = |record: &mut ContainerRecord| {
             record.container.user = user;
-            record.container.mounts = host.mounts;
             record.container.state = ContainerState::Created;
         };
         entry.save(&self.deps, done).await

@@ -46,6 +46,12 @@ pub fn sandbox_item(sandbox: &Sandbox) -> v1::PodSandbox {
     }
 }
 
+/// The image as it was asked for, under the name that the image store knows it by: a kubelet
+/// asks by id, and shows this name.
+fn container_image(container: &Container) -> v1::ImageSpec {
+    v1::ImageSpec { image: container.image_name.clone(), ..image_spec(&container.config.image) }
+}
+
 /// The status of a container. Times are 0 until they are true.
 pub fn container_status(container: &Container) -> v1::ContainerStatus {
     let config = &container.config;
@@ -58,13 +64,13 @@ pub fn container_status(container: &Container) -> v1::ContainerStatus {
         started_at: life.started_at,
         finished_at: life.finished_at,
         exit_code: life.exit_code,
-        image: Some(image_spec(&config.image)),
+        image: Some(container_image(container)),
         image_ref: container.image_ref.clone(),
         reason: life.reason.to_owned(),
         message: life.message.to_owned(),
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
-        mounts: container.mounts.iter().map(mount).collect(),
+        mounts: config.mounts.iter().map(mount).collect(),
         log_path: match &container.log_path {
             Some(path) => path.to_string_lossy().into_owned(),
             None => String::new(),
@@ -86,7 +92,7 @@ pub fn container_item(container: &Container) -> v1::Container {
         id: container.id.to_string(),
         pod_sandbox_id: container.pod.to_string(),
         metadata: Some(container_metadata(&config.metadata)),
-        image: Some(image_spec(&config.image)),
+        image: Some(container_image(container)),
         image_ref: container.image_ref.clone(),
         state: container_state(&container.state).into(),
         created_at: container.created_at,

@@ -33,23 +33,25 @@ fn sandbox(state: SandboxState, ips: &[&str]) -> Sandbox {
 }
 
 fn container_in(state: ContainerState) -> Container {
+    let mut config = container_config(Some(container())).unwrap();
+    config.mounts = vec![Mount {
+        container_path: "/a".into(),
+        host_path: "/b".into(),
+        propagation: Propagation::Bidirectional,
+        ..Default::default()
+    }];
     Container {
         id: ContainerId::random(),
         pod: PodId::random(),
         owner: Owner::Cri,
-        config: Arc::new(container_config(Some(container())).unwrap()),
+        config: Arc::new(config),
         image_id: Digest::of(b"config"),
+        image_name: "docker.io/library/busybox:latest".into(),
         image_ref: "docker.io/library/busybox@sha256:1".into(),
         created_at: 1,
         state,
         user: ResolvedUser { uid: 1000, gid: 3, additional_gids: vec![3, 4], home: None },
         resources: Resources { cpu_quota: 50_000, memory_limit: 1 << 20, ..Default::default() },
-        mounts: vec![Mount {
-            container_path: "/a".into(),
-            host_path: "/b".into(),
-            propagation: Propagation::Bidirectional,
-            ..Default::default()
-        }],
         stop_signal: Signal::parse("SIGQUIT").unwrap(),
         log_path: Some("/var/log/pods/x/app/0.log".into()),
     }
@@ -115,7 +117,7 @@ fn a_container_shows_what_is_in_force() {
     let status = container_status(&container);
     assert_eq!(status.image_id, container.image_id.as_str());
     assert_eq!(status.image_ref, container.image_ref);
-    assert_eq!(status.image.as_ref().unwrap().image, "busybox");
+    assert_eq!(status.image.as_ref().unwrap().image, container.image_name);
     assert_eq!(status.log_path, "/var/log/pods/x/app/0.log");
     assert_eq!(status.stop_signal(), v1::Signal::Sigquit);
     assert_eq!(status.mounts[0].propagation(), v1::MountPropagation::PropagationBidirectional);
