@@ -9,26 +9,43 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-/// Rooms that every room may look at: plain types, ids and owned tasks.
-const GROUND: &[&str] = &["model", "ids", "lifecycle"];
+/// Rooms that every room may look at: plain types, ids, owned tasks, error texts.
+const GROUND: &[&str] = &["model", "ids", "lifecycle", "telemetry"];
 
 /// What each room may look at besides itself and [`GROUND`]. `lib`, `main` and `app` join the
 /// rooms and may see all of them.
 const MAY_SEE: &[(&str, &[&str])] = &[
-    ("serve", &["pod", "sandbox", "container", "image", "stream", "stats", "proto", "backend"]),
+    (
+        "serve",
+        &[
+            "pod",
+            "sandbox",
+            "container",
+            "image",
+            "stream",
+            "stats",
+            "proto",
+            "backend",
+            // Only to turn their errors into codes.
+            "oci",
+            "store",
+        ],
+    ),
     ("pod", &["sandbox", "container", "image", "oci", "logs", "store", "backend"]),
-    ("sandbox", &["container", "image", "oci", "logs", "store", "backend"]),
+    ("sandbox", &["container", "image", "board", "oci", "logs", "store", "backend"]),
     ("stream", &["sandbox", "container", "backend"]),
     ("stats", &["sandbox", "container", "image", "backend"]),
-    ("container", &["image", "oci", "logs", "store", "backend"]),
+    ("container", &["image", "board", "oci", "logs", "store", "backend"]),
+    ("board", &["oci", "backend"]),
     ("image", &["oci", "logs", "store", "backend"]),
     ("store", &[]),
     ("oci", &["backend"]),
     ("logs", &[]),
     ("backend", &[]),
-    ("ctl", &["proto", "config", "telemetry"]),
+    ("ctl", &["proto", "config"]),
     ("config", &[]),
-    ("telemetry", &["config"]),
+    ("telemetry", &[]),
+    ("pause", &[]),
     ("proto", &[]),
     ("model", &[]),
     ("ids", &[]),
@@ -36,7 +53,8 @@ const MAY_SEE: &[(&str, &[&str])] = &[
 ];
 
 /// The ground looks at nobody, but for ids, which model may carry.
-const GROUND_MAY_SEE: &[(&str, &[&str])] = &[("model", &["ids"]), ("ids", &[]), ("lifecycle", &[])];
+const GROUND_MAY_SEE: &[(&str, &[&str])] =
+    &[("model", &["ids"]), ("ids", &[]), ("lifecycle", &[]), ("telemetry", &[])];
 
 const JOINERS: &[&str] = &["lib", "main", "app"];
 const ADAPTERS: &[&str] = &["containerd", "cni", "linux"];
