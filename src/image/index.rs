@@ -127,7 +127,10 @@ impl Snapshot {
             let named = Named { id: bare.id.clone(), target: record.target.digest.clone() };
             let image = images.entry(bare.id.clone()).or_insert_with(|| Image::clone(bare));
             image.pinned |= record.labels.get(PINNED_LABEL).is_some_and(|value| value == "pinned");
-            if let Ok(reference) = Reference::parse(&record.name) {
+            // The bare id would also read as the tag of a repository called sha256.
+            if Digest::try_from(record.name.as_str()).is_err()
+                && let Ok(reference) = Reference::parse(&record.name)
+            {
                 let normal = reference.to_string();
                 snapshot.names.insert(normal.clone(), named.clone());
                 let list = if reference.digest().is_some() {
