@@ -65,6 +65,11 @@ impl Index {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
+    /// An image that was stored just now: nothing of it need be read again.
+    pub fn learn(&self, image: Image) {
+        self.lock().known.insert(image.target.digest.clone(), Arc::new(image));
+    }
+
     /// The snapshot of an image turned out to be missing: look at it again.
     pub fn forget(&self, target: &Digest) {
         self.lock().known.remove(target);

@@ -134,7 +134,9 @@ impl Pull<'_> {
         if self.stop.is_cancelled() {
             return Err(Error::cancelled(self.name));
         }
-        let id = tree.manifest.config.digest.clone();
+        let image = tree.image(&target);
+        let id = image.id.clone();
+        inner.index.learn(image);
         let names = self.names(&target.digest).into_iter().chain([id.to_string()]);
         let pinned = inner.is_pinned(self.name);
         inner.put_names(lease, names.collect(), &target, pinned).await?;

@@ -103,8 +103,8 @@ async fn passing_failures_are_tried_again() {
             // Every request fails once, with and without a wish for the wait.
             let n = failing.fetch_add(1, Ordering::Relaxed);
             let reply = Reply::status(status);
-            let reply = if n % 4 == 0 { reply.with("Retry-After", "0") } else { reply };
-            (n % 2 == 0 && request.method == "GET").then_some(reply)
+            let reply = if n.is_multiple_of(4) { reply.with("Retry-After", "0") } else { reply };
+            (n.is_multiple_of(2) && request.method == "GET").then_some(reply)
         })
         .await;
         let image = room().images.pull(&registry.name("app:v1"), None).await.unwrap();

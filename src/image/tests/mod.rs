@@ -7,6 +7,7 @@ mod names;
 mod pulls;
 mod registry;
 mod store;
+mod tls;
 
 use std::error::Error as _;
 use std::sync::Arc;

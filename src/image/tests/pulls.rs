@@ -206,3 +206,26 @@ async fn what_an_earlier_run_left_is_used() {
     assert_eq!(range(&parts.layers[0]), ["bytes=2-", ""], "damaged: fetched anew");
     assert_eq!(room.store.census().3, 0);
 }
+
+#[tokio::test]
+async fn an_image_without_layers_is_an_image() {
+    let mut content = Content::default();
+    let parts = content.image("v1", &[]);
+    let registry = Registry::start(content).await;
+    let room = room();
+    let image = room.images.pull(&registry.name("app:v1"), None).await.unwrap();
+    assert_eq!((image.id.clone(), image.chain_id.clone()), (parts.config, None));
+    room.images.ensure_unpacked(&image).await.unwrap();
+    assert_eq!(room.images.pull(&registry.name("app:v1"), None).await.unwrap(), image);
+}
+
+#[tokio::test]
+async fn a_layer_may_come_twice() {
+    let mut content = Content::default();
+    content.image("v1", &[b"same", b"same", b"x", b"same"]);
+    let registry = Registry::start(content).await;
+    let room = room();
+    room.images.pull(&registry.name("app:v1"), None).await.unwrap();
+    assert_eq!(registry.count("/blobs/"), 3);
+    assert_eq!(room.store.census().2, 4);
+}

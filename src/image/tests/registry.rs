@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use crate::image::manifest::{OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
 use crate::lifecycle::Tasks;
@@ -168,6 +169,16 @@ impl Registry {
         content: Content,
         hook: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static,
     ) -> Self {
+        Self::with_tls(content, hook, None).await
+    }
+
+    /// Over TLS if it has a configuration for it.
+    pub async fn with_tls(
+        content: Content,
+        hook: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static,
+        tls: Option<rustls::ServerConfig>,
+    ) -> Self {
+        let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (tasks, log) = (Tasks::new(), Arc::new(Mutex::new(Vec::new())));
@@ -178,9 +189,16 @@ impl Registry {
             while let Ok((stream, _)) = listener.accept().await {
                 let (content, hook, log) =
                     (Arc::clone(&content), Arc::clone(&hook), Arc::clone(&logs));
+                let tls = tls.clone();
                 drop(inner.spawn_until_drain("connection", async move {
                     // A client may leave at any moment.
-                    let _ = serve(stream, &content, &*hook, &log).await;
+                    let _ = match tls {
+                        None => serve(stream, &content, &*hook, &log).await,
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => serve(stream, &content, &*hook, &log).await,
+                            Err(error) => Err(error),
+                        },
+                    };
                 }));
             }
         }));
@@ -212,8 +230,8 @@ impl Drop for Registry {
     }
 }
 
-async fn serve(
-    stream: TcpStream,
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     content: &Content,
     hook: &Hook,
     log: &Mutex<Vec<Request>>,
@@ -246,7 +264,9 @@ async fn serve(
     }
 }
 
-async fn read(stream: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
+async fn read<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut BufReader<S>,
+) -> std::io::Result<Option<Request>> {
     let mut line = String::new();
     if stream.read_line(&mut line).await? == 0 {
         return Ok(None);
