@@ -329,7 +329,7 @@ impl Session {
     }
 
     fn host<'a>(&self, endpoint: &'a Endpoint) -> &'a str {
-        endpoint.source.url.host_str().unwrap_or_default()
+        endpoint.source.url.authority()
     }
 
     async fn authorize(&self, endpoint: &Endpoint, headers: &HeaderMap) -> Result<(), Refusal> {

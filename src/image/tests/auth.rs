@@ -92,14 +92,17 @@ async fn each_kind_of_credentials_works() {
 #[tokio::test]
 async fn an_expired_token_is_renewed() {
     let (content, _) = three_layers();
-    let uses = std::sync::atomic::AtomicUsize::new(0);
+    let issued = std::sync::atomic::AtomicUsize::new(0);
     let registry = Registry::with_hook(content, move |request| {
         let host = request.header("host");
         if request.path == "/token" {
-            return Some(Reply::ok(r#"{"token": "T"}"#));
+            let n = issued.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            return Some(Reply::ok(format!(r#"{{"token": "T{n}"}}"#)));
         }
-        let n = uses.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let good = request.header("authorization") == "Bearer T" && n % 3 != 2;
+        // The first token is good for manifests and has expired when the blobs are asked for.
+        let token = request.header("authorization");
+        let good = token.starts_with("Bearer T")
+            && !(token == "Bearer T0" && request.path.contains("/blobs/"));
         let realm = format!("Bearer realm=\"http://{host}/token\"");
         (!good).then(|| Reply::status(401).with("WWW-Authenticate", realm))
     })
