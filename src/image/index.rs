@@ -65,6 +65,11 @@ impl Index {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
+    /// An image that was stored just now: nothing of it need be read again.
+    pub fn learn(&self, image: Image) {
+        self.lock().known.insert(image.target.digest.clone(), Arc::new(image));
+    }
+
     /// The snapshot of an image turned out to be missing: look at it again.
     pub fn forget(&self, target: &Digest) {
         self.lock().known.remove(target);
@@ -127,7 +132,10 @@ impl Snapshot {
             let named = Named { id: bare.id.clone(), target: record.target.digest.clone() };
             let image = images.entry(bare.id.clone()).or_insert_with(|| Image::clone(bare));
             image.pinned |= record.labels.get(PINNED_LABEL).is_some_and(|value| value == "pinned");
-            if let Ok(reference) = Reference::parse(&record.name) {
+            // The bare id would also read as the tag of a repository called sha256.
+            if Digest::try_from(record.name.as_str()).is_err()
+                && let Ok(reference) = Reference::parse(&record.name)
+            {
                 let normal = reference.to_string();
                 snapshot.names.insert(normal.clone(), named.clone());
                 let list = if reference.digest().is_some() {

@@ -121,8 +121,8 @@ impl Pull<'_> {
         meter: &Meter,
         resolved: Resolved,
     ) -> Result<Digest, Error> {
-        let documents = Fetched { pull: self, lease, session, body: resolved.body.clone() };
-        let target = documents.target(&resolved).await?;
+        let mut documents = Fetched { pull: self, lease, session, body: None };
+        let target = documents.target(resolved).await?;
         let inner = self.inner;
         let snapshotter = &inner.options.snapshotter;
         let tree = walk(&documents, &target, &inner.platform, snapshotter, self.name).await?;
@@ -134,7 +134,9 @@ impl Pull<'_> {
         if self.stop.is_cancelled() {
             return Err(Error::cancelled(self.name));
         }
-        let id = tree.manifest.config.digest.clone();
+        let image = tree.image(&target);
+        let id = image.id.clone();
+        inner.index.learn(image);
         let names = self.names(&target.digest).into_iter().chain([id.to_string()]);
         let pinned = inner.is_pinned(self.name);
         inner.put_names(lease, names.collect(), &target, pinned).await?;
@@ -227,27 +229,27 @@ struct Fetched<'a> {
     pull: &'a Pull<'a>,
     lease: &'a Lease,
     session: &'a Session,
-    /// The target, when resolving has fetched it.
+    /// The target's bytes.
     body: Option<Bytes>,
 }
 
 impl Fetched<'_> {
-    /// The target's descriptor: its size and type are known only with its bytes.
-    async fn target(&self, resolved: &Resolved) -> Result<Descriptor, Error> {
-        let digest = &resolved.digest;
-        let mut content_type = resolved.content_type.clone();
-        let body = match (self.stored(Kind::Manifest, digest).await?, &self.body) {
-            (Some(body), _) => body,
-            (None, Some(body)) => body.clone(),
+    /// The target's descriptor: its size and type are known only with its bytes, which are kept
+    /// for the walk.
+    async fn target(&mut self, resolved: Resolved) -> Result<Descriptor, Error> {
+        let Resolved { digest, mut content_type, body } = resolved;
+        let body = match (self.stored(Kind::Manifest, &digest).await?, body) {
+            (Some(body), _) | (None, Some(body)) => body,
             (None, None) => {
-                let fetched = self.pull.unless_stopped(self.session.document(digest)).await?;
+                let fetched = self.pull.unless_stopped(self.session.document(&digest)).await?;
                 content_type = fetched.0.or(content_type);
                 fetched.1
             }
         };
         let media_type = manifest::media_type(content_type.as_deref(), &body)
             .map_err(|problem| Error::bad(self.pull.name, problem.0))?;
-        let (digest, size) = (digest.clone(), body.len() as u64);
+        let size = body.len() as u64;
+        self.body = Some(body);
         Ok(Descriptor { media_type, digest, size, annotations: Default::default() })
     }
 
@@ -270,28 +272,25 @@ impl Fetched<'_> {
 #[async_trait]
 impl Documents for Fetched<'_> {
     async fn document(&self, kind: Kind, descriptor: &Descriptor) -> Result<Bytes, Error> {
+        let target = self.body.as_ref().filter(|body| Digest::of(body) == descriptor.digest);
+        if let Some(target) = target {
+            return Ok(target.clone());
+        }
         if let Some(bytes) = self.stored(kind, &descriptor.digest).await? {
             return Ok(bytes);
         }
-        match (kind, &self.body) {
-            (Kind::Config, _) => {
-                self.pull.unless_stopped(self.session.small_blob(descriptor)).await
-            }
-            (_, Some(body)) if Digest::of(body) == descriptor.digest => Ok(body.clone()),
-            _ => {
-                let fetched = self.session.document(&descriptor.digest);
-                let (content_type, bytes) = self.pull.unless_stopped(fetched).await?;
-                let announced = manifest::media_type(content_type.as_deref(), &bytes);
-                match announced {
-                    Ok(announced) if announced != descriptor.media_type => Err(Error::bad(
-                        descriptor.digest.to_string(),
-                        "its media type is not the one its index announces",
-                    )),
-                    Err(problem) => Err(Error::bad(descriptor.digest.to_string(), problem.0)),
-                    Ok(_) => Ok(bytes),
-                }
-            }
+        if kind == Kind::Config {
+            return self.pull.unless_stopped(self.session.small_blob(descriptor)).await;
         }
+        let fetched = self.session.document(&descriptor.digest);
+        let (content_type, bytes) = self.pull.unless_stopped(fetched).await?;
+        let bad = |problem: &str| Error::bad(descriptor.digest.to_string(), problem);
+        let announced = manifest::media_type(content_type.as_deref(), &bytes)
+            .map_err(|problem| bad(&problem.0))?;
+        if announced != descriptor.media_type {
+            return Err(bad("its media type is not the one that its index announces"));
+        }
+        Ok(bytes)
     }
 }
 

@@ -145,6 +145,8 @@ impl LayerFetch<'_> {
     ) -> Result<(), Error> {
         let mut progress = self.start(writer, layer, keep).await?;
         let mut breaks = 0;
+        // Over all connections: one that is silent after another is no progress either.
+        let _open = self.meter.open();
         while progress.at < layer.size {
             let before = progress.at;
             let turn = source + breaks as usize;
@@ -199,7 +201,6 @@ impl LayerFetch<'_> {
         progress: &mut Progress,
         turn: usize,
     ) -> Result<(), Halt> {
-        let _open = self.meter.open();
         let opened = self.session.open_blob(layer, progress.at, turn);
         let opened = self.stop.run_until_cancelled(opened).await;
         let opened = opened.ok_or_else(|| Halt::Over(self.cancelled()))?;

@@ -12,8 +12,8 @@ use crate::image::Error;
 
 /// Most redirects followed.
 const MAX_HOPS: usize = 5;
-/// Longest wait that a server may ask for.
-const MAX_WAIT: Duration = Duration::from_secs(60);
+/// Longest wait that a server may ask for; the callers of pulls have a back-off of their own.
+const MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// A request to be sent.
 #[derive(Clone)]
@@ -146,15 +146,17 @@ pub(super) fn is_passing(status: StatusCode) -> bool {
 }
 
 /// How long to wait before try `attempt` + 1: what the server says, else twice as long each
-/// time; always with some chance in it, so that many hosts do not come back at once.
-pub(super) fn delay(base: Duration, attempt: u32, headers: Option<&HeaderMap>) -> Duration {
+/// time; always with some chance in it, so that many hosts do not come back at once. `None` when
+/// the server wants to be left alone for longer than a pull should wait.
+pub(super) fn delay(base: Duration, attempt: u32, headers: Option<&HeaderMap>) -> Option<Duration> {
     let asked = headers.and_then(|headers| retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?));
     let jitter = rand::random_range(0.0..0.5);
     match asked {
-        Some(asked) => asked.min(MAX_WAIT) + base.mul_f64(jitter),
+        Some(asked) if asked > MAX_WAIT => None,
+        Some(asked) => Some(asked + base.mul_f64(jitter)),
         None => {
             let grown = base.saturating_mul(1 << attempt.min(10)).min(Duration::from_secs(10));
-            grown.mul_f64(0.75 + jitter)
+            Some(grown.mul_f64(0.75 + jitter))
         }
     }
 }
@@ -195,16 +197,16 @@ mod tests {
     fn waits_grow_and_obey_the_server() {
         let base = Duration::from_millis(200);
         for attempt in 0..20 {
-            let wait = delay(base, attempt, None);
+            let wait = delay(base, attempt, None).unwrap();
             let grown = base.saturating_mul(1 << attempt.min(10)).min(Duration::from_secs(10));
             assert!(wait >= grown.mul_f64(0.74) && wait <= grown.mul_f64(1.26), "{wait:?}");
         }
         let with = |value: &str| {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
-            delay(base, 0, Some(&headers)).as_secs()
+            delay(base, 0, Some(&headers)).map(|wait| wait.as_secs())
         };
-        assert_eq!((with("3"), with("86400"), with("Wed, 21 Oct 2015 07:28:00 GMT")), (3, 60, 0));
-        assert_eq!(with("soon"), 0);
+        assert_eq!((with("3"), with("86400")), (Some(3), None));
+        assert_eq!((with("Wed, 21 Oct 2015 07:28:00 GMT"), with("soon")), (Some(0), Some(0)));
     }
 
     #[test]

@@ -296,12 +296,15 @@ impl Session {
                 Ok(reply) => (self.failure(endpoint, &name, &reply), Some(reply)),
                 Err(error) => (error, None),
             };
-            attempt += 1;
-            if attempt >= tries || !may_pass(&failure) {
-                return Err(failure);
-            }
             let headers = headers.as_ref().map(Response::headers);
-            tokio::time::sleep(delay(self.retry_delay, attempt - 1, headers)).await;
+            let wait = delay(self.retry_delay, attempt, headers);
+            attempt += 1;
+            match wait {
+                Some(wait) if attempt < tries && may_pass(&failure) => {
+                    tokio::time::sleep(wait).await;
+                }
+                _ => return Err(failure),
+            }
         }
     }
 
@@ -326,7 +329,7 @@ impl Session {
     }
 
     fn host<'a>(&self, endpoint: &'a Endpoint) -> &'a str {
-        endpoint.source.url.host_str().unwrap_or_default()
+        endpoint.source.url.authority()
     }
 
     async fn authorize(&self, endpoint: &Endpoint, headers: &HeaderMap) -> Result<(), Refusal> {

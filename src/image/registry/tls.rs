@@ -27,6 +27,7 @@ pub(in crate::image) struct TlsOptions {
 /// Makes clients and keeps the common ones, with their connections, for the next pull.
 pub(in crate::image) struct Clients {
     stall: Duration,
+    roots: OnceLock<Arc<RootCertStore>>,
     plain: OnceLock<Client>,
     local: OnceLock<Client>,
 }
@@ -34,79 +35,87 @@ pub(in crate::image) struct Clients {
 impl Clients {
     /// `stall` bounds the wait for the next bytes of any reply.
     pub fn new(stall: Duration) -> Self {
-        Self { stall, plain: OnceLock::new(), local: OnceLock::new() }
+        let (plain, local) = (OnceLock::new(), OnceLock::new());
+        Self { stall, roots: OnceLock::new(), plain, local }
     }
 
     /// A client for hosts with these options. `local` hosts are reached without a proxy, as Go
     /// programs do.
     pub fn get(&self, tls: &TlsOptions, local: bool) -> Result<Client, Error> {
         if *tls != TlsOptions::default() {
-            return build(tls, local, self.stall);
+            return self.build(tls, local);
         }
         let kept = if local { &self.local } else { &self.plain };
         if let Some(client) = kept.get() {
             return Ok(client.clone());
         }
-        let client = build(tls, local, self.stall)?;
+        let client = self.build(tls, local)?;
         Ok(kept.get_or_init(|| client).clone())
     }
-}
 
-fn build(tls: &TlsOptions, local: bool, stall: Duration) -> Result<Client, Error> {
-    // Redirects are followed by hand, because of the rules of who may see credentials.
-    let builder = Client::builder()
-        .tls_backend_preconfigured(config(tls)?)
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .user_agent(concat!("podbay/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(Duration::from_secs(10).min(stall))
-        .read_timeout(stall)
-        .pool_idle_timeout(Duration::from_secs(20));
-    let builder = if local { builder.no_proxy() } else { builder };
-    builder.build().map_err(|source| Error::RegistryUnavailable {
-        tried: "making an HTTP client".to_owned(),
-        source: Some(Arc::new(source.without_url())),
-    })
-}
-
-fn config(tls: &TlsOptions) -> Result<ClientConfig, Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let broken = |path: &Path, problem: &str| Error::host_config(path, problem);
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|_| broken(Path::new("tls"), "no usable protocol version"))?;
-    let builder = if tls.skip_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
-    } else {
-        builder.with_root_certificates(roots(&tls.ca)?)
-    };
-    let mut config = match &tls.client {
-        None => builder.with_no_client_auth(),
-        Some((cert, key)) => {
-            let key_path = key.as_ref().unwrap_or(cert);
-            let key = PrivateKeyDer::from_pem_file(key_path)
-                .map_err(|_| broken(key_path, "no private key can be read from it"))?;
-            builder
-                .with_client_auth_cert(certificates(cert)?, key)
-                .map_err(|_| broken(cert, "client certificate and key do not fit"))?
-        }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-/// The built-in roots, those of the system, and private ones.
-fn roots(extra: &[PathBuf]) -> Result<RootCertStore, Error> {
-    let mut store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let system = rustls_native_certs::load_native_certs();
-    store.add_parsable_certificates(system.certs);
-    for path in extra {
-        for certificate in certificates(path)? {
-            let added = store.add(certificate);
-            added.map_err(|_| Error::host_config(path, "it holds a malformed certificate"))?;
-        }
+    fn build(&self, tls: &TlsOptions, local: bool) -> Result<Client, Error> {
+        // Redirects are followed by hand, because of the rules of who may see credentials.
+        let builder = Client::builder()
+            .tls_backend_preconfigured(self.config(tls)?)
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .user_agent(concat!("podbay/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(10).min(self.stall))
+            .read_timeout(self.stall)
+            .pool_idle_timeout(Duration::from_secs(20));
+        let builder = if local { builder.no_proxy() } else { builder };
+        builder.build().map_err(|source| Error::RegistryUnavailable {
+            tried: "making an HTTP client".to_owned(),
+            source: Some(Arc::new(source.without_url())),
+        })
     }
-    Ok(store)
+
+    fn config(&self, tls: &TlsOptions) -> Result<ClientConfig, Error> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let broken = |path: &Path, problem: &str| Error::host_config(path, problem);
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|_| broken(Path::new("tls"), "no usable protocol version"))?;
+        let builder = if tls.skip_verify {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
+        } else {
+            builder.with_root_certificates(self.roots(&tls.ca)?)
+        };
+        let mut config = match &tls.client {
+            None => builder.with_no_client_auth(),
+            Some((cert, key)) => {
+                let key_path = key.as_ref().unwrap_or(cert);
+                let key = PrivateKeyDer::from_pem_file(key_path)
+                    .map_err(|_| broken(key_path, "no private key can be read from it"))?;
+                builder
+                    .with_client_auth_cert(certificates(cert)?, key)
+                    .map_err(|_| broken(cert, "client certificate and key do not fit"))?
+            }
+        };
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    /// The built-in roots, those of the system, and private ones.
+    fn roots(&self, extra: &[PathBuf]) -> Result<Arc<RootCertStore>, Error> {
+        let common = self.roots.get_or_init(|| {
+            let mut store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+            let system = rustls_native_certs::load_native_certs();
+            store.add_parsable_certificates(system.certs);
+            Arc::new(store)
+        });
+        if extra.is_empty() {
+            return Ok(Arc::clone(common));
+        }
+        let mut store = RootCertStore::clone(common);
+        for path in extra {
+            for certificate in certificates(path)? {
+                let added = store.add(certificate);
+                added.map_err(|_| Error::host_config(path, "it holds a malformed certificate"))?;
+            }
+        }
+        Ok(Arc::new(store))
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

@@ -1,0 +1,159 @@
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::model::image::{Descriptor, Digest};
+
+#[tokio::test]
+async fn removal_takes_all_names_and_all_content() {
+    let (mut content, parts) = three_layers();
+    content.image("v2", &[b"one", b"more"]);
+    let registry = Registry::start(content).await;
+    let room = room();
+    for name in ["app:v1", "second/app:v1", "app:v2"] {
+        room.images.pull(&registry.name(name), None).await.unwrap();
+    }
+    let hold = room.images.hold(&parts.config);
+    let second = room.images.hold(&parts.config);
+    drop(second);
+    let refused = room.images.remove(&registry.name("app:v1")).await;
+    assert!(matches!(refused, Err(Error::InUse { id }) if id == parts.config));
+    drop(hold);
+    let tag = registry.name("app:v1");
+    let (a, b) = tokio::join!(room.images.remove(&tag), room.images.remove(parts.config.as_str()));
+    a.and(b).unwrap();
+    assert_eq!(room.images.get(&registry.name("second/app:v1")).await.unwrap(), None);
+    let left = room.images.list(None).await.unwrap();
+    assert_eq!(left.len(), 1);
+    let (names, blobs, snapshots, ..) = room.store.census();
+    assert_eq!((names.len(), blobs, snapshots), (3, 4, 2), "shared layers stay with the other");
+    room.images.remove("unknown").await.unwrap();
+    room.images.remove(&left[0].id.hex()[..6]).await.unwrap();
+    assert!(room.store.is_empty());
+    assert!(matches!(room.images.remove("../x").await, Err(Error::InvalidReference { .. })));
+}
+
+#[tokio::test]
+async fn a_name_without_an_image_is_hidden_and_can_be_removed() {
+    let room = room();
+    let digest = Digest::of(b"gone");
+    let target = Descriptor {
+        media_type: manifest::OCI_MANIFEST.into(),
+        digest,
+        size: 4,
+        annotations: StringMap::new(),
+    };
+    let name = "docker.io/library/broken:latest";
+    room.store.tag(ImageRecord { name: name.into(), target, labels: StringMap::new() });
+    assert_eq!(room.images.list(None).await.unwrap(), []);
+    assert_eq!(room.images.get("broken").await.unwrap(), None);
+    room.images.remove("broken").await.unwrap();
+    assert!(room.store.is_empty());
+}
+
+#[tokio::test]
+async fn reading_is_served_from_memory_until_something_changes() {
+    let (content, parts) = three_layers();
+    let registry = Registry::start(content).await;
+    let room = room();
+    let tag = registry.name("app:v1");
+    room.images.pull(&tag, None).await.unwrap();
+    let counts =
+        || (room.store.lists.load(Ordering::Relaxed), room.store.reads.load(Ordering::Relaxed));
+    let (lists, reads) = counts();
+    for _ in 0..100 {
+        room.images.get(&tag).await.unwrap().unwrap();
+        room.images.list(Some(&tag)).await.unwrap();
+    }
+    assert_eq!(counts(), (lists, reads));
+    let mut record = room.store.record(&tag).unwrap();
+    record.name = "docker.io/library/short:latest".into();
+    room.store.tag(record);
+    room.images.invalidate();
+    let image = room.images.get("short").await.unwrap().unwrap();
+    assert_eq!((image.id.clone(), image.repo_tags.len()), (parts.config, 2));
+    assert_eq!(counts(), (lists + 1, reads), "known content is not read again");
+    let refs = room.images.list(Some("nowhere")).await.unwrap();
+    assert!(refs.is_empty() && room.images.list(Some("../x")).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_prefix_of_two_images_is_ambiguous() {
+    let room = room();
+    // 17 images: two of them share the first digit.
+    let mut first = std::collections::BTreeMap::<String, usize>::new();
+    for n in 0..17 {
+        let config = ImageConfig { cmd: vec![n.to_string()], ..Default::default() };
+        let image = room.images.import(&format!("i{n}"), "x".into(), &config, false).await.unwrap();
+        *first.entry(image.id.hex()[..1].to_owned()).or_default() += 1;
+    }
+    let double = first.iter().find(|(_, count)| **count > 1).unwrap().0;
+    let found = room.images.get(double).await;
+    assert!(matches!(found, Err(Error::AmbiguousId(_))), "{found:?}");
+}
+
+#[tokio::test]
+async fn lost_snapshots_are_made_again() {
+    let (content, parts) = three_layers();
+    let registry = Registry::start(content).await;
+    let room = room();
+    let image = room.images.pull(&registry.name("app:v1"), None).await.unwrap();
+    room.store.lose_snapshots();
+    room.images.ensure_unpacked(&image).await.unwrap();
+    assert_eq!(room.store.census().2, 3);
+    room.store.lose_snapshots();
+    room.store.lose_blob(&parts.layers[1]);
+    let error = room.images.ensure_unpacked(&image).await.unwrap_err();
+    assert!(matches!(error, Error::Incomplete { id } if id == image.id));
+    assert_eq!(room.images.list(None).await.unwrap(), [], "it cannot be run");
+    room.images.pull(&registry.name("app:v1"), None).await.unwrap();
+    assert_eq!(room.store.census().1, 5, "a pull repairs it");
+    assert_eq!(room.store.census().4, 0);
+}
+
+#[tokio::test]
+async fn a_local_image_is_made_once() {
+    let room = room();
+    let config = ImageConfig { entrypoint: vec!["/pause".into()], ..Default::default() };
+    let layer = Bytes::from_static(b"a layer");
+    let name = "podbay.local/pause:1";
+    let image = room.images.import(name, layer.clone(), &config, true).await.unwrap();
+    assert_eq!((image.repo_tags.as_slice(), image.pinned), (&[name.to_owned()][..], true));
+    assert_eq!(
+        (image.config.clone(), image.chain_id.clone()),
+        (config.clone(), Some(Digest::of(&layer)))
+    );
+    assert_eq!(room.images.list(None).await.unwrap(), std::slice::from_ref(&image));
+    let leases = room.store.leases_made.load(Ordering::Relaxed);
+    assert_eq!(room.images.import(name, layer.clone(), &config, true).await.unwrap(), image);
+    assert_eq!(room.store.leases_made.load(Ordering::Relaxed), leases, "nothing to do");
+    let (_, blobs, snapshots, ingests, left) = room.store.census();
+    assert_eq!((blobs, snapshots, ingests, left), (3, 1, 0, 0));
+    assert!(!room.store.labels(&image.id).is_empty(), "the configuration holds the snapshot");
+    let elsewhere = super::room();
+    let same = elsewhere.images.import(name, layer, &config, true).await.unwrap();
+    assert_eq!(same.id, image.id, "the same input makes the same image");
+}
+
+#[tokio::test]
+async fn configured_images_are_pinned() {
+    let (content, _) = three_layers();
+    let registry = Registry::start(content).await;
+    let room = room_with(|options| options.pinned = vec![registry.name("app:v1")]);
+    assert!(room.images.pull(&registry.name("app:v1"), None).await.unwrap().pinned);
+}
+
+#[tokio::test(start_paused = true)]
+async fn disk_use_counts_all_and_is_kept_for_a_while() {
+    let room = room();
+    let empty = room.images.fs_info().await.unwrap();
+    assert_eq!((empty[0].bytes, empty[0].inodes), (0, 7));
+    assert_eq!(empty[0].mountpoint, std::path::Path::new("/snapshots/testfs"));
+    let config = ImageConfig::default();
+    room.images.import("x", "layer".into(), &config, false).await.unwrap();
+    assert_eq!(room.images.fs_info().await.unwrap(), empty);
+    tokio::time::advance(Duration::from_secs(11)).await;
+    let full = room.images.fs_info().await.unwrap();
+    assert!(full[0].bytes > 1000 && full[0].at >= empty[0].at);
+}

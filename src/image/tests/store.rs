@@ -1,0 +1,330 @@
+//! A store in memory that collects garbage as containerd does: what neither a name nor a lease
+//! leads to, by labels, is gone after each synchronous release or delete.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io::Read as _;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::backend::{
+    BlobInfo, BlobWriter, Error, ErrorKind, FsUsage, ImageRecord, Images, LayerUnpack, Lease,
+    Result,
+};
+use crate::model::StringMap;
+use crate::model::image::{ChainId, Descriptor, Digest};
+
+#[derive(Default)]
+pub struct Store {
+    state: Arc<Mutex<State>>,
+    /// The next unpacks fail.
+    pub fail_unpack: AtomicBool,
+    /// The next name of this prefix cannot be put.
+    pub fail_put: Mutex<Option<String>>,
+    pub lists: AtomicUsize,
+    pub reads: AtomicUsize,
+    pub leases_made: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    blobs: BTreeMap<Digest, (Bytes, StringMap)>,
+    ingests: HashMap<String, (Vec<u8>, bool)>,
+    leases: HashMap<String, HashSet<String>>,
+    snapshots: BTreeMap<ChainId, Option<ChainId>>,
+    images: BTreeMap<String, ImageRecord>,
+}
+
+fn fail<T>(kind: ErrorKind, tried: &str) -> Result<T> {
+    Err(Error::new(kind, tried))
+}
+
+impl Store {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Names, blobs, snapshots, ingests and leases that exist after a collection.
+    pub fn census(&self) -> (Vec<String>, usize, usize, usize, usize) {
+        let mut state = self.lock();
+        state.collect();
+        let names = state.images.keys().cloned().collect();
+        let sizes = (state.blobs.len(), state.snapshots.len());
+        (names, sizes.0, sizes.1, state.ingests.len(), state.leases.len())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.census() == (Vec::new(), 0, 0, 0, 0)
+    }
+
+    pub fn put_ingest(&self, name: &str, bytes: &[u8]) {
+        self.lock().ingests.insert(name.into(), (bytes.to_vec(), false));
+    }
+
+    pub fn record(&self, name: &str) -> Option<ImageRecord> {
+        self.lock().images.get(name).cloned()
+    }
+
+    /// As another client would.
+    pub fn tag(&self, record: ImageRecord) {
+        self.lock().images.insert(record.name.clone(), record);
+    }
+
+    pub fn lose_snapshots(&self) {
+        self.lock().snapshots.clear();
+    }
+
+    pub fn lose_blob(&self, digest: &Digest) {
+        self.lock().blobs.remove(digest);
+    }
+
+    pub fn labels(&self, digest: &Digest) -> StringMap {
+        self.lock().blobs[digest].1.clone()
+    }
+}
+
+impl State {
+    fn collect(&mut self) {
+        let mut todo: Vec<String> = self.leases.values().flatten().cloned().collect();
+        todo.extend(self.images.values().map(|image| image.target.digest.to_string()));
+        let mut kept = BTreeSet::new();
+        while let Some(item) = todo.pop() {
+            if !kept.insert(item.clone()) {
+                continue;
+            }
+            if let Some(chain) = item.strip_prefix("snapshot ") {
+                let parent = self.snapshots.get(&Digest::try_from(chain).unwrap());
+                todo.extend(
+                    parent.into_iter().flatten().map(|parent| format!("snapshot {parent}")),
+                );
+            } else if let Some((_, labels)) = self.blobs.get(&Digest::try_from(&*item).unwrap()) {
+                for (key, value) in labels {
+                    if key.starts_with("containerd.io/gc.ref.content") {
+                        todo.push(value.clone());
+                    } else if key == "containerd.io/gc.ref.snapshot.testfs" {
+                        todo.push(format!("snapshot {value}"));
+                    }
+                }
+            }
+        }
+        self.blobs.retain(|digest, _| kept.contains(digest.as_str()));
+        self.snapshots.retain(|chain, _| kept.contains(&format!("snapshot {chain}")));
+    }
+
+    fn hold(&mut self, lease: Option<&Lease>, item: String) -> Result<()> {
+        let Some(lease) = lease else { return Ok(()) };
+        match self.leases.get_mut(&lease.0) {
+            Some(held) => drop(held.insert(item)),
+            None => return fail(ErrorKind::NotFound, "use lease"),
+        }
+        Ok(())
+    }
+}
+
+struct Writer {
+    state: Arc<Mutex<State>>,
+    lease: Lease,
+    name: String,
+    blob: Descriptor,
+    ended: bool,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let mut state = self.state.lock().unwrap();
+        if !self.ended
+            && let Some(ingest) = state.ingests.get_mut(&self.name)
+        {
+            ingest.1 = false;
+        }
+    }
+}
+
+#[async_trait]
+impl BlobWriter for Writer {
+    fn offset(&self) -> u64 {
+        self.state.lock().unwrap().ingests[&self.name].0.len() as u64
+    }
+
+    async fn truncate(&mut self) -> Result<()> {
+        self.state.lock().unwrap().ingests.get_mut(&self.name).unwrap().0.clear();
+        Ok(())
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        assert!(!bytes.is_empty(), "empty writes only cost");
+        let mut state = self.state.lock().unwrap();
+        state.ingests.get_mut(&self.name).unwrap().0.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn commit(mut self: Box<Self>, labels: &StringMap) -> Result<()> {
+        let mut state = self.state.lock().unwrap();
+        let bytes = Bytes::from(state.ingests[&self.name].0.clone());
+        if bytes.len() as u64 != self.blob.size || Digest::of(&bytes) != self.blob.digest {
+            return fail(ErrorKind::FailedPrecondition, "commit");
+        }
+        state.ingests.remove(&self.name);
+        state.hold(Some(&self.lease), self.blob.digest.to_string())?;
+        state.blobs.insert(self.blob.digest.clone(), (bytes, labels.clone()));
+        drop(state);
+        self.ended = true;
+        Ok(())
+    }
+
+    async fn abort(mut self: Box<Self>) -> Result<()> {
+        self.state.lock().unwrap().ingests.remove(&self.name);
+        self.ended = true;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Images for Store {
+    async fn lease(&self) -> Result<Lease> {
+        let lease = format!("lease-{}", self.leases_made.fetch_add(1, Ordering::Relaxed));
+        self.lock().leases.insert(lease.clone(), HashSet::new());
+        Ok(Lease(lease))
+    }
+
+    async fn release(&self, lease: &Lease, sync: bool) -> Result<()> {
+        let mut state = self.lock();
+        state.leases.remove(&lease.0);
+        if sync {
+            state.collect();
+        }
+        Ok(())
+    }
+
+    async fn list_leases(&self) -> Result<Vec<Lease>> {
+        Ok(self.lock().leases.keys().cloned().map(Lease).collect())
+    }
+
+    async fn blob(&self, digest: &Digest, lease: Option<&Lease>) -> Result<Option<BlobInfo>> {
+        let mut state = self.lock();
+        let found = state
+            .blobs
+            .get(digest)
+            .map(|(bytes, labels)| BlobInfo { size: bytes.len() as u64, labels: labels.clone() });
+        if found.is_some() {
+            state.hold(lease, digest.to_string())?;
+        }
+        Ok(found)
+    }
+
+    async fn read_blob(&self, digest: &Digest, max: usize) -> Result<Bytes> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        match self.lock().blobs.get(digest) {
+            Some((bytes, _)) if bytes.len() <= max => Ok(bytes.clone()),
+            Some(_) => fail(ErrorKind::InvalidArgument, "read blob"),
+            None => fail(ErrorKind::NotFound, "read blob"),
+        }
+    }
+
+    async fn write_blob(
+        &self,
+        lease: &Lease,
+        ingest: &str,
+        blob: &Descriptor,
+    ) -> Result<Box<dyn BlobWriter>> {
+        let mut state = self.lock();
+        if state.blobs.contains_key(&blob.digest) {
+            state.hold(Some(lease), blob.digest.to_string())?;
+            return fail(ErrorKind::AlreadyExists, "write blob");
+        }
+        let (_, locked) = state.ingests.entry(ingest.to_owned()).or_default();
+        if std::mem::replace(locked, true) {
+            return fail(ErrorKind::Unavailable, "write blob: locked");
+        }
+        Ok(Box::new(Writer {
+            state: Arc::clone(&self.state),
+            lease: lease.clone(),
+            name: ingest.to_owned(),
+            blob: blob.clone(),
+            ended: false,
+        }))
+    }
+
+    async fn label_blob(&self, digest: &Digest, labels: &StringMap) -> Result<()> {
+        match self.lock().blobs.get_mut(digest) {
+            Some((_, have)) => have.extend(labels.clone()),
+            None => return fail(ErrorKind::NotFound, "label blob"),
+        }
+        Ok(())
+    }
+
+    async fn has_chain(
+        &self,
+        snapshotter: &str,
+        chain: &ChainId,
+        lease: Option<&Lease>,
+    ) -> Result<bool> {
+        assert_eq!(snapshotter, "testfs");
+        let mut state = self.lock();
+        let found = state.snapshots.contains_key(chain);
+        if found {
+            state.hold(lease, format!("snapshot {chain}"))?;
+        }
+        Ok(found)
+    }
+
+    async fn unpack(&self, layer: LayerUnpack<'_>) -> Result<()> {
+        if self.fail_unpack.load(Ordering::Relaxed) {
+            return fail(ErrorKind::Other, "apply layer");
+        }
+        let mut state = self.lock();
+        let Some((bytes, _)) = state.blobs.get(&layer.layer.digest) else {
+            return fail(ErrorKind::NotFound, "apply layer");
+        };
+        let mut plain = bytes.to_vec();
+        if layer.layer.media_type.ends_with("gzip") {
+            plain.clear();
+            flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain).unwrap();
+        }
+        if Digest::of(&plain) != *layer.diff_id {
+            return fail(ErrorKind::FailedPrecondition, "apply layer");
+        }
+        let below = layer.parent.is_none_or(|parent| state.snapshots.contains_key(parent));
+        assert!(below, "layers are unpacked bottom up");
+        state.snapshots.insert(layer.chain.clone(), layer.parent.cloned());
+        state.hold(Some(layer.lease), format!("snapshot {}", layer.chain))
+    }
+
+    async fn image(&self, name: &str) -> Result<Option<ImageRecord>> {
+        Ok(self.record(name))
+    }
+
+    async fn list_images(&self) -> Result<Vec<ImageRecord>> {
+        self.lists.fetch_add(1, Ordering::Relaxed);
+        Ok(self.lock().images.values().cloned().collect())
+    }
+
+    async fn put_image(&self, record: &ImageRecord, _: Option<&Lease>) -> Result<()> {
+        let failing = self.fail_put.lock().unwrap().clone();
+        if failing.is_some_and(|prefix| record.name.starts_with(&prefix)) {
+            return fail(ErrorKind::Unavailable, "put image");
+        }
+        self.tag(record.clone());
+        Ok(())
+    }
+
+    async fn delete_image(&self, name: &str, sync: bool) -> Result<()> {
+        let mut state = self.lock();
+        state.images.remove(name);
+        if sync {
+            state.collect();
+        }
+        Ok(())
+    }
+
+    async fn snapshots_usage(&self, _: &str) -> Result<FsUsage> {
+        Ok(FsUsage { bytes: 1000 * self.lock().snapshots.len() as u64, inodes: 5 })
+    }
+
+    async fn content_usage(&self) -> Result<FsUsage> {
+        let bytes = self.lock().blobs.values().map(|(bytes, _)| bytes.len() as u64).sum();
+        Ok(FsUsage { bytes, inodes: 2 })
+    }
+}
