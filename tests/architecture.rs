@@ -6,10 +6,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use regex::Regex;
 
-/// Rooms that every room may look at: plain types, ids, owned tasks, error texts.
+/// Rooms that every room may look at: plain types, ids, owned tasks, how errors are told.
 const GROUND: &[&str] = &["model", "ids", "lifecycle", "telemetry"];
 
 /// What each room may look at besides itself and [`GROUND`]. `lib`, `main` and `app` join the
@@ -17,39 +18,32 @@ const GROUND: &[&str] = &["model", "ids", "lifecycle", "telemetry"];
 const MAY_SEE: &[(&str, &[&str])] = &[
     (
         "serve",
-        &[
-            "pod",
-            "sandbox",
-            "container",
-            "image",
-            "stream",
-            "stats",
-            "proto",
-            "backend",
-            // Only to turn their errors into codes.
-            "oci",
-            "store",
-        ],
+        &["pod", "sandbox", "container", "image", "stream", "stats", "board", "proto", "backend"],
     ),
-    ("pod", &["sandbox", "container", "image", "oci", "logs", "store", "backend"]),
-    ("sandbox", &["container", "image", "board", "oci", "logs", "store", "backend"]),
-    ("stream", &["sandbox", "container", "backend"]),
-    ("stats", &["sandbox", "container", "image", "backend"]),
+    ("pod", &["sandbox", "container", "image", "board", "oci", "logs", "store", "backend"]),
+    ("sandbox", &["container", "image", "board", "oci", "logs", "store", "pause", "backend"]),
+    ("stream", &["sandbox", "container", "board", "backend"]),
+    ("stats", &["sandbox", "container", "image", "board", "backend"]),
     ("container", &["image", "board", "oci", "logs", "store", "backend"]),
-    ("board", &["oci", "backend"]),
     ("image", &["oci", "logs", "store", "backend"]),
+    ("board", &["backend"]),
+    ("pause", &[]),
     ("store", &[]),
     ("oci", &["backend"]),
     ("logs", &[]),
     ("backend", &[]),
     ("ctl", &["proto", "config"]),
     ("config", &[]),
-    ("telemetry", &[]),
-    ("pause", &[]),
     ("proto", &[]),
-    ("model", &[]),
-    ("ids", &[]),
-    ("lifecycle", &[]),
+];
+
+/// Single files that may look at more, and why: `serve/status.rs` is the one table from error to
+/// gRPC code, so it names the errors of all rooms; a container's user is echoed in its status.
+const EXCEPTIONS: &[(&str, &str)] = &[
+    ("serve/status.rs", "oci"),
+    ("serve/status.rs", "store"),
+    ("serve/cri/convert/status.rs", "oci::user"),
+    ("board/snapshot.rs", "oci::user"),
 ];
 
 /// The ground looks at nobody, but for ids, which model may carry.
@@ -132,26 +126,80 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn sources() -> Vec<Source> {
-    let all: Vec<_> = files_below(&src()).iter().map(|path| Source::read(path)).collect();
+fn sources() -> &'static [Source] {
+    static ALL: OnceLock<Vec<Source>> = OnceLock::new();
+    let all =
+        ALL.get_or_init(|| files_below(&src()).iter().map(|path| Source::read(path)).collect());
     assert!(all.len() > 10, "the sources were not found: {} files", all.len());
     all
 }
 
-fn rule_sources() -> Vec<Source> {
-    sources().into_iter().filter(|source| !source.is_test_code()).collect()
+fn rule_sources() -> impl Iterator<Item = &'static Source> {
+    sources().iter().filter(|source| !source.is_test_code())
 }
 
 fn blank(text: &str) -> String {
     text.chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect()
 }
 
+/// Blanks comments, strings and character literals, so that only code is left to search.
 fn without_comments_and_strings(text: &str) -> String {
-    let token = Regex::new(
-        r##"(?s)//[^\n]*|/\*.*?\*/|b?r#".*?"#|b?r"[^"]*"|b?"(?:\\.|[^"\\])*"|b?'(?:\\[^u]|\\u\{[^}]*\}|[^\\'])'"##,
-    )
-    .expect("a good pattern");
-    token.replace_all(text, |found: &regex::Captures<'_>| blank(&found[0])).into_owned()
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let word_goes_on = code.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        let length = if word_goes_on { None } else { literal_or_comment(rest) };
+        match length.or_else(|| punctuated_literal_or_comment(rest)) {
+            Some(length) => {
+                code.push_str(&blank(&rest[..length]));
+                rest = &rest[length..];
+            }
+            None => {
+                code.push(first);
+                rest = &rest[first.len_utf8()..];
+            }
+        }
+    }
+    code
+}
+
+/// Length of the raw or byte string at the start, if one starts there.
+fn literal_or_comment(text: &str) -> Option<usize> {
+    let after_b = text.strip_prefix('b').or_else(|| text.strip_prefix('c')).unwrap_or(text);
+    let prefix = text.len() - after_b.len();
+    if let Some(raw) = after_b.strip_prefix('r') {
+        let hashes = raw.len() - raw.trim_start_matches('#').len();
+        let body = raw[hashes..].strip_prefix('"')?;
+        let end = format!("\"{}", "#".repeat(hashes));
+        let length = body.find(&end)? + end.len();
+        return Some(prefix + 1 + hashes + 1 + length);
+    }
+    (prefix == 1).then(|| punctuated_literal_or_comment(after_b)).flatten().map(|n| n + 1)
+}
+
+/// Length of the comment, string or character at the start, if one starts there.
+fn punctuated_literal_or_comment(text: &str) -> Option<usize> {
+    if text.starts_with("//") {
+        return Some(text.find('\n').unwrap_or(text.len()));
+    }
+    if let Some(body) = text.strip_prefix("/*") {
+        return Some(body.find("*/").map_or(text.len(), |end| end + 4));
+    }
+    let quote = text.chars().next().filter(|c| *c == '"' || *c == '\'')?;
+    let mut escaped = false;
+    for (offset, c) in text.char_indices().skip(1) {
+        let is_lifetime = quote == '\'' && offset == 2 && !text[1..].starts_with('\\') && c != '\'';
+        if is_lifetime && text.is_char_boundary(2) {
+            return None;
+        }
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            _ if c == quote => return Some(offset + 1),
+            _ => {}
+        }
+    }
+    None
 }
 
 fn without_test_modules(code: &str) -> String {
@@ -261,7 +309,11 @@ fn rooms_look_only_where_they_may() {
         let allowed = allowed(&room);
         for path in crate_paths(&source.code) {
             let seen = path.split("::").next().unwrap_or_default();
-            if seen != room && !allowed.contains(seen) {
+            let file = source.inside().to_string_lossy().into_owned();
+            let excepted = EXCEPTIONS
+                .iter()
+                .any(|(name, there)| *name == file && (*there == seen || path.starts_with(there)));
+            if seen != room && !allowed.contains(seen) && !excepted {
                 offences.push(format!("{} looks at crate::{path}", source.inside().display()));
             }
         }
@@ -305,7 +357,6 @@ fn pure_rooms_do_no_input_or_output() {
             )
     };
     let offences: Vec<_> = rule_sources()
-        .iter()
         .filter(|source| pure(source.inside()))
         .flat_map(|source| source.finds(&io))
         .collect();
@@ -322,7 +373,6 @@ fn the_wire_stops_at_the_front_hall() {
             || source.inside() == Path::new("backend/containerd.rs")
     };
     let offences: Vec<_> = rule_sources()
-        .iter()
         .filter(|source| !at_the_edge(source))
         .flat_map(|source| source.finds(&wire))
         .collect();
@@ -335,7 +385,7 @@ fn tasks_are_owned_and_queues_bounded() {
         r"\btokio::(?:task::)?spawn\s*\(|\btask::spawn\s*\(|\bunbounded_channel\b|\bruntime::Handle::current\(\)\.spawn\b",
     )
     .expect("a good pattern");
-    let offences: Vec<_> = rule_sources().iter().flat_map(|source| source.finds(&bare)).collect();
+    let offences: Vec<_> = rule_sources().flat_map(|source| source.finds(&bare)).collect();
     no_offence(&offences, "use lifecycle::Tasks::spawn or a JoinSet, and bounded channels");
 }
 
@@ -388,7 +438,7 @@ fn long_test_modules_have_their_own_file() {
     let mut offences = Vec::new();
     for source in sources().iter().filter(|source| !source.is_test_code()) {
         let inline = source.lines - source.code.trim_end().lines().count();
-        if inline > 110 {
+        if inline > 120 {
             offences.push(format!("{}: {inline} lines of tests", source.inside().display()));
         }
     }
@@ -403,7 +453,8 @@ fn the_reader_of_sources_sees_what_it_should() {
         // use crate::hidden::Comment;
         const TEXT: &str = "crate::hidden::Text { ";
         const RAW: &str = r#"crate::hidden "Raw" {"#;
-        const QUOTE: char = '"';
+        const QUOTE: [char; 4] = ['"', '\'', 'é', '\u{22}'];
+        const BYTES: &[u8] = b"crate::hidden::Bytes {";
         fn f<'a>(x: &'a crate::store::Store) {}
         #[cfg(test)]
         mod tests { use crate::app::App; fn g() { tokio::spawn(async {}); } }

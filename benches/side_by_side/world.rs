@@ -230,6 +230,7 @@ impl Layout<'_> {
              [cri]\nsocket = '{at}/podbay.sock'\n\
              [containerd]\naddress = '{at}/containerd.sock'\n\
              [network]\nconf_dir = '{at}/net.d'\nbin_dirs = ['{parts}']\ncache_dir = '{at}/cni-cache'\n\
+             netns_dir = '{at}/netns'\n\
              default_network = false\n",
             parts = Self::parts(),
         );
