@@ -49,7 +49,10 @@ impl Room {
         }
         let entry = Entry::new(self.new_record(&id, config, handler, &resolved));
         let _alone = entry.gate.clone().write_owned().await;
-        self.entries().insert(id.clone(), entry.clone());
+        if let Err(error) = self.admit(&entry) {
+            self.forget(&entry);
+            return Err(error);
+        }
         match self.make(&entry, &resolved).await {
             Ok(()) => {
                 entry.publish(&self.deps.base, Some(EventKind::Created));

@@ -23,6 +23,16 @@ pub enum Error {
         /// Who has it.
         id: PodId,
     },
+    /// Another pod publishes this host port.
+    #[error("port_mappings: host port {port}/{protocol} is in use by pod sandbox {id}")]
+    HostPortInUse {
+        /// The port.
+        port: u16,
+        /// `tcp`, `udp` or `sctp`.
+        protocol: &'static str,
+        /// Who has it.
+        id: PodId,
+    },
     /// Another caller's creation of the same sandbox, which this one joined, failed.
     #[error("the creation of pod sandbox {id} that this call joined failed: {message}")]
     JoinedFailed {

@@ -9,6 +9,7 @@ mod entry;
 mod error;
 pub mod files;
 mod pause;
+mod ports;
 mod record;
 mod recover;
 mod stop;

@@ -54,7 +54,7 @@ fn sandbox_code(error: &sandbox::Error) -> Code {
         Error::AmbiguousId(_) | Error::UnknownHandler(_) | Error::Invalid { .. } => {
             Code::InvalidArgument
         }
-        Error::NameInUse { .. } => Code::FailedPrecondition,
+        Error::NameInUse { .. } | Error::HostPortInUse { .. } => Code::FailedPrecondition,
         Error::JoinedFailed { .. } | Error::Teardown(_) => Code::Unknown,
         Error::WouldNotDie(_) => Code::DeadlineExceeded,
         Error::PauseImageNotFound(_) => Code::FailedPrecondition,

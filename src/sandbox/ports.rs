@@ -1,0 +1,84 @@
+//! Host ports: each may be published by one pod at a time.
+//!
+//! CNI's portmap plugin does not refuse a port that is taken: the older rule would go on winning,
+//! and the new pod would wait for ever for traffic that the other one gets.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::entry::Entry;
+use super::error::Error;
+use super::{Room, SandboxState};
+use crate::model::pod::{PodConfig, PortMapping};
+
+impl Room {
+    /// Takes a new pod in, unless a port that it publishes is published by another pod.
+    pub(super) fn admit(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+        let new = entry.sandbox();
+        // Looked at and taken in under one lock: of two pods made at once, one is refused.
+        let mut entries = self.entries();
+        for other in entries.values().map(|other| other.sandbox()) {
+            if other.state == SandboxState::NotReady || other.netns.is_none() {
+                continue;
+            }
+            let taken = |port: &&PortMapping| published(&other.config).any(|it| collide(port, it));
+            if let Some(port) = published(&new.config).find(taken) {
+                return Err(Error::HostPortInUse {
+                    port: port.host_port,
+                    protocol: port.protocol.as_str(),
+                    id: other.id,
+                });
+            }
+        }
+        entries.insert(entry.id.clone(), entry.clone());
+        Ok(())
+    }
+}
+
+/// Ports that are mapped; a pod in the host's network has its ports itself.
+fn published(config: &PodConfig) -> impl Iterator<Item = &PortMapping> {
+    let mapped = !config.host_network();
+    config.port_mappings.iter().filter(move |port| mapped && port.host_port != 0)
+}
+
+fn collide(a: &PortMapping, b: &PortMapping) -> bool {
+    (a.host_port, a.protocol) == (b.host_port, b.protocol) && overlap(a.host_ip, b.host_ip)
+}
+
+/// No address, or the unspecified one, stands for all of them.
+fn overlap(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
+    let given = |ip: Option<IpAddr>| ip.filter(|ip| !ip.is_unspecified());
+    match (given(a), given(b)) {
+        (Some(a), Some(b)) => a == b,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::pod::Protocol;
+
+    fn port(host_port: u16, protocol: Protocol, ip: Option<&str>) -> PortMapping {
+        let host_ip = ip.map(|ip| ip.parse().unwrap());
+        PortMapping { protocol, container_port: 80, host_port, host_ip }
+    }
+
+    #[test]
+    fn ports_collide_by_number_protocol_and_address() {
+        let web = port(80, Protocol::Tcp, None);
+        let cases = [
+            (port(80, Protocol::Tcp, None), true),
+            (port(80, Protocol::Tcp, Some("10.0.0.1")), true),
+            (port(80, Protocol::Tcp, Some("0.0.0.0")), true),
+            (port(80, Protocol::Udp, None), false),
+            (port(81, Protocol::Tcp, None), false),
+        ];
+        for (other, expected) in cases {
+            assert_eq!(collide(&web, &other), expected, "{other:?}");
+            assert_eq!(collide(&other, &web), expected, "{other:?}");
+        }
+        let (one, two) = (Some("10.0.0.1"), Some("10.0.0.2"));
+        assert!(!collide(&port(80, Protocol::Tcp, one), &port(80, Protocol::Tcp, two)));
+    }
+}
