@@ -77,11 +77,16 @@ impl Containers {
         let mut stderr = Output::open(stdio.stderr.as_ref()).step("open the exec's stderr")?;
         let (id, runtime) = (entry.id.to_string(), &self.deps.runtime);
         let exec = NewExec { id: id.clone(), exec_id: exec_id.to_owned(), process, stdio };
-        runtime.exec(&exec).await.step("register the exec")?;
         let process = Process::exec(&id, exec_id);
-        if let Err(error) = runtime.start(process).await {
+        let registered = runtime.exec(&exec).await.step("register the exec");
+        let started = match registered {
+            Ok(()) => runtime.start(process).await.step("start the exec").map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = started {
+            // It may be there although the answer was lost.
             self.delete_exec(&id, exec_id).await;
-            return Err(error).step("start the exec");
+            return Err(error);
         }
         stdout.guard = None;
         stderr.guard = None;
