@@ -139,7 +139,7 @@ impl Containers {
 
     async fn kill_exec(&self, process: Process<'_>) {
         let runtime = &self.deps.runtime;
-        if let Err(error) = runtime.kill(process, Signal::KILL.number(), true).await {
+        if let Err(error) = runtime.kill(process, Signal::KILL.number(), false).await {
             tracing::debug!(id = process.container, error = chain(&error), "exec not killed");
         }
         let ended = tokio::time::timeout(AFTER_KILL, wait_for_end(&**runtime, process)).await;
