@@ -37,6 +37,10 @@ impl Containers {
         pod: &PodContext,
         config: ContainerConfig,
     ) -> Result<ContainerId, Error> {
+        if config.security.privileged && !pod.config.security.privileged {
+            const FIELD: &str = "config.linux.security_context.privileged";
+            return Err(Error::invalid(FIELD, "is allowed in a privileged pod only"));
+        }
         let image = self.image_of(&config).await?;
         let id = ContainerId::random();
         if let Err(taken) = self.names.reserve(&pod.id, &config.metadata, &id) {
