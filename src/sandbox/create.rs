@@ -44,12 +44,15 @@ impl Room {
         let resolved = self.handler(&handler)?.clone();
         check_sysctls(&config)?;
         let id = PodId::random();
-        if let Err(taken) = self.reserve(&config.metadata, &id) {
-            return self.adopt(&taken, &config, &handler).await;
-        }
         let entry = Entry::new(self.new_record(&id, config, handler, &resolved));
         let _alone = entry.gate.clone().write_owned().await;
+        // Known before its name is: who finds the name taken has to find whom to join.
         self.entries().insert(id.clone(), entry.clone());
+        let Sandbox { config, handler, .. } = entry.sandbox();
+        if let Err(taken) = self.reserve(&config.metadata, &id) {
+            self.entries().remove(&id);
+            return self.adopt(&taken, &config, &handler).await;
+        }
         match self.make(&entry, &resolved).await {
             Ok(()) => {
                 entry.publish(&self.deps.base, Some(EventKind::Created));
