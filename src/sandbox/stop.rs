@@ -30,6 +30,10 @@ impl Room {
     /// Stops a sandbox: kills its containers and its pause process, takes its network down.
     pub(super) async fn stop(&self, entry: &Arc<Entry>) -> Result<(), Error> {
         let _alone = entry.gate.write().await;
+        if !self.entries().contains_key(&entry.id) {
+            // Removed while this call waited.
+            return Ok(());
+        }
         self.stop_alone(entry).await
     }
 
