@@ -223,11 +223,7 @@ impl Room {
     /// even when ADD never ended, or its address would stay taken.
     pub(super) async fn try_undo(&self, entry: &Arc<Entry>) -> Result<(), Error> {
         self.tear_down(entry, Strict::Yes).await?;
-        self.deps.containers.remove_all(&entry.id).await?;
-        self.destroy(entry).await?;
-        self.deps.base.board.drop_pod(&entry.id);
-        self.forget(entry);
-        Ok(())
+        self.finish_removal(entry).await
     }
 
     pub(super) fn undo_later(self: &Arc<Self>, entry: &Arc<Entry>) {

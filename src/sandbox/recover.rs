@@ -133,14 +133,17 @@ impl Room {
         self.deps.network.recall(&attachment).await.ok().flatten()
     }
 
-    /// Undoes creations that were never acknowledged.
+    /// Undoes creations that were never acknowledged, and ends removals that were cut.
     async fn finish_half_done(self: &Arc<Self>) {
         let half_done: Vec<_> = {
-            let creating = |entry: &Arc<Entry>| entry.sandbox().state == SandboxState::Creating;
-            self.entries().values().filter(|entry| creating(entry)).cloned().collect()
+            let half_done = |entry: &Arc<Entry>| {
+                let record = entry.record();
+                record.removing || record.sandbox.state == SandboxState::Creating
+            };
+            self.entries().values().filter(|entry| half_done(entry)).cloned().collect()
         };
         for entry in half_done {
-            tracing::info!(pod = %entry.id, "undoing a creation that was cut");
+            tracing::info!(pod = %entry.id, "finishing what was cut");
             let _alone = entry.gate.write().await;
             if let Err(error) = self.try_undo(&entry).await {
                 tracing::warn!(pod = %entry.id, error = error_chain(&error), "not undone yet");
