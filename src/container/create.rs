@@ -213,7 +213,9 @@ impl Containers {
         image: &Image,
         (host, user, volumes): Looked<'_>,
     ) -> Result<(), Error> {
-        let record = entry.record();
+        let mut record = entry.record();
+        record.container.user = user.clone();
+        record.container.mounts = host.mounts.clone();
         let config = &record.container.config;
         let namespaces = PodNamespaces {
             pause_pid: pod.pause_pid,

@@ -14,7 +14,7 @@ use super::error::{Error, Step};
 use super::record::SandboxRecord;
 use super::{Room, SandboxState, Sandboxes};
 use crate::backend::{RuntimeContainer, TaskState, TaskStatus};
-use crate::container::{ContainerRecord, KIND_LABEL};
+use crate::container::{ContainerRecord, ContainerState, KIND_LABEL};
 use crate::ids::PodId;
 use crate::telemetry::error_chain;
 
@@ -74,7 +74,9 @@ fn adopt_unknown(
             })
         } else {
             serde_json::from_value(extension).map(|mut record: ContainerRecord| {
-                record.container.state = crate::container::ContainerState::Created;
+                // What runs is taken over. What does not may have run: never run it again.
+                let started_at = Some(record.container.created_at);
+                record.container.state = ContainerState::Unknown { started_at };
                 containers.push(record);
             })
         };
