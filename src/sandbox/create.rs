@@ -22,7 +22,7 @@ use crate::ids::PodId;
 use crate::lifecycle::Backoff;
 use crate::model::Owner;
 use crate::model::pod::{PodConfig, PodMetadata};
-use crate::oci::check_sysctls;
+use crate::oci::{self, check_sysctls};
 use crate::telemetry::error_chain;
 
 /// Pauses between tries to undo a failed creation.
@@ -42,7 +42,7 @@ impl Room {
         handler: String,
     ) -> Result<PodId, Error> {
         let resolved = self.handler(&handler)?.clone();
-        check_sysctls(&config)?;
+        check_sysctls(&config).map_err(in_request)?;
         let id = PodId::random();
         let entry = Entry::new(self.new_record(&id, config, handler, &resolved));
         let _alone = entry.gate.clone().write_owned().await;
@@ -239,6 +239,14 @@ impl Room {
                 }
             }
         }));
+    }
+}
+
+/// A fault of the caller's configuration, by its place in the request.
+fn in_request(error: oci::Error) -> Error {
+    match error {
+        oci::Error::Invalid { field, problem } => Error::invalid(format!("config.{field}"), problem),
+        other => other.into(),
     }
 }
 
