@@ -37,21 +37,21 @@ impl Containers {
         pod: &PodContext,
         config: ContainerConfig,
     ) -> Result<ContainerId, Error> {
+        if config.security.privileged && !pod.config.security.privileged {
+            const FIELD: &str = "config.linux.security_context.privileged";
+            return Err(Error::invalid(FIELD, "is allowed in a privileged pod only"));
+        }
         let image = self.image_of(&config).await?;
         let id = ContainerId::random();
+        let entry = Entry::new(self.new_record(&id, pod, config, &image)?);
+        let _changing = entry.changing.lock().await;
+        // Known before its name is: who finds the name taken has to find whom to join.
+        self.entries().insert(id.clone(), entry.clone());
+        let config = entry.container().config;
         if let Err(taken) = self.names.reserve(&pod.id, &config.metadata, &id) {
+            self.entries().remove(&id);
             return self.adopt(taken, &config).await;
         }
-        let record = match self.new_record(&id, pod, config, &image) {
-            Ok(record) => record,
-            Err((error, config)) => {
-                self.names.release(&pod.id, &config.metadata, &id);
-                return Err(error);
-            }
-        };
-        let entry = Entry::new(record);
-        let _changing = entry.changing.lock().await;
-        self.entries().insert(id.clone(), entry.clone());
         match self.make(&entry, pod, &image).await {
             Ok(()) => {
                 entry.publish(&self.deps, Some(EventKind::Created));
@@ -100,16 +100,12 @@ impl Containers {
         pod: &PodContext,
         config: ContainerConfig,
         image: &Image,
-    ) -> Result<ContainerRecord, (Error, ContainerConfig)> {
+    ) -> Result<ContainerRecord, Error> {
         let stop_signal = match (config.stop_signal, image.config.stop_signal.as_str()) {
             (Some(signal), _) => signal,
             (None, "") => Signal::TERM,
-            (None, text) => match Signal::parse(text) {
-                Ok(signal) => signal,
-                Err(error) => {
-                    return Err((Error::invalid("image StopSignal", error.to_string()), config));
-                }
-            },
+            (None, text) => Signal::parse(text)
+                .map_err(|error| Error::invalid("image StopSignal", error.to_string()))?,
         };
         let log_path = match (&pod.config.log_directory, &config.log_path) {
             (Some(directory), Some(path)) => Some(directory.join(path)),
@@ -221,7 +217,8 @@ impl Containers {
         image: &Image,
         (host, user, volumes): Looked<'_>,
     ) -> Result<(), Error> {
-        let record = entry.record();
+        let mut record = entry.record();
+        record.container.user = user.clone();
         let config = &record.container.config;
         let namespaces = PodNamespaces {
             pause_pid: pod.pause_pid,

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -17,8 +18,9 @@ use crate::logs::{open_fifo_guard, open_fifo_reader};
 use crate::model::signal::Signal;
 use crate::oci::exec_process;
 
-/// What is kept of each stream; the rest is drained and dropped.
-const OUTPUT_MAX: usize = 16 << 20;
+/// What is kept of both streams together, so that the answer fits into a message of 16 MiB; the
+/// rest is drained and dropped.
+const OUTPUT_MAX: usize = (16 << 20) - (64 << 10);
 /// How long output may go on after the command has ended: a child of it that holds the stream
 /// must not block the answer for ever.
 const OUTPUT_DRAIN: Duration = Duration::from_secs(2);
@@ -28,9 +30,9 @@ const AFTER_KILL: Duration = Duration::from_secs(10);
 /// Output of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExecOutput {
-    /// At most 16 MiB.
+    /// With `stderr` a little less than 16 MiB at most; what came later is missing.
     pub stdout: Vec<u8>,
-    /// At most 16 MiB.
+    /// See `stdout`.
     pub stderr: Vec<u8>,
     /// Exit code.
     pub code: i32,
@@ -77,11 +79,16 @@ impl Containers {
         let mut stderr = Output::open(stdio.stderr.as_ref()).step("open the exec's stderr")?;
         let (id, runtime) = (entry.id.to_string(), &self.deps.runtime);
         let exec = NewExec { id: id.clone(), exec_id: exec_id.to_owned(), process, stdio };
-        runtime.exec(&exec).await.step("register the exec")?;
         let process = Process::exec(&id, exec_id);
-        if let Err(error) = runtime.start(process).await {
+        let registered = runtime.exec(&exec).await.step("register the exec");
+        let started = match registered {
+            Ok(()) => runtime.start(process).await.step("start the exec").map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = started {
+            // It may be there although the answer was lost.
             self.delete_exec(&id, exec_id).await;
-            return Err(error).step("start the exec");
+            return Err(error);
         }
         stdout.guard = None;
         stderr.guard = None;
@@ -112,7 +119,8 @@ impl Containers {
         timeout: Option<Duration>,
     ) -> Result<(Option<Exit>, bool), Error> {
         let deadline = timeout.map(|timeout| tokio::time::Instant::now() + timeout);
-        let reading = async { tokio::join!(stdout.read_to_end(), stderr.read_to_end()) };
+        let room = AtomicUsize::new(OUTPUT_MAX);
+        let reading = async { tokio::join!(stdout.read_to_end(&room), stderr.read_to_end(&room)) };
         tokio::pin!(reading);
         let end = wait_for_end(&*self.deps.runtime, process);
         tokio::pin!(end);
@@ -134,7 +142,7 @@ impl Containers {
 
     async fn kill_exec(&self, process: Process<'_>) {
         let runtime = &self.deps.runtime;
-        if let Err(error) = runtime.kill(process, Signal::KILL.number(), true).await {
+        if let Err(error) = runtime.kill(process, Signal::KILL.number(), false).await {
             tracing::debug!(id = process.container, error = chain(&error), "exec not killed");
         }
         let ended = tokio::time::timeout(AFTER_KILL, wait_for_end(&**runtime, process)).await;
@@ -197,12 +205,15 @@ impl Output {
         Ok(Self { receiver, guard: Some(open_fifo_guard(path)?), kept: Vec::new() })
     }
 
-    /// Reads on until the end; keeps what fits. Cancel-safe: what was read is kept.
-    async fn read_to_end(&mut self) {
+    /// Reads on until the end; keeps what `room` has place for. Cancel-safe: what was read is
+    /// kept.
+    async fn read_to_end(&mut self, room: &AtomicUsize) {
         let mut buffer = vec![0; 16 << 10];
         while let Ok(count @ 1..) = self.receiver.read(&mut buffer).await {
-            let room = OUTPUT_MAX - self.kept.len();
-            self.kept.extend_from_slice(&buffer[..count.min(room)]);
+            let kept = count.min(room.load(Ordering::Relaxed));
+            // Both streams are read by one task: nobody is between load and store.
+            room.store(room.load(Ordering::Relaxed) - kept, Ordering::Relaxed);
+            self.kept.extend_from_slice(&buffer[..kept]);
         }
     }
 }

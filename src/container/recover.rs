@@ -64,10 +64,18 @@ impl Containers {
     /// Created: a task may have been made, even started, without the result being stored.
     async fn recover_created(self: &Arc<Self>, entry: &Arc<Entry>, task: Option<TaskStatus>) {
         match task.as_ref().map(|task| task.state) {
-            None => entry.publish(&self.deps, None),
-            Some(TaskState::Created) => {
-                self.delete_leftover_task(entry).await;
+            None | Some(TaskState::Created) => {
+                if task.is_some() {
+                    self.delete_leftover_task(entry).await;
+                }
+                // FIFOs of a start that was cut would be in the way of the next one.
+                if let Err(error) = self.deps.host.remove_tree(&self.fifo_dir(entry)).await {
+                    tracing::warn!(container = %entry.id, error = chain(&error), "FIFOs stay");
+                }
                 entry.publish(&self.deps, None);
+            }
+            Some(TaskState::Stopped(exit)) if exit.at > 0 => {
+                self.recover_running(entry, task, exit.at.min(now())).await;
             }
             Some(_) => self.recover_running(entry, task, now()).await,
         }

@@ -37,7 +37,8 @@ impl Containers {
         self.check_target(entry, pod).await?;
         let (rootfs, stdio) = tokio::try_join!(self.rootfs_of(entry), self.make_stdio(entry))?;
         let (pump, guards) = self.open_log(entry, &stdio)?;
-        entry.set_pump(Some(pump));
+        entry.set_pump(Some(pump.clone()));
+        pump.opened().await.step("open the log")?;
         let id = entry.id.as_str();
         let task = NewTask { id: id.to_owned(), rootfs, stdio: stdio.clone() };
         let runtime = &self.deps.runtime;

@@ -22,7 +22,7 @@ use crate::ids::PodId;
 use crate::lifecycle::Backoff;
 use crate::model::Owner;
 use crate::model::pod::{PodConfig, PodMetadata};
-use crate::oci::check_sysctls;
+use crate::oci::{self, check_sysctls};
 use crate::telemetry::error_chain;
 
 /// Pauses between tries to undo a failed creation.
@@ -42,14 +42,19 @@ impl Room {
         handler: String,
     ) -> Result<PodId, Error> {
         let resolved = self.handler(&handler)?.clone();
-        check_sysctls(&config)?;
+        check_sysctls(&config).map_err(in_request)?;
         let id = PodId::random();
-        if let Err(taken) = self.reserve(&config.metadata, &id) {
-            return self.adopt(&taken, &config, &handler).await;
-        }
         let entry = Entry::new(self.new_record(&id, config, handler, &resolved));
         let _alone = entry.gate.clone().write_owned().await;
-        if let Err(error) = self.admit(&entry) {
+        // Known before its name is: who finds the name taken has to find whom to join.
+        self.entries().insert(id.clone(), entry.clone());
+        let Sandbox { config, handler, .. } = entry.sandbox();
+        if let Err(taken) = self.reserve(&config.metadata, &id) {
+            self.entries().remove(&id);
+            return self.adopt(&taken, &config, &handler).await;
+        }
+        if let Err(error) = self.claim_host_ports(&entry) {
+            entry.set_failure(error_chain(&error));
             self.forget(&entry);
             return Err(error);
         }
@@ -223,11 +228,7 @@ impl Room {
     /// even when ADD never ended, or its address would stay taken.
     pub(super) async fn try_undo(&self, entry: &Arc<Entry>) -> Result<(), Error> {
         self.tear_down(entry, Strict::Yes).await?;
-        self.deps.containers.remove_all(&entry.id).await?;
-        self.destroy(entry).await?;
-        self.deps.base.board.drop_pod(&entry.id);
-        self.forget(entry);
-        Ok(())
+        self.finish_removal(entry).await
     }
 
     pub(super) fn undo_later(self: &Arc<Self>, entry: &Arc<Entry>) {
@@ -243,6 +244,16 @@ impl Room {
                 }
             }
         }));
+    }
+}
+
+/// A fault of the caller's configuration, by its place in the request.
+fn in_request(error: oci::Error) -> Error {
+    match error {
+        oci::Error::Invalid { field, problem } => {
+            Error::invalid(format!("config.{field}"), problem)
+        }
+        other => other.into(),
     }
 }
 

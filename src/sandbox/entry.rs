@@ -1,5 +1,6 @@
 //! One sandbox: its record and the locks its changes queue behind.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::RwLock;
@@ -17,6 +18,8 @@ pub(super) struct Entry {
     /// Held shared while a container is made or started in it, alone while it changes itself.
     pub(super) gate: Arc<RwLock<()>>,
     record: Mutex<SandboxRecord>,
+    /// Whether host ports are claimed by it; they are its own while it is not `NotReady`.
+    pub(super) has_ports: AtomicBool,
     /// Why its creation failed, for callers that joined it.
     failure: Mutex<Option<String>>,
 }
@@ -27,6 +30,7 @@ impl Entry {
             id: record.sandbox.id.clone(),
             gate: Arc::default(),
             record: Mutex::new(record),
+            has_ports: AtomicBool::new(false),
             failure: Mutex::default(),
         })
     }

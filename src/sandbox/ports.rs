@@ -4,7 +4,7 @@
 //! and the new pod would wait for ever for traffic that the other one gets.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::entry::Entry;
 use super::error::Error;
@@ -12,13 +12,14 @@ use super::{Room, SandboxState};
 use crate::model::pod::{PodConfig, PortMapping};
 
 impl Room {
-    /// Takes a new pod in, unless a port that it publishes is published by another pod.
-    pub(super) fn admit(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+    /// Claims the ports that a new pod publishes, unless another pod has one of them.
+    pub(super) fn claim_host_ports(&self, entry: &Entry) -> Result<(), Error> {
         let new = entry.sandbox();
-        // Looked at and taken in under one lock: of two pods made at once, one is refused.
-        let mut entries = self.entries();
-        for other in entries.values().map(|other| other.sandbox()) {
-            if other.state == SandboxState::NotReady || other.netns.is_none() {
+        // One at a time: of two pods that are made at once, one is refused.
+        let entries = self.entries();
+        for other in entries.values().filter(|other| other.has_ports.load(Ordering::Relaxed)) {
+            let other = other.sandbox();
+            if other.state == SandboxState::NotReady {
                 continue;
             }
             let taken = |port: &&PortMapping| published(&other.config).any(|it| collide(port, it));
@@ -30,7 +31,7 @@ impl Room {
                 });
             }
         }
-        entries.insert(entry.id.clone(), entry.clone());
+        entry.has_ports.store(published(&new.config).next().is_some(), Ordering::Relaxed);
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use super::error::{Error, Step};
 use super::record::SandboxRecord;
 use super::{Room, SandboxState, Sandboxes};
 use crate::backend::{RuntimeContainer, TaskState, TaskStatus};
-use crate::container::{ContainerRecord, KIND_LABEL};
+use crate::container::{ContainerRecord, ContainerState, KIND_LABEL};
 use crate::ids::PodId;
 use crate::telemetry::error_chain;
 
@@ -74,7 +74,9 @@ fn adopt_unknown(
             })
         } else {
             serde_json::from_value(extension).map(|mut record: ContainerRecord| {
-                record.container.state = crate::container::ContainerState::Created;
+                // What runs is taken over. What does not may have run: never run it again.
+                let started_at = Some(record.container.created_at);
+                record.container.state = ContainerState::Unknown { started_at };
                 containers.push(record);
             })
         };
@@ -92,6 +94,7 @@ impl Room {
         if let Err(other) = self.reserve(&sandbox.config.metadata, &entry.id) {
             tracing::warn!(pod = %entry.id, %other, "two sandboxes of one name");
         }
+        entry.has_ports.store(true, std::sync::atomic::Ordering::Relaxed);
         self.entries().insert(entry.id.clone(), entry.clone());
         match sandbox.state {
             // Never acknowledged: undone once its containers are known too.
@@ -133,14 +136,17 @@ impl Room {
         self.deps.network.recall(&attachment).await.ok().flatten()
     }
 
-    /// Undoes creations that were never acknowledged.
+    /// Undoes creations that were never acknowledged, and ends removals that were cut.
     async fn finish_half_done(self: &Arc<Self>) {
         let half_done: Vec<_> = {
-            let creating = |entry: &Arc<Entry>| entry.sandbox().state == SandboxState::Creating;
-            self.entries().values().filter(|entry| creating(entry)).cloned().collect()
+            let half_done = |entry: &Arc<Entry>| {
+                let record = entry.record();
+                record.removing || record.sandbox.state == SandboxState::Creating
+            };
+            self.entries().values().filter(|entry| half_done(entry)).cloned().collect()
         };
         for entry in half_done {
-            tracing::info!(pod = %entry.id, "undoing a creation that was cut");
+            tracing::info!(pod = %entry.id, "finishing what was cut");
             let _alone = entry.gate.write().await;
             if let Err(error) = self.try_undo(&entry).await {
                 tracing::warn!(pod = %entry.id, error = error_chain(&error), "not undone yet");

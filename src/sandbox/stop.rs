@@ -30,6 +30,10 @@ impl Room {
     /// Stops a sandbox: kills its containers and its pause process, takes its network down.
     pub(super) async fn stop(&self, entry: &Arc<Entry>) -> Result<(), Error> {
         let _alone = entry.gate.write().await;
+        if !self.entries().contains_key(&entry.id) {
+            // Removed while this call waited.
+            return Ok(());
+        }
         self.stop_alone(entry).await
     }
 
@@ -149,6 +153,14 @@ impl Room {
         if !record.owed.is_empty() || record.sandbox.state != SandboxState::NotReady {
             self.stop_alone(entry).await?;
         }
+        if !record.removing {
+            entry.save_end(&self.deps.base, |record| record.removing = true).await?;
+        }
+        self.finish_removal(entry).await
+    }
+
+    /// Ends a removal: of a stopped sandbox, with its containers. Every step is repeatable.
+    pub(super) async fn finish_removal(&self, entry: &Arc<Entry>) -> Result<(), Error> {
         self.deps.containers.remove_all(&entry.id).await?;
         self.destroy(entry).await?;
         self.deps.base.board.drop_pod(&entry.id);

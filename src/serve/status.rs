@@ -55,7 +55,8 @@ fn sandbox_code(error: &sandbox::Error) -> Code {
             Code::InvalidArgument
         }
         Error::NameInUse { .. } | Error::HostPortInUse { .. } => Code::FailedPrecondition,
-        Error::JoinedFailed { .. } | Error::Teardown(_) => Code::Unknown,
+        Error::JoinedFailed { .. } => Code::Unknown,
+        Error::Teardown(errors) => common_code(&errors.0),
         Error::WouldNotDie(_) => Code::DeadlineExceeded,
         Error::PauseImageNotFound(_) => Code::FailedPrecondition,
         Error::Spec(error) => spec_code(error),
@@ -64,6 +65,13 @@ fn sandbox_code(error: &sandbox::Error) -> Code {
         Error::Backend { source, .. } => backend_code(source.kind),
         Error::Container(error) => container_code(error),
     }
+}
+
+/// Several failures with one code have that code.
+fn common_code(errors: &[sandbox::Error]) -> Code {
+    let mut codes = errors.iter().map(sandbox_code);
+    let first = codes.next().unwrap_or(Code::Unknown);
+    if codes.all(|code| code == first) { first } else { Code::Unknown }
 }
 
 fn spec_code(error: &oci::Error) -> Code {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use super::super::{
     Error, ErrorKind, Exit, HandlerFeatures, NewTask, Process, Result, RootfsMount,
-    RuntimeContainer, RuntimeEvent, RuntimeInfo,
+    RuntimeContainer, RuntimeEvent, RuntimeInfo, Stdio,
 };
 use super::program::{Program, SIGKILL};
 use super::steps::Steps;
@@ -23,6 +24,8 @@ pub(super) struct Inner {
     pub(super) world: Arc<World>,
     /// The programs that run.
     pub(super) running: Tasks,
+    /// Where they run: not with the caller, who may die while they go on.
+    pub(super) home: tokio::runtime::Handle,
     pub(super) state: Mutex<State>,
 }
 
@@ -128,7 +131,7 @@ impl Inner {
         if program.fails_create {
             return Err(Error::new(ErrorKind::Other, tried).because("runc create failed"));
         }
-        let (streams, stdin_holder) = Streams::open(&task.stdio).await?;
+        let (streams, stdin_holder) = self.open_streams(tried, &task.stdio).await?;
         let mut state = self.lock();
         if state.tasks.contains_key(&task.id) {
             return Err(Error::new(ErrorKind::AlreadyExists, tried));
@@ -138,6 +141,18 @@ impl Inner {
         (init.pid, init.streams, init.stdin_holder) = (pid, Some(streams), stdin_holder);
         state.tasks.insert(task.id.clone(), Task { init, execs: BTreeMap::new(), mute: false });
         Ok(pid)
+    }
+
+    async fn open_streams(
+        &self,
+        tried: &str,
+        stdio: &Stdio,
+    ) -> Result<(Streams, Option<std::fs::File>)> {
+        let stdio = stdio.clone();
+        let mut opening = JoinSet::new();
+        opening.spawn_on(async move { Streams::open(&stdio).await }, &self.home);
+        let opened = opening.join_next().await.and_then(std::result::Result::ok);
+        opened.unwrap_or_else(|| Err(Error::new(ErrorKind::Other, tried)))
     }
 
     pub(super) async fn start(self: &Arc<Self>, tried: &str, process: Process<'_>) -> Result<u32> {
@@ -163,7 +178,7 @@ impl Inner {
         };
         // An init opened its streams at create.
         let opened = match stdio {
-            Some(stdio) => Some(Streams::open(&stdio).await?),
+            Some(stdio) => Some(self.open_streams(tried, &stdio).await?),
             None => None,
         };
         let mut state = self.lock();
@@ -180,6 +195,7 @@ impl Inner {
         let (pid, program, inner) = (proc.pid, proc.program.clone(), Arc::clone(self));
         let id = process.container.to_owned();
         let exec = process.exec.map(ToOwned::to_owned);
+        let _home = self.home.enter();
         drop(self.running.spawn("fake process", async move {
             // Cancel-safe: a killed program is not asked again.
             let code = tokio::select! {

@@ -54,7 +54,8 @@ impl FakeRuntime {
             resources: BTreeMap::new(),
         };
         let state = Mutex::new(state);
-        Self(Arc::new(Inner { steps, world, running: Tasks::new(), state }))
+        let home = tokio::runtime::Handle::current();
+        Self(Arc::new(Inner { steps, world, running: Tasks::new(), home, state }))
     }
 
     /// What [`Runtime::probe`] answers from now on.

@@ -13,7 +13,6 @@ mod resources;
 mod security;
 mod signal;
 mod status;
-mod sysctl;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! `PodSandboxConfig`, inwards.
 
 use super::security::pod_security;
-use super::sysctl::sysctls;
 use super::{
     Invalid, Result, Within, absolute_path, all, known, name, no_climbing, one_line, refuse,
     required, word,
@@ -47,18 +46,14 @@ fn checked(config: v1::PodSandboxConfig) -> Result<PodConfig> {
 }
 
 fn linux_part(pod: &mut PodConfig, linux: v1::LinuxPodSandboxConfig) -> Result<()> {
-    let v1::LinuxPodSandboxConfig {
-        cgroup_parent,
-        security_context,
-        sysctls: parameters,
-        overhead,
-        resources,
-    } = linux;
+    let v1::LinuxPodSandboxConfig { cgroup_parent, security_context, sysctls, overhead, resources } =
+        linux;
     one_line("cgroup_parent", &cgroup_parent)?;
     no_climbing("cgroup_parent", &cgroup_parent)?;
     let context = security_context.unwrap_or_default();
     pod.security = pod_security(context).within("security_context")?;
-    pod.sysctls = sysctls(parameters, &pod.security.namespaces)?;
+    // What they may be is checked where the sandbox is made: it depends on its namespaces.
+    pod.sysctls = sysctls;
     pod.cgroup_parent = cgroup_parent;
     let limits = super::resources::resources_in;
     pod.overhead = overhead.map(limits).transpose().within("overhead")?;

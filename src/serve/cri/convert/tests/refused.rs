@@ -24,10 +24,6 @@ fn number(value: i64) -> Option<v1::Int64Value> {
     Some(v1::Int64Value { value })
 }
 
-fn sysctl(config: &mut v1::PodSandboxConfig, key: &str, value: &str) {
-    linux(config).sysctls.insert(key.into(), value.into());
-}
-
 fn namespaces(network: v1::NamespaceMode, ipc: v1::NamespaceMode) -> Option<v1::NamespaceOption> {
     Some(v1::NamespaceOption { network: network.into(), ipc: ipc.into(), ..Default::default() })
 }
@@ -69,15 +65,6 @@ const PODS: &[PodCase] = &[
     (|c| linux(c).cgroup_parent = "/a\nb".into(), "config.linux.cgroup_parent: must not contain control"),
     (|c| linux(c).overhead = Some(v1::LinuxContainerResources { cpu_shares: -1, ..Default::default() }),
         "config.linux.overhead.cpu_shares: must not be negative"),
-    (|c| sysctl(c, "net.ipv4.ip_forward", "1024 65000'+'net.ipv4.ip_forward=0"), "config.linux.sysctls[\"net.ipv4.ip_forward\"]: has a value"),
-    (|c| sysctl(c, "net.ipv4.ip_forward", "1\n"), "config.linux.sysctls[\"net.ipv4.ip_forward\"]: has a value"),
-    (|c| sysctl(c, "net.ipv4.x=1+kernel.core_pattern", "|/x"), "config.linux.sysctls[\"net.ipv4.x=1+kernel.core_pattern\"]: is not a kernel"),
-    (|c| sysctl(c, "net../../kernel", "1"), "config.linux.sysctls[\"net../../kernel\"]: is not a kernel"),
-    (|c| sysctl(c, "kernel.core_pattern", "x"), "config.linux.sysctls[\"kernel.core_pattern\"]: does not belong"),
-    (|c| { sysctl(c, "net.ipv4.ip_forward", "1"); pod_context(c).namespace_options = namespaces(NODE, SHARED) },
-        "config.linux.sysctls[\"net.ipv4.ip_forward\"]: must not be set in the node's network"),
-    (|c| { sysctl(c, "kernel.shmmax", "1"); pod_context(c).namespace_options = namespaces(SHARED, NODE) },
-        "config.linux.sysctls[\"kernel.shmmax\"]: must not be set in the node's IPC"),
     (|c| pod_context(c).run_as_user = number(-1), "config.linux.security_context.run_as_user: -1 is not within 0 and 2147483647"),
     (|c| pod_context(c).run_as_user = number(1 << 31), "config.linux.security_context.run_as_user: 2147483648"),
     (|c| pod_context(c).run_as_user = number(1 << 32), "config.linux.security_context.run_as_user: 4294967296"),
