@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use sha2::{Digest, Sha256};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
@@ -25,7 +26,7 @@ use crate::container::{self, Containers};
 use crate::image::{self, Images};
 use crate::lifecycle::{Backoff, Tasks};
 use crate::logs::Pumps;
-use crate::sandbox::{self, NETNS_PREFIX, PauseSource, Sandboxes};
+use crate::sandbox::{self, PauseSource, Sandboxes};
 use crate::serve::{self, CriServices, Identity, SocketOptions};
 use crate::store::{self, Store};
 use crate::telemetry::error_chain;
@@ -285,10 +286,18 @@ fn open_store(config: &Config) -> Result<Store, Error> {
 fn host(config: &Config) -> Result<LinuxHost, Error> {
     let options = linux::Options {
         netns_dir: config.network.netns_dir.clone(),
-        netns_prefix: NETNS_PREFIX.to_owned(),
+        netns_prefix: netns_prefix(config),
         scratch: config.state.join("scratch"),
     };
     LinuxHost::new(options).map_err(|source| Error::Backend { what: "the host", source })
+}
+
+/// What the names of this agent's network namespaces begin with. The folder is shared with other
+/// agents, each of which removes the namespaces of its own that no pod has; the root tells them
+/// apart.
+fn netns_prefix(config: &Config) -> String {
+    let root = Sha256::digest(config.root.as_os_str().as_encoded_bytes());
+    format!("podbay-{}-", hex::encode(&root[..4]))
 }
 
 fn containerd(config: &Config) -> Result<Containerd, Error> {
@@ -410,6 +419,7 @@ fn sandbox_options(
     Ok(sandbox::Options {
         state: config.state.join("pods"),
         netns_dir: config.network.netns_dir.clone(),
+        netns_prefix: netns_prefix(config),
         handlers: by_name,
         pause,
         oci,

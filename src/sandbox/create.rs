@@ -32,9 +32,6 @@ const UNDO_LONGEST: Duration = Duration::from_secs(60);
 /// Longest hosts or resolv.conf that is copied from the host.
 const HOST_FILE_MAX: usize = 1 << 20;
 
-/// Prefix of the pinned network namespaces that are ours; the pod id follows.
-pub const NETNS_PREFIX: &str = "podbay-";
-
 impl Room {
     pub(super) async fn run(
         self: Arc<Self>,
@@ -115,7 +112,8 @@ impl Room {
         handler: String,
         resolved: &RuntimeHandler,
     ) -> SandboxRecord {
-        let netns = self.options.netns_dir.join(format!("{NETNS_PREFIX}{id}"));
+        let name = format!("{}{id}", self.options.netns_prefix);
+        let netns = self.options.netns_dir.join(name);
         let mut owed = BTreeSet::from([Owed::Pause]);
         if !config.host_network() {
             owed.extend([Owed::Netns, Owed::Network]);

@@ -19,7 +19,6 @@ mod tests;
 pub use crate::board::{
     Event, Sandbox, SandboxFilter as Filter, SandboxState, Subscription as Events,
 };
-pub use create::NETNS_PREFIX;
 pub use error::Error;
 pub use pause::PauseSource;
 pub use record::SandboxRecord;
@@ -57,6 +56,9 @@ pub struct Options {
     pub state: PathBuf,
     /// Folder of pinned network namespaces.
     pub netns_dir: PathBuf,
+    /// What the names of our namespaces begin with; the pod id follows. Agents that share
+    /// `netns_dir` need different prefixes, or one would sweep the other's pods away.
+    pub netns_prefix: String,
     /// Handlers by name; "" is the default one.
     pub handlers: BTreeMap<String, RuntimeHandler>,
     /// Where the pause program comes from.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 
-use super::create::NETNS_PREFIX;
 use super::entry::Entry;
 use super::error::{Error, Step};
 use super::record::SandboxRecord;
@@ -164,7 +163,7 @@ impl Room {
         known.extend(self.entries().keys().map(ToString::to_string));
         for netns in base.host.list_netns().await.unwrap_or_default() {
             let name = netns.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let id = name.strip_prefix(NETNS_PREFIX).unwrap_or_default();
+            let id = name.strip_prefix(&self.options.netns_prefix).unwrap_or_default();
             if PodId::try_from(id).is_ok() && !known.contains(id) {
                 tracing::info!(?netns, "removing a network namespace without a pod");
                 let _ = base.host.remove_netns(&netns).await;
