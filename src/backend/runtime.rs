@@ -96,6 +96,9 @@ pub struct RuntimeContainer {
     pub image: String,
     /// Labels on the record.
     pub labels: StringMap,
+    /// The pod whose shim the container joins: the id of a container whose task runs. `None`
+    /// starts a shim. Daemons that cannot join one start the shim program, which finds it.
+    pub sandbox: Option<String>,
     /// The handler (only `name` may be empty when read back).
     pub handler: RuntimeHandler,
     /// The OCI spec as JSON.

@@ -252,6 +252,7 @@ impl Containers {
             id: entry.id.to_string(),
             image: record.image_name.clone(),
             labels,
+            sandbox: Some(pod.id.to_string()),
             handler: pod.handler.clone(),
             spec,
             snapshot_key: Some(entry.id.to_string()),

@@ -92,6 +92,7 @@ impl Room {
             id: sandbox.id.to_string(),
             image: program.image_name.clone(),
             labels,
+            sandbox: None,
             handler: handler.clone(),
             spec: spec_json(&spec),
             snapshot_key: program.snapshot.then(|| sandbox.id.to_string()),

@@ -15,6 +15,7 @@ use super::record::{Owed, SandboxRecord};
 use super::{Room, SandboxState};
 use crate::backend::{NetnsState, Process};
 use crate::board::EventKind;
+use crate::container;
 use crate::store::Batch;
 
 /// Whether a network that was never ready must be taken down without an error.
@@ -60,9 +61,8 @@ impl Room {
             Err(error) => errors.push(error),
         };
         let owes = |step| record.owed.contains(&step);
-        let (containers, pause, network) = tokio::join!(
-            self.deps.containers.kill_all(&entry.id),
-            self.end_pause(entry, owes(Owed::Pause)),
+        let ((containers, pause), network) = tokio::join!(
+            self.end_processes(entry, owes(Owed::Pause)),
             self.detach(&record, strict),
         );
         note(Owed::Pause, pause);
@@ -97,6 +97,17 @@ impl Room {
             1 => Err(errors.remove(0)),
             _ => Err(Error::Teardown(TeardownErrors(errors))),
         }
+    }
+
+    /// Ends the containers, then the pause process: the task that started the shim goes last, or
+    /// the shim would stay behind for the others.
+    async fn end_processes(
+        &self,
+        entry: &Entry,
+        pause: bool,
+    ) -> (Result<(), container::Error>, Result<(), Error>) {
+        let containers = self.deps.containers.kill_all(&entry.id).await;
+        (containers, self.end_pause(entry, pause).await)
     }
 
     async fn end_pause(&self, entry: &Entry, owed: bool) -> Result<(), Error> {

@@ -290,6 +290,7 @@ impl Suite<'_> {
             id: id.to_owned(),
             image: "contract.example/image:1".into(),
             labels: [("contract".to_owned(), "yes".to_owned())].into(),
+            sandbox: None,
             handler: self.env.handler(),
             spec: self.env.spec(id, run),
             snapshot_key: Some(id.to_owned()),

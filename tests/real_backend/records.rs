@@ -21,6 +21,7 @@ pub async fn a_record_lives(rig: &mut Rig) {
         id: random_id(),
         image: TestImage::NAME.into(),
         labels: [("a".to_owned(), "b".to_owned())].into(),
+        sandbox: None,
         handler: rig.handler(),
         spec: json!({"ociVersion": "1.0.2", "unknown": {"to": ["types"]}}),
         snapshot_key: None,

@@ -73,6 +73,7 @@ impl Rig {
             id: id.clone(),
             image: TestImage::NAME.into(),
             labels: [("app".to_owned(), "test".to_owned())].into(),
+            sandbox: None,
             handler: self.handler(),
             spec,
             snapshot_key: Some(id.clone()),

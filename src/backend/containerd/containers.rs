@@ -108,8 +108,9 @@ fn ours() -> ListContainersRequest {
     ListContainersRequest { filters: vec![OWNER_FILTER.to_owned()] }
 }
 
-/// The record for a container. `sandbox` stays empty: a daemon that keeps sandbox records would
-/// look for one of that name.
+/// The record for a container. A daemon since 2.0 that finds a sandbox record under the name in
+/// `sandbox` (the mark of the pod's pause task, see `holds`) gives a new task to that pod's shim
+/// without a run of the shim program, which would cost most of the start of a container.
 fn record(container: &RuntimeContainer) -> Container {
     let mut labels = wire_map(&container.labels);
     labels.insert(OWNER_LABEL.to_owned(), OWNER.to_owned());
@@ -126,6 +127,7 @@ fn record(container: &RuntimeContainer) -> Container {
         snapshotter: container.handler.snapshotter.clone(),
         snapshot_key: container.snapshot_key.clone().unwrap_or_default(),
         extensions: [(EXTENSION.to_owned(), metadata)].into(),
+        sandbox: container.sandbox.clone().unwrap_or_default(),
         ..Container::default()
     }
 }
@@ -150,6 +152,7 @@ fn read(record: Container) -> RuntimeContainer {
     RuntimeContainer {
         image: record.image,
         labels: record.labels.into_iter().filter(|(key, _)| key != OWNER_LABEL).collect(),
+        sandbox: Some(record.sandbox).filter(|sandbox| !sandbox.is_empty()),
         handler,
         spec,
         snapshot_key: Some(record.snapshot_key).filter(|key| !key.is_empty()),
@@ -168,6 +171,7 @@ mod tests {
             id: "a1".into(),
             image: "example.test/x:1".into(),
             labels: [("app".to_owned(), "web".to_owned())].into(),
+            sandbox: Some("pod".to_owned()),
             handler: RuntimeHandler {
                 runtime_type: "io.containerd.runc.v2".into(),
                 binary: "crun".into(),
