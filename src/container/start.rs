@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::entry::Entry;
+use super::create::{UNDO_FIRST, UNDO_LONGEST};
 use super::error::{Error, Step};
 use super::prepare::chain;
 use super::{ContainerState, Containers, EventKind, Exited, PodContext};
 use crate::backend::{NewTask, Process, RootfsMount, Stdio};
 use crate::board::now;
+use crate::lifecycle::Backoff;
 use crate::logs::{Pump, PumpSpec, open_fifo_guard, open_fifo_reader};
 use crate::model::security::NamespaceMode;
 
@@ -155,12 +157,13 @@ impl Containers {
         Ok(())
     }
 
-    async fn start_failed(&self, entry: &Entry, error: &Error) {
+    async fn start_failed(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
         let message = chain(error);
         tracing::warn!(container = %entry.id, error = message, "start failed");
         let process = Process::init(entry.id.as_str());
         if let Err(error) = self.deps.runtime.delete_task(process, true).await {
             tracing::warn!(container = %entry.id, error = chain(&error), "cannot delete the task");
+            self.delete_task_later(entry);
         }
         if let Some(pump) = entry.set_pump(None) {
             pump.stop();
@@ -173,6 +176,22 @@ impl Containers {
             message,
         };
         self.mark_exited(entry, exited).await;
+    }
+
+    /// The process of a failed start may run: nothing may run in a container that is shown as
+    /// ended.
+    fn delete_task_later(self: &Arc<Self>, entry: &Arc<Entry>) {
+        let (room, entry) = (self.clone(), entry.clone());
+        drop(self.deps.tasks.spawn_until_drain("start-undo", async move {
+            let process = Process::init(entry.id.as_str());
+            let mut pauses = Backoff::new(UNDO_FIRST, UNDO_LONGEST);
+            loop {
+                tokio::time::sleep(pauses.next()).await;
+                if room.deps.runtime.delete_task(process, true).await.is_ok() {
+                    return;
+                }
+            }
+        }));
     }
 
     /// ReopenContainerLog: switches to a new file of the same name. When it returns, nothing
