@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::entry::Entry;
 use super::create::{UNDO_FIRST, UNDO_LONGEST};
+use super::entry::Entry;
 use super::error::{Error, Step};
 use super::prepare::chain;
 use super::{ContainerState, Containers, EventKind, Exited, PodContext};

@@ -245,7 +245,9 @@ impl Room {
 /// A fault of the caller's configuration, by its place in the request.
 fn in_request(error: oci::Error) -> Error {
     match error {
-        oci::Error::Invalid { field, problem } => Error::invalid(format!("config.{field}"), problem),
+        oci::Error::Invalid { field, problem } => {
+            Error::invalid(format!("config.{field}"), problem)
+        }
         other => other.into(),
     }
 }

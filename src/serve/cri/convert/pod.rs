@@ -46,13 +46,8 @@ fn checked(config: v1::PodSandboxConfig) -> Result<PodConfig> {
 }
 
 fn linux_part(pod: &mut PodConfig, linux: v1::LinuxPodSandboxConfig) -> Result<()> {
-    let v1::LinuxPodSandboxConfig {
-        cgroup_parent,
-        security_context,
-        sysctls,
-        overhead,
-        resources,
-    } = linux;
+    let v1::LinuxPodSandboxConfig { cgroup_parent, security_context, sysctls, overhead, resources } =
+        linux;
     one_line("cgroup_parent", &cgroup_parent)?;
     no_climbing("cgroup_parent", &cgroup_parent)?;
     let context = security_context.unwrap_or_default();
