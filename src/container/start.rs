@@ -145,7 +145,8 @@ impl Containers {
     }
 
     /// Takes the streams of a container over that an agent before this one started. Those of a
-    /// task that ended meanwhile are at their end already.
+    /// task that ended meanwhile are at their end already, but the kernel reports the end of a
+    /// FIFO only to readers that have seen a writer: so each is shown one.
     pub(super) fn reopen_streams(&self, entry: &Entry, stdio: &Stdio) -> Result<(), Error> {
         let open = |path: &Option<PathBuf>| match path.as_deref().map(open_fifo_reader) {
             Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -153,6 +154,10 @@ impl Containers {
         };
         let stdout = open(&stdio.stdout).step("reopen the stdout FIFO")?;
         let stderr = open(&stdio.stderr).step("reopen the stderr FIFO")?;
+        for path in [&stdio.stdout, &stdio.stderr].into_iter().flatten() {
+            // It fails only where there is no reader, and so nobody to be shown anything.
+            drop(open_fifo_guard(path));
+        }
         entry.set_pump(Some(self.start_pump(entry, stdout, stderr)?));
         Ok(())
     }
