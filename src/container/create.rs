@@ -19,9 +19,9 @@ use crate::oci::user::ResolvedUser;
 use crate::oci::{ContainerInput, PodNamespaces, container_spec, record_labels, spec_json};
 use crate::store::Batch;
 
-/// Pauses between tries to undo a failed creation.
-const UNDO_FIRST: Duration = Duration::from_secs(1);
-const UNDO_LONGEST: Duration = Duration::from_secs(60);
+/// Pauses between tries to undo what failed.
+pub(super) const UNDO_FIRST: Duration = Duration::from_secs(1);
+pub(super) const UNDO_LONGEST: Duration = Duration::from_secs(60);
 
 /// containerd label by which cAdvisor tells containers from pods.
 pub(crate) const KIND_LABEL: &str = "io.cri-containerd.kind";

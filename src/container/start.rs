@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::create::{UNDO_FIRST, UNDO_LONGEST};
 use super::entry::Entry;
 use super::error::{Error, Step};
 use super::prepare::chain;
 use super::{ContainerState, Containers, EventKind, Exited, PodContext};
 use crate::backend::{NewTask, Process, RootfsMount, Stdio};
 use crate::board::now;
+use crate::lifecycle::Backoff;
 use crate::logs::{Pump, PumpSpec, open_fifo_guard, open_fifo_reader};
 use crate::model::security::NamespaceMode;
 
@@ -143,7 +145,8 @@ impl Containers {
     }
 
     /// Takes the streams of a container over that an agent before this one started. Those of a
-    /// task that ended meanwhile are at their end already.
+    /// task that ended meanwhile are at their end already, but the kernel reports the end of a
+    /// FIFO only to readers that have seen a writer: so each is shown one.
     pub(super) fn reopen_streams(&self, entry: &Entry, stdio: &Stdio) -> Result<(), Error> {
         let open = |path: &Option<PathBuf>| match path.as_deref().map(open_fifo_reader) {
             Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -151,16 +154,21 @@ impl Containers {
         };
         let stdout = open(&stdio.stdout).step("reopen the stdout FIFO")?;
         let stderr = open(&stdio.stderr).step("reopen the stderr FIFO")?;
+        for path in [&stdio.stdout, &stdio.stderr].into_iter().flatten() {
+            // It fails only where there is no reader, and so nobody to be shown anything.
+            drop(open_fifo_guard(path));
+        }
         entry.set_pump(Some(self.start_pump(entry, stdout, stderr)?));
         Ok(())
     }
 
-    async fn start_failed(&self, entry: &Entry, error: &Error) {
+    async fn start_failed(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
         let message = chain(error);
         tracing::warn!(container = %entry.id, error = message, "start failed");
         let process = Process::init(entry.id.as_str());
         if let Err(error) = self.deps.runtime.delete_task(process, true).await {
             tracing::warn!(container = %entry.id, error = chain(&error), "cannot delete the task");
+            self.delete_task_later(entry);
         }
         if let Some(pump) = entry.set_pump(None) {
             pump.stop();
@@ -173,6 +181,22 @@ impl Containers {
             message,
         };
         self.mark_exited(entry, exited).await;
+    }
+
+    /// The process of a failed start may run: nothing may run in a container that is shown as
+    /// ended.
+    fn delete_task_later(self: &Arc<Self>, entry: &Arc<Entry>) {
+        let (room, entry) = (self.clone(), entry.clone());
+        drop(self.deps.tasks.spawn_until_drain("start-undo", async move {
+            let process = Process::init(entry.id.as_str());
+            let mut pauses = Backoff::new(UNDO_FIRST, UNDO_LONGEST);
+            loop {
+                tokio::time::sleep(pauses.next()).await;
+                if room.deps.runtime.delete_task(process, true).await.is_ok() {
+                    return;
+                }
+            }
+        }));
     }
 
     /// ReopenContainerLog: switches to a new file of the same name. When it returns, nothing

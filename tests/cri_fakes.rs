@@ -1,0 +1,27 @@
+//! The CRI door and the rooms behind it on a host of fakes: whole lives, failures at every step,
+//! crashes at every step, a daemon that goes away.
+
+#[path = "cri_fakes/away.rs"]
+mod away;
+#[path = "cri_fakes/calls.rs"]
+mod calls;
+#[path = "cri_fakes/containers.rs"]
+mod containers;
+#[path = "cri_fakes/crashes.rs"]
+mod crashes;
+#[path = "cri_fakes/door.rs"]
+mod door;
+#[path = "cri_fakes/events.rs"]
+mod events;
+#[path = "cri_fakes/execs.rs"]
+mod execs;
+#[path = "cri_fakes/failures.rs"]
+mod failures;
+#[path = "cri_fakes/pods.rs"]
+mod pods;
+#[path = "cri_fakes/restarts.rs"]
+mod restarts;
+#[path = "cri_fakes/teardowns.rs"]
+mod teardowns;
+#[path = "cri_fakes/world.rs"]
+mod world;

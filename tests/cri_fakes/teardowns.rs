@@ -1,0 +1,127 @@
+//! Every step of a stop and a removal fails once: the caller hears of it, what failed stays
+//! owed, and the next call finishes.
+
+use podbay::backend::ErrorKind;
+use tonic::Code;
+
+use super::calls::{container, pod, refused};
+use super::world::World;
+
+#[tokio::test]
+async fn a_failing_step_of_a_pods_stop_is_made_up_for_by_the_next() {
+    for step in ["netns_state", "detach", "delete_task", "unmount", "remove_netns", "kill"] {
+        for lose in [false, true] {
+            let world = World::new();
+            let agent = world.agent().await;
+            let id = agent.run(&pod(&world, "web")).await.unwrap();
+            let app = agent.launch(&id, "app", &["run"]).await;
+            let steps = &world.fakes.steps;
+            // The container's own task may be deleted first: that one is not the stop's.
+            let times = if step == "delete_task" { 2 } else { 1 };
+            match lose {
+                true => steps.lose_answer(step, ErrorKind::Other, times),
+                false => steps.fail(step, ErrorKind::Other, times),
+            }
+            refused(agent.stop_pod(&id).await, Code::Unknown, step);
+            assert!(!agent.is_ready(&id).await, "{step}");
+            let late = agent.create(&id, &container("late", &["run"])).await;
+            refused(late, Code::FailedPrecondition, "not ready");
+            agent.stop_pod(&id).await.unwrap();
+            assert_ne!(agent.status(&app).await.unwrap().finished_at, 0, "{step}");
+            agent.stop_pod(&id).await.unwrap();
+            agent.remove_pod(&id).await.unwrap();
+            assert_eq!(world.leftovers(), [""; 0], "{step}");
+            assert_eq!(agent.rows(), [""; 0], "{step}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failing_step_of_a_pods_removal_is_made_up_for_by_the_next() {
+    for step in ["delete_container", "remove_tree", "remove_rootfs"] {
+        for lose in [false, true] {
+            let world = World::with_pause_image();
+            let agent = world.agent().await;
+            let id = agent.run(&pod(&world, "web")).await.unwrap();
+            agent.launch(&id, "app", &["run"]).await;
+            agent.stop_pod(&id).await.unwrap();
+            match lose {
+                true => world.fakes.steps.lose_answer(step, ErrorKind::Other, 1),
+                false => world.fakes.steps.fail(step, ErrorKind::Other, 1),
+            }
+            refused(agent.remove_pod(&id).await, Code::Unknown, step);
+            assert!(!agent.is_ready(&id).await, "{step}");
+            agent.remove_pod(&id).await.unwrap();
+            assert_eq!(world.leftovers(), [""; 0], "{step}");
+            assert_eq!(agent.rows(), [""; 0], "{step}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failing_step_of_a_containers_stop_or_removal_is_made_up_for_by_the_next() {
+    for step in ["kill", "delete_task", "delete_container", "remove_tree", "remove_rootfs"] {
+        for lose in [false, true] {
+            let world = World::new();
+            let agent = world.agent().await;
+            let pod = agent.run(&pod(&world, "web")).await.unwrap();
+            let id = match step {
+                "kill" => agent.launch(&pod, "app", &["ignore-term"]).await,
+                _ => agent.create(&pod, &container("app", &["run"])).await.unwrap(),
+            };
+            match lose {
+                true => world.fakes.steps.lose_answer(step, ErrorKind::Other, 1),
+                false => world.fakes.steps.fail(step, ErrorKind::Other, 1),
+            }
+            if step == "kill" {
+                refused(agent.stop(&id, 1).await, Code::Unknown, step);
+                agent.stop(&id, 0).await.unwrap();
+            } else {
+                refused(agent.remove(&id).await, Code::Unknown, step);
+                refused(agent.start(&id).await, Code::FailedPrecondition, "cannot start");
+            }
+            agent.remove(&id).await.unwrap();
+            assert_eq!(agent.rows(), [pod], "{step}");
+            agent.remove_all().await;
+            assert_eq!(world.leftovers(), [""; 0], "{step}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stop_that_waited_for_a_removal_brings_nothing_back() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    world.fakes.steps.hang("detach");
+    let removal = agent.remove_pod(&id);
+    let stop = async {
+        world.fakes.steps.called("detach", 1).await;
+        let (sandboxes, id) = (agent.rooms.sandboxes.clone(), id.clone());
+        // Polled once, so that it is in the queue before the removal goes on.
+        let mut stop = Box::pin(async move { sandboxes.stop(&id).await });
+        assert!(futures::poll!(&mut stop).is_pending());
+        world.fakes.steps.release("detach");
+        stop.await
+    };
+    let (removed, stopped) = tokio::join!(removal, stop);
+    removed.unwrap();
+    stopped.unwrap();
+    assert!(agent.pods().await.is_empty());
+    assert_eq!(world.leftovers(), [""; 0]);
+    assert_eq!(agent.rows(), [""; 0]);
+}
+
+#[tokio::test]
+async fn removing_a_pod_that_runs_stops_it_with_its_containers() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    agent.launch(&id, "app", &["ignore-term"]).await;
+    agent.create(&id, &container("idle", &["run"])).await.unwrap();
+    let (one, two) = tokio::join!(agent.remove_pod(&id), agent.remove_pod(&id));
+    one.unwrap();
+    two.unwrap();
+    assert_eq!(world.leftovers(), [""; 0]);
+    assert_eq!(agent.rows(), [""; 0]);
+}

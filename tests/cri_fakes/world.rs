@@ -1,0 +1,324 @@
+//! A host of fakes, and agents on it that can be killed: each agent has a tokio runtime of its
+//! own, so that its end drops all of its work at whatever it waits for.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use hyper_util::rt::TokioIo;
+use podbay::backend::fake::{Fakes, SNAPSHOTTER};
+use podbay::backend::{Host, Runtime as _, RuntimeEvent, RuntimeHandler};
+use podbay::board::Board;
+use podbay::container::{self, ContainerRecord, Containers};
+use podbay::image::{self, Images};
+use podbay::lifecycle::Tasks;
+use podbay::logs::Pumps;
+use podbay::oci;
+use podbay::proto::runtime::v1::image_service_client::ImageServiceClient;
+use podbay::proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
+use podbay::sandbox::{self, PauseSource, SandboxRecord, Sandboxes};
+use podbay::serve::{self, CriServices, Identity, SocketOptions};
+use podbay::store::{self, Store};
+use tokio::net::UnixStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint};
+
+/// Longest wait for anything.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The image that containers use.
+pub const IMAGE: &str = "test.example/app:1";
+
+/// The image of the pause container, in worlds that have one.
+pub const PAUSE_IMAGE: &str = "test.example/pause:1";
+
+/// A host.
+pub struct World {
+    pub fakes: Fakes,
+    pause: PauseSource,
+    agents: AtomicUsize,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    /// A host with [`IMAGE`], whose pause program needs no image.
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let fakes = Fakes::new(folder.path());
+        fakes.images.seed(&[IMAGE], &serde_json::json!({ "Entrypoint": ["run"] }));
+        let root = folder.path().join("pause");
+        let pause = PauseSource::Embedded { root, program: "/pause".to_owned() };
+        Self { fakes, pause, agents: AtomicUsize::new(0), folder }
+    }
+
+    /// A host whose pause container comes from an image.
+    pub fn with_pause_image() -> Self {
+        let world = Self::new();
+        world.fakes.images.seed(&[PAUSE_IMAGE], &serde_json::json!({ "Entrypoint": ["/pause"] }));
+        Self { pause: PauseSource::Image(PAUSE_IMAGE.to_owned()), ..world }
+    }
+
+    /// The same host after a reboot.
+    pub fn rebooted(self) -> Self {
+        Self { fakes: self.fakes.reboot(), ..self }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Loses what the store remembers.
+    pub fn delete_store(&self) {
+        std::fs::remove_file(self.path("state.redb")).expect("delete the store");
+    }
+
+    /// Starts an agent and waits until it has taken over.
+    pub async fn agent(&self) -> Agent {
+        let agent = self.agent_before_recovery().await;
+        agent.recover().await;
+        agent
+    }
+
+    /// Starts an agent that serves but has not recovered yet.
+    pub async fn agent_before_recovery(&self) -> Agent {
+        let number = self.agents.fetch_add(1, Ordering::Relaxed);
+        let socket = self.path(&format!("cri-{number}.sock"));
+        let tokio = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let tokio = tokio.expect("a tokio runtime");
+        let (fakes, options) = (self.fakes.clone(), self.rooms());
+        let store = self.open_store().await;
+        let (ready, is_ready) = watch::channel(false);
+        let at = socket.clone();
+        let built = tokio.spawn(async move {
+            let rooms = Rooms::build(fakes.clone(), store, options);
+            let socket = SocketOptions { path: at, mode: 0o600, gid: None };
+            let listener = serve::bind(&socket).await.expect("bind");
+            let server =
+                serve::serve(listener, rooms.services(&fakes), is_ready, rooms.tasks.draining());
+            drop(rooms.tasks.spawn("server", async move { server.await.expect("serve") }));
+            rooms
+        });
+        let rooms = built.await.expect("an agent");
+        let channel = connect(socket).await;
+        Agent {
+            cri: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(16 << 20),
+            images: ImageServiceClient::new(channel.clone()),
+            channel,
+            rooms,
+            ready,
+            tokio: Some(tokio),
+        }
+    }
+
+    fn rooms(&self) -> (container::Options, sandbox::Options) {
+        let handler = RuntimeHandler {
+            name: "runc".to_owned(),
+            snapshotter: SNAPSHOTTER.to_owned(),
+            ..RuntimeHandler::default()
+        };
+        let containers = container::Options {
+            root: self.path("root/containers"),
+            state: self.path("state/containers"),
+            oci: oci::Settings::default(),
+            max_log_line: 16 << 10,
+        };
+        let sandboxes = sandbox::Options {
+            state: self.path("state/pods"),
+            netns_dir: self.path("netns"),
+            handlers: [String::new(), "runc".to_owned()].map(|name| (name, handler.clone())).into(),
+            pause: self.pause.clone(),
+            oci: oci::Settings::default(),
+            shm_size: 1 << 20,
+        };
+        (containers, sandboxes)
+    }
+
+    /// The agent before this one may still be letting go of it.
+    async fn open_store(&self) -> Store {
+        let path = self.path("state.redb");
+        let opened = eventually("open the store", async || {
+            match Store::open(store::Options { path: path.clone() }) {
+                Ok(opened) => Some(opened),
+                Err(store::Error::Locked { .. }) => None,
+                Err(error) => panic!("{error}"),
+            }
+        });
+        opened.await.store
+    }
+
+    /// What somebody would have to clean up: below the seams, and in the folders of the agent.
+    pub fn leftovers(&self) -> Vec<String> {
+        let mut left = self.fakes.leftovers();
+        for folder in ["state/pods", "state/containers", "root/containers"] {
+            let names = std::fs::read_dir(self.path(folder)).into_iter().flatten();
+            left.extend(
+                names.map(|name| format!("{folder}/{:?}", name.expect("name").file_name())),
+            );
+        }
+        left
+    }
+
+    /// Waits until nothing is left; some things are undone in the background.
+    #[track_caller]
+    pub fn clean(&self) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let deadline = tokio::time::Instant::now() + PATIENCE;
+            while !self.leftovers().is_empty() {
+                let late = tokio::time::Instant::now() > deadline;
+                assert!(!late, "{caller}: left over: {:#?}", self.leftovers());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+}
+
+async fn connect(socket: PathBuf) -> Channel {
+    let endpoint = Endpoint::from_static("http://podbay.invalid");
+    let connector = tower::service_fn(move |_| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    endpoint.connect_with_connector(connector).await.expect("connect")
+}
+
+/// The rooms of an agent.
+pub struct Rooms {
+    pub tasks: Tasks,
+    pub store: Store,
+    pub sandboxes: Arc<Sandboxes>,
+    pub board: Arc<Board>,
+    containers: Arc<Containers>,
+    images: Arc<Images>,
+}
+
+impl Rooms {
+    fn build(
+        fakes: Fakes,
+        store: Store,
+        (of_containers, of_sandboxes): (container::Options, sandbox::Options),
+    ) -> Self {
+        let tasks = Tasks::new();
+        let images = Images::new(
+            fakes.images.clone(),
+            fakes.runtime.clone(),
+            tasks.clone(),
+            image::Options { snapshotter: SNAPSHOTTER.to_owned(), ..image::Options::default() },
+        );
+        let base = container::Deps {
+            runtime: fakes.runtime.clone(),
+            host: fakes.host.clone() as Arc<dyn Host>,
+            images: images.clone(),
+            store: store.clone(),
+            board: Arc::new(Board::new()),
+            tasks: tasks.clone(),
+            pumps: Arc::new(Pumps::start().expect("the log thread")),
+        };
+        let containers = Containers::new(base.clone(), of_containers);
+        let board = base.board.clone();
+        let deps =
+            sandbox::Deps { base, network: fakes.network.clone(), containers: containers.clone() };
+        let sandboxes = Arc::new(Sandboxes::new(deps, of_sandboxes));
+        let mut events = fakes.runtime.events();
+        let (oom, index) = (containers.clone(), images.clone());
+        drop(tasks.spawn("events", async move {
+            while let Some(event) = events.next().await {
+                match event {
+                    RuntimeEvent::Oom { container } => oom.note_oom(&container),
+                    RuntimeEvent::ImagesChanged | RuntimeEvent::Connected => index.invalidate(),
+                    RuntimeEvent::Disconnected | RuntimeEvent::Exit { .. } => {}
+                }
+            }
+        }));
+        Self { tasks, store, sandboxes, board, containers, images }
+    }
+
+    fn services(&self, fakes: &Fakes) -> CriServices {
+        CriServices {
+            sandboxes: self.sandboxes.clone(),
+            images: self.images.clone(),
+            runtime: fakes.runtime.clone(),
+            network: fakes.network.clone(),
+            identity: Identity::default(),
+        }
+    }
+}
+
+/// An agent.
+pub struct Agent {
+    pub cri: RuntimeServiceClient<Channel>,
+    pub images: ImageServiceClient<Channel>,
+    pub channel: Channel,
+    pub rooms: Rooms,
+    ready: watch::Sender<bool>,
+    tokio: Option<Runtime>,
+}
+
+impl Agent {
+    /// Takes over what is there, as at every start, and opens the gate.
+    pub async fn recover(&self) {
+        let sandboxes = self.rooms.sandboxes.clone();
+        let tokio = self.tokio.as_ref().expect("it lives");
+        let recovered = tokio.spawn(async move {
+            sandboxes.learn_features().await;
+            sandboxes.recover().await
+        });
+        recovered.await.expect("no panic").expect("recovered");
+        self.ready.send_replace(true);
+    }
+
+    /// Ends the agent in the middle of everything, without any clean-up.
+    pub async fn kill(mut self) {
+        let tokio = self.tokio.take().expect("it lives");
+        let ended = tokio::task::spawn_blocking(move || tokio.shutdown_timeout(PATIENCE));
+        ended.await.expect("no panic");
+    }
+
+    /// Rows of the store: ids of sandboxes and containers.
+    pub fn rows(&self) -> Vec<String> {
+        let pods = self.rooms.store.load::<SandboxRecord>().expect("rows").records;
+        let containers = self.rooms.store.load::<ContainerRecord>().expect("rows").records;
+        let pods = pods.iter().map(|row| row.sandbox.id.to_string());
+        pods.chain(containers.iter().map(|row| row.container.id.to_string())).collect()
+    }
+
+    /// Waits until the store has no rows.
+    pub async fn no_rows(&self) {
+        eventually("no rows", async || self.rows().is_empty().then_some(())).await;
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(tokio) = self.tokio.take() {
+            tokio.shutdown_background();
+        }
+    }
+}
+
+/// Waits for an answer with a deadline.
+#[track_caller]
+pub fn eventually<T>(
+    what: &str,
+    mut ask: impl AsyncFnMut() -> Option<T>,
+) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{caller}: too late: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// A file's text, empty when it is absent.
+pub fn text(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
