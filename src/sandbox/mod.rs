@@ -12,8 +12,6 @@ mod pause;
 mod record;
 mod recover;
 mod stop;
-#[cfg(test)]
-mod tests;
 
 pub use crate::board::{
     Event, Sandbox, SandboxFilter as Filter, SandboxState, Subscription as Events,
