@@ -16,8 +16,6 @@ mod recover;
 mod remove;
 mod start;
 mod stop;
-#[cfg(test)]
-mod tests;
 
 pub use crate::board::{
     Container, ContainerFilter as Filter, ContainerState, EventKind, Exited, StateName,

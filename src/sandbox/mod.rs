@@ -13,8 +13,6 @@ mod ports;
 mod record;
 mod recover;
 mod stop;
-#[cfg(test)]
-mod tests;
 
 pub use crate::board::{
     Event, Sandbox, SandboxFilter as Filter, SandboxState, Subscription as Events,

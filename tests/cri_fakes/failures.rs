@@ -1,6 +1,7 @@
 //! Every step of a creation fails once, or does its work and loses the answer: the caller hears
 //! of that step, nothing is left, and the same request succeeds afterwards.
 
+use futures::future::join_all;
 use podbay::backend::ErrorKind;
 use podbay::backend::fake::Steps;
 use podbay::proto::runtime::v1 as cri;
@@ -168,14 +169,15 @@ async fn a_failing_step_of_an_exec_leaves_nothing() {
 
 #[tokio::test]
 async fn a_run_that_cannot_be_undone_at_once_is_listed_until_it_is() {
-    for (broken, undo) in [
+    let cases = [
         ("attach", "detach"),
         ("start", "delete_task"),
         ("attach", "remove_netns"),
         ("attach", "unmount"),
         ("attach", "remove_tree"),
         ("attach", "delete_container"),
-    ] {
+    ];
+    join_all(cases.map(|(broken, undo)| async move {
         let world = World::new();
         let agent = world.agent().await;
         let config = pod(&world, "web");
@@ -191,7 +193,8 @@ async fn a_run_that_cannot_be_undone_at_once_is_listed_until_it_is() {
         eventually("the name is free", again).await;
         agent.remove_all().await;
         assert_eq!(world.leftovers(), [""; 0], "{undo}");
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]
@@ -212,7 +215,8 @@ async fn a_del_that_never_works_after_an_add_that_failed_holds_nobody_up() {
 
 #[tokio::test]
 async fn a_creation_that_cannot_be_undone_at_once_frees_its_name_and_goes_later() {
-    for undo in ["delete_task", "remove_rootfs", "delete_container", "remove_tree"] {
+    let steps = ["delete_task", "remove_rootfs", "delete_container", "remove_tree"];
+    join_all(steps.map(|undo| async move {
         let world = World::new();
         let agent = world.agent().await;
         let pod = agent.run(&pod(&world, "web")).await.unwrap();
@@ -226,7 +230,8 @@ async fn a_creation_that_cannot_be_undone_at_once_frees_its_name_and_goes_later(
         only_the_pod(&agent, &pod).await;
         agent.remove_all().await;
         world.clean().await;
-    }
+    }))
+    .await;
 }
 
 async fn only_the_pod(agent: &Agent, pod: &str) {
