@@ -1,5 +1,7 @@
 //! podbay: a node agent that runs pods on containerd. See ARCHITECTURE.md.
 
+#![deny(unsafe_code)]
+
 pub mod app;
 pub mod backend;
 pub mod board;

@@ -130,6 +130,7 @@ impl World {
         let sandboxes = sandbox::Options {
             state: self.path("state/pods"),
             netns_dir: self.path("netns"),
+            netns_prefix: "podbay-".to_owned(),
             handlers: [String::new(), "runc".to_owned()].map(|name| (name, handler.clone())).into(),
             pause: self.pause.clone(),
             oci: oci::Settings::default(),

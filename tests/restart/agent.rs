@@ -83,7 +83,11 @@ pub async fn running_pods_are_taken_over(line: Line) {
 }
 
 /// All of a running pod and container that a restart may not change.
-async fn look_at(rig: &Rig, pod: &str, container: &str) -> (u32, u32, String, cri::ContainerStatus) {
+async fn look_at(
+    rig: &Rig,
+    pod: &str,
+    container: &str,
+) -> (u32, u32, String, cri::ContainerStatus) {
     let status = rig.pod_status(pod).await;
     assert_eq!(status.state(), PodSandboxState::SandboxReady);
     let ip = status.network.expect("a network").ip;

@@ -106,7 +106,8 @@ pub async fn containerd_dies_at_random_moments(line: Line) {
     // What was under way is undone or can be taken away.
     wait_until(SOON * 3, "everything can be removed", async || {
         for pod in rig.pods().await {
-            if pod.id != stays && (rig.stop(&pod.id).await.is_err() | rig.remove(&pod.id).await.is_err())
+            if pod.id != stays
+                && (rig.stop(&pod.id).await.is_err() | rig.remove(&pod.id).await.is_err())
             {
                 return false;
             }

@@ -48,7 +48,8 @@ pub async fn a_dead_shim_or_pause_is_told(line: Line) {
         let stopped = async {
             while let Ok(Some(event)) = events.message().await {
                 if event.container_id == id
-                    && event.container_event_type() == cri::ContainerEventType::ContainerStoppedEvent
+                    && event.container_event_type()
+                        == cri::ContainerEventType::ContainerStoppedEvent
                 {
                     return;
                 }

@@ -54,7 +54,8 @@ impl Holds {
 }
 
 fn runc(line: Line) -> PathBuf {
-    let ours = std::env::var_os("PODBAY_PARTS").map_or("/opt/podbay-parts/bin".into(), PathBuf::from);
+    let ours =
+        std::env::var_os("PODBAY_PARTS").map_or("/opt/podbay-parts/bin".into(), PathBuf::from);
     match line {
         Line::V1 => "/usr/sbin/runc".into(),
         Line::V2 => ours.join("runc"),
@@ -106,7 +107,11 @@ pub async fn a_start_that_is_cut_can_be_tried_again(line: Line) {
         if state == ContainerState::ContainerCreated {
             rig.begin(&container).await.expect("the same request again");
         }
-        assert_eq!(rig.status(&container).await.state(), ContainerState::ContainerRunning, "{word}");
+        assert_eq!(
+            rig.status(&container).await.state(),
+            ContainerState::ContainerRunning,
+            "{word}"
+        );
         assert_eq!(rig.exec(&container, "echo hello").await.expect("exec"), "hello\n");
         rig.stop_container(&container, 5).await.expect("stop");
         assert_eq!(rig.ended(&container).await.0, 0);
