@@ -17,8 +17,9 @@ use crate::logs::{open_fifo_guard, open_fifo_reader};
 use crate::model::signal::Signal;
 use crate::oci::exec_process;
 
-/// What is kept of each stream; the rest is drained and dropped.
-const OUTPUT_MAX: usize = 16 << 20;
+/// What is kept of both streams together; the rest is drained and dropped. An answer has to fit
+/// into the 16 MiB that callers take as one message, with its frame.
+const OUTPUT_MAX: usize = (16 << 20) - 64;
 /// How long output may go on after the command has ended: a child of it that holds the stream
 /// must not block the answer for ever.
 const OUTPUT_DRAIN: Duration = Duration::from_secs(2);
@@ -28,9 +29,9 @@ const AFTER_KILL: Duration = Duration::from_secs(10);
 /// Output of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExecOutput {
-    /// At most 16 MiB.
+    /// With `stderr` a little less than 16 MiB.
     pub stdout: Vec<u8>,
-    /// At most 16 MiB.
+    /// When both are long, each has half.
     pub stderr: Vec<u8>,
     /// Exit code.
     pub code: i32,
@@ -95,6 +96,7 @@ impl Containers {
                     self.delete_exec_later(id.clone(), exec_id.to_owned());
                 }
                 let code = exit.map_or(255, |exit| i32::try_from(exit.code).unwrap_or(i32::MAX));
+                share_room(&mut stdout.kept, &mut stderr.kept);
                 Ok(ExecOutput { stdout: stdout.kept, stderr: stderr.kept, code })
             }
             Err(error) => {
@@ -175,6 +177,14 @@ impl Containers {
     }
 }
 
+/// Cuts both to [`OUTPUT_MAX`] together; one that has less than half of it stays whole.
+fn share_room(stdout: &mut Vec<u8>, stderr: &mut Vec<u8>) {
+    let half = OUTPUT_MAX / 2;
+    let of_stderr = half.max(OUTPUT_MAX.saturating_sub(stdout.len()));
+    stderr.truncate(of_stderr);
+    stdout.truncate(OUTPUT_MAX - stderr.len());
+}
+
 async fn until(deadline: Option<tokio::time::Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -203,6 +213,28 @@ impl Output {
         while let Ok(count @ 1..) = self.receiver.read(&mut buffer).await {
             let room = OUTPUT_MAX - self.kept.len();
             self.kept.extend_from_slice(&buffer[..count.min(room)]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_streams_fit_together_and_a_short_one_stays_whole() {
+        let (half, all) = (OUTPUT_MAX / 2, OUTPUT_MAX);
+        for (given, kept) in [
+            ((5, 7), (5, 7)),
+            ((all, 0), (all, 0)),
+            ((all, 7), (all - 7, 7)),
+            ((7, all), (7, all - 7)),
+            ((all, all), (half, half)),
+            ((half, half), (half, half)),
+        ] {
+            let (mut stdout, mut stderr) = (vec![0; given.0], vec![0; given.1]);
+            share_room(&mut stdout, &mut stderr);
+            assert_eq!((stdout.len(), stderr.len()), kept, "{given:?}");
         }
     }
 }

@@ -148,6 +148,11 @@ impl TestEnv {
         format!("/podbay-test-{}", self.slot.number)
     }
 
+    /// For plugins of the test's own; they are found before those of this line.
+    pub fn own_cni_bin_dir(&self) -> PathBuf {
+        self.path().join("cni/bin")
+    }
+
     /// Name of the bridge of this world.
     pub fn bridge(&self) -> String {
         format!("pbt{}", self.slot.number)
@@ -203,7 +208,7 @@ impl TestEnv {
             "root = {root:?}\nstate = {state:?}\n\n\
              [cri]\nsocket = {socket:?}\n\n\
              [containerd]\naddress = {address:?}\nnamespace = {namespace:?}\nsnapshotter = {snapshotter:?}\n\n\
-             [network]\nconf_dir = {conf:?}\nbin_dirs = [{bin:?}]\ncache_dir = {cache:?}\nnetns_dir = {netns:?}\n\
+             [network]\nconf_dir = {conf:?}\nbin_dirs = [{own_bin:?}, {bin:?}]\ncache_dir = {cache:?}\nnetns_dir = {netns:?}\n\
              default_network = {default}\ndefault_bridge = {bridge:?}\ndefault_subnets = [{subnet:?}]\n\n\
              [images]\nconfig_dirs = [{certs:?}]\n\n\
              [telemetry]\nlevel = \"debug\"\n\n{extra}",
@@ -214,6 +219,7 @@ impl TestEnv {
             namespace = self.namespace(),
             snapshotter = self.snapshotter(),
             conf = self.cni_conf_dir(),
+            own_bin = self.own_cni_bin_dir(),
             bin = self.cni_bin_dir(),
             cache = self.cni_cache_dir(),
             netns = self.netns_dir(),
