@@ -127,7 +127,9 @@ impl Snapshot {
             let named = Named { id: bare.id.clone(), target: record.target.digest.clone() };
             let image = images.entry(bare.id.clone()).or_insert_with(|| Image::clone(bare));
             image.pinned |= record.labels.get(PINNED_LABEL).is_some_and(|value| value == "pinned");
-            if let Ok(reference) = Reference::parse(&record.name) {
+            // The record of the bare id could be read as a tag of a repository named "sha256".
+            let is_id = Digest::try_from(record.name.as_str()).is_ok();
+            if let Some(reference) = Reference::parse(&record.name).ok().filter(|_| !is_id) {
                 let normal = reference.to_string();
                 snapshot.names.insert(normal.clone(), named.clone());
                 let list = if reference.digest().is_some() {
@@ -187,5 +189,45 @@ impl Snapshot {
         // The record of the bare id is part of a whole pull too.
         let whole = names.iter().all(same) && self.names.contains_key(named.id.as_str());
         whole.then(|| self.images.get(&named.id)).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::image::{Descriptor, ImageConfig};
+
+    #[test]
+    fn the_record_of_the_bare_id_is_no_tag() {
+        let digest = |c: &str| Digest::try_from(format!("sha256:{}", c.repeat(64)).as_str());
+        let (id, manifest) = (digest("a").expect("a digest"), digest("b").expect("a digest"));
+        let target = Descriptor {
+            media_type: String::new(),
+            digest: manifest.clone(),
+            size: 1,
+            annotations: BTreeMap::new(),
+        };
+        let image = Image {
+            id: id.clone(),
+            target: target.clone(),
+            repo_tags: Vec::new(),
+            repo_digests: Vec::new(),
+            size: 1,
+            pinned: false,
+            chain_id: None,
+            config: ImageConfig::default(),
+        };
+        let names = [id.to_string(), "r.test/a:1".to_owned(), format!("r.test/a@{manifest}")];
+        let records = names.each_ref().map(|name| ImageRecord {
+            name: name.clone(),
+            target: target.clone(),
+            labels: BTreeMap::new(),
+        });
+        let known = HashMap::from([(manifest, Arc::new(image))]);
+        let snapshot = Snapshot::build(&records, &known);
+        let found = snapshot.all().next().expect("the image");
+        assert_eq!(found.repo_tags, [names[1].clone()]);
+        assert_eq!(found.repo_digests, [names[2].clone()]);
+        assert_eq!(snapshot.records(&id).last(), Some(&names[0]), "the id goes last");
     }
 }
