@@ -48,8 +48,10 @@ impl Containers {
         // The shim has the FIFOs open now: from here on its end is the end of the streams.
         drop(guards);
         let cgroup = self.deps.host.memory_cgroup(pid).await.unwrap_or_default();
-        runtime.start(Process::init(id)).await.step("start the task")?;
+        // Taken before: a quick process may have ended before the call returns, and it must not
+        // have ended before it started.
         let started_at = now();
+        runtime.start(Process::init(id)).await.step("start the task")?;
         entry
             .save(&self.deps, |record| {
                 record.stdio = stdio;

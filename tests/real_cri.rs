@@ -1,0 +1,89 @@
+//! The CRI door against real containerd of both lines: the real binary, real runc, real CNI
+//! plugins, and a leak census at the end of each test.
+//!
+//! Needs root, and fails rather than skips when a part is missing.
+
+#[path = "real_cri/containers.rs"]
+mod containers;
+#[path = "real_cri/ends.rs"]
+mod ends;
+#[path = "real_cri/events.rs"]
+mod events;
+#[path = "real_cri/exec.rs"]
+mod exec;
+#[path = "real_cri/files.rs"]
+mod files;
+#[path = "real_cri/images.rs"]
+mod images;
+#[path = "real_cri/logs.rs"]
+mod logs;
+#[path = "real_cri/networks.rs"]
+mod networks;
+#[path = "real_cri/node.rs"]
+mod node;
+#[path = "real_cri/pods.rs"]
+mod pods;
+#[path = "real_cri/registries.rs"]
+mod registries;
+#[path = "real_cri/rig.rs"]
+mod rig;
+#[path = "real_cri/security.rs"]
+mod security;
+mod support;
+
+use support::containerd::Line;
+
+macro_rules! on_both_lines {
+    ($($noun:ident::$name:ident,)*) => {
+        mod containerd_1 {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                crate::$noun::$name(crate::Line::V1).await;
+            })*
+        }
+        mod containerd_2 {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                crate::$noun::$name(crate::Line::V2).await;
+            })*
+        }
+    };
+}
+
+on_both_lines! {
+    pods::pods_have_addresses_and_status,
+    pods::pods_share_what_they_should,
+    pods::process_namespaces_are_as_asked,
+    pods::pods_of_the_host,
+    pods::ends_of_pods,
+    networks::own_bridge_serves_a_fresh_machine,
+    networks::failed_plugins_leave_nothing,
+    containers::commands_follow_image_and_config,
+    containers::limits_are_in_the_cgroup,
+    containers::terminals_and_stdin,
+    containers::bad_requests_leave_nothing,
+    security::users_and_groups,
+    security::privileges,
+    security::seccomp_profiles,
+    security::paths_are_masked,
+    files::mounts_are_as_asked,
+    files::image_volumes_are_filled,
+    files::devices_are_given,
+    ends::exits_are_told_exactly,
+    ends::stops_are_graceful,
+    ends::memory_hogs_are_oom_killed,
+    exec::exec_gives_output_and_code,
+    exec::exec_is_bounded,
+    logs::logs_have_the_format,
+    logs::logs_are_reopened_without_loss,
+    images::images_are_named_as_asked,
+    images::removal_takes_all_names,
+    images::one_download_for_many_pulls,
+    registries::private_registries_want_the_password,
+    registries::mirrors_are_asked_first,
+    registries::tampered_content_is_refused,
+    node::lists_are_filtered,
+    node::status_is_true,
+    node::grpcurl_is_served,
+    events::events_tell_the_life_of_a_pod,
+}

@@ -1,0 +1,64 @@
+//! ExecSync.
+
+use std::time::{Duration, Instant};
+
+use crate::rig::{Rig, SOON, lossy};
+use crate::support::containerd::Line;
+use crate::support::wait_until;
+
+pub async fn exec_gives_output_and_code(line: Line) {
+    let rig = Rig::start(line).await;
+    let pod = rig.run(rig.pod_spec("exec")).await;
+    let id = rig.launch_waiting(&pod, "c").await;
+    let done = rig.try_exec(&id, &["sh", "-c", "echo out; echo err >&2; exit 3"], 10).await;
+    let done = done.expect("ExecSync");
+    assert_eq!((lossy(&done.stdout).as_str(), lossy(&done.stderr).as_str()), ("out\n", "err\n"));
+    assert_eq!(done.exit_code, 3);
+    let quiet = rig.try_exec(&id[..12], &["true"], 0).await.expect("a short id");
+    assert_eq!((quiet.stdout.len(), quiet.stderr.len(), quiet.exit_code), (0, 0, 0));
+    let missing = rig.try_exec(&id, &["/no/such/program"], 10).await.expect_err("no program");
+    assert!(missing.message().contains("/no/such/program"), "{missing}");
+    let none = rig.try_exec(&id, &[], 10).await.expect_err("no command");
+    assert_eq!(none.code(), tonic::Code::InvalidArgument, "{none}");
+    let unknown = rig.try_exec("0123", &["true"], 10).await.expect_err("no container");
+    assert_eq!(unknown.code(), tonic::Code::NotFound, "{unknown}");
+    // Probes come in crowds.
+    let crowd = (0..10).map(|n| {
+        let (rig, id) = (&rig, &id);
+        async move { rig.exec(id, &format!("echo {n}")).await }
+    });
+    let heard = futures::future::join_all(crowd).await;
+    assert_eq!(heard, (0..10).map(|n| n.to_string()).collect::<Vec<_>>());
+    rig.finish().await;
+}
+
+pub async fn exec_is_bounded(line: Line) {
+    let rig = Rig::start(line).await;
+    let pod = rig.run(rig.pod_spec("bounded")).await;
+    let id = rig.launch_waiting(&pod, "c").await;
+    let begun = Instant::now();
+    let late = rig.try_exec(&id, &["sleep", "4242"], 1).await.expect_err("it takes too long");
+    assert_eq!(late.code(), tonic::Code::DeadlineExceeded, "{late}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    wait_until(SOON, "the late command is gone", async || {
+        !rig.exec(&id, "ps -o args").await.contains("sleep 4242")
+    })
+    .await;
+    // An answer has to fit into a message of 16 MiB, whatever a command says.
+    const MESSAGE: usize = 16 << 20;
+    let one = "head -c 20971520 /dev/zero; echo said >&2";
+    let one = rig.try_exec(&id, &["sh", "-c", one], 60).await.expect("much output");
+    assert!((MESSAGE - 4096..MESSAGE).contains(&one.stdout.len()), "{}", one.stdout.len());
+    assert_eq!((lossy(&one.stderr).as_str(), one.exit_code), ("said\n", 0));
+    let both = "head -c 20971520 /dev/zero; head -c 20971520 /dev/zero >&2";
+    let both = rig.try_exec(&id, &["sh", "-c", both], 60).await.expect("much output");
+    let total = both.stdout.len() + both.stderr.len();
+    assert!((MESSAGE - 4096..MESSAGE).contains(&total), "{total}");
+    assert_eq!(both.stdout.len(), both.stderr.len());
+    // A child that keeps the streams does not keep the answer.
+    let begun = Instant::now();
+    let done = rig.try_exec(&id, &["sh", "-c", "echo started; sleep 60 &"], 30).await;
+    assert_eq!(lossy(&done.expect("ExecSync").stdout), "started\n");
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    rig.finish().await;
+}
