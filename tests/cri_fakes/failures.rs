@@ -108,7 +108,7 @@ async fn a_failing_step_of_a_creation_leaves_nothing() {
             fault(&world.fakes.steps, step);
             refused(agent.create(&pod, &config).await, code, step);
             assert_eq!(world.leftovers(), before, "{step} {code:?}");
-            assert_eq!(agent.rows(), [pod.clone()], "{step} {code:?}");
+            assert_eq!(agent.rows(), std::slice::from_ref(&pod), "{step} {code:?}");
             assert!(agent.containers().await.is_empty(), "{step} {code:?}");
             let id = agent.create(&pod, &config).await.unwrap();
             agent.start(&id).await.unwrap();

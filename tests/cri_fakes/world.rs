@@ -16,7 +16,6 @@ use podbay::image::{self, Images};
 use podbay::lifecycle::Tasks;
 use podbay::logs::Pumps;
 use podbay::oci;
-use podbay::proto::runtime::v1::image_service_client::ImageServiceClient;
 use podbay::proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
 use podbay::sandbox::{self, PauseSource, SandboxRecord, Sandboxes};
 use podbay::serve::{self, CriServices, Identity, SocketOptions};
@@ -107,7 +106,6 @@ impl World {
         let channel = connect(socket).await;
         Agent {
             cri: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(16 << 20),
-            images: ImageServiceClient::new(channel.clone()),
             channel,
             rooms,
             ready,
@@ -194,7 +192,6 @@ pub struct Rooms {
     pub store: Store,
     pub sandboxes: Arc<Sandboxes>,
     pub board: Arc<Board>,
-    containers: Arc<Containers>,
     images: Arc<Images>,
 }
 
@@ -236,7 +233,7 @@ impl Rooms {
                 }
             }
         }));
-        Self { tasks, store, sandboxes, board, containers, images }
+        Self { tasks, store, sandboxes, board, images }
     }
 
     fn services(&self, fakes: &Fakes) -> CriServices {
@@ -253,7 +250,6 @@ impl Rooms {
 /// An agent.
 pub struct Agent {
     pub cri: RuntimeServiceClient<Channel>,
-    pub images: ImageServiceClient<Channel>,
     pub channel: Channel,
     pub rooms: Rooms,
     ready: watch::Sender<bool>,
@@ -286,11 +282,6 @@ impl Agent {
         let containers = self.rooms.store.load::<ContainerRecord>().expect("rows").records;
         let pods = pods.iter().map(|row| row.sandbox.id.to_string());
         pods.chain(containers.iter().map(|row| row.container.id.to_string())).collect()
-    }
-
-    /// Waits until the store has no rows.
-    pub async fn no_rows(&self) {
-        eventually("no rows", async || self.rows().is_empty().then_some(())).await;
     }
 }
 
