@@ -1,6 +1,6 @@
 //! Containers of pods: create, start, stop, remove, exec, logs, exits.
 //!
-//! Each container is one [`entry::Entry`]: its record, and a lock under which every change to it
+//! Each container is one `Entry` of `entry.rs`: its record, and a lock under which every change to it
 //! happens. A change goes record -> store -> board, in that order, so nothing is published or
 //! acknowledged before it is durable. Reads go to the [`Board`] alone.
 
