@@ -190,10 +190,10 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_marked_as_ours_and_names_no_sandbox() {
+    fn a_record_is_marked_as_ours_and_names_its_pod() {
         let record = record(&container());
         assert_eq!(record.labels.get(OWNER_LABEL).map(String::as_str), Some(OWNER));
-        assert_eq!(record.sandbox, "");
+        assert_eq!(record.sandbox, "pod");
         assert_eq!(record.spec.unwrap().type_url, SPEC_URL);
     }
 
