@@ -59,7 +59,10 @@ impl Room {
         let (containers, pause, network) = tokio::join!(
             self.deps.containers.kill_all(&entry.id),
             self.end_pause(entry, owes(Owed::Pause)),
-            self.detach(&record, strict),
+            async {
+                self.intend_stop(entry).await;
+                self.detach(&record, strict).await
+            },
         );
         note(Owed::Pause, pause);
         let attached = network.is_err();
@@ -92,6 +95,20 @@ impl Room {
             0 => Ok(()),
             1 => Err(errors.remove(0)),
             _ => Err(Error::Teardown(TeardownErrors(errors))),
+        }
+    }
+
+    /// Stores that the pod is not ready before its network is touched: an agent that dies in the
+    /// middle must not find it ready again. It takes no time while processes die. A store that
+    /// cannot be written does not hold up a stop.
+    async fn intend_stop(&self, entry: &Entry) {
+        if !entry.sandbox().is_ready() {
+            return;
+        }
+        let not_ready = |record: &mut SandboxRecord| record.sandbox.state = SandboxState::NotReady;
+        if let Err(error) = entry.save_end(&self.deps.base, not_ready).await {
+            let error = crate::telemetry::error_chain(&error);
+            tracing::warn!(pod = %entry.id, error, "stop goes on without its record");
         }
     }
 
