@@ -55,6 +55,7 @@ pub struct TestEnv {
     folder: TempDir,
     slot: Slot,
     extra_config: String,
+    deadlines: (&'static str, &'static str),
 }
 
 impl TestEnv {
@@ -69,8 +70,16 @@ impl TestEnv {
         let folder = tempfile::Builder::new().prefix("pbe-").tempdir_in("/tmp").expect("a folder");
         let slot = Slot::take();
         let containerd = PrivateContainerd::start(line);
-        let env = Self { containerd, line, networking, folder, slot, extra_config: String::new() };
-        for dir in [env.cni_conf_dir(), env.netns_dir(), env.log_root(), env.certs_dir()] {
+        let (extra_config, deadlines) = (String::new(), ("10s", "60s"));
+        let env = Self { containerd, line, networking, folder, slot, extra_config, deadlines };
+        let folders = [
+            env.cni_conf_dir(),
+            env.netns_dir(),
+            env.log_root(),
+            env.certs_dir(),
+            env.extra_bin_dir(),
+        ];
+        for dir in folders {
             std::fs::create_dir_all(dir).expect("a folder of the environment");
         }
         if networking == Networking::Conflist {
@@ -84,6 +93,11 @@ impl TestEnv {
     pub fn add_config(&mut self, toml: &str) {
         self.extra_config.push_str(toml);
         self.extra_config.push('\n');
+    }
+
+    /// `containerd.quick_timeout` and `containerd.slow_timeout` of the agent.
+    pub fn set_deadlines(&mut self, quick: &'static str, slow: &'static str) {
+        self.deadlines = (quick, slow);
     }
 
     /// Everything of this world is below here, but for containerd.
@@ -109,6 +123,11 @@ impl TestEnv {
 
     pub fn cni_cache_dir(&self) -> PathBuf {
         self.path().join("cni/cache")
+    }
+
+    /// Looked through for CNI plugins before the real ones: for a plugin that misbehaves.
+    pub fn extra_bin_dir(&self) -> PathBuf {
+        self.path().join("cni/bin")
     }
 
     /// Where host-local keeps the addresses of the conflist's network.
@@ -202,8 +221,9 @@ impl TestEnv {
         let text = format!(
             "root = {root:?}\nstate = {state:?}\n\n\
              [cri]\nsocket = {socket:?}\n\n\
-             [containerd]\naddress = {address:?}\nnamespace = {namespace:?}\nsnapshotter = {snapshotter:?}\n\n\
-             [network]\nconf_dir = {conf:?}\nbin_dirs = [{bin:?}]\ncache_dir = {cache:?}\nnetns_dir = {netns:?}\n\
+             [containerd]\naddress = {address:?}\nnamespace = {namespace:?}\nsnapshotter = {snapshotter:?}\n\
+             quick_timeout = {quick:?}\nslow_timeout = {slow:?}\n\n\
+             [network]\nconf_dir = {conf:?}\nbin_dirs = [{extra_bin:?}, {bin:?}]\ncache_dir = {cache:?}\nnetns_dir = {netns:?}\n\
              default_network = {default}\ndefault_bridge = {bridge:?}\ndefault_subnets = [{subnet:?}]\n\n\
              [images]\nconfig_dirs = [{certs:?}]\n\n\
              [telemetry]\nlevel = \"debug\"\n\n{extra}",
@@ -212,8 +232,11 @@ impl TestEnv {
             socket = self.socket(),
             address = self.containerd.address(),
             namespace = self.namespace(),
+            quick = self.deadlines.0,
+            slow = self.deadlines.1,
             snapshotter = self.snapshotter(),
             conf = self.cni_conf_dir(),
+            extra_bin = self.extra_bin_dir(),
             bin = self.cni_bin_dir(),
             cache = self.cni_cache_dir(),
             netns = self.netns_dir(),

@@ -1,0 +1,57 @@
+//! Restarts and faults, with the real binary on both lines of containerd: the agent, containerd,
+//! a shim or a pause process is killed at bad moments, and foreign hands take things away. What
+//! was acknowledged must stay, what was not must be gone, and in the end nothing may be left.
+
+mod support;
+
+#[path = "restart/agent.rs"]
+mod agent;
+#[path = "restart/daemon.rs"]
+mod daemon;
+#[path = "restart/ends.rs"]
+mod ends;
+#[path = "restart/foreign.rs"]
+mod foreign;
+#[path = "restart/midway.rs"]
+mod midway;
+#[path = "restart/rig.rs"]
+mod rig;
+
+use support::containerd::Line;
+
+macro_rules! on_both_lines {
+    ($($room:ident::$name:ident,)*) => {
+        $(mod $name {
+            use super::*;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn v1() {
+                $room::$name(Line::V1).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn v2() {
+                $room::$name(Line::V2).await;
+            }
+        })*
+    };
+}
+
+on_both_lines! {
+    agent::running_pods_are_taken_over,
+    agent::kills_at_random_moments_lose_nothing,
+    midway::a_creation_that_is_cut_is_undone,
+    midway::a_start_that_is_cut_can_be_tried_again,
+    midway::a_teardown_that_is_cut_goes_on,
+    daemon::a_killed_containerd_loses_nothing,
+    daemon::containerd_dies_at_random_moments,
+    daemon::a_hung_containerd_does_not_hang_the_agent,
+    ends::a_dead_shim_or_pause_is_told,
+    ends::the_agent_ends_when_told,
+    foreign::what_foreign_hands_take_away_is_not_missed,
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_refused_with_all_its_faults() {
+    ends::a_wrong_configuration_is_refused().await;
+}

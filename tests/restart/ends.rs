@@ -1,0 +1,114 @@
+//! Ends: of a shim, of a pause process, of the agent itself.
+
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use podbay::proto::runtime::v1 as cri;
+
+use crate::rig::{ContainerState, PodSandboxState, Rig, signal};
+use crate::support::containerd::Line;
+use crate::support::wait_until;
+
+/// How long a death below may stay unseen.
+const SEEN: Duration = Duration::from_secs(10);
+
+pub async fn a_dead_shim_or_pause_is_told(line: Line) {
+    let rig = Rig::start(line).await;
+    let mut runtime = rig.agent.runtime();
+    let events = runtime.get_container_events(cri::GetEventsRequest::default()).await;
+    let mut events = events.expect("events").into_inner();
+    for (name, kills_shim) in [("pause", false), ("shim", true)] {
+        let pod = rig.pod(name);
+        let id = rig.run(&pod).await.expect("run");
+        let main = rig.started(&pod, &id, &rig.waiting("main")).await;
+        let victim = match kills_shim {
+            true => rig.shim_of(&id).expect("a shim"),
+            false => rig.pid(&id).await,
+        };
+        signal(victim, Signal::SIGKILL);
+        wait_until(SEEN, "its pod is not ready", async || {
+            rig.pod_status(&id).await.state() == PodSandboxState::SandboxNotready
+        })
+        .await;
+        if kills_shim {
+            wait_until(SEEN, "its container has exited", async || {
+                rig.status(&main).await.state() == ContainerState::ContainerExited
+            })
+            .await;
+        }
+        let stopped = async {
+            while let Ok(Some(event)) = events.message().await {
+                if event.container_id == id
+                    && event.container_event_type()
+                        == cri::ContainerEventType::ContainerStoppedEvent
+                {
+                    return;
+                }
+            }
+            panic!("the events ended");
+        };
+        tokio::time::timeout(SEEN, stopped).await.expect("an event of the pod's end");
+        assert!(rig.create(&pod, &id, &rig.waiting("late")).await.is_err(), "the pod is dead");
+        rig.stop(&id).await.expect("stop");
+        let status = rig.status(&main).await;
+        assert_eq!(status.state(), ContainerState::ContainerExited);
+        assert!([137, 255].contains(&status.exit_code), "{name}: {}", status.exit_code);
+        assert!(!["", "Completed"].contains(&status.reason.as_str()), "{}", status.reason);
+        rig.remove(&id).await.expect("remove");
+    }
+    drop(events);
+    rig.clear().await;
+}
+
+pub async fn the_agent_ends_when_told(line: Line) {
+    let mut rig = Rig::start(line).await;
+    let pod = rig.pod("stays");
+    let id = rig.run(&pod).await.expect("run");
+    let main = rig.started(&pod, &id, &rig.waiting("main")).await;
+    let before = (rig.pid(&id).await, rig.pid(&main).await);
+
+    let (status, words) = rig.agent.second().await;
+    let status = status.expect("a second agent on the same root ends by itself");
+    assert_eq!(status.code(), Some(1), "{words}");
+    let root = rig.agent.env.root().display().to_string();
+    assert!(words.contains("podbay: ") && words.contains(&root), "{words}");
+    assert!(rig.runtime_is_ready().await, "the first one is not disturbed");
+
+    // Work is under way while it is told to end: a stop that takes its time, and creations.
+    let stubborn = rig.script("stubborn", "trap '' TERM; while :; do sleep 1; done");
+    let stubborn = rig.started(&pod, &id, &stubborn).await;
+    let mut clients = tokio::task::JoinSet::new();
+    let mut runtime = rig.agent.runtime();
+    let request = cri::StopContainerRequest { container_id: stubborn, timeout: 60 };
+    clients.spawn(async move { runtime.stop_container(request).await.map(drop) });
+    for number in 0..4 {
+        let (mut runtime, pod) = (rig.agent.runtime(), rig.pod(&format!("work-{number}")));
+        clients.spawn(async move { runtime.run_pod_sandbox(pod.run()).await.map(drop) });
+    }
+    rig.agent.stop().await;
+    clients.join_all().await;
+    for pid in [before.0, before.1] {
+        assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "a container ended");
+    }
+    rig.agent.restart().await;
+    assert_eq!((rig.pid(&id).await, rig.pid(&main).await), before);
+    assert_eq!(rig.exec(&main, "echo hello").await.expect("exec"), "hello\n");
+    rig.clear().await;
+}
+
+/// Needs no containerd: nothing of it is reached.
+pub async fn a_wrong_configuration_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("podbay.toml");
+    let text = "root = \"relative\"\n[network]\ndefault_bridge = \"far too long for it\"\n\
+                [logs]\nmax_line = 1\n[no_such_table]\nx = 1\n";
+    std::fs::write(&file, text).expect("a configuration");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_podbay"));
+    let output = command.args(["agent", "--config"]).arg(&file).output().expect("it runs");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    for fault in ["root", "default_bridge", "max_line", "no_such_table"] {
+        assert!(words.contains(fault), "{fault} is missing in:\n{words}");
+    }
+}

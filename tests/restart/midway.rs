@@ -1,0 +1,177 @@
+//! The agent is killed in the middle of a step: a CNI plugin or the OCI runtime is made to wait,
+//! and the kill comes while it does.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tonic::Status;
+
+use crate::rig::{ContainerState, PodSandboxState, Rig, SOON, write_program};
+use crate::support::builders::Pod;
+use crate::support::containerd::Line;
+use crate::support::env::TestEnv;
+use crate::support::{eventually, wait_until};
+
+/// How long a held step takes. The new agent is up before it goes on.
+const HELD_SECONDS: u32 = 3;
+
+/// Steps that can be held, by a word each: CNI's `ADD` and `DEL`, runc's `create` and `start`.
+struct Holds {
+    dir: PathBuf,
+}
+
+impl Holds {
+    /// Puts programs in front of the bridge plugin and of runc that wait when they are told to.
+    fn prepare(env: &mut TestEnv) -> Self {
+        let dir = env.file("holds");
+        std::fs::create_dir(&dir).expect("a folder");
+        // A hold works once: who finds its file takes it away, and tells that it waits.
+        let wait = format!(
+            "if mv {at}/hold.$word {at}/waits.$word 2>/dev/null; then sleep {HELD_SECONDS}; \
+             rm {at}/waits.$word; fi",
+            at = dir.display()
+        );
+        let ipam = env.cni_bin_dir().join("host-local");
+        let plugin = format!("word=address-$CNI_COMMAND\n{wait}\nexec {}", ipam.display());
+        write_program(&env.extra_bin_dir().join("host-local"), &plugin);
+        let bridge = env.cni_bin_dir().join("bridge");
+        let plugin = format!("word=$CNI_COMMAND\n{wait}\nexec {} \"$@\"", bridge.display());
+        write_program(&env.extra_bin_dir().join("bridge"), &plugin);
+        let find = "for arg; do case $arg in create|start) word=$arg; break;; esac; done";
+        let runc = format!("word=none\n{find}\n{wait}\nexec {} \"$@\"", runc(env.line).display());
+        let program = env.file("slow-runc");
+        write_program(&program, &runc);
+        env.add_config(&format!("[runtimes.handlers.runc]\nbinary = {program:?}"));
+        Self { dir }
+    }
+
+    /// Does `work` with this step held, and kills the agent meanwhile.
+    async fn kill_in(&self, word: &str, work: impl Future<Output = Result<(), Status>>, pid: u32) {
+        std::fs::write(self.dir.join(format!("hold.{word}")), "").expect("a hold");
+        let waits = self.dir.join(format!("waits.{word}"));
+        let (result, ()) = tokio::join!(work, async {
+            wait_until(SOON, "the held step is reached", async || waits.exists()).await;
+            crate::rig::signal(pid, nix::sys::signal::Signal::SIGKILL);
+        });
+        assert!(result.is_err(), "it was answered although the agent was killed");
+    }
+
+    /// Waits until what the killed agent has started is through its held step, or was killed in it.
+    async fn over(&self) {
+        let limit = Duration::from_secs(u64::from(HELD_SECONDS) + 1);
+        let names = || std::fs::read_dir(&self.dir).expect("the holds");
+        eventually(limit, async || names().next().is_none().then_some(())).await;
+        for name in names() {
+            std::fs::remove_file(name.expect("a name").path()).expect("remove a hold");
+        }
+    }
+}
+
+fn runc(line: Line) -> PathBuf {
+    let ours =
+        std::env::var_os("PODBAY_PARTS").map_or("/opt/podbay-parts/bin".into(), PathBuf::from);
+    match line {
+        Line::V1 => "/usr/sbin/runc".into(),
+        Line::V2 => ours.join("runc"),
+    }
+}
+
+async fn start(line: Line) -> (Rig, Holds) {
+    let mut env = TestEnv::start(line).await;
+    let holds = Holds::prepare(&mut env);
+    (Rig::start_in(env).await, holds)
+}
+
+pub async fn a_creation_that_is_cut_is_undone(line: Line) {
+    let (mut rig, holds) = start(line).await;
+    let pod = rig.pod("cut");
+    for word in ["ADD", "address-ADD", "create", "start"] {
+        let pid = rig.agent.pid();
+        let work = async { rig.run(&pod).await.map(drop) };
+        holds.kill_in(word, work, pid).await;
+        rig.agent.restart().await;
+        // Until a shim that is busy below lets go, the pod is listed as not ready.
+        wait_until(SOON, "the creation is undone", async || rig.pods().await.is_empty()).await;
+        // What the killed agent started still went on below, and may leave nothing either.
+        holds.over().await;
+        rig.agent.assert_clean().await;
+    }
+    let id = rig.run(&pod).await.expect("the same request again");
+    let container = rig.waiting("main");
+    let first = rig.create(&pod, &id, &container).await.expect("create");
+    rig.agent.restart().await;
+    let second = rig.create(&pod, &id, &container).await.expect("the same request again");
+    assert_eq!(first, second, "an acknowledged container is found again");
+    rig.clear().await;
+}
+
+pub async fn a_start_that_is_cut_can_be_tried_again(line: Line) {
+    let (mut rig, holds) = start(line).await;
+    let pod = rig.pod("cut");
+    let id = rig.run(&pod).await.expect("run");
+    for (place, word) in ["create", "start"].into_iter().enumerate() {
+        let container = rig.waiting(&format!("main-{place}"));
+        let container = rig.create(&pod, &id, &container).await.expect("create");
+        let pid = rig.agent.pid();
+        holds.kill_in(word, rig.begin(&container), pid).await;
+        rig.agent.restart().await;
+        holds.over().await;
+        wait_until(SOON, "its shim answers again", async || {
+            rig.status(&container).await.state() != ContainerState::ContainerUnknown
+        })
+        .await;
+        let container = started_again(&rig, &pod, &id, container).await;
+        assert_eq!(
+            rig.status(&container).await.state(),
+            ContainerState::ContainerRunning,
+            "{word}"
+        );
+        assert_eq!(rig.exec(&container, "echo hello").await.expect("exec"), "hello\n");
+        rig.stop_container(&container, 5).await.expect("stop");
+        assert_eq!(rig.ended(&container).await.0, 0);
+    }
+    assert_eq!(rig.pod_status(&id).await.state(), PodSandboxState::SandboxReady);
+    rig.clear().await;
+}
+
+/// The same request again. An old containerd may still be clearing the cut one away; then the
+/// container has failed to start, and the next attempt works.
+async fn started_again(rig: &Rig, pod: &Pod, pod_id: &str, id: String) -> String {
+    if rig.status(&id).await.state() == ContainerState::ContainerRunning
+        || rig.begin(&id).await.is_ok()
+    {
+        return id;
+    }
+    let (code, reason) = rig.ended(&id).await;
+    assert_eq!((code, reason.as_str()), (128, "StartError"));
+    rig.remove_container(&id).await.expect("remove");
+    rig.started(pod, pod_id, &rig.waiting("second").attempt(1)).await
+}
+
+pub async fn a_teardown_that_is_cut_goes_on(line: Line) {
+    let (mut rig, holds) = start(line).await;
+    for removes in [false, true] {
+        let pod = rig.pod("cut");
+        let id = rig.run(&pod).await.expect("run");
+        let main = rig.started(&pod, &id, &rig.waiting("main")).await;
+        let pid = rig.agent.pid();
+        let work = async {
+            match removes {
+                false => rig.stop(&id).await,
+                true => rig.remove(&id).await,
+            }
+        };
+        holds.kill_in("DEL", work, pid).await;
+        rig.agent.restart().await;
+        let status = rig.pod_status(&id).await;
+        assert_eq!(status.state(), PodSandboxState::SandboxNotready);
+        assert_eq!(rig.ended(&main).await.0, 137);
+        rig.stop(&id).await.expect("the same request again");
+        rig.remove(&id).await.expect("remove");
+        rig.remove(&id).await.expect("remove again");
+        holds.over().await;
+        rig.agent.assert_clean().await;
+    }
+    rig.clear().await;
+}
