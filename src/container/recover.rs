@@ -65,19 +65,26 @@ impl Containers {
     async fn recover_created(self: &Arc<Self>, entry: &Arc<Entry>, task: Option<TaskStatus>) {
         match task.as_ref().map(|task| task.state) {
             None | Some(TaskState::Created) => {
-                if task.is_some() {
-                    self.delete_leftover_task(entry).await;
-                }
-                // FIFOs of a start that was cut would be in the way of the next one.
-                if let Err(error) = self.deps.host.remove_tree(&self.fifo_dir(entry)).await {
-                    tracing::warn!(container = %entry.id, error = chain(&error), "FIFOs stay");
-                }
+                self.take_start_back(entry).await;
                 entry.publish(&self.deps, None);
             }
             Some(TaskState::Stopped(exit)) if exit.at > 0 => {
                 self.recover_running(entry, task, exit.at.min(now())).await;
             }
             Some(_) => self.recover_running(entry, task, now()).await,
+        }
+    }
+
+    /// Takes away what a start that was cut has made, so that it can be asked for again. A task
+    /// that was not in the list may still have been in the making then.
+    async fn take_start_back(&self, entry: &Entry) {
+        let dir = self.fifo_dir(entry);
+        if self.deps.host.list_dir(&dir).await.is_ok_and(|names| names.is_empty()) {
+            return;
+        }
+        self.delete_leftover_task(entry).await;
+        if let Err(error) = self.deps.host.remove_tree(&dir).await {
+            tracing::warn!(container = %entry.id, error = chain(&error), "FIFOs stay");
         }
     }
 
@@ -118,15 +125,17 @@ impl Containers {
                 self.watch_exit(entry);
             }
             TaskState::Unknown | TaskState::Created => {
+                let was_created = entry.state() == ContainerState::Created;
                 entry.set_state(ContainerState::Unknown { started_at: Some(started_at) });
                 entry.publish(&self.deps, None);
-                self.watch_unknown(entry, started_at);
+                self.watch_unknown(entry, started_at, was_created);
             }
         }
     }
 
     /// A shim that gives no answer now may give one later: then the container is what it says.
-    fn watch_unknown(self: &Arc<Self>, entry: &Arc<Entry>, started_at: i64) {
+    /// One that had only been created, and whose start came to nothing, is created again.
+    fn watch_unknown(self: &Arc<Self>, entry: &Arc<Entry>, started_at: i64, was_created: bool) {
         let (room, entry) = (self.clone(), entry.clone());
         drop(self.deps.tasks.spawn_until_drain("container-unknown", async move {
             let process = Process::init(entry.id.as_str());
@@ -142,11 +151,25 @@ impl Containers {
                     Ok(Some(TaskStatus { state: TaskState::Stopped(exit), .. })) => {
                         return room.settle(&entry, Some(exit)).await;
                     }
+                    Ok(None | Some(TaskStatus { state: TaskState::Created, .. }))
+                        if was_created =>
+                    {
+                        return room.unstart(&entry).await;
+                    }
                     Ok(None) => return room.settle(&entry, None).await,
                     Ok(Some(_)) | Err(_) => {}
                 }
             }
         }));
+    }
+
+    async fn unstart(&self, entry: &Entry) {
+        let _changing = entry.changing.lock().await;
+        if matches!(entry.state(), ContainerState::Unknown { .. }) {
+            self.take_start_back(entry).await;
+            entry.set_state(ContainerState::Created);
+            entry.publish(&self.deps, None);
+        }
     }
 
     async fn delete_leftover_task(&self, entry: &Entry) {

@@ -107,16 +107,20 @@ impl Room {
         let base = &self.deps.base;
         let record = entry.record();
         let rebooted = record.boot_id != base.host.facts().boot_id;
-        let running = task.filter(|task| task.state == TaskState::Running && !rebooted);
-        let Some(task) = running else {
-            // Its shim may only be slow to answer: then the task is ended at the stop.
+        let pid = match task.filter(|_| !rebooted) {
+            Some(task) if task.state == TaskState::Running => Some(task.pid),
+            // Its shim is busy, with another container for instance: the process itself tells.
+            Some(task) if task.state == TaskState::Unknown => self.living_pause(&record).await,
+            _ => None,
+        };
+        let Some(pid) = pid else {
             tracing::info!(pod = %entry.id, rebooted, "the pause process is gone");
             return self.mark_not_ready(entry).await;
         };
-        if record.sandbox.state != (SandboxState::Ready { pid: task.pid }) {
+        if record.sandbox.state != (SandboxState::Ready { pid }) {
             let network = self.recall_network(entry).await;
             entry.change(|record| {
-                record.sandbox.state = SandboxState::Ready { pid: task.pid };
+                record.sandbox.state = SandboxState::Ready { pid };
                 record.sandbox.network = record.sandbox.network.take().or(network);
             });
             if let Err(error) = entry.save(base, |_| {}).await {
@@ -125,6 +129,13 @@ impl Room {
         }
         entry.publish(base, None);
         self.watch_pause(entry);
+    }
+
+    /// PID of the remembered pause process while it lives. A PID alone may be another process's.
+    async fn living_pause(&self, record: &SandboxRecord) -> Option<u32> {
+        let pause = record.pause?;
+        let start_time = self.deps.base.host.process_start_time(pause.pid).await.ok().flatten();
+        (start_time == Some(pause.start_time)).then_some(pause.pid)
     }
 
     /// The addresses of a pod whose stored record was lost, from the network's own memory.

@@ -61,10 +61,11 @@ impl Room {
             Err(error) => errors.push(error),
         };
         let owes = |step| record.owed.contains(&step);
-        let ((containers, pause), network) = tokio::join!(
-            self.end_processes(entry, owes(Owed::Pause)),
-            self.detach(&record, strict),
-        );
+        let ((containers, pause), network) =
+            tokio::join!(self.end_processes(entry, owes(Owed::Pause)), async {
+                self.intend_stop(entry).await;
+                self.detach(&record, strict).await
+            },);
         note(Owed::Pause, pause);
         let attached = network.is_err();
         note(Owed::Network, network);
@@ -108,6 +109,20 @@ impl Room {
     ) -> (Result<(), container::Error>, Result<(), Error>) {
         let containers = self.deps.containers.kill_all(&entry.id).await;
         (containers, self.end_pause(entry, pause).await)
+    }
+
+    /// Stores that the pod is not ready before its network is touched: an agent that dies in the
+    /// middle must not find it ready again. It takes no time while processes die. A store that
+    /// cannot be written does not hold up a stop.
+    async fn intend_stop(&self, entry: &Entry) {
+        if !entry.sandbox().is_ready() {
+            return;
+        }
+        let not_ready = |record: &mut SandboxRecord| record.sandbox.state = SandboxState::NotReady;
+        if let Err(error) = entry.save_end(&self.deps.base, not_ready).await {
+            let error = crate::telemetry::error_chain(&error);
+            tracing::warn!(pod = %entry.id, error, "stop goes on without its record");
+        }
     }
 
     async fn end_pause(&self, entry: &Entry, owed: bool) -> Result<(), Error> {

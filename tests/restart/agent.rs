@@ -11,7 +11,7 @@ use crate::support::containerd::Line;
 use crate::support::wait_until;
 
 /// Random kills of the agent.
-const KILLS: usize = 10;
+const KILLS: usize = 8;
 
 /// Writes numbered lines for ever, one at a time.
 const NUMBERS: &str = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done";
@@ -134,6 +134,7 @@ pub async fn kills_at_random_moments_lose_nothing(line: Line) {
             rig.remove(&pod.id).await.expect("remove");
         }
     }
+    rig.kill_lost_shims();
     rig.clear().await;
 }
 

@@ -18,20 +18,6 @@ pub async fn a_dead_shim_or_pause_is_told(line: Line) {
     let mut runtime = rig.agent.runtime();
     let events = runtime.get_container_events(cri::GetEventsRequest::default()).await;
     let mut events = events.expect("events").into_inner();
-    // The shim of a pod runs its pause process and nothing else here, so each is killed alone.
-    let pod = rig.pod("container-shim");
-    let id = rig.run(&pod).await.expect("run");
-    let main = rig.started(&pod, &id, &rig.waiting("main")).await;
-    signal(rig.shim_of(&main).expect("a shim"), Signal::SIGKILL);
-    wait_until(SEEN, "its container has exited", async || {
-        rig.status(&main).await.state() == ContainerState::ContainerExited
-    })
-    .await;
-    let status = rig.status(&main).await;
-    assert!([137, 255].contains(&status.exit_code), "{}", status.exit_code);
-    assert!(!["", "Completed"].contains(&status.reason.as_str()), "{}", status.reason);
-    rig.remove_container(&main).await.expect("remove");
-
     for (name, kills_shim) in [("pause", false), ("shim", true)] {
         let pod = rig.pod(name);
         let id = rig.run(&pod).await.expect("run");
@@ -45,6 +31,12 @@ pub async fn a_dead_shim_or_pause_is_told(line: Line) {
             rig.pod_status(&id).await.state() == PodSandboxState::SandboxNotready
         })
         .await;
+        if kills_shim {
+            wait_until(SEEN, "its container has exited", async || {
+                rig.status(&main).await.state() == ContainerState::ContainerExited
+            })
+            .await;
+        }
         let stopped = async {
             while let Ok(Some(event)) = events.message().await {
                 if event.container_id == id
@@ -59,7 +51,10 @@ pub async fn a_dead_shim_or_pause_is_told(line: Line) {
         tokio::time::timeout(SEEN, stopped).await.expect("an event of the pod's end");
         assert!(rig.create(&pod, &id, &rig.waiting("late")).await.is_err(), "the pod is dead");
         rig.stop(&id).await.expect("stop");
-        assert_eq!(rig.status(&main).await.state(), ContainerState::ContainerExited);
+        let status = rig.status(&main).await;
+        assert_eq!(status.state(), ContainerState::ContainerExited);
+        assert!([137, 255].contains(&status.exit_code), "{name}: {}", status.exit_code);
+        assert!(!["", "Completed"].contains(&status.reason.as_str()), "{}", status.reason);
         rig.remove(&id).await.expect("remove");
     }
     drop(events);
