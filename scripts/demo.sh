@@ -171,7 +171,8 @@ default_network = true
 default_bridge = "$BRIDGE"
 default_subnets = ["$SUBNET"]
 TOML
-    target/release/podbay agent --config "$folder/podbay.toml" >"$folder/agent.log" 2>&1 9>&- &
+    # Variables of the kit are no settings of the agent.
+    env -u PODBAY_PARTS -u PODBAY_DEMO_CONTAINERD target/release/podbay agent --config "$folder/podbay.toml" >"$folder/agent.log" 2>&1 9>&- &
     agent=$!
     until_true 10 test -S "$folder/podbay.sock" && kill -0 $agent
 }

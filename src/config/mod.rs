@@ -205,8 +205,7 @@ pub struct Pause {
 /// `[oci]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Oci {
-    /// Pod and container annotations that are passed to the OCI runtime: names, `*` at the end
-    /// stands for anything.
+    /// Pod and container annotations that are passed to the OCI runtime: exact names.
     pub annotation_allow_list: Vec<String>,
     /// Ignore huge page limits on a host without that controller, in place of refusing.
     pub tolerate_missing_hugetlb: bool,
@@ -214,9 +213,6 @@ pub struct Oci {
     pub unprivileged_ports: bool,
     /// Pods may send ICMP echo without a capability.
     pub unprivileged_ping: bool,
-    /// Raise OOM scores to the agent's own where they are below; `None` (`"auto"`): only when
-    /// the agent may not set lower ones.
-    pub restrict_oom_score_adj: Option<bool>,
 }
 
 /// `[logs]`

@@ -231,18 +231,10 @@ fn oci(reader: &mut Reader) -> Oci {
         tolerate_missing_hugetlb: reader.get("oci.tolerate_missing_hugetlb", true),
         unprivileged_ports: reader.get("oci.unprivileged_ports", true),
         unprivileged_ping: reader.get("oci.unprivileged_ping", true),
-        restrict_oom_score_adj: reader.get("oci.restrict_oom_score_adj", None),
     };
-    let pattern = |text: &String| {
-        let name = text.strip_suffix('*').unwrap_or(text);
-        !text.is_empty() && !name.contains('*')
-    };
-    let good = oci.annotation_allow_list.iter().all(pattern);
-    reader.check(
-        good,
-        &["oci", "annotation_allow_list"],
-        "may have '*' only as the last character",
-    );
+    let exact = |name: &String| !name.is_empty() && !name.contains('*');
+    let good = oci.annotation_allow_list.iter().all(exact);
+    reader.check(good, &["oci", "annotation_allow_list"], "must be exact names, without '*'");
     oci
 }
 

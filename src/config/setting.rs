@@ -89,31 +89,6 @@ impl Setting for bool {
     }
 }
 
-/// Three ways: decided or left to the host.
-impl Setting for Option<bool> {
-    fn from_text(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(None),
-            "true" => Ok(Some(true)),
-            "false" => Ok(Some(false)),
-            _ => Err(format!("must be true, false or \"auto\", not {text:?}")),
-        }
-    }
-
-    fn from_raw(raw: &Raw) -> Result<Self, String> {
-        match raw {
-            Raw::Bool(value) => Ok(Some(*value)),
-            Raw::Text(text) if text == "auto" => Ok(None),
-            Raw::Text(text) => Err(format!("must be true, false or \"auto\", not {text:?}")),
-            other => Err(format!("must be true, false or \"auto\", not {}", name(other))),
-        }
-    }
-
-    fn to_toml(&self) -> Value {
-        self.map_or_else(|| Value::String("auto".to_owned()), Value::Boolean)
-    }
-}
-
 impl Setting for usize {
     fn from_text(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| format!("must be a whole number, not {text:?}"))

@@ -68,7 +68,6 @@ fn defaults_need_no_file() {
     assert_eq!(config.runtimes.handlers["runc"].systemd_cgroup, None);
     assert_eq!(config.network.bin_dirs.len(), 3);
     assert_eq!(config.network.default_subnets.len(), 1);
-    assert_eq!(config.oci.restrict_oom_score_adj, None);
     assert_eq!(config.source("cri.socket"), Some(&Source::Default));
     assert_eq!(config.source("cri.sock"), None);
 }
@@ -209,8 +208,7 @@ fn each_limit_is_checked() {
         ("images.max_concurrent_layers = 0", "images.max_concurrent_layers: must be 1 to 64"),
         ("images.auth.\"a b\".auth = \"x\"", "images.auth.\"a b\": must be a registry's host"),
         ("images.auth.r.username = \"x\"", "images.auth.r: must have username and password"),
-        ("oci.annotation_allow_list = [\"a*b\"]", "oci.annotation_allow_list: may have '*'"),
-        ("oci.restrict_oom_score_adj = \"yes\"", "oci.restrict_oom_score_adj: must be true, false"),
+        ("oci.annotation_allow_list = [\"a/*\"]", "oci.annotation_allow_list: must be exact names"),
         ("logs.max_line = 10", "logs.max_line: must be 256 to 1048576"),
         ("telemetry.level = \"verbose\"", "telemetry.level: must be off, error"),
         ("telemetry.format = \"xml\"", "telemetry.format: must be one of [\"text\", \"json\"]"),
@@ -261,7 +259,7 @@ fn secrets_are_printed_by_nobody() {
 fn what_is_shown_loads_again_as_the_same() {
     let world = World::file(
         "[cri]\nsocket_gid = 7\n[runtimes.handlers.kata]\n[network]\nmax_conf = 0\n\
-         [oci]\nrestrict_oom_score_adj = false\nannotation_allow_list = [\"a.b/*\"]\n\
+         [oci]\nannotation_allow_list = [\"a.b/c\"]\n\
          [images.auth.\"r:1\"]\n",
     )
     .env("PODBAY_TELEMETRY_FORMAT", "json");
