@@ -38,8 +38,8 @@ fn runc_1_1() {
 
 #[test]
 fn runc_1_5() {
-    let parts = std::env::var("PODBAY_PARTS").unwrap_or_else(|_| "/opt/podbay-parts".to_owned());
-    a_whole_pod(Path::new(&parts).join("bin/runc"));
+    let parts = std::env::var("PODBAY_PARTS").unwrap_or_else(|_| "/opt/podbay-parts/bin".to_owned());
+    a_whole_pod(Path::new(&parts).join("runc"));
 }
 
 #[test]
