@@ -1,6 +1,7 @@
 //! What is mounted where in a container.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount};
 
@@ -208,22 +209,22 @@ fn volumes(input: &ContainerInput<'_>) -> Result<Vec<Bind>, Error> {
 }
 
 /// The files that the containers of a pod share. They are as read-only as the root is; the
-/// memory in /dev/shm is always writable.
+/// memory in /dev/shm is always writable. Its flags are said again, because runc from 1.2 on
+/// clears those of the source that a bind mount does not name.
 fn shared_files(input: &ContainerInput<'_>) -> Vec<Bind> {
     let files = input.files;
     let mode = if input.config.security.readonly_rootfs { "ro" } else { "rw" };
     let shm = files.shm.as_deref().unwrap_or("/dev/shm".as_ref());
-    [
-        ("/etc/hostname", files.hostname.as_path(), mode),
-        ("/etc/hosts", files.hosts.as_path(), mode),
-        ("/etc/resolv.conf", files.resolv_conf.as_path(), mode),
-        ("/dev/shm", shm, "rw"),
+    let bind = |path: &str, source: &Path, options: &[&str]| {
+        let options = [&["rbind", "rprivate"], options].concat();
+        Bind::new(path.to_owned(), &source.to_string_lossy(), &options)
+    };
+    vec![
+        bind("/etc/hostname", &files.hostname, &[mode]),
+        bind("/etc/hosts", &files.hosts, &[mode]),
+        bind("/etc/resolv.conf", &files.resolv_conf, &[mode]),
+        bind("/dev/shm", shm, &["nosuid", "noexec", "nodev", "rw"]),
     ]
-    .into_iter()
-    .map(|(path, source, mode)| {
-        Bind::new(path.to_owned(), &source.to_string_lossy(), &["rbind", "rprivate", mode])
-    })
-    .collect()
 }
 
 #[cfg(test)]

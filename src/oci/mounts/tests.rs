@@ -166,7 +166,10 @@ fn files_of_the_pod_are_as_read_only_as_the_root() {
     for path in ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"] {
         assert_eq!(options(&made, path), ["rbind", "rprivate", "ro"], "{path}");
     }
-    assert_eq!(options(&made, "/dev/shm"), ["rbind", "rprivate", "rw"]);
+    assert_eq!(
+        options(&made, "/dev/shm"),
+        ["rbind", "rprivate", "nosuid", "noexec", "nodev", "rw"]
+    );
 }
 
 #[test]
