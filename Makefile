@@ -1,6 +1,6 @@
 # One command each; `make help` lists them. Everything runs as root on one Linux host.
 SHELL := /bin/bash
-export PODBAY_PARTS ?= /opt/podbay-parts/bin
+export KIT_PARTS ?= /opt/podbay-parts/bin
 export CARGO_TERM_PROGRESS_WHEN ?= never
 CARGO := cargo --locked
 
@@ -23,7 +23,7 @@ check: ## format, lints, docs, licences: no warning passes
 	cargo fmt --check
 	$(CARGO) clippy -q --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --no-deps --lib --document-private-items
-	@deny=$$(PATH="$(PODBAY_PARTS):$$PATH" command -v cargo-deny) || { echo "cargo-deny is missing: run scripts/setup.sh test"; exit 1; }; \
+	@deny=$$(PATH="$(KIT_PARTS):$$PATH" command -v cargo-deny) || { echo "cargo-deny is missing: run scripts/setup.sh test"; exit 1; }; \
 	"$$deny" --log-level error check licenses bans sources
 
 build: ## the release binary, target/release/podbay

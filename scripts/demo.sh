@@ -10,8 +10,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly NAMESPACE=podbay-demo BRIDGE=podbay-demo0 SUBNET=10.88.77.0/24 SUBNET_PREFIX=10.88.77.
-parts=${PODBAY_PARTS:-/opt/podbay-parts/bin}
-shared_socket=${PODBAY_DEMO_CONTAINERD:-/run/containerd/containerd.sock}
+parts=${KIT_PARTS:-/opt/podbay-parts/bin}
+shared_socket=${KIT_DEMO_CONTAINERD:-/run/containerd/containerd.sock}
 export PATH="$PATH:/usr/sbin:/sbin:$parts"
 
 # `demo.sh show SOCKET` is what the controller runs in the middle: the same pod through an outside
@@ -171,8 +171,7 @@ default_network = true
 default_bridge = "$BRIDGE"
 default_subnets = ["$SUBNET"]
 TOML
-    # Variables of the kit are no settings of the agent.
-    env -u PODBAY_PARTS -u PODBAY_DEMO_CONTAINERD target/release/podbay agent --config "$folder/podbay.toml" >"$folder/agent.log" 2>&1 9>&- &
+    target/release/podbay agent --config "$folder/podbay.toml" >"$folder/agent.log" 2>&1 9>&- &
     agent=$!
     until_true 10 test -S "$folder/podbay.sock" && kill -0 $agent
 }

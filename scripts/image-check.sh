@@ -2,7 +2,7 @@
 # Runs dist/podbay-image.tar: imports it into a private containerd and lets it print its version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-parts=${PODBAY_PARTS:-/opt/podbay-parts/bin}
+parts=${KIT_PARTS:-/opt/podbay-parts/bin}
 export PATH="$PATH:/usr/sbin:/sbin:$parts"
 die() { printf 'image-check: %s\n' "$*" >&2; exit 1; }
 [ -f dist/podbay-image.tar ] || die "dist/podbay-image.tar is missing: run scripts/image.sh"

@@ -7,13 +7,13 @@
 #                           newer line of containerd with its runc and CNI plugins
 #
 # For Debian 12 and later and Ubuntu 22.04 and later, as root, with Rust present. Parts that the distribution has too
-# old are built with `go install` into $PODBAY_PARTS (default /opt/podbay-parts/bin). Nothing is
+# old are built with `go install` into $KIT_PARTS (default /opt/podbay-parts/bin). Nothing is
 # changed outside of apt's packages and that folder. After one good run no network is needed.
 set -euo pipefail
 
 readonly CONTAINERD=v2.4.2 RUNC=v1.5.2 CNI=v1.9.1 GRPCURL=v1.9.4 CARGO_DENY=0.20.2
 readonly RUST_AT_LEAST=1.95 GO_AT_LEAST=1.26
-parts=${PODBAY_PARTS:-/opt/podbay-parts/bin}
+parts=${KIT_PARTS:-/opt/podbay-parts/bin}
 stamp=$parts/.versions
 root=$(cd "$(dirname "$0")/.." && pwd)
 log=$(mktemp "${TMPDIR:-/tmp}/podbay-setup.XXXXXX.log")

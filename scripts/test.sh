@@ -5,8 +5,8 @@
 # each starts daemons of its own. All others run with the runner's defaults.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-: "${PODBAY_PARTS:=/opt/podbay-parts/bin}"
-export PODBAY_PARTS
+: "${KIT_PARTS:=/opt/podbay-parts/bin}"
+export KIT_PARTS
 real_threads=${REAL_THREADS:-2}
 [ "$(id -u)" = 0 ] || { echo "test: needs root: real tests make network namespaces, mounts and cgroups" >&2; exit 1; }
 

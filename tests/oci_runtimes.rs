@@ -38,7 +38,7 @@ fn runc_1_1() {
 
 #[test]
 fn runc_1_5() {
-    let parts = std::env::var("PODBAY_PARTS").unwrap_or_else(|_| "/opt/podbay-parts/bin".to_owned());
+    let parts = std::env::var("KIT_PARTS").unwrap_or_else(|_| "/opt/podbay-parts/bin".to_owned());
     a_whole_pod(Path::new(&parts).join("runc"));
 }
 

@@ -67,7 +67,7 @@ pub struct Options {
     #[arg(long, default_value_t = 30)]
     idle_seconds: u64,
     /// A short run to see that it works: few pods, one round, 3 s idle.
-    #[arg(long, env = "PODBAY_BENCH_QUICK", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "KIT_BENCH_QUICK", value_parser = clap::builder::FalseyValueParser::new())]
     quick: bool,
     /// containerd's plugin on both sides: shows how far two equal sides differ.
     #[arg(long)]

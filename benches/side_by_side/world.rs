@@ -154,7 +154,7 @@ struct Layout<'a> {
 
 impl Layout<'_> {
     fn parts() -> String {
-        std::env::var("PODBAY_PARTS").unwrap_or_else(|_| PARTS.into())
+        std::env::var("KIT_PARTS").unwrap_or_else(|_| PARTS.into())
     }
 
     fn containerd_socket(&self) -> PathBuf {
@@ -237,12 +237,6 @@ impl Layout<'_> {
         let config = self.dir.join("podbay.toml");
         std::fs::write(&config, text)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_podbay"));
-        // Variables of the kit, such as PODBAY_PARTS, are no settings of the agent.
-        for (key, _) in std::env::vars_os() {
-            if key.to_string_lossy().starts_with("PODBAY_") {
-                command.env_remove(key);
-            }
-        }
         command.args(["agent", "--config"]).arg(config);
         Ok(Daemon::start(&mut command, &self.dir.join("podbay.log")))
     }

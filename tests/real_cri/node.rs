@@ -134,7 +134,7 @@ pub async fn status_is_true(line: Line) {
 
 /// Runs grpcurl against the agent; returns what it said.
 fn grpcurl(rig: &Rig, data: Option<&Value>, words: &[&str]) -> String {
-    let parts = std::env::var("PODBAY_PARTS").unwrap_or_else(|_| "/opt/podbay-parts/bin".into());
+    let parts = std::env::var("KIT_PARTS").unwrap_or_else(|_| "/opt/podbay-parts/bin".into());
     let mut command = Command::new(format!("{parts}/grpcurl"));
     command.args(["-plaintext", "-unix"]);
     if let Some(data) = data {

@@ -69,8 +69,7 @@ impl Holds {
 }
 
 fn runc(line: Line) -> PathBuf {
-    let ours =
-        std::env::var_os("PODBAY_PARTS").map_or("/opt/podbay-parts/bin".into(), PathBuf::from);
+    let ours = std::env::var_os("KIT_PARTS").map_or("/opt/podbay-parts/bin".into(), PathBuf::from);
     match line {
         Line::V1 => "/usr/sbin/runc".into(),
         Line::V2 => ours.join("runc"),

@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(10);
 pub enum Line {
     /// The distribution's 1.x.
     V1,
-    /// The 2.x of the parts folder (`PODBAY_PARTS`, or `/opt/podbay-parts/bin`).
+    /// The 2.x of the parts folder (`KIT_PARTS`, or `/opt/podbay-parts/bin`).
     V2,
 }
 
@@ -48,7 +48,7 @@ impl Line {
 }
 
 fn parts() -> PathBuf {
-    std::env::var_os("PODBAY_PARTS").map_or_else(|| "/opt/podbay-parts/bin".into(), PathBuf::from)
+    std::env::var_os("KIT_PARTS").map_or_else(|| "/opt/podbay-parts/bin".into(), PathBuf::from)
 }
 
 /// A running containerd that belongs to one test.

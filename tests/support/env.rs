@@ -193,7 +193,7 @@ impl TestEnv {
         match self.line {
             Line::V1 if Path::new("/usr/lib/cni/bridge").exists() => "/usr/lib/cni".into(),
             Line::V1 => "/opt/cni/bin".into(),
-            Line::V2 => std::env::var_os("PODBAY_PARTS")
+            Line::V2 => std::env::var_os("KIT_PARTS")
                 .map_or_else(|| "/opt/podbay-parts/bin".into(), PathBuf::from),
         }
     }
