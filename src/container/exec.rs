@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -32,7 +31,7 @@ const AFTER_KILL: Duration = Duration::from_secs(10);
 pub struct ExecOutput {
     /// With `stderr` a little less than 16 MiB at most; what came later is missing.
     pub stdout: Vec<u8>,
-    /// See `stdout`.
+    /// When both are long, each has half of that.
     pub stderr: Vec<u8>,
     /// Exit code.
     pub code: i32,
@@ -102,6 +101,7 @@ impl Containers {
                     self.delete_exec_later(id.clone(), exec_id.to_owned());
                 }
                 let code = exit.map_or(255, |exit| i32::try_from(exit.code).unwrap_or(i32::MAX));
+                share_room(&mut stdout.kept, &mut stderr.kept);
                 Ok(ExecOutput { stdout: stdout.kept, stderr: stderr.kept, code })
             }
             Err(error) => {
@@ -119,8 +119,7 @@ impl Containers {
         timeout: Option<Duration>,
     ) -> Result<(Option<Exit>, bool), Error> {
         let deadline = timeout.map(|timeout| tokio::time::Instant::now() + timeout);
-        let room = AtomicUsize::new(OUTPUT_MAX);
-        let reading = async { tokio::join!(stdout.read_to_end(&room), stderr.read_to_end(&room)) };
+        let reading = async { tokio::join!(stdout.read_to_end(), stderr.read_to_end()) };
         tokio::pin!(reading);
         let end = wait_for_end(&*self.deps.runtime, process);
         tokio::pin!(end);
@@ -205,15 +204,40 @@ impl Output {
         Ok(Self { receiver, guard: Some(open_fifo_guard(path)?), kept: Vec::new() })
     }
 
-    /// Reads on until the end; keeps what `room` has place for. Cancel-safe: what was read is
-    /// kept.
-    async fn read_to_end(&mut self, room: &AtomicUsize) {
+    /// Reads on until the end; keeps what fits. Cancel-safe: what was read is kept.
+    async fn read_to_end(&mut self) {
         let mut buffer = vec![0; 16 << 10];
         while let Ok(count @ 1..) = self.receiver.read(&mut buffer).await {
-            let kept = count.min(room.load(Ordering::Relaxed));
-            // Both streams are read by one task: nobody is between load and store.
-            room.store(room.load(Ordering::Relaxed) - kept, Ordering::Relaxed);
-            self.kept.extend_from_slice(&buffer[..kept]);
+            let room = OUTPUT_MAX - self.kept.len();
+            self.kept.extend_from_slice(&buffer[..count.min(room)]);
+        }
+    }
+}
+
+/// Cuts both to [`OUTPUT_MAX`] together; one that has less than half of it stays whole.
+fn share_room(stdout: &mut Vec<u8>, stderr: &mut Vec<u8>) {
+    let half = OUTPUT_MAX / 2;
+    stderr.truncate(half.max(OUTPUT_MAX.saturating_sub(stdout.len())));
+    stdout.truncate(OUTPUT_MAX - stderr.len());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_streams_fit_together_and_a_short_one_stays_whole() {
+        let (half, all) = (OUTPUT_MAX / 2, OUTPUT_MAX);
+        for (given, kept) in [
+            ((5, 7), (5, 7)),
+            ((all, 0), (all, 0)),
+            ((all, 7), (all - 7, 7)),
+            ((7, all), (7, all - 7)),
+            ((all, all), (half, half)),
+        ] {
+            let (mut stdout, mut stderr) = (vec![0; given.0], vec![0; given.1]);
+            share_room(&mut stdout, &mut stderr);
+            assert_eq!((stdout.len(), stderr.len()), kept, "{given:?}");
         }
     }
 }
