@@ -34,11 +34,11 @@ pub async fn lists_are_filtered(line: Line) {
         async move { rig.pods(filter).await.into_iter().map(|pod| pod.id).collect::<Vec<_>>() }
     };
     assert_eq!(pods("", None, &[]).await.len(), 2);
-    assert_eq!(pods("", Some(SandboxReady), &[]).await, [one.id.clone()]);
-    assert_eq!(pods("", Some(SandboxNotready), &[("tier", "x")]).await, [two.id.clone()]);
-    assert_eq!(pods("", None, &[("app", "a"), ("tier", "x")]).await, [one.id.clone()]);
+    assert_eq!(pods("", Some(SandboxReady), &[]).await, [one.id.as_str()]);
+    assert_eq!(pods("", Some(SandboxNotready), &[("tier", "x")]).await, [two.id.as_str()]);
+    assert_eq!(pods("", None, &[("app", "a"), ("tier", "x")]).await, [one.id.as_str()]);
     assert!(pods("", None, &[("app", "a"), ("tier", "y")]).await.is_empty());
-    assert_eq!(pods(&one.id[..10], None, &[]).await, [one.id.clone()]);
+    assert_eq!(pods(&one.id[..10], None, &[]).await, [one.id.as_str()]);
     assert!(pods(&one.id, Some(SandboxNotready), &[]).await.is_empty());
     assert!(pods("no-such-id", None, &[]).await.is_empty());
 
@@ -58,10 +58,13 @@ pub async fn lists_are_filtered(line: Line) {
         async move { rig.containers(filter).await.into_iter().map(|it| it.id).collect::<Vec<_>>() }
     };
     assert_eq!(containers("", "", None, &[]).await.len(), 3);
-    assert_eq!(containers("", "", Some(ContainerRunning), &[]).await, [running.clone()]);
-    assert_eq!(containers("", "", Some(ContainerExited), &[("k", "v")]).await, [exited.clone()]);
-    assert_eq!(containers("", &two.id[..10], Some(ContainerCreated), &[]).await, [created]);
-    assert_eq!(containers(&running[..10], &one.id, None, &[]).await, [running.clone()]);
+    assert_eq!(containers("", "", Some(ContainerRunning), &[]).await, [running.as_str()]);
+    assert_eq!(containers("", "", Some(ContainerExited), &[("k", "v")]).await, [exited.as_str()]);
+    assert_eq!(
+        containers("", &two.id[..10], Some(ContainerCreated), &[]).await,
+        [created.as_str()]
+    );
+    assert_eq!(containers(&running[..10], &one.id, None, &[]).await, [running.as_str()]);
     assert!(containers(&running, &two.id, None, &[]).await.is_empty());
 
     // Truncated ids are good everywhere.
