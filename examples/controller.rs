@@ -307,7 +307,7 @@ impl Controller {
             let status = self.status(id).await?;
             let name = status.metadata.clone().unwrap_or_default().name;
             ensure!(status.state() == cri::ContainerState::ContainerRunning, "{name} does not run");
-            step.done(format!("{name} runs, image {}", short(&status.image_ref)));
+            step.done(format!("{name} runs, image {}", status.image_ref));
         }
         Ok(())
     }
