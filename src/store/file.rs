@@ -20,7 +20,7 @@ const SCHEMA: u32 = 1;
 /// What the store knows about itself: `schema`, `epoch`, `revision`, `boot_id`.
 pub(super) const META: TableDefinition<'_, &str, &str> = TableDefinition::new("store.meta");
 /// Rooms keep their records in memory; the cache serves only the pages of a commit.
-const CACHE: usize = 4 << 20;
+const CACHE: usize = 1 << 20;
 
 /// How to open a store.
 #[derive(Debug, Clone)]
