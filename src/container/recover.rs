@@ -143,9 +143,12 @@ impl Containers {
                 tokio::time::sleep(std::time::Duration::from_secs(2)).await;
                 match room.deps.runtime.task(process).await {
                     Ok(Some(TaskStatus { state: TaskState::Running, pid, .. })) => {
-                        entry.set_state(ContainerState::Running { started_at, pid });
-                        entry.publish(&room.deps, None);
-                        room.watch_exit(&entry);
+                        let _changing = entry.changing.lock().await;
+                        if matches!(entry.state(), ContainerState::Unknown { .. }) {
+                            entry.set_state(ContainerState::Running { started_at, pid });
+                            entry.publish(&room.deps, None);
+                            room.watch_exit(&entry);
+                        }
                         return;
                     }
                     Ok(Some(TaskStatus { state: TaskState::Stopped(exit), .. })) => {

@@ -9,7 +9,7 @@ use tonic::Code;
 use crate::rig::{ContainerState, PodSandboxState, Rig, SOON, at_once, signal};
 use crate::support::containerd::Line;
 use crate::support::env::TestEnv;
-use crate::support::{sweep, wait_until};
+use crate::support::{eventually, sweep, wait_until};
 
 /// How long the agent may take to find out that containerd is away or back.
 const NOTICED: Duration = Duration::from_secs(10);
@@ -104,17 +104,16 @@ pub async fn containerd_dies_at_random_moments(line: Line) {
     assert_eq!((rig.pid(&stays).await, rig.pid(&main).await), before);
     assert_eq!(rig.status(&main).await.state(), ContainerState::ContainerRunning);
     // What was under way is undone or can be taken away.
-    wait_until(SOON * 3, "everything can be removed", async || {
-        for pod in rig.pods().await {
-            if pod.id != stays
-                && (rig.stop(&pod.id).await.is_err() | rig.remove(&pod.id).await.is_err())
-            {
-                return false;
-            }
+    let mut last = String::new();
+    let removed = eventually(SOON * 3, async || {
+        for pod in rig.pods().await.into_iter().filter(|pod| pod.id != stays) {
+            let began = Instant::now();
+            let (stopped, removed) = (rig.stop(&pod.id).await, rig.remove(&pod.id).await);
+            last = format!("{}: {stopped:?}, {removed:?} in {:?}", pod.id, began.elapsed());
         }
-        rig.pods().await.len() == 1
-    })
-    .await;
+        (rig.pods().await.len() == 1).then_some(())
+    });
+    assert!(removed.await.is_some(), "not everything can be removed: {last}");
     assert_eq!(rig.exec(&main, "echo hello").await.expect("exec"), "hello\n");
     rig.stop(&stays).await.expect("stop");
     rig.kill_lost_shims();
