@@ -4,9 +4,8 @@
 //! fake that keeps state (`fake/`). One contract suite runs against both, so that the fake
 //! cannot drift. Adapters never look up into the domain rooms.
 
-pub mod containerd;
-//pub mod cni;
 pub mod cni;
+pub mod containerd;
 mod error;
 #[doc(hidden)]
 pub mod fake;

@@ -9,6 +9,7 @@ pub mod pod;
 pub mod resources;
 pub mod security;
 pub mod signal;
+pub mod streams;
 
 use std::collections::BTreeMap;
 
