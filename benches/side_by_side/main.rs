@@ -12,6 +12,7 @@
 //! same as JSON. The code is 0 whether bars are met or not, unless `--strict` is given: a figure
 //! that is missed is for the reader to judge.
 
+mod cpu;
 mod load;
 mod measure;
 mod report;
@@ -163,7 +164,10 @@ async fn crowd(
     report: &mut Report,
 ) -> Result<()> {
     let mut crowd = Crowd::new(side, images, round);
+    let before = side.cpu.millis()?;
     let (times, rate) = crowd.fill(options.pods, options.parallel).await?;
+    let each = |after: f64, before: f64| (after - before) / options.pods as f64;
+    report.add(side.number, "crowd", "CPU to start a pod, ms", each(side.cpu.millis()?, before));
     report.add_all(side.number, "crowd", times);
     report.add(side.number, "crowd", "pods started per second", rate);
     let times = crowd.query(options.queries).await?;
@@ -179,7 +183,9 @@ async fn crowd(
             report.add(side.number, "idle CPU, % of a core", name, percent);
         }
     }
+    let before = side.cpu.millis()?;
     let (times, rate) = crowd.empty(options.parallel).await?;
+    report.add(side.number, "crowd", "CPU to end a pod, ms", each(side.cpu.millis()?, before));
     report.add_all(side.number, "crowd", times);
     report.add(side.number, "crowd", "pods removed per second", rate);
     println!("round {} of {} done", round + 1, side.name());

@@ -12,6 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
+use super::cpu::CpuMeter;
 use super::eventually;
 use super::process::Daemon;
 use super::sweep;
@@ -41,6 +42,8 @@ pub struct Side {
     containerd: Daemon,
     folder: TempDir,
     channel: Channel,
+    /// CPU time of both daemons and all that they start. Last: its end comes after theirs.
+    pub cpu: CpuMeter,
 }
 
 impl Side {
@@ -49,7 +52,9 @@ impl Side {
         let folder = tempfile::Builder::new().prefix(&format!("pbb{number}-")).tempdir()?;
         let at = Layout { dir: folder.path(), number };
         at.write_conflist()?;
+        let cpu = CpuMeter::new(&format!("podbay-bench-side-{number}"))?;
         let containerd = at.start_containerd(kind, pause)?;
+        cpu.take(containerd.pid())?;
         let up = eventually(Duration::from_secs(30), async || {
             std::os::unix::net::UnixStream::connect(at.containerd_socket()).ok()
         });
@@ -58,12 +63,15 @@ impl Side {
             Kind::Podbay => Some(at.start_agent()?),
             Kind::Plugin => None,
         };
+        if let Some(agent) = &agent {
+            cpu.take(agent.pid())?;
+        }
         let socket = if agent.is_some() { at.agent_socket() } else { at.containerd_socket() };
         let (channel, version) = match ready(&socket).await {
             Some(ready) => ready,
             None => bail!("not ready: {}", agent.as_ref().unwrap_or(&containerd).last_words()),
         };
-        Ok(Self { number, kind, version, agent, containerd, folder, channel })
+        Ok(Self { number, kind, version, agent, containerd, folder, channel, cpu })
     }
 
     pub fn name(&self) -> &'static str {
