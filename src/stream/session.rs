@@ -1,0 +1,202 @@
+//! What sessions of all protocols have in common: how one ends.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{Attach, Exec, SessionError, Sessions, Streams};
+use crate::model::streams::{Input, ProcessIo};
+
+/// How a session ended.
+pub(super) type Outcome = Result<i32, SessionError>;
+
+/// How long a process may still read what a client sent before it left.
+const LAST_INPUT: Duration = Duration::from_secs(5);
+
+/// A request that joins the streams of a process.
+pub(super) enum Command {
+    Exec(Exec),
+    Attach(Attach),
+}
+
+impl Command {
+    pub fn streams(&self) -> Streams {
+        match self {
+            Self::Exec(exec) => exec.streams,
+            Self::Attach(attach) => attach.streams,
+        }
+    }
+
+    async fn run(&self, sessions: &dyn Sessions, io: ProcessIo) -> Outcome {
+        match self {
+            Self::Exec(exec) => sessions.exec(exec, io).await,
+            Self::Attach(attach) => sessions.attach(attach, io).await.map(|()| 0),
+        }
+    }
+}
+
+/// Runs a command until it ends, or its client is `gone`; then there is nobody to tell the
+/// outcome. What the client had sent is read out by the process first: closing the connection is
+/// the only end of input that protocols before v5 have.
+pub(super) async fn run(
+    sessions: &dyn Sessions,
+    command: &Command,
+    mut io: ProcessIo,
+    gone: impl Future<Output = ()>,
+) -> Option<Outcome> {
+    let mut all_read = None;
+    io.stdin = io.stdin.map(|input| {
+        let (input, end) = Watched::new(input);
+        all_read = Some(end);
+        Box::pin(input) as Input
+    });
+    let tty = io.tty;
+    let work = command.run(sessions, io);
+    tokio::pin!(work);
+    // Cancel-safe: `work` is pinned outside, the other only waits.
+    tokio::select! {
+        outcome = &mut work => return Some(outcome),
+        () = gone => {}
+    }
+    let Some(all_read) = all_read else { return None };
+    let last = async {
+        // Nobody listens: an error says that the input was dropped, so not read any more.
+        let _ = all_read.await;
+        // A terminal does not end with its input, and a container is not ours to wait for.
+        if tty || matches!(command, Command::Attach(_)) {
+            return;
+        }
+        std::future::pending::<()>().await;
+    };
+    // Cancel-safe: whichever ends, the session is over.
+    tokio::select! {
+        _ = &mut work => {}
+        () = last => {}
+        () = tokio::time::sleep(LAST_INPUT) => {}
+    }
+    None
+}
+
+/// Input that tells when its end was read.
+struct Watched {
+    input: Input,
+    end: Option<oneshot::Sender<()>>,
+}
+
+impl Watched {
+    fn new(input: Input) -> (Self, oneshot::Receiver<()>) {
+        let (end, ended) = oneshot::channel();
+        (Self { input, end: Some(end) }, ended)
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let room = buffer.remaining() > 0;
+        let read = self.input.as_mut().poll_read(context, buffer);
+        let ended = match &read {
+            Poll::Ready(Ok(())) => room && buffer.filled().len() == before,
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        };
+        if ended && let Some(end) = self.end.take() {
+            // Nobody waits while the client is there.
+            let _ = end.send(());
+        }
+        read
+    }
+}
+
+/// When something was last sent in a session.
+pub(super) struct Activity {
+    last: Mutex<Instant>,
+    limit: Duration,
+}
+
+impl Activity {
+    pub fn new(limit: Duration) -> Self {
+        Self { last: Mutex::new(Instant::now()), limit }
+    }
+
+    /// Something was sent.
+    pub fn touch(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Ends when nothing was sent for the whole limit.
+    pub async fn idle(&self) -> SessionError {
+        loop {
+            let end = *self.last.lock().unwrap_or_else(PoisonError::into_inner) + self.limit;
+            if end <= Instant::now() {
+                return SessionError::Idle(self.limit);
+            }
+            tokio::time::sleep_until(end).await;
+        }
+    }
+}
+
+/// A connection whose every byte is activity.
+pub(super) struct Lively<S> {
+    io: S,
+    activity: Arc<Activity>,
+}
+
+impl<S> Lively<S> {
+    pub fn new(io: S, activity: Arc<Activity>) -> Self {
+        Self { io, activity }
+    }
+
+    fn seen<T>(&self, result: Poll<T>) -> Poll<T> {
+        if result.is_ready() {
+            self.activity.touch();
+        }
+        result
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Lively<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let read = Pin::new(&mut self.io).poll_read(context, buffer);
+        self.seen(read)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Lively<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.seen(written)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
