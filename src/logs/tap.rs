@@ -1,10 +1,10 @@
 //! Raw output for attached clients, and what a log's copier and its handles share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::format::Stream;
 
@@ -18,7 +18,7 @@ const MAX_BYTES: usize = 1 << 20;
 #[derive(Debug, Default)]
 struct Gauge {
     waiting: AtomicUsize,
-    cut: AtomicBool,
+    cut: watch::Sender<bool>,
 }
 
 /// Receives the output of a process as it is read. Dropping it ends it.
@@ -26,6 +26,7 @@ struct Gauge {
 pub struct Tap {
     chunks: mpsc::Receiver<(Stream, Bytes)>,
     gauge: Arc<Gauge>,
+    shared: Arc<Shared>,
 }
 
 impl Tap {
@@ -40,7 +41,25 @@ impl Tap {
     /// Whether this client was cut off because it read too slowly: what follows the received
     /// output is missing.
     pub fn was_cut(&self) -> bool {
-        self.gauge.cut.load(Ordering::Relaxed)
+        *self.gauge.cut.borrow()
+    }
+
+    /// Ends when this client is cut off; never otherwise. Cancel-safe.
+    pub fn cut(&self) -> impl Future<Output = ()> + use<> {
+        let gauge = Arc::clone(&self.gauge);
+        async move {
+            // The sender lives in the gauge.
+            let _ = gauge.cut.subscribe().wait_for(|cut| *cut).await;
+        }
+    }
+}
+
+impl Drop for Tap {
+    /// A silent log would keep the client for ever.
+    fn drop(&mut self) {
+        if let Some(clients) = self.shared.lock().as_mut() {
+            clients.retain(|client| !Arc::ptr_eq(&client.gauge, &self.gauge));
+        }
     }
 }
 
@@ -61,7 +80,7 @@ impl Client {
                 Err(mpsc::error::TrySendError::Full(_)) => {}
             }
         }
-        self.gauge.cut.store(true, Ordering::Relaxed);
+        self.gauge.cut.send_replace(true);
         false
     }
 }
@@ -81,13 +100,13 @@ impl Shared {
     }
 
     /// A new client; at its end at once when the log has ended.
-    pub(crate) fn tap(&self) -> Tap {
+    pub(crate) fn tap(self: &Arc<Self>) -> Tap {
         let (sender, chunks) = mpsc::channel(MAX_CHUNKS);
         let gauge = Arc::new(Gauge::default());
         if let Some(clients) = self.lock().as_mut() {
             clients.push(Client { chunks: sender, gauge: Arc::clone(&gauge) });
         }
-        Tap { chunks, gauge }
+        Tap { chunks, gauge, shared: Arc::clone(self) }
     }
 
     /// Gives output to all clients and forgets those that are gone or too slow.

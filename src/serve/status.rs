@@ -106,6 +106,9 @@ fn container_code(error: &container::Error) -> Code {
             Code::FailedPrecondition
         }
         Error::ExecTimeout(_) | Error::WouldNotDie(..) => Code::DeadlineExceeded,
+        Error::ClientGone => Code::Cancelled,
+        Error::TooSlow(_) => Code::ResourceExhausted,
+        Error::ShuttingDown => Code::Unavailable,
         Error::JoinedFailed { .. } | Error::Io { .. } => Code::Unknown,
         Error::Panicked => Code::Internal,
         Error::Spec(error) => spec_code(error),
