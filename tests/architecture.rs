@@ -22,7 +22,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ),
     ("pod", &["sandbox", "container", "image", "board", "oci", "logs", "store", "backend"]),
     ("sandbox", &["container", "image", "board", "oci", "logs", "store", "pause", "backend"]),
-    ("stream", &["sandbox", "container", "board", "backend"]),
+    ("stream", &["sandbox"]),
     ("stats", &["sandbox", "container", "image", "board", "backend"]),
     ("container", &["image", "board", "oci", "logs", "store", "backend"]),
     ("image", &["oci", "logs", "store", "backend"]),

@@ -66,6 +66,8 @@ pub struct Options {
     pub oci: crate::oci::Settings,
     /// Size of /dev/shm in bytes.
     pub shm_size: u64,
+    /// Whether port-forward may reach the host's localhost through a pod in the host's network.
+    pub host_network_port_forward: bool,
 }
 
 /// All sandboxes and, through them, all containers of the agent. Cheap to clone.

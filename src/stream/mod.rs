@@ -10,9 +10,12 @@
 //! `portforward.k8s.io` for ports, over SPDY/3.1 or WebSocket (RFC 6455).
 
 pub mod outcome;
+mod over_spdy;
+mod pods;
 mod resize;
 mod server;
 mod session;
+pub mod spdy;
 mod tokens;
 mod upgrade;
 mod urls;
@@ -24,12 +27,13 @@ mod tests;
 use async_trait::async_trait;
 use tokio::net::TcpStream;
 
+pub use pods::Pods;
 pub use server::{Options, Server};
 pub use urls::Urls;
 
 use crate::ids::{ContainerId, PodId};
 use crate::model::streams::ProcessIo;
-use crate::{container, sandbox};
+use crate::sandbox;
 
 /// The streaming server cannot start, or cannot give out a URL.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +52,6 @@ pub enum Error {
         "{0} streaming URLs wait for their clients: maximum number of in-flight requests exceeded"
     )]
     TooManyInFlight(usize),
-    /// The settings forbid it.
-    #[error(
-        "port-forward into the host's network is switched off (streaming.host_network_port_forward)"
-    )]
-    HostNetworkForbidden,
 }
 
 /// A session that failed; its text goes to the client.
@@ -60,10 +59,10 @@ pub enum Error {
 pub enum SessionError {
     /// The command could not be run, or not to its end.
     #[error("error executing command in container")]
-    Exec(#[source] container::Error),
+    Exec(#[source] sandbox::Error),
     /// The container's streams could not be had, or not any longer.
     #[error("error attaching to container")]
-    Attach(#[source] container::Error),
+    Attach(#[source] sandbox::Error),
     /// The port could not be reached.
     #[error("error forwarding port {port}")]
     PortForward {
@@ -73,6 +72,9 @@ pub enum SessionError {
         #[source]
         source: sandbox::Error,
     },
+    /// The client did not do its part of the beginning.
+    #[error("the session did not begin")]
+    NotStarted(#[source] spdy::NotStarted),
     /// Nothing was sent for so long.
     #[error("the session was idle for {}", humantime::format_duration(*.0))]
     Idle(std::time::Duration),

@@ -79,7 +79,7 @@ pub fn status_text(outcome: &Result<i32, SessionError>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::container;
+    use crate::sandbox;
 
     fn json(outcome: Result<i32, SessionError>) -> String {
         String::from_utf8(status_json(&outcome)).expect("text")
@@ -92,7 +92,7 @@ mod tests {
             json(Ok(3)),
             r#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit code: exit code 3","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#
         );
-        let missing = SessionError::Exec(container::Error::NotFound("x\"y".into()));
+        let missing = SessionError::Exec(sandbox::Error::NotFound("x\"y".into()));
         let text = json(Err(missing));
         let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(value["reason"], "InternalError");

@@ -16,9 +16,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::session::{Activity, Command};
+use super::session::Talk;
 use super::upgrade::{Agreement, Protocol, Refusal, negotiate};
-use super::{Error, Request, Sessions, Urls, websocket};
+use super::{Error, Request, Sessions, Urls};
 use crate::lifecycle::Tasks;
 
 /// Connections at the same time, sessions and those that ask for one.
@@ -66,9 +66,7 @@ pub struct Server {
 
 struct Shared {
     urls: Arc<Urls>,
-    sessions: Arc<dyn Sessions>,
-    tasks: Tasks,
-    options: Options,
+    talk: Talk,
     address: SocketAddr,
     places: Arc<Semaphore>,
 }
@@ -89,7 +87,9 @@ impl Server {
         let bound = listener.local_addr().map_err(failed)?;
         let urls = Arc::new(Urls::new(options.base_url.as_ref(), bound));
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let shared = Shared { urls, sessions, tasks, options, address: bound, places };
+        let Options { idle_timeout, creation_timeout, .. } = options;
+        let talk = Talk { sessions, tasks, idle_timeout, creation_timeout };
+        let shared = Shared { urls, talk, address: bound, places };
         Ok(Self { listener, shared: Arc::new(shared) })
     }
 
@@ -106,7 +106,7 @@ impl Server {
     /// Takes connections until the drain starts. Sessions are told of the drain themselves.
     pub async fn run(self) {
         let Self { listener, shared } = self;
-        let draining = shared.tasks.draining();
+        let draining = shared.talk.tasks.draining();
         // Cancel-safe: an accepted connection is handed on at once.
         tokio::select! {
             () = accept(&listener, &shared) => {}
@@ -133,7 +133,7 @@ async fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         };
         let shared = shared.clone();
         let name = "streaming connection";
-        drop(shared.tasks.clone().spawn(name, async move {
+        drop(shared.talk.tasks.clone().spawn(name, async move {
             shared.serve(connection).await;
             drop(place);
         }));
@@ -173,7 +173,7 @@ impl Shared {
                 Ok(Err(error)) => return tracing::debug!(%error, "a streaming request"),
                 Err(_) => return tracing::debug!("a streaming request took longer than {HANDSHAKE:?}"),
             },
-            () = self.tasks.draining() => return,
+            () = self.talk.tasks.draining() => return,
         }
         let agreed = agreed.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(agreed) = agreed {
@@ -234,24 +234,7 @@ impl Shared {
         };
         let path = request.path();
         tracing::debug!(operation = path, ?protocol, "streaming session begins");
-        let activity = Arc::new(Activity::new(self.options.idle_timeout));
-        let talk = websocket::Talk {
-            sessions: &*self.sessions,
-            activity: &activity,
-            draining: &self.tasks,
-        };
-        match (protocol, request) {
-            (Protocol::Channels(dialect), Request::Exec(exec)) => {
-                talk.command(connection, dialect, Command::Exec(exec)).await;
-            }
-            (Protocol::Channels(dialect), Request::Attach(attach)) => {
-                talk.command(connection, dialect, Command::Attach(attach)).await;
-            }
-            (Protocol::Channels(dialect), Request::PortForward(forward)) => {
-                talk.ports(connection, dialect, &forward).await;
-            }
-            (Protocol::Spdy(_) | Protocol::Tunnel, _) => {}
-        }
+        self.talk.session(connection, protocol, request).await;
         tracing::debug!(operation = path, "streaming session has ended");
     }
 }

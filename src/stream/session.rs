@@ -1,4 +1,4 @@
-//! What sessions of all protocols have in common: how one ends.
+//! What sessions of all protocols have in common: how one runs and how it ends.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{Attach, Exec, SessionError, Sessions, Streams};
+use crate::lifecycle::Tasks;
 use crate::model::streams::{Input, ProcessIo};
 
 /// How a session ended.
@@ -18,6 +20,41 @@ pub(super) type Outcome = Result<i32, SessionError>;
 
 /// How long a process may still read what a client sent before it left.
 const LAST_INPUT: Duration = Duration::from_secs(5);
+
+/// How long a client may take to read the last of a session, …
+pub(super) const FAREWELL: Duration = Duration::from_secs(30);
+
+/// … and when the agent ends.
+pub(super) const SHORT_FAREWELL: Duration = Duration::from_secs(2);
+
+/// What sessions need of the server.
+pub(super) struct Talk {
+    pub sessions: Arc<dyn Sessions>,
+    pub tasks: Tasks,
+    /// A session in which nothing is sent for so long is ended.
+    pub idle_timeout: Duration,
+    /// How long a client may take to open its streams.
+    pub creation_timeout: Duration,
+}
+
+impl Talk {
+    /// Runs a command to its outcome (`None`: its client went away before), and says how long
+    /// the client may take to hear of it.
+    pub async fn outcome(
+        &self,
+        command: &Command,
+        io: ProcessIo,
+        gone: &CancellationToken,
+        idle: impl Future<Output = SessionError>,
+    ) -> (Option<Outcome>, Duration) {
+        // Cancel-safe: `run` is safe to drop, the others only wait.
+        tokio::select! {
+            outcome = run(&*self.sessions, command, io, gone.cancelled()) => (outcome, FAREWELL),
+            idle = idle => (Some(Err(idle)), FAREWELL),
+            () = self.tasks.draining() => (Some(Err(SessionError::Stopping)), SHORT_FAREWELL),
+        }
+    }
+}
 
 /// A request that joins the streams of a process.
 pub(super) enum Command {
@@ -44,7 +81,7 @@ impl Command {
 /// Runs a command until it ends, or its client is `gone`; then there is nobody to tell the
 /// outcome. What the client had sent is read out by the process first: closing the connection is
 /// the only end of input that protocols before v5 have.
-pub(super) async fn run(
+async fn run(
     sessions: &dyn Sessions,
     command: &Command,
     mut io: ProcessIo,
@@ -143,60 +180,5 @@ impl Activity {
             }
             tokio::time::sleep_until(end).await;
         }
-    }
-}
-
-/// A connection whose every byte is activity.
-pub(super) struct Lively<S> {
-    io: S,
-    activity: Arc<Activity>,
-}
-
-impl<S> Lively<S> {
-    pub fn new(io: S, activity: Arc<Activity>) -> Self {
-        Self { io, activity }
-    }
-
-    fn seen<T>(&self, result: Poll<T>) -> Poll<T> {
-        if result.is_ready() {
-            self.activity.touch();
-        }
-        result
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Lively<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let read = Pin::new(&mut self.io).poll_read(context, buffer);
-        self.seen(read)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Lively<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(context, bytes);
-        self.seen(written)
-    }
-
-    fn poll_flush(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
     }
 }

@@ -6,20 +6,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode, Version, request};
+use http::{Method, StatusCode, request};
 use sha1::{Digest, Sha1};
 
-use super::Request;
 use super::websocket::{Codec, Dialect, MAX_PORTS};
+use super::{Request, spdy};
 
-/// The protocols of commands over SPDY, the newest first.
-const COMMANDS: [&str; 4] =
-    ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
-
-/// The protocol of ports over SPDY.
-const PORTS: [&str; 1] = ["portforward.k8s.io"];
-
-/// The same inside of a WebSocket.
+/// The protocol of ports over SPDY, inside of a WebSocket.
 const TUNNELLED_PORTS: &str = "SPDY/3.1+portforward.k8s.io";
 
 /// Header with the SPDY protocols that a client knows, and in the answer the one that is spoken.
@@ -28,16 +21,16 @@ const PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version"
 /// Header with the SPDY protocols that would have been accepted.
 const ACCEPTED: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 
-const SPDY: &str = "SPDY/3.1";
-
 /// What every WebSocket server adds to the client's key (RFC 6455, 1.3).
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A protocol that both sides have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
-    /// SPDY, with the protocol of its streams.
-    Spdy(&'static str),
+    /// SPDY with the streams of a process.
+    SpdyCommand(spdy::Version),
+    /// SPDY with pairs of streams for ports.
+    SpdyPorts,
     /// Channels in WebSocket messages.
     Channels(Dialect),
     /// SPDY inside of WebSocket messages.
@@ -76,15 +69,15 @@ impl Refusal {
 
 /// Finds what to speak with a client that wants `request`.
 pub(super) fn negotiate(head: &request::Parts, request: &Request) -> Result<Agreement, Refusal> {
-    if head.version != Version::HTTP_11 {
+    if head.version != http::Version::HTTP_11 {
         return Err(Refusal::bad("unable to upgrade: HTTP/1.1 is required"));
     }
     let upgrade = words(&head.headers, header::CONNECTION).any(|word| is(word, "upgrade"));
     let mut wanted = words(&head.headers, header::UPGRADE);
     if upgrade && wanted.any(|word| is(word, "websocket")) {
-        websocket(head, request)
+        over_websocket(head, request)
     } else {
-        spdy(&head.headers, request, upgrade)
+        over_spdy(&head.headers, request, upgrade)
     }
 }
 
@@ -98,33 +91,36 @@ fn words(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     texts.flat_map(|text| text.split(',')).map(str::trim).filter(|word| !word.is_empty())
 }
 
-fn spdy(headers: &HeaderMap, request: &Request, upgrade: bool) -> Result<Agreement, Refusal> {
-    let known: &[&'static str] = match request {
-        Request::Exec(_) | Request::Attach(_) => &COMMANDS,
-        Request::PortForward(_) => &PORTS,
+fn over_spdy(headers: &HeaderMap, request: &Request, upgrade: bool) -> Result<Agreement, Refusal> {
+    let known: Vec<(&'static str, Protocol)> = match request {
+        Request::Exec(_) | Request::Attach(_) => spdy::Version::ALL
+            .map(|version| (version.name(), Protocol::SpdyCommand(version)))
+            .into(),
+        Request::PortForward(_) => vec![(spdy::PortForward::PROTOCOL, Protocol::SpdyPorts)],
     };
     let mut offered = words(headers, PROTOCOL).peekable();
     if offered.peek().is_none() {
         return Err(Refusal::bad("unable to upgrade: X-Stream-Protocol-Version is required"));
     }
-    let mut chosen = offered.filter_map(|word| known.iter().find(|known| **known == word));
-    let Some(protocol) = chosen.next() else {
+    let mut chosen = offered.filter_map(|word| known.iter().find(|known| known.0 == word));
+    let Some((name, protocol)) = chosen.next() else {
+        let names: Vec<_> = known.iter().map(|known| known.0).collect();
         let text =
-            format!("unable to upgrade: unable to negotiate protocol: server accepts {known:?}");
+            format!("unable to upgrade: unable to negotiate protocol: server accepts {names:?}");
         let refusal = Refusal::new(StatusCode::FORBIDDEN, text);
-        return Err(known.iter().fold(refusal, |refusal, name| refusal.with(ACCEPTED, name)));
+        return Err(names.into_iter().fold(refusal, |refusal, name| refusal.with(ACCEPTED, name)));
     };
-    if !upgrade || !words(headers, header::UPGRADE).any(|word| is(word, SPDY)) {
+    if !upgrade || !words(headers, header::UPGRADE).any(|word| is(word, spdy::UPGRADE)) {
         return Err(Refusal::bad("unable to upgrade: missing upgrade headers in request"));
     }
     let mut headers = HeaderMap::new();
-    headers.insert(header::UPGRADE, HeaderValue::from_static(SPDY));
-    headers.insert(PROTOCOL, HeaderValue::from_static(protocol));
-    Ok(Agreement { protocol: Protocol::Spdy(protocol), headers })
+    headers.insert(header::UPGRADE, HeaderValue::from_static(spdy::UPGRADE));
+    headers.insert(PROTOCOL, HeaderValue::from_static(name));
+    Ok(Agreement { protocol: *protocol, headers })
 }
 
 /// The handshake of RFC 6455, 4.2.
-fn websocket(head: &request::Parts, request: &Request) -> Result<Agreement, Refusal> {
+fn over_websocket(head: &request::Parts, request: &Request) -> Result<Agreement, Refusal> {
     if head.method != Method::GET {
         let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket starts with GET");
         return Err(refusal.with(header::ALLOW, "GET"));

@@ -15,7 +15,7 @@ pub struct Urls {
 impl Urls {
     /// URLs below `base`, or, where there is none, of the address that is listened on. Never of
     /// what a client says about the host: a `Host` header must not direct others elsewhere.
-    pub(super) fn new(base: Option<&url::Url>, address: SocketAddr) -> Self {
+    pub fn new(base: Option<&url::Url>, address: SocketAddr) -> Self {
         let (base, prefix) = match base {
             Some(base) => (base.as_str().trim_end_matches('/').to_owned(), base.path().to_owned()),
             None => (format!("http://{address}"), String::new()),

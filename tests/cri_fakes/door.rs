@@ -16,17 +16,14 @@ use super::world::{Agent, World};
 
 /// RPCs of later versions.
 const LATER: [&str; 20] = [
-    "Attach",
     "CheckpointContainer",
     "CheckpointPod",
     "ContainerStats",
-    "Exec",
     "ListContainerStats",
     "ListMetricDescriptors",
     "ListPodSandboxMetrics",
     "ListPodSandboxStats",
     "PodSandboxStats",
-    "PortForward",
     "RestorePod",
     "StreamContainerStats",
     "StreamContainers",

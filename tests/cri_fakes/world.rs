@@ -20,6 +20,7 @@ use podbay::proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
 use podbay::sandbox::{self, PauseSource, SandboxRecord, Sandboxes};
 use podbay::serve::{self, CriServices, Identity, SocketOptions};
 use podbay::store::{self, Store};
+use podbay::stream::Urls;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -38,6 +39,8 @@ pub const PAUSE_IMAGE: &str = "test.example/pause:1";
 pub struct World {
     pub fakes: Fakes,
     pause: PauseSource,
+    /// The setting of that name.
+    pub host_network_port_forward: bool,
     agents: AtomicUsize,
     folder: tempfile::TempDir,
 }
@@ -52,7 +55,8 @@ impl World {
         fakes.images.seed(&[IMAGE], &serde_json::json!({ "Entrypoint": ["run"] }));
         let root = folder.path().join("pause");
         let pause = PauseSource::Embedded { root, program: "/pause".to_owned() };
-        Self { fakes, pause, agents: AtomicUsize::new(0), folder }
+        let agents = AtomicUsize::new(0);
+        Self { fakes, pause, host_network_port_forward: true, agents, folder }
     }
 
     /// A host whose pause container comes from an image.
@@ -133,6 +137,7 @@ impl World {
             pause: self.pause.clone(),
             oci: oci::Settings::default(),
             shm_size: 1 << 20,
+            host_network_port_forward: self.host_network_port_forward,
         };
         (containers, sandboxes)
     }
@@ -242,6 +247,7 @@ impl Rooms {
             images: self.images.clone(),
             runtime: fakes.runtime.clone(),
             network: fakes.network.clone(),
+            urls: Arc::new(Urls::new(None, ([127, 0, 0, 1], 1).into())),
             identity: Identity::default(),
         }
     }

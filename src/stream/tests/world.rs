@@ -17,7 +17,7 @@ use crate::ids::{ContainerId, PodId};
 use crate::lifecycle::Tasks;
 use crate::model::streams::ProcessIo;
 use crate::stream::*;
-use crate::{container, sandbox};
+use crate::sandbox;
 
 /// Nothing in these tests may take so long.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -41,13 +41,13 @@ impl Drop for Counted<'_> {
 }
 
 impl MadeUp {
-    async fn act(&self, words: &[String], mut io: ProcessIo) -> Result<i32, container::Error> {
+    async fn act(&self, words: &[String], mut io: ProcessIo) -> Result<i32, sandbox::Error> {
         self.running.fetch_add(1, Ordering::SeqCst);
         let _counted = Counted(&self.running);
         let arguments = words[1..].join(" ");
         match words[0].as_str() {
             "exit" => return Ok(arguments.parse().expect("a code")),
-            "fail" => return Err(container::Error::NotFound(arguments)),
+            "fail" => return Err(sandbox::Error::NotFound(arguments)),
             "say" => {
                 for (output, text) in [(&mut io.stdout, "out"), (&mut io.stderr, "err")] {
                     if let Some(output) = output {
@@ -109,7 +109,7 @@ impl Sessions for MadeUp {
     }
 
     async fn attach(&self, _: &Attach, io: ProcessIo) -> Result<(), SessionError> {
-        self.act(&["cat".to_owned()], io).await.map(drop).map_err(SessionError::Attach)
+        self.act(&["count".to_owned()], io).await.map(drop).map_err(SessionError::Attach)
     }
 
     async fn port_forward(&self, _: &PodId, port: u16) -> Result<TcpStream, SessionError> {

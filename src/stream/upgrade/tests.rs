@@ -58,13 +58,16 @@ fn spdy_takes_the_first_protocol_of_the_client_that_it_has() {
     ] {
         for method in ["GET", "POST"] {
             let agreement = agreed(method, &spdy_headers(offered), &exec());
-            assert_eq!(agreement.protocol, Protocol::Spdy(chosen));
+            assert_eq!(
+                agreement.protocol,
+                Protocol::SpdyCommand(spdy::Version::from_name(chosen).expect("a version"))
+            );
             assert_eq!(agreement.headers[PROTOCOL], chosen);
             assert_eq!(agreement.headers[header::UPGRADE], "SPDY/3.1");
         }
     }
     let agreement = agreed("POST", &spdy_headers(&["portforward.k8s.io"]), &ports(&[]));
-    assert_eq!(agreement.protocol, Protocol::Spdy("portforward.k8s.io"));
+    assert_eq!(agreement.protocol, Protocol::SpdyPorts);
 }
 
 #[test]
@@ -76,7 +79,7 @@ fn spdy_is_refused_as_the_go_server_does() {
     let head = head("POST", &spdy_headers(&["nothing"]));
     let refusal = negotiate(&head, &exec()).expect_err("a refusal");
     let accepted: Vec<_> = refusal.headers.get_all(ACCEPTED).into_iter().collect();
-    assert_eq!(accepted, COMMANDS);
+    assert_eq!(accepted, spdy::Version::ALL.map(spdy::Version::name));
     let protocol = ("x-stream-protocol-version", "v4.channel.k8s.io");
     for headers in [
         &[protocol][..],
@@ -156,7 +159,7 @@ fn websocket_handshakes_are_checked() {
     assert_eq!(refused("GET", &websocket_headers(&["v3.channel.k8s.io"]), &exec()).0, 403);
     let old = {
         let mut head = head("GET", &good);
-        head.version = Version::HTTP_10;
+        head.version = http::Version::HTTP_10;
         negotiate(&head, &exec()).expect_err("a refusal").status.as_u16()
     };
     assert_eq!(old, 400);

@@ -1,8 +1,6 @@
 //! Exec and attach over WebSocket: five channels with the numbers of the file descriptors, one
 //! for the outcome and one for terminal sizes.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::SplitStream;
@@ -13,12 +11,12 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::channels::ChannelWriter;
-use super::{Dialect, FAREWELL, QUEUE, SHORT_FAREWELL, Talk, accept, converse, farewell, receive};
+use super::{Dialect, QUEUE, accept, converse, farewell, receive};
 use crate::model::streams::{Output, ProcessIo, TerminalSize};
+use crate::stream::Streams;
 use crate::stream::outcome::{status_json, status_text};
 use crate::stream::resize::Sizes;
-use crate::stream::session::{Command, Outcome, run};
-use crate::stream::{SessionError, Streams};
+use crate::stream::session::{Activity, Command, Talk};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -35,48 +33,33 @@ const STDIN_BUFFER: usize = 64 << 10;
 /// Sizes that a process has not heard of yet; more are joined to the newest.
 const SIZES: usize = 4;
 
-impl Talk<'_> {
+impl Talk {
     /// Runs a command or attaches; ends when the client is told the outcome, or is gone.
-    pub async fn command<S>(&self, connection: S, dialect: Dialect, command: Command)
+    pub async fn channels_command<S>(&self, connection: S, dialect: Dialect, command: Command)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let (sink, source) = accept(connection).await.split();
         let (frames, queue) = mpsc::channel(QUEUE);
         let (io, inputs) = plumb(command.streams(), dialect, &frames);
-        let gone = CancellationToken::new();
+        let (activity, gone) = (Activity::new(self.idle_timeout), CancellationToken::new());
         let session = async {
             greet(command.streams(), dialect, &frames).await;
-            let (outcome, limit) = self.outcome(&command, io, &gone).await;
+            let (outcome, limit) = self.outcome(&command, io, &gone, activity.idle()).await;
             if let Some(outcome) = outcome {
                 let status = match dialect.json_status {
-                    true => Some(status_json(&outcome)),
-                    false => status_text(&outcome).map(String::into_bytes),
+                    true => status_json(&outcome),
+                    false => status_text(&outcome).unwrap_or_default().into_bytes(),
                 };
-                if let Some(status) = status {
+                if !status.is_empty() {
                     let _ = frames.send(dialect.codec.encode(ERROR, &status)).await;
                 }
             }
             let _ = frames.send(farewell()).await;
             limit
         };
-        let reader = inputs.read(source, dialect, self);
-        converse(sink, queue, (self.activity, &gone), session, reader).await;
-    }
-
-    /// How the session ended (`None`: without its client), and how long its last words may take.
-    async fn outcome(
-        &self,
-        command: &Command,
-        io: ProcessIo,
-        gone: &CancellationToken,
-    ) -> (Option<Outcome>, Duration) {
-        // Cancel-safe: `run` is safe to drop, the others only wait.
-        tokio::select! {
-            outcome = run(self.sessions, command, io, gone.cancelled()) => (outcome, FAREWELL),
-            idle = self.activity.idle() => (Some(Err(idle)), FAREWELL),
-            () = self.draining.draining() => (Some(Err(SessionError::Stopping)), SHORT_FAREWELL),
-        }
+        let reader = inputs.read(source, dialect, &activity);
+        converse(sink, queue, (&activity, &gone), session, reader).await;
     }
 }
 
@@ -136,14 +119,14 @@ impl Inputs {
         mut self,
         mut source: SplitStream<WebSocketStream<S>>,
         dialect: Dialect,
-        talk: &Talk<'_>,
+        activity: &Activity,
     ) {
         loop {
             // Cancel-safe: room for a size is only taken when it is used, and a message is
             // received whole or not at all.
             let message = tokio::select! {
                 () = hand_on(&self.sizes, &mut self.newest) => continue,
-                message = receive(&mut source, talk.activity) => message,
+                message = receive(&mut source, activity) => message,
             };
             let Some(message) = message else { return };
             if let Err(error) = self.take(message, dialect).await {

@@ -22,9 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub use channels::Codec;
 pub use tunnel::tunnel;
 
-use super::Sessions;
 use super::session::Activity;
-use crate::lifecycle::Tasks;
 
 /// Ports of one session: two channels each, and channels are counted in a byte whose last value
 /// is a signal.
@@ -43,13 +41,7 @@ const QUEUE: usize = 4;
 /// while a process reads none of its input, for then nothing is read from the connection.
 const PING: Duration = Duration::from_secs(30);
 
-/// How long a client may take to read the last messages, …
-const FAREWELL: Duration = Duration::from_secs(30);
-
-/// … when the agent ends, …
-const SHORT_FAREWELL: Duration = Duration::from_secs(2);
-
-/// … and to close its side after them.
+/// How long a client may take to close its side after the last message.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// A subprotocol.
@@ -61,16 +53,6 @@ pub struct Dialect {
     pub json_status: bool,
     /// Whether a client can close a channel alone.
     pub half_close: bool,
-}
-
-/// What a session needs of the server.
-pub struct Talk<'a> {
-    /// Runs it.
-    pub sessions: &'a dyn Sessions,
-    /// Told of each message with data.
-    pub activity: &'a Activity,
-    /// Says when the agent ends.
-    pub draining: &'a Tasks,
 }
 
 /// The server's end of an upgraded connection.

@@ -13,8 +13,9 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_util::sync::CancellationToken;
 
 use super::channels::ChannelWriter;
-use super::{Dialect, FAREWELL, QUEUE, SHORT_FAREWELL, Talk, accept, converse, farewell, receive};
-use crate::stream::PortForward;
+use super::{Dialect, QUEUE, accept, converse, farewell, receive};
+use crate::stream::session::{Activity, FAREWELL, SHORT_FAREWELL, Talk};
+use crate::stream::{PortForward, Sessions};
 use crate::telemetry::error_chain;
 
 /// Data that a port has not taken yet.
@@ -23,15 +24,15 @@ const BUFFER: usize = 64 << 10;
 /// Data that is read from a port at once.
 const PIECE: usize = 32 << 10;
 
-impl Talk<'_> {
+impl Talk {
     /// Connects to all ports and copies until each has ended, or the client is gone.
-    pub async fn ports<S>(&self, connection: S, dialect: Dialect, forward: &PortForward)
+    pub async fn channels_ports<S>(&self, connection: S, dialect: Dialect, forward: &PortForward)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let (sink, source) = accept(connection).await.split();
         let (frames, queue) = mpsc::channel(QUEUE);
-        let gone = CancellationToken::new();
+        let (activity, gone) = (Activity::new(self.idle_timeout), CancellationToken::new());
         let (inputs, pairs): (Vec<_>, Vec<_>) = (0..=u8::MAX)
             .step_by(2)
             .zip(&forward.ports)
@@ -48,19 +49,20 @@ impl Talk<'_> {
             })
             .unzip();
         let session = async {
-            let all = join_all(pairs.into_iter().map(|pair| pair.forward(self, forward)));
+            let all =
+                join_all(pairs.into_iter().map(|pair| pair.forward(&*self.sessions, forward)));
             // Cancel-safe: connections may be dropped at any time, the others only wait.
             let limit = tokio::select! {
                 _ = all => FAREWELL,
                 () = gone.cancelled() => Duration::ZERO,
-                _ = self.activity.idle() => FAREWELL,
-                () = self.draining.draining() => SHORT_FAREWELL,
+                _ = activity.idle() => FAREWELL,
+                () = self.tasks.draining() => SHORT_FAREWELL,
             };
             let _ = frames.send(farewell()).await;
             limit
         };
-        let reader = read(source, dialect, self, inputs);
-        converse(sink, queue, (self.activity, &gone), session, reader).await;
+        let reader = read(source, dialect, &activity, inputs);
+        converse(sink, queue, (&activity, &gone), session, reader).await;
     }
 }
 
@@ -68,10 +70,10 @@ impl Talk<'_> {
 async fn read<S: AsyncRead + AsyncWrite + Unpin>(
     mut source: SplitStream<WebSocketStream<S>>,
     dialect: Dialect,
-    talk: &Talk<'_>,
+    activity: &Activity,
     mut inputs: Vec<Option<DuplexStream>>,
 ) {
-    while let Some(message) = receive(&mut source, talk.activity).await {
+    while let Some(message) = receive(&mut source, activity).await {
         let (channel, data) = match dialect.codec.decode(message) {
             Ok(Some(piece)) => piece,
             Ok(None) => continue,
@@ -101,12 +103,12 @@ struct Pair {
 impl Pair {
     /// Copies until the pod closes the connection. A failure is told on the error channel and
     /// ends this pair alone.
-    async fn forward(mut self, talk: &Talk<'_>, forward: &PortForward) {
+    async fn forward(mut self, sessions: &dyn Sessions, forward: &PortForward) {
         let number = self.port.to_le_bytes();
         // Who writes to a client that is gone is dropped with the session.
         let _ = self.data.write_all(&number).await;
         let _ = self.error.write_all(&number).await;
-        let failure = match talk.sessions.port_forward(&forward.pod, self.port).await {
+        let failure = match sessions.port_forward(&forward.pod, self.port).await {
             Ok(connection) => match self.copy(connection).await {
                 Ok(()) => return,
                 Err(error) => format!("error forwarding port {}: {error}", self.port),
