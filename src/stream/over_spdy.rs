@@ -79,9 +79,9 @@ impl Talk {
         };
         // The connection watches over idleness itself.
         let idle = std::future::pending();
-        let (outcome, limit) = self.outcome(command, client.io, &client.gone, idle).await;
+        let outcome = self.outcome(command, client.io, &client.gone, idle).await;
         if let Some(outcome) = outcome {
-            let _ = tokio::time::timeout(limit, tell(client.errors, version, &outcome)).await;
+            let _ = tokio::time::timeout(FAREWELL, tell(client.errors, version, &outcome)).await;
         }
     }
 

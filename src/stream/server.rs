@@ -27,6 +27,9 @@ const MAX_CONNECTIONS: usize = 1024;
 /// How long a client may take over its request, and over reading a refusal.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// How long clients may take to hear that the agent ends.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 64 << 10;
 
@@ -234,7 +237,15 @@ impl Shared {
         };
         let path = request.path();
         tracing::debug!(operation = path, ?protocol, "streaming session begins");
-        self.talk.session(connection, protocol, request).await;
+        let last_words = async {
+            self.talk.tasks.draining().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        // Cancel-safe: a session may be dropped at any time.
+        tokio::select! {
+            () = self.talk.session(connection, protocol, request) => {}
+            () = last_words => {}
+        }
         tracing::debug!(operation = path, "streaming session has ended");
     }
 }

@@ -21,11 +21,8 @@ pub(super) type Outcome = Result<i32, SessionError>;
 /// How long a process may still read what a client sent before it left.
 const LAST_INPUT: Duration = Duration::from_secs(5);
 
-/// How long a client may take to read the last of a session, …
+/// How long a client may take to read the last of a session.
 pub(super) const FAREWELL: Duration = Duration::from_secs(30);
-
-/// … and when the agent ends.
-pub(super) const SHORT_FAREWELL: Duration = Duration::from_secs(2);
 
 /// What sessions need of the server.
 pub(super) struct Talk {
@@ -38,20 +35,19 @@ pub(super) struct Talk {
 }
 
 impl Talk {
-    /// Runs a command to its outcome (`None`: its client went away before), and says how long
-    /// the client may take to hear of it.
+    /// Runs a command to its outcome; `None` when its client went away before.
     pub async fn outcome(
         &self,
         command: &Command,
         io: ProcessIo,
         gone: &CancellationToken,
         idle: impl Future<Output = SessionError>,
-    ) -> (Option<Outcome>, Duration) {
+    ) -> Option<Outcome> {
         // Cancel-safe: `run` is safe to drop, the others only wait.
         tokio::select! {
-            outcome = run(&*self.sessions, command, io, gone.cancelled()) => (outcome, FAREWELL),
-            idle = idle => (Some(Err(idle)), FAREWELL),
-            () = self.tasks.draining() => (Some(Err(SessionError::Stopping)), SHORT_FAREWELL),
+            outcome = run(&*self.sessions, command, io, gone.cancelled()) => outcome,
+            idle = idle => Some(Err(idle)),
+            () = self.tasks.draining() => Some(Err(SessionError::Stopping)),
         }
     }
 }

@@ -16,8 +16,8 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use crate::ids::{ContainerId, PodId};
 use crate::lifecycle::Tasks;
 use crate::model::streams::ProcessIo;
-use crate::stream::*;
 use crate::sandbox;
+use crate::stream::*;
 
 /// Nothing in these tests may take so long.
 pub const SOON: Duration = Duration::from_secs(20);

@@ -45,7 +45,7 @@ impl Talk {
         let (activity, gone) = (Activity::new(self.idle_timeout), CancellationToken::new());
         let session = async {
             greet(command.streams(), dialect, &frames).await;
-            let (outcome, limit) = self.outcome(&command, io, &gone, activity.idle()).await;
+            let outcome = self.outcome(&command, io, &gone, activity.idle()).await;
             if let Some(outcome) = outcome {
                 let status = match dialect.json_status {
                     true => status_json(&outcome),
@@ -56,7 +56,6 @@ impl Talk {
                 }
             }
             let _ = frames.send(farewell()).await;
-            limit
         };
         let reader = inputs.read(source, dialect, &activity);
         converse(sink, queue, (&activity, &gone), session, reader).await;

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub use channels::Codec;
 pub use tunnel::tunnel;
 
-use super::session::Activity;
+use super::session::{Activity, FAREWELL};
 
 /// Ports of one session: two channels each, and channels are counted in a byte whose last value
 /// is a signal.
@@ -124,8 +124,7 @@ async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Joins the parts of a session: `session` ends it by queueing a close message and says how long
-/// that may take to be sent; `reader` ends when the client is gone, which `gone` tells the others.
+/// Joins the parts of a session: `session` ends it by queueing a close message; `reader` ends when the client is gone, which `gone` tells the others.
 ///
 /// A client that still sends when its session has ended is heard out for a while: to close the
 /// connection before would make its kernel throw away what it has not read yet.
@@ -133,7 +132,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     mut sink: SplitSink<WebSocketStream<S>, Message>,
     mut queue: mpsc::Receiver<Message>,
     parts: (&Activity, &CancellationToken),
-    session: impl Future<Output = Duration>,
+    session: impl Future<Output = ()>,
     reader: impl Future<Output = ()>,
 ) {
     let (activity, gone) = parts;
@@ -149,7 +148,10 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         reader.await;
         gone.cancel();
     };
-    let ending = async { tokio::time::sleep(session.await).await };
+    let ending = async {
+        session.await;
+        tokio::time::sleep(FAREWELL).await;
+    };
     let talk = async {
         // Cancel-safe: the session is over when either ends.
         tokio::select! {

@@ -1,8 +1,6 @@
 //! Port-forward over WebSocket channels: two for each port, one with the data and one with the
 //! error that ended it. Each begins with the number of the port, two bytes with the low one first.
 
-use std::time::Duration;
-
 use futures::StreamExt as _;
 use futures::future::join_all;
 use futures::stream::SplitStream;
@@ -14,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::channels::ChannelWriter;
 use super::{Dialect, QUEUE, accept, converse, farewell, receive};
-use crate::stream::session::{Activity, FAREWELL, SHORT_FAREWELL, Talk};
+use crate::stream::session::{Activity, Talk};
 use crate::stream::{PortForward, Sessions};
 use crate::telemetry::error_chain;
 
@@ -52,14 +50,13 @@ impl Talk {
             let all =
                 join_all(pairs.into_iter().map(|pair| pair.forward(&*self.sessions, forward)));
             // Cancel-safe: connections may be dropped at any time, the others only wait.
-            let limit = tokio::select! {
-                _ = all => FAREWELL,
-                () = gone.cancelled() => Duration::ZERO,
-                _ = activity.idle() => FAREWELL,
-                () = self.tasks.draining() => SHORT_FAREWELL,
-            };
+            tokio::select! {
+                _ = all => {}
+                () = gone.cancelled() => {}
+                _ = activity.idle() => {}
+                () = self.tasks.draining() => {}
+            }
             let _ = frames.send(farewell()).await;
-            limit
         };
         let reader = read(source, dialect, &activity, inputs);
         converse(sink, queue, (&activity, &gone), session, reader).await;
