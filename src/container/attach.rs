@@ -25,7 +25,7 @@ use crate::logs::{Stream, Tap};
 use crate::model::streams::{Input, ProcessIo};
 
 /// How long a client that was cut off may take to read what waits for it.
-const AFTER_CUT: Duration = Duration::from_secs(10);
+const AFTER_CUT: Duration = Duration::from_secs(5);
 
 impl Containers {
     /// Whether a client can attach to a container now: its whole id, when it can. `tty` must be

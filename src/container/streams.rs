@@ -204,3 +204,6 @@ pub(super) async fn pass_sizes(
     }
     std::future::pending().await
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,3 +127,36 @@ impl Shared {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_leaves_a_silent_log_is_forgotten() {
+        let shared = Arc::new(Shared::new());
+        let stays = shared.tap();
+        for _ in 0..1000 {
+            drop(shared.tap());
+        }
+        let clients = || shared.lock().as_ref().map(Vec::len);
+        assert_eq!(clients(), Some(1));
+        drop(stays);
+        assert_eq!(clients(), Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_learns_that_it_was_cut() {
+        let shared = Arc::new(Shared::new());
+        let mut tap = shared.tap();
+        let cut = tap.cut();
+        let wait = tokio::time::timeout(std::time::Duration::from_secs(3600), tap.cut());
+        assert!(wait.await.is_err() && !tap.was_cut());
+        shared.offer(Stream::Stdout, &vec![0; MAX_BYTES]);
+        shared.offer(Stream::Stdout, b"more");
+        cut.await;
+        assert!(tap.was_cut());
+        assert_eq!(tap.recv().await.map(|(_, bytes)| bytes.len()), Some(MAX_BYTES));
+        assert_eq!(tap.recv().await, None);
+    }
+}

@@ -24,6 +24,7 @@ use podbay::stream::Urls;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
 /// Longest wait for anything.
@@ -196,6 +197,7 @@ pub struct Rooms {
     pub tasks: Tasks,
     pub store: Store,
     pub sandboxes: Arc<Sandboxes>,
+    pub containers: Arc<Containers>,
     pub board: Arc<Board>,
     images: Arc<Images>,
 }
@@ -238,7 +240,7 @@ impl Rooms {
                 }
             }
         }));
-        Self { tasks, store, sandboxes, board, images }
+        Self { tasks, store, sandboxes, containers, board, images }
     }
 
     fn services(&self, fakes: &Fakes) -> CriServices {
@@ -273,6 +275,14 @@ impl Agent {
         });
         recovered.await.expect("no panic").expect("recovered");
         self.ready.send_replace(true);
+    }
+
+    /// Runs work inside the agent: it ends with it.
+    pub fn inside<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.tokio.as_ref().expect("it lives").spawn(work)
     }
 
     /// Ends the agent in the middle of everything, without any clean-up.
