@@ -34,7 +34,7 @@ const TEXT: &str = "\
 /// The Adler-32 of the dictionary, which a zlib stream names it by.
 const DICTIONARY_ID: u32 = 0xe3c6_a7c2;
 
-static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
+pub(super) static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let word = |word: &&str| [&(word.len() as u32).to_be_bytes()[..], word.as_bytes()].concat();
     let mut bytes: Vec<u8> = WORDS.iter().flat_map(word).collect();
     bytes.extend_from_slice(TEXT.as_bytes());
