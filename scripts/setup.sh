@@ -4,7 +4,7 @@
 #   scripts/setup.sh demo   to build and to run `make demo`: compiler parts, containerd, runc, CNI
 #                           plugins, busybox, a registry
 #   scripts/setup.sh test   everything that `make test` and `make bench` use: the above, and a second,
-#                           newer line of containerd with its runc and CNI plugins
+#                           newer line of containerd with its runc and CNI plugins, and outside clients
 #
 # For Debian 12 and later and Ubuntu 22.04 and later, as root, with Rust present. Parts that the distribution has too
 # old are built with `go install` into $KIT_PARTS (default /opt/podbay-parts/bin). Nothing is

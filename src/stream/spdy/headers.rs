@@ -61,6 +61,9 @@ pub enum BadHeaders {
     /// SPDY wants one entry for all values of a name.
     #[error("a header name twice")]
     Twice,
+    /// More than [`Limits::stream_header_bytes`]: they are kept as long as the stream waits.
+    #[error("too many bytes of headers for one stream")]
+    Long,
     /// Nothing of Kubernetes is anything but UTF-8.
     #[error("a header that is not UTF-8")]
     Text,
@@ -123,10 +126,14 @@ pub(super) fn parse(
     if !rest.is_empty() {
         return Err(Violation::HeaderBlock);
     }
-    Ok(checked(&fields))
+    Ok(checked(&fields, limits))
 }
 
-fn checked(fields: &[(&[u8], &[u8])]) -> Result<Headers, BadHeaders> {
+fn checked(fields: &[(&[u8], &[u8])], limits: &Limits) -> Result<Headers, BadHeaders> {
+    let bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > limits.stream_header_bytes {
+        return Err(BadHeaders::Long);
+    }
     let mut names = std::collections::HashSet::with_capacity(fields.len());
     let mut headers = Vec::with_capacity(fields.len());
     for (name, value) in fields {
