@@ -236,6 +236,17 @@ impl Incoming {
     }
 }
 
+#[cfg(test)]
+impl Incoming {
+    pub(super) fn open_streams(&self) -> usize {
+        self.shared.lock().streams.len()
+    }
+
+    pub(super) fn buffered(&self) -> usize {
+        self.shared.lock().buffered
+    }
+}
+
 impl Drop for Incoming {
     fn drop(&mut self) {
         let arrivals = {

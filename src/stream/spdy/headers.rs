@@ -34,7 +34,7 @@ const TEXT: &str = "\
 /// The Adler-32 of the dictionary, which a zlib stream names it by.
 const DICTIONARY_ID: u32 = 0xe3c6_a7c2;
 
-static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
+pub(super) static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let word = |word: &&str| [&(word.len() as u32).to_be_bytes()[..], word.as_bytes()].concat();
     let mut bytes: Vec<u8> = WORDS.iter().flat_map(word).collect();
     bytes.extend_from_slice(TEXT.as_bytes());
@@ -61,6 +61,9 @@ pub enum BadHeaders {
     /// SPDY wants one entry for all values of a name.
     #[error("a header name twice")]
     Twice,
+    /// More than [`Limits::stream_header_bytes`]: they are kept as long as the stream waits.
+    #[error("too many bytes of headers for one stream")]
+    Long,
     /// Nothing of Kubernetes is anything but UTF-8.
     #[error("a header that is not UTF-8")]
     Text,
@@ -123,10 +126,14 @@ pub(super) fn parse(
     if !rest.is_empty() {
         return Err(Violation::HeaderBlock);
     }
-    Ok(checked(&fields))
+    Ok(checked(&fields, limits))
 }
 
-fn checked(fields: &[(&[u8], &[u8])]) -> Result<Headers, BadHeaders> {
+fn checked(fields: &[(&[u8], &[u8])], limits: &Limits) -> Result<Headers, BadHeaders> {
+    let bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > limits.stream_header_bytes {
+        return Err(BadHeaders::Long);
+    }
     let mut names = std::collections::HashSet::with_capacity(fields.len());
     let mut headers = Vec::with_capacity(fields.len());
     for (name, value) in fields {

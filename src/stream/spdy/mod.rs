@@ -43,6 +43,8 @@ pub struct Limits {
     pub headers: usize,
     /// Bytes of one frame's headers, compressed and not; also of any other control frame.
     pub header_bytes: usize,
+    /// Bytes of the names and values of one stream; with more, the stream is reset.
+    pub stream_header_bytes: usize,
     /// Entries of one SETTINGS frame.
     pub settings: usize,
     /// Bytes received and not yet read, of all streams together; reading stops there.
@@ -62,6 +64,7 @@ impl Default for Limits {
             streams: 256,
             headers: 1_000,
             header_bytes: 1 << 20,
+            stream_header_bytes: 8 << 10,
             settings: 1_000,
             buffer: 1 << 20,
             stream_buffer: 128 << 10,

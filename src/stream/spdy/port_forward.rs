@@ -67,6 +67,7 @@ pub async fn port_forward<Dial, Dialing, Port>(
             () = halves.first_deadline() => halves.give_up_first().await,
         }
     }
+    drop(halves);
     // A client that opens no more streams may still use those it has.
     let rest = async {
         while let Some(ended) = pairs.join_next().await {

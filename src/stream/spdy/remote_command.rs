@@ -153,7 +153,7 @@ pub async fn remote_command(
             let new = incoming.next().await?;
             // Dropped when it has no place: refused.
             if let Some(place) = places.free(new.headers.get("streamtype")) {
-                *place = Some(new.accept());
+                place.take(new.accept());
             }
         }
         Some(())
@@ -185,6 +185,16 @@ struct Place {
     stream: Option<Stream>,
 }
 
+impl Place {
+    fn take(&mut self, stream: Stream) {
+        // What nobody will read must not fill the buffer that all streams share.
+        if !self.agreed || !matches!(self.name, STDIN | RESIZE) {
+            stream.ignore_input();
+        }
+        self.stream = Some(stream);
+    }
+}
+
 impl Places {
     fn new(agreement: &Agreement) -> Self {
         let place = |name, agreed| Place { name, agreed, stream: None };
@@ -202,9 +212,9 @@ impl Places {
         self.0.iter().filter(is_missing).map(|place| place.name).collect()
     }
 
-    fn free(&mut self, name: Option<&str>) -> Option<&mut Option<Stream>> {
+    fn free(&mut self, name: Option<&str>) -> Option<&mut Place> {
         let place = self.0.iter_mut().find(|place| Some(place.name) == name)?;
-        Some(&mut place.stream).filter(|stream| stream.is_none())
+        Some(place).filter(|place| place.stream.is_none())
     }
 
     /// The stream of a place, if it was agreed on.
@@ -249,25 +259,26 @@ async fn read_sizes(mut stream: Stream, sizes: mpsc::Sender<TerminalSize>) {
     let mut text = Vec::new();
     while let Ok(1..) = (&mut stream).take(LONGEST_SIZE as u64).read_buf(&mut text).await {
         let mut objects = serde_json::Deserializer::from_slice(&text).into_iter::<Size>();
-        let mut found = Vec::new();
-        let incomplete = loop {
-            match objects.next() {
-                Some(Ok(size)) => found.push(size),
-                Some(Err(error)) if !error.is_eof() => return,
-                _ => break objects.byte_offset(),
-            }
-        };
-        text.drain(..incomplete);
-        for Size { width, height } in found {
-            let is_gone = width > 0
+        let mut is_nonsense = false;
+        while let Some(Ok(Size { width, height })) =
+            objects.next().inspect(|next| is_nonsense = is_wrong(next))
+        {
+            if width > 0
                 && height > 0
-                && sizes.send(TerminalSize { width, height }).await.is_err();
-            if is_gone {
+                && sizes.send(TerminalSize { width, height }).await.is_err()
+            {
                 return;
             }
         }
-        if text.len() > LONGEST_SIZE {
+        let incomplete = objects.byte_offset();
+        text.drain(..incomplete);
+        if is_nonsense || text.len() > LONGEST_SIZE {
             return;
         }
     }
+}
+
+/// Whether this is an error that more text does not mend.
+fn is_wrong(next: &serde_json::Result<Size>) -> bool {
+    matches!(next, Err(error) if !error.is_eof())
 }

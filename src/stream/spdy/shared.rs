@@ -63,7 +63,7 @@ pub(super) struct State {
     last_id: u32,
     ping_id: u32,
     /// Bytes received that nobody has read.
-    buffered: usize,
+    pub(super) buffered: usize,
     /// Whether the client has shown that it knows flow control.
     windows: bool,
     initial_window: i64,

@@ -46,6 +46,11 @@ impl Stream {
         self.write.0.id
     }
 
+    /// Lets all that the client sends be thrown away from now on.
+    pub fn ignore_input(&self) {
+        self.read.0.stop_reading();
+    }
+
     /// Ends the stream in both directions at once; what was not sent yet is not sent.
     pub fn reset(self) {
         self.reset_as(Reset::Cancel);
@@ -91,6 +96,12 @@ impl WriteHalf {
 }
 
 impl Handle {
+    fn stop_reading(&self) {
+        self.shared.lock().drop_reader(self.id);
+        self.shared.room.notify_one();
+        self.shared.write.notify_one();
+    }
+
     fn reset(&self, status: Reset) {
         self.shared.lock().reset(self.id, status);
         self.shared.write.notify_one();
@@ -201,9 +212,7 @@ impl AsyncWrite for Stream {
 
 impl Drop for ReadHalf {
     fn drop(&mut self) {
-        self.0.shared.lock().drop_reader(self.0.id);
-        self.0.shared.room.notify_one();
-        self.0.shared.write.notify_one();
+        self.0.stop_reading();
     }
 }
 
