@@ -23,10 +23,10 @@ mod failures;
 mod pods;
 #[path = "cri_fakes/restarts.rs"]
 mod restarts;
-#[path = "cri_fakes/streams.rs"]
-mod streams;
 #[path = "cri_fakes/sessions.rs"]
 mod sessions;
+#[path = "cri_fakes/streams.rs"]
+mod streams;
 #[path = "cri_fakes/teardowns.rs"]
 mod teardowns;
 #[path = "cri_fakes/world.rs"]

@@ -21,6 +21,8 @@ mod logs;
 mod networks;
 #[path = "real_cri/node.rs"]
 mod node;
+#[path = "real_cri/outside.rs"]
+mod outside;
 #[path = "real_cri/pods.rs"]
 mod pods;
 #[path = "real_cri/registries.rs"]
@@ -85,6 +87,10 @@ on_both_lines! {
     streaming::stdin_once_ends_with_its_first_client,
     streaming::attach_works_after_a_restart,
     streaming::urls_are_good_once,
+    outside::commands_run,
+    outside::terminals_are_resized,
+    outside::containers_are_attached_to,
+    outside::ports_are_forwarded,
     streaming::ports_of_pods_are_reached,
     streaming::ports_of_the_host_are_reached_unless_forbidden,
     logs::logs_have_the_format,

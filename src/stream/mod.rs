@@ -63,15 +63,6 @@ pub enum SessionError {
     /// The container's streams could not be had, or not any longer.
     #[error("error attaching to container")]
     Attach(#[source] sandbox::Error),
-    /// The port could not be reached.
-    #[error("error forwarding port {port}")]
-    PortForward {
-        /// The port in the pod.
-        port: u16,
-        /// Why.
-        #[source]
-        source: sandbox::Error,
-    },
     /// The client did not do its part of the beginning.
     #[error("the session did not begin")]
     NotStarted(#[source] spdy::NotStarted),
@@ -94,7 +85,7 @@ pub trait Sessions: Send + Sync {
     async fn attach(&self, attach: &Attach, io: ProcessIo) -> Result<(), SessionError>;
 
     /// Connects to a port of a pod.
-    async fn port_forward(&self, pod: &PodId, port: u16) -> Result<TcpStream, SessionError>;
+    async fn port_forward(&self, pod: &PodId, port: u16) -> Result<TcpStream, sandbox::Error>;
 }
 
 /// Which streams a client asked for; at least one of the first three.

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use super::{Attach, Exec, SessionError, Sessions};
 use crate::ids::PodId;
 use crate::model::streams::ProcessIo;
-use crate::sandbox::Sandboxes;
+use crate::sandbox::{self, Sandboxes};
 
 /// Runs sessions where they belong.
 pub struct Pods(pub Arc<Sandboxes>);
@@ -24,8 +24,7 @@ impl Sessions for Pods {
         self.0.attach(attach.container.as_str(), io).await.map_err(SessionError::Attach)
     }
 
-    async fn port_forward(&self, pod: &PodId, port: u16) -> Result<TcpStream, SessionError> {
-        let connected = self.0.port_forward(pod.as_str(), port).await;
-        connected.map_err(|source| SessionError::PortForward { port, source })
+    async fn port_forward(&self, pod: &PodId, port: u16) -> Result<TcpStream, sandbox::Error> {
+        self.0.port_forward(pod.as_str(), port).await
     }
 }

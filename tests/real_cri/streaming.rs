@@ -16,7 +16,7 @@ const V5: &str = "v5.channel.k8s.io";
 
 /// URLs of sessions.
 impl Rig {
-    async fn exec_url(&self, id: &str, script: &str, tty: bool) -> String {
+    pub async fn exec_url(&self, id: &str, script: &str, tty: bool) -> String {
         let request = cri::ExecRequest {
             container_id: id.into(),
             cmd: ["sh", "-c", script].map(str::to_owned).into(),
@@ -28,13 +28,13 @@ impl Rig {
         self.runtime().exec(request).await.expect("Exec").into_inner().url
     }
 
-    async fn attach_url(&self, id: &str, stdin: bool, tty: bool) -> String {
+    pub async fn attach_url(&self, id: &str, stdin: bool, tty: bool) -> String {
         let request =
             cri::AttachRequest { container_id: id.into(), stdin, tty, stdout: true, stderr: !tty };
         self.runtime().attach(request).await.expect("Attach").into_inner().url
     }
 
-    async fn forward_url(&self, pod: &LivePod, ports: &[u16]) -> Result<String, Status> {
+    pub async fn forward_url(&self, pod: &LivePod, ports: &[u16]) -> Result<String, Status> {
         let port = ports.iter().map(|&port| port.into()).collect();
         let request = cri::PortForwardRequest { pod_sandbox_id: pod.id.clone(), port };
         Ok(self.runtime().port_forward(request).await?.into_inner().url)

@@ -112,11 +112,8 @@ impl Sessions for MadeUp {
         self.act(&["count".to_owned()], io).await.map(drop).map_err(SessionError::Attach)
     }
 
-    async fn port_forward(&self, _: &PodId, port: u16) -> Result<TcpStream, SessionError> {
-        let refused = |error: std::io::Error| SessionError::PortForward {
-            port,
-            source: sandbox::Error::NotFound(error.to_string()),
-        };
+    async fn port_forward(&self, _: &PodId, port: u16) -> Result<TcpStream, sandbox::Error> {
+        let refused = |error: std::io::Error| sandbox::Error::NotFound(error.to_string());
         TcpStream::connect(("127.0.0.1", port)).await.map_err(refused)
     }
 }

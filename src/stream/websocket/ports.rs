@@ -108,12 +108,13 @@ impl Pair {
         let failure = match sessions.port_forward(&forward.pod, self.port).await {
             Ok(connection) => match self.copy(connection).await {
                 Ok(()) => return,
-                Err(error) => format!("error forwarding port {}: {error}", self.port),
+                Err(error) => error.to_string(),
             },
             Err(error) => error_chain(&error),
         };
-        tracing::debug!(pod = %forward.pod, port = self.port, error = failure, "port-forward");
-        let _ = self.error.write_all(failure.as_bytes()).await;
+        let text = format!("error forwarding port {}: {failure}", self.port);
+        tracing::debug!(pod = %forward.pod, text);
+        let _ = self.error.write_all(text.as_bytes()).await;
     }
 
     async fn copy(&mut self, connection: TcpStream) -> std::io::Result<()> {
