@@ -121,7 +121,8 @@ async fn only_v5_closes_a_channel() {
     assert_eq!(client.next().await.expect("a greeting"), [1]);
     assert_eq!(client.next().await.expect("an echo"), *b"\x01still heard");
     for bad in [&[255][..], &[255, 9], &[255, 0, 0]] {
-        let mut client = world.exec("v5.channel.k8s.io", "hang", ALL).await;
+        let outputs = Streams { stdin: false, ..ALL };
+        let mut client = world.exec("v5.channel.k8s.io", "hang", outputs).await;
         client.send(bad).await;
         while client.next().await.is_some() {}
     }
@@ -154,7 +155,7 @@ async fn what_a_client_sent_before_it_left_is_read() {
 async fn a_gone_client_ends_its_session() {
     let world = World::start().await;
     for (command, streams) in
-        [("hang", Streams { stdin: false, ..ALL }), ("hang", TTY), ("flood", ALL), ("sizes", TTY)]
+        [("hang", Streams { stdin: false, ..ALL }), ("hang", TTY), ("hang", ALL), ("sizes", TTY)]
     {
         let mut client = world.exec("v4.channel.k8s.io", command, streams).await;
         client.next().await.expect("a greeting");
@@ -205,7 +206,7 @@ async fn frames_that_break_the_rules_end_the_session() {
     let reserved = b"\xf2\x80\x01\x02\x03\x04".to_vec();
     let long_ping = [&b"\x89\xfe\x01\0"[..], &[0; 260]].concat();
     for bytes in [unmasked, huge, too_long, reserved, long_ping] {
-        let path = world.path(exec("hang", ALL));
+        let path = world.path(exec("hang", Streams { stdin: false, ..ALL }));
         let (mut connection, head) =
             world.raw(&websocket_request(&path, "v4.channel.k8s.io")).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");

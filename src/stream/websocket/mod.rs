@@ -80,7 +80,7 @@ async fn send_all<S: AsyncRead + AsyncWrite + Unpin>(
     queue: &mut mpsc::Receiver<Message>,
     activity: &Activity,
 ) -> Result<(), WebSocketError> {
-    let mut pings = tokio::time::interval(PING);
+    let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
     pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         // Cancel-safe: a message is taken whole, a tick is only a tick.
