@@ -128,7 +128,7 @@ async fn a_terminal_is_not_hung_up_when_its_client_leaves() {
 
 #[tokio::test]
 async fn a_slow_client_is_cut_and_holds_up_nothing() {
-    const MUCH: usize = 4 << 20;
+    const MUCH: usize = 2 << 20;
     let (world, agent, id) = start(echoing()).await;
     let (io, _idle) = session(false);
     let slow = agent.begin_attach(&id, io);

@@ -21,9 +21,9 @@ pub struct Client {
     pub resize: mpsc::Sender<TerminalSize>,
 }
 
-/// A session with all streams; little fits between its ends.
+/// A session with all streams; little output fits between its ends.
 pub fn session(tty: bool) -> (ProcessIo, Client) {
-    let (stdin, from_client) = duplex(64);
+    let (stdin, from_client) = duplex(64 << 10);
     let (to_stdout, stdout) = duplex(64);
     let (to_stderr, stderr) = duplex(64);
     let (resize, sizes) = mpsc::channel(4);

@@ -77,20 +77,25 @@ pub(super) fn kill_tree(root: u32, start_time: u64) -> Result<()> {
         return Ok(());
     };
     let mut stopped = BTreeMap::new();
-    stop(&first, &mut stopped)?;
+    let all_found = stop_tree(&first, &mut stopped);
+    // Whatever went wrong: what was stopped must not stay so.
+    let killed = stopped.iter().map(|(pid, process)| signal(*pid, process, Signal::KILL));
+    killed.fold(all_found, Result::and)
+}
+
+/// Stops the root and then all that belongs to it, until no more is found and all stand still.
+fn stop_tree(root: &Stat, stopped: &mut BTreeMap<u32, OwnedFd>) -> Result<()> {
+    stop(root, stopped)?;
     for _ in 0..LOOKS {
         let mut all_still = true;
-        for found in tree(root, &all()?) {
+        for found in tree(root.pid, &all()?) {
             all_still &= stopped.contains_key(&found.pid) && found.stands_still();
-            stop(&found, &mut stopped)?;
+            stop(&found, stopped)?;
         }
         if all_still {
             break;
         }
         std::thread::sleep(PAUSE);
-    }
-    for (pid, process) in stopped {
-        signal(pid, &process, Signal::KILL)?;
     }
     Ok(())
 }
