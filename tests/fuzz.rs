@@ -26,9 +26,34 @@ const LONGEST: Duration = Duration::from_secs(1);
 const LARGEST: usize = 8 << 10;
 /// Words that parsers have an ear for.
 const WORDS: &[&[u8]] = &[
-    b"0", b"-1", b"4294967295", b"4294967296", b"2147483648", b"\"", b"\\", b",", b"=", b":", b"@",
-    b"/", b"\n", b"\0", b"[", b"]", b"{", b"}", b"null", b"sha256:", b"Bearer ", b"::", b"\xff",
-    b"\x80\x03\x00\x01", b"\x80\x03\x00\x08", b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff",
+    b"0",
+    b"-1",
+    b"4294967295",
+    b"4294967296",
+    b"2147483648",
+    b"\"",
+    b"\\",
+    b",",
+    b"=",
+    b":",
+    b"@",
+    b"/",
+    b"\n",
+    b"\0",
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b"null",
+    b"sha256:",
+    b"Bearer ",
+    b"::",
+    b"\xff",
+    b"\x80\x03\x00\x01",
+    b"\x80\x03\x00\x08",
+    b"\xff\xff\xff\xff",
+    b"\0\0\0\0",
+    b"\x7f\xff\xff\xff",
 ];
 
 fn number(variable: &str) -> Option<u64> {
@@ -236,7 +261,8 @@ fn auth_headers() {
     fuzz("auth_header", |bytes| {
         let text = String::from_utf8_lossy(bytes);
         let found = challenges(&text);
-        let kinds: String = found.iter().map(|one| one.chars().take(2).collect::<String>()).collect();
+        let kinds: String =
+            found.iter().map(|one| one.chars().take(2).collect::<String>()).collect();
         kinds.chars().take(12).collect()
     });
 }

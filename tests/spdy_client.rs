@@ -68,9 +68,8 @@ async fn serve(socket: TcpStream, left: mpsc::Sender<()>) {
         let (name, value) = line.trim().split_once(": ").unwrap_or_default();
         if choice.is_empty() && name.eq_ignore_ascii_case("x-stream-protocol-version") {
             // Go clients list all they know in one line, also versions that SPDY does not have.
-            let served = |name: &&str| {
-                *name == PortForward::PROTOCOL || Version::from_name(name).is_some()
-            };
+            let served =
+                |name: &&str| *name == PortForward::PROTOCOL || Version::from_name(name).is_some();
             choice = value.split(',').map(str::trim).find(served).unwrap_or_default().to_owned();
         }
     }
@@ -198,9 +197,8 @@ async fn much_arrives_whole_in_both_directions() {
 #[tokio::test]
 async fn sizes_of_the_terminal_arrive() {
     let server = Server::start().await;
-    let flags = [
-        "-tty", "-stdin", "-hold-stdin", "-sizes", "80x24,132x50", "-sizes-after", "80x24",
-    ];
+    let flags =
+        ["-tty", "-stdin", "-hold-stdin", "-sizes", "80x24,132x50", "-sizes-after", "80x24"];
     let got = server.run("exec", "/size", &flags).await;
     assert_eq!(got["exit_code"], 0, "{got}");
     assert_eq!(got["stdout"]["text"], "80x24 132x50 ");

@@ -13,6 +13,7 @@ mod headers;
 mod port_forward;
 mod remote_command;
 mod shared;
+mod state;
 mod streams;
 
 use std::io;

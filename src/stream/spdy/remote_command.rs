@@ -263,9 +263,7 @@ async fn read_sizes(mut stream: Stream, sizes: mpsc::Sender<TerminalSize>) {
         while let Some(Ok(Size { width, height })) =
             objects.next().inspect(|next| is_nonsense = is_wrong(next))
         {
-            if width > 0
-                && height > 0
-                && sizes.send(TerminalSize { width, height }).await.is_err()
+            if width > 0 && height > 0 && sizes.send(TerminalSize { width, height }).await.is_err()
             {
                 return;
             }

@@ -84,8 +84,7 @@ pub fn syn_stream(id: u32, block: &[u8]) -> Vec<u8> {
 pub fn connect(limits: Limits) -> (Client, Incoming, JoinHandle<Result<(), Error>>) {
     let (near, far) = tokio::io::duplex(32 << 10);
     let (connection, incoming) = Connection::server(near, limits);
-    let client =
-        Client { io: far, headers: HeaderWriter::new(), inflater: Inflater::default() };
+    let client = Client { io: far, headers: HeaderWriter::new(), inflater: Inflater::default() };
     (client, incoming, tokio::spawn(connection.run()))
 }
 
@@ -139,9 +138,8 @@ impl Client {
             Head::Data { id, fin, length } => Seen::Data(id, self.payload(length).await, fin),
             Head::Control { kind, length, .. } => {
                 let payload = self.payload(length).await;
-                let word = |at: usize| {
-                    u32::from_be_bytes(payload[4 * at..4 * at + 4].try_into().unwrap())
-                };
+                let word =
+                    |at: usize| u32::from_be_bytes(payload[4 * at..4 * at + 4].try_into().unwrap());
                 match kind {
                     2 => {
                         let limits = Limits::default();

@@ -50,8 +50,7 @@ fn versions_have_the_names_of_the_go_server() {
 async fn a_command_has_its_streams_and_tells_its_end() {
     let (mut client, incoming, run) = connect(Limits::default());
     let kinds = ["error", "stdin", "stdout", "stderr"];
-    let command =
-        begin(&mut client, incoming, agreement(Version::V4, "ioe"), &kinds).await;
+    let command = begin(&mut client, incoming, agreement(Version::V4, "ioe"), &kinds).await;
     let RemoteCommand { mut io, errors, gone, background } = command;
     assert!(!io.tty && io.resize.is_none());
     client.data(3, b"in", true).await;

@@ -112,7 +112,9 @@ async fn a_refused_port_ends_only_its_pair() {
     assert!(seen.contains(&Seen::Reset(7, 5)), "{seen:?}");
     let told: Vec<u8> = seen
         .iter()
-        .filter_map(|seen| if let Seen::Data(5, text, _) = seen { Some(text.clone()) } else { None })
+        .filter_map(
+            |seen| if let Seen::Data(5, text, _) = seen { Some(text.clone()) } else { None },
+        )
         .flatten()
         .collect();
     assert_eq!(told, reason);

@@ -119,10 +119,7 @@ fn as_many_settings_as_allowed_are_read() {
     let limits = Limits::default();
     let mut entries = vec![limits.settings as u32];
     (0..limits.settings).for_each(|_| entries.extend([7, 9]));
-    assert_eq!(
-        parse(4, 0, &words(&entries)),
-        Ok(Control::Settings { initial_window: Some(9) })
-    );
+    assert_eq!(parse(4, 0, &words(&entries)), Ok(Control::Settings { initial_window: Some(9) }));
     entries[0] += 1;
     entries.extend([7, 9]);
     assert_eq!(parse(4, 0, &words(&entries)), Err(Violation::Settings(1001)));
@@ -173,7 +170,8 @@ fn a_header_block_that_does_not_add_up_is_a_violation() {
 
 #[test]
 fn headers_that_do_not_inflate_are_a_violation() {
-    let bad = |block: &[u8]| assert_eq!(parse(1, 0, &syn_stream(1, block)), Err(Violation::Compression));
+    let bad =
+        |block: &[u8]| assert_eq!(parse(1, 0, &syn_stream(1, block)), Err(Violation::Compression));
     bad(b"no zlib at all");
     // A dictionary of another name.
     bad(&hex::decode("7820deadbeef000400fbff00000000000000ffff").unwrap());

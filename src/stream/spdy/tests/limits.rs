@@ -73,8 +73,11 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
     let id = prop_oneof![4 => 0u32..10, 1 => any::<u32>()];
     let values = prop::collection::vec(prop_oneof![3 => 0u32..10, 1 => any::<u32>()], 0..5);
     prop_oneof![
-        (0u16..12, any::<u8>(), values)
-            .prop_map(|(kind, flags, values)| control(kind, flags, &words(&values))),
+        (0u16..12, any::<u8>(), values).prop_map(|(kind, flags, values)| control(
+            kind,
+            flags,
+            &words(&values)
+        )),
         (id.clone(), any::<bool>(), prop::collection::vec(any::<u8>(), 0..100)).prop_map(
             |(id, fin, data)| {
                 let head = words(&[id & !(1 << 31), u32::from(fin) << 24 | data.len() as u32]);
