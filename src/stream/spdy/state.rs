@@ -155,7 +155,7 @@ impl State {
         limit: usize,
     ) -> Result<(), Violation> {
         self.active = Instant::now();
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             return Err(Violation::StreamId(id));
         }
         // Old clients may send their streams out of order; that costs them only the stream.
