@@ -187,7 +187,7 @@ async fn spdy_connection(bytes: &[u8]) -> String {
     let (near, mut far) = tokio::io::duplex(1 << 12);
     let (connection, incoming) = spdy::Connection::server(near, spdy::Limits::default());
     let session = async {
-        if bytes.len() % 2 == 0 {
+        if bytes.len().is_multiple_of(2) {
             let dial = |_| async { Ok(tokio::io::duplex(1 << 10).0) };
             spdy::port_forward(incoming, spdy::PortForward::default(), dial).await;
             return String::new();

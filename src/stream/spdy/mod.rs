@@ -1,7 +1,7 @@
 //! SPDY/3.1, the server's side, as far as clients of Kubernetes use it.
 //!
 //! A [`Connection`] moves frames between a socket and its streams; whoever made it drives its
-//! `run`. [`remote_command`] and [`port_forward`] are the two sessions that clients hold over it.
+//! `run`. [`remote_command()`] and [`port_forward()`] are the two sessions that clients hold over it.
 //!
 //! Clients written in Go (all that matter) neither keep to flow control windows nor send
 //! WINDOW_UPDATE. So windows bind what is sent only to a client that has shown that it knows
@@ -13,6 +13,7 @@ mod headers;
 mod port_forward;
 mod remote_command;
 mod shared;
+mod state;
 mod streams;
 
 use std::io;

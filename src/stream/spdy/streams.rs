@@ -9,7 +9,8 @@ use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frame::Reset;
-use super::shared::{End, Shared};
+use super::shared::Shared;
+use super::state::End;
 
 /// A stream that a client opened and that was accepted. Dropped, it tells the client that
 /// nothing more is sent, and what still comes is thrown away.
