@@ -14,9 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::Incoming;
 use super::streams::{Stream, WriteHalf};
 use crate::model::streams::{Input, Output, ProcessIo, TerminalSize};
-
-/// The most bytes that one terminal size may take.
-const LONGEST_SIZE: usize = 1 << 10;
+use crate::stream::resize::Sizes;
 
 /// The versions of the protocol of remote commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -244,39 +242,14 @@ impl Places {
     }
 }
 
-/// A terminal's size as clients send it.
-#[derive(serde::Deserialize)]
-struct Size {
-    #[serde(rename = "Width")]
-    width: u16,
-    #[serde(rename = "Height")]
-    height: u16,
-}
-
-/// Passes on the sizes that a client sends, JSON objects one after the other, until it sends
-/// anything else: there is nobody to tell an error to. Sizes of 0 mean nothing and are left out.
+/// Passes on the sizes that a client sends.
 async fn read_sizes(mut stream: Stream, sizes: mpsc::Sender<TerminalSize>) {
-    let mut text = Vec::new();
-    while let Ok(1..) = (&mut stream).take(LONGEST_SIZE as u64).read_buf(&mut text).await {
-        let mut objects = serde_json::Deserializer::from_slice(&text).into_iter::<Size>();
-        let mut is_nonsense = false;
-        while let Some(Ok(Size { width, height })) =
-            objects.next().inspect(|next| is_nonsense = is_wrong(next))
+    let (mut decoder, mut piece) = (Sizes::default(), [0; 512]);
+    while let Ok(length @ 1..) = stream.read(&mut piece).await {
+        if let Some(size) = decoder.push(&piece[..length])
+            && sizes.send(size).await.is_err()
         {
-            if width > 0 && height > 0 && sizes.send(TerminalSize { width, height }).await.is_err()
-            {
-                return;
-            }
-        }
-        let incomplete = objects.byte_offset();
-        text.drain(..incomplete);
-        if is_nonsense || text.len() > LONGEST_SIZE {
             return;
         }
     }
-}
-
-/// Whether this is an error that more text does not mend.
-fn is_wrong(next: &serde_json::Result<Size>) -> bool {
-    matches!(next, Err(error) if !error.is_eof())
 }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
+use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 
 pub use channels::Codec;
@@ -65,13 +65,9 @@ async fn accept<S: AsyncRead + AsyncWrite + Unpin>(connection: S) -> WebSocketSt
     WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await
 }
 
-/// The last message of a session that ended as it should.
+/// The last message of every session.
 fn farewell() -> Message {
-    close(CloseCode::Normal, "")
-}
-
-fn close(code: CloseCode, reason: &'static str) -> Message {
-    Message::Close(Some(CloseFrame { code, reason: reason.into() }))
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
 }
 
 /// Sends what is queued until it has sent a close message.
@@ -124,7 +120,8 @@ async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Joins the parts of a session: `session` ends it by queueing a close message; `reader` ends when the client is gone, which `gone` tells the others.
+/// Joins the parts of a session: `session` ends it by queueing a close message; `reader` ends when
+/// the client is gone, which `gone` tells the others.
 ///
 /// A client that still sends when its session has ended is heard out for a while: to close the
 /// connection before would make its kernel throw away what it has not read yet.
