@@ -128,25 +128,19 @@ pub async fn containers_are_attached_to(line: Line) {
 pub async fn ports_are_forwarded(line: Line) {
     let rig = Rig::start(line).await;
     let pod = rig.run(rig.pod_spec("web")).await;
-    let script = "mkdir /www; echo 'hello from the pod' > /www/index.html; \
-                  exec httpd -f -p 127.0.0.1:8080 -h /www";
-    rig.launch(&pod, &Container::script("web", &rig.image, script)).await;
+    rig.launch_web(&pod).await;
     let get = "-send=8080:GET /index.html HTTP/1.0\r\n\r\n";
     for protocol in TODAY {
         let flags = [protocol, get, "-send=8081:nobody", get];
-        let served = eventually(SOON, async || {
-            let url = rig.forward_url(&pod, &[]).await.expect("PortForward");
-            let got = client("portforward", &url, &flags).await;
-            assert_eq!(got["error"], Value::Null, "the session lives on: {got}");
-            let refused = got["connections"][1]["error"].as_str().unwrap_or_default();
-            assert!(refused.starts_with("error forwarding port 8081: "), "{got}");
-            let page = |n: usize| {
-                let text = got["connections"][n]["received"]["text"].as_str().unwrap_or_default();
-                text.contains("hello from the pod")
-            };
-            (page(0) && page(2)).then_some(())
-        });
-        served.await.unwrap_or_else(|| panic!("no page over {protocol}"));
+        let url = rig.forward_url(&pod, &[]).await.expect("PortForward");
+        let got = client("portforward", &url, &flags).await;
+        assert_eq!(got["error"], Value::Null, "the session lives on: {got}");
+        for served in [0, 2] {
+            let text = got["connections"][served]["received"]["text"].as_str();
+            assert!(text.is_some_and(|text| text.contains("hello from the pod")), "{got}");
+        }
+        let refused = got["connections"][1]["error"].as_str().unwrap_or_default();
+        assert!(refused.starts_with("error forwarding port 8081: "), "{got}");
     }
     rig.finish().await;
 }

@@ -82,6 +82,14 @@ impl Session {
         }
     }
 
+    /// Takes messages until a channel has carried so many bytes.
+    pub async fn until_length(&mut self, channel: usize, length: usize) {
+        while self.channels[channel].len() < length {
+            let carried = self.channels[channel].len();
+            assert!(self.take().await, "ended after {carried} of {length} bytes: {}", self.text(3));
+        }
+    }
+
     /// Takes everything; then the outcome of a command.
     pub async fn outcome(&mut self) -> serde_json::Value {
         while self.take().await {}
