@@ -4,7 +4,7 @@ export KIT_PARTS ?= /opt/podbay-parts/bin
 export CARGO_TERM_PROGRESS_WHEN ?= never
 CARGO := cargo --locked
 
-.PHONY: help demo test check fmt build bench image clean
+.PHONY: help demo test fuzz check fmt build bench image clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -18,6 +18,9 @@ test: ## install what is missing, then everything CI runs
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory check
 	@scripts/test.sh
+
+fuzz: ## a minute of every fuzz target (make test gives them two seconds)
+	KIT_FUZZ_SECONDS=60 $(CARGO) test --test fuzz -- --nocapture
 
 check: ## format, lints, docs, licences: no warning passes
 	cargo fmt --check

@@ -4,7 +4,7 @@
 #   scripts/setup.sh demo   to build and to run `make demo`: compiler parts, containerd, runc, CNI
 #                           plugins, busybox, a registry
 #   scripts/setup.sh test   everything that `make test` and `make bench` use: the above, and a second,
-#                           newer line of containerd with its runc and CNI plugins
+#                           newer line of containerd with its runc and CNI plugins, and outside clients
 #
 # For Debian 12 and later and Ubuntu 22.04 and later, as root, with Rust present. Parts that the distribution has too
 # old are built with `go install` into $KIT_PARTS (default /opt/podbay-parts/bin). Nothing is
@@ -160,6 +160,17 @@ go_parts() {
     say "parts in $parts: containerd $CONTAINERD, runc $RUNC, CNI plugins $CNI, grpcurl $GRPCURL"
 }
 
+# The outside client of the streaming tests, from its source in this repository.
+streaming_client() {
+    local source="$root/tests/clients/streaming" version
+    version=$(cat "$source"/*.go "$source"/go.* | sha256sum | cut -c1-16)
+    stamped streaming-client "$version" && return
+    need_go
+    quietly "streaming-client" env CGO_ENABLED=0 \
+        go build -C "$source" -trimpath -buildvcs=false -ldflags='-s -w' -o "$parts/streaming-client" .
+    put_stamp streaming-client "$version"
+}
+
 # Unoptimised on purpose: it compiles in a third of the time and runs for two seconds a check.
 cargo_deny() {
     stamped cargo-deny $CARGO_DENY && return
@@ -191,6 +202,7 @@ test)
     install_packages
     crates
     go_parts
+    streaming_client
     cargo_deny
     ;;
 *) die "usage: $0 demo|test" ;;

@@ -29,6 +29,7 @@ use crate::logs::Pumps;
 use crate::sandbox::{self, PauseSource, Sandboxes};
 use crate::serve::{self, CriServices, Identity, SocketOptions};
 use crate::store::{self, Store};
+use crate::stream;
 use crate::telemetry::error_chain;
 use crate::{backend, oci, pause};
 
@@ -75,6 +76,9 @@ pub enum Error {
     /// The socket cannot be bound.
     #[error("open the CRI socket")]
     Socket(#[from] serve::SocketError),
+    /// The streaming server cannot start.
+    #[error("open the streaming server")]
+    Streaming(#[from] stream::Error),
     /// The server failed.
     #[error("serve")]
     Serve(#[from] serve::Error),
@@ -84,6 +88,7 @@ pub enum Error {
 pub struct App {
     listener: UnixListener,
     services: CriServices,
+    streams: stream::Server,
     parts: Parts,
     drain: Duration,
 }
@@ -159,11 +164,13 @@ impl App {
             mode: config.cri.socket_mode.0,
             gid: config.cri.socket_gid,
         };
+        let streams = streams(&config, sandboxes.clone(), tasks.clone()).await?;
         let services = CriServices {
             sandboxes: sandboxes.clone(),
             images: images.clone(),
             runtime: below.clone(),
             network,
+            urls: streams.urls(),
             identity: Identity {
                 handlers,
                 default_handler: config.runtimes.default.clone(),
@@ -182,16 +189,17 @@ impl App {
             namespace: config.containerd.namespace.clone(),
         };
         let listener = serve::bind(&socket).await?;
-        Ok(Self { listener, services, parts, drain: config.drain.timeout })
+        Ok(Self { listener, services, streams, parts, drain: config.drain.timeout })
     }
 
     /// Serves until `stop` ends, then drains: takes no new work, lets work under way finish for
     /// a while, and leaves the rest to the next start.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { listener, services, parts, drain } = self;
+        let Self { listener, services, streams, parts, drain } = self;
         let (ready, is_ready) = watch::channel(false);
         let tasks = parts.tasks.clone();
         drop(tasks.spawn_until_drain("recover", parts.clone().recover(ready)));
+        drop(tasks.spawn("streaming server", streams.run()));
         let server = serve::serve(listener, services, is_ready, tasks.draining());
         tokio::pin!(server);
         // Cancel-safe: the server is pinned outside and polled again below.
@@ -266,6 +274,21 @@ impl Parts {
             let _ = tokio::task::spawn_blocking(move || pumps.stop()).await;
         }
     }
+}
+
+async fn streams(
+    config: &Config,
+    sandboxes: Arc<Sandboxes>,
+    tasks: Tasks,
+) -> Result<stream::Server, stream::Error> {
+    let streaming = &config.streaming;
+    let options = stream::Options {
+        address: streaming.address,
+        base_url: streaming.base_url.clone(),
+        idle_timeout: streaming.idle_timeout,
+        creation_timeout: streaming.creation_timeout,
+    };
+    stream::Server::bind(options, Arc::new(stream::Pods(sandboxes)), tasks).await
 }
 
 fn make_folder(path: &std::path::Path, mode: u32) -> Result<(), Error> {
@@ -424,5 +447,6 @@ fn sandbox_options(
         pause,
         oci,
         shm_size: SHM_SIZE,
+        host_network_port_forward: config.streaming.host_network_port_forward,
     })
 }

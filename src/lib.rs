@@ -19,4 +19,5 @@ pub mod proto;
 pub mod sandbox;
 pub mod serve;
 pub mod store;
+pub mod stream;
 pub mod telemetry;

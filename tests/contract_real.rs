@@ -68,6 +68,8 @@ impl Env for RealEnv {
                 {"destination": "/proc", "type": "proc", "source": "proc"},
                 {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
                  "options": ["nosuid", "mode=755", "size=65536k"]},
+                {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+                 "options": ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
             ],
             "linux": {
                 "cgroupsPath": format!("{}/{id}", self.world.cgroup_parent()),

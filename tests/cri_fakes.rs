@@ -1,6 +1,8 @@
 //! The CRI door and the rooms behind it on a host of fakes: whole lives, failures at every step,
 //! crashes at every step, a daemon that goes away.
 
+#[path = "cri_fakes/attach.rs"]
+mod attach;
 #[path = "cri_fakes/away.rs"]
 mod away;
 #[path = "cri_fakes/calls.rs"]
@@ -21,6 +23,10 @@ mod failures;
 mod pods;
 #[path = "cri_fakes/restarts.rs"]
 mod restarts;
+#[path = "cri_fakes/sessions.rs"]
+mod sessions;
+#[path = "cri_fakes/streams.rs"]
+mod streams;
 #[path = "cri_fakes/teardowns.rs"]
 mod teardowns;
 #[path = "cri_fakes/world.rs"]

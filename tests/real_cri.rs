@@ -21,6 +21,8 @@ mod logs;
 mod networks;
 #[path = "real_cri/node.rs"]
 mod node;
+#[path = "real_cri/outside.rs"]
+mod outside;
 #[path = "real_cri/pods.rs"]
 mod pods;
 #[path = "real_cri/registries.rs"]
@@ -29,7 +31,11 @@ mod registries;
 mod rig;
 #[path = "real_cri/security.rs"]
 mod security;
+#[path = "real_cri/streaming.rs"]
+mod streaming;
 mod support;
+#[path = "real_cri/websocket.rs"]
+mod websocket;
 
 use support::containerd::Line;
 
@@ -74,6 +80,19 @@ on_both_lines! {
     ends::memory_hogs_are_oom_killed,
     exec::exec_gives_output_and_code,
     exec::exec_is_bounded,
+    streaming::exec_streams_and_codes,
+    streaming::exec_input_and_its_end,
+    streaming::terminals_have_sizes,
+    streaming::many_clients_attach,
+    streaming::stdin_once_ends_with_its_first_client,
+    streaming::attach_works_after_a_restart,
+    streaming::urls_are_good_once,
+    outside::commands_run,
+    outside::terminals_are_resized,
+    outside::containers_are_attached_to,
+    outside::ports_are_forwarded,
+    streaming::ports_of_pods_are_reached,
+    streaming::ports_of_the_host_are_reached_unless_forbidden,
     logs::logs_have_the_format,
     logs::logs_are_reopened_without_loss,
     images::images_are_named_as_asked,

@@ -43,6 +43,7 @@ on_both_lines! {
     midway::a_creation_that_is_cut_is_undone,
     midway::a_start_that_is_cut_can_be_tried_again,
     midway::a_teardown_that_is_cut_goes_on,
+    midway::execs_of_a_killed_agent_are_ended,
     daemon::a_killed_containerd_loses_nothing,
     daemon::containerd_dies_at_random_moments,
     daemon::a_hung_containerd_does_not_hang_the_agent,

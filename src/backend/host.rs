@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
 
 use super::{Result, RootfsMount};
 use crate::model::container::Propagation;
@@ -169,6 +170,16 @@ pub trait Host: Send + Sync + 'static {
 
     /// The memory cgroup of a live process (v2: its only cgroup), `None` when it has none.
     async fn memory_cgroup(&self, pid: u32) -> Result<Option<PathBuf>>;
+
+    /// Kills a process with all it has started: its descendants, the processes of its session,
+    /// and theirs. The process is known by PID and start time; when it is gone nothing is
+    /// touched. They are stopped first, so that none can slip away by a fork; one that left
+    /// parent and session before is not found.
+    async fn kill_tree(&self, pid: u32, start_time: u64) -> Result<()>;
+
+    /// Connects with a TCP port of localhost (127.0.0.1, then ::1) in a pinned network namespace,
+    /// or in the agent's own when that is `None`. `DeadlineExceeded` after ten seconds.
+    async fn connect_in_netns(&self, netns: Option<&Path>, port: u16) -> Result<TcpStream>;
 
     /// How often the kernel killed for lack of memory in a memory cgroup; `None` when it is gone
     /// or has no such counter.

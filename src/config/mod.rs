@@ -15,10 +15,12 @@ mod show;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use url::Url;
 
 use crate::telemetry::Format;
 
@@ -51,6 +53,8 @@ pub struct Config {
     pub oci: Oci,
     /// Container logs.
     pub logs: Logs,
+    /// The streaming server.
+    pub streaming: Streaming,
     /// The agent's own log.
     pub telemetry: Telemetry,
     /// The agent's own end.
@@ -220,6 +224,22 @@ pub struct Oci {
 pub struct Logs {
     /// Longest payload of a log record, in bytes.
     pub max_line: usize,
+}
+
+/// `[streaming]`: the server of Exec, Attach and PortForward.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Streaming {
+    /// What is listened on; port 0 takes a free one. The traffic is plain, so an address other
+    /// than loopback is for trusted networks.
+    pub address: SocketAddr,
+    /// Start of the URLs that are given out, for a proxy in front; empty makes it from the address.
+    pub base_url: Option<Url>,
+    /// A session in which nothing is sent for so long is ended.
+    pub idle_timeout: Duration,
+    /// How long a client may take to open the streams of its session.
+    pub creation_timeout: Duration,
+    /// Whether port-forward reaches the host's localhost through pods in the host's network.
+    pub host_network_port_forward: bool,
 }
 
 /// `[telemetry]`

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::reader::Reader;
 use super::{
     Cgroup, CgroupDriver, Config, Containerd, Cri, Drain, FileMode, Handler, Images, Logs, Network,
-    Oci, Pause, RegistryAuth, Runtimes, Secret, Telemetry,
+    Oci, Pause, RegistryAuth, Runtimes, Secret, Streaming, Telemetry,
 };
 use crate::telemetry::{self, Format};
 
@@ -39,6 +39,7 @@ pub(super) fn read(reader: &mut Reader) -> Config {
         pause: Pause { image: reader.get("pause.image", String::new()) },
         oci: oci(reader),
         logs: logs(reader),
+        streaming: streaming(reader),
         telemetry: telemetry(reader),
         drain: Drain { timeout: reader.get("drain.timeout", seconds(8)) },
         shown: Vec::new(),
@@ -243,6 +244,20 @@ fn logs(reader: &mut Reader) -> Logs {
     let good = (256..=1 << 20).contains(&logs.max_line);
     reader.check(good, &["logs", "max_line"], "must be 256 to 1048576 bytes");
     logs
+}
+
+fn streaming(reader: &mut Reader) -> Streaming {
+    let streaming = Streaming {
+        address: reader.get("streaming.address", ([127, 0, 0, 1], 0).into()),
+        base_url: reader.get("streaming.base_url", None),
+        idle_timeout: reader.get("streaming.idle_timeout", seconds(4 * 60 * 60)),
+        creation_timeout: reader.get("streaming.creation_timeout", seconds(30)),
+        host_network_port_forward: reader.get("streaming.host_network_port_forward", true),
+    };
+    let named = !streaming.address.ip().is_unspecified() || streaming.base_url.is_some();
+    let problem = "listens on all addresses, so streaming.base_url must say how clients connect";
+    reader.check(named, &["streaming", "address"], problem);
+    streaming
 }
 
 fn telemetry(reader: &mut Reader) -> Telemetry {

@@ -1,10 +1,12 @@
 //! The types that a setting can have: read from TOML or from plain text, written as TOML.
 
+use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use toml::Value;
+use url::Url;
 
 use super::inputs::Raw;
 use super::{CgroupDriver, FileMode, Secret};
@@ -201,6 +203,39 @@ impl Setting for IpNet {
 
     fn to_toml(&self) -> Value {
         Value::String(self.to_string())
+    }
+}
+
+impl Setting for SocketAddr {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let problem =
+            |_| format!("must be an IP address and a port (\"127.0.0.1:0\"), not {text:?}");
+        text.parse().map_err(problem)
+    }
+
+    fn to_toml(&self) -> Value {
+        Value::String(self.to_string())
+    }
+}
+
+/// An address of a server, or empty for none.
+impl Setting for Option<Url> {
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let plain = |url: &Url| {
+            let extra = url.query().is_some() || url.fragment().is_some();
+            let login = !url.username().is_empty() || url.password().is_some();
+            ["http", "https"].contains(&url.scheme()) && !extra && !login
+        };
+        let url = Url::parse(text).ok().filter(plain);
+        let problem = || format!("must be a URL such as \"https://node:10010\", not {text:?}");
+        url.map(Some).ok_or_else(problem)
+    }
+
+    fn to_toml(&self) -> Value {
+        Value::String(self.as_ref().map(Url::to_string).unwrap_or_default())
     }
 }
 

@@ -68,6 +68,9 @@ fn defaults_need_no_file() {
     assert_eq!(config.runtimes.handlers["runc"].systemd_cgroup, None);
     assert_eq!(config.network.bin_dirs.len(), 3);
     assert_eq!(config.network.default_subnets.len(), 1);
+    assert_eq!(config.streaming.address.to_string(), "127.0.0.1:0");
+    assert_eq!(config.streaming.idle_timeout, Duration::from_secs(4 * 60 * 60));
+    assert!(config.streaming.base_url.is_none() && config.streaming.host_network_port_forward);
     assert_eq!(config.source("cri.socket"), Some(&Source::Default));
     assert_eq!(config.source("cri.sock"), None);
 }
@@ -210,6 +213,12 @@ fn each_limit_is_checked() {
         ("images.auth.r.username = \"x\"", "images.auth.r: must have username and password"),
         ("oci.annotation_allow_list = [\"a/*\"]", "oci.annotation_allow_list: must be exact names"),
         ("logs.max_line = 10", "logs.max_line: must be 256 to 1048576"),
+        ("streaming.address = \"localhost:1\"", "streaming.address: must be an IP address and"),
+        ("streaming.address = \"0.0.0.0:1\"", "streaming.address: listens on all addresses"),
+        ("streaming.base_url = \"node:1\"", "streaming.base_url: must be a URL such as"),
+        ("streaming.base_url = \"ftp://n/\"", "streaming.base_url: must be a URL such as"),
+        ("streaming.base_url = \"http://n/?a\"", "streaming.base_url: must be a URL such as"),
+        ("streaming.idle_timeout = \"0s\"", "streaming.idle_timeout: must be a time"),
         ("telemetry.level = \"verbose\"", "telemetry.level: must be off, error"),
         ("telemetry.format = \"xml\"", "telemetry.format: must be one of [\"text\", \"json\"]"),
     ] {
@@ -259,6 +268,7 @@ fn secrets_are_printed_by_nobody() {
 fn what_is_shown_loads_again_as_the_same() {
     let world = World::file(
         "[cri]\nsocket_gid = 7\n[runtimes.handlers.kata]\n[network]\nmax_conf = 0\n\
+         [streaming]\naddress = \"[::]:10010\"\nbase_url = \"https://node:10010\"\n\
          [oci]\nannotation_allow_list = [\"a.b/c\"]\n\
          [images.auth.\"r:1\"]\n",
     )

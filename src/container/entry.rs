@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 
+use super::attach::Stdin;
 use super::record::ContainerRecord;
 use super::{Container, ContainerState, Deps, Error, EventKind};
 use crate::backend::RootfsMount;
@@ -20,6 +21,8 @@ pub(super) struct Entry {
     pub(super) changing: tokio::sync::Mutex<()>,
     record: Mutex<ContainerRecord>,
     live: Mutex<Live>,
+    /// What attached clients write into.
+    pub(super) stdin: Stdin,
     /// True once no process of it can be running any more.
     pub(super) ended: watch::Sender<bool>,
     /// Set when the kernel reported a memory kill.
@@ -47,6 +50,7 @@ impl Entry {
             changing: tokio::sync::Mutex::new(()),
             record: Mutex::new(record),
             live: Mutex::default(),
+            stdin: Stdin::default(),
             ended: watch::Sender::new(false),
             oom: AtomicBool::new(false),
             stop_sent: AtomicBool::new(false),

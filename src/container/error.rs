@@ -55,6 +55,15 @@ pub enum Error {
     /// The command did not end in time and was killed.
     #[error("command timed out after {0:?}")]
     ExecTimeout(Duration),
+    /// The client of a session went away; what ran for it was ended.
+    #[error("the client went away")]
+    ClientGone,
+    /// An attached client was cut off: output that it has not seen is lost to it.
+    #[error("the client of container {0} read too slowly and was cut off")]
+    TooSlow(ContainerId),
+    /// The agent ends, and its sessions with it.
+    #[error("the agent is shutting down")]
+    ShuttingDown,
     /// The container did not end although it was killed.
     #[error("container {0} did not end within {1:?} after SIGKILL")]
     WouldNotDie(ContainerId, Duration),

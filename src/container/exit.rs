@@ -87,7 +87,8 @@ impl Containers {
         }
     }
 
-    async fn end_log(&self, entry: &Entry) {
+    pub(super) async fn end_log(&self, entry: &Entry) {
+        entry.stdin.close();
         let Some(pump) = entry.set_pump(None) else { return };
         if tokio::time::timeout(LOG_DRAIN, pump.finished()).await.is_err() {
             tracing::warn!(container = %entry.id, "output stayed open after the exit; log closed");

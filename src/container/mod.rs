@@ -1,9 +1,10 @@
-//! Containers of pods: create, start, stop, remove, exec, logs, exits.
+//! Containers of pods: create, start, stop, remove, exec, attach, logs, exits.
 //!
 //! Each container is one `Entry` of `entry.rs`: its record, and a lock under which every change to it
 //! happens. A change goes record -> store -> board, in that order, so nothing is published or
 //! acknowledged before it is durable. Reads go to the [`Board`] alone.
 
+mod attach;
 mod create;
 mod entry;
 mod error;
@@ -16,6 +17,7 @@ mod recover;
 mod remove;
 mod start;
 mod stop;
+mod streams;
 
 pub use crate::board::{
     Container, ContainerFilter as Filter, ContainerState, EventKind, Exited, StateName,

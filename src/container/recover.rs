@@ -53,8 +53,8 @@ impl Containers {
             }
             _ => {
                 entry.ended.send_replace(true);
-                if task.is_some() {
-                    self.delete_leftover_task(&entry).await;
+                if let Some(task) = task {
+                    self.finish_end(&entry, &task).await;
                 }
                 entry.publish(&self.deps, None);
             }
@@ -121,10 +121,12 @@ impl Containers {
                         tracing::warn!(container = %entry.id, error = chain(&error), "not stored");
                     }
                 }
+                self.sweep_execs(entry).await;
                 entry.publish(&self.deps, None);
                 self.watch_exit(entry);
             }
             TaskState::Unknown | TaskState::Created => {
+                self.sweep_execs(entry).await;
                 let was_created = entry.state() == ContainerState::Created;
                 entry.set_state(ContainerState::Unknown { started_at: Some(started_at) });
                 entry.publish(&self.deps, None);
@@ -173,6 +175,16 @@ impl Containers {
             entry.set_state(ContainerState::Created);
             entry.publish(&self.deps, None);
         }
+    }
+
+    /// An end that was stored and not carried through: the shim may still hold output that the
+    /// log does not have.
+    async fn finish_end(&self, entry: &Entry, task: &TaskStatus) {
+        if let Err(error) = self.reopen_streams(entry, &task.stdio) {
+            tracing::warn!(container = %entry.id, error = chain(&error), "log not taken over");
+        }
+        self.delete_leftover_task(entry).await;
+        self.end_log(entry).await;
     }
 
     async fn delete_leftover_task(&self, entry: &Entry) {

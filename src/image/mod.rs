@@ -26,6 +26,8 @@ pub use error::Error;
 pub use platform::Platform;
 pub use progress::{PullProgress, PullState};
 pub use reference::Reference;
+#[doc(hidden)]
+pub use registry::challenges;
 pub use usage::FsInfo;
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,10 +1,10 @@
 //! Raw output for attached clients, and what a log's copier and its handles share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::format::Stream;
 
@@ -18,7 +18,7 @@ const MAX_BYTES: usize = 1 << 20;
 #[derive(Debug, Default)]
 struct Gauge {
     waiting: AtomicUsize,
-    cut: AtomicBool,
+    cut: watch::Sender<bool>,
 }
 
 /// Receives the output of a process as it is read. Dropping it ends it.
@@ -26,6 +26,7 @@ struct Gauge {
 pub struct Tap {
     chunks: mpsc::Receiver<(Stream, Bytes)>,
     gauge: Arc<Gauge>,
+    shared: Arc<Shared>,
 }
 
 impl Tap {
@@ -40,7 +41,25 @@ impl Tap {
     /// Whether this client was cut off because it read too slowly: what follows the received
     /// output is missing.
     pub fn was_cut(&self) -> bool {
-        self.gauge.cut.load(Ordering::Relaxed)
+        *self.gauge.cut.borrow()
+    }
+
+    /// Ends when this client is cut off; never otherwise. Cancel-safe.
+    pub fn cut(&self) -> impl Future<Output = ()> + use<> {
+        let gauge = Arc::clone(&self.gauge);
+        async move {
+            // The sender lives in the gauge.
+            let _ = gauge.cut.subscribe().wait_for(|cut| *cut).await;
+        }
+    }
+}
+
+impl Drop for Tap {
+    /// A silent log would keep the client for ever.
+    fn drop(&mut self) {
+        if let Some(clients) = self.shared.lock().as_mut() {
+            clients.retain(|client| !Arc::ptr_eq(&client.gauge, &self.gauge));
+        }
     }
 }
 
@@ -61,7 +80,7 @@ impl Client {
                 Err(mpsc::error::TrySendError::Full(_)) => {}
             }
         }
-        self.gauge.cut.store(true, Ordering::Relaxed);
+        self.gauge.cut.send_replace(true);
         false
     }
 }
@@ -81,13 +100,13 @@ impl Shared {
     }
 
     /// A new client; at its end at once when the log has ended.
-    pub(crate) fn tap(&self) -> Tap {
+    pub(crate) fn tap(self: &Arc<Self>) -> Tap {
         let (sender, chunks) = mpsc::channel(MAX_CHUNKS);
         let gauge = Arc::new(Gauge::default());
         if let Some(clients) = self.lock().as_mut() {
             clients.push(Client { chunks: sender, gauge: Arc::clone(&gauge) });
         }
-        Tap { chunks, gauge }
+        Tap { chunks, gauge, shared: Arc::clone(self) }
     }
 
     /// Gives output to all clients and forgets those that are gone or too slow.
@@ -106,5 +125,38 @@ impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Vec<Client>>> {
         // The list is whole at every point where a holder could panic.
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_leaves_a_silent_log_is_forgotten() {
+        let shared = Arc::new(Shared::new());
+        let stays = shared.tap();
+        for _ in 0..1000 {
+            drop(shared.tap());
+        }
+        let clients = || shared.lock().as_ref().map(Vec::len);
+        assert_eq!(clients(), Some(1));
+        drop(stays);
+        assert_eq!(clients(), Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_learns_that_it_was_cut() {
+        let shared = Arc::new(Shared::new());
+        let mut tap = shared.tap();
+        let cut = tap.cut();
+        let wait = tokio::time::timeout(std::time::Duration::from_secs(3600), tap.cut());
+        assert!(wait.await.is_err() && !tap.was_cut());
+        shared.offer(Stream::Stdout, &vec![0; MAX_BYTES]);
+        shared.offer(Stream::Stdout, b"more");
+        cut.await;
+        assert!(tap.was_cut());
+        assert_eq!(tap.recv().await.map(|(_, bytes)| bytes.len()), Some(MAX_BYTES));
+        assert_eq!(tap.recv().await, None);
     }
 }

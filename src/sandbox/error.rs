@@ -49,6 +49,12 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// The settings keep port-forward out of the host's network.
+    #[error(
+        "pod sandbox {0} is in the host's network, where port-forward is switched off \
+         (streaming.host_network_port_forward)"
+    )]
+    HostNetworkForbidden(PodId),
     /// The pause process did not end although it was killed.
     #[error("the pause process of pod {0} did not end after SIGKILL")]
     WouldNotDie(PodId),

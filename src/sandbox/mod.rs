@@ -8,6 +8,7 @@ mod create;
 mod entry;
 mod error;
 pub mod files;
+mod forward;
 mod pause;
 mod ports;
 mod record;
@@ -65,6 +66,8 @@ pub struct Options {
     pub oci: crate::oci::Settings,
     /// Size of /dev/shm in bytes.
     pub shm_size: u64,
+    /// Whether port-forward may reach the host's localhost through a pod in the host's network.
+    pub host_network_port_forward: bool,
 }
 
 /// All sandboxes and, through them, all containers of the agent. Cheap to clone.
@@ -218,11 +221,8 @@ impl Sandboxes {
         command: Vec<String>,
         timeout: Option<Duration>,
     ) -> Result<ExecOutput, Error> {
-        let (room, id) = (self.room.clone(), id.to_owned());
-        self.owned("exec-sync", async move {
-            Ok(room.deps.containers.exec_sync(&id, &command, timeout).await?)
-        })
-        .await
+        // A task of its own already, which ends when nobody waits for it.
+        Ok(self.room.deps.containers.exec_sync(id, &command, timeout).await?)
     }
 
     /// Switches a running container's log to a new file of the same name.

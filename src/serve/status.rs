@@ -8,7 +8,7 @@ use std::error::Error as StdError;
 use tonic::{Code, Status};
 
 use crate::backend::ErrorKind;
-use crate::{container, image, oci, sandbox, store};
+use crate::{container, image, oci, sandbox, store, stream};
 
 /// A message never gets longer: it travels in a header.
 const MAX_MESSAGE: usize = 4096;
@@ -47,6 +47,20 @@ impl From<crate::backend::Error> for Status {
     }
 }
 
+impl From<stream::Error> for Status {
+    fn from(error: stream::Error) -> Self {
+        Self::new(stream_code(&error), chain(&error))
+    }
+}
+
+fn stream_code(error: &stream::Error) -> Code {
+    use stream::Error;
+    match error {
+        Error::Listen { .. } => Code::Unavailable,
+        Error::TooManyInFlight(_) => Code::ResourceExhausted,
+    }
+}
+
 fn sandbox_code(error: &sandbox::Error) -> Code {
     use sandbox::Error;
     match error {
@@ -55,6 +69,7 @@ fn sandbox_code(error: &sandbox::Error) -> Code {
             Code::InvalidArgument
         }
         Error::NameInUse { .. } | Error::HostPortInUse { .. } => Code::FailedPrecondition,
+        Error::HostNetworkForbidden(_) => Code::PermissionDenied,
         Error::JoinedFailed { .. } => Code::Unknown,
         Error::Teardown(errors) => common_code(&errors.0),
         Error::WouldNotDie(_) => Code::DeadlineExceeded,
@@ -106,6 +121,9 @@ fn container_code(error: &container::Error) -> Code {
             Code::FailedPrecondition
         }
         Error::ExecTimeout(_) | Error::WouldNotDie(..) => Code::DeadlineExceeded,
+        Error::ClientGone => Code::Cancelled,
+        Error::TooSlow(_) => Code::ResourceExhausted,
+        Error::ShuttingDown => Code::Unavailable,
         Error::JoinedFailed { .. } | Error::Io { .. } => Code::Unknown,
         Error::Panicked => Code::Internal,
         Error::Spec(error) => spec_code(error),

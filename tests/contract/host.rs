@@ -19,9 +19,12 @@ pub async fn host_contract(host: &Arc<dyn Host>, folder: &Path, netns_folder: &P
     fifos(host, folder).await;
     mounts(host, folder).await;
     sources(host, folder).await;
+    connections(host, &new_path(netns_folder, prefix)).await;
     // No process has this number.
     assert_eq!(host.process_start_time(u32::MAX - 1).await.unwrap(), None);
     assert_eq!(host.memory_cgroup(u32::MAX - 1).await.unwrap(), None);
+    // Nor is anybody of this start time.
+    host.kill_tree(std::process::id(), 0).await.expect("gone is fine");
     let nowhere = Path::new("/sys/fs/cgroup/there-is-no-such-cgroup");
     assert_eq!(host.oom_kills(nowhere).await.unwrap(), None);
     let missing = host.devices(Path::new("/dev/there-is-no-such-device"), "/dev/x").await;
@@ -124,4 +127,21 @@ async fn sources(host: &Arc<dyn Host>, folder: &Path) {
     let link = new_path(folder, "link");
     std::os::unix::fs::symlink(&path, &link).unwrap();
     assert_eq!(host.resolve_mount_source(&link, false).await.unwrap(), path);
+}
+
+async fn connections(host: &Arc<dyn Host>, netns: &Path) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (near, far) = tokio::join!(host.connect_in_netns(None, port), listener.accept());
+    assert_eq!(near.unwrap().local_addr().unwrap(), far.unwrap().1);
+    drop(listener);
+    kind(host.connect_in_netns(None, port).await);
+    let listener = tokio::net::TcpListener::bind("[::1]:0").await;
+    if let Ok(listener) = listener {
+        let port = listener.local_addr().unwrap().port();
+        let (near, far) = tokio::join!(host.connect_in_netns(None, port), listener.accept());
+        assert_eq!(near.unwrap().local_addr().unwrap(), far.unwrap().1);
+    }
+    let gone = host.connect_in_netns(Some(netns), port).await;
+    assert_eq!(kind(gone), ErrorKind::NotFound);
 }

@@ -36,6 +36,7 @@ pub async fn runtime_contract(runtime: &Arc<dyn Runtime>, env: &dyn Env) {
     suite.a_created_task_can_be_deleted().await;
     suite.execs().await;
     suite.standard_streams().await;
+    suite.terminals().await;
     suite.events().await;
 }
 
@@ -268,6 +269,43 @@ impl Suite<'_> {
         let mut rest = Vec::new();
         soon("end of output", stdout.read_to_end(&mut rest)).await.unwrap();
         assert!(rest.is_empty());
+        self.remove(&id).await;
+    }
+
+    async fn terminals(&self) {
+        let (runtime, id) = (self.runtime, ContainerId::random().to_string());
+        self.create(&id, Run::UntilTerm, Stdio::default()).await;
+        runtime.start(Process::init(&id)).await.unwrap();
+        let stdio = Stdio { stderr: None, terminal: true, ..self.fifos(true) };
+        let mut stdout = reader(&stdio.stdout);
+        let stdin = stdio.stdin.clone().expect("stdin");
+        let exec = Process::exec(&id, "terminal");
+        let mut new = self.new_exec(&id, "terminal", Run::Cat, stdio);
+        new.process["terminal"] = true.into();
+        runtime.exec(&new).await.unwrap();
+        runtime.start(exec).await.unwrap();
+        runtime.resize(exec, 100, 30).await.unwrap();
+        runtime.resize(exec, 0, 0).await.expect("a size that is not known");
+        let opened = async {
+            loop {
+                match pipe::OpenOptions::new().open_sender(&stdin) {
+                    Ok(sender) => return sender,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let mut stdin = soon("stdin is read", opened).await;
+        stdin.write_all(b"word\n").await.unwrap();
+        let mut text = Vec::new();
+        let heard = async {
+            // A real terminal says it a second time, the way it was typed.
+            while !text.ends_with(b"word\n") && !text.ends_with(b"word\r\n") {
+                text.push(stdout.read_u8().await.unwrap());
+            }
+        };
+        soon("its word", heard).await;
+        assert_eq!(runtime.delete_task(exec, true).await.unwrap().expect("its end").code, 137);
+        runtime.delete_task(Process::init(&id), true).await.unwrap();
         self.remove(&id).await;
     }
 

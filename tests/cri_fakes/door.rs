@@ -15,18 +15,15 @@ use super::calls::{container, pod, refused};
 use super::world::{Agent, World};
 
 /// RPCs of later versions.
-const LATER: [&str; 20] = [
-    "Attach",
+const LATER: [&str; 17] = [
     "CheckpointContainer",
     "CheckpointPod",
     "ContainerStats",
-    "Exec",
     "ListContainerStats",
     "ListMetricDescriptors",
     "ListPodSandboxMetrics",
     "ListPodSandboxStats",
     "PodSandboxStats",
-    "PortForward",
     "RestorePod",
     "StreamContainerStats",
     "StreamContainers",

@@ -20,9 +20,11 @@ use podbay::proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
 use podbay::sandbox::{self, PauseSource, SandboxRecord, Sandboxes};
 use podbay::serve::{self, CriServices, Identity, SocketOptions};
 use podbay::store::{self, Store};
+use podbay::stream::Urls;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
 /// Longest wait for anything.
@@ -38,6 +40,8 @@ pub const PAUSE_IMAGE: &str = "test.example/pause:1";
 pub struct World {
     pub fakes: Fakes,
     pause: PauseSource,
+    /// The setting of that name.
+    pub host_network_port_forward: bool,
     agents: AtomicUsize,
     folder: tempfile::TempDir,
 }
@@ -52,7 +56,8 @@ impl World {
         fakes.images.seed(&[IMAGE], &serde_json::json!({ "Entrypoint": ["run"] }));
         let root = folder.path().join("pause");
         let pause = PauseSource::Embedded { root, program: "/pause".to_owned() };
-        Self { fakes, pause, agents: AtomicUsize::new(0), folder }
+        let agents = AtomicUsize::new(0);
+        Self { fakes, pause, host_network_port_forward: true, agents, folder }
     }
 
     /// A host whose pause container comes from an image.
@@ -133,6 +138,7 @@ impl World {
             pause: self.pause.clone(),
             oci: oci::Settings::default(),
             shm_size: 1 << 20,
+            host_network_port_forward: self.host_network_port_forward,
         };
         (containers, sandboxes)
     }
@@ -191,6 +197,7 @@ pub struct Rooms {
     pub tasks: Tasks,
     pub store: Store,
     pub sandboxes: Arc<Sandboxes>,
+    pub containers: Arc<Containers>,
     pub board: Arc<Board>,
     images: Arc<Images>,
 }
@@ -233,7 +240,7 @@ impl Rooms {
                 }
             }
         }));
-        Self { tasks, store, sandboxes, board, images }
+        Self { tasks, store, sandboxes, containers, board, images }
     }
 
     fn services(&self, fakes: &Fakes) -> CriServices {
@@ -242,6 +249,7 @@ impl Rooms {
             images: self.images.clone(),
             runtime: fakes.runtime.clone(),
             network: fakes.network.clone(),
+            urls: Arc::new(Urls::new(None, ([127, 0, 0, 1], 1).into())),
             identity: Identity::default(),
         }
     }
@@ -267,6 +275,14 @@ impl Agent {
         });
         recovered.await.expect("no panic").expect("recovered");
         self.ready.send_replace(true);
+    }
+
+    /// Runs work inside the agent: it ends with it.
+    pub fn inside<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.tokio.as_ref().expect("it lives").spawn(work)
     }
 
     /// Ends the agent in the middle of everything, without any clean-up.

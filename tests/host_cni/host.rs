@@ -187,6 +187,35 @@ async fn oom_kills_are_counted_while_the_cgroup_lives() {
     assert_eq!(ground.host.oom_kills(&group).await.unwrap(), None);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_are_reached_inside_a_namespace() {
+    let ground = Ground::new();
+    let (here, there) = (ground.netns("here"), ground.netns("there"));
+    for path in [&here, &there] {
+        ground.host.create_netns(path).await.unwrap();
+    }
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        // Listens in one namespace; nobody listens on that port elsewhere, or somebody else does.
+        let listener = in_netns(&here, move || std::net::TcpListener::bind(address)).join();
+        let listener = listener.unwrap().unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let near = ground.host.connect_in_netns(Some(&here), port).await.unwrap();
+        let (_far, peer) = listener.accept().unwrap();
+        assert_eq!(near.local_addr().unwrap(), peer);
+        let error = ground.host.connect_in_netns(Some(&there), port).await.unwrap_err();
+        assert!(error.to_string().contains(&there.display().to_string()), "{error}");
+    }
+    let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
+    let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
+    for thread in threads {
+        let namespace = fs::metadata(thread.path().join("ns/net"));
+        assert!(namespace.is_err() || namespace.unwrap().ino() == own, "a thread stayed there");
+    }
+    for path in [&here, &there] {
+        ground.host.remove_netns(path).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_restarted_host_clears_its_scratch_folder() {
     let ground = Ground::new();

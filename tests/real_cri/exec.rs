@@ -44,6 +44,14 @@ pub async fn exec_is_bounded(line: Line) {
         !rig.exec(&id, "ps -o args").await.contains("sleep 4242")
     })
     .await;
+    // So is all that a late command has started, whether it still has its parent or not.
+    let family = "sleep 4243 & (sleep 4243 &); sleep 4243";
+    let late = rig.try_exec(&id, &["sh", "-c", family], 1).await.expect_err("it takes too long");
+    assert_eq!(late.code(), tonic::Code::DeadlineExceeded, "{late}");
+    wait_until(SOON, "its children are gone", async || {
+        !rig.exec(&id, "ps -o args").await.lines().any(|line| line == "sleep 4243")
+    })
+    .await;
     // An answer has to fit into a message of 16 MiB, whatever a command says.
     const MESSAGE: usize = 16 << 20;
     const ROOM: usize = 128 << 10;

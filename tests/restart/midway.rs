@@ -174,3 +174,31 @@ pub async fn a_teardown_that_is_cut_goes_on(line: Line) {
     }
     rig.clear().await;
 }
+
+pub async fn execs_of_a_killed_agent_are_ended(line: Line) {
+    let mut rig = Rig::start(line).await;
+    let pod = rig.pod("execs");
+    let id = rig.run(&pod).await.expect("run");
+    let main = rig.started(&pod, &id, &rig.waiting("main")).await;
+    let sleeps = async |rig: &Rig| {
+        let list = rig.exec(&main, "ps -o args").await.expect("ps");
+        list.lines().filter(|line| *line == "sleep 4244").count()
+    };
+    let exec = rig.exec(&main, "sleep 4244 & (sleep 4244 &); sleep 4244");
+    // Cancel-safe: the call ends with the agent.
+    tokio::select! {
+        ended = exec => panic!("it does not end by itself: {ended:?}"),
+        () = wait_until(SOON, "the exec runs", async || sleeps(&rig).await == 3) => {}
+    }
+    rig.agent.kill9();
+    rig.agent.restart().await;
+    wait_until(SOON, "the exec has ended", async || sleeps(&rig).await == 0).await;
+    let folder = rig.agent.env.state().join("containers").join(&main);
+    wait_until(SOON, "its FIFOs are gone", async || {
+        let names = std::fs::read_dir(&folder).expect("the container's folder").flatten();
+        !names.into_iter().any(|it| it.file_name().to_string_lossy().starts_with("exec-"))
+    })
+    .await;
+    assert_eq!(rig.status(&main).await.state(), ContainerState::ContainerRunning);
+    rig.clear().await;
+}

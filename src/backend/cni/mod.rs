@@ -19,6 +19,8 @@ mod testing;
 
 pub use own::DefaultNetwork;
 pub use result::IpPreference;
+#[doc(hidden)]
+pub use result::printed_addresses;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -88,6 +88,14 @@ struct OldIp {
     ip: String,
 }
 
+/// The addresses that a plugin's output gives to an interface, for the fuzz tests.
+#[doc(hidden)]
+pub fn printed_addresses(stdout: &[u8], if_name: &str) -> Result<Vec<IpAddr>, String> {
+    parse(stdout)
+        .and_then(|result| addresses(&result, if_name))
+        .map_err(|malformed| malformed.to_string())
+}
+
 /// Addresses that a result gives to the pod's interface `if_name`. An address without an
 /// interface belongs to it too.
 pub(super) fn addresses(result: &Value, if_name: &str) -> Result<Vec<IpAddr>, Malformed> {

@@ -2,10 +2,12 @@
 //! test.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use tokio::net::TcpStream;
 
 use super::super::{
     CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount,
@@ -282,6 +284,26 @@ impl Host for FakeHost {
         let work =
             async { Ok(self.world.lock().processes.get(&pid).map(|live| live.cgroup.clone())) };
         self.steps.run("memory_cgroup", pid, work).await
+    }
+
+    /// Processes of the fakes have no children; the process itself is the runtime's to kill.
+    async fn kill_tree(&self, pid: u32, _start_time: u64) -> Result<()> {
+        self.steps.run("kill_tree", pid, async { Ok(()) }).await
+    }
+
+    /// All namespaces have the machine's localhost.
+    async fn connect_in_netns(&self, netns: Option<&Path>, port: u16) -> Result<TcpStream> {
+        let work = async {
+            let tried = || format!("connect with port {port}");
+            if netns.is_some_and(|netns| !self.world.lock().netns.contains(netns)) {
+                return Err(Error::new(ErrorKind::NotFound, tried()));
+            }
+            let localhost = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+            let addresses = localhost.map(|ip| SocketAddr::new(ip, port));
+            let connected = TcpStream::connect(&addresses[..]).await;
+            connected.map_err(|error| Error::io(tried(), error))
+        };
+        self.steps.run("connect_in_netns", port, work).await
     }
 
     async fn oom_kills(&self, memory_cgroup: &Path) -> Result<Option<u64>> {

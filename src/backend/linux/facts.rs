@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 
 use super::super::{CgroupVersion, Error, ErrorKind, HostFacts, Result};
-use super::failed;
 use super::mountinfo::Mount;
 
 /// Capabilities by bit number (capability.h).
@@ -88,29 +87,6 @@ pub(super) fn detect(root: &Path, mounts: &[Mount]) -> Result<HostFacts> {
         hostname: names.nodename().to_string_lossy().into_owned(),
         systemd: present("run/systemd/system"),
     })
-}
-
-/// Start time of a process: field 22 of its stat line, counted after the command, which may
-/// itself hold blanks and brackets.
-pub(super) fn start_time(pid: u32) -> Result<Option<u64>> {
-    let path = format!("/proc/{pid}/stat");
-    match fs::read(&path) {
-        Ok(stat) => Ok(parse_start_time(&stat)),
-        Err(error)
-            if error.kind() == std::io::ErrorKind::NotFound
-                || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(failed("read", Path::new(&path), error)),
-    }
-}
-
-fn parse_start_time(stat: &[u8]) -> Option<u64> {
-    let after = stat.iter().rposition(|byte| *byte == b')')? + 1;
-    let text = std::str::from_utf8(&stat[after..]).ok()?;
-    // The first field after the command is field 3, the state.
-    text.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -263,15 +239,6 @@ mod tests {
         assert!(facts.kernel.0 >= 4);
         assert_eq!(facts.boot_id.len(), 36);
         assert!(!facts.controllers.is_empty());
-    }
-
-    #[test]
-    fn start_time_survives_a_hostile_command_name() {
-        let stat = b"7 (a) 1 2 (b)) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
-        assert_eq!(parse_start_time(stat), Some(4711));
-        assert_eq!(parse_start_time(b"garbage"), None);
-        assert!(start_time(std::process::id()).unwrap().unwrap() > 0);
-        assert_eq!(start_time(u32::MAX).unwrap(), None);
     }
 
     #[test]

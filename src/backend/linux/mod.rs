@@ -5,6 +5,7 @@
 //! by the kernel inside their root (`openat2`), never by string work.
 
 mod cgroup;
+mod connect;
 mod copy;
 mod devices;
 mod facts;
@@ -13,6 +14,7 @@ mod links;
 mod mountinfo;
 mod mounts;
 mod netns;
+mod processes;
 mod rootfs;
 mod standin;
 mod tree;
@@ -24,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::net::TcpStream;
 
 use super::{
     DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount, UserFiles,
@@ -159,7 +162,7 @@ impl Host for LinuxHost {
     }
 
     async fn process_start_time(&self, pid: u32) -> Result<Option<u64>> {
-        blocking(move || facts::start_time(pid)).await
+        blocking(move || processes::start_time(pid)).await
     }
 
     async fn write_file(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
@@ -250,6 +253,14 @@ impl Host for LinuxHost {
         let Some(memory) = &self.memory else { return Ok(None) };
         // A read of procfs takes microseconds: less than a trip to another thread.
         memory.cgroup_of(pid)
+    }
+
+    async fn kill_tree(&self, pid: u32, start_time: u64) -> Result<()> {
+        blocking(move || processes::kill_tree(pid, start_time)).await
+    }
+
+    async fn connect_in_netns(&self, netns: Option<&Path>, port: u16) -> Result<TcpStream> {
+        connect::to_localhost(netns, port).await
     }
 
     async fn oom_kills(&self, memory_cgroup: &Path) -> Result<Option<u64>> {

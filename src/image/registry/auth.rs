@@ -67,6 +67,12 @@ fn parse(header: &str) -> Vec<Challenge> {
     challenges
 }
 
+/// The challenges of a header as text, for the fuzz tests.
+#[doc(hidden)]
+pub fn challenges(header: &str) -> Vec<String> {
+    parse(header).iter().map(|challenge| format!("{challenge:?}")).collect()
+}
+
 /// Splits at commas outside of quotes.
 fn items(header: &str) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);

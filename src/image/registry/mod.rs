@@ -18,6 +18,8 @@ use reqwest::header::{
 };
 use reqwest::{Client, Method, Response, StatusCode, Url};
 
+#[doc(hidden)]
+pub use self::auth::challenges;
 use self::auth::{Asker, Refusal};
 use self::http::{Call, delay, exchange, is_passing, small_body, unavailable};
 use self::tls::{Clients, TlsOptions};

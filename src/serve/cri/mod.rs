@@ -12,6 +12,7 @@ mod image;
 mod node;
 mod runtime;
 mod sandbox;
+mod streaming;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::{Network, Runtime, RuntimeHandler};
 use crate::image::Images;
 use crate::sandbox::Sandboxes;
+use crate::stream::Urls;
 use node::Node;
 #[cfg(test)]
 pub(super) use node::version;
@@ -35,6 +37,8 @@ pub struct CriServices {
     pub runtime: Arc<dyn Runtime>,
     /// Asked for the condition NetworkReady; told the pod address range.
     pub network: Arc<dyn Network>,
+    /// Gives out the URLs of streams.
+    pub urls: Arc<Urls>,
     /// What the agent says about itself.
     pub identity: Identity,
 }
@@ -55,6 +59,7 @@ pub struct Identity {
 pub(super) struct Cri {
     sandboxes: Arc<Sandboxes>,
     images: Arc<Images>,
+    urls: Arc<Urls>,
     node: Arc<Node>,
     listeners: events::Listeners,
 }
@@ -62,10 +67,11 @@ pub(super) struct Cri {
 impl Cri {
     /// `closing` ends the endless streams.
     pub fn new(services: CriServices, closing: CancellationToken) -> Self {
-        let CriServices { sandboxes, images, runtime, network, identity } = services;
+        let CriServices { sandboxes, images, runtime, network, urls, identity } = services;
         Self {
             sandboxes,
             images,
+            urls,
             node: Arc::new(Node::new(runtime, network, identity)),
             listeners: events::Listeners::new(closing),
         }

@@ -124,6 +124,21 @@ impl RuntimeService for Cri {
         self.exec_sync(request.into_inner()).await.map(Response::new)
     }
 
+    async fn exec(&self, request: Request<ExecRequest>) -> Answer<ExecResponse> {
+        self.exec(request.into_inner()).map(Response::new)
+    }
+
+    async fn attach(&self, request: Request<AttachRequest>) -> Answer<AttachResponse> {
+        self.attach(request.into_inner()).map(Response::new)
+    }
+
+    async fn port_forward(
+        &self,
+        request: Request<PortForwardRequest>,
+    ) -> Answer<PortForwardResponse> {
+        self.port_forward(request.into_inner()).map(Response::new)
+    }
+
     async fn update_runtime_config(
         &self,
         request: Request<UpdateRuntimeConfigRequest>,
@@ -153,9 +168,6 @@ impl RuntimeService for Cri {
         stream_pod_sandboxes(StreamPodSandboxesRequest) -> Stream<StreamPodSandboxesResponse>;
         stream_containers(StreamContainersRequest) -> Stream<StreamContainersResponse>;
         update_container_resources(UpdateContainerResourcesRequest) -> Answer<UpdateContainerResourcesResponse>;
-        exec(ExecRequest) -> Answer<ExecResponse>;
-        attach(AttachRequest) -> Answer<AttachResponse>;
-        port_forward(PortForwardRequest) -> Answer<PortForwardResponse>;
         container_stats(ContainerStatsRequest) -> Answer<ContainerStatsResponse>;
         list_container_stats(ListContainerStatsRequest) -> Answer<ListContainerStatsResponse>;
         stream_container_stats(StreamContainerStatsRequest) -> Stream<StreamContainerStatsResponse>;

@@ -20,6 +20,7 @@ fn sandbox_errors_have_their_codes() {
         (Error::UnknownHandler("x".into()), Code::InvalidArgument),
         (Error::NameInUse { name: "n".into(), id: PodId::random() }, Code::FailedPrecondition),
         (invalid(), Code::InvalidArgument),
+        (Error::HostNetworkForbidden(PodId::random()), Code::PermissionDenied),
         (
             Error::Container(container::Error::ExecTimeout(Duration::from_secs(1))),
             Code::DeadlineExceeded,
@@ -30,6 +31,17 @@ fn sandbox_errors_have_their_codes() {
         let status = Status::from(error);
         assert_eq!((status.code(), status.message()), (code, text.as_str()));
     }
+}
+
+#[test]
+fn stream_errors_have_their_codes() {
+    let full = Status::from(stream::Error::TooManyInFlight(1000));
+    assert_eq!(full.code(), Code::ResourceExhausted);
+    assert!(full.message().contains("maximum number of in-flight requests exceeded"));
+    let address = ([127, 0, 0, 1], 80).into();
+    let source = std::io::Error::other("in use");
+    let taken = Status::from(stream::Error::Listen { address, source });
+    assert_eq!(taken.code(), Code::Unavailable);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod resources;
 mod security;
 mod signal;
 mod status;
+mod streaming;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub use filter::{container_filter, image_filter, sandbox_filter};
 pub use image::{credentials, fs_info, image_info, image_out, named_image};
 pub use pod::{pod_cidr, pod_config};
 pub use status::{container_item, container_status, event, info, sandbox_item, sandbox_status};
+pub use streaming::{attach, exec, port_forward};
 
 use std::fmt;
 

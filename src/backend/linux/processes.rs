@@ -1,0 +1,160 @@
+//! Processes of the host, as /proc shows them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::ErrorKind as IoKind;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::super::{Error, Result};
+use super::failed;
+
+/// How often the processes of a tree are looked at until all of them stand still, and the pause
+/// in between. What will not (asleep in the kernel, frozen) cannot fork either.
+const LOOKS: usize = 100;
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// What is needed of a line of /proc/PID/stat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stat {
+    pid: u32,
+    state: u8,
+    parent: u32,
+    session: u32,
+    /// In clock ticks since boot.
+    start_time: u64,
+}
+
+impl Stat {
+    /// Fields are counted after the command, which may itself hold blanks and brackets; the
+    /// first after it is field 3.
+    fn parse(pid: u32, line: &[u8]) -> Option<Self> {
+        let after = line.iter().rposition(|byte| *byte == b')')? + 1;
+        let fields: Vec<&str> =
+            std::str::from_utf8(&line[after..]).ok()?.split_ascii_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3);
+        Some(Self {
+            pid,
+            state: *field(3)?.as_bytes().first()?,
+            parent: field(4)?.parse().ok()?,
+            session: field(6)?.parse().ok()?,
+            start_time: field(22)?.parse().ok()?,
+        })
+    }
+
+    fn read(pid: u32) -> Result<Option<Self>> {
+        let path = format!("/proc/{pid}/stat");
+        match fs::read(&path) {
+            Ok(line) => Ok(Self::parse(pid, &line)),
+            Err(error)
+                if error.kind() == IoKind::NotFound
+                    || error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(failed("read", Path::new(&path), error)),
+        }
+    }
+
+    /// Whether it can do nothing more by itself: stopped, traced or dead.
+    fn stands_still(&self) -> bool {
+        matches!(self.state, b'T' | b't' | b'Z' | b'X')
+    }
+}
+
+/// Start time of a process in clock ticks since boot, `None` when it is gone.
+pub(super) fn start_time(pid: u32) -> Result<Option<u64>> {
+    Ok(Stat::read(pid)?.map(|stat| stat.start_time))
+}
+
+/// Kills a process and all it has started. See [`super::super::Host::kill_tree`].
+pub(super) fn kill_tree(root: u32, start_time: u64) -> Result<()> {
+    let Some(first) = Stat::read(root)?.filter(|stat| stat.start_time == start_time) else {
+        return Ok(());
+    };
+    let mut stopped = BTreeMap::new();
+    let all_found = stop_tree(&first, &mut stopped);
+    // Whatever went wrong: what was stopped must not stay so.
+    let killed = stopped.iter().map(|(pid, process)| signal(*pid, process, Signal::KILL));
+    killed.fold(all_found, Result::and)
+}
+
+/// Stops the root and then all that belongs to it, until no more is found and all stand still.
+fn stop_tree(root: &Stat, stopped: &mut BTreeMap<u32, OwnedFd>) -> Result<()> {
+    stop(root, stopped)?;
+    for _ in 0..LOOKS {
+        let mut all_still = true;
+        for found in tree(root.pid, &all()?) {
+            all_still &= stopped.contains_key(&found.pid) && found.stands_still();
+            stop(&found, stopped)?;
+        }
+        if all_still {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+/// Stops a process unless that was done before, and holds on to it: its PID cannot come to mean
+/// another.
+fn stop(found: &Stat, stopped: &mut BTreeMap<u32, OwnedFd>) -> Result<()> {
+    if stopped.contains_key(&found.pid) {
+        return Ok(());
+    }
+    let Some(pid) = i32::try_from(found.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    let process = match pidfd_open(pid, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return Ok(()),
+        process => process
+            .map_err(|error| Error::io(format!("open process {}", found.pid), error.into()))?,
+    };
+    // Opened first, then compared: it is the one that was found.
+    if Stat::read(found.pid)?.is_some_and(|now| now.start_time == found.start_time) {
+        signal(found.pid, &process, Signal::STOP)?;
+        stopped.insert(found.pid, process);
+    }
+    Ok(())
+}
+
+fn signal(pid: u32, process: &OwnedFd, signal: Signal) -> Result<()> {
+    match pidfd_send_signal(process, signal) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(Error::io(format!("send {signal:?} to process {pid}"), error.into())),
+    }
+}
+
+/// All processes of the host; those that end meanwhile are left out.
+fn all() -> Result<Vec<Stat>> {
+    let list = fs::read_dir("/proc").map_err(|error| failed("list", Path::new("/proc"), error))?;
+    let mut found = Vec::new();
+    for entry in list {
+        let name = entry.map_err(|error| failed("list", Path::new("/proc"), error))?.file_name();
+        if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
+            found.extend(Stat::read(pid)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The root, its descendants, the sessions that any of these leads, and their descendants.
+fn tree(root: u32, all: &[Stat]) -> Vec<Stat> {
+    let mut members = BTreeSet::from([root]);
+    loop {
+        let before = members.len();
+        for stat in all {
+            if members.contains(&stat.parent) || members.contains(&stat.session) {
+                members.insert(stat.pid);
+            }
+        }
+        if members.len() == before {
+            return all.iter().filter(|stat| members.contains(&stat.pid)).copied().collect();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! Taking execs away, also those of an agent before this one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::Containers;
+use super::super::entry::Entry;
+use super::super::error::{Error, Step};
+use super::super::prepare::chain;
+use crate::backend::{Process, TaskState};
+use crate::lifecycle::Backoff;
+
+/// What ids of execs begin with; random hexadecimal digits follow.
+const PREFIX: &str = "exec-";
+const DIGITS: usize = 16;
+
+/// How often the deletion of an exec is tried, and the pauses between: about three minutes.
+const TRIES: usize = 24;
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+pub(super) fn new_exec_id() -> String {
+    format!("{PREFIX}{}", hex::encode(rand::random::<[u8; DIGITS / 2]>()))
+}
+
+fn is_exec_id(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|digits| {
+        digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+/// An exec by name. It may be there or not.
+#[derive(Clone)]
+pub(super) struct Known {
+    pub(super) entry: Arc<Entry>,
+    pub(super) id: String,
+    /// The folder of its FIFOs, of its name.
+    pub(super) dir: PathBuf,
+}
+
+impl Known {
+    pub(super) fn process(&self) -> Process<'_> {
+        Process::exec(self.entry.id.as_str(), &self.id)
+    }
+}
+
+impl Containers {
+    /// Deletes an exec, killing it when it runs, and then its folder; tries again for a while.
+    pub(super) fn clean_up_exec(self: &Arc<Self>, exec: Known) {
+        let room = self.clone();
+        drop(self.deps.tasks.spawn("exec-cleanup", async move {
+            let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+            for _ in 1..TRIES {
+                match room.try_clean_up(&exec).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::debug!(container = %exec.entry.id, error = chain(&error),
+                            "exec not cleaned up yet");
+                    }
+                }
+                // Cancel-safe: both only wait.
+                tokio::select! {
+                    () = tokio::time::sleep(pauses.next()) => {}
+                    () = room.deps.tasks.draining() => break,
+                }
+            }
+            if let Err(error) = room.try_clean_up(&exec).await {
+                tracing::warn!(container = %exec.entry.id, exec = exec.id, error = chain(&error),
+                    "exec left to the next start of the agent");
+            }
+        }));
+    }
+
+    async fn try_clean_up(&self, exec: &Known) -> Result<(), Error> {
+        let deleted = self.deps.runtime.delete_task(exec.process(), true).await;
+        deleted.step("delete the exec")?;
+        self.deps.host.remove_tree(&exec.dir).await.step("remove the exec's folder")
+    }
+
+    /// Kills and deletes the execs that an agent before this one left in a container: nobody
+    /// waits for them any more. To be called before new ones can be made.
+    pub(in crate::container) async fn sweep_execs(self: &Arc<Self>, entry: &Arc<Entry>) {
+        let dir = self.fifo_dir(entry);
+        for id in self.deps.host.list_dir(&dir).await.unwrap_or_default() {
+            if !is_exec_id(&id) {
+                continue;
+            }
+            tracing::info!(container = %entry.id, exec = id, "an exec of an earlier agent ends");
+            let exec = Known { entry: entry.clone(), dir: dir.join(&id), id };
+            let room = self.clone();
+            drop(self.deps.tasks.spawn("exec-sweep", async move {
+                let found = room.deps.runtime.task(exec.process()).await.ok().flatten();
+                if let Some(task) = found.filter(|task| task.state == TaskState::Running) {
+                    let start_time = room.deps.host.process_start_time(task.pid).await;
+                    let leader = start_time.ok().flatten().map(|start| (task.pid, start));
+                    room.kill_exec(&exec, leader).await;
+                }
+                room.clean_up_exec(exec);
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_execs_are_swept() {
+        assert!(is_exec_id(&new_exec_id()));
+        for name in
+            ["exec-", "exec-12", "stdout", "exec-0123456789abcde/", "exec-0123456789abcdefg"]
+        {
+            assert!(!is_exec_id(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The life of one exec.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::super::Containers;
+use super::super::entry::Entry;
+use super::super::error::{Error, Step};
+use super::super::prepare::chain;
+use super::super::streams::{
+    Audience, Sink, Source, close_stdin, copy_input, open_input, pass_sizes,
+};
+use super::cleanup::{Known, new_exec_id};
+use crate::backend::{Exit, NewExec, Process, Stdio, wait_for_end};
+use crate::logs::{open_fifo_guard, open_fifo_reader};
+use crate::model::signal::Signal;
+use crate::model::streams::{Input, TerminalSize};
+use crate::oci::exec_process;
+
+/// How long a killed command may take to end.
+const AFTER_KILL: Duration = Duration::from_secs(10);
+
+/// Exit code of a command that nobody knows the end of.
+const UNKNOWN: i32 = 255;
+
+/// A command.
+pub(super) struct Command<'a> {
+    pub(super) words: &'a [String],
+    /// Whether it reads a stdin.
+    pub(super) stdin: bool,
+    /// Whether it gets a terminal.
+    pub(super) tty: bool,
+    /// How long it may run.
+    pub(super) limit: Option<Duration>,
+}
+
+/// The streams of a command.
+pub(super) struct Streams {
+    pub(super) stdin: Option<Input>,
+    pub(super) stdout: Sink,
+    pub(super) stderr: Sink,
+    pub(super) resize: Option<mpsc::Receiver<TerminalSize>>,
+}
+
+/// A started exec.
+struct Started {
+    known: Known,
+    /// PID of the command and its start time, which tells it from a later process of that PID.
+    leader: Option<(u32, u64)>,
+    stdin: Option<PathBuf>,
+    outputs: [Option<pipe::Receiver>; 2],
+}
+
+impl Containers {
+    /// Runs a command to its end and returns its exit code. It is killed when its time is up and
+    /// when `called_off` ends, with the error that this gives.
+    pub(super) async fn run(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        command: Command<'_>,
+        streams: &mut Streams,
+        called_off: impl Future<Output = Error>,
+    ) -> Result<i32, Error> {
+        let id = new_exec_id();
+        let known = Known { entry: entry.clone(), dir: self.fifo_dir(entry).join(&id), id };
+        let started = match self.start_exec(&known, &command).await {
+            Ok(started) => started,
+            Err(error) => {
+                // It may be there although the answer was lost.
+                self.clean_up_exec(known);
+                return Err(error);
+            }
+        };
+        let (known, leader) = (started.known.clone(), started.leader);
+        let ended = self.follow(started, &command, streams, called_off).await;
+        if ended.is_err() {
+            self.kill_exec(&known, leader).await;
+        }
+        self.clean_up_exec(known);
+        Ok(ended?.map_or(UNKNOWN, |exit| i32::try_from(exit.code).unwrap_or(i32::MAX)))
+    }
+
+    async fn start_exec(&self, known: &Known, command: &Command<'_>) -> Result<Started, Error> {
+        // The outputs are there whether somebody wants them or not: a command must not fail for
+        // the want of one.
+        let stdio = Stdio {
+            stdin: command.stdin.then(|| known.dir.join("stdin")),
+            stdout: Some(known.dir.join("stdout")),
+            stderr: (!command.tty).then(|| known.dir.join("stderr")),
+            terminal: command.tty,
+        };
+        let template = self.exec_template(&known.entry, command.words, command.tty);
+        let (process, ()) = tokio::try_join!(template, self.make_fifos(&stdio))?;
+        let (mut outputs, mut guards) = ([None, None], Vec::new());
+        for (output, path) in outputs.iter_mut().zip([&stdio.stdout, &stdio.stderr]) {
+            let Some(path) = path else { continue };
+            let opened = open_fifo_reader(path).and_then(pipe::Receiver::from_owned_fd);
+            *output = Some(opened.step("open an output of the exec")?);
+            guards.push(open_fifo_guard(path).step("guard an output of the exec")?);
+        }
+        let stdin = stdio.stdin.clone();
+        let runtime = &self.deps.runtime;
+        let id = known.entry.id.to_string();
+        let exec = NewExec { id, exec_id: known.id.clone(), process, stdio };
+        runtime.exec(&exec).await.step("register the exec")?;
+        let pid = runtime.start(known.process()).await.step("start the exec")?;
+        // The shim has the outputs open now: from here on its end is their end.
+        drop(guards);
+        let start_time = self.deps.host.process_start_time(pid).await.ok().flatten();
+        let leader = start_time.map(|start_time| (pid, start_time));
+        Ok(Started { known: known.clone(), leader, stdin, outputs })
+    }
+
+    /// Copies the streams until the command has ended and its output with it.
+    async fn follow(
+        &self,
+        started: Started,
+        command: &Command<'_>,
+        streams: &mut Streams,
+        called_off: impl Future<Output = Error>,
+    ) -> Result<Option<Exit>, Error> {
+        let runtime = &*self.deps.runtime;
+        let process = started.known.process();
+        let has_ended = watch::Sender::new(false);
+        let audience = Audience::of([&streams.stdout, &streams.stderr]);
+        let [stdout, stderr] =
+            started.outputs.map(|fifo| fifo.map(|fifo| Source::new(fifo, has_ended.subscribe())));
+        let end = async {
+            let exit = wait_for_end(runtime, process).await;
+            has_ended.send_replace(true);
+            exit
+        };
+        let outputs = async {
+            tokio::join!(
+                copy(stdout, &mut streams.stdout, &audience),
+                copy(stderr, &mut streams.stderr, &audience),
+                end
+            )
+        };
+        let sizes = pass_sizes(runtime, process, streams.resize.take());
+        let input = self.send_input(process, started.stdin, streams.stdin.take(), command.tty);
+        let late = async {
+            match command.limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+            if *has_ended.borrow() {
+                // In time; what is left is output.
+                std::future::pending().await
+            }
+        };
+        // Cancel-safe: the first to end ends them all.
+        tokio::select! {
+            ((), (), exit) = outputs => Ok(exit),
+            never = sizes => match never {},
+            never = input => match never {},
+            () = late => Err(Error::ExecTimeout(command.limit.unwrap_or_default())),
+            () = audience.gone() => Err(Error::ClientGone),
+            error = called_off => Err(error),
+        }
+    }
+
+    /// Passes a client's input on and its end, too. Never ends.
+    async fn send_input(
+        &self,
+        process: Process<'_>,
+        path: Option<PathBuf>,
+        input: Option<Input>,
+        tty: bool,
+    ) -> Infallible {
+        if let (Some(path), Some(input)) = (path, input) {
+            let fifo = open_input(&path).await;
+            if let Err(error) = &fifo {
+                tracing::warn!(id = process.container, %error, "stdin of an exec cannot be opened");
+            }
+            copy_input(input, fifo.ok()).await;
+            if !tty {
+                // Of a terminal it would be a hang-up.
+                close_stdin(&*self.deps.runtime, process).await;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Kills a command with all it has started, and waits for its end.
+    pub(super) async fn kill_exec(&self, known: &Known, leader: Option<(u32, u64)>) {
+        let (runtime, host, process) = (&*self.deps.runtime, &self.deps.host, known.process());
+        let kill = async {
+            if let Some((pid, start_time)) = leader
+                && let Err(error) = host.kill_tree(pid, start_time).await
+            {
+                tracing::warn!(container = %known.entry.id, error = chain(&error),
+                    "children of a killed exec may live");
+            }
+            if let Err(error) = runtime.kill(process, Signal::KILL.number(), false).await {
+                tracing::debug!(container = %known.entry.id, error = chain(&error), "not killed");
+            }
+            wait_for_end(runtime, process).await
+        };
+        if tokio::time::timeout_at(Instant::now() + AFTER_KILL, kill).await.is_err() {
+            tracing::warn!(container = %known.entry.id, exec = known.id, "it survives SIGKILL");
+        }
+    }
+
+    async fn exec_template(
+        &self,
+        entry: &Entry,
+        command: &[String],
+        tty: bool,
+    ) -> Result<serde_json::Value, Error> {
+        let template = match entry.process() {
+            Some(template) => template,
+            None => {
+                let record = self.deps.runtime.container(entry.id.as_str()).await;
+                let spec = record.step("read the container's spec")?.spec;
+                entry.set_process(&spec);
+                spec
+            }
+        };
+        Ok(exec_process(&template, command, tty)?)
+    }
+}
+
+async fn copy(source: Option<Source>, sink: &mut Sink, audience: &Audience) {
+    if let Some(mut source) = source {
+        source.copy_to(sink, audience).await;
+    }
+}

@@ -1,0 +1,92 @@
+//! ExecSync: a command with its whole output.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::streams::Sink;
+use super::super::{Containers, Error};
+use super::OPERATION;
+use super::run::{Command, Streams};
+
+/// What is kept of both streams together, so that the answer fits into a message of 16 MiB; the
+/// rest is drained and dropped.
+const OUTPUT_MAX: usize = (16 << 20) - (64 << 10);
+
+/// Output of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExecOutput {
+    /// With `stderr` a little less than 16 MiB at most; what came later is missing.
+    pub stdout: Vec<u8>,
+    /// When both are long, each has half of that.
+    pub stderr: Vec<u8>,
+    /// Exit code.
+    pub code: i32,
+}
+
+impl Containers {
+    /// Runs a command and waits for its end, without limit when `timeout` is `None`. When time
+    /// is up the command is killed with all it has started, and the answer is
+    /// [`Error::ExecTimeout`]; it is killed, too, when the caller drops this future.
+    pub async fn exec_sync(
+        self: &Arc<Self>,
+        id: &str,
+        command: &[String],
+        timeout: Option<Duration>,
+    ) -> Result<ExecOutput, Error> {
+        let entry = self.running(id, OPERATION)?;
+        let (room, command) = (self.clone(), command.to_vec());
+        self.while_wanted("exec-sync", |unwanted| async move {
+            let called_off = async {
+                unwanted.cancelled().await;
+                Error::ClientGone
+            };
+            let mut streams = Streams {
+                stdin: None,
+                stdout: Sink::Kept(Vec::new(), OUTPUT_MAX),
+                stderr: Sink::Kept(Vec::new(), OUTPUT_MAX),
+                resize: None,
+            };
+            let command = Command { words: &command, stdin: false, tty: false, limit: timeout };
+            let code = room.run(&entry, command, &mut streams, called_off).await?;
+            let (mut stdout, mut stderr) = (kept(streams.stdout), kept(streams.stderr));
+            share_room(&mut stdout, &mut stderr);
+            Ok(ExecOutput { stdout, stderr, code })
+        })
+        .await
+    }
+}
+
+fn kept(sink: Sink) -> Vec<u8> {
+    match sink {
+        Sink::Kept(bytes, _) => bytes,
+        Sink::Client(_) | Sink::Nowhere => Vec::new(),
+    }
+}
+
+/// Cuts both to [`OUTPUT_MAX`] together; one that has less than half of it stays whole.
+fn share_room(stdout: &mut Vec<u8>, stderr: &mut Vec<u8>) {
+    let half = OUTPUT_MAX / 2;
+    stderr.truncate(half.max(OUTPUT_MAX.saturating_sub(stdout.len())));
+    stdout.truncate(OUTPUT_MAX - stderr.len());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_streams_fit_together_and_a_short_one_stays_whole() {
+        let (half, all) = (OUTPUT_MAX / 2, OUTPUT_MAX);
+        for (given, kept) in [
+            ((5, 7), (5, 7)),
+            ((all, 0), (all, 0)),
+            ((all, 7), (all - 7, 7)),
+            ((7, all), (7, all - 7)),
+            ((all, all), (half, half)),
+        ] {
+            let (mut stdout, mut stderr) = (vec![0; given.0], vec![0; given.1]);
+            share_room(&mut stdout, &mut stderr);
+            assert_eq!((stdout.len(), stderr.len()), kept, "{given:?}");
+        }
+    }
+}

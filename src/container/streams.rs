@@ -1,0 +1,209 @@
+//! Copying between the streams of a process and those of its clients.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::prepare::chain;
+use crate::backend::{Process, Runtime};
+use crate::lifecycle::Backoff;
+use crate::model::streams::{Input, Output, TerminalSize};
+
+/// Size of one read.
+const CHUNK: usize = 16 << 10;
+/// What is read of an output after its process has ended: waiting for it takes no longer than
+/// this in all, and there is no more of it than that. What the process wrote itself is in pipes
+/// by then; more comes from children that hold the stream, and they must not hold the answer.
+const AFTER_END: (Duration, usize) = (Duration::from_secs(2), 16 << 20);
+/// How long a shim may take to open its end of a stdin.
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where an output of a process goes.
+pub(super) enum Sink {
+    /// To a client, at the client's pace.
+    Client(Output),
+    /// Into memory, up to so many bytes; the rest is dropped.
+    Kept(Vec<u8>, usize),
+    /// Nobody wants it.
+    Nowhere,
+}
+
+impl Sink {
+    pub(super) fn of(client: Option<Output>) -> Self {
+        client.map_or(Self::Nowhere, Self::Client)
+    }
+
+    /// Takes a piece of output. A client that fails is forgotten.
+    pub(super) async fn take(&mut self, bytes: &[u8], audience: &Audience) {
+        match self {
+            Self::Client(client) => {
+                let written = async {
+                    client.write_all(bytes).await?;
+                    client.flush().await
+                };
+                if written.await.is_err() {
+                    *self = Self::Nowhere;
+                    audience.leave();
+                }
+            }
+            Self::Kept(kept, most) => {
+                let room = most.saturating_sub(kept.len());
+                kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            }
+            Self::Nowhere => {}
+        }
+    }
+
+    /// Tells the client that no more comes.
+    pub(super) async fn end(&mut self) {
+        if let Self::Client(client) = self {
+            // Who does not hear it has gone.
+            let _ = client.shutdown().await;
+        }
+    }
+}
+
+/// Counts the outputs that a client still takes.
+pub(super) struct Audience(watch::Sender<usize>);
+
+impl Audience {
+    pub(super) fn of(sinks: [&Sink; 2]) -> Self {
+        let clients = sinks.iter().filter(|sink| matches!(sink, Sink::Client(_))).count();
+        // Who never listened cannot leave.
+        Self(watch::Sender::new(if clients == 0 { usize::MAX } else { clients }))
+    }
+
+    fn leave(&self) {
+        self.0.send_modify(|left| *left -= 1);
+    }
+
+    /// Ends once the last output that was listened to has failed. Cancel-safe.
+    pub(super) async fn gone(&self) {
+        // The sender lives in self.
+        let _ = self.0.subscribe().wait_for(|left| *left == 0).await;
+    }
+}
+
+/// One output of a process, as the agent reads it.
+pub(super) struct Source {
+    fifo: pipe::Receiver,
+    ended: watch::Receiver<bool>,
+    /// What may still be read: time to wait and bytes; `None` while the process runs.
+    left: Option<(Duration, usize)>,
+}
+
+impl Source {
+    /// `ended` tells that the process has ended.
+    pub(super) fn new(fifo: pipe::Receiver, ended: watch::Receiver<bool>) -> Self {
+        Self { fifo, ended, left: None }
+    }
+
+    /// Copies to the end of the stream, or as far as [`AFTER_END`] allows. Cancel-safe for a
+    /// sink that keeps.
+    pub(super) async fn copy_to(&mut self, sink: &mut Sink, audience: &Audience) {
+        let mut buffer = vec![0; CHUNK];
+        while let Some(count @ 1..) = self.read(&mut buffer).await {
+            sink.take(&buffer[..count], audience).await;
+        }
+        sink.end().await;
+    }
+
+    async fn read(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        if self.left.is_none() {
+            // Cancel-safe: both by their documentation.
+            tokio::select! {
+                count = self.fifo.read(buffer) => return count.ok(),
+                _ = self.ended.wait_for(|ended| *ended) => self.left = Some(AFTER_END),
+            }
+        }
+        let (time, bytes) = self.left.as_mut().filter(|(_, bytes)| *bytes > 0)?;
+        let began = Instant::now();
+        let count = tokio::time::timeout(*time, self.fifo.read(buffer)).await.ok()?.ok()?;
+        *time = time.saturating_sub(began.elapsed());
+        *bytes = bytes.saturating_sub(count);
+        Some(count)
+    }
+}
+
+/// Opens the write end of a process's stdin as soon as its shim reads it: that may come a moment
+/// after the start.
+///
+/// # Errors
+/// `ENXIO` when nobody reads it: it was closed, or the process has ended.
+pub(super) async fn open_input(path: &Path) -> io::Result<pipe::Sender> {
+    let until = Instant::now() + OPEN_LIMIT;
+    let mut pauses = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
+    loop {
+        match pipe::OpenOptions::new().open_sender(path) {
+            Err(error) if is_unread(&error) && Instant::now() < until => {
+                tokio::time::sleep(pauses.next()).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Whether a FIFO could not be opened because nobody reads it.
+pub(super) fn is_unread(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(nix::libc::ENXIO)
+}
+
+/// Copies a client's input to its end. What a process does not read any more is thrown away, so
+/// that the client is not held up.
+pub(super) async fn copy_input(mut from: Input, mut to: Option<pipe::Sender>) {
+    let mut buffer = vec![0; CHUNK];
+    // A client that fails has sent all it will.
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        if let Some(fifo) = &mut to
+            && fifo.write_all(&buffer[..count]).await.is_err()
+        {
+            to = None;
+        }
+    }
+}
+
+/// Tells the shim that a stdin has ended, until it has heard it.
+pub(super) async fn close_stdin(runtime: &dyn Runtime, process: Process<'_>) {
+    let mut pauses = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    loop {
+        match runtime.close_stdin(process).await {
+            Ok(()) => return,
+            Err(error) if error.is_not_found() => return,
+            Err(error) => {
+                tracing::debug!(id = process.container, error = chain(&error), "stdin stays open");
+            }
+        }
+        tokio::time::sleep(pauses.next()).await;
+    }
+}
+
+/// Passes the sizes of a client's terminal on, of those that wait the newest. Never ends.
+pub(super) async fn pass_sizes(
+    runtime: &dyn Runtime,
+    process: Process<'_>,
+    sizes: Option<mpsc::Receiver<TerminalSize>>,
+) -> Infallible {
+    let mut sizes = match sizes {
+        Some(sizes) => sizes,
+        None => std::future::pending().await,
+    };
+    while let Some(mut size) = sizes.recv().await {
+        while let Ok(newer) = sizes.try_recv() {
+            size = newer;
+        }
+        let (width, height) = (u32::from(size.width), u32::from(size.height));
+        if let Err(error) = runtime.resize(process, width, height).await {
+            tracing::debug!(id = process.container, error = chain(&error), "terminal not resized");
+        }
+    }
+    std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! The HTTP server: takes connections, upgrades each once, and runs its session.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request as HttpRequest, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::session::Talk;
+use super::upgrade::{Agreement, Protocol, Refusal, negotiate};
+use super::{Error, Request, Sessions, Urls};
+use crate::lifecycle::Tasks;
+
+/// Connections at the same time, sessions and those that ask for one.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// How long a client may take over its request, and over reading a refusal.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long clients may take to hear that the agent ends.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// Bytes of a request's head.
+const MAX_HEAD: usize = 64 << 10;
+
+/// Headers of a request.
+const MAX_HEADERS: usize = 100;
+
+/// Pause after a failed accept: there may be no file descriptors for a while.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A silent peer is asked whether it is there after so long, …
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+
+/// … then so often, and is given up after …
+const KEEPALIVE_PAUSE: Duration = Duration::from_secs(10);
+
+/// … so many questions without an answer.
+const KEEPALIVE_TRIES: u32 = 3;
+
+/// Settings of the server.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What is listened on; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Start of the URLs that are given out; without one it is made from the address.
+    pub base_url: Option<url::Url>,
+    /// A session in which nothing is sent for so long is ended.
+    pub idle_timeout: Duration,
+    /// How long a client may take to open the streams of its SPDY session.
+    pub creation_timeout: Duration,
+}
+
+/// A bound server that does not run yet.
+pub struct Server {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    urls: Arc<Urls>,
+    talk: Talk,
+    address: SocketAddr,
+    places: Arc<Semaphore>,
+}
+
+impl Server {
+    /// Listens.
+    ///
+    /// # Errors
+    /// [`Error::Listen`].
+    pub async fn bind(
+        options: Options,
+        sessions: Arc<dyn Sessions>,
+        tasks: Tasks,
+    ) -> Result<Self, Error> {
+        let address = options.address;
+        let failed = |source| Error::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        let urls = Arc::new(Urls::new(options.base_url.as_ref(), bound));
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let Options { idle_timeout, creation_timeout, .. } = options;
+        let talk = Talk { sessions, tasks, idle_timeout, creation_timeout };
+        let shared = Shared { urls, talk, address: bound, places };
+        Ok(Self { listener, shared: Arc::new(shared) })
+    }
+
+    /// What is listened on.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// Where URLs come from.
+    pub fn urls(&self) -> Arc<Urls> {
+        self.shared.urls.clone()
+    }
+
+    /// Takes connections until the drain starts. Sessions are told of the drain themselves.
+    pub async fn run(self) {
+        let Self { listener, shared } = self;
+        let draining = shared.talk.tasks.draining();
+        // Cancel-safe: an accepted connection is handed on at once.
+        tokio::select! {
+            () = accept(&listener, &shared) => {}
+            () = draining => {}
+        }
+    }
+}
+
+async fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    loop {
+        let connection = match listener.accept().await {
+            Ok((connection, _)) => connection,
+            Err(error) => {
+                // Never the end of the server: a client may have hung up, or all descriptors are
+                // in use.
+                tracing::warn!(%error, "accept a streaming connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
+            tracing::warn!("{MAX_CONNECTIONS} streaming connections are open; one more is closed");
+            continue;
+        };
+        let shared = shared.clone();
+        let name = "streaming connection";
+        drop(shared.talk.tasks.clone().spawn(name, async move {
+            shared.serve(connection).await;
+            drop(place);
+        }));
+    }
+}
+
+/// A session that begins once its connection is upgraded.
+struct Agreed {
+    request: Request,
+    protocol: Protocol,
+    connection: OnUpgrade,
+}
+
+impl Shared {
+    /// One connection has one request, and one session if that is taken.
+    async fn serve(&self, connection: TcpStream) {
+        if let Err(error) = keep_alive(&connection) {
+            tracing::debug!(%error, "set up a streaming connection");
+        }
+        let agreed = Mutex::new(None);
+        let handshake = http1::Builder::new()
+            .keep_alive(false)
+            .max_buf_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS)
+            .serve_connection(
+                TokioIo::new(connection),
+                service_fn(|request| {
+                    let answer = self.answer(request, &agreed);
+                    std::future::ready(Ok::<_, Infallible>(answer))
+                }),
+            )
+            .with_upgrades();
+        // Cancel-safe: whichever ends the handshake, nothing else has begun.
+        tokio::select! {
+            ended = tokio::time::timeout(HANDSHAKE, handshake) => match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return tracing::debug!(%error, "a streaming request"),
+                Err(_) => return tracing::debug!("a streaming request took longer than {HANDSHAKE:?}"),
+            },
+            () = self.talk.tasks.draining() => return,
+        }
+        let agreed = agreed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agreed) = agreed {
+            self.converse(agreed).await;
+        }
+    }
+
+    /// Answers the request; what it leads to is left in `agreed`.
+    fn answer(
+        &self,
+        mut request: HttpRequest<Incoming>,
+        agreed: &Mutex<Option<Agreed>>,
+    ) -> Response<Full<Bytes>> {
+        let taken = match self.take(&request) {
+            Ok(taken) => taken,
+            Err(refusal) => return refuse(refusal),
+        };
+        let (session, Agreement { protocol, headers }) = taken;
+        let connection = hyper::upgrade::on(&mut request);
+        let session = Agreed { request: session, protocol, connection };
+        *agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
+        let mut answer = Response::new(Full::default());
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *answer.headers_mut() = headers;
+        answer.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("Upgrade"));
+        answer
+    }
+
+    /// Checks a request; one that has a token uses it up, whatever comes of it.
+    fn take(&self, request: &HttpRequest<Incoming>) -> Result<(Request, Agreement), Refusal> {
+        let Some(session) = self.urls.redeem(request.uri().path()) else {
+            // The same for all: nobody learns which tokens there are.
+            return Err(Refusal::new(StatusCode::NOT_FOUND, "404 page not found"));
+        };
+        if ![Method::GET, Method::POST].contains(request.method()) {
+            let mut refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "use GET or POST");
+            let allowed = http::HeaderValue::from_static("GET, POST");
+            refusal.headers.insert(header::ALLOW, allowed);
+            return Err(refusal);
+        }
+        if !request.body().is_end_stream() {
+            let text = "unable to upgrade: the request must not have a body";
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, text));
+        }
+        let mut head = HttpRequest::new(());
+        *head.method_mut() = request.method().clone();
+        *head.version_mut() = request.version();
+        *head.headers_mut() = request.headers().clone();
+        let agreement = negotiate(&head.into_parts().0, &session)?;
+        Ok((session, agreement))
+    }
+
+    async fn converse(&self, agreed: Agreed) {
+        let Agreed { request, protocol, connection } = agreed;
+        let connection = match connection.await {
+            Ok(connection) => TokioIo::new(connection),
+            Err(error) => return tracing::debug!(%error, "upgrade a streaming connection"),
+        };
+        let path = request.path();
+        tracing::debug!(operation = path, ?protocol, "streaming session begins");
+        let last_words = async {
+            self.talk.tasks.draining().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        // Cancel-safe: a session may be dropped at any time.
+        tokio::select! {
+            () = self.talk.session(connection, protocol, request) => {}
+            () = last_words => {}
+        }
+        tracing::debug!(operation = path, "streaming session has ended");
+    }
+}
+
+fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
+    let Refusal { status, mut text, headers } = refusal;
+    text.push('\n');
+    let mut answer = Response::new(Full::from(text));
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(header::CONTENT_TYPE, plain);
+    answer
+}
+
+/// A peer that vanished without a word is noticed in about a minute, also by a session that only
+/// waits.
+fn keep_alive(connection: &TcpStream) -> std::io::Result<()> {
+    use rustix::net::sockopt;
+    connection.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(connection, true)?;
+    sockopt::set_tcp_keepidle(connection, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(connection, KEEPALIVE_PAUSE)?;
+    sockopt::set_tcp_keepcnt(connection, KEEPALIVE_TRIES)?;
+    Ok(())
+}

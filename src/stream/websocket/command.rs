@@ -1,0 +1,176 @@
+//! Exec and attach over WebSocket: five channels with the numbers of the file descriptors, one
+//! for the outcome and one for terminal sizes.
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::SplitStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, DuplexStream};
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
+
+use super::channels::ChannelWriter;
+use super::{Dialect, QUEUE, accept, converse, farewell, receive};
+use crate::model::streams::{Output, ProcessIo, TerminalSize};
+use crate::stream::Streams;
+use crate::stream::outcome::{status_json, status_text};
+use crate::stream::resize::Sizes;
+use crate::stream::session::{Activity, Command, Talk};
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+
+/// v5: the next byte is the number of a channel that the client closes.
+const CLOSE: u8 = 255;
+
+/// Input that a process has not read yet.
+const STDIN_BUFFER: usize = 64 << 10;
+
+/// Sizes that a process has not heard of yet; more are joined to the newest.
+const SIZES: usize = 4;
+
+impl Talk {
+    /// Runs a command or attaches; ends when the client is told the outcome, or is gone.
+    pub async fn channels_command<S>(&self, connection: S, dialect: Dialect, command: Command)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let (sink, source) = accept(connection).await.split();
+        let (frames, queue) = mpsc::channel(QUEUE);
+        let (io, inputs) = plumb(command.streams(), dialect, &frames);
+        let (activity, gone) = (Activity::new(self.idle_timeout), CancellationToken::new());
+        let session = async {
+            greet(command.streams(), dialect, &frames).await;
+            let outcome = self.outcome(&command, io, &gone, activity.idle()).await;
+            if let Some(outcome) = outcome {
+                let status = match dialect.json_status {
+                    true => status_json(&outcome),
+                    false => status_text(&outcome).unwrap_or_default().into_bytes(),
+                };
+                if !status.is_empty() {
+                    let _ = frames.send(dialect.codec.encode(ERROR, &status)).await;
+                }
+            }
+            let _ = frames.send(farewell()).await;
+        };
+        let reader = inputs.read(source, dialect, &activity);
+        converse(sink, queue, (&activity, &gone), session, reader).await;
+    }
+}
+
+/// An empty piece on the first channel that is written: tells the client that all is set up.
+async fn greet(streams: Streams, dialect: Dialect, frames: &mpsc::Sender<Message>) {
+    let channel = match streams {
+        Streams { stdout: true, .. } => STDOUT,
+        Streams { stderr: true, .. } => STDERR,
+        _ => ERROR,
+    };
+    let _ = frames.send(dialect.codec.encode(channel, &[])).await;
+}
+
+/// The process's ends of the channels, and ours of those that the client writes.
+fn plumb(
+    streams: Streams,
+    dialect: Dialect,
+    frames: &mpsc::Sender<Message>,
+) -> (ProcessIo, Inputs) {
+    let output = |wanted: bool, channel| {
+        let writer = || ChannelWriter::new(frames.clone(), dialect.codec, channel);
+        wanted.then(|| Box::pin(writer()) as Output)
+    };
+    let (stdin, read) = streams.stdin.then(|| tokio::io::duplex(STDIN_BUFFER)).unzip();
+    let (sizes, resize) = streams.tty.then(|| mpsc::channel(SIZES)).unzip();
+    let io = ProcessIo {
+        stdin: read.map(|read| Box::pin(read) as _),
+        stdout: output(streams.stdout, STDOUT),
+        stderr: output(streams.stderr, STDERR),
+        tty: streams.tty,
+        resize,
+    };
+    (io, Inputs { stdin, sizes, decoder: Sizes::default(), newest: None })
+}
+
+/// What the client writes.
+struct Inputs {
+    stdin: Option<DuplexStream>,
+    sizes: Option<mpsc::Sender<TerminalSize>>,
+    decoder: Sizes,
+    /// A size that found no room.
+    newest: Option<TerminalSize>,
+}
+
+/// A message that breaks the protocol; the session ends as if the client were gone.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("data is not base64")]
+    Base64(#[from] base64::DecodeError),
+    #[error("a close signal names no channel: {0:?}")]
+    CloseSignal(Bytes),
+}
+
+impl Inputs {
+    /// Hands on what comes in until the client is gone. Then the input ends.
+    async fn read<S: AsyncRead + AsyncWrite + Unpin>(
+        mut self,
+        mut source: SplitStream<WebSocketStream<S>>,
+        dialect: Dialect,
+        activity: &Activity,
+    ) {
+        loop {
+            // Cancel-safe: room for a size is only taken when it is used, and a message is
+            // received whole or not at all.
+            let message = tokio::select! {
+                () = hand_on(&self.sizes, &mut self.newest) => continue,
+                message = receive(&mut source, activity) => message,
+            };
+            let Some(message) = message else { return };
+            if let Err(error) = self.take(message, dialect).await {
+                tracing::debug!(%error, "a WebSocket client");
+                return;
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Message, dialect: Dialect) -> Result<(), Broken> {
+        let Some((channel, data)) = dialect.codec.decode(message)? else { return Ok(()) };
+        match channel {
+            CLOSE if dialect.half_close => match data[..] {
+                [STDIN] => self.stdin = None,
+                [STDOUT..=RESIZE] => {}
+                _ => return Err(Broken::CloseSignal(data)),
+            },
+            STDIN => self.write(&data).await,
+            RESIZE if self.sizes.is_some() => {
+                if let Some(size) = self.decoder.push(&data) {
+                    self.newest = Some(size);
+                }
+            }
+            // Go's servers ignore what nobody asked for, and so clients may send it.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Waits while the process does not read. One that has closed its input reads no more.
+    async fn write(&mut self, data: &[u8]) {
+        if let Some(stdin) = &mut self.stdin
+            && stdin.write_all(data).await.is_err()
+        {
+            self.stdin = None;
+        }
+    }
+}
+
+/// Hands the newest size on as soon as there is room for it; never ends when there is none.
+async fn hand_on(sizes: &Option<mpsc::Sender<TerminalSize>>, newest: &mut Option<TerminalSize>) {
+    let (Some(sizes), Some(size)) = (sizes, *newest) else { return std::future::pending().await };
+    // It fails once the process has ended, which needs no sizes any more.
+    if let Ok(room) = sizes.reserve().await {
+        room.send(size);
+    }
+    *newest = None;
+}
