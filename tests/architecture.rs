@@ -349,7 +349,8 @@ fn pure_rooms_do_no_input_or_output() {
     let pure = |path: &Path| {
         let text = path.to_string_lossy();
         path.starts_with("oci")
-            || path.starts_with("model")
+            // Its streams are handles that others read and write.
+            || (path.starts_with("model") && path != Path::new("model/streams.rs"))
             || ["logs/line", "logs/format", "pod/plan", "pod/phase", "pod/backoff"].iter().any(
                 |stem| {
                     text.starts_with(&format!("{stem}.")) || text.starts_with(&format!("{stem}/"))
