@@ -28,6 +28,7 @@ use crate::lifecycle::{Backoff, Tasks};
 use crate::logs::Pumps;
 use crate::sandbox::{self, PauseSource, Sandboxes};
 use crate::serve::{self, CriServices, Identity, SocketOptions};
+use crate::stats::{self, Stats};
 use crate::store::{self, Store};
 use crate::telemetry::error_chain;
 use crate::{backend, oci, pause};
@@ -97,6 +98,7 @@ struct Parts {
     sandboxes: Arc<Sandboxes>,
     containers: Arc<Containers>,
     images: Arc<Images>,
+    stats: Arc<Stats>,
     image_store: Arc<dyn ImageStore>,
     runtime: Arc<dyn Runtime>,
     namespace: String,
@@ -137,12 +139,13 @@ impl App {
             .map(Arc::new)?;
         let images =
             Images::new(below.clone(), below.clone(), tasks.clone(), image_options(&config));
+        let board = Arc::new(Board::new());
         let deps = container::Deps {
             runtime: below.clone(),
             host: host.clone(),
             images: images.clone(),
             store: store.clone(),
-            board: Arc::new(Board::new()),
+            board: board.clone(),
             tasks: tasks.clone(),
             pumps: pumps.clone(),
         };
@@ -154,6 +157,10 @@ impl App {
             sandbox::Deps { base: deps, network: network.clone(), containers: containers.clone() },
             sandbox_options(&config, oci, &handlers)?,
         ));
+        let stats = Stats::new(
+            stats::Deps { runtime: below.clone(), board, tasks: tasks.clone() },
+            stats_options(&config, &*host, &handlers),
+        );
         let socket = SocketOptions {
             path: config.cri.socket.clone(),
             mode: config.cri.socket_mode.0,
@@ -162,6 +169,7 @@ impl App {
         let services = CriServices {
             sandboxes: sandboxes.clone(),
             images: images.clone(),
+            stats: stats.clone(),
             runtime: below.clone(),
             network,
             identity: Identity {
@@ -177,6 +185,7 @@ impl App {
             sandboxes,
             containers,
             images,
+            stats,
             image_store: below.clone(),
             runtime: below,
             namespace: config.containerd.namespace.clone(),
@@ -222,6 +231,7 @@ impl Parts {
             }
         }
         ready.send_replace(true);
+        self.stats.start();
         tracing::info!("ready");
         self.follow_events().await;
     }
@@ -425,4 +435,22 @@ fn sandbox_options(
         oci,
         shm_size: SHM_SIZE,
     })
+}
+
+fn stats_options(config: &Config, host: &dyn Host, handlers: &[RuntimeHandler]) -> stats::Options {
+    let snapshotter =
+        |handler: &RuntimeHandler| (handler.name.clone(), handler.snapshotter.clone());
+    let mut snapshotters: BTreeMap<_, _> = handlers.iter().map(snapshotter).collect();
+    if let Some(default) = snapshotters.get(&config.runtimes.default).cloned() {
+        snapshotters.insert(String::new(), default);
+    }
+    stats::Options {
+        cgroup: host.facts().cgroup,
+        cgroup_root: "/sys/fs/cgroup".into(),
+        proc: "/proc".into(),
+        interval: config.stats.interval,
+        layer_interval: config.stats.layer_interval,
+        snapshotters,
+        max_files: linux::raise_file_limit() / 2,
+    }
 }

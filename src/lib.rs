@@ -18,5 +18,6 @@ pub mod pause;
 pub mod proto;
 pub mod sandbox;
 pub mod serve;
+pub mod stats;
 pub mod store;
 pub mod telemetry;

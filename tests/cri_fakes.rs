@@ -21,6 +21,8 @@ mod failures;
 mod pods;
 #[path = "cri_fakes/restarts.rs"]
 mod restarts;
+#[path = "cri_fakes/stats.rs"]
+mod stats;
 #[path = "cri_fakes/teardowns.rs"]
 mod teardowns;
 #[path = "cri_fakes/world.rs"]

@@ -51,6 +51,8 @@ pub struct Config {
     pub oci: Oci,
     /// Container logs.
     pub logs: Logs,
+    /// Measuring of what pods use.
+    pub stats: Stats,
     /// The agent's own log.
     pub telemetry: Telemetry,
     /// The agent's own end.
@@ -220,6 +222,15 @@ pub struct Oci {
 pub struct Logs {
     /// Longest payload of a log record, in bytes.
     pub max_line: usize,
+}
+
+/// `[stats]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// How often CPU use is noted: use per second is an average of about as long.
+    pub interval: Duration,
+    /// How often the writable layers of running containers are measured.
+    pub layer_interval: Duration,
 }
 
 /// `[telemetry]`

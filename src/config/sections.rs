@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::reader::Reader;
 use super::{
     Cgroup, CgroupDriver, Config, Containerd, Cri, Drain, FileMode, Handler, Images, Logs, Network,
-    Oci, Pause, RegistryAuth, Runtimes, Secret, Telemetry,
+    Oci, Pause, RegistryAuth, Runtimes, Secret, Stats, Telemetry,
 };
 use crate::telemetry::{self, Format};
 
@@ -39,6 +39,7 @@ pub(super) fn read(reader: &mut Reader) -> Config {
         pause: Pause { image: reader.get("pause.image", String::new()) },
         oci: oci(reader),
         logs: logs(reader),
+        stats: stats(reader),
         telemetry: telemetry(reader),
         drain: Drain { timeout: reader.get("drain.timeout", seconds(8)) },
         shown: Vec::new(),
@@ -243,6 +244,18 @@ fn logs(reader: &mut Reader) -> Logs {
     let good = (256..=1 << 20).contains(&logs.max_line);
     reader.check(good, &["logs", "max_line"], "must be 256 to 1048576 bytes");
     logs
+}
+
+fn stats(reader: &mut Reader) -> Stats {
+    let stats = Stats {
+        interval: reader.get("stats.interval", seconds(10)),
+        layer_interval: reader.get("stats.layer_interval", seconds(60)),
+    };
+    for (key, value) in [("interval", stats.interval), ("layer_interval", stats.layer_interval)] {
+        let good = (seconds(1)..=seconds(3600)).contains(&value);
+        reader.check(good, &["stats", key], "must be 1 s to 1 h");
+    }
+    stats
 }
 
 fn telemetry(reader: &mut Reader) -> Telemetry {

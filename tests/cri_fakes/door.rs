@@ -15,24 +15,18 @@ use super::calls::{container, pod, refused};
 use super::world::{Agent, World};
 
 /// RPCs of later versions.
-const LATER: [&str; 20] = [
+const LATER: [&str; 14] = [
     "Attach",
     "CheckpointContainer",
     "CheckpointPod",
-    "ContainerStats",
     "Exec",
-    "ListContainerStats",
     "ListMetricDescriptors",
     "ListPodSandboxMetrics",
-    "ListPodSandboxStats",
-    "PodSandboxStats",
     "PortForward",
     "RestorePod",
-    "StreamContainerStats",
     "StreamContainers",
     "StreamImages",
     "StreamPodSandboxMetrics",
-    "StreamPodSandboxStats",
     "StreamPodSandboxes",
     "UpdateContainerResources",
     "UpdatePodSandboxResources",

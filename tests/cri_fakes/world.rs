@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use hyper_util::rt::TokioIo;
 use podbay::backend::fake::{Fakes, SNAPSHOTTER};
-use podbay::backend::{Host, Runtime as _, RuntimeEvent, RuntimeHandler};
+use podbay::backend::{CgroupVersion, Host, Runtime as _, RuntimeEvent, RuntimeHandler};
 use podbay::board::Board;
 use podbay::container::{self, ContainerRecord, Containers};
 use podbay::image::{self, Images};
@@ -19,6 +19,7 @@ use podbay::oci;
 use podbay::proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
 use podbay::sandbox::{self, PauseSource, SandboxRecord, Sandboxes};
 use podbay::serve::{self, CriServices, Identity, SocketOptions};
+use podbay::stats::{self, Stats};
 use podbay::store::{self, Store};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
@@ -113,7 +114,7 @@ impl World {
         }
     }
 
-    fn rooms(&self) -> (container::Options, sandbox::Options) {
+    fn rooms(&self) -> (container::Options, sandbox::Options, stats::Options) {
         let handler = RuntimeHandler {
             name: "runc".to_owned(),
             snapshotter: SNAPSHOTTER.to_owned(),
@@ -134,7 +135,17 @@ impl World {
             oci: oci::Settings::default(),
             shm_size: 1 << 20,
         };
-        (containers, sandboxes)
+        // Nothing is measured behind the scenes unless a test starts it.
+        let stats = stats::Options {
+            cgroup: CgroupVersion::V2,
+            cgroup_root: self.path("cgroup"),
+            proc: self.path("proc"),
+            interval: Duration::from_millis(20),
+            layer_interval: Duration::from_millis(20),
+            snapshotters: [(String::new(), SNAPSHOTTER.to_owned())].into(),
+            max_files: 64,
+        };
+        (containers, sandboxes, stats)
     }
 
     /// The agent before this one may still be letting go of it.
@@ -192,6 +203,7 @@ pub struct Rooms {
     pub store: Store,
     pub sandboxes: Arc<Sandboxes>,
     pub board: Arc<Board>,
+    pub stats: Arc<Stats>,
     images: Arc<Images>,
 }
 
@@ -199,7 +211,11 @@ impl Rooms {
     fn build(
         fakes: Fakes,
         store: Store,
-        (of_containers, of_sandboxes): (container::Options, sandbox::Options),
+        (of_containers, of_sandboxes, of_stats): (
+            container::Options,
+            sandbox::Options,
+            stats::Options,
+        ),
     ) -> Self {
         let tasks = Tasks::new();
         let images = Images::new(
@@ -233,13 +249,20 @@ impl Rooms {
                 }
             }
         }));
-        Self { tasks, store, sandboxes, board, images }
+        let deps = stats::Deps {
+            runtime: fakes.runtime.clone(),
+            board: board.clone(),
+            tasks: tasks.clone(),
+        };
+        let stats = Stats::new(deps, of_stats);
+        Self { tasks, store, sandboxes, board, images, stats }
     }
 
     fn services(&self, fakes: &Fakes) -> CriServices {
         CriServices {
             sandboxes: self.sandboxes.clone(),
             images: self.images.clone(),
+            stats: self.stats.clone(),
             runtime: fakes.runtime.clone(),
             network: fakes.network.clone(),
             identity: Identity::default(),
@@ -267,6 +290,12 @@ impl Agent {
         });
         recovered.await.expect("no panic").expect("recovered");
         self.ready.send_replace(true);
+    }
+
+    /// Starts to measure behind the scenes.
+    pub fn measure(&self) {
+        let _inside = self.tokio.as_ref().expect("it lives").enter();
+        self.rooms.stats.start();
     }
 
     /// Ends the agent in the middle of everything, without any clean-up.

@@ -12,6 +12,7 @@ mod image;
 mod node;
 mod runtime;
 mod sandbox;
+mod stats;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::{Network, Runtime, RuntimeHandler};
 use crate::image::Images;
 use crate::sandbox::Sandboxes;
+use crate::stats::Stats;
 use node::Node;
 #[cfg(test)]
 pub(super) use node::version;
@@ -31,6 +33,8 @@ pub struct CriServices {
     pub sandboxes: Arc<Sandboxes>,
     /// Images.
     pub images: Arc<Images>,
+    /// What they use.
+    pub stats: Arc<Stats>,
     /// Asked for the condition RuntimeReady and for handler features.
     pub runtime: Arc<dyn Runtime>,
     /// Asked for the condition NetworkReady; told the pod address range.
@@ -55,6 +59,7 @@ pub struct Identity {
 pub(super) struct Cri {
     sandboxes: Arc<Sandboxes>,
     images: Arc<Images>,
+    stats: Arc<Stats>,
     node: Arc<Node>,
     listeners: events::Listeners,
 }
@@ -62,10 +67,11 @@ pub(super) struct Cri {
 impl Cri {
     /// `closing` ends the endless streams.
     pub fn new(services: CriServices, closing: CancellationToken) -> Self {
-        let CriServices { sandboxes, images, runtime, network, identity } = services;
+        let CriServices { sandboxes, images, stats, runtime, network, identity } = services;
         Self {
             sandboxes,
             images,
+            stats,
             node: Arc::new(Node::new(runtime, network, identity)),
             listeners: events::Listeners::new(closing),
         }

@@ -149,6 +149,48 @@ impl RuntimeService for Cri {
         Ok(Response::new(self.node.runtime_config()))
     }
 
+    async fn container_stats(
+        &self,
+        request: Request<ContainerStatsRequest>,
+    ) -> Answer<ContainerStatsResponse> {
+        self.container_stats(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: Request<ListContainerStatsRequest>,
+    ) -> Answer<ListContainerStatsResponse> {
+        self.list_container_stats(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn pod_sandbox_stats(
+        &self,
+        request: Request<PodSandboxStatsRequest>,
+    ) -> Answer<PodSandboxStatsResponse> {
+        self.pod_sandbox_stats(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        request: Request<ListPodSandboxStatsRequest>,
+    ) -> Answer<ListPodSandboxStatsResponse> {
+        self.list_pod_sandbox_stats(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn stream_container_stats(
+        &self,
+        request: Request<StreamContainerStatsRequest>,
+    ) -> Stream<StreamContainerStatsResponse> {
+        self.stream_container_stats(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        request: Request<StreamPodSandboxStatsRequest>,
+    ) -> Stream<StreamPodSandboxStatsResponse> {
+        self.stream_pod_sandbox_stats(request.into_inner()).await.map(Response::new)
+    }
+
     later! {
         stream_pod_sandboxes(StreamPodSandboxesRequest) -> Stream<StreamPodSandboxesResponse>;
         stream_containers(StreamContainersRequest) -> Stream<StreamContainersResponse>;
@@ -156,12 +198,6 @@ impl RuntimeService for Cri {
         exec(ExecRequest) -> Answer<ExecResponse>;
         attach(AttachRequest) -> Answer<AttachResponse>;
         port_forward(PortForwardRequest) -> Answer<PortForwardResponse>;
-        container_stats(ContainerStatsRequest) -> Answer<ContainerStatsResponse>;
-        list_container_stats(ListContainerStatsRequest) -> Answer<ListContainerStatsResponse>;
-        stream_container_stats(StreamContainerStatsRequest) -> Stream<StreamContainerStatsResponse>;
-        pod_sandbox_stats(PodSandboxStatsRequest) -> Answer<PodSandboxStatsResponse>;
-        list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> Answer<ListPodSandboxStatsResponse>;
-        stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> Stream<StreamPodSandboxStatsResponse>;
         checkpoint_container(CheckpointContainerRequest) -> Answer<CheckpointContainerResponse>;
         checkpoint_pod(CheckpointPodRequest) -> Answer<CheckpointPodResponse>;
         restore_pod(RestorePodRequest) -> Answer<RestorePodResponse>;
