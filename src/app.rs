@@ -36,6 +36,9 @@ use crate::{backend, oci, pause};
 /// Size of a pod's /dev/shm, as containerd and CRI-O have it.
 const SHM_SIZE: u64 = 64 << 20;
 
+/// Most files that statistics keep open: each costs the kernel a page once it is read.
+const MAX_STATS_FILES: usize = 2048;
+
 /// Pauses between tries to reach containerd at start.
 const RECOVER_FIRST: Duration = Duration::from_millis(200);
 const RECOVER_LONGEST: Duration = Duration::from_secs(5);
@@ -451,6 +454,6 @@ fn stats_options(config: &Config, host: &dyn Host, handlers: &[RuntimeHandler]) 
         interval: config.stats.interval,
         layer_interval: config.stats.layer_interval,
         snapshotters,
-        max_files: linux::raise_file_limit() / 2,
+        max_files: (linux::raise_file_limit() / 2).min(MAX_STATS_FILES),
     }
 }

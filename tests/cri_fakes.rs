@@ -17,6 +17,8 @@ mod events;
 mod execs;
 #[path = "cri_fakes/failures.rs"]
 mod failures;
+#[path = "cri_fakes/metrics.rs"]
+mod metrics;
 #[path = "cri_fakes/pods.rs"]
 mod pods;
 #[path = "cri_fakes/restarts.rs"]

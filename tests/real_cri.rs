@@ -29,6 +29,8 @@ mod registries;
 mod rig;
 #[path = "real_cri/security.rs"]
 mod security;
+#[path = "real_cri/stats.rs"]
+mod stats;
 mod support;
 
 use support::containerd::Line;
@@ -86,4 +88,8 @@ on_both_lines! {
     node::status_is_true,
     node::grpcurl_is_served,
     events::events_tell_the_life_of_a_pod,
+    stats::containers_are_measured,
+    stats::lists_outlive_what_ends_meanwhile,
+    stats::pods_are_measured,
+    stats::metrics_are_those_of_the_descriptors,
 }

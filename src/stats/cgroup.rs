@@ -83,6 +83,11 @@ impl Folders {
         self.found.iter().find(|(found, _)| *found == wanted).map(|(_, path)| path.as_path())
     }
 
+    /// Whether the files have the names of v1.
+    pub fn is_v1(&self) -> bool {
+        self.version == CgroupVersion::V1
+    }
+
     /// The cgroup above.
     #[must_use]
     pub fn parent(mut self) -> Self {

@@ -6,10 +6,12 @@
 //! containerd has to measure.
 
 mod cgroup;
+mod metrics;
 mod parse;
 mod sampler;
 mod usage;
 
+pub use metrics::{DESCRIPTORS, Descriptor, Kind, PodMetrics, Sample, Samples};
 pub use usage::{
     ContainerStats, Cpu, Interface, Layer, Memory, PodStats, Pressure, Swap, Traffic, Usage,
     Waiting,
@@ -28,6 +30,9 @@ use crate::lifecycle::Tasks;
 use crate::model::UnixNanos;
 use cgroup::{Folders, Group, Tree, is_gone};
 use sampler::Layers;
+
+/// How long a call waits for the size of a writable layer that was never measured.
+const MEASURE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What this room stands on.
 #[derive(Clone)]
@@ -64,7 +69,7 @@ pub struct Stats {
     deps: Deps,
     options: Options,
     tree: Tree,
-    /// cgroups by id of the container, of the pod, or [`pause_key`] of the pod.
+    /// cgroups by id of the container or pod.
     groups: Mutex<HashMap<String, Arc<Group>>>,
     layers: Layers,
 }
@@ -93,7 +98,9 @@ impl Stats {
     /// One container, whatever its state. Its writable layer is measured now if it never was.
     pub async fn container(self: &Arc<Self>, container: Container) -> ContainerStats {
         if self.layers.get(&container.id).is_none() {
-            self.measure_layer(&container).await;
+            // A containerd that hangs must not hold up what the kernel tells.
+            let measured = tokio::time::timeout(MEASURE_LIMIT, self.measure_layer(&container));
+            let _late = measured.await;
         }
         let stats = self.blocking(move |room| {
             let usage = room.usage(&container).ok().flatten();
@@ -128,7 +135,7 @@ impl Stats {
                 room.read_pod(sandbox, containers)
             };
             let stats = sandboxes.into_iter().map(read);
-            stats.filter(|pod| pod.usage.is_some() || !pod.sandbox.is_ready()).collect()
+            stats.filter(|pod| pod.usage.is_some() || !room.has_ended(&pod.sandbox)).collect()
         })
         .await
     }
@@ -162,7 +169,7 @@ impl Stats {
         };
         let usage = match sandbox.config.cgroup_parent.as_str() {
             "" => self.sum(&sandbox, pid, &containers),
-            _ => self.read(&pod_cgroup(&sandbox, pid)).ok().flatten(),
+            _ => self.read(&cgroup_of(&sandbox, pid)).ok().flatten(),
         };
         let network = sandbox.netns.as_ref().and_then(|_| self.interfaces(pid).ok());
         let running = containers.iter().filter_map(|stats| running(&stats.container));
@@ -175,6 +182,12 @@ impl Stats {
         let pause = self.read(&pause_cgroup(sandbox, pid)).ok().flatten()?;
         let containers = containers.iter().filter_map(|stats| stats.usage.as_ref());
         Some(containers.fold(pause, Usage::plus))
+    }
+
+    /// Whether a pod that is shown as ready ended just now.
+    fn has_ended(&self, sandbox: &Sandbox) -> bool {
+        let SandboxState::Ready { pid } = sandbox.state else { return false };
+        matches!(self.find(&cgroup_of(sandbox, pid)), Ok(Found::Gone))
     }
 
     /// `None` when it does not run, or has no cgroup to read.
@@ -292,13 +305,15 @@ fn running(container: &Container) -> Option<Sought> {
     Some(Sought { key: id.clone(), pid, id, above: false, since: started_at })
 }
 
-/// The cgroup that a pod was given: all of its containers are below it.
-fn pod_cgroup(sandbox: &Sandbox, pid: u32) -> Sought {
-    let id = sandbox.id.to_string();
-    Sought { key: id.clone(), pid, id, above: true, since: sandbox.created_at }
-}
-
 /// The cgroup of the pause process.
 fn pause_cgroup(sandbox: &Sandbox, pid: u32) -> Sought {
-    Sought { above: false, ..pod_cgroup(sandbox, pid) }
+    let id = sandbox.id.to_string();
+    Sought { key: id.clone(), pid, id, above: false, since: sandbox.created_at }
+}
+
+/// The cgroup that a pod was given, which has all of its containers below it; else the one of
+/// its pause process.
+fn cgroup_of(sandbox: &Sandbox, pid: u32) -> Sought {
+    let above = !sandbox.config.cgroup_parent.is_empty();
+    Sought { above, ..pause_cgroup(sandbox, pid) }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Found, Sought, Stats, pause_cgroup, pod_cgroup, running};
+use super::{Found, Sought, Stats, cgroup_of, running};
 use crate::backend::ErrorKind;
 use crate::board::{
     Container, ContainerFilter, ContainerState, Sandbox, SandboxFilter, SandboxState, now,
@@ -79,10 +79,7 @@ impl Stats {
         let pods = self.deps.board.pods(&SandboxFilter { ready: Some(true), ..Default::default() });
         let containers = self.deps.board.containers(&ContainerFilter::default());
         let of_pod = |sandbox: &Sandbox| match sandbox.state {
-            SandboxState::Ready { pid } if sandbox.config.cgroup_parent.is_empty() => {
-                Some(pause_cgroup(sandbox, pid))
-            }
-            SandboxState::Ready { pid } => Some(pod_cgroup(sandbox, pid)),
+            SandboxState::Ready { pid } => Some(cgroup_of(sandbox, pid)),
             SandboxState::Creating | SandboxState::NotReady => None,
         };
         pods.iter().filter_map(of_pod).chain(containers.iter().filter_map(running)).collect()
@@ -94,9 +91,6 @@ impl Stats {
         let containers = board.containers(&ContainerFilter::default());
         let there: HashSet<&ContainerId> = containers.iter().map(|c| &c.id).collect();
         self.layers.measured().retain(|id, _| there.contains(id));
-        if containers.is_empty() {
-            return;
-        }
         self.learn_roots().await;
         for container in containers.iter().filter(|container| self.is_due(container)) {
             if self.measure_layer(container).await == Some(ErrorKind::Unavailable) {

@@ -15,18 +15,15 @@ use super::calls::{container, pod, refused};
 use super::world::{Agent, World};
 
 /// RPCs of later versions.
-const LATER: [&str; 14] = [
+const LATER: [&str; 11] = [
     "Attach",
     "CheckpointContainer",
     "CheckpointPod",
     "Exec",
-    "ListMetricDescriptors",
-    "ListPodSandboxMetrics",
     "PortForward",
     "RestorePod",
     "StreamContainers",
     "StreamImages",
-    "StreamPodSandboxMetrics",
     "StreamPodSandboxes",
     "UpdateContainerResources",
     "UpdatePodSandboxResources",

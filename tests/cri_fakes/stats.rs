@@ -8,7 +8,7 @@ use super::calls::{Answer, container, pod, refused};
 use super::world::{Agent, World, eventually};
 
 /// A cgroup that used so many seconds of CPU and so many bytes of memory.
-fn put_cgroup(world: &World, path: &str, cpu_seconds: u64, memory: u64) {
+pub fn put_cgroup(world: &World, path: &str, cpu_seconds: u64, memory: u64) {
     let folder = world.path(&format!("cgroup{path}"));
     std::fs::create_dir_all(&folder).expect("a cgroup");
     let write = |name: &str, text: String| std::fs::write(folder.join(name), text).expect(name);
@@ -30,7 +30,7 @@ fn put_process(world: &World, pid: u64, cgroup: &str) {
 }
 
 /// Gives a running container a process and a cgroup.
-async fn put_container(world: &World, agent: &Agent, id: &str, parent: &str, cpu_seconds: u64) {
+pub async fn put_container(world: &World, agent: &Agent, id: &str, parent: &str, cpu_seconds: u64) {
     let request = cri::ContainerStatusRequest { container_id: id.into(), verbose: true };
     let answer = agent.cri.clone().container_status(request).await.expect("status").into_inner();
     put_process(world, pid(&answer.info), &format!("{parent}/{id}"));
@@ -38,7 +38,7 @@ async fn put_container(world: &World, agent: &Agent, id: &str, parent: &str, cpu
 }
 
 /// Gives a pod's pause process a process and a cgroup.
-async fn put_pause(world: &World, agent: &Agent, id: &str, parent: &str) {
+pub async fn put_pause(world: &World, agent: &Agent, id: &str, parent: &str) {
     let answer = agent.pod_status(id).await.expect("status");
     put_process(world, pid(&answer.info), &format!("{parent}/{id}"));
     put_cgroup(world, &format!("{parent}/{id}"), 1, 10);

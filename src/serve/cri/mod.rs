@@ -9,6 +9,7 @@ mod convert;
 mod events;
 mod exec;
 mod image;
+mod metrics;
 mod node;
 mod runtime;
 mod sandbox;

@@ -191,6 +191,27 @@ impl RuntimeService for Cri {
         self.stream_pod_sandbox_stats(request.into_inner()).await.map(Response::new)
     }
 
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<ListMetricDescriptorsRequest>,
+    ) -> Answer<ListMetricDescriptorsResponse> {
+        Ok(Response::new(self.list_metric_descriptors()))
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<ListPodSandboxMetricsRequest>,
+    ) -> Answer<ListPodSandboxMetricsResponse> {
+        Ok(Response::new(self.list_pod_sandbox_metrics().await))
+    }
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<StreamPodSandboxMetricsRequest>,
+    ) -> Stream<StreamPodSandboxMetricsResponse> {
+        Ok(Response::new(self.stream_pod_sandbox_metrics().await))
+    }
+
     later! {
         stream_pod_sandboxes(StreamPodSandboxesRequest) -> Stream<StreamPodSandboxesResponse>;
         stream_containers(StreamContainersRequest) -> Stream<StreamContainersResponse>;
@@ -201,9 +222,6 @@ impl RuntimeService for Cri {
         checkpoint_container(CheckpointContainerRequest) -> Answer<CheckpointContainerResponse>;
         checkpoint_pod(CheckpointPodRequest) -> Answer<CheckpointPodResponse>;
         restore_pod(RestorePodRequest) -> Answer<RestorePodResponse>;
-        list_metric_descriptors(ListMetricDescriptorsRequest) -> Answer<ListMetricDescriptorsResponse>;
-        list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> Answer<ListPodSandboxMetricsResponse>;
-        stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest) -> Stream<StreamPodSandboxMetricsResponse>;
         update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> Answer<UpdatePodSandboxResourcesResponse>;
     }
 }
