@@ -102,12 +102,11 @@ impl Stats {
             let measured = tokio::time::timeout(MEASURE_LIMIT, self.measure_layer(&container));
             let _late = measured.await;
         }
-        let stats = self.blocking(move |room| {
+        self.blocking(move |room| {
             let usage = room.usage(&container).ok().flatten();
-            vec![room.with_layer(container, usage)]
-        });
-        let mut stats = stats.await;
-        stats.remove(0)
+            room.with_layer(container, usage)
+        })
+        .await
     }
 
     /// Many containers. Those that end at this moment are left out.
@@ -117,13 +116,11 @@ impl Stats {
 
     /// One pod, whatever its state.
     pub async fn pod(self: &Arc<Self>, sandbox: Sandbox) -> PodStats {
-        let mut stats = self
-            .blocking(move |room| {
-                let containers = room.containers_of(Some(&sandbox.id)).remove(&sandbox.id);
-                vec![room.read_pod(sandbox, containers.unwrap_or_default())]
-            })
-            .await;
-        stats.remove(0)
+        self.blocking(move |room| {
+            let containers = room.containers_of(Some(&sandbox.id)).remove(&sandbox.id);
+            room.read_pod(sandbox, containers.unwrap_or_default())
+        })
+        .await
     }
 
     /// Many pods. Those that end at this moment are left out.
@@ -143,12 +140,16 @@ impl Stats {
     /// One trip to the blocking pool for a whole list: a trip costs more than a reading.
     async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
-        work: impl FnOnce(&Self) -> Vec<T> + Send + 'static,
-    ) -> Vec<T> {
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
         let room = self.clone();
         match tokio::task::spawn_blocking(move || work(&room)).await {
             Ok(stats) => stats,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The agent's runtime is going away, and this with it.
+                Err(_cancelled) => std::future::pending().await,
+            },
         }
     }
 

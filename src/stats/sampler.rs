@@ -45,11 +45,7 @@ impl Stats {
         let (room, interval) = (self.clone(), self.options.interval);
         drop(self.deps.tasks.spawn_until_drain("stats-cpu", async move {
             loop {
-                room.blocking(|room| {
-                    room.sample();
-                    Vec::<()>::new()
-                })
-                .await;
+                room.blocking(Stats::sample).await;
                 tokio::time::sleep(interval).await;
             }
         }));

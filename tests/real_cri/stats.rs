@@ -155,7 +155,7 @@ pub async fn pods_are_measured(line: Line) {
     let rig = Rig::measuring(line).await;
     let mut own = rig.pod_spec("own");
     let parent = format!("{}/own", rig.env().cgroup_parent());
-    own.config.linux.get_or_insert_default().cgroup_parent = parent;
+    own.config.linux.get_or_insert_default().cgroup_parent = parent.clone();
     let mut bare = rig.pod_spec("bare");
     bare.config.linux.get_or_insert_default().cgroup_parent = String::new();
     for spec in [own, bare] {
@@ -195,7 +195,21 @@ pub async fn pods_are_measured(line: Line) {
     let request = cri::ListPodSandboxStatsRequest::default();
     let listed = rig.runtime().list_pod_sandbox_stats(request).await.expect("a list").into_inner();
     assert_eq!(listed.stats.len(), 2, "a stopped pod uses nothing");
+    for pod in listed.stats {
+        rig.remove_pod(&pod.attributes.expect("attributes").id).await;
+    }
+    // It belongs to the caller of the CRI.
+    remove_cgroup(&parent);
     rig.finish().await;
+}
+
+/// In each hierarchy that has it.
+fn remove_cgroup(path: &str) {
+    let root = std::path::Path::new("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(root).expect("cgroups").flatten().map(|it| it.path());
+    for hierarchy in hierarchies.chain([root.to_owned()]) {
+        let _absent = std::fs::remove_dir(hierarchy.join(path.trim_start_matches('/')));
+    }
 }
 
 /// What every host tells, whatever its kernel: a limited container that has written a file.
