@@ -28,6 +28,7 @@ use crate::lifecycle::{Backoff, Tasks};
 use crate::logs::Pumps;
 use crate::sandbox::{self, PauseSource, Sandboxes};
 use crate::serve::{self, CriServices, Identity, SocketOptions};
+use crate::stats::{self, Stats};
 use crate::store::{self, Store};
 use crate::stream;
 use crate::telemetry::error_chain;
@@ -35,6 +36,9 @@ use crate::{backend, oci, pause};
 
 /// Size of a pod's /dev/shm, as containerd and CRI-O have it.
 const SHM_SIZE: u64 = 64 << 20;
+
+/// Most files that statistics keep open: each costs the kernel a page once it is read.
+const MAX_STATS_FILES: usize = 2048;
 
 /// Pauses between tries to reach containerd at start.
 const RECOVER_FIRST: Duration = Duration::from_millis(200);
@@ -102,6 +106,7 @@ struct Parts {
     sandboxes: Arc<Sandboxes>,
     containers: Arc<Containers>,
     images: Arc<Images>,
+    stats: Arc<Stats>,
     image_store: Arc<dyn ImageStore>,
     runtime: Arc<dyn Runtime>,
     namespace: String,
@@ -142,12 +147,13 @@ impl App {
             .map(Arc::new)?;
         let images =
             Images::new(below.clone(), below.clone(), tasks.clone(), image_options(&config));
+        let board = Arc::new(Board::new());
         let deps = container::Deps {
             runtime: below.clone(),
             host: host.clone(),
             images: images.clone(),
             store: store.clone(),
-            board: Arc::new(Board::new()),
+            board: board.clone(),
             tasks: tasks.clone(),
             pumps: pumps.clone(),
         };
@@ -159,6 +165,10 @@ impl App {
             sandbox::Deps { base: deps, network: network.clone(), containers: containers.clone() },
             sandbox_options(&config, oci, &handlers)?,
         ));
+        let stats = Stats::new(
+            stats::Deps { runtime: below.clone(), board, tasks: tasks.clone() },
+            stats_options(&config, &*host, &handlers),
+        );
         let socket = SocketOptions {
             path: config.cri.socket.clone(),
             mode: config.cri.socket_mode.0,
@@ -168,6 +178,7 @@ impl App {
         let services = CriServices {
             sandboxes: sandboxes.clone(),
             images: images.clone(),
+            stats: stats.clone(),
             runtime: below.clone(),
             network,
             urls: streams.urls(),
@@ -184,6 +195,7 @@ impl App {
             sandboxes,
             containers,
             images,
+            stats,
             image_store: below.clone(),
             runtime: below,
             namespace: config.containerd.namespace.clone(),
@@ -230,6 +242,7 @@ impl Parts {
             }
         }
         ready.send_replace(true);
+        self.stats.start();
         tracing::info!("ready");
         self.follow_events().await;
     }
@@ -449,4 +462,22 @@ fn sandbox_options(
         shm_size: SHM_SIZE,
         host_network_port_forward: config.streaming.host_network_port_forward,
     })
+}
+
+fn stats_options(config: &Config, host: &dyn Host, handlers: &[RuntimeHandler]) -> stats::Options {
+    let snapshotter =
+        |handler: &RuntimeHandler| (handler.name.clone(), handler.snapshotter.clone());
+    let mut snapshotters: BTreeMap<_, _> = handlers.iter().map(snapshotter).collect();
+    if let Some(default) = snapshotters.get(&config.runtimes.default).cloned() {
+        snapshotters.insert(String::new(), default);
+    }
+    stats::Options {
+        cgroup: host.facts().cgroup,
+        cgroup_root: "/sys/fs/cgroup".into(),
+        proc: "/proc".into(),
+        interval: config.stats.interval,
+        layer_interval: config.stats.layer_interval,
+        snapshotters,
+        max_files: (linux::raise_file_limit() / 2).min(MAX_STATS_FILES),
+    }
 }

@@ -18,6 +18,7 @@ pub mod pause;
 pub mod proto;
 pub mod sandbox;
 pub mod serve;
+pub mod stats;
 pub mod store;
 pub mod stream;
 pub mod telemetry;

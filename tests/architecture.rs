@@ -23,7 +23,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("pod", &["sandbox", "container", "image", "board", "oci", "logs", "store", "backend"]),
     ("sandbox", &["container", "image", "board", "oci", "logs", "store", "pause", "backend"]),
     ("stream", &["sandbox"]),
-    ("stats", &["sandbox", "container", "image", "board", "backend"]),
+    ("stats", &["board", "backend"]),
     ("container", &["image", "board", "oci", "logs", "store", "backend"]),
     ("image", &["oci", "logs", "store", "backend"]),
     ("board", &["backend"]),

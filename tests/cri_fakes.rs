@@ -19,6 +19,8 @@ mod events;
 mod execs;
 #[path = "cri_fakes/failures.rs"]
 mod failures;
+#[path = "cri_fakes/metrics.rs"]
+mod metrics;
 #[path = "cri_fakes/pods.rs"]
 mod pods;
 #[path = "cri_fakes/restarts.rs"]
@@ -27,6 +29,8 @@ mod restarts;
 mod sessions;
 #[path = "cri_fakes/streams.rs"]
 mod streams;
+#[path = "cri_fakes/stats.rs"]
+mod stats;
 #[path = "cri_fakes/teardowns.rs"]
 mod teardowns;
 #[path = "cri_fakes/world.rs"]

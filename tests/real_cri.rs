@@ -33,6 +33,8 @@ mod rig;
 mod security;
 #[path = "real_cri/streaming.rs"]
 mod streaming;
+#[path = "real_cri/stats.rs"]
+mod stats;
 mod support;
 #[path = "real_cri/websocket.rs"]
 mod websocket;
@@ -105,4 +107,8 @@ on_both_lines! {
     node::status_is_true,
     node::grpcurl_is_served,
     events::events_tell_the_life_of_a_pod,
+    stats::containers_are_measured,
+    stats::lists_outlive_what_ends_meanwhile,
+    stats::pods_are_measured,
+    stats::metrics_are_those_of_the_descriptors,
 }

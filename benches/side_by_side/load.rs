@@ -57,6 +57,7 @@ macro_rules! timed {
 
 /// One pod with its containers, as the load generator holds it.
 struct Pod {
+    name: String,
     id: String,
     containers: Vec<String>,
 }
@@ -117,7 +118,8 @@ impl Recipe {
         let request =
             cri::RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
         let answer = timed!(times, "RunPodSandbox", self.client.run_pod_sandbox(request));
-        let mut pod = Pod { id: answer.pod_sandbox_id, containers: Vec::new() };
+        let mut pod =
+            Pod { name: name.to_owned(), id: answer.pod_sandbox_id, containers: Vec::new() };
         for number in 0..containers {
             let request = cri::CreateContainerRequest {
                 pod_sandbox_id: pod.id.clone(),
@@ -213,6 +215,39 @@ impl Crowd {
             let request =
                 cri::PodSandboxStatusRequest { pod_sandbox_id: pod.id.clone(), verbose: false };
             timed!(times, "PodSandboxStatus", client.pod_sandbox_status(request));
+            let request = cri::ListContainerStatsRequest { filter: None };
+            timed!(times, "ListContainerStats", client.list_container_stats(request));
+            let request = cri::ListPodSandboxStatsRequest { filter: None };
+            timed!(times, "ListPodSandboxStats", client.list_pod_sandbox_stats(request));
+        }
+        Ok(times)
+    }
+
+    /// Lists of so many containers: those that run, and more that are only created, which are
+    /// taken away again.
+    pub async fn list_many(&mut self, containers: usize, times_each: usize) -> Result<Times> {
+        let running: usize = self.pods.iter().map(|pod| pod.containers.len()).sum();
+        let mut more = Vec::new();
+        for number in 0..containers.saturating_sub(running) {
+            let pod = number % self.pods.len();
+            let id = self.pods[pod].id.clone();
+            let sandbox_config = Some(self.recipe.pod_config(&self.pods[pod].name));
+            let request = cri::CreateContainerRequest {
+                pod_sandbox_id: id,
+                config: Some(self.recipe.container_config(100 + number)),
+                sandbox_config,
+            };
+            let answer = self.recipe.client.create_container(request).await;
+            more.push(answer.context("CreateContainer")?.into_inner().container_id);
+        }
+        let mut times = Times::new();
+        for _ in 0..times_each {
+            let request = cri::ListContainersRequest { filter: None };
+            timed!(times, "ListContainers", self.recipe.client.list_containers(request));
+        }
+        for container_id in more {
+            let request = cri::RemoveContainerRequest { container_id };
+            self.recipe.client.remove_container(request).await.context("RemoveContainer")?;
         }
         Ok(times)
     }

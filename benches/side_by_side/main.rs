@@ -64,6 +64,9 @@ pub struct Options {
     /// Calls of each list and status request.
     #[arg(long, default_value_t = 60)]
     queries: usize,
+    /// Containers of the longest list.
+    #[arg(long, default_value_t = 400)]
+    listed: usize,
     /// Seconds of doing nothing.
     #[arg(long, default_value_t = 30)]
     idle_seconds: u64,
@@ -91,7 +94,7 @@ impl Options {
     fn shortened(mut self) -> Self {
         if self.quick {
             (self.pods, self.rounds, self.singles) = (6, 1, 4);
-            (self.queries, self.idle_seconds) = (10, 3);
+            (self.queries, self.listed, self.idle_seconds) = (10, 24, 3);
         }
         self
     }
@@ -176,6 +179,9 @@ async fn crowd(
         report.add(side.number, "memory with all pods, MiB", name, value);
     }
     if round == 0 {
+        let times = crowd.list_many(options.listed, options.queries).await?;
+        let group = format!("list of {} containers", options.listed);
+        report.add_all(side.number, &group, times);
         let before = Usage::cpu(side)?;
         tokio::time::sleep(Duration::from_secs(options.idle_seconds)).await;
         for ((name, after), (_, before)) in Usage::cpu(side)?.into_iter().zip(before) {

@@ -33,6 +33,8 @@ const BARS: &[(&str, &str, Bar)] = &[
     ("crowd", "StopContainer", Bar::RatioAtMost(0.9)),
     ("queries at full house", "ListContainers", Bar::RatioAtMost(1.0)),
     ("queries at full house", "ContainerStatus", Bar::RatioAtMost(1.0)),
+    ("queries at full house", "ListContainerStats", Bar::AtMost(5.0)),
+    ("list of 400 containers", "ListContainers", Bar::RatioAtMost(1.0)),
     ("memory with all pods, MiB", "agent alone, RSS", Bar::AtMost(25.0)),
     ("idle CPU, % of a core", "agent alone", Bar::AtMost(0.3)),
 ];

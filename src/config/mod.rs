@@ -55,6 +55,8 @@ pub struct Config {
     pub logs: Logs,
     /// The streaming server.
     pub streaming: Streaming,
+    /// Measuring of what pods use.
+    pub stats: Stats,
     /// The agent's own log.
     pub telemetry: Telemetry,
     /// The agent's own end.
@@ -240,6 +242,15 @@ pub struct Streaming {
     pub creation_timeout: Duration,
     /// Whether port-forward reaches the host's localhost through pods in the host's network.
     pub host_network_port_forward: bool,
+}
+
+/// `[stats]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// How often CPU use is noted: use per second is an average of about as long.
+    pub interval: Duration,
+    /// How often the writable layers of running containers are measured.
+    pub layer_interval: Duration,
 }
 
 /// `[telemetry]`

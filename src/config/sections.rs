@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::reader::Reader;
 use super::{
     Cgroup, CgroupDriver, Config, Containerd, Cri, Drain, FileMode, Handler, Images, Logs, Network,
-    Oci, Pause, RegistryAuth, Runtimes, Secret, Streaming, Telemetry,
+    Oci, Pause, RegistryAuth, Runtimes, Secret, Stats, Streaming, Telemetry,
 };
 use crate::telemetry::{self, Format};
 
@@ -40,6 +40,7 @@ pub(super) fn read(reader: &mut Reader) -> Config {
         oci: oci(reader),
         logs: logs(reader),
         streaming: streaming(reader),
+        stats: stats(reader),
         telemetry: telemetry(reader),
         drain: Drain { timeout: reader.get("drain.timeout", seconds(8)) },
         shown: Vec::new(),
@@ -258,6 +259,18 @@ fn streaming(reader: &mut Reader) -> Streaming {
     let problem = "listens on all addresses, so streaming.base_url must say how clients connect";
     reader.check(named, &["streaming", "address"], problem);
     streaming
+}
+
+fn stats(reader: &mut Reader) -> Stats {
+    let stats = Stats {
+        interval: reader.get("stats.interval", seconds(10)),
+        layer_interval: reader.get("stats.layer_interval", seconds(60)),
+    };
+    for (key, value) in [("interval", stats.interval), ("layer_interval", stats.layer_interval)] {
+        let good = (seconds(1)..=seconds(3600)).contains(&value);
+        reader.check(good, &["stats", key], "must be 1 s to 1 h");
+    }
+    stats
 }
 
 fn telemetry(reader: &mut Reader) -> Telemetry {

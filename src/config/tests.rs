@@ -76,6 +76,20 @@ fn defaults_need_no_file() {
 }
 
 #[test]
+fn measuring_is_neither_frantic_nor_asleep() {
+    let stats = |text: &str| World::file(&format!("[stats]\n{text}"));
+    let config = stats("interval = \"2s\"").load().expect("load").stats;
+    assert_eq!(config.interval, Duration::from_secs(2));
+    assert_eq!(config.layer_interval, Duration::from_secs(60));
+    for key in ["interval", "layer_interval"] {
+        for value in ["0s", "500ms", "2h"] {
+            let fault = stats(&format!("{key} = {value:?}")).fault();
+            assert!(fault.contains("must be 1 s to 1 h"), "{fault}");
+        }
+    }
+}
+
+#[test]
 fn flag_beats_environment_beats_file_beats_default() {
     let world = World::file(
         "[containerd]\nnamespace = \"file\"\naddress = \"/file\"\nsnapshotter = \"native\"",

@@ -15,21 +15,12 @@ use super::calls::{container, pod, refused};
 use super::world::{Agent, World};
 
 /// RPCs of later versions.
-const LATER: [&str; 17] = [
+const LATER: [&str; 8] = [
     "CheckpointContainer",
     "CheckpointPod",
-    "ContainerStats",
-    "ListContainerStats",
-    "ListMetricDescriptors",
-    "ListPodSandboxMetrics",
-    "ListPodSandboxStats",
-    "PodSandboxStats",
     "RestorePod",
-    "StreamContainerStats",
     "StreamContainers",
     "StreamImages",
-    "StreamPodSandboxMetrics",
-    "StreamPodSandboxStats",
     "StreamPodSandboxes",
     "UpdateContainerResources",
     "UpdatePodSandboxResources",

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use hyper_util::rt::TokioIo;
 use podbay::backend::fake::{Fakes, SNAPSHOTTER};
-use podbay::backend::{Host, Runtime as _, RuntimeEvent, RuntimeHandler};
+use podbay::backend::{CgroupVersion, Host, Runtime as _, RuntimeEvent, RuntimeHandler};
 use podbay::board::Board;
 use podbay::container::{self, ContainerRecord, Containers};
 use podbay::image::{self, Images};
@@ -19,6 +19,7 @@ use podbay::oci;
 use podbay::proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
 use podbay::sandbox::{self, PauseSource, SandboxRecord, Sandboxes};
 use podbay::serve::{self, CriServices, Identity, SocketOptions};
+use podbay::stats::{self, Stats};
 use podbay::store::{self, Store};
 use podbay::stream::Urls;
 use tokio::net::UnixStream;
@@ -118,7 +119,7 @@ impl World {
         }
     }
 
-    fn rooms(&self) -> (container::Options, sandbox::Options) {
+    fn rooms(&self) -> (container::Options, sandbox::Options, stats::Options) {
         let handler = RuntimeHandler {
             name: "runc".to_owned(),
             snapshotter: SNAPSHOTTER.to_owned(),
@@ -140,7 +141,18 @@ impl World {
             shm_size: 1 << 20,
             host_network_port_forward: self.host_network_port_forward,
         };
-        (containers, sandboxes)
+        // Nothing is measured behind the scenes unless a test starts it.
+        let stats = stats::Options {
+            cgroup: CgroupVersion::V2,
+            cgroup_root: self.path("cgroup"),
+            proc: self.path("proc"),
+            interval: Duration::from_millis(20),
+            layer_interval: Duration::from_millis(20),
+            snapshotters: [(String::new(), SNAPSHOTTER.to_owned())].into(),
+            // A plain file that is kept open outlives its folder; one of a cgroup does not.
+            max_files: 0,
+        };
+        (containers, sandboxes, stats)
     }
 
     /// The agent before this one may still be letting go of it.
@@ -199,6 +211,7 @@ pub struct Rooms {
     pub sandboxes: Arc<Sandboxes>,
     pub containers: Arc<Containers>,
     pub board: Arc<Board>,
+    pub stats: Arc<Stats>,
     images: Arc<Images>,
 }
 
@@ -206,7 +219,11 @@ impl Rooms {
     fn build(
         fakes: Fakes,
         store: Store,
-        (of_containers, of_sandboxes): (container::Options, sandbox::Options),
+        (of_containers, of_sandboxes, of_stats): (
+            container::Options,
+            sandbox::Options,
+            stats::Options,
+        ),
     ) -> Self {
         let tasks = Tasks::new();
         let images = Images::new(
@@ -240,13 +257,20 @@ impl Rooms {
                 }
             }
         }));
-        Self { tasks, store, sandboxes, containers, board, images }
+        let deps = stats::Deps {
+            runtime: fakes.runtime.clone(),
+            board: board.clone(),
+            tasks: tasks.clone(),
+        };
+        let stats = Stats::new(deps, of_stats);
+        Self { tasks, store, sandboxes, containers, board, images, stats }
     }
 
     fn services(&self, fakes: &Fakes) -> CriServices {
         CriServices {
             sandboxes: self.sandboxes.clone(),
             images: self.images.clone(),
+            stats: self.stats.clone(),
             runtime: fakes.runtime.clone(),
             network: fakes.network.clone(),
             urls: Arc::new(Urls::new(None, ([127, 0, 0, 1], 1).into())),
@@ -283,6 +307,12 @@ impl Agent {
         work: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
         self.tokio.as_ref().expect("it lives").spawn(work)
+    }
+
+    /// Starts to measure behind the scenes.
+    pub fn measure(&self) {
+        let _inside = self.tokio.as_ref().expect("it lives").enter();
+        self.rooms.stats.start();
     }
 
     /// Ends the agent in the middle of everything, without any clean-up.

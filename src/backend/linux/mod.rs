@@ -10,6 +10,7 @@ mod copy;
 mod devices;
 mod facts;
 pub(in crate::backend) mod files;
+mod limits;
 mod links;
 mod mountinfo;
 mod mounts;
@@ -19,6 +20,7 @@ mod rootfs;
 mod standin;
 mod tree;
 
+pub use limits::raise_file_limit;
 pub(super) use standin::StandIn;
 
 use std::path::{Component, Path, PathBuf};

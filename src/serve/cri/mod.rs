@@ -9,10 +9,12 @@ mod convert;
 mod events;
 mod exec;
 mod image;
+mod metrics;
 mod node;
 mod runtime;
 mod sandbox;
 mod streaming;
+mod stats;
 
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use crate::backend::{Network, Runtime, RuntimeHandler};
 use crate::image::Images;
 use crate::sandbox::Sandboxes;
 use crate::stream::Urls;
+use crate::stats::Stats;
 use node::Node;
 #[cfg(test)]
 pub(super) use node::version;
@@ -33,6 +36,8 @@ pub struct CriServices {
     pub sandboxes: Arc<Sandboxes>,
     /// Images.
     pub images: Arc<Images>,
+    /// What they use.
+    pub stats: Arc<Stats>,
     /// Asked for the condition RuntimeReady and for handler features.
     pub runtime: Arc<dyn Runtime>,
     /// Asked for the condition NetworkReady; told the pod address range.
@@ -60,6 +65,7 @@ pub(super) struct Cri {
     sandboxes: Arc<Sandboxes>,
     images: Arc<Images>,
     urls: Arc<Urls>,
+    stats: Arc<Stats>,
     node: Arc<Node>,
     listeners: events::Listeners,
 }
@@ -67,11 +73,12 @@ pub(super) struct Cri {
 impl Cri {
     /// `closing` ends the endless streams.
     pub fn new(services: CriServices, closing: CancellationToken) -> Self {
-        let CriServices { sandboxes, images, runtime, network, urls, identity } = services;
+        let CriServices { sandboxes, images, urls, stats, runtime, network, identity } = services;
         Self {
             sandboxes,
             images,
             urls,
+            stats,
             node: Arc::new(Node::new(runtime, network, identity)),
             listeners: events::Listeners::new(closing),
         }

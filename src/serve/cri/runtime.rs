@@ -164,22 +164,76 @@ impl RuntimeService for Cri {
         Ok(Response::new(self.node.runtime_config()))
     }
 
+    async fn container_stats(
+        &self,
+        request: Request<ContainerStatsRequest>,
+    ) -> Answer<ContainerStatsResponse> {
+        self.container_stats(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: Request<ListContainerStatsRequest>,
+    ) -> Answer<ListContainerStatsResponse> {
+        self.list_container_stats(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn pod_sandbox_stats(
+        &self,
+        request: Request<PodSandboxStatsRequest>,
+    ) -> Answer<PodSandboxStatsResponse> {
+        self.pod_sandbox_stats(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        request: Request<ListPodSandboxStatsRequest>,
+    ) -> Answer<ListPodSandboxStatsResponse> {
+        self.list_pod_sandbox_stats(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn stream_container_stats(
+        &self,
+        request: Request<StreamContainerStatsRequest>,
+    ) -> Stream<StreamContainerStatsResponse> {
+        self.stream_container_stats(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        request: Request<StreamPodSandboxStatsRequest>,
+    ) -> Stream<StreamPodSandboxStatsResponse> {
+        self.stream_pod_sandbox_stats(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<ListMetricDescriptorsRequest>,
+    ) -> Answer<ListMetricDescriptorsResponse> {
+        Ok(Response::new(self.list_metric_descriptors()))
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<ListPodSandboxMetricsRequest>,
+    ) -> Answer<ListPodSandboxMetricsResponse> {
+        Ok(Response::new(self.list_pod_sandbox_metrics().await))
+    }
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<StreamPodSandboxMetricsRequest>,
+    ) -> Stream<StreamPodSandboxMetricsResponse> {
+        Ok(Response::new(self.stream_pod_sandbox_metrics().await))
+    }
+
     later! {
         stream_pod_sandboxes(StreamPodSandboxesRequest) -> Stream<StreamPodSandboxesResponse>;
         stream_containers(StreamContainersRequest) -> Stream<StreamContainersResponse>;
         update_container_resources(UpdateContainerResourcesRequest) -> Answer<UpdateContainerResourcesResponse>;
-        container_stats(ContainerStatsRequest) -> Answer<ContainerStatsResponse>;
-        list_container_stats(ListContainerStatsRequest) -> Answer<ListContainerStatsResponse>;
-        stream_container_stats(StreamContainerStatsRequest) -> Stream<StreamContainerStatsResponse>;
-        pod_sandbox_stats(PodSandboxStatsRequest) -> Answer<PodSandboxStatsResponse>;
-        list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> Answer<ListPodSandboxStatsResponse>;
-        stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> Stream<StreamPodSandboxStatsResponse>;
         checkpoint_container(CheckpointContainerRequest) -> Answer<CheckpointContainerResponse>;
         checkpoint_pod(CheckpointPodRequest) -> Answer<CheckpointPodResponse>;
         restore_pod(RestorePodRequest) -> Answer<RestorePodResponse>;
-        list_metric_descriptors(ListMetricDescriptorsRequest) -> Answer<ListMetricDescriptorsResponse>;
-        list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> Answer<ListPodSandboxMetricsResponse>;
-        stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest) -> Stream<StreamPodSandboxMetricsResponse>;
         update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> Answer<UpdatePodSandboxResourcesResponse>;
     }
 }

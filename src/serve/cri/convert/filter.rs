@@ -44,6 +44,26 @@ pub fn container_filter(filter: Option<v1::ContainerFilter>) -> Result<container
     })
 }
 
+/// Selects containers for their use.
+pub fn container_stats_filter(filter: Option<v1::ContainerStatsFilter>) -> container::Filter {
+    let v1::ContainerStatsFilter { id, pod_sandbox_id, label_selector } =
+        filter.unwrap_or_default();
+    container::Filter {
+        id: given(id),
+        state: None,
+        pod: given(pod_sandbox_id),
+        labels: label_selector,
+        owner: Some(Owner::Cri),
+    }
+}
+
+/// Selects sandboxes for their use: those that are ready.
+pub fn pod_stats_filter(filter: Option<v1::PodSandboxStatsFilter>) -> sandbox::Filter {
+    let v1::PodSandboxStatsFilter { id, label_selector } = filter.unwrap_or_default();
+    let owner = Some(Owner::Cri);
+    sandbox::Filter { id: given(id), ready: Some(true), labels: label_selector, owner }
+}
+
 /// The one image that is asked for.
 pub fn image_filter(filter: Option<v1::ImageFilter>) -> Option<String> {
     given(filter?.image?.image)

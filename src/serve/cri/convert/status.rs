@@ -185,7 +185,7 @@ fn network(sandbox: &Sandbox) -> v1::PodSandboxNetworkStatus {
     }
 }
 
-fn pod_metadata(metadata: &PodMetadata) -> v1::PodSandboxMetadata {
+pub(super) fn pod_metadata(metadata: &PodMetadata) -> v1::PodSandboxMetadata {
     let PodMetadata { name, namespace, uid, attempt } = metadata;
     v1::PodSandboxMetadata {
         name: name.clone(),
@@ -195,7 +195,7 @@ fn pod_metadata(metadata: &PodMetadata) -> v1::PodSandboxMetadata {
     }
 }
 
-fn container_metadata(metadata: &ContainerMetadata) -> v1::ContainerMetadata {
+pub(super) fn container_metadata(metadata: &ContainerMetadata) -> v1::ContainerMetadata {
     let ContainerMetadata { name, attempt } = metadata;
     v1::ContainerMetadata { name: name.clone(), attempt: *attempt }
 }

@@ -1,0 +1,23 @@
+//! Limits of the agent's own process.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Raises the number of files this process may have open as far as it may by itself, and returns
+/// it. The soft limit is mostly 1024, for the sake of programs that use select(2).
+pub fn raise_file_limit() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    usize::try_from(if raised.is_ok() { hard } else { soft }).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_soft_limit_becomes_the_hard_one() {
+        let limit = raise_file_limit();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        assert_eq!((soft, limit), (hard, usize::try_from(hard).unwrap()));
+    }
+}

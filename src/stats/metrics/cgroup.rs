@@ -1,0 +1,149 @@
+//! CPU, memory, huge pages, pressure, and the limits of them.
+
+use super::super::cgroup::Controller::{Cpu, Cpuacct, Hugetlb, Memory};
+use super::super::parse::{self, MemoryStat, UNLIMITED};
+use super::families::{self, Family};
+use super::{Files, Samples, Usage};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Adds all of them.
+pub(super) fn add(samples: &mut Samples, files: &Files<'_>, usage: &Usage) {
+    add_cpu(samples, files, usage);
+    add_memory(samples, files, usage);
+    add_huge_pages(samples, files);
+    add_pressure(samples, usage);
+    add_limits(samples, files);
+}
+
+fn add_cpu(samples: &mut Samples, files: &Files<'_>, usage: &Usage) {
+    let total = usage.cpu.map(|cpu| cpu.usage / SECOND);
+    samples.add_known(&families::CPU_USAGE, ["total"], total);
+    let throttling = files.text(Cpu, "cpu.stat").unwrap_or_default();
+    let value = |key| parse::value_of(&throttling, key);
+    let (user, system, throttled) = if files.is_v1() {
+        let time = |name| files.number(Cpuacct, name).map(|time| time / SECOND);
+        let throttled = value("throttled_time").map(|time| time / SECOND);
+        (time("cpuacct.usage_user"), time("cpuacct.usage_sys"), throttled)
+    } else {
+        let time = |key| value(key).map(|micros| micros / 1_000_000);
+        (time("user_usec"), time("system_usec"), time("throttled_usec"))
+    };
+    samples.add_known(&families::CPU_USER, [], user);
+    samples.add_known(&families::CPU_SYSTEM, [], system);
+    samples.add_known(&families::CFS_PERIODS, [], value("nr_periods"));
+    samples.add_known(&families::CFS_THROTTLED_PERIODS, [], value("nr_throttled"));
+    samples.add_known(&families::CFS_THROTTLED_TIME, [], throttled);
+}
+
+fn add_memory(samples: &mut Samples, files: &Files<'_>, usage: &Usage) {
+    let Some(memory) = usage.memory else { return };
+    let text = files.text(Memory, "memory.stat").unwrap_or_default();
+    let events = files.text(Memory, "memory.events").unwrap_or_default();
+    let (stat, kernel, failures, kills) = if files.is_v1() {
+        let stat = parse::memory_stat_v1(&text);
+        let kernel = files.number(Memory, "memory.kmem.usage_in_bytes");
+        let failures = files.number(Memory, "memory.failcnt");
+        (stat, kernel, failures, files.value(Memory, "memory.oom_control", "oom_kill"))
+    } else {
+        let stat = parse::memory_stat_v2(&text);
+        let value = |key| parse::value_of(&events, key);
+        (stat, stat.kernel, value("max"), value("oom_kill"))
+    };
+    let most = files.either(Memory, "memory.max_usage_in_bytes", "memory.peak");
+    samples.add(&families::MEMORY_USAGE, [], memory.usage);
+    samples.add(&families::MEMORY_WORKING_SET, [], memory.working_set);
+    samples.add_known(&families::MEMORY_MAX_USAGE, [], most);
+    samples.add(&families::MEMORY_RSS, [], stat.rss);
+    samples.add(&families::MEMORY_CACHE, [], stat.cache);
+    samples.add_known(&families::MEMORY_KERNEL, [], kernel);
+    samples.add(&families::MEMORY_MAPPED_FILE, [], stat.mapped_file);
+    // A host that does not count swap mostly has none.
+    samples.add(&families::MEMORY_SWAP, [], usage.swap.map_or(0, |swap| swap.usage));
+    samples.add(&families::MEMORY_ACTIVE_FILE, [], stat.active_file);
+    samples.add(&families::MEMORY_INACTIVE_FILE, [], stat.inactive_file);
+    samples.add_known(&families::MEMORY_FAILCNT, [], failures);
+    samples.add_known(&families::OOM_EVENTS, [], kills);
+    add_faults(samples, &stat);
+}
+
+/// v2 counts the cgroups below always, so that both scopes are one.
+fn add_faults(samples: &mut Samples, stat: &MemoryStat) {
+    let family = &families::MEMORY_FAILURES;
+    let (faults, major) = (stat.page_faults, stat.major_page_faults);
+    let own = stat.own_page_faults.unwrap_or(faults);
+    let own_major = stat.own_major_page_faults.unwrap_or(major);
+    samples.add(family, ["pgfault", "container"], own);
+    samples.add(family, ["pgmajfault", "container"], own_major);
+    samples.add(family, ["pgfault", "hierarchy"], faults);
+    samples.add(family, ["pgmajfault", "hierarchy"], major);
+}
+
+fn add_huge_pages(samples: &mut Samples, files: &Files<'_>) {
+    let Some(folder) = files.0.of(Hugetlb) else { return };
+    let suffix = if files.is_v1() { ".usage_in_bytes" } else { ".current" };
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let size =
+            name.to_str().and_then(|name| name.strip_prefix("hugetlb.")?.strip_suffix(suffix));
+        // The reservations have their own files.
+        let Some(size) = size.filter(|size| !size.contains('.')) else { continue };
+        let file = |what: &str| format!("hugetlb.{size}.{what}");
+        let usage = files.either(Hugetlb, &file("usage_in_bytes"), &file("current"));
+        samples.add_known(&families::HUGETLB_USAGE, [size], usage);
+        let failures = if files.is_v1() {
+            let most = files.number(Hugetlb, &file("max_usage_in_bytes"));
+            samples.add_known(&families::HUGETLB_MAX_USAGE, [size], most);
+            files.number(Hugetlb, &file("failcnt"))
+        } else {
+            files.value(Hugetlb, &file("events"), "max")
+        };
+        samples.add_known(&families::HUGETLB_FAILCNT, [size], failures);
+    }
+}
+
+fn add_pressure(samples: &mut Samples, usage: &Usage) {
+    use families::{
+        PRESSURE_CPU_STALLED, PRESSURE_CPU_WAITING, PRESSURE_IO_STALLED, PRESSURE_IO_WAITING,
+        PRESSURE_MEMORY_STALLED, PRESSURE_MEMORY_WAITING,
+    };
+    let cpu = usage.cpu.and_then(|cpu| cpu.pressure);
+    let memory = usage.memory.and_then(|memory| memory.pressure);
+    for (pressure, waiting, stalled) in [
+        (cpu, PRESSURE_CPU_WAITING, PRESSURE_CPU_STALLED),
+        (memory, PRESSURE_MEMORY_WAITING, PRESSURE_MEMORY_STALLED),
+        (usage.io, PRESSURE_IO_WAITING, PRESSURE_IO_STALLED),
+    ] {
+        samples.add_known(&waiting, [], pressure.map(|pressure| pressure.some.total / SECOND));
+        samples.add_known(&stalled, [], pressure.map(|pressure| pressure.full.total / SECOND));
+    }
+}
+
+fn add_limits(samples: &mut Samples, files: &Files<'_>) {
+    let (shares, period, quota) = if files.is_v1() {
+        let number = |name| files.number(Cpu, name);
+        (number("cpu.shares"), number("cpu.cfs_period_us"), number("cpu.cfs_quota_us"))
+    } else {
+        let text = files.text(Cpu, "cpu.max").unwrap_or_default();
+        let mut words = text.split(|&byte| byte == b' ').map(parse::number);
+        let quota = words.next().flatten().filter(|quota| *quota != u64::MAX);
+        (files.number(Cpu, "cpu.weight").map(shares_of), words.next().flatten(), quota)
+    };
+    samples.add_known(&families::SPEC_CPU_SHARES, [], shares);
+    samples.add_known(&families::SPEC_CPU_PERIOD, [], period);
+    // No quota is -1 or `max`, which are no numbers.
+    samples.add_known(&families::SPEC_CPU_QUOTA, [], quota);
+    let mut limit = |family: &Family<0>, v1: &str, v2: &str| {
+        let limit = files.either(Memory, v1, v2).filter(|limit| *limit <= UNLIMITED);
+        // As cAdvisor has it, 0 is no limit.
+        samples.add(family, [], limit.unwrap_or_default());
+    };
+    limit(&families::SPEC_MEMORY_LIMIT, "memory.limit_in_bytes", "memory.max");
+    limit(&families::SPEC_MEMORY_SWAP_LIMIT, "memory.memsw.limit_in_bytes", "memory.swap.max");
+    limit(&families::SPEC_MEMORY_RESERVATION, "memory.soft_limit_in_bytes", "memory.high");
+}
+
+/// The shares (v1) that OCI runtimes turn into this weight (v2), before runc 1.3.
+fn shares_of(weight: u64) -> u64 {
+    2 + weight.clamp(1, 10_000).saturating_sub(1) * 262_142 / 9_999
+}

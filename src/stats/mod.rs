@@ -1,0 +1,320 @@
+//! What pods and containers use: CPU, memory, swap, pressure, network, disk.
+//!
+//! Numbers are read from the kernel when somebody asks, straight from files and without a call
+//! to containerd. Two things are prepared behind the scenes (`sampler.rs`): the CPU time of a
+//! while ago, without which there is no use per second, and the size of writable layers, which
+//! containerd has to measure.
+
+mod cgroup;
+mod metrics;
+mod parse;
+mod sampler;
+mod usage;
+
+pub use metrics::{DESCRIPTORS, Descriptor, Kind, PodMetrics, Sample, Samples};
+pub use usage::{
+    ContainerStats, Cpu, Interface, Layer, Memory, PodStats, Pressure, Swap, Traffic, Usage,
+    Waiting,
+};
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::backend::{CgroupVersion, Runtime};
+use crate::board::{Board, Container, ContainerFilter, ContainerState, Sandbox, SandboxState, now};
+use crate::ids::PodId;
+use crate::lifecycle::Tasks;
+use crate::model::UnixNanos;
+use cgroup::{Folders, Group, Tree, is_gone};
+use sampler::Layers;
+
+/// How long a call waits for the size of a writable layer that was never measured.
+const MEASURE_LIMIT: Duration = Duration::from_secs(1);
+
+/// What this room stands on.
+#[derive(Clone)]
+pub struct Deps {
+    /// Asked for the size of writable layers.
+    pub runtime: Arc<dyn Runtime>,
+    /// What there is.
+    pub board: Arc<Board>,
+    /// Owned tasks.
+    pub tasks: Tasks,
+}
+
+/// Settings of this room.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// cgroup layout of the host.
+    pub cgroup: CgroupVersion,
+    /// Where cgroups are mounted, `/sys/fs/cgroup`.
+    pub cgroup_root: PathBuf,
+    /// `/proc`.
+    pub proc: PathBuf,
+    /// How often CPU use is noted.
+    pub interval: Duration,
+    /// How old the size of the writable layer of a running container may get.
+    pub layer_interval: Duration,
+    /// Snapshotter of each runtime handler; "" is the default one.
+    pub snapshotters: BTreeMap<String, String>,
+    /// Most files that are kept open.
+    pub max_files: usize,
+}
+
+/// The use of all pods and containers.
+pub struct Stats {
+    deps: Deps,
+    options: Options,
+    tree: Tree,
+    /// cgroups by id of the container or pod.
+    groups: Mutex<HashMap<String, Arc<Group>>>,
+    layers: Layers,
+}
+
+/// What a look for a cgroup finds.
+enum Found {
+    Group(Arc<Group>),
+    /// The process or its cgroup ended just now.
+    Gone,
+    /// There is none that is ours to read, e.g. the process runs in a virtual machine.
+    Foreign,
+}
+
+impl Stats {
+    /// Nothing is measured behind the scenes before [`Stats::start`].
+    pub fn new(deps: Deps, options: Options) -> Arc<Self> {
+        let tree = Tree {
+            version: options.cgroup,
+            root: options.cgroup_root.clone(),
+            proc: options.proc.clone(),
+        };
+        let (groups, layers) = (Mutex::default(), Layers::default());
+        Arc::new(Self { deps, options, tree, groups, layers })
+    }
+
+    /// One container, whatever its state. Its writable layer is measured now if it never was.
+    pub async fn container(self: &Arc<Self>, container: Container) -> ContainerStats {
+        if self.layers.get(&container.id).is_none() {
+            // A containerd that hangs must not hold up what the kernel tells.
+            let measured = tokio::time::timeout(MEASURE_LIMIT, self.measure_layer(&container));
+            let _late = measured.await;
+        }
+        self.blocking(move |room| {
+            let usage = room.usage(&container).ok().flatten();
+            room.with_layer(container, usage)
+        })
+        .await
+    }
+
+    /// Many containers. Those that end at this moment are left out.
+    pub async fn containers(self: &Arc<Self>, containers: Vec<Container>) -> Vec<ContainerStats> {
+        self.blocking(move |room| room.read_containers(containers)).await
+    }
+
+    /// One pod, whatever its state.
+    pub async fn pod(self: &Arc<Self>, sandbox: Sandbox) -> PodStats {
+        self.blocking(move |room| {
+            let containers = room.containers_of(Some(&sandbox.id)).remove(&sandbox.id);
+            room.read_pod(sandbox, containers.unwrap_or_default())
+        })
+        .await
+    }
+
+    /// Many pods. Those that end at this moment are left out.
+    pub async fn pods(self: &Arc<Self>, sandboxes: Vec<Sandbox>) -> Vec<PodStats> {
+        self.blocking(move |room| {
+            let mut containers = room.containers_of(None);
+            let read = |sandbox: Sandbox| {
+                let containers = containers.remove(&sandbox.id).unwrap_or_default();
+                room.read_pod(sandbox, containers)
+            };
+            let stats = sandboxes.into_iter().map(read);
+            stats.filter(|pod| pod.usage.is_some() || !room.has_ended(&pod.sandbox)).collect()
+        })
+        .await
+    }
+
+    /// One trip to the blocking pool for a whole list: a trip costs more than a reading.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
+        let room = self.clone();
+        match tokio::task::spawn_blocking(move || work(&room)).await {
+            Ok(stats) => stats,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The agent's runtime is going away, and this with it.
+                Err(_cancelled) => std::future::pending().await,
+            },
+        }
+    }
+
+    fn read_containers(&self, containers: Vec<Container>) -> Vec<ContainerStats> {
+        let read = |container: Container| match self.usage(&container) {
+            Ok(usage) => Some(self.with_layer(container, usage)),
+            Err(_gone) => None,
+        };
+        containers.into_iter().filter_map(read).collect()
+    }
+
+    fn read_pod(&self, sandbox: Sandbox, containers: Vec<Container>) -> PodStats {
+        let at = now();
+        let containers = self.read_containers(containers);
+        let SandboxState::Ready { pid } = sandbox.state else {
+            let (usage, network, processes) = (None, None, None);
+            return PodStats { sandbox, at, usage, network, processes, containers };
+        };
+        let usage = match sandbox.config.cgroup_parent.as_str() {
+            "" => self.sum(&sandbox, pid, &containers),
+            _ => self.read(&cgroup_of(&sandbox, pid)).ok().flatten(),
+        };
+        let network = sandbox.netns.as_ref().and_then(|_| self.interfaces(pid).ok());
+        let running = containers.iter().filter_map(|stats| running(&stats.container));
+        let processes = running.map(|found| self.processes(&found)).sum();
+        PodStats { sandbox, at, usage, network, processes: Some(processes), containers }
+    }
+
+    /// A pod without a cgroup of its own: its containers and the pause process.
+    fn sum(&self, sandbox: &Sandbox, pid: u32, containers: &[ContainerStats]) -> Option<Usage> {
+        let pause = self.read(&pause_cgroup(sandbox, pid)).ok().flatten()?;
+        let containers = containers.iter().filter_map(|stats| stats.usage.as_ref());
+        Some(containers.fold(pause, Usage::plus))
+    }
+
+    /// Whether a pod that is shown as ready ended just now.
+    fn has_ended(&self, sandbox: &Sandbox) -> bool {
+        let SandboxState::Ready { pid } = sandbox.state else { return false };
+        matches!(self.find(&cgroup_of(sandbox, pid)), Ok(Found::Gone))
+    }
+
+    /// `None` when it does not run, or has no cgroup to read.
+    fn usage(&self, container: &Container) -> io::Result<Option<Usage>> {
+        running(container).map_or(Ok(None), |sought| self.read(&sought))
+    }
+
+    /// # Errors
+    /// When it is gone, or cannot be read.
+    fn read(&self, sought: &Sought) -> io::Result<Option<Usage>> {
+        match self.find(sought)? {
+            Found::Foreign => Ok(None),
+            Found::Gone => Err(io::ErrorKind::NotFound.into()),
+            Found::Group(group) => {
+                let usage = group.read(self.options.interval / 2);
+                if usage.as_ref().is_err_and(is_gone) {
+                    self.groups().remove(&sought.key);
+                }
+                usage.map(Some)
+            }
+        }
+    }
+
+    fn find(&self, sought: &Sought) -> io::Result<Found> {
+        let known = self.groups().get(&sought.key).cloned();
+        if let Some(group) = known.filter(|group| group.pid == sought.pid) {
+            return Ok(Found::Group(group));
+        }
+        let opened = self.folders(sought).and_then(|folders| {
+            let Some(folders) = folders else { return Ok(None) };
+            let age = u64::try_from(now().saturating_sub(sought.since)).ok();
+            // That of long ago tells nothing about now.
+            let age = age.map(Duration::from_nanos).filter(|age| *age <= self.options.interval);
+            let keep = (self.groups().len() + 1) * cgroup::FILES <= self.options.max_files;
+            Group::open(sought.pid, &folders, age, keep).map(|group| Some(Arc::new(group)))
+        });
+        match opened {
+            Ok(Some(group)) => {
+                self.groups().insert(sought.key.clone(), group.clone());
+                Ok(Found::Group(group))
+            }
+            Ok(None) => Ok(Found::Foreign),
+            Err(error) if is_gone(&error) => Ok(Found::Gone),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn folders(&self, sought: &Sought) -> io::Result<Option<Folders>> {
+        let folders = self.tree.folders(sought.pid, &sought.id)?;
+        Ok(if sought.above { folders.map(Folders::parent) } else { folders })
+    }
+
+    /// Processes in a container: those of its own cgroup. 0 when it is gone.
+    fn processes(&self, sought: &Sought) -> u64 {
+        let folders = self.folders(sought).ok().flatten();
+        let folder = folders.as_ref().and_then(|folders| folders.of(cgroup::Controller::Memory));
+        let listed = folder.and_then(|folder| std::fs::read(folder.join("cgroup.procs")).ok());
+        let lines = listed.unwrap_or_default().into_iter().filter(|byte| *byte == b'\n');
+        u64::try_from(lines.count()).unwrap_or(u64::MAX)
+    }
+
+    /// Interfaces in the network namespace of a process. The file is not kept open: it would
+    /// keep the namespace.
+    fn interfaces(&self, pid: u32) -> io::Result<Vec<Interface>> {
+        let text = std::fs::read_to_string(self.tree.proc.join(format!("{pid}/net/dev")))?;
+        Ok(parse::interfaces(&text))
+    }
+
+    fn with_layer(&self, container: Container, usage: Option<Usage>) -> ContainerStats {
+        let layer = self.layers.get(&container.id).unwrap_or_else(|| Layer {
+            at: container.created_at,
+            mountpoint: self.layers.mountpoint(self.snapshotter("")),
+            ..Layer::default()
+        });
+        ContainerStats { container, usage, layer }
+    }
+
+    fn containers_of(&self, pod: Option<&PodId>) -> HashMap<PodId, Vec<Container>> {
+        let filter = ContainerFilter { pod: pod.map(PodId::to_string), ..Default::default() };
+        let mut by_pod: HashMap<_, Vec<_>> = HashMap::new();
+        for container in self.deps.board.containers(&filter) {
+            by_pod.entry(container.pod.clone()).or_default().push(container);
+        }
+        by_pod
+    }
+
+    fn snapshotter(&self, handler: &str) -> &str {
+        let snapshotters = &self.options.snapshotters;
+        snapshotters.get(handler).or_else(|| snapshotters.get("")).map_or("", String::as_str)
+    }
+
+    fn groups(&self) -> MutexGuard<'_, HashMap<String, Arc<Group>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A cgroup that is looked for.
+struct Sought {
+    /// Its key in the map of groups.
+    key: String,
+    /// A process in it.
+    pid: u32,
+    /// What the last part of its path carries.
+    id: String,
+    /// Whether the cgroup above is meant.
+    above: bool,
+    /// When it was made, or a bit later.
+    since: UnixNanos,
+}
+
+/// The cgroup of a container that runs.
+fn running(container: &Container) -> Option<Sought> {
+    let ContainerState::Running { started_at, pid } = container.state else { return None };
+    let id = container.id.to_string();
+    Some(Sought { key: id.clone(), pid, id, above: false, since: started_at })
+}
+
+/// The cgroup of the pause process.
+fn pause_cgroup(sandbox: &Sandbox, pid: u32) -> Sought {
+    let id = sandbox.id.to_string();
+    Sought { key: id.clone(), pid, id, above: false, since: sandbox.created_at }
+}
+
+/// The cgroup that a pod was given, which has all of its containers below it; else the one of
+/// its pause process.
+fn cgroup_of(sandbox: &Sandbox, pid: u32) -> Sought {
+    let above = !sandbox.config.cgroup_parent.is_empty();
+    Sought { above, ..pause_cgroup(sandbox, pid) }
+}

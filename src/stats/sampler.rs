@@ -1,0 +1,147 @@
+//! What is measured behind the scenes, cheaply: CPU time every few seconds, and the size of
+//! writable layers now and then.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Found, Sought, Stats, cgroup_of, running};
+use crate::backend::ErrorKind;
+use crate::board::{
+    Container, ContainerFilter, ContainerState, Sandbox, SandboxFilter, SandboxState, now,
+};
+use crate::ids::{ContainerId, PodId};
+use crate::stats::usage::Layer;
+
+/// Writable layers as last measured, and where snapshotters keep them.
+#[derive(Default)]
+pub(super) struct Layers {
+    measured: Mutex<HashMap<ContainerId, Layer>>,
+    roots: Mutex<BTreeMap<String, PathBuf>>,
+}
+
+impl Layers {
+    pub fn get(&self, id: &ContainerId) -> Option<Layer> {
+        self.measured().get(id).cloned()
+    }
+
+    /// Empty until containerd told it.
+    pub fn mountpoint(&self, snapshotter: &str) -> PathBuf {
+        self.roots().get(snapshotter).cloned().unwrap_or_default()
+    }
+
+    fn measured(&self) -> MutexGuard<'_, HashMap<ContainerId, Layer>> {
+        self.measured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn roots(&self) -> MutexGuard<'_, BTreeMap<String, PathBuf>> {
+        self.roots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stats {
+    /// Measures behind the scenes until the drain.
+    pub fn start(self: &Arc<Self>) {
+        let (room, interval) = (self.clone(), self.options.interval);
+        drop(self.deps.tasks.spawn_until_drain("stats-cpu", async move {
+            loop {
+                room.blocking(Stats::sample).await;
+                tokio::time::sleep(interval).await;
+            }
+        }));
+        let room = self.clone();
+        drop(self.deps.tasks.spawn_until_drain("stats-layers", async move {
+            loop {
+                room.measure_layers().await;
+                tokio::time::sleep(interval).await;
+            }
+        }));
+    }
+
+    /// Notes the CPU time of all that runs, and lets go of what does not.
+    fn sample(&self) {
+        let sought = self.all_running();
+        for sought in &sought {
+            // What ended just now is let go of the next time.
+            if let Ok(Found::Group(group)) = self.find(sought) {
+                let _ended = group.sample();
+            }
+        }
+        let keys: HashSet<&str> = sought.iter().map(|sought| sought.key.as_str()).collect();
+        self.groups().retain(|key, _| keys.contains(key.as_str()));
+    }
+
+    fn all_running(&self) -> Vec<Sought> {
+        let pods = self.deps.board.pods(&SandboxFilter { ready: Some(true), ..Default::default() });
+        let containers = self.deps.board.containers(&ContainerFilter::default());
+        let of_pod = |sandbox: &Sandbox| match sandbox.state {
+            SandboxState::Ready { pid } => Some(cgroup_of(sandbox, pid)),
+            SandboxState::Creating | SandboxState::NotReady => None,
+        };
+        pods.iter().filter_map(of_pod).chain(containers.iter().filter_map(running)).collect()
+    }
+
+    /// Measures the writable layers that are due, one at a time: containerd walks through them.
+    async fn measure_layers(&self) {
+        let board = &self.deps.board;
+        let containers = board.containers(&ContainerFilter::default());
+        let there: HashSet<&ContainerId> = containers.iter().map(|c| &c.id).collect();
+        self.layers.measured().retain(|id, _| there.contains(id));
+        self.learn_roots().await;
+        for container in containers.iter().filter(|container| self.is_due(container)) {
+            if self.measure_layer(container).await == Some(ErrorKind::Unavailable) {
+                return;
+            }
+        }
+    }
+
+    /// A layer changes while its container runs.
+    fn is_due(&self, container: &Container) -> bool {
+        let Some(layer) = self.layers.get(&container.id) else { return true };
+        match &container.state {
+            ContainerState::Exited(exited) => layer.at <= exited.finished_at,
+            ContainerState::Creating | ContainerState::Created => false,
+            ContainerState::Running { .. } | ContainerState::Unknown { .. } => {
+                let age = u128::try_from(now().saturating_sub(layer.at)).unwrap_or_default();
+                age >= self.options.layer_interval.as_nanos()
+            }
+        }
+    }
+
+    /// Why it could not be measured, if it could not. Whoever asks sees the last size then.
+    pub(super) async fn measure_layer(&self, container: &Container) -> Option<ErrorKind> {
+        let handler = self.handler_of(&container.pod);
+        let snapshotter = self.snapshotter(&handler);
+        let at = now();
+        match self.deps.runtime.rootfs_usage(snapshotter, container.id.as_str()).await {
+            Ok(usage) => {
+                let mountpoint = self.layers.mountpoint(snapshotter);
+                let layer = Layer { at, mountpoint, bytes: usage.bytes, inodes: usage.inodes };
+                self.layers.measured().insert(container.id.clone(), layer);
+                None
+            }
+            Err(error) => {
+                tracing::debug!(container = %container.id, %error, "writable layer not measured");
+                Some(error.kind)
+            }
+        }
+    }
+
+    fn handler_of(&self, pod: &PodId) -> String {
+        self.deps.board.pod(pod.as_str()).map(|pod| pod.handler).unwrap_or_default()
+    }
+
+    /// Snapshotters keep their folders for the life of containerd.
+    async fn learn_roots(&self) {
+        if !self.layers.roots().is_empty() {
+            return;
+        }
+        match self.deps.runtime.probe().await {
+            Ok(info) => {
+                let roots = info.snapshotters.into_iter().map(|info| (info.name, info.root));
+                self.layers.roots().extend(roots);
+            }
+            Err(error) => tracing::debug!(%error, "snapshotters not known"),
+        }
+    }
+}
