@@ -21,7 +21,11 @@ mod failures;
 mod pods;
 #[path = "cri_fakes/restarts.rs"]
 mod restarts;
+#[path = "cri_fakes/streamed_lists.rs"]
+mod streamed_lists;
 #[path = "cri_fakes/teardowns.rs"]
 mod teardowns;
+#[path = "cri_fakes/updates.rs"]
+mod updates;
 #[path = "cri_fakes/world.rs"]
 mod world;
