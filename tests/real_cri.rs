@@ -30,6 +30,8 @@ mod rig;
 #[path = "real_cri/security.rs"]
 mod security;
 mod support;
+#[path = "real_cri/updates.rs"]
+mod updates;
 
 use support::containerd::Line;
 
@@ -86,4 +88,8 @@ on_both_lines! {
     node::status_is_true,
     node::grpcurl_is_served,
     events::events_tell_the_life_of_a_pod,
+    updates::limits_change_while_it_runs,
+    updates::limits_change_before_and_after,
+    updates::refused_limits_change_nothing,
+    updates::updates_survive_the_agent,
 }

@@ -49,7 +49,8 @@ mod tests {
     use crate::proto::runtime::v1;
 
     fn item(number: usize, size: usize) -> v1::PodIp {
-        v1::PodIp { ip: format!("{number:0size$}") }
+        let digits = number.to_string();
+        v1::PodIp { ip: "0".repeat(size.saturating_sub(digits.len())) + &digits }
     }
 
     async fn sizes(items: Vec<v1::PodIp>) -> Vec<usize> {
