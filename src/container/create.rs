@@ -18,7 +18,8 @@ use crate::model::resources::Resources;
 use crate::model::signal::Signal;
 use crate::oci::user::ResolvedUser;
 use crate::oci::{
-    ContainerInput, PodNamespaces, container_spec, record_labels, resources_of, spec_json,
+    ContainerInput, PodNamespaces, container_spec, plain_cgroup, record_labels, resources_of,
+    spec_json,
 };
 use crate::store::Batch;
 
@@ -91,7 +92,7 @@ impl Containers {
             ContainerState::Created if !entry.is_removing() => Ok(taken),
             ContainerState::Creating => Err(Error::JoinedFailed {
                 id: taken.clone(),
-                message: entry.failure().unwrap_or_default(),
+                message: entry.failure.get().cloned().unwrap_or_default(),
             }),
             _ => Err(in_use()),
         }
@@ -118,6 +119,7 @@ impl Containers {
             "" => config.image.image.clone(),
             given => given.to_owned(),
         };
+        let driver = self.options.oci.cgroup_driver;
         Ok(ContainerRecord {
             container: Container {
                 id: id.clone(),
@@ -149,6 +151,7 @@ impl Containers {
             memory_cgroup: None,
             removing: false,
             boot_id: self.deps.host.facts().boot_id.clone(),
+            cgroup: plain_cgroup(driver, &pod.config.cgroup_parent, id.as_str()),
             limits_before: None,
         })
     }
@@ -274,7 +277,7 @@ impl Containers {
     /// Takes a failed creation back. Its name is free for a retry at once; what cannot be taken
     /// back now is tried again until it is gone.
     async fn undo_create(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
-        entry.set_failure(chain(error));
+        entry.failure.get_or_init(|| chain(error));
         let undone = self.destroy(entry).await;
         self.forget(entry);
         if let Err(undo) = undone {

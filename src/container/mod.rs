@@ -4,6 +4,7 @@
 //! happens. A change goes record -> store -> board, in that order, so nothing is published or
 //! acknowledged before it is durable. Reads go to the [`Board`] alone.
 
+mod checkpoint;
 mod create;
 mod entry;
 mod error;
@@ -31,7 +32,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use crate::backend::{HandlerFeatures, Host, Runtime, RuntimeHandler};
-use crate::board::{Board, LookupError};
+use crate::board::Board;
 use crate::ids::{ContainerId, PodId};
 use crate::image::Images;
 use crate::lifecycle::Tasks;
@@ -122,7 +123,8 @@ impl Containers {
 
     /// One container by id or unique prefix, as published.
     pub fn get(&self, id: &str) -> Result<Container, Error> {
-        self.deps.board.container(id).map_err(|error| lookup(error, id))
+        let found = self.deps.board.container(id);
+        found.map_err(|error| error.of(id, Error::NotFound, Error::AmbiguousId))
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, BTreeMap<ContainerId, Arc<Entry>>> {
@@ -138,7 +140,7 @@ impl Containers {
     fn find(&self, id: &str) -> Result<Option<Arc<Entry>>, Error> {
         match self.get(id) {
             Ok(container) => Ok(self.entries().get(&container.id).cloned()),
-            Err(Error::NotFound(_)) if !id.is_empty() => Ok(None),
+            Err(Error::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -154,15 +156,5 @@ impl Containers {
         if let Some(entry) = entry {
             entry.oom.store(true, std::sync::atomic::Ordering::Relaxed);
         }
-    }
-}
-
-fn lookup(error: LookupError, id: &str) -> Error {
-    match error {
-        LookupError::NotFound if id.is_empty() => {
-            Error::invalid("container_id", "must not be empty")
-        }
-        LookupError::NotFound => Error::NotFound(id.to_owned()),
-        LookupError::Ambiguous => Error::AmbiguousId(id.to_owned()),
     }
 }

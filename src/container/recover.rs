@@ -204,9 +204,13 @@ impl Containers {
         self.entries().keys().map(ToString::to_string).collect()
     }
 
-    /// Removes folders of containers that nobody knows.
+    /// Removes folders of containers that nobody knows, and parts of checkpoints that were cut.
     pub async fn sweep_folders(&self, known: &BTreeSet<String>) {
         let host = &self.deps.host;
+        let entries: Vec<_> = self.entries().values().cloned().collect();
+        for entry in entries {
+            let _ = host.remove_tree(&self.checkpoint_dir(&entry)).await;
+        }
         for dir in [&self.options.state, &self.options.root] {
             for name in host.list_dir(dir).await.unwrap_or_default() {
                 if ContainerId::try_from(name.as_str()).is_ok() && !known.contains(&name) {

@@ -34,7 +34,7 @@ pub mod user;
 mod fixture;
 
 pub use annotations::record_labels;
-pub use cgroup::CgroupDriver;
+pub use cgroup::{CgroupDriver, plain_cgroup};
 pub use container::{ContainerInput, SharedFiles, container_spec};
 pub use exec::exec_process;
 pub use in_force::{put_back, resources_of, stored_limits};

@@ -7,6 +7,7 @@
 mod create;
 mod entry;
 mod error;
+mod features;
 pub mod files;
 mod pause;
 mod ports;
@@ -37,6 +38,7 @@ use crate::model::pod::PodMetadata;
 use crate::model::resources::Resources;
 use crate::oci::SharedFiles;
 use entry::Entry;
+use features::Features;
 
 /// What this room stands on, besides what the container room does.
 #[derive(Clone)]
@@ -80,8 +82,7 @@ struct Room {
     options: Options,
     entries: Mutex<BTreeMap<PodId, Arc<Entry>>>,
     names: Mutex<HashMap<PodMetadata, PodId>>,
-    /// What each handler can do, by handler name; learnt once containerd answers.
-    features: Mutex<BTreeMap<String, HandlerFeatures>>,
+    features: Features,
 }
 
 impl Sandboxes {
@@ -92,25 +93,20 @@ impl Sandboxes {
             options,
             entries: Mutex::default(),
             names: Mutex::default(),
-            features: Mutex::default(),
+            features: Features::default(),
         };
         Self { room: Arc::new(room) }
     }
 
-    /// Asks the runtime what each handler can do. One that does not answer can do nothing
-    /// special.
+    /// Asks the runtime what those handlers can do of which it is not known yet.
     pub async fn learn_features(&self) {
-        for (name, handler) in &self.room.options.handlers {
-            match self.room.deps.base.runtime.features(handler).await {
-                Ok(features) => {
-                    self.room.features().insert(name.clone(), features);
-                }
-                Err(error) => {
-                    let error = crate::telemetry::error_chain(&error);
-                    tracing::warn!(handler = name, error, "features not known");
-                }
-            }
-        }
+        let handlers = self.room.options.handlers.values();
+        self.room.features.learn(&*self.room.deps.base.runtime, handlers).await;
+    }
+
+    /// What each handler can do, as far as it is known, by the handler's own name.
+    pub fn features(&self) -> BTreeMap<String, HandlerFeatures> {
+        self.room.features.known().clone()
     }
 
     /// Runs a change as an owned task and waits for it.
@@ -166,7 +162,8 @@ impl Sandboxes {
 
     /// One sandbox by id or unique prefix.
     pub fn get(&self, id: &str) -> Result<Sandbox, Error> {
-        self.room.deps.base.board.pod(id).map_err(|error| lookup(error, id))
+        let found = self.room.deps.base.board.pod(id);
+        found.map_err(|error| error.of(id, Error::NotFound, Error::AmbiguousId))
     }
 
     /// Sandboxes that match, newest first.
@@ -216,6 +213,20 @@ impl Sandboxes {
         let (room, id) = (self.room.clone(), id.to_owned());
         self.owned("update-container", async move {
             Ok(room.deps.containers.update(&id, &resources).await?)
+        })
+        .await
+    }
+
+    /// Writes a checkpoint of a running container into a new file; see [`Containers::checkpoint`].
+    pub async fn checkpoint_container(
+        &self,
+        id: &str,
+        location: PathBuf,
+        limit: Option<Duration>,
+    ) -> Result<(), Error> {
+        let (room, id) = (self.room.clone(), id.to_owned());
+        self.owned("checkpoint-container", async move {
+            Ok(room.deps.containers.checkpoint(&id, &location, limit).await?)
         })
         .await
     }
@@ -302,8 +313,8 @@ impl Room {
     fn find(&self, id: &str) -> Result<Option<Arc<Entry>>, Error> {
         match self.deps.base.board.pod(id) {
             Ok(sandbox) => Ok(self.entries().get(&sandbox.id).cloned()),
-            Err(LookupError::NotFound) if !id.is_empty() => Ok(None),
-            Err(error) => Err(lookup(error, id)),
+            Err(LookupError::NotFound) => Ok(None),
+            Err(LookupError::Ambiguous) => Err(Error::AmbiguousId(id.to_owned())),
         }
     }
 
@@ -319,7 +330,8 @@ impl Room {
         let SandboxState::Ready { pid } = sandbox.state else {
             return Err(Error::Container(container::Error::PodNotReady(id.clone())));
         };
-        let features = self.features().get(&sandbox.handler).cloned().unwrap_or_default();
+        self.features.learn(&*self.deps.base.runtime, std::iter::once(&record.handler)).await;
+        let features = self.features.known().get(&record.handler.name).cloned().unwrap_or_default();
         let files = self.shared_files(&sandbox);
         let context = PodContext {
             id: sandbox.id.clone(),
@@ -333,10 +345,6 @@ impl Room {
             config: sandbox.config,
         };
         Ok((open, context))
-    }
-
-    fn features(&self) -> MutexGuard<'_, BTreeMap<String, HandlerFeatures>> {
-        self.features.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn handler(&self, name: &str) -> Result<&RuntimeHandler, Error> {
@@ -364,15 +372,5 @@ impl Room {
             "" => self.deps.base.host.facts().hostname.clone(),
             given => given.to_owned(),
         }
-    }
-}
-
-fn lookup(error: LookupError, id: &str) -> Error {
-    match error {
-        LookupError::NotFound if id.is_empty() => {
-            Error::invalid("pod_sandbox_id", "must not be empty")
-        }
-        LookupError::NotFound => Error::NotFound(id.to_owned()),
-        LookupError::Ambiguous => Error::AmbiguousId(id.to_owned()),
     }
 }

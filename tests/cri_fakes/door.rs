@@ -15,9 +15,8 @@ use super::calls::{container, pod, refused};
 use super::world::{Agent, World};
 
 /// RPCs of later versions.
-const LATER: [&str; 15] = [
+const LATER: [&str; 14] = [
     "Attach",
-    "CheckpointContainer",
     "CheckpointPod",
     "ContainerStats",
     "Exec",

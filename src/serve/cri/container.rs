@@ -93,6 +93,15 @@ impl Cri {
         Ok(v1::UpdateContainerResourcesResponse {})
     }
 
+    pub(super) async fn checkpoint_container(
+        &self,
+        request: v1::CheckpointContainerRequest,
+    ) -> Result<v1::CheckpointContainerResponse, Status> {
+        let (id, location, limit) = convert::checkpoint(request)?;
+        self.sandboxes.checkpoint_container(&id, location, limit).await?;
+        Ok(v1::CheckpointContainerResponse {})
+    }
+
     pub(super) async fn reopen_container_log(
         &self,
         request: v1::ReopenContainerLogRequest,

@@ -32,7 +32,7 @@ pub struct CriServices {
     pub sandboxes: Arc<Sandboxes>,
     /// Images.
     pub images: Arc<Images>,
-    /// Asked for the condition RuntimeReady and for handler features.
+    /// Asked for the condition RuntimeReady.
     pub runtime: Arc<dyn Runtime>,
     /// Asked for the condition NetworkReady; told the pod address range.
     pub network: Arc<dyn Network>,
@@ -65,9 +65,9 @@ impl Cri {
     pub fn new(services: CriServices, closing: CancellationToken) -> Self {
         let CriServices { sandboxes, images, runtime, network, identity } = services;
         Self {
+            node: Arc::new(Node::new(runtime, network, identity, Arc::clone(&sandboxes))),
             sandboxes,
             images,
-            node: Arc::new(Node::new(runtime, network, identity)),
             listeners: events::Listeners::new(closing),
         }
     }

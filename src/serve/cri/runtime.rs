@@ -141,6 +141,13 @@ impl RuntimeService for Cri {
         self.container_status(request.into_inner()).await.map(Response::new)
     }
 
+    async fn checkpoint_container(
+        &self,
+        request: Request<CheckpointContainerRequest>,
+    ) -> Answer<CheckpointContainerResponse> {
+        self.checkpoint_container(request.into_inner()).await.map(Response::new)
+    }
+
     async fn reopen_container_log(
         &self,
         request: Request<ReopenContainerLogRequest>,
@@ -187,7 +194,6 @@ impl RuntimeService for Cri {
         pod_sandbox_stats(PodSandboxStatsRequest) -> Answer<PodSandboxStatsResponse>;
         list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> Answer<ListPodSandboxStatsResponse>;
         stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> Stream<StreamPodSandboxStatsResponse>;
-        checkpoint_container(CheckpointContainerRequest) -> Answer<CheckpointContainerResponse>;
         checkpoint_pod(CheckpointPodRequest) -> Answer<CheckpointPodResponse>;
         restore_pod(RestorePodRequest) -> Answer<RestorePodResponse>;
         list_metric_descriptors(ListMetricDescriptorsRequest) -> Answer<ListMetricDescriptorsResponse>;

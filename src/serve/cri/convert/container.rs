@@ -181,6 +181,17 @@ pub fn container_update(
     Ok((super::required_id("container_id", container_id)?, limits))
 }
 
+/// The container, the file and the limit of a `CheckpointContainer`; a time-out of 0 is none.
+pub fn checkpoint(
+    request: v1::CheckpointContainerRequest,
+) -> Result<(String, PathBuf, Option<Duration>)> {
+    let v1::CheckpointContainerRequest { container_id, location, timeout } = request;
+    let id = super::required_id("container_id", container_id)?;
+    filled("location", &location)?;
+    absolute_path("location", &location)?;
+    Ok((id, location.into(), exec_timeout(timeout)?))
+}
+
 /// The command of an `ExecSync`.
 pub fn exec_command(command: Vec<String>) -> Result<Vec<String>> {
     refuse("cmd", command.is_empty(), "must not be empty")?;
