@@ -7,6 +7,8 @@ mod attach;
 mod away;
 #[path = "cri_fakes/calls.rs"]
 mod calls;
+#[path = "cri_fakes/checkpoints.rs"]
+mod checkpoints;
 #[path = "cri_fakes/containers.rs"]
 mod containers;
 #[path = "cri_fakes/crashes.rs"]
@@ -31,7 +33,11 @@ mod sessions;
 mod streams;
 #[path = "cri_fakes/stats.rs"]
 mod stats;
+#[path = "cri_fakes/streamed_lists.rs"]
+mod streamed_lists;
 #[path = "cri_fakes/teardowns.rs"]
 mod teardowns;
+#[path = "cri_fakes/updates.rs"]
+mod updates;
 #[path = "cri_fakes/world.rs"]
 mod world;

@@ -38,6 +38,8 @@ mod stats;
 mod support;
 #[path = "real_cri/websocket.rs"]
 mod websocket;
+#[path = "real_cri/updates.rs"]
+mod updates;
 
 use support::containerd::Line;
 
@@ -111,4 +113,8 @@ on_both_lines! {
     stats::lists_outlive_what_ends_meanwhile,
     stats::pods_are_measured,
     stats::metrics_are_those_of_the_descriptors,
+    updates::limits_change_while_it_runs,
+    updates::limits_change_before_and_after,
+    updates::refused_limits_change_nothing,
+    updates::updates_survive_the_agent,
 }

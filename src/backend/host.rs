@@ -184,4 +184,25 @@ pub trait Host: Send + Sync + 'static {
     /// How often the kernel killed for lack of memory in a memory cgroup; `None` when it is gone
     /// or has no such counter.
     async fn oom_kills(&self, memory_cgroup: &Path) -> Result<Option<u64>>;
+
+    /// Version of CRIU, counted as it does itself: 31701 is 3.17.1. `None` when it is not installed.
+    async fn criu_version(&self) -> Result<Option<u32>>;
+
+    /// Fails unless an archive can be made at `path`: `InvalidArgument` for a path that is not
+    /// absolute or climbs, `NotFound` without its folder, `AlreadyExists` when something is there.
+    async fn check_archive(&self, path: &Path) -> Result<()>;
+
+    /// Makes a tar archive (mode 0600) of what is below `folder`, and of more files by their name
+    /// in the archive. Only regular files and folders are taken, no link is followed, and a file
+    /// that is absent is left out. The archive is there whole or not at all; see `check_archive`.
+    async fn write_archive(
+        &self,
+        path: &Path,
+        folder: &Path,
+        files: &[(String, PathBuf)],
+    ) -> Result<()>;
+
+    /// Removes the empty cgroup of this path, absolute from the root of the hierarchies, from each
+    /// of them; gone is fine. One that has processes or cgroups in it stays, with an error.
+    async fn remove_cgroup(&self, path: &Path) -> Result<()>;
 }

@@ -1,6 +1,6 @@
 //! The seam to what runs processes: container records, root file systems, tasks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -326,6 +326,15 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Changes the limits of a live task (OCI `LinuxResources` JSON).
     async fn update_resources(&self, id: &str, resources: &serde_json::Value) -> Result<()>;
+
+    /// Dumps a running task with CRIU within `limit`: its images into the folder `images`, logs of
+    /// the dump into `work`. The task goes on running, also after a failure.
+    async fn checkpoint(&self, id: &str, images: &Path, work: &Path, limit: Duration)
+    -> Result<()>;
+
+    /// Writes what a writable snapshot has on top of its parent into a new file, as an OCI layer
+    /// that is not compressed. Takes as long as it takes.
+    async fn export_changes(&self, snapshotter: &str, key: &str, file: &Path) -> Result<()>;
 
     /// PIDs inside the task.
     async fn pids(&self, id: &str) -> Result<Vec<u32>>;

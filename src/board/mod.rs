@@ -28,6 +28,16 @@ pub enum LookupError {
     Ambiguous,
 }
 
+impl LookupError {
+    /// The error of a room for this, by what it makes of an id that nothing or too much has.
+    pub fn of<E>(self, id: &str, missing: fn(String) -> E, ambiguous: fn(String) -> E) -> E {
+        match self {
+            Self::NotFound => missing(id.to_owned()),
+            Self::Ambiguous => ambiguous(id.to_owned()),
+        }
+    }
+}
+
 /// Published snapshots and their subscribers.
 #[derive(Debug, Default)]
 pub struct Board {

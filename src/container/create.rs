@@ -14,9 +14,13 @@ use crate::lifecycle::Backoff;
 use crate::model::StringMap;
 use crate::model::container::ContainerConfig;
 use crate::model::image::Image;
+use crate::model::resources::Resources;
 use crate::model::signal::Signal;
 use crate::oci::user::ResolvedUser;
-use crate::oci::{ContainerInput, PodNamespaces, container_spec, record_labels, spec_json};
+use crate::oci::{
+    ContainerInput, PodNamespaces, container_spec, plain_cgroup, record_labels, resources_of,
+    spec_json,
+};
 use crate::store::Batch;
 
 /// Pauses between tries to undo what failed.
@@ -88,7 +92,7 @@ impl Containers {
             ContainerState::Created if !entry.is_removing() => Ok(taken),
             ContainerState::Creating => Err(Error::JoinedFailed {
                 id: taken.clone(),
-                message: entry.failure().unwrap_or_default(),
+                message: entry.failure.get().cloned().unwrap_or_default(),
             }),
             _ => Err(in_use()),
         }
@@ -115,6 +119,7 @@ impl Containers {
             "" => config.image.image.clone(),
             given => given.to_owned(),
         };
+        let driver = self.options.oci.cgroup_driver;
         Ok(ContainerRecord {
             container: Container {
                 id: id.clone(),
@@ -146,6 +151,8 @@ impl Containers {
             memory_cgroup: None,
             removing: false,
             boot_id: self.deps.host.facts().boot_id.clone(),
+            cgroup: plain_cgroup(driver, &pod.config.cgroup_parent, id.as_str()),
+            limits_before: None,
         })
     }
 
@@ -156,7 +163,7 @@ impl Containers {
         let request = user_request(&config, image);
         let volumes = self.volume_places(&entry.id, &config, image);
         let known = self.known_user_files(image, &request).filter(|_| volumes.is_empty());
-        let user = match known {
+        let (user, resources) = match known {
             // Nothing has to be read from the root file system: it is made beside the record.
             Some(files) => {
                 let user = resolve_user(&request, &files)?;
@@ -166,8 +173,7 @@ impl Containers {
                 // Both are let run to their end: what is made must be known to be undone.
                 let (rootfs, record) = tokio::join!(rootfs, record);
                 entry.set_rootfs(rootfs?);
-                record?;
-                user
+                (user, record?)
             }
             None => {
                 let (host, rootfs) = tokio::join!(host, self.prepare_rootfs(entry, pod, image));
@@ -178,13 +184,15 @@ impl Containers {
                 };
                 let user = resolve_user(&request, &UserFiles::clone(&files))?;
                 let volumes = self.make_volumes(&entry.id, &config, image, &rootfs).await?;
-                self.make_record(entry, pod, image, (&host, &user, &volumes)).await?;
+                let looked = (&host, &user, volumes.as_slice());
+                let resources = self.make_record(entry, pod, image, looked).await?;
                 entry.set_rootfs(rootfs);
-                user
+                (user, resources)
             }
         };
         let done = |record: &mut ContainerRecord| {
             record.container.user = user;
+            record.container.resources = resources;
             record.container.state = ContainerState::Created;
         };
         entry.save(&self.deps, done).await
@@ -210,13 +218,14 @@ impl Containers {
         }
     }
 
+    /// Makes containerd's record; returns the limits that its spec has.
     async fn make_record(
         &self,
         entry: &Entry,
         pod: &PodContext,
         image: &Image,
         (host, user, volumes): Looked<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Resources, Error> {
         let mut record = entry.record();
         record.container.user = user.clone();
         let config = &record.container.config;
@@ -246,6 +255,8 @@ impl Containers {
         })?;
         let spec = spec_json(&spec);
         entry.set_process(&spec);
+        let resources = resources_of(&spec);
+        record.container.resources = resources.clone();
         let mut labels: StringMap = record_labels(&image.config.labels, &config.labels);
         labels.insert(KIND_LABEL.to_owned(), "container".to_owned());
         let container = RuntimeContainer {
@@ -258,13 +269,15 @@ impl Containers {
             snapshot_key: Some(entry.id.to_string()),
             extension: to_json("the container's record", &record)?,
         };
-        self.deps.runtime.create_container(&container).await.step("store the container record")
+        let stored = self.deps.runtime.create_container(&container).await;
+        stored.step("store the container record")?;
+        Ok(resources)
     }
 
     /// Takes a failed creation back. Its name is free for a retry at once; what cannot be taken
     /// back now is tried again until it is gone.
     async fn undo_create(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
-        entry.set_failure(chain(error));
+        entry.failure.get_or_init(|| chain(error));
         let undone = self.destroy(entry).await;
         self.forget(entry);
         if let Err(undo) = undone {

@@ -1,7 +1,7 @@
 //! One container: its record, the lock its changes queue behind, and its live parts.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use tokio::sync::watch;
 
@@ -11,7 +11,7 @@ use super::{Container, ContainerState, Deps, Error, EventKind};
 use crate::backend::RootfsMount;
 use crate::ids::{ContainerId, PodId};
 use crate::logs::Pump;
-use crate::store::Batch;
+use crate::store::Kept;
 
 /// One container.
 pub(super) struct Entry {
@@ -19,10 +19,14 @@ pub(super) struct Entry {
     pub(super) pod: PodId,
     /// Changes queue here. Never held while waiting for a process to end.
     pub(super) changing: tokio::sync::Mutex<()>,
-    record: Mutex<ContainerRecord>,
+    /// Held while a checkpoint is taken.
+    pub(super) checkpointing: tokio::sync::Mutex<()>,
+    record: Kept<ContainerRecord>,
     live: Mutex<Live>,
     /// What attached clients write into.
     pub(super) stdin: Stdin,
+    /// Why its creation failed, for callers that joined it.
+    pub(super) failure: OnceLock<String>,
     /// True once no process of it can be running any more.
     pub(super) ended: watch::Sender<bool>,
     /// Set when the kernel reported a memory kill.
@@ -38,8 +42,6 @@ struct Live {
     rootfs: Option<Vec<RootfsMount>>,
     /// The spec's `process` as compact JSON: what an exec starts from.
     process: Option<Box<str>>,
-    /// Why its creation failed, for callers that joined it.
-    failure: Option<String>,
 }
 
 impl Entry {
@@ -48,17 +50,15 @@ impl Entry {
             id: record.container.id.clone(),
             pod: record.container.pod.clone(),
             changing: tokio::sync::Mutex::new(()),
-            record: Mutex::new(record),
+            checkpointing: tokio::sync::Mutex::new(()),
+            record: Kept::new(record),
             live: Mutex::default(),
             stdin: Stdin::default(),
+            failure: OnceLock::new(),
             ended: watch::Sender::new(false),
             oom: AtomicBool::new(false),
             stop_sent: AtomicBool::new(false),
         })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ContainerRecord> {
-        self.record.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -66,20 +66,20 @@ impl Entry {
     }
 
     pub(super) fn record(&self) -> ContainerRecord {
-        self.lock().clone()
+        self.record.get()
     }
 
     /// The published part, as it is now.
     pub(super) fn container(&self) -> Container {
-        self.lock().container.clone()
+        self.record.read(|record| record.container.clone())
     }
 
     pub(super) fn state(&self) -> ContainerState {
-        self.lock().container.state.clone()
+        self.record.read(|record| record.container.state.clone())
     }
 
     pub(super) fn is_removing(&self) -> bool {
-        self.lock().removing
+        self.record.read(|record| record.removing)
     }
 
     pub(super) fn set_pump(&self, pump: Option<Pump>) -> Option<Pump> {
@@ -108,50 +108,27 @@ impl Entry {
         self.live().process.as_deref().and_then(|text| serde_json::from_str(text).ok())
     }
 
-    pub(super) fn set_failure(&self, failure: String) {
-        self.live().failure = Some(failure);
-    }
-
-    pub(super) fn failure(&self) -> Option<String> {
-        self.live().failure.clone()
-    }
-
-    /// Changes the record and makes it durable; nothing is published. On failure the record is
-    /// as before.
+    /// Changes the record through the store; nothing is published.
     pub(super) async fn save(
         &self,
         deps: &Deps,
         change: impl FnOnce(&mut ContainerRecord),
     ) -> Result<(), Error> {
-        self.store(deps, Batch::new(), change).await
+        Ok(self.record.save(&deps.store, change).await?)
     }
 
-    /// As `save`, for the record of an end: it may use the room that is kept for ending work
-    /// when the disk is full.
+    /// As `save`, for the record of an end.
     pub(super) async fn save_end(
         &self,
         deps: &Deps,
         change: impl FnOnce(&mut ContainerRecord),
     ) -> Result<(), Error> {
-        self.store(deps, Batch::new().ends_work(), change).await
-    }
-
-    async fn store(
-        &self,
-        deps: &Deps,
-        batch: Batch,
-        change: impl FnOnce(&mut ContainerRecord),
-    ) -> Result<(), Error> {
-        let mut next = self.record();
-        change(&mut next);
-        deps.store.write(batch.put(&next)?).await?;
-        *self.lock() = next;
-        Ok(())
+        Ok(self.record.save_end(&deps.store, change).await?)
     }
 
     /// Changes the state in memory only, when the store cannot be written.
     pub(super) fn set_state(&self, state: ContainerState) {
-        self.lock().container.state = state;
+        self.record.change(|record| record.container.state = state);
     }
 
     /// Puts the record on the board.

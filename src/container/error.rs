@@ -64,6 +64,12 @@ pub enum Error {
     /// The agent ends, and its sessions with it.
     #[error("the agent is shutting down")]
     ShuttingDown,
+    /// CRIU is missing or too old. The words are those that tools look for.
+    #[error("checkpoint/restore support not available: CRIU binary not found or too old (<31600)")]
+    NoCriu,
+    /// The checkpoint took too long and was given up.
+    #[error("the checkpoint took longer than {0:?}")]
+    CheckpointTimeout(Duration),
     /// The container did not end although it was killed.
     #[error("container {0} did not end within {1:?} after SIGKILL")]
     WouldNotDie(ContainerId, Duration),

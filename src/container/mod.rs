@@ -5,6 +5,7 @@
 //! acknowledged before it is durable. Reads go to the [`Board`] alone.
 
 mod attach;
+mod checkpoint;
 mod create;
 mod entry;
 mod error;
@@ -18,6 +19,7 @@ mod remove;
 mod start;
 mod stop;
 mod streams;
+mod update;
 
 pub use crate::board::{
     Container, ContainerFilter as Filter, ContainerState, EventKind, Exited, StateName,
@@ -32,7 +34,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use crate::backend::{HandlerFeatures, Host, Runtime, RuntimeHandler};
-use crate::board::{Board, LookupError};
+use crate::board::Board;
 use crate::ids::{ContainerId, PodId};
 use crate::image::Images;
 use crate::lifecycle::Tasks;
@@ -123,7 +125,8 @@ impl Containers {
 
     /// One container by id or unique prefix, as published.
     pub fn get(&self, id: &str) -> Result<Container, Error> {
-        self.deps.board.container(id).map_err(|error| lookup(error, id))
+        let found = self.deps.board.container(id);
+        found.map_err(|error| error.of(id, Error::NotFound, Error::AmbiguousId))
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, BTreeMap<ContainerId, Arc<Entry>>> {
@@ -139,7 +142,7 @@ impl Containers {
     fn find(&self, id: &str) -> Result<Option<Arc<Entry>>, Error> {
         match self.get(id) {
             Ok(container) => Ok(self.entries().get(&container.id).cloned()),
-            Err(Error::NotFound(_)) if !id.is_empty() => Ok(None),
+            Err(Error::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -155,15 +158,5 @@ impl Containers {
         if let Some(entry) = entry {
             entry.oom.store(true, std::sync::atomic::Ordering::Relaxed);
         }
-    }
-}
-
-fn lookup(error: LookupError, id: &str) -> Error {
-    match error {
-        LookupError::NotFound if id.is_empty() => {
-            Error::invalid("container_id", "must not be empty")
-        }
-        LookupError::NotFound => Error::NotFound(id.to_owned()),
-        LookupError::Ambiguous => Error::AmbiguousId(id.to_owned()),
     }
 }

@@ -45,6 +45,10 @@ impl Containers {
             self.finish_removal(&entry).await;
             return;
         }
+        if entry.record().limits_before.is_some() {
+            // An update that was never acknowledged. Its shim may be mute: nobody waits for it.
+            self.take_update_back_later(&entry, std::time::Duration::ZERO);
+        }
         match container.state {
             ContainerState::Created => self.recover_created(&entry, task).await,
             ContainerState::Running { started_at, .. }
@@ -212,9 +216,13 @@ impl Containers {
         self.entries().keys().map(ToString::to_string).collect()
     }
 
-    /// Removes folders of containers that nobody knows.
+    /// Removes folders of containers that nobody knows, and parts of checkpoints that were cut.
     pub async fn sweep_folders(&self, known: &BTreeSet<String>) {
         let host = &self.deps.host;
+        let entries: Vec<_> = self.entries().values().cloned().collect();
+        for entry in entries {
+            let _ = host.remove_tree(&self.checkpoint_dir(&entry)).await;
+        }
         for dir in [&self.options.state, &self.options.root] {
             for name in host.list_dir(dir).await.unwrap_or_default() {
                 if ContainerId::try_from(name.as_str()).is_ok() && !known.contains(&name) {

@@ -55,6 +55,15 @@ pub(super) fn path(driver: CgroupDriver, parent: &str, id: &str) -> Result<PathB
     Ok(PathBuf::from(text))
 }
 
+/// The cgroup that the OCI runtime makes by itself for a container or pause container; `None`
+/// when systemd makes it, or when the parent is refused.
+pub fn plain_cgroup(driver: CgroupDriver, parent: &str, id: &str) -> Option<PathBuf> {
+    match driver {
+        CgroupDriver::Cgroupfs => path(driver, parent, id).ok(),
+        CgroupDriver::Systemd => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

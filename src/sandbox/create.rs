@@ -51,7 +51,7 @@ impl Room {
             return self.adopt(&taken, &config, &handler).await;
         }
         if let Err(error) = self.claim_host_ports(&entry) {
-            entry.set_failure(error_chain(&error));
+            entry.failure.get_or_init(|| error_chain(&error));
             self.forget(&entry);
             return Err(error);
         }
@@ -98,7 +98,7 @@ impl Room {
         }
         // A creation in progress holds the gate to its end.
         let _open = entry.gate.read().await;
-        match (entry.sandbox().state, entry.failure()) {
+        match (entry.sandbox().state, entry.failure.get().cloned()) {
             (SandboxState::Ready { .. }, _) => Ok(taken.clone()),
             (_, Some(message)) => Err(Error::JoinedFailed { id: taken.clone(), message }),
             _ => Err(in_use),
@@ -129,6 +129,8 @@ impl Room {
             was_attached: false,
             removing: false,
             boot_id: self.deps.base.host.facts().boot_id.clone(),
+            overhead: config.overhead.clone(),
+            resources: config.resources.clone(),
             sandbox: Sandbox {
                 id: id.clone(),
                 owner: Owner::Cri,
@@ -213,7 +215,7 @@ impl Room {
     /// Takes a failed creation back. What cannot be taken back is listed as not ready, with its
     /// name reserved, and tried again until it is gone or somebody stops and removes it.
     async fn undo(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
-        entry.set_failure(error_chain(error));
+        entry.failure.get_or_init(|| error_chain(error));
         entry.change(|record| record.sandbox.state = SandboxState::NotReady);
         if let Err(undo) = self.try_undo(entry).await {
             tracing::warn!(pod = %entry.id, error = error_chain(&undo), "creation not undone yet");

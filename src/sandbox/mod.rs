@@ -7,12 +7,14 @@
 mod create;
 mod entry;
 mod error;
+mod features;
 pub mod files;
 mod forward;
 mod pause;
 mod ports;
 mod record;
 mod recover;
+mod resize;
 mod stop;
 
 pub use crate::board::{
@@ -34,8 +36,10 @@ use crate::container::{self, Container, Containers, ExecOutput, PodContext};
 use crate::ids::{ContainerId, PodId};
 use crate::model::container::ContainerConfig;
 use crate::model::pod::PodMetadata;
+use crate::model::resources::Resources;
 use crate::oci::SharedFiles;
 use entry::Entry;
+use features::Features;
 
 /// What this room stands on, besides what the container room does.
 #[derive(Clone)]
@@ -81,8 +85,7 @@ struct Room {
     options: Options,
     entries: Mutex<BTreeMap<PodId, Arc<Entry>>>,
     names: Mutex<HashMap<PodMetadata, PodId>>,
-    /// What each handler can do, by handler name; learnt once containerd answers.
-    features: Mutex<BTreeMap<String, HandlerFeatures>>,
+    features: Features,
 }
 
 impl Sandboxes {
@@ -93,25 +96,20 @@ impl Sandboxes {
             options,
             entries: Mutex::default(),
             names: Mutex::default(),
-            features: Mutex::default(),
+            features: Features::default(),
         };
         Self { room: Arc::new(room) }
     }
 
-    /// Asks the runtime what each handler can do. One that does not answer can do nothing
-    /// special.
+    /// Asks the runtime what those handlers can do of which it is not known yet.
     pub async fn learn_features(&self) {
-        for (name, handler) in &self.room.options.handlers {
-            match self.room.deps.base.runtime.features(handler).await {
-                Ok(features) => {
-                    self.room.features().insert(name.clone(), features);
-                }
-                Err(error) => {
-                    let error = crate::telemetry::error_chain(&error);
-                    tracing::warn!(handler = name, error, "features not known");
-                }
-            }
-        }
+        let handlers = self.room.options.handlers.values();
+        self.room.features.learn(&*self.room.deps.base.runtime, handlers).await;
+    }
+
+    /// What each handler can do, as far as it is known, by the handler's own name.
+    pub fn features(&self) -> BTreeMap<String, HandlerFeatures> {
+        self.room.features.known().clone()
     }
 
     /// Runs a change as an owned task and waits for it.
@@ -151,9 +149,24 @@ impl Sandboxes {
         self.owned("remove-sandbox", async move { room.remove(&entry).await }).await
     }
 
+    /// Remembers what a pod as a whole may use (`resources`) and costs (`overhead`); `None` leaves
+    /// one as it is. No cgroup is touched.
+    pub async fn resize(
+        &self,
+        id: &str,
+        overhead: Option<Resources>,
+        resources: Option<Resources>,
+    ) -> Result<(), Error> {
+        let entry = self.room.find(id)?.ok_or_else(|| Error::NotFound(id.to_owned()))?;
+        let room = self.room.clone();
+        self.owned("resize-sandbox", async move { room.resize(&entry, overhead, resources).await })
+            .await
+    }
+
     /// One sandbox by id or unique prefix.
     pub fn get(&self, id: &str) -> Result<Sandbox, Error> {
-        self.room.deps.base.board.pod(id).map_err(|error| lookup(error, id))
+        let found = self.room.deps.base.board.pod(id);
+        found.map_err(|error| error.of(id, Error::NotFound, Error::AmbiguousId))
     }
 
     /// Sandboxes that match, newest first.
@@ -194,6 +207,30 @@ impl Sandboxes {
             "stop-container",
             async move { Ok(room.deps.containers.stop(&id, grace).await?) },
         )
+        .await
+    }
+
+    /// Changes limits of a container; what is not set stays as it is. See
+    /// [`Containers::update`].
+    pub async fn update_container(&self, id: &str, resources: Resources) -> Result<(), Error> {
+        let (room, id) = (self.room.clone(), id.to_owned());
+        self.owned("update-container", async move {
+            Ok(room.deps.containers.update(&id, &resources).await?)
+        })
+        .await
+    }
+
+    /// Writes a checkpoint of a running container into a new file; see [`Containers::checkpoint`].
+    pub async fn checkpoint_container(
+        &self,
+        id: &str,
+        location: PathBuf,
+        limit: Option<Duration>,
+    ) -> Result<(), Error> {
+        let (room, id) = (self.room.clone(), id.to_owned());
+        self.owned("checkpoint-container", async move {
+            Ok(room.deps.containers.checkpoint(&id, &location, limit).await?)
+        })
         .await
     }
 
@@ -247,6 +284,8 @@ impl Sandboxes {
             "runtimeHandler": sandbox.handler,
             "runtimeType": record.handler.runtime_type,
             "owed": record.owed,
+            "overhead": record.overhead,
+            "resources": record.resources,
             "config": *sandbox.config,
             "runtimeSpec": spec.ok().map(|container| container.spec),
         }))
@@ -274,8 +313,8 @@ impl Room {
     fn find(&self, id: &str) -> Result<Option<Arc<Entry>>, Error> {
         match self.deps.base.board.pod(id) {
             Ok(sandbox) => Ok(self.entries().get(&sandbox.id).cloned()),
-            Err(LookupError::NotFound) if !id.is_empty() => Ok(None),
-            Err(error) => Err(lookup(error, id)),
+            Err(LookupError::NotFound) => Ok(None),
+            Err(LookupError::Ambiguous) => Err(Error::AmbiguousId(id.to_owned())),
         }
     }
 
@@ -291,7 +330,8 @@ impl Room {
         let SandboxState::Ready { pid } = sandbox.state else {
             return Err(Error::Container(container::Error::PodNotReady(id.clone())));
         };
-        let features = self.features().get(&sandbox.handler).cloned().unwrap_or_default();
+        self.features.learn(&*self.deps.base.runtime, std::iter::once(&record.handler)).await;
+        let features = self.features.known().get(&record.handler.name).cloned().unwrap_or_default();
         let files = self.shared_files(&sandbox);
         let context = PodContext {
             id: sandbox.id.clone(),
@@ -305,10 +345,6 @@ impl Room {
             config: sandbox.config,
         };
         Ok((open, context))
-    }
-
-    fn features(&self) -> MutexGuard<'_, BTreeMap<String, HandlerFeatures>> {
-        self.features.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn handler(&self, name: &str) -> Result<&RuntimeHandler, Error> {
@@ -336,15 +372,5 @@ impl Room {
             "" => self.deps.base.host.facts().hostname.clone(),
             given => given.to_owned(),
         }
-    }
-}
-
-fn lookup(error: LookupError, id: &str) -> Error {
-    match error {
-        LookupError::NotFound if id.is_empty() => {
-            Error::invalid("pod_sandbox_id", "must not be empty")
-        }
-        LookupError::NotFound => Error::NotFound(id.to_owned()),
-        LookupError::Ambiguous => Error::AmbiguousId(id.to_owned()),
     }
 }

@@ -16,6 +16,7 @@ use super::{Room, SandboxState};
 use crate::backend::{NetnsState, Process};
 use crate::board::EventKind;
 use crate::container;
+use crate::oci;
 use crate::store::Batch;
 
 /// Whether a network that was never ready must be taken down without an error.
@@ -199,7 +200,7 @@ impl Room {
         let base = &self.deps.base;
         let (id, record) = (entry.id.as_str(), entry.record());
         let dir = self.dir(&entry.id);
-        let (container, rootfs, files) = tokio::join!(
+        let (container, rootfs, files, ()) = tokio::join!(
             base.runtime.delete_container(id),
             async {
                 if !record.pause_snapshot {
@@ -208,12 +209,25 @@ impl Room {
                 base.runtime.remove_rootfs(&record.handler.snapshotter, id).await
             },
             base.host.remove_tree(&dir),
+            self.remove_cgroup(entry),
         );
         container.step("delete the pause container's record")?;
         rootfs.step("remove the pause container's root file system")?;
         files.step("remove the pod's files")?;
         base.store.write(Batch::new().delete::<SandboxRecord>(id)).await?;
         Ok(())
+    }
+
+    /// An OCI runtime that is killed while it creates the pause container leaves an empty cgroup
+    /// behind. The pod's own cgroup above it is the caller's.
+    async fn remove_cgroup(&self, entry: &Entry) {
+        let (driver, config) = (self.options.oci.cgroup_driver, entry.sandbox().config);
+        let cgroup = oci::plain_cgroup(driver, &config.cgroup_parent, entry.id.as_str());
+        let Some(cgroup) = cgroup else { return };
+        if let Err(error) = self.deps.base.host.remove_cgroup(&cgroup).await {
+            let error = crate::telemetry::error_chain(&error);
+            tracing::warn!(pod = %entry.id, error, "the pause container's cgroup stays");
+        }
     }
 
     /// Removes the last traces of a sandbox from memory; its name is free again.

@@ -117,10 +117,13 @@ fn container_code(error: &container::Error) -> Code {
     match error {
         Error::NotFound(_) | Error::ImageNotFound(_) => Code::NotFound,
         Error::AmbiguousId(_) | Error::Invalid { .. } => Code::InvalidArgument,
-        Error::WrongState { .. } | Error::NameInUse { .. } | Error::PodNotReady(_) => {
-            Code::FailedPrecondition
+        Error::WrongState { .. }
+        | Error::NameInUse { .. }
+        | Error::PodNotReady(_)
+        | Error::NoCriu => Code::FailedPrecondition,
+        Error::ExecTimeout(_) | Error::WouldNotDie(..) | Error::CheckpointTimeout(_) => {
+            Code::DeadlineExceeded
         }
-        Error::ExecTimeout(_) | Error::WouldNotDie(..) => Code::DeadlineExceeded,
         Error::ClientGone => Code::Cancelled,
         Error::TooSlow(_) => Code::ResourceExhausted,
         Error::ShuttingDown => Code::Unavailable,

@@ -12,6 +12,7 @@
 
 mod error;
 mod file;
+mod kept;
 mod record;
 mod reserve;
 mod writer;
@@ -29,6 +30,7 @@ use tokio::sync::oneshot;
 
 pub use error::Error;
 pub use file::Options;
+pub use kept::Kept;
 pub use record::{Batch, Fault, Loaded, Record};
 
 use record::table;

@@ -11,7 +11,12 @@ use super::failures::{CREATE, RUN, START, demanding};
 use super::world::{Agent, World, eventually};
 
 /// Kills the agent while `work` waits at `step`.
-async fn die_at<T>(world: &World, agent: Agent, step: &str, work: impl AsyncFnOnce(&Agent) -> T) {
+pub async fn die_at<T>(
+    world: &World,
+    agent: Agent,
+    step: &str,
+    work: impl AsyncFnOnce(&Agent) -> T,
+) {
     let calls = world.fakes.steps.count(step);
     world.fakes.steps.hang(step);
     tokio::select! {
@@ -139,6 +144,33 @@ async fn a_container_whose_start_was_not_acknowledged_is_what_it_became() {
         agent.remove_all().await;
         assert_eq!(world.leftovers(), [""; 0]);
     }
+}
+
+#[tokio::test]
+async fn a_cgroup_that_a_killed_runtime_left_goes_with_its_container() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let mut config = pod(&world, "web");
+    config.linux.get_or_insert_default().cgroup_parent = "/pods/web".to_owned();
+    let leave = || {
+        let calls = world.fakes.steps.calls();
+        let last = calls.iter().rfind(|call| call.step == "create_task").expect("one was created");
+        world.fakes.host.put_cgroup(&std::path::Path::new("/pods/web").join(&last.subject));
+    };
+    die_at(&world, agent, "create_task", async |agent| agent.run(&config).await).await;
+    leave();
+    let agent = world.agent().await;
+    assert_eq!(world.leftovers(), [""; 0]);
+    let id = agent.run(&config).await.unwrap();
+    let before = world.leftovers();
+    let app = agent.create(&id, &container("app", &["run"])).await.unwrap();
+    die_at(&world, agent, "create_task", async |agent| agent.start(&app).await).await;
+    leave();
+    let agent = world.agent().await;
+    agent.remove(&app).await.unwrap();
+    assert_eq!(world.leftovers(), before);
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
 }
 
 async fn start_below(world: &World, id: &str) {

@@ -15,16 +15,7 @@ use super::calls::{container, pod, refused};
 use super::world::{Agent, World};
 
 /// RPCs of later versions.
-const LATER: [&str; 8] = [
-    "CheckpointContainer",
-    "CheckpointPod",
-    "RestorePod",
-    "StreamContainers",
-    "StreamImages",
-    "StreamPodSandboxes",
-    "UpdateContainerResources",
-    "UpdatePodSandboxResources",
-];
+const LATER: [&str; 2] = ["CheckpointPod", "RestorePod"];
 
 /// Every RPC with its path.
 fn methods() -> Vec<(String, MethodDescriptorProto)> {

@@ -189,14 +189,6 @@ impl Rig {
                 signal(pid, Signal::SIGKILL);
             }
         }
-        // And an OCI runtime that is killed with the call it worked for leaves an empty cgroup of
-        // a container that never was.
-        for cgroup in crate::support::sweep::cgroups_below(&self.agent.env.cgroup_parent()) {
-            let id = cgroup.file_name().is_some_and(|name| name.len() == 64);
-            if id && std::fs::remove_dir(&cgroup).is_ok() {
-                eprintln!("{} was left empty", cgroup.display());
-            }
-        }
     }
 
     /// PID of the shim of a pod or container.

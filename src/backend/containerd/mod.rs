@@ -7,6 +7,7 @@
 //! daemon can do is found out by asking it (Introspection, `Unimplemented`), never by its version.
 
 mod blobs;
+mod checkpoints;
 mod client;
 mod containers;
 mod content;

@@ -1,12 +1,14 @@
 //! The seam [`Runtime`]: every call goes to the file of its service.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde_json::Value;
 
-use super::{Containerd, containers, events, introspect, snapshots, tasks};
+use super::{Containerd, checkpoints, containers, events, introspect, snapshots, tasks};
 use crate::backend::{
     Exit, FsUsage, HandlerFeatures, NewExec, NewTask, Process, Result, RootfsMount, RootfsOptions,
     Runtime, RuntimeContainer, RuntimeEvent, RuntimeHandler, RuntimeInfo, TaskStatus,
@@ -130,6 +132,20 @@ impl Runtime for Containerd {
 
     async fn update_resources(&self, id: &str, resources: &Value) -> Result<()> {
         tasks::update(&self.0.client, id, resources).await
+    }
+
+    async fn checkpoint(
+        &self,
+        id: &str,
+        images: &Path,
+        work: &Path,
+        limit: Duration,
+    ) -> Result<()> {
+        checkpoints::dump(&self.0.client, id, (images, work), limit).await
+    }
+
+    async fn export_changes(&self, snapshotter: &str, key: &str, file: &Path) -> Result<()> {
+        checkpoints::changes(&self.0.client, (snapshotter, key), file).await
     }
 
     async fn pids(&self, id: &str) -> Result<Vec<u32>> {

@@ -25,7 +25,7 @@ impl Files {
     }
 
     /// Refuses what a test has no business with.
-    fn within(&self, path: &Path) -> Result<()> {
+    pub(super) fn within(&self, path: &Path) -> Result<()> {
         let climbs = path.components().any(|part| part == Component::ParentDir);
         if path.starts_with(&self.root) && !climbs {
             return Ok(());

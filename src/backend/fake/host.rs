@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::net::TcpStream;
 
+use super::super::linux::archive;
 use super::super::{
     CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount,
     UserFiles,
@@ -36,6 +37,7 @@ struct State {
     files: BTreeMap<PathBuf, Vec<u8>>,
     devices: BTreeMap<PathBuf, DeviceNode>,
     private_mounts: bool,
+    criu: Option<u32>,
 }
 
 fn default_facts() -> HostFacts {
@@ -107,6 +109,16 @@ impl FakeHost {
     /// Whether no mount of the host is shared or a slave from now on.
     pub fn set_private_mounts(&self, private: bool) {
         self.lock().private_mounts = private;
+    }
+
+    /// The version of CRIU from now on; it is not installed else.
+    pub fn set_criu(&self, version: Option<u32>) {
+        self.lock().criu = version;
+    }
+
+    /// An empty cgroup, as an OCI runtime leaves it that is killed while it creates a container.
+    pub fn put_cgroup(&self, path: &Path) {
+        self.world.lock().empty_cgroups.insert(path.to_owned());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -309,5 +321,34 @@ impl Host for FakeHost {
     async fn oom_kills(&self, memory_cgroup: &Path) -> Result<Option<u64>> {
         let kills = || Ok(self.world.lock().cgroups.get(memory_cgroup).copied());
         self.step("oom_kills", memory_cgroup, kills).await
+    }
+
+    async fn criu_version(&self) -> Result<Option<u32>> {
+        self.step("criu_version", Path::new(""), || Ok(self.lock().criu)).await
+    }
+
+    async fn check_archive(&self, path: &Path) -> Result<()> {
+        self.step("check_archive", path, || archive::check_place(path)).await
+    }
+
+    async fn write_archive(
+        &self,
+        path: &Path,
+        folder: &Path,
+        files: &[(String, PathBuf)],
+    ) -> Result<()> {
+        self.step("write_archive", path, || {
+            self.files.within(path)?;
+            archive::write(path, folder, files)
+        })
+        .await
+    }
+
+    async fn remove_cgroup(&self, path: &Path) -> Result<()> {
+        let work = || {
+            self.world.lock().empty_cgroups.remove(path);
+            Ok(())
+        };
+        self.step("remove_cgroup", path, work).await
     }
 }

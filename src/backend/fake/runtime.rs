@@ -1,7 +1,9 @@
 //! The fake runtime: records, roots, tasks.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -139,6 +141,10 @@ fn named(process: Process<'_>) -> String {
         None => process.container.to_owned(),
         Some(exec) => format!("{exec} of {}", process.container),
     }
+}
+
+fn put_file(tried: &str, file: &Path, text: &str) -> Result<()> {
+    std::fs::write(file, text).map_err(|error| Error::io(tried, error))
 }
 
 #[async_trait]
@@ -341,6 +347,25 @@ impl Runtime for FakeRuntime {
             Ok(())
         };
         self.0.step("update_resources", id, work).await
+    }
+
+    async fn checkpoint(&self, id: &str, images: &Path, work: &Path, _: Duration) -> Result<()> {
+        let work = |tried: &str, state: &mut State| {
+            if !state.answering(tried, Process::init(id))?.is_running() {
+                return Err(Error::new(ErrorKind::FailedPrecondition, tried));
+            }
+            let files = [(images.join("inventory.img"), "inventory"), (work.join("dump.log"), "")];
+            files.iter().try_for_each(|(file, text)| put_file(tried, file, text))
+        };
+        self.0.step("checkpoint", id, work).await
+    }
+
+    async fn export_changes(&self, snapshotter: &str, key: &str, file: &Path) -> Result<()> {
+        let work = |tried: &str, _: &mut State| {
+            self.0.root(tried, snapshotter, key)?;
+            put_file(tried, file, "a tar of the changes")
+        };
+        self.0.step("export_changes", key, work).await
     }
 
     async fn pids(&self, id: &str) -> Result<Vec<u32>> {

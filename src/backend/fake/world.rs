@@ -30,6 +30,8 @@ pub(super) struct WorldState {
     pub(super) processes: BTreeMap<u32, Live>,
     /// OOM kills of each cgroup.
     pub(super) cgroups: BTreeMap<PathBuf, u64>,
+    /// Cgroups without a container, by their path in the hierarchies.
+    pub(super) empty_cgroups: BTreeSet<PathBuf>,
     /// Live network namespaces.
     pub(super) netns: BTreeSet<PathBuf>,
     /// Mount points.
@@ -105,6 +107,7 @@ impl World {
         let mut state = self.lock();
         state.processes.clear();
         state.cgroups.clear();
+        state.empty_cgroups.clear();
         state.netns.clear();
         state.mounts.clear();
     }
@@ -115,7 +118,8 @@ impl World {
         let netns = state.netns.iter().map(|path| format!("netns {}", path.display()));
         let mounts = state.mounts.iter().map(|path| format!("mount {}", path.display()));
         let processes = state.processes.keys().map(|pid| format!("process {pid}"));
-        let cgroups = state.cgroups.keys().map(|path| format!("cgroup {}", path.display()));
+        let cgroups = state.cgroups.keys().chain(&state.empty_cgroups);
+        let cgroups = cgroups.map(|path| format!("cgroup {}", path.display()));
         roots.chain(netns).chain(mounts).chain(processes).chain(cgroups).collect()
     }
 }

@@ -1,10 +1,12 @@
-//! OOM counters of a process's cgroup.
+//! OOM counters of a process's cgroup, and the end of empty cgroups.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::super::Result;
-use super::failed;
+use super::super::{Error, ErrorKind, Result};
 use super::mountinfo::Mount;
+use super::{absolute, failed};
 
 /// Where memory is accounted on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,32 @@ pub(super) fn memory_hierarchy(mounts: &[Mount]) -> Option<MemoryHierarchy> {
     }
     let v2 = mounts.iter().find(|mount| mount.kind == "cgroup2")?;
     Some(MemoryHierarchy::V2(v2.point.clone()))
+}
+
+/// Where each hierarchy is mounted, v1 and v2.
+pub(super) fn hierarchies(mounts: &[Mount]) -> Arc<[PathBuf]> {
+    let cgroups = mounts.iter().filter(|mount| mount.kind.starts_with("cgroup"));
+    let points: BTreeSet<PathBuf> = cgroups.map(|mount| mount.point.clone()).collect();
+    points.into_iter().collect()
+}
+
+/// Removes an empty cgroup from all hierarchies; every one is tried.
+pub(super) fn remove(hierarchies: &[PathBuf], path: &Path) -> Result<()> {
+    absolute("cgroup", path)?;
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    if inside.as_os_str().is_empty() {
+        return Err(Error::new(ErrorKind::InvalidArgument, "cgroup: / is not a cgroup of ours"));
+    }
+    let mut result = Ok(());
+    for point in hierarchies {
+        let folder = point.join(inside);
+        match std::fs::remove_dir(&folder) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => result = Err(failed("remove cgroup", &folder, error)),
+        }
+    }
+    result
 }
 
 impl MemoryHierarchy {
@@ -102,6 +130,26 @@ mod tests {
         assert_eq!(oom_kill("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"), Some(3));
         assert_eq!(oom_kill("low 0\noom 4\noom_kill 2\noom_group_kill 1\n"), Some(2));
         assert_eq!(oom_kill("oom_kill_disable 0\n"), None);
+    }
+
+    #[test]
+    fn only_empty_cgroups_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let points: Vec<PathBuf> = ["a", "b", "c"].map(|name| folder.path().join(name)).into();
+        let group = |point: &Path| point.join("pods/one");
+        for point in &points[..2] {
+            std::fs::create_dir_all(group(point)).unwrap();
+        }
+        std::fs::create_dir(group(&points[0]).join("inner")).unwrap();
+        assert!(remove(&points, Path::new("/pods/one")).is_err());
+        assert!(group(&points[0]).exists() && !group(&points[1]).exists());
+        std::fs::remove_dir(group(&points[0]).join("inner")).unwrap();
+        remove(&points, Path::new("/pods/one")).unwrap();
+        remove(&points, Path::new("/pods/one")).expect("gone is fine");
+        for path in ["/", "pods", "/pods/../pods"] {
+            assert!(remove(&points, Path::new(path)).is_err(), "{path}");
+        }
+        assert!(points[0].join("pods").exists());
     }
 
     #[test]

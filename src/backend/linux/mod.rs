@@ -4,9 +4,11 @@
 //! of their own that end afterwards. Paths that come from an image or a container are resolved
 //! by the kernel inside their root (`openat2`), never by string work.
 
+pub(in crate::backend) mod archive;
 mod cgroup;
 mod connect;
 mod copy;
+mod criu;
 mod devices;
 mod facts;
 pub(in crate::backend) mod files;
@@ -69,6 +71,7 @@ pub struct LinuxHost {
     netns: Arc<netns::Folder>,
     scratch: Arc<rootfs::Scratch>,
     memory: Option<cgroup::MemoryHierarchy>,
+    hierarchies: Arc<[PathBuf]>,
 }
 
 impl LinuxHost {
@@ -88,6 +91,7 @@ impl LinuxHost {
             netns: Arc::new(netns::Folder::new(options.netns_dir, options.netns_prefix)),
             scratch: Arc::new(rootfs::Scratch::open(options.scratch)?),
             memory: cgroup::memory_hierarchy(&mounts),
+            hierarchies: cgroup::hierarchies(&mounts),
         })
     }
 }
@@ -270,5 +274,29 @@ impl Host for LinuxHost {
             return Ok(None);
         };
         blocking(move || memory.oom_kills(&cgroup)).await
+    }
+
+    async fn criu_version(&self) -> Result<Option<u32>> {
+        criu::version().await
+    }
+
+    async fn check_archive(&self, path: &Path) -> Result<()> {
+        let place = path.to_owned();
+        foreign(path, move || archive::check_place(&place)).await
+    }
+
+    async fn write_archive(
+        &self,
+        path: &Path,
+        folder: &Path,
+        files: &[(String, PathBuf)],
+    ) -> Result<()> {
+        let (path, folder, files) = (path.to_owned(), folder.to_owned(), files.to_vec());
+        blocking(move || archive::write(&path, &folder, &files)).await
+    }
+
+    async fn remove_cgroup(&self, path: &Path) -> Result<()> {
+        let (hierarchies, path) = (Arc::clone(&self.hierarchies), path.to_owned());
+        blocking(move || cgroup::remove(&hierarchies, &path)).await
     }
 }

@@ -1,5 +1,8 @@
 //! The other half of the daemon, of which this room needs one call.
 
+use std::path::Path;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
@@ -96,6 +99,12 @@ impl Runtime for Daemon {
         unknown()
     }
     async fn update_resources(&self, _: &str, _: &serde_json::Value) -> Result<()> {
+        unknown()
+    }
+    async fn checkpoint(&self, _: &str, _: &Path, _: &Path, _: Duration) -> Result<()> {
+        unknown()
+    }
+    async fn export_changes(&self, _: &str, _: &str, _: &Path) -> Result<()> {
         unknown()
     }
     async fn pids(&self, _: &str) -> Result<Vec<u32>> {

@@ -4,6 +4,7 @@
 //! room, converts the answer, returns. Changing calls are owned by the rooms; a handler only
 //! waits, so a caller that hangs up tears nothing in half.
 
+mod batches;
 mod container;
 mod convert;
 mod events;
@@ -38,7 +39,7 @@ pub struct CriServices {
     pub images: Arc<Images>,
     /// What they use.
     pub stats: Arc<Stats>,
-    /// Asked for the condition RuntimeReady and for handler features.
+    /// Asked for the condition RuntimeReady.
     pub runtime: Arc<dyn Runtime>,
     /// Asked for the condition NetworkReady; told the pod address range.
     pub network: Arc<dyn Network>,
@@ -75,11 +76,11 @@ impl Cri {
     pub fn new(services: CriServices, closing: CancellationToken) -> Self {
         let CriServices { sandboxes, images, urls, stats, runtime, network, identity } = services;
         Self {
+            node: Arc::new(Node::new(runtime, network, identity, Arc::clone(&sandboxes))),
             sandboxes,
             images,
             urls,
             stats,
-            node: Arc::new(Node::new(runtime, network, identity)),
             listeners: events::Listeners::new(closing),
         }
     }

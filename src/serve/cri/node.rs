@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::join_all;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 use super::{Identity, convert};
-use crate::backend::{ErrorKind, HandlerFeatures, Network, NetworkReadiness, Runtime, RuntimeInfo};
+use crate::backend::{HandlerFeatures, Network, NetworkReadiness, Runtime, RuntimeInfo};
 use crate::proto::runtime::v1;
+use crate::sandbox::Sandboxes;
 use crate::serve::status::chain;
 
 /// How long an answer of containerd is taken for true.
@@ -31,14 +31,18 @@ pub(super) struct Node {
     runtime: Arc<dyn Runtime>,
     network: Arc<dyn Network>,
     identity: Identity,
+    sandboxes: Arc<Sandboxes>,
     health: Mutex<Option<(Instant, Health)>>,
-    /// Features by handler, once known; they do not change while the agent lives.
-    features: Mutex<BTreeMap<String, HandlerFeatures>>,
 }
 
 impl Node {
-    pub fn new(runtime: Arc<dyn Runtime>, network: Arc<dyn Network>, identity: Identity) -> Self {
-        Self { runtime, network, identity, health: Mutex::default(), features: Mutex::default() }
+    pub fn new(
+        runtime: Arc<dyn Runtime>,
+        network: Arc<dyn Network>,
+        identity: Identity,
+        sandboxes: Arc<Sandboxes>,
+    ) -> Self {
+        Self { runtime, network, identity, sandboxes, health: Mutex::default() }
     }
 
     pub fn runtime_config(&self) -> v1::RuntimeConfigResponse {
@@ -59,9 +63,9 @@ impl Node {
     pub async fn status(&self, request: v1::StatusRequest) -> Result<v1::StatusResponse, Status> {
         let (health, network) = tokio::join!(self.health(), self.network_readiness());
         if health.is_ok() {
-            self.learn_features().await;
+            self.sandboxes.learn_features().await;
         }
-        let known = self.features.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.sandboxes.features();
         Ok(v1::StatusResponse {
             status: Some(v1::RuntimeStatus { conditions: conditions(&health, &network) }),
             info: if request.verbose { self.info(&health) } else { BTreeMap::new() },
@@ -95,31 +99,6 @@ impl Node {
         timeout(PATIENCE, self.network.readiness()).await.unwrap_or_else(|_| {
             NetworkReadiness::NotReady(format!("no answer within {PATIENCE:?}"))
         })
-    }
-
-    /// Asks for the features of the handlers whose features are not known yet.
-    async fn learn_features(&self) {
-        let known = |name: &str| {
-            self.features.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
-        };
-        let unknown = self.identity.handlers.iter().filter(|handler| !known(&handler.name));
-        let answers = join_all(unknown.map(|handler| async move {
-            (handler, timeout(PATIENCE, self.runtime.features(handler)).await)
-        }));
-        for (handler, answer) in answers.await {
-            let features = match answer {
-                Ok(Ok(features)) => features,
-                Ok(Err(error)) if error.kind != ErrorKind::Unavailable => {
-                    let error = chain(&error);
-                    tracing::warn!(handler = handler.name, error, "handler tells no features");
-                    HandlerFeatures::default()
-                }
-                // Asked again by the next Status.
-                Ok(Err(_)) | Err(_) => continue,
-            };
-            let mut known = self.features.lock().unwrap_or_else(PoisonError::into_inner);
-            known.insert(handler.name.clone(), features);
-        }
     }
 
     fn info(&self, health: &Health) -> BTreeMap<String, String> {

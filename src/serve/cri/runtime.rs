@@ -71,6 +71,20 @@ impl RuntimeService for Cri {
         self.list_pod_sandbox(request.into_inner()).await.map(Response::new)
     }
 
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<StreamPodSandboxesRequest>,
+    ) -> Stream<StreamPodSandboxesResponse> {
+        self.stream_pod_sandboxes(request.into_inner()).map(Response::new)
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: Request<UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<UpdatePodSandboxResourcesResponse> {
+        self.update_pod_sandbox_resources(request.into_inner()).await.map(Response::new)
+    }
+
     async fn create_container(
         &self,
         request: Request<CreateContainerRequest>,
@@ -106,11 +120,32 @@ impl RuntimeService for Cri {
         self.list_containers(request.into_inner()).await.map(Response::new)
     }
 
+    async fn stream_containers(
+        &self,
+        request: Request<StreamContainersRequest>,
+    ) -> Stream<StreamContainersResponse> {
+        self.stream_containers(request.into_inner()).map(Response::new)
+    }
+
+    async fn update_container_resources(
+        &self,
+        request: Request<UpdateContainerResourcesRequest>,
+    ) -> Answer<UpdateContainerResourcesResponse> {
+        self.update_container_resources(request.into_inner()).await.map(Response::new)
+    }
+
     async fn container_status(
         &self,
         request: Request<ContainerStatusRequest>,
     ) -> Answer<ContainerStatusResponse> {
         self.container_status(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn checkpoint_container(
+        &self,
+        request: Request<CheckpointContainerRequest>,
+    ) -> Answer<CheckpointContainerResponse> {
+        self.checkpoint_container(request.into_inner()).await.map(Response::new)
     }
 
     async fn reopen_container_log(
@@ -228,13 +263,8 @@ impl RuntimeService for Cri {
     }
 
     later! {
-        stream_pod_sandboxes(StreamPodSandboxesRequest) -> Stream<StreamPodSandboxesResponse>;
-        stream_containers(StreamContainersRequest) -> Stream<StreamContainersResponse>;
-        update_container_resources(UpdateContainerResourcesRequest) -> Answer<UpdateContainerResourcesResponse>;
-        checkpoint_container(CheckpointContainerRequest) -> Answer<CheckpointContainerResponse>;
         checkpoint_pod(CheckpointPodRequest) -> Answer<CheckpointPodResponse>;
         restore_pod(RestorePodRequest) -> Answer<RestorePodResponse>;
-        update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> Answer<UpdatePodSandboxResourcesResponse>;
     }
 }
 
@@ -266,7 +296,10 @@ impl ImageService for Cri {
         self.image_fs_info().await.map(Response::new)
     }
 
-    later! {
-        stream_images(StreamImagesRequest) -> Stream<StreamImagesResponse>;
+    async fn stream_images(
+        &self,
+        request: Request<StreamImagesRequest>,
+    ) -> Stream<StreamImagesResponse> {
+        self.stream_images(request.into_inner()).await.map(Response::new)
     }
 }

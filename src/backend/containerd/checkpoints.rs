@@ -1,0 +1,163 @@
+//! Checkpoints: the dump of a task, and what its root file system has changed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use containerd_client::services::v1::snapshots::{
+    MountsRequest, StatSnapshotRequest, ViewSnapshotRequest,
+};
+use containerd_client::services::v1::{
+    CheckpointTaskRequest, DiffRequest, ReadContentRequest, ResumeTaskRequest,
+};
+use containerd_client::types::Mount;
+use prost::{Message, Name};
+use tokio::io::AsyncWriteExt;
+
+use super::client::{Client, within};
+use super::types::wire_path;
+use super::{failure, leases, snapshots};
+use crate::backend::{Error, Lease, Result};
+
+/// A layer that is not compressed: the archive around it may be.
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// `containerd.runc.v1.CheckpointOptions`, of which only these are used. Without `exit` the task
+/// goes on.
+#[derive(Clone, PartialEq, Message)]
+struct Options {
+    #[prost(bool, tag = "1")]
+    exit: bool,
+    #[prost(string, tag = "8")]
+    image_path: String,
+    #[prost(string, tag = "9")]
+    work_path: String,
+}
+
+impl Name for Options {
+    const NAME: &'static str = "CheckpointOptions";
+    const PACKAGE: &'static str = "containerd.runc.v1";
+}
+
+/// Dumps a running task into a folder.
+pub(super) async fn dump(
+    client: &Client,
+    id: &str,
+    (images, work): (&Path, &Path),
+    limit: Duration,
+) -> Result<()> {
+    let options =
+        Options { exit: false, image_path: wire_path(images)?, work_path: wire_path(work)? };
+    let message = CheckpointTaskRequest {
+        container_id: id.to_owned(),
+        options: Some(containerd_client::to_any(&options)),
+        ..CheckpointTaskRequest::default()
+    };
+    let tried = || format!("checkpoint task {id}");
+    let mut tasks = client.tasks();
+    let dumped =
+        within(limit, tried, async { tasks.checkpoint(client.request(message)).await.map(drop) });
+    let dumped = dumped.await;
+    if dumped.is_err() {
+        // An OCI runtime that was killed in the middle leaves the task frozen. One that is not
+        // frozen is not resumed, which is an error that says nothing.
+        let message = ResumeTaskRequest { container_id: id.to_owned() };
+        let tried = || format!("resume task {id}");
+        let _ = client.quick(tried, client.tasks().resume(client.request(message))).await;
+    }
+    dumped
+}
+
+/// Writes what a writable snapshot has on top of its parent into a new file, as a layer.
+pub(super) async fn changes(
+    client: &Client,
+    (snapshotter, key): (&str, &str),
+    file: &Path,
+) -> Result<()> {
+    // Everything that is made on the way goes with the lease.
+    let lease = leases::create(client).await?;
+    let written = leased_changes(client, &lease, (snapshotter, key), file).await;
+    if let Err(error) = leases::release(client, &lease, false).await {
+        tracing::warn!(lease = lease.0, "lease stays until it expires: {error}");
+    }
+    written
+}
+
+async fn leased_changes(
+    client: &Client,
+    lease: &Lease,
+    (snapshotter, key): (&str, &str),
+    file: &Path,
+) -> Result<()> {
+    let view = format!("checkpoint-{}", hex::encode(rand::random::<[u8; 16]>()));
+    let left = parents_mounts(client, lease, (snapshotter, key), &view).await?;
+    let diffed = diff(client, lease, left, (snapshotter, key)).await;
+    snapshots::remove(client, snapshotter, &view).await?;
+    copy_blob(client, &diffed?, file).await
+}
+
+/// The mounts of a view on the parent of a snapshot; none without a parent.
+async fn parents_mounts(
+    client: &Client,
+    lease: &Lease,
+    (snapshotter, key): (&str, &str),
+    view: &str,
+) -> Result<Vec<Mount>> {
+    let (snapshotter, key) = (snapshotter.to_owned(), key.to_owned());
+    let tried = || format!("look up snapshot {key} of {snapshotter}");
+    let message = StatSnapshotRequest { snapshotter: snapshotter.clone(), key: key.clone() };
+    let found = client.quick(tried, client.snapshots().stat(client.request(message))).await?;
+    let parent = found.info.unwrap_or_default().parent;
+    if parent.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tried = || format!("make view {view} of {snapshotter}");
+    let key = view.to_owned();
+    let snapshotter = snapshotter.clone();
+    let message =
+        ViewSnapshotRequest { snapshotter, key, parent, ..ViewSnapshotRequest::default() };
+    let request = client.leased(message, lease)?;
+    Ok(client.slow(tried, client.snapshots().view(request)).await?.mounts)
+}
+
+/// Digest of the blob that the difference became. No deadline: it may be gigabytes, and the caller
+/// has one.
+async fn diff(
+    client: &Client,
+    lease: &Lease,
+    left: Vec<Mount>,
+    (snapshotter, key): (&str, &str),
+) -> Result<String> {
+    let message = MountsRequest { snapshotter: snapshotter.to_owned(), key: key.to_owned() };
+    let tried = || format!("get mounts of snapshot {key} of {snapshotter}");
+    let right = client.quick(tried, client.snapshots().mounts(client.request(message))).await?;
+    let message = DiffRequest {
+        left,
+        right: right.mounts,
+        media_type: LAYER.to_owned(),
+        r#ref: format!("checkpoint-{}", hex::encode(rand::random::<[u8; 16]>())),
+        ..DiffRequest::default()
+    };
+    let tried = || format!("collect the changes in snapshot {key} of {snapshotter}");
+    let request = client.leased(message, lease)?;
+    let answer = client.endless(tried, client.diff().diff(request)).await?;
+    let made = answer.diff.ok_or_else(|| failure::senseless(tried(), "no blob in it"))?;
+    Ok(made.digest)
+}
+
+async fn copy_blob(client: &Client, digest: &str, file: &Path) -> Result<()> {
+    let tried = || format!("read blob {digest}");
+    let failed = |error| Error::io(format!("write {}", file.display()), error);
+    let message = ReadContentRequest { digest: digest.to_owned(), ..ReadContentRequest::default() };
+    let mut content = client.bulk_content();
+    let mut parts = client.endless(tried, content.read(client.request(message))).await?;
+    let mut options = tokio::fs::OpenOptions::new();
+    let mut out =
+        options.write(true).create_new(true).mode(0o600).open(file).await.map_err(failed)?;
+    loop {
+        match parts.message().await {
+            Ok(Some(part)) => out.write_all(&part.data).await.map_err(failed)?,
+            Ok(None) => return out.flush().await.map_err(failed),
+            Err(status) => return Err(failure::of(tried(), status)),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Tar archives that are there whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, ErrorKind as IoKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use tar::{Builder, EntryType, Header};
+
+use super::super::{Error, ErrorKind, Result};
+use super::{absolute, failed};
+
+const FILE_MODE: u32 = 0o600;
+
+/// Fails unless an archive can be made at `path`: its folder is there, and it is not.
+pub(in crate::backend) fn check_place(path: &Path) -> Result<()> {
+    absolute("archive", path)?;
+    let folder = path.parent().filter(|_| path.file_name().is_some());
+    match folder.map(fs::metadata) {
+        Some(Ok(folder)) if folder.is_dir() => {}
+        Some(Err(error)) if error.kind() != IoKind::NotFound => {
+            return Err(failed("look at the folder of", path, error));
+        }
+        _ => {
+            let tried = format!("{} is not in a folder that is there", path.display());
+            return Err(Error::new(ErrorKind::NotFound, tried));
+        }
+    }
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == IoKind::NotFound => Ok(()),
+        Err(error) => Err(failed("look at", path, error)),
+        Ok(_) => {
+            let tried = format!("{} is there already", path.display());
+            Err(Error::new(ErrorKind::AlreadyExists, tried))
+        }
+    }
+}
+
+/// Packs what is below `folder`, and more files by their name in the archive. Only regular files
+/// and folders are taken, and no link is followed.
+pub(in crate::backend) fn write(
+    path: &Path,
+    folder: &Path,
+    files: &[(String, PathBuf)],
+) -> Result<()> {
+    check_place(path)?;
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let packed = |file: File| {
+        let mut tar = Builder::new(BufWriter::new(file));
+        add_folder(&mut tar, folder, Path::new(""))
+            .and_then(|()| files.iter().try_for_each(|(name, from)| add_file(&mut tar, from, name)))
+            .and_then(|()| tar.into_inner()?.into_inner().map_err(|error| error.into_error()))
+            .and_then(|file| file.sync_all().map(|()| file))
+    };
+    let tried = |error| failed("write", path, error);
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    match rustix::fs::open(parent, flags, Mode::from_raw_mode(FILE_MODE)) {
+        // Without a name until it is whole: nothing is left of it, however this ends.
+        Ok(nameless) => {
+            let file = packed(File::from(nameless)).map_err(tried)?;
+            let number = std::os::fd::AsRawFd::as_raw_fd(&file);
+            let now = format!("/proc/self/fd/{number}");
+            let named = rustix::fs::linkat(CWD, now, CWD, path, AtFlags::SYMLINK_FOLLOW);
+            named.map_err(|error| tried(error.into()))
+        }
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {
+            let mut options = File::options();
+            let file = options.write(true).create_new(true).mode(FILE_MODE).open(path);
+            packed(file.map_err(tried)?).map(drop).map_err(|error| {
+                // Best effort: the first error is the one that counts.
+                let _ = fs::remove_file(path);
+                tried(error)
+            })
+        }
+        Err(error) => Err(tried(error.into())),
+    }
+}
+
+fn add_folder(tar: &mut Builder<impl Write>, folder: &Path, inside: &Path) -> std::io::Result<()> {
+    let mut entries = fs::read_dir(folder)?.collect::<std::io::Result<Vec<_>>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let name = inside.join(entry.file_name());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            tar.append_data(&mut header(EntryType::Directory, 0o700, 0), &name, std::io::empty())?;
+            add_folder(tar, &entry.path(), &name)?;
+        } else if kind.is_file() {
+            add_file(tar, &entry.path(), &name.to_string_lossy())?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds a file as long as it is now: it may be growing. One that is absent is left out.
+fn add_file(tar: &mut Builder<impl Write>, from: &Path, name: &str) -> std::io::Result<()> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    let opened = File::options().read(true).custom_flags(flags.cast_signed()).open(from);
+    let file = match opened {
+        Err(error) if error.kind() == IoKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Ok(());
+    }
+    let mut header = header(EntryType::Regular, FILE_MODE, about.len());
+    tar.append_data(&mut header, name, file.take(about.len()))
+}
+
+fn header(kind: EntryType, mode: u32, size: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn contents(archive: &Path) -> BTreeMap<String, String> {
+        let mut tar = tar::Archive::new(File::open(archive).unwrap());
+        let entries = tar.entries().unwrap().map(|entry| {
+            let mut entry = entry.unwrap();
+            let mut text = String::new();
+            entry.read_to_string(&mut text).unwrap();
+            (entry.path().unwrap().display().to_string(), text)
+        });
+        entries.collect()
+    }
+
+    #[test]
+    fn an_archive_is_whole_or_absent() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        fs::create_dir_all(at("in/checkpoint")).unwrap();
+        fs::write(at("in/checkpoint/pages-1.img"), "pages").unwrap();
+        fs::write(at("in/config.dump"), "{}").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", at("in/link")).unwrap();
+        fs::write(at("log"), "line\n").unwrap();
+        let files =
+            [("container.log".to_owned(), at("log")), ("absent".to_owned(), at("there-is-none"))];
+        write(&at("out.tar"), &at("in"), &files).unwrap();
+        let wanted = [
+            ("checkpoint", ""),
+            ("checkpoint/pages-1.img", "pages"),
+            ("config.dump", "{}"),
+            ("container.log", "line\n"),
+        ];
+        let wanted = wanted.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        let mut found = contents(&at("out.tar"));
+        if let Some(folder) = found.remove("checkpoint/") {
+            found.insert("checkpoint".to_owned(), folder);
+        }
+        assert_eq!(found, wanted.into());
+
+        let kind = |path: &Path| write(path, &at("in"), &[]).unwrap_err().kind;
+        assert_eq!(kind(&at("out.tar")), ErrorKind::AlreadyExists);
+        assert_eq!(kind(&at("nowhere/out.tar")), ErrorKind::NotFound);
+        assert_eq!(kind(&at("log/out.tar")), ErrorKind::Other);
+        assert_eq!(kind(Path::new("out.tar")), ErrorKind::InvalidArgument);
+        assert_eq!(kind(&at("../out.tar")), ErrorKind::InvalidArgument);
+        assert_eq!(kind(Path::new("/")), ErrorKind::NotFound);
+        std::os::unix::fs::symlink("/etc/nothing", at("dangling")).unwrap();
+        assert_eq!(kind(&at("dangling")), ErrorKind::AlreadyExists);
+
+        let before = fs::read_dir(place.path()).unwrap().count();
+        assert!(write(&at("half.tar"), &at("no-such-folder"), &[]).is_err());
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), before, "nothing is left");
+    }
+}

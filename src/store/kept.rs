@@ -1,0 +1,98 @@
+//! A record in memory and in the store as one.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{Batch, Error, Record, Store};
+
+/// A record that a room keeps in memory and changes through the store. Reads never wait; who
+/// saves sees to it that nobody else saves the same record at the same time.
+#[derive(Debug)]
+pub struct Kept<R>(Mutex<R>);
+
+impl<R: Record + Clone> Kept<R> {
+    /// A record that is not in the store yet, or was read from it.
+    pub fn new(record: R) -> Self {
+        Self(Mutex::new(record))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, R> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The record as it is now.
+    pub fn get(&self) -> R {
+        self.lock().clone()
+    }
+
+    /// A part of the record as it is now.
+    pub fn read<T>(&self, part: impl FnOnce(&R) -> T) -> T {
+        part(&self.lock())
+    }
+
+    /// Changes the record in memory only.
+    pub fn change(&self, change: impl FnOnce(&mut R)) {
+        change(&mut self.lock());
+    }
+
+    /// Changes the record and makes it durable. On failure it is as before.
+    pub async fn save(&self, store: &Store, change: impl FnOnce(&mut R)) -> Result<(), Error> {
+        self.write(store, Batch::new(), change).await
+    }
+
+    /// As [`Kept::save`], for the record of an end: it may use the room that is kept for ending
+    /// work when the disk is full.
+    pub async fn save_end(&self, store: &Store, change: impl FnOnce(&mut R)) -> Result<(), Error> {
+        self.write(store, Batch::new().ends_work(), change).await
+    }
+
+    async fn write(
+        &self,
+        store: &Store,
+        batch: Batch,
+        change: impl FnOnce(&mut R),
+    ) -> Result<(), Error> {
+        let mut next = self.get();
+        change(&mut next);
+        store.write(batch.put(&next)?).await?;
+        *self.lock() = next;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Note {
+        key: String,
+        text: String,
+    }
+
+    impl Record for Note {
+        const TABLE: &'static str = "notes";
+        const VERSION: u16 = 1;
+
+        fn key(&self) -> &str {
+            &self.key
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_is_in_both_places_or_in_none() {
+        let store = Store::in_memory();
+        let kept = Kept::new(Note { key: "a".into(), text: "old".into() });
+        assert!(store.load::<Note>().unwrap().records.is_empty());
+        kept.save(&store, |note| note.text = "new".into()).await.unwrap();
+        assert_eq!(store.load::<Note>().unwrap().records, [kept.get()]);
+        kept.change(|note| note.text = "here".into());
+        assert_eq!(kept.read(|note| note.text.clone()), "here");
+        assert_eq!(store.load::<Note>().unwrap().records[0].text, "new");
+        kept.save(&store, |note| note.key.clear()).await.expect_err("no key");
+        store.clone().close().await;
+        kept.save_end(&store, |note| note.text = "late".into()).await.expect_err("closed");
+        assert_eq!(kept.get(), Note { key: "a".into(), text: "here".into() });
+    }
+}

@@ -1,0 +1,149 @@
+//! CheckpointContainer: what is in the archive, and what is not there after a failure.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+
+use podbay::backend::ErrorKind;
+use podbay::proto::runtime::v1 as cri;
+use serde_json::Value;
+use tonic::Code;
+
+use super::calls::{Answer, container, pod, refused};
+use super::crashes::die_at;
+use super::world::{Agent, IMAGE, World};
+
+impl Agent {
+    async fn checkpoint(&self, id: &str, location: &Path, timeout: i64) -> Answer<()> {
+        let location = location.to_string_lossy().into_owned();
+        let request =
+            cri::CheckpointContainerRequest { container_id: id.into(), location, timeout };
+        self.cri.clone().checkpoint_container(request).await.map(drop)
+    }
+}
+
+async fn start() -> (World, Agent, String) {
+    let world = World::new();
+    world.fakes.host.set_criu(Some(31_701));
+    std::fs::create_dir(world.path("checkpoints")).unwrap();
+    let agent = world.agent().await;
+    let pod = agent.run(&pod(&world, "web")).await.unwrap();
+    let id = agent.launch(&pod, "app", &["ignore-term"]).await;
+    (world, agent, id)
+}
+
+fn contents(archive: &Path) -> BTreeMap<String, String> {
+    let mut tar = tar::Archive::new(std::fs::File::open(archive).unwrap());
+    let entries = tar.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let mut text = String::new();
+        entry.read_to_string(&mut text).unwrap();
+        let path = entry.path().unwrap().display().to_string();
+        (path.trim_end_matches('/').to_owned(), text)
+    });
+    entries.collect()
+}
+
+/// Names in the folder of checkpoints, and in that of the container.
+fn left(world: &World, id: &str) -> Vec<String> {
+    let folders = [world.path("checkpoints"), world.path("root/containers").join(id)];
+    let names = folders.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
+    names.map(|name| name.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[tokio::test]
+async fn an_archive_has_what_tools_look_for() {
+    let (world, agent, id) = start().await;
+    let before = agent.status(&id).await.unwrap();
+    let archive = world.path("checkpoints/app.tar");
+    agent.checkpoint(&id, &archive, 0).await.unwrap();
+    let found = contents(&archive);
+    let names: Vec<&str> = found.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "checkpoint",
+            "checkpoint/inventory.img",
+            "config.dump",
+            "container.log",
+            "dump.log",
+            "rootfs-diff.tar",
+            "spec.dump",
+            "status",
+            "status.dump",
+        ]
+    );
+    let json = |name: &str| serde_json::from_str::<Value>(&found[name]).unwrap();
+    let config = json("config.dump");
+    assert_eq!((&config["id"], &config["name"]), (&id.clone().into(), &"app".into()));
+    assert_eq!(config["rootfsImageName"], IMAGE);
+    assert!(config["checkpointedTime"].as_str().unwrap().ends_with('Z'), "{config}");
+    assert_eq!(json("spec.dump")["process"]["args"], serde_json::json!(["ignore-term"]));
+    assert_eq!(json("status.dump")["started_at"], before.started_at);
+    assert_eq!(json("status")["StartedAt"], before.started_at);
+    assert_eq!(left(&world, &id), ["app.tar"]);
+    assert_eq!(agent.status(&id).await.unwrap(), before, "it goes on as it was");
+
+    refused(agent.checkpoint(&id, &archive, 0).await, Code::InvalidArgument, "there already");
+    agent.checkpoint(&id[..12], &world.path("checkpoints/two.tar"), 60).await.unwrap();
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_checkpointed_is_refused() {
+    let (world, agent, id) = start().await;
+    let place = world.path("checkpoints/app.tar");
+    for (location, words) in [
+        ("relative.tar", "location: must be an absolute path"),
+        ("", "location"),
+        ("/a/../b.tar", "location: must not contain"),
+        ("/there/is/no/such/folder.tar", "location: "),
+    ] {
+        let answer = agent.checkpoint(&id, Path::new(location), 0).await;
+        refused(answer, Code::InvalidArgument, words);
+    }
+    refused(agent.checkpoint(&id, &place, -1).await, Code::InvalidArgument, "timeout");
+    refused(agent.checkpoint("unknown", &place, 0).await, Code::NotFound, "unknown");
+    refused(agent.checkpoint("", &place, 0).await, Code::InvalidArgument, "container_id");
+    for version in [None, Some(31_500)] {
+        world.fakes.host.set_criu(version);
+        let words = "checkpoint/restore support not available: CRIU binary not found or too old";
+        refused(agent.checkpoint(&id, &place, 0).await, Code::FailedPrecondition, words);
+    }
+    world.fakes.host.set_criu(Some(31_600));
+    agent.stop(&id, 0).await.unwrap();
+    refused(agent.checkpoint(&id, &place, 0).await, Code::FailedPrecondition, "exited");
+    let pod = agent.pods().await[0].id.clone();
+    let created = agent.create(&pod, &container("new", &["run"])).await.unwrap();
+    refused(agent.checkpoint(&created, &place, 0).await, Code::FailedPrecondition, "created");
+    assert_eq!(world.fakes.steps.count("checkpoint"), 0);
+    assert_eq!(left(&world, &id), [""; 0]);
+    assert_eq!(left(&world, &created), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_failed_checkpoint_leaves_nothing() {
+    let (world, mut agent, id) = start().await;
+    let place = world.path("checkpoints/app.tar");
+    let steps = &world.fakes.steps;
+    let all = ["criu_version", "container", "checkpoint", "export_changes", "write_file"];
+    for step in all.into_iter().chain(["write_archive"]) {
+        steps.fail(step, ErrorKind::Other, 1);
+        refused(agent.checkpoint(&id, &place, 0).await, Code::Unknown, step);
+        assert_eq!(left(&world, &id), [""; 0], "{step}");
+    }
+    steps.hang("checkpoint");
+    refused(agent.checkpoint(&id, &place, 1).await, Code::DeadlineExceeded, "longer than 1s");
+    assert_eq!(left(&world, &id), [""; 0]);
+    steps.release("checkpoint");
+    for step in ["checkpoint", "export_changes"] {
+        die_at(&world, agent, step, async |agent| agent.checkpoint(&id, &place, 0).await).await;
+        agent = world.agent().await;
+        assert_eq!(left(&world, &id), [""; 0], "{step}");
+        agent.checkpoint(&id, &place, 0).await.unwrap();
+        std::fs::remove_file(&place).unwrap();
+    }
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
+}
