@@ -23,5 +23,7 @@ mod pods;
 mod restarts;
 #[path = "cri_fakes/teardowns.rs"]
 mod teardowns;
+#[path = "cri_fakes/volumes.rs"]
+mod volumes;
 #[path = "cri_fakes/world.rs"]
 mod world;

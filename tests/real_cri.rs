@@ -30,6 +30,8 @@ mod rig;
 #[path = "real_cri/security.rs"]
 mod security;
 mod support;
+#[path = "real_cri/volumes.rs"]
+mod volumes;
 
 use support::containerd::Line;
 
@@ -69,6 +71,7 @@ on_both_lines! {
     files::mounts_are_as_asked,
     files::image_volumes_are_filled,
     files::devices_are_given,
+    volumes::images_are_mounted_as_volumes,
     ends::exits_are_told_exactly,
     ends::stops_are_graceful,
     ends::memory_hogs_are_oom_killed,

@@ -141,6 +141,14 @@ pub trait Host: Send + Sync + 'static {
     /// Detaches the mount at `path`; not mounted is fine.
     async fn unmount(&self, path: &Path) -> Result<()>;
 
+    /// Mounts a root file system at a folder that is there, read-only whatever its mounts say,
+    /// without set-user-id programs and devices. Mounted so already is fine.
+    async fn mount_image(&self, rootfs: &[RootfsMount], target: &Path) -> Result<()>;
+
+    /// Where `path` is below the folder `root`, resolved inside it: no link leads out. Only
+    /// folders and regular files are found, `FailedPrecondition` for anything else; `NotFound`.
+    async fn find_inside(&self, root: &Path, path: &str) -> Result<PathBuf>;
+
     /// Reads the user files of a root file system given by its mounts: mounted read-only out of
     /// sight, resolved inside the root, regular files of at most 10 MiB.
     async fn read_user_files(&self, rootfs: &[RootfsMount]) -> Result<UserFiles>;

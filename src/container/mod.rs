@@ -94,6 +94,9 @@ pub struct PodContext {
     pub netns: Option<PathBuf>,
     /// Files every container of the pod shares.
     pub files: SharedFiles,
+    /// Host paths of what the image mounts of a container being created show, by index of the
+    /// mount.
+    pub image_mounts: BTreeMap<usize, PathBuf>,
     /// Effective host name.
     pub hostname: String,
 }

@@ -60,18 +60,27 @@ impl Containers {
         config: &ContainerConfig,
     ) -> Result<HostParts, Error> {
         let (mounts, devices, seccomp) = tokio::try_join!(
-            self.resolve_mounts(&config.mounts),
+            self.resolve_mounts(pod, &config.mounts),
             self.resolve_devices(config),
             self.seccomp_profile(config.security.seccomp.as_ref(), config.security.privileged),
         )?;
         Ok(HostParts { mounts, devices, seccomp, target_pid: self.target_pid(pod, config)? })
     }
 
-    async fn resolve_mounts(&self, mounts: &[Mount]) -> Result<Vec<Mount>, Error> {
+    async fn resolve_mounts(
+        &self,
+        pod: &PodContext,
+        mounts: &[Mount],
+    ) -> Result<Vec<Mount>, Error> {
         try_join_all(mounts.iter().enumerate().map(|(index, mount)| async move {
-            let source = Path::new(&mount.host_path);
-            let resolved = self.deps.host.resolve_mount_source(source, true).await;
-            let resolved = resolved.step("resolve a mount source")?;
+            let resolved = match pod.image_mounts.get(&index) {
+                Some(of_image) => of_image.clone(),
+                None => {
+                    let source = Path::new(&mount.host_path);
+                    let resolved = self.deps.host.resolve_mount_source(source, true).await;
+                    resolved.step("resolve a mount source")?
+                }
+            };
             if mount.propagation != Propagation::Private {
                 let allowed = self.deps.host.allows_propagation(&resolved, mount.propagation).await;
                 if !allowed.step("read the propagation of a mount source")? {

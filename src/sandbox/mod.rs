@@ -13,6 +13,7 @@ mod ports;
 mod record;
 mod recover;
 mod stop;
+mod volumes;
 
 pub use crate::board::{
     Event, Sandbox, SandboxFilter as Filter, SandboxState, Subscription as Events,
@@ -167,8 +168,14 @@ impl Sandboxes {
         let sandbox = self.get(pod)?;
         let room = self.room.clone();
         self.owned("create-container", async move {
-            let (_open, context) = room.enter(&sandbox.id).await?;
-            Ok(room.deps.containers.create(&context, config).await?)
+            let (_open, mut context) = room.enter(&sandbox.id).await?;
+            let mut images = room.mount_images(&context, &config).await?;
+            context.image_mounts = std::mem::take(&mut images.sources);
+            let created = room.deps.containers.create(&context, config).await;
+            if created.is_err() {
+                room.give_back(&context, &images).await;
+            }
+            Ok(created?)
         })
         .await
     }
@@ -301,6 +308,7 @@ impl Room {
             pause_pid: pid,
             netns: sandbox.netns.clone(),
             files,
+            image_mounts: BTreeMap::new(),
             hostname: self.hostname(&sandbox.config),
             config: sandbox.config,
         };

@@ -59,6 +59,8 @@ fn sandbox_code(error: &sandbox::Error) -> Code {
         Error::Teardown(errors) => common_code(&errors.0),
         Error::WouldNotDie(_) => Code::DeadlineExceeded,
         Error::PauseImageNotFound(_) => Code::FailedPrecondition,
+        Error::ImageVolume { source, .. } => sandbox_code(source),
+        Error::VolumeImageNotFound(_) => Code::NotFound,
         Error::Spec(error) => spec_code(error),
         Error::Image(error) => image_code(error),
         Error::Store(error) => store_code(error),

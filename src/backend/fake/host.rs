@@ -87,7 +87,7 @@ impl FakeHost {
         self.lock().users = users;
     }
 
-    /// A file that every image root has, for `copy_from_rootfs`.
+    /// A file that every image root has, for `copy_from_rootfs` and `find_inside`.
     pub fn put_rootfs_file(&self, path: &str, content: &[u8]) {
         self.lock().rootfs.insert(path.to_owned(), content.to_vec());
     }
@@ -210,6 +210,31 @@ impl Host for FakeHost {
             Ok(())
         };
         self.step("unmount", path, work).await
+    }
+
+    async fn mount_image(&self, _rootfs: &[RootfsMount], target: &Path) -> Result<()> {
+        let work = || {
+            self.files.must_be_dir(target)?;
+            self.world.lock().mounts.insert(target.to_owned());
+            Ok(())
+        };
+        self.step("mount_image", target, work).await
+    }
+
+    async fn find_inside(&self, root: &Path, path: &str) -> Result<PathBuf> {
+        let path = path.trim_matches('/');
+        let work = || {
+            let wanted = Path::new("/").join(path);
+            let found = self.lock().rootfs.keys().any(|file| Path::new(file).starts_with(&wanted));
+            if path.is_empty() {
+                Ok(root.to_owned())
+            } else if found {
+                Ok(root.join(path))
+            } else {
+                Err(Error::new(ErrorKind::NotFound, format!("find {path:?} in the image")))
+            }
+        };
+        self.step("find_inside", root, work).await
     }
 
     async fn read_user_files(&self, _rootfs: &[RootfsMount]) -> Result<UserFiles> {

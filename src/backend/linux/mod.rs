@@ -201,6 +201,16 @@ impl Host for LinuxHost {
         blocking(move || mounts::detach(&path)).await
     }
 
+    async fn mount_image(&self, rootfs: &[RootfsMount], target: &Path) -> Result<()> {
+        let (rootfs, target) = (rootfs.to_vec(), target.to_owned());
+        blocking(move || rootfs::mount_read_only(&rootfs, &target)).await
+    }
+
+    async fn find_inside(&self, root: &Path, path: &str) -> Result<PathBuf> {
+        let (root, path) = (root.to_owned(), path.to_owned());
+        blocking(move || rootfs::find_inside(&root, &path)).await
+    }
+
     async fn read_user_files(&self, rootfs: &[RootfsMount]) -> Result<UserFiles> {
         let (scratch, rootfs) = (Arc::clone(&self.scratch), rootfs.to_vec());
         blocking(move || rootfs::user_files(&scratch, &rootfs)).await

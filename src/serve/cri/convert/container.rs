@@ -124,20 +124,36 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
     } = mount;
     filled("container_path", &container_path)?;
     no_nul("container_path", &container_path)?;
-    refuse("image", image.is_some(), "image mounts are not supported yet")?;
-    refuse("image_sub_path", !image_sub_path.is_empty(), "image mounts are not supported yet")?;
+    // A message without a name in it is what some clients send for no image.
+    let image = image.filter(|spec| !spec.image.is_empty());
+    let image = image.map(super::image::image_spec_in).transpose().within("image")?;
+    no_nul("image_sub_path", &image_sub_path)?;
     let mapped = "id-mapped mounts are not supported yet";
     refuse("uidMappings", !uid_mappings.is_empty(), mapped)?;
     refuse("gidMappings", !gid_mappings.is_empty(), mapped)?;
     refuse("mount_options", !mount_options.is_empty(), "mount options are not supported yet")?;
-    filled("host_path", &host_path)?;
-    no_nul("host_path", &host_path)?;
-    refuse("host_path", !host_path.starts_with('/'), "must be an absolute path")?;
+    match &image {
+        Some(_) => {
+            refuse("host_path", !host_path.is_empty(), "must be empty beside an image")?;
+            refuse("readonly", !readonly, "an image can only be mounted read-only")?;
+            let absolute = image_sub_path.starts_with('/');
+            refuse("image_sub_path", absolute, "must be a relative path")?;
+            no_climbing("image_sub_path", &image_sub_path)?;
+        }
+        None => {
+            filled("host_path", &host_path)?;
+            no_nul("host_path", &host_path)?;
+            refuse("host_path", !host_path.starts_with('/'), "must be an absolute path")?;
+            refuse("image_sub_path", !image_sub_path.is_empty(), "needs an image")?;
+        }
+    }
     let propagation = match known("propagation", propagation)? {
         v1::MountPropagation::PropagationPrivate => Propagation::Private,
         v1::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
         v1::MountPropagation::PropagationBidirectional => Propagation::Bidirectional,
     };
+    let travels = image.is_some() && propagation != Propagation::Private;
+    refuse("propagation", travels, "must be PROPAGATION_PRIVATE for an image")?;
     const RRO: &str = "recursive_read_only";
     refuse(RRO, recursive_read_only && !readonly, "needs readonly")?;
     let travels = recursive_read_only && propagation != Propagation::Private;
@@ -149,6 +165,8 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
         selinux_relabel,
         propagation,
         recursive_read_only,
+        image,
+        image_sub_path,
         ..Mount::default()
     })
 }
