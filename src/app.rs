@@ -394,6 +394,7 @@ fn container_options(config: &Config, oci: oci::Settings) -> container::Options 
         root: config.root.join("containers"),
         state: config.state.join("containers"),
         oci,
+        cdi_spec_dirs: if config.cdi.enabled { config.cdi.spec_dirs.clone() } else { Vec::new() },
         max_log_line: config.logs.max_line,
     }
 }

@@ -5,6 +5,8 @@
 mod away;
 #[path = "cri_fakes/calls.rs"]
 mod calls;
+#[path = "cri_fakes/cdi.rs"]
+mod cdi;
 #[path = "cri_fakes/containers.rs"]
 mod containers;
 #[path = "cri_fakes/crashes.rs"]

@@ -3,6 +3,8 @@
 //!
 //! Needs root, and fails rather than skips when a part is missing.
 
+#[path = "real_cri/cdi.rs"]
+mod cdi;
 #[path = "real_cri/containers.rs"]
 mod containers;
 #[path = "real_cri/ends.rs"]
@@ -72,6 +74,7 @@ on_both_lines! {
     files::image_volumes_are_filled,
     files::devices_are_given,
     volumes::images_are_mounted_as_volumes,
+    cdi::cdi_devices_are_given,
     ends::exits_are_told_exactly,
     ends::stops_are_graceful,
     ends::memory_hogs_are_oom_killed,

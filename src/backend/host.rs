@@ -86,6 +86,15 @@ pub struct DeviceNode {
     pub gid: u32,
 }
 
+/// A file of [`Host::trusted_files`].
+#[derive(Debug)]
+pub struct TrustedFile {
+    /// Name in its folder.
+    pub name: String,
+    /// Its bytes, or why they must not be used.
+    pub content: Result<Vec<u8>>,
+}
+
 /// What stands at a pinned network namespace path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NetnsState {
@@ -124,6 +133,12 @@ pub trait Host: Send + Sync + 'static {
 
     /// Reads a regular host file of at most `max` bytes, `None` when absent.
     async fn read_file(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>>;
+
+    /// The files of a folder, by name, with their content of at most `max` bytes each. A folder or
+    /// file counts only if it belongs to root (or the agent's user) and nobody else may write to
+    /// it, and a file only if it is no link: `FailedPrecondition` for the folder, and for each
+    /// file by itself. Absent is empty.
+    async fn trusted_files(&self, folder: &Path, max: usize) -> Result<Vec<TrustedFile>>;
 
     /// Makes a folder of ours and its parents with this mode.
     async fn create_dir(&self, path: &Path, mode: u32) -> Result<()>;

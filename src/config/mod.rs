@@ -49,6 +49,8 @@ pub struct Config {
     pub pause: Pause,
     /// Policy of the OCI specs.
     pub oci: Oci,
+    /// Devices of the Container Device Interface.
+    pub cdi: Cdi,
     /// Container logs.
     pub logs: Logs,
     /// The agent's own log.
@@ -213,6 +215,16 @@ pub struct Oci {
     pub unprivileged_ports: bool,
     /// Pods may send ICMP echo without a capability.
     pub unprivileged_ping: bool,
+}
+
+/// `[cdi]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cdi {
+    /// Whether containers may ask for CDI devices.
+    pub enabled: bool,
+    /// Folders of CDI spec files, the most important last. They and the files in them count only
+    /// if nobody but root may write to them.
+    pub spec_dirs: Vec<PathBuf>,
 }
 
 /// `[logs]`

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::reader::Reader;
 use super::{
-    Cgroup, CgroupDriver, Config, Containerd, Cri, Drain, FileMode, Handler, Images, Logs, Network,
-    Oci, Pause, RegistryAuth, Runtimes, Secret, Telemetry,
+    Cdi, Cgroup, CgroupDriver, Config, Containerd, Cri, Drain, FileMode, Handler, Images, Logs,
+    Network, Oci, Pause, RegistryAuth, Runtimes, Secret, Telemetry,
 };
 use crate::telemetry::{self, Format};
 
@@ -38,6 +38,7 @@ pub(super) fn read(reader: &mut Reader) -> Config {
         images: images(reader),
         pause: Pause { image: reader.get("pause.image", String::new()) },
         oci: oci(reader),
+        cdi: cdi(reader),
         logs: logs(reader),
         telemetry: telemetry(reader),
         drain: Drain { timeout: reader.get("drain.timeout", seconds(8)) },
@@ -236,6 +237,17 @@ fn oci(reader: &mut Reader) -> Oci {
     let good = oci.annotation_allow_list.iter().all(exact);
     reader.check(good, &["oci", "annotation_allow_list"], "must be exact names, without '*'");
     oci
+}
+
+fn cdi(reader: &mut Reader) -> Cdi {
+    let dirs = ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from);
+    let cdi = Cdi {
+        enabled: reader.get("cdi.enabled", true),
+        spec_dirs: reader.get("cdi.spec_dirs", dirs.into()),
+    };
+    let good = !cdi.enabled || !cdi.spec_dirs.is_empty();
+    reader.check(good, &["cdi", "spec_dirs"], "must not be empty while CDI is on");
+    cdi
 }
 
 fn logs(reader: &mut Reader) -> Logs {

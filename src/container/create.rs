@@ -9,6 +9,7 @@ use super::prepare::{chain, resolve_user, user_request};
 use super::{Container, ContainerRecord, ContainerState, Containers, EventKind, PodContext};
 use crate::backend::{RootfsMount, RootfsOptions, RuntimeContainer, Stdio, UserFiles};
 use crate::board::now;
+use crate::cdi;
 use crate::ids::ContainerId;
 use crate::lifecycle::Backoff;
 use crate::model::StringMap;
@@ -244,7 +245,8 @@ impl Containers {
             features: &pod.features,
             settings: &self.options.oci,
         })?;
-        let spec = spec_json(&spec);
+        let mut spec = spec_json(&spec);
+        cdi::apply(&mut spec, &host.cdi);
         entry.set_process(&spec);
         let mut labels: StringMap = record_labels(&image.config.labels, &config.labels);
         labels.insert(KIND_LABEL.to_owned(), "container".to_owned());

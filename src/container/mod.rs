@@ -4,6 +4,7 @@
 //! happens. A change goes record -> store -> board, in that order, so nothing is published or
 //! acknowledged before it is durable. Reads go to the [`Board`] alone.
 
+mod cdi;
 mod create;
 mod entry;
 mod error;
@@ -71,6 +72,8 @@ pub struct Options {
     pub state: PathBuf,
     /// Settings of the OCI spec.
     pub oci: oci::Settings,
+    /// Folders of CDI spec files, the most important last; none switches CDI off.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// Longest payload of one log record in bytes.
     pub max_log_line: usize,
 }

@@ -10,6 +10,7 @@ use futures::future::try_join_all;
 use super::error::{Error, Step};
 use super::{Containers, PodContext};
 use crate::backend::{DeviceNode, RootfsMount, UserFiles};
+use crate::cdi;
 use crate::ids::ContainerId;
 use crate::model::container::{ContainerConfig, Mount, Propagation};
 use crate::model::image::{ChainId, Image};
@@ -51,6 +52,7 @@ pub(super) struct HostParts {
     pub(super) devices: Vec<(DeviceNode, String)>,
     pub(super) seccomp: Option<serde_json::Value>,
     pub(super) target_pid: Option<u32>,
+    pub(super) cdi: cdi::Edits,
 }
 
 impl Containers {
@@ -59,12 +61,13 @@ impl Containers {
         pod: &PodContext,
         config: &ContainerConfig,
     ) -> Result<HostParts, Error> {
-        let (mounts, devices, seccomp) = tokio::try_join!(
+        let (mounts, devices, seccomp, cdi) = tokio::try_join!(
             self.resolve_mounts(pod, &config.mounts),
             self.resolve_devices(config),
             self.seccomp_profile(config.security.seccomp.as_ref(), config.security.privileged),
+            self.cdi_edits(pod, config),
         )?;
-        Ok(HostParts { mounts, devices, seccomp, target_pid: self.target_pid(pod, config)? })
+        Ok(HostParts { mounts, devices, seccomp, target_pid: self.target_pid(pod, config)?, cdi })
     }
 
     async fn resolve_mounts(

@@ -8,7 +8,7 @@ use std::error::Error as StdError;
 use tonic::{Code, Status};
 
 use crate::backend::ErrorKind;
-use crate::{container, image, oci, sandbox, store};
+use crate::{cdi, container, image, oci, sandbox, store};
 
 /// A message never gets longer: it travels in a header.
 const MAX_MESSAGE: usize = 4096;
@@ -111,9 +111,20 @@ fn container_code(error: &container::Error) -> Code {
         Error::JoinedFailed { .. } | Error::Io { .. } => Code::Unknown,
         Error::Panicked => Code::Internal,
         Error::Spec(error) => spec_code(error),
+        Error::Cdi(error) => cdi_code(error),
         Error::Image(error) => image_code(error),
         Error::Store(error) => store_code(error),
         Error::Backend { source, .. } => backend_code(source.kind),
+    }
+}
+
+fn cdi_code(error: &cdi::Error) -> Code {
+    use cdi::Error;
+    match error {
+        Error::BadName { .. } => Code::InvalidArgument,
+        Error::Unresolvable { .. } | Error::Off(_) | Error::Node { .. } | Error::Unsupported(_) => {
+            Code::FailedPrecondition
+        }
     }
 }
 

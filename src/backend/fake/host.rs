@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::super::{
     CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount,
-    UserFiles,
+    TrustedFile, UserFiles,
 };
 use super::files::Files;
 use super::steps::Steps;
@@ -33,6 +33,8 @@ struct State {
     /// Files of the host outside the folder.
     files: BTreeMap<PathBuf, Vec<u8>>,
     devices: BTreeMap<PathBuf, DeviceNode>,
+    /// Folders that are mounted as images, by mount point.
+    images: BTreeMap<PathBuf, PathBuf>,
     private_mounts: bool,
 }
 
@@ -178,6 +180,19 @@ impl Host for FakeHost {
         self.step("read_file", path, work).await
     }
 
+    async fn trusted_files(&self, folder: &Path, max: usize) -> Result<Vec<TrustedFile>> {
+        let work = || {
+            let names = self.files.list(folder)?.into_iter();
+            Ok(names
+                .map(|name| {
+                    let content = self.files.read(&folder.join(&name), max);
+                    TrustedFile { name, content: content.map(Option::unwrap_or_default) }
+                })
+                .collect())
+        };
+        self.step("trusted_files", folder, work).await
+    }
+
     async fn create_dir(&self, path: &Path, mode: u32) -> Result<()> {
         self.step("create_dir", path, || self.files.create_dir(path, mode)).await
     }
@@ -212,9 +227,14 @@ impl Host for FakeHost {
         self.step("unmount", path, work).await
     }
 
-    async fn mount_image(&self, _rootfs: &[RootfsMount], target: &Path) -> Result<()> {
+    async fn mount_image(&self, rootfs: &[RootfsMount], target: &Path) -> Result<()> {
         let work = || {
             self.files.must_be_dir(target)?;
+            if let [RootfsMount { kind, source, .. }] = rootfs
+                && kind == "bind"
+            {
+                self.lock().images.insert(target.to_owned(), source.into());
+            }
             self.world.lock().mounts.insert(target.to_owned());
             Ok(())
         };
@@ -225,7 +245,9 @@ impl Host for FakeHost {
         let path = path.trim_matches('/');
         let work = || {
             let wanted = Path::new("/").join(path);
-            let found = self.lock().rootfs.keys().any(|file| Path::new(file).starts_with(&wanted));
+            let state = self.lock();
+            let found = state.rootfs.keys().any(|file| Path::new(file).starts_with(&wanted))
+                || state.images.get(root).is_some_and(|image| image.join(path).exists());
             if path.is_empty() {
                 Ok(root.to_owned())
             } else if found {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-use super::super::{Error, ErrorKind, Result};
+use super::super::{Error, ErrorKind, Result, TrustedFile};
 use super::{absolute, failed};
 
 /// Mode of the parents that are made on the way to a file of ours.
@@ -156,6 +156,41 @@ fn make_fifo(path: &Path) -> Result<()> {
     .map_err(|error| failed("make FIFO", path, error))
 }
 
+/// Files that only root could have written; see [`super::super::Host::trusted_files`].
+pub(super) fn trusted(folder: &Path, max: usize) -> Result<Vec<TrustedFile>> {
+    match fs::metadata(folder) {
+        Err(error) if error.kind() == IoKind::NotFound => return Ok(Vec::new()),
+        found => check_owner(folder, &found.map_err(|error| failed("stat", folder, error))?)?,
+    }
+    let one = |name: String| {
+        let path = folder.join(&name);
+        let content = fs::symlink_metadata(&path)
+            .map_err(|error| failed("stat", &path, error))
+            .and_then(|found| check_owner(&path, &found))
+            .and_then(|()| read(&path, max))
+            .map(Option::unwrap_or_default);
+        TrustedFile { name, content }
+    };
+    let mut names = list(folder)?;
+    names.sort_unstable();
+    Ok(names.into_iter().map(one).collect())
+}
+
+fn check_owner(path: &Path, found: &fs::Metadata) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let refused = |problem: &str| {
+        let tried = format!("trust {}: {problem}", path.display());
+        Err(Error::new(ErrorKind::FailedPrecondition, tried))
+    };
+    let ours = [0, rustix::process::geteuid().as_raw()].contains(&found.uid());
+    match (found.is_symlink(), ours, found.mode() & 0o022) {
+        (true, ..) => refused("it is a link"),
+        (_, false, _) => refused("it does not belong to root"),
+        (_, _, 0) => Ok(()),
+        _ => refused("others than its owner may write to it"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{FileTypeExt, symlink};
@@ -204,6 +239,46 @@ mod tests {
         assert_eq!(read(&dir.path().join("p"), 5).unwrap_err().kind, ErrorKind::FailedPrecondition);
         assert_eq!(read(Path::new("a/b"), 5).unwrap_err().kind, ErrorKind::InvalidArgument);
         assert_eq!(read(Path::new("/a/../b"), 5).unwrap_err().kind, ErrorKind::InvalidArgument);
+    }
+
+    #[test]
+    fn what_others_may_write_is_not_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("cdi");
+        assert!(trusted(&folder, 10).unwrap().is_empty());
+        fs::create_dir(&folder).unwrap();
+        let mode = |name: &str, mode| {
+            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for name in ["good", "group", "all", "long"] {
+            fs::write(folder.join(name), if name == "long" { "0123456789x" } else { "x" }).unwrap();
+            mode(name, 0o644);
+        }
+        mode("group", 0o664);
+        mode("all", 0o646);
+        symlink(folder.join("good"), folder.join("link")).unwrap();
+        fs::create_dir(folder.join("sub")).unwrap();
+        mode("sub", 0o755);
+        mode("", 0o755);
+        let found = trusted(&folder, 10).unwrap();
+        let told: Vec<_> = found
+            .iter()
+            .map(|file| (file.name.as_str(), file.content.as_deref().map_err(|e| e.kind)))
+            .collect();
+        let refused = Err(ErrorKind::FailedPrecondition);
+        assert_eq!(
+            told,
+            [
+                ("all", refused),
+                ("good", Ok(&b"x"[..])),
+                ("group", refused),
+                ("link", refused),
+                ("long", Err(ErrorKind::ResourceExhausted)),
+                ("sub", refused),
+            ]
+        );
+        mode("", 0o777);
+        assert_eq!(trusted(&folder, 10).unwrap_err().kind, ErrorKind::FailedPrecondition);
     }
 
     #[test]

@@ -26,7 +26,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount, UserFiles,
+    DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount, TrustedFile,
+    UserFiles,
 };
 use crate::model::container::Propagation;
 
@@ -170,6 +171,11 @@ impl Host for LinuxHost {
     async fn read_file(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
         let path = path.to_owned();
         blocking(move || files::read(&path, max)).await
+    }
+
+    async fn trusted_files(&self, folder: &Path, max: usize) -> Result<Vec<TrustedFile>> {
+        let path = folder.to_owned();
+        foreign(folder, move || files::trusted(&path, max)).await
     }
 
     async fn create_dir(&self, path: &Path, mode: u32) -> Result<()> {

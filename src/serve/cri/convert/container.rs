@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::security::container_security;
 use super::{
     Invalid, Result, Within, absolute_path, all, filled, known, name, no_climbing, no_nul, refuse,
-    required,
+    required, word,
 };
 use crate::model::container::{ContainerConfig, ContainerMetadata, Device, Mount, Propagation};
 use crate::proto::runtime::v1;
@@ -41,7 +41,6 @@ fn checked(config: v1::ContainerConfig) -> Result<ContainerConfig> {
         stop_signal,
     } = config;
     refuse("windows", windows.is_some(), "is not supported on Linux")?;
-    refuse("CDI_devices", !cdi_devices.is_empty(), "CDI devices are not supported yet")?;
     if !working_dir.is_empty() {
         no_nul("working_dir", &working_dir)?;
         refuse("working_dir", !working_dir.starts_with('/'), "must be an absolute path")?;
@@ -66,7 +65,7 @@ fn checked(config: v1::ContainerConfig) -> Result<ContainerConfig> {
         tty,
         resources: resources.within("linux.resources")?,
         security: security.within("linux.security_context")?,
-        cdi_devices: Vec::new(),
+        cdi_devices: all("CDI_devices", cdi_devices, cdi_device)?,
         stop_signal: super::signal::signal_in("stop_signal", stop_signal)?,
     })
 }
@@ -174,6 +173,12 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
 /// Callers may leave the leading slash out.
 fn anchored(path: String) -> String {
     if path.starts_with('/') { path } else { format!("/{path}") }
+}
+
+fn cdi_device(device: v1::CdiDevice) -> Result<String> {
+    let v1::CdiDevice { name } = device;
+    word("name", &name)?;
+    Ok(name)
 }
 
 fn device(device: v1::Device) -> Result<Device> {
