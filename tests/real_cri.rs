@@ -15,6 +15,8 @@ mod events;
 mod exec;
 #[path = "real_cri/files.rs"]
 mod files;
+#[path = "real_cri/handlers.rs"]
+mod handlers;
 #[path = "real_cri/images.rs"]
 mod images;
 #[path = "real_cri/logs.rs"]
@@ -75,6 +77,8 @@ on_both_lines! {
     files::devices_are_given,
     volumes::images_are_mounted_as_volumes,
     cdi::cdi_devices_are_given,
+    handlers::handlers_run_side_by_side,
+    handlers::a_handler_has_its_own_snapshotter,
     ends::exits_are_told_exactly,
     ends::stops_are_graceful,
     ends::memory_hogs_are_oom_killed,

@@ -108,6 +108,17 @@ pub struct Handler {
     pub systemd_cgroup: Option<bool>,
     /// Snapshotter of this handler; empty means `containerd.snapshotter`.
     pub snapshotter: String,
+    /// `options.config_path`: for shims other than runc's, the file with their settings.
+    pub config_path: Option<PathBuf>,
+    /// `options.type_url`: for shims other than runc's, the type they take their settings for.
+    pub options_type: String,
+    /// Annotations of pods that reach the OCI runtime. As in containerd, an entry is a name or a
+    /// pattern, whose `*` and `?` stop at a slash.
+    pub pod_annotations: Vec<String>,
+    /// Annotations of containers that reach the OCI runtime.
+    pub container_annotations: Vec<String>,
+    /// Privileged containers get no device of the host that they do not ask for.
+    pub privileged_without_host_devices: bool,
 }
 
 /// `[cgroup]`
@@ -180,6 +191,8 @@ pub struct Images {
     pub max_concurrent_layers: usize,
     /// A docker `config.json` with credentials; `None` reads none.
     pub docker_config: Option<PathBuf>,
+    /// Images that are reported as pinned, so that no kubelet collects them.
+    pub pinned: Vec<String>,
     /// `[images.auth."HOST"]`: credentials by registry host, with port when not the default.
     pub auth: BTreeMap<String, RegistryAuth>,
 }

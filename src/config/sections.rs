@@ -115,7 +115,23 @@ fn handler(reader: &mut Reader, name: &str) -> Handler {
         root: reader.get_in(&table, "root", None),
         systemd_cgroup: reader.get_optional_in(&table, "systemd_cgroup"),
         snapshotter: reader.get_in(&table, "snapshotter", String::new()),
+        pod_annotations: reader.get_in(&table, "pod_annotations", Vec::new()),
+        container_annotations: reader.get_in(&table, "container_annotations", Vec::new()),
+        privileged_without_host_devices: reader.get_in(
+            &table,
+            "privileged_without_host_devices",
+            false,
+        ),
+        // Last, because they are shown as a table of their own.
+        config_path: reader.get_optional_in(&table, "options.config_path"),
+        options_type: reader.get_optional_in(&table, "options.type_url").unwrap_or_default(),
     };
+    check_handler(reader, &handler, name);
+    handler
+}
+
+fn check_handler(reader: &mut Reader, handler: &Handler, name: &str) {
+    let key = ["runtimes", "handlers", name];
     let mut check = |setting, good, problem| {
         reader.check(good, &[key[0], key[1], key[2], setting], problem);
     };
@@ -125,10 +141,16 @@ fn handler(reader: &mut Reader, name: &str) -> Handler {
     let binary = &handler.binary;
     let good = binary.starts_with('/') || !binary.contains('/');
     check("binary", good, "must be a program's name or absolute path");
+    let of_runc = kind.starts_with("io.containerd.runc.");
+    let told = handler.config_path.is_some() || !handler.options_type.is_empty();
+    check("options", !(of_runc && told), "is for shims other than runc's");
+    let pattern = |text: &String| !text.is_empty() && glob::Pattern::new(text).is_ok();
+    let problem = "must be names or patterns, with '**' as a whole part only";
+    check("pod_annotations", handler.pod_annotations.iter().all(pattern), problem);
+    check("container_annotations", handler.container_annotations.iter().all(pattern), problem);
     if !handler.snapshotter.is_empty() {
         check_identifier(reader, &handler.snapshotter, &[key[0], key[1], key[2], "snapshotter"]);
     }
-    handler
 }
 
 fn is_word(part: &str) -> bool {
@@ -196,6 +218,7 @@ fn images(reader: &mut Reader) -> Images {
         no_progress_timeout: reader.get("images.no_progress_timeout", seconds(300)),
         max_concurrent_layers: reader.get("images.max_concurrent_layers", 3),
         docker_config: reader.get("images.docker_config", None),
+        pinned: reader.get("images.pinned", Vec::new()),
         auth: auth(reader),
     };
     let key = ["images", "max_concurrent_layers"];

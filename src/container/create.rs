@@ -17,7 +17,9 @@ use crate::model::container::ContainerConfig;
 use crate::model::image::Image;
 use crate::model::signal::Signal;
 use crate::oci::user::ResolvedUser;
-use crate::oci::{ContainerInput, PodNamespaces, container_spec, record_labels, spec_json};
+use crate::oci::{
+    ContainerInput, PodNamespaces, add_identity, container_spec, record_labels, spec_json,
+};
 use crate::store::Batch;
 
 /// Pauses between tries to undo what failed.
@@ -204,7 +206,7 @@ impl Containers {
         match runtime.prepare_rootfs(snapshotter, key, chain, &options).await {
             // The layers were collected or never unpacked here: unpack again, try once more.
             Err(error) if error.is_not_found() => {
-                self.deps.images.ensure_unpacked(image).await?;
+                self.deps.images.ensure_unpacked(image, snapshotter).await?;
                 runtime.prepare_rootfs(snapshotter, key, chain, &options).await.step(STEP)
             }
             other => other.step(STEP),
@@ -242,6 +244,7 @@ impl Containers {
             seccomp_profile: host.seccomp.as_ref(),
             hostname: &pod.hostname,
             facts: self.deps.host.facts(),
+            handler: &pod.handler,
             features: &pod.features,
             settings: &self.options.oci,
         })?;
@@ -249,6 +252,7 @@ impl Containers {
         cdi::apply(&mut spec, &host.cdi);
         entry.set_process(&spec);
         let mut labels: StringMap = record_labels(&image.config.labels, &config.labels);
+        add_identity(&mut labels, &pod.config.metadata, Some(&config.metadata.name));
         labels.insert(KIND_LABEL.to_owned(), "container".to_owned());
         let container = RuntimeContainer {
             id: entry.id.to_string(),

@@ -63,7 +63,7 @@ impl Containers {
     ) -> Result<HostParts, Error> {
         let (mounts, devices, seccomp, cdi) = tokio::try_join!(
             self.resolve_mounts(pod, &config.mounts),
-            self.resolve_devices(config),
+            self.resolve_devices(pod, config),
             self.seccomp_profile(config.security.seccomp.as_ref(), config.security.privileged),
             self.cdi_edits(pod, config),
         )?;
@@ -108,10 +108,11 @@ impl Containers {
 
     async fn resolve_devices(
         &self,
+        pod: &PodContext,
         config: &ContainerConfig,
     ) -> Result<Vec<(DeviceNode, String)>, Error> {
         let mut devices = Vec::new();
-        if config.security.privileged {
+        if config.security.privileged && !pod.handler.privileged_without_host_devices {
             let all = self.deps.host.all_devices().await.step("list the host's devices")?;
             devices.extend(all.into_iter().map(|node| (node, "rwm".to_owned())));
         }

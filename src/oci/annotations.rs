@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{ContainerInput, PauseInput, Settings};
 use crate::model::StringMap;
-use crate::model::pod::PodConfig;
+use crate::model::pod::{PodConfig, PodMetadata};
 
 /// Prefix of the annotations that runtimes (Kata, gVisor, the runc shim's grouping) read.
 const CRI: &str = "io.kubernetes.cri.";
@@ -32,9 +32,24 @@ pub fn record_labels(image_labels: &StringMap, cri_labels: &StringMap) -> String
         .collect()
 }
 
+/// Adds the labels by which cAdvisor tells whose a container is, where the caller left them out;
+/// `container` is none for a pause container.
+pub fn add_identity(labels: &mut StringMap, pod: &PodMetadata, container: Option<&str>) {
+    let of_container = container.map(|name| ("container.name", name));
+    let of_pod =
+        [("pod.name", &*pod.name), ("pod.namespace", &*pod.namespace), ("pod.uid", &*pod.uid)];
+    for (key, value) in of_pod.into_iter().chain(of_container) {
+        labels.entry(format!("io.kubernetes.{key}")).or_insert_with(|| value.to_owned());
+    }
+}
+
 /// Annotations of a container's spec.
 pub(super) fn of_container(input: &ContainerInput<'_>) -> HashMap<String, String> {
-    let mut map = passed(input.settings, &[&input.pod.annotations, &input.config.annotations]);
+    let (pod, own) = (&input.pod.annotations, &input.config.annotations);
+    let mut map = passed(input.settings, &[pod, own]);
+    // In the order of containerd: what the container says wins.
+    map.extend(matching(&input.handler.pod_annotations, pod));
+    map.extend(matching(&input.handler.container_annotations, own));
     of_pod(&mut map, input.pod_id.as_str(), input.pod);
     set(&mut map, "container-type", "container");
     set(&mut map, "container-name", &input.config.metadata.name);
@@ -45,6 +60,7 @@ pub(super) fn of_container(input: &ContainerInput<'_>) -> HashMap<String, String
 /// Annotations of pause's spec.
 pub(super) fn of_pause(input: &PauseInput<'_>) -> HashMap<String, String> {
     let mut map = passed(input.settings, &[&input.pod.annotations]);
+    map.extend(matching(&input.handler.pod_annotations, &input.pod.annotations));
     of_pod(&mut map, input.id.as_str(), input.pod);
     set(&mut map, "container-type", "sandbox");
     if let Some(folder) = &input.pod.log_directory {
@@ -77,6 +93,20 @@ fn passed(settings: &Settings, sources: &[&StringMap]) -> HashMap<String, String
         .filter(|(key, _)| settings.annotation_allow_list.contains(key))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect()
+}
+
+/// Annotations that a handler's patterns let through. As in containerd, `*` and `?` stop at a
+/// slash, so `example.com/*` opens one name space and nothing below it.
+fn matching<'a>(
+    patterns: &'a [String],
+    annotations: &'a StringMap,
+) -> impl Iterator<Item = (String, String)> + 'a {
+    let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
+    let patterns: Vec<_> = patterns.iter().filter_map(|p| glob::Pattern::new(p).ok()).collect();
+    annotations
+        .iter()
+        .filter(move |(key, _)| patterns.iter().any(|p| p.matches_with(key, options)))
+        .map(|(key, value)| (key.clone(), value.clone()))
 }
 
 fn of_pod(map: &mut HashMap<String, String>, id: &str, pod: &PodConfig) {
@@ -116,9 +146,56 @@ mod tests {
     }
 
     #[test]
+    fn identity_is_added_where_the_caller_left_it_out() {
+        let pod = PodMetadata {
+            name: "web".into(),
+            namespace: "test".into(),
+            uid: "u-1".into(),
+            attempt: 0,
+        };
+        let mut labels = map(&[("io.kubernetes.pod.name", "callers")]);
+        add_identity(&mut labels, &pod, Some("app"));
+        let wanted = map(&[
+            ("io.kubernetes.container.name", "app"),
+            ("io.kubernetes.pod.name", "callers"),
+            ("io.kubernetes.pod.namespace", "test"),
+            ("io.kubernetes.pod.uid", "u-1"),
+        ]);
+        assert_eq!(labels, wanted);
+        let mut labels = StringMap::new();
+        add_identity(&mut labels, &pod, None);
+        assert!(!labels.contains_key("io.kubernetes.container.name") && labels.len() == 3);
+    }
+
+    #[test]
     fn labels_of_the_caller_win() {
         let labels = record_labels(&map(&[("a", "image"), ("b", "1")]), &map(&[("a", "caller")]));
         assert_eq!(labels, map(&[("a", "caller"), ("b", "1")]));
+    }
+
+    #[test]
+    fn a_handlers_patterns_stop_at_slashes_and_the_container_wins() {
+        let mut f = Fixture::new();
+        f.handler.pod_annotations = vec!["com.example/*".to_owned(), "exact".to_owned()];
+        f.handler.container_annotations = vec!["com.example/?".to_owned()];
+        f.pod.annotations = map(&[
+            ("com.example/a", "pod"),
+            ("com.example/long", "pod"),
+            ("com.example/a/b", "x"),
+            ("com.example.evil/a", "x"),
+            ("exact", "pod"),
+            ("exact-not", "x"),
+        ]);
+        f.config.annotations =
+            map(&[("com.example/a", "own"), ("com.example/cc", "x"), ("exact", "x")]);
+        let listed = |got: HashMap<String, String>| -> StringMap {
+            got.into_iter().filter(|(key, _)| !key.starts_with(CRI)).collect()
+        };
+        let container =
+            map(&[("com.example/a", "own"), ("com.example/long", "pod"), ("exact", "pod")]);
+        assert_eq!(listed(of_container(&f.input())), container);
+        let pause = map(&[("com.example/a", "pod"), ("com.example/long", "pod"), ("exact", "pod")]);
+        assert_eq!(listed(of_pause(&f.pause_input())), pause);
     }
 
     #[test]

@@ -36,6 +36,7 @@ use crate::model::container::ContainerConfig;
 use crate::model::pod::PodMetadata;
 use crate::oci::SharedFiles;
 use entry::Entry;
+use record::Owed;
 
 /// What this room stands on, besides what the container room does.
 #[derive(Clone)]
@@ -247,15 +248,23 @@ impl Sandboxes {
         let sandbox = self.get(id)?;
         let record = self.room.entry(&sandbox.id)?.record();
         let spec = self.room.deps.base.runtime.container(sandbox.id.as_str()).await;
+        let below = spec.ok();
+        let running = sandbox.is_ready();
         Ok(serde_json::json!({
-            "pid": record.pause.map(|pause| pause.pid),
+            "pid": record.pause.filter(|_| running).map_or(0, |pause| pause.pid),
+            "processStatus": if running { "running" } else { "deleted" },
+            "netNamespaceClosed": sandbox.netns.is_some() && !record.owed.contains(&Owed::Netns),
+            "image": below.as_ref().map(|below| below.image.clone()).unwrap_or_default(),
+            "snapshotKey": if record.pause_snapshot { sandbox.id.as_str() } else { "" },
+            "snapshotter": record.handler.snapshotter,
+            "runtimeOptions": record.handler,
             "netns": sandbox.netns,
             "network": sandbox.network,
             "runtimeHandler": sandbox.handler,
             "runtimeType": record.handler.runtime_type,
             "owed": record.owed,
             "config": *sandbox.config,
-            "runtimeSpec": spec.ok().map(|container| container.spec),
+            "runtimeSpec": below.map(|below| below.spec),
         }))
     }
 

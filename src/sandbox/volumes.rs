@@ -151,7 +151,7 @@ impl Room {
         let rootfs = match self.view(snapshotter, &key, chain).await {
             // The layers were collected or never unpacked here: unpack again, try once more.
             Err(Error::Backend { source, .. }) if source.is_not_found() => {
-                base.images.ensure_unpacked(image).await?;
+                base.images.ensure_unpacked(image, snapshotter).await?;
                 self.view(snapshotter, &key, chain).await?
             }
             other => other?,

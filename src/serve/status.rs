@@ -132,6 +132,7 @@ fn image_code(error: &image::Error) -> Code {
     use image::Error;
     match error {
         Error::InvalidReference { .. }
+        | Error::UnknownHandler(_)
         | Error::AmbiguousId(_)
         | Error::InvalidCredentials { .. } => Code::InvalidArgument,
         Error::NotInRegistry { .. } => Code::NotFound,

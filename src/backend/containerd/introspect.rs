@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use super::client::Client;
-use super::types::{RUNC_RUNTIME, RuncOptions, decode};
+use super::types::{RUNC_RUNTIME, decode, shim_options};
 use crate::backend::{
     Error, ErrorKind, HandlerFeatures, Result, RuntimeHandler, RuntimeInfo, SnapshotterInfo,
 };
@@ -68,7 +68,7 @@ pub(super) async fn features(client: &Client, handler: &RuntimeHandler) -> Resul
 async fn from_daemon(client: &Client, handler: &RuntimeHandler) -> Result<Option<Vec<u8>>> {
     let asked = RuntimeRequest {
         runtime_path: handler.runtime_type.clone(),
-        options: RuncOptions::of(handler),
+        options: shim_options(handler),
     };
     let message = PluginInfoRequest {
         r#type: "io.containerd.runtime.v2".to_owned(),
