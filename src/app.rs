@@ -380,6 +380,14 @@ fn handlers(config: &Config, systemd: bool) -> Vec<RuntimeHandler> {
             "" => config.containerd.snapshotter.clone(),
             given => given.to_owned(),
         },
+        config_path: match &handler.config_path {
+            Some(path) => path.display().to_string(),
+            None => String::new(),
+        },
+        options_type: handler.options_type.clone(),
+        pod_annotations: handler.pod_annotations.clone(),
+        container_annotations: handler.container_annotations.clone(),
+        privileged_without_host_devices: handler.privileged_without_host_devices,
     };
     config.runtimes.handlers.iter().map(handler).collect()
 }
@@ -417,12 +425,21 @@ fn image_options(config: &Config) -> image::Options {
         docker_config: images.docker_config.clone(),
         no_progress_timeout: images.no_progress_timeout,
         max_concurrent_layers: images.max_concurrent_layers,
+        handlers: image_handlers(config),
         pinned: Some(config.pause.image.clone())
             .filter(|name| !name.is_empty())
             .into_iter()
+            .chain(images.pinned.iter().cloned())
             .collect(),
         ..Default::default()
     }
+}
+
+/// The snapshotter of each handler; images that are asked for without one are of the default
+/// snapshotter, not of the default handler, as containerd has it.
+fn image_handlers(config: &Config) -> BTreeMap<String, String> {
+    let all = handlers(config, false).into_iter();
+    all.map(|handler| (handler.name, handler.snapshotter)).collect()
 }
 
 fn container_options(config: &Config, oci: oci::Settings) -> container::Options {
@@ -430,6 +447,7 @@ fn container_options(config: &Config, oci: oci::Settings) -> container::Options 
         root: config.root.join("containers"),
         state: config.state.join("containers"),
         oci,
+        cdi_spec_dirs: if config.cdi.enabled { config.cdi.spec_dirs.clone() } else { Vec::new() },
         max_log_line: config.logs.max_line,
     }
 }

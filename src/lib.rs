@@ -5,6 +5,7 @@
 pub mod app;
 pub mod backend;
 pub mod board;
+pub mod cdi;
 pub mod config;
 pub mod container;
 pub mod ctl;

@@ -24,12 +24,13 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("sandbox", &["container", "image", "board", "oci", "logs", "store", "pause", "backend"]),
     ("stream", &["sandbox"]),
     ("stats", &["board", "backend"]),
-    ("container", &["image", "board", "oci", "logs", "store", "backend"]),
+    ("container", &["image", "board", "cdi", "oci", "logs", "store", "backend"]),
     ("image", &["oci", "logs", "store", "backend"]),
     ("board", &["backend"]),
     ("pause", &[]),
     ("store", &[]),
     ("oci", &["backend"]),
+    ("cdi", &[]),
     ("logs", &[]),
     ("backend", &[]),
     ("ctl", &["proto", "config"]),
@@ -40,6 +41,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
 /// Single files that may look at more, and why: `serve/status.rs` is the one table from error to
 /// gRPC code, so it names the errors of all rooms; a container's user is echoed in its status.
 const EXCEPTIONS: &[(&str, &str)] = &[
+    ("serve/status.rs", "cdi"),
     ("serve/status.rs", "oci"),
     ("serve/status.rs", "store"),
     ("serve/cri/convert/status.rs", "oci::user"),

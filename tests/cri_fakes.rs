@@ -9,6 +9,8 @@ mod away;
 mod calls;
 #[path = "cri_fakes/checkpoints.rs"]
 mod checkpoints;
+#[path = "cri_fakes/cdi.rs"]
+mod cdi;
 #[path = "cri_fakes/containers.rs"]
 mod containers;
 #[path = "cri_fakes/crashes.rs"]
@@ -39,5 +41,7 @@ mod streamed_lists;
 mod teardowns;
 #[path = "cri_fakes/updates.rs"]
 mod updates;
+#[path = "cri_fakes/volumes.rs"]
+mod volumes;
 #[path = "cri_fakes/world.rs"]
 mod world;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use podbay::backend::{CgroupVersion, HandlerFeatures, HostFacts};
+use podbay::backend::{CgroupVersion, HandlerFeatures, HostFacts, RuntimeHandler};
 use podbay::ids::{ContainerId, PodId};
 use podbay::model::container::{ContainerConfig, Mount};
 use podbay::model::image::ImageConfig;
@@ -293,6 +293,7 @@ impl Host {
             image_name: "pause",
             hostname: "web",
             seccomp_profile: None,
+            handler: &RuntimeHandler::default(),
             facts: &self.facts,
             settings: &self.settings,
         });
@@ -336,6 +337,7 @@ impl Host {
             devices: &[],
             seccomp_profile: None,
             hostname: "web",
+            handler: &RuntimeHandler::default(),
             facts: &self.facts,
             features: &HandlerFeatures::default(),
             settings: &self.settings,

@@ -3,6 +3,8 @@
 //!
 //! Needs root, and fails rather than skips when a part is missing.
 
+#[path = "real_cri/cdi.rs"]
+mod cdi;
 #[path = "real_cri/containers.rs"]
 mod containers;
 #[path = "real_cri/ends.rs"]
@@ -13,6 +15,8 @@ mod events;
 mod exec;
 #[path = "real_cri/files.rs"]
 mod files;
+#[path = "real_cri/handlers.rs"]
+mod handlers;
 #[path = "real_cri/images.rs"]
 mod images;
 #[path = "real_cri/logs.rs"]
@@ -40,6 +44,8 @@ mod support;
 mod websocket;
 #[path = "real_cri/updates.rs"]
 mod updates;
+#[path = "real_cri/volumes.rs"]
+mod volumes;
 
 use support::containerd::Line;
 
@@ -79,6 +85,10 @@ on_both_lines! {
     files::mounts_are_as_asked,
     files::image_volumes_are_filled,
     files::devices_are_given,
+    volumes::images_are_mounted_as_volumes,
+    cdi::cdi_devices_are_given,
+    handlers::handlers_run_side_by_side,
+    handlers::a_handler_has_its_own_snapshotter,
     ends::exits_are_told_exactly,
     ends::stops_are_graceful,
     ends::memory_hogs_are_oom_killed,

@@ -87,6 +87,15 @@ pub struct DeviceNode {
     pub gid: u32,
 }
 
+/// A file of [`Host::trusted_files`].
+#[derive(Debug)]
+pub struct TrustedFile {
+    /// Name in its folder.
+    pub name: String,
+    /// Its bytes, or why they must not be used.
+    pub content: Result<Vec<u8>>,
+}
+
 /// What stands at a pinned network namespace path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NetnsState {
@@ -126,6 +135,12 @@ pub trait Host: Send + Sync + 'static {
     /// Reads a regular host file of at most `max` bytes, `None` when absent.
     async fn read_file(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>>;
 
+    /// The files of a folder, by name, with their content of at most `max` bytes each. A folder or
+    /// file counts only if it belongs to root (or the agent's user) and nobody else may write to
+    /// it, and a file only if it is no link: `FailedPrecondition` for the folder, and for each
+    /// file by itself. Absent is empty.
+    async fn trusted_files(&self, folder: &Path, max: usize) -> Result<Vec<TrustedFile>>;
+
     /// Makes a folder of ours and its parents with this mode.
     async fn create_dir(&self, path: &Path, mode: u32) -> Result<()>;
 
@@ -141,6 +156,14 @@ pub trait Host: Send + Sync + 'static {
 
     /// Detaches the mount at `path`; not mounted is fine.
     async fn unmount(&self, path: &Path) -> Result<()>;
+
+    /// Mounts a root file system at a folder that is there, read-only whatever its mounts say,
+    /// without set-user-id programs and devices. Mounted so already is fine.
+    async fn mount_image(&self, rootfs: &[RootfsMount], target: &Path) -> Result<()>;
+
+    /// Where `path` is below the folder `root`, resolved inside it: no link leads out. Only
+    /// folders and regular files are found, `FailedPrecondition` for anything else; `NotFound`.
+    async fn find_inside(&self, root: &Path, path: &str) -> Result<PathBuf>;
 
     /// Reads the user files of a root file system given by its mounts: mounted read-only out of
     /// sight, resolved inside the root, regular files of at most 10 MiB.

@@ -28,6 +28,16 @@ pub struct RuntimeHandler {
     pub systemd_cgroup: bool,
     /// Snapshotter for images run by this handler.
     pub snapshotter: String,
+    /// For shims other than runc's: the file with their settings; empty gives them none.
+    pub config_path: String,
+    /// For shims other than runc's: the type that they take their settings for.
+    pub options_type: String,
+    /// Annotations of pods that reach the OCI runtime: names, or patterns with `*` and `?`.
+    pub pod_annotations: Vec<String>,
+    /// Annotations of containers that do.
+    pub container_annotations: Vec<String>,
+    /// Privileged containers get no device of the host that they do not ask for.
+    pub privileged_without_host_devices: bool,
 }
 
 /// What the daemon says about itself.

@@ -51,6 +51,8 @@ pub struct Config {
     pub pause: Pause,
     /// Policy of the OCI specs.
     pub oci: Oci,
+    /// Devices of the Container Device Interface.
+    pub cdi: Cdi,
     /// Container logs.
     pub logs: Logs,
     /// The streaming server.
@@ -112,6 +114,17 @@ pub struct Handler {
     pub systemd_cgroup: Option<bool>,
     /// Snapshotter of this handler; empty means `containerd.snapshotter`.
     pub snapshotter: String,
+    /// `options.config_path`: for shims other than runc's, the file with their settings.
+    pub config_path: Option<PathBuf>,
+    /// `options.type_url`: for shims other than runc's, the type they take their settings for.
+    pub options_type: String,
+    /// Annotations of pods that reach the OCI runtime. As in containerd, an entry is a name or a
+    /// pattern, whose `*` and `?` stop at a slash.
+    pub pod_annotations: Vec<String>,
+    /// Annotations of containers that reach the OCI runtime.
+    pub container_annotations: Vec<String>,
+    /// Privileged containers get no device of the host that they do not ask for.
+    pub privileged_without_host_devices: bool,
 }
 
 /// `[cgroup]`
@@ -184,6 +197,8 @@ pub struct Images {
     pub max_concurrent_layers: usize,
     /// A docker `config.json` with credentials; `None` reads none.
     pub docker_config: Option<PathBuf>,
+    /// Images that are reported as pinned, so that no kubelet collects them.
+    pub pinned: Vec<String>,
     /// `[images.auth."HOST"]`: credentials by registry host, with port when not the default.
     pub auth: BTreeMap<String, RegistryAuth>,
 }
@@ -219,6 +234,16 @@ pub struct Oci {
     pub unprivileged_ports: bool,
     /// Pods may send ICMP echo without a capability.
     pub unprivileged_ping: bool,
+}
+
+/// `[cdi]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cdi {
+    /// Whether containers may ask for CDI devices.
+    pub enabled: bool,
+    /// Folders of CDI spec files, the most important last. They and the files in them count only
+    /// if nobody but root may write to them.
+    pub spec_dirs: Vec<PathBuf>,
 }
 
 /// `[logs]`

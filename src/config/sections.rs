@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use super::reader::Reader;
 use super::{
-    Cgroup, CgroupDriver, Config, Containerd, Cri, Drain, FileMode, Handler, Images, Logs, Network,
-    Oci, Pause, RegistryAuth, Runtimes, Secret, Stats, Streaming, Telemetry,
+    Cdi, Cgroup, CgroupDriver, Config, Containerd, Cri, Drain, FileMode, Handler, Images, Logs, Network, Oci, Pause, RegistryAuth, Runtimes, Secret, Stats, Streaming, Telemetry,
 };
 use crate::telemetry::{self, Format};
 
@@ -38,6 +37,7 @@ pub(super) fn read(reader: &mut Reader) -> Config {
         images: images(reader),
         pause: Pause { image: reader.get("pause.image", String::new()) },
         oci: oci(reader),
+        cdi: cdi(reader),
         logs: logs(reader),
         streaming: streaming(reader),
         stats: stats(reader),
@@ -116,7 +116,23 @@ fn handler(reader: &mut Reader, name: &str) -> Handler {
         root: reader.get_in(&table, "root", None),
         systemd_cgroup: reader.get_optional_in(&table, "systemd_cgroup"),
         snapshotter: reader.get_in(&table, "snapshotter", String::new()),
+        pod_annotations: reader.get_in(&table, "pod_annotations", Vec::new()),
+        container_annotations: reader.get_in(&table, "container_annotations", Vec::new()),
+        privileged_without_host_devices: reader.get_in(
+            &table,
+            "privileged_without_host_devices",
+            false,
+        ),
+        // Last, because they are shown as a table of their own.
+        config_path: reader.get_optional_in(&table, "options.config_path"),
+        options_type: reader.get_optional_in(&table, "options.type_url").unwrap_or_default(),
     };
+    check_handler(reader, &handler, name);
+    handler
+}
+
+fn check_handler(reader: &mut Reader, handler: &Handler, name: &str) {
+    let key = ["runtimes", "handlers", name];
     let mut check = |setting, good, problem| {
         reader.check(good, &[key[0], key[1], key[2], setting], problem);
     };
@@ -126,10 +142,16 @@ fn handler(reader: &mut Reader, name: &str) -> Handler {
     let binary = &handler.binary;
     let good = binary.starts_with('/') || !binary.contains('/');
     check("binary", good, "must be a program's name or absolute path");
+    let of_runc = kind.starts_with("io.containerd.runc.");
+    let told = handler.config_path.is_some() || !handler.options_type.is_empty();
+    check("options", !(of_runc && told), "is for shims other than runc's");
+    let pattern = |text: &String| !text.is_empty() && glob::Pattern::new(text).is_ok();
+    let problem = "must be names or patterns, with '**' as a whole part only";
+    check("pod_annotations", handler.pod_annotations.iter().all(pattern), problem);
+    check("container_annotations", handler.container_annotations.iter().all(pattern), problem);
     if !handler.snapshotter.is_empty() {
         check_identifier(reader, &handler.snapshotter, &[key[0], key[1], key[2], "snapshotter"]);
     }
-    handler
 }
 
 fn is_word(part: &str) -> bool {
@@ -197,6 +219,7 @@ fn images(reader: &mut Reader) -> Images {
         no_progress_timeout: reader.get("images.no_progress_timeout", seconds(300)),
         max_concurrent_layers: reader.get("images.max_concurrent_layers", 3),
         docker_config: reader.get("images.docker_config", None),
+        pinned: reader.get("images.pinned", Vec::new()),
         auth: auth(reader),
     };
     let key = ["images", "max_concurrent_layers"];
@@ -238,6 +261,17 @@ fn oci(reader: &mut Reader) -> Oci {
     let good = oci.annotation_allow_list.iter().all(exact);
     reader.check(good, &["oci", "annotation_allow_list"], "must be exact names, without '*'");
     oci
+}
+
+fn cdi(reader: &mut Reader) -> Cdi {
+    let dirs = ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from);
+    let cdi = Cdi {
+        enabled: reader.get("cdi.enabled", true),
+        spec_dirs: reader.get("cdi.spec_dirs", dirs.into()),
+    };
+    let good = !cdi.enabled || !cdi.spec_dirs.is_empty();
+    reader.check(good, &["cdi", "spec_dirs"], "must not be empty while CDI is on");
+    cdi
 }
 
 fn logs(reader: &mut Reader) -> Logs {

@@ -205,6 +205,20 @@ fn each_limit_is_checked() {
             "runtimes.handlers.a.binary: must be a program",
         ),
         ("[runtimes.handlers.a]\nbinry = \"x\"", "runtimes.handlers.a.binry: unknown key"),
+        (
+            "[runtimes.handlers.a]\noptions.config_path = \"/x\"",
+            "runtimes.handlers.a.options: is for shims other than runc's",
+        ),
+        (
+            "[runtimes.handlers.a]\npod_annotations = [\"a***\"]",
+            "runtimes.handlers.a.pod_annotations: must be names or patterns",
+        ),
+        (
+            "[runtimes.handlers.a]\ncontainer_annotations = [\"\"]",
+            "runtimes.handlers.a.container_annotations: must be names or patterns",
+        ),
+        ("cdi.spec_dirs = []", "cdi.spec_dirs: must not be empty while CDI is on"),
+        ("cdi.spec_dirs = [\"cdi\"]", "cdi.spec_dirs: must be"),
         ("cgroup.driver = \"cgroups\"", "cgroup.driver: must be one of [\"auto\", "),
         ("network.default_network = \"true\"", "network.default_network: must be true or false"),
         ("network.default_bridge = \"a-very-long-name\"", "network.default_bridge: must be an"),
@@ -251,6 +265,10 @@ fn handlers_and_credentials_have_names_of_the_users_choice() {
          [runtimes.handlers.kata]\n\
          type = \"io.containerd.kata.v2\"\n\
          snapshotter = \"devmapper\"\n\
+         pod_annotations = [\"io.kata/*\"]\n\
+         privileged_without_host_devices = true\n\
+         options.config_path = \"/etc/kata.toml\"\n\
+         options.type_url = \"x.v1\"\n\
          [images.auth.\"registry.example:5000\"]\n\
          username = \"u\"\n\
          password = \"hush\"\n",
@@ -260,7 +278,16 @@ fn handlers_and_credentials_have_names_of_the_users_choice() {
     assert_eq!(names, ["crun", "kata", "runc"]);
     assert_eq!(config.runtimes.handlers["crun"].systemd_cgroup, Some(true));
     assert_eq!(config.runtimes.handlers["kata"].runtime_type, "io.containerd.kata.v2");
+    let kata = &config.runtimes.handlers["kata"];
+    assert_eq!(kata.config_path.as_deref(), Some(Path::new("/etc/kata.toml")));
+    assert_eq!(
+        (kata.options_type.as_str(), kata.pod_annotations.as_slice()),
+        ("x.v1", &["io.kata/*".to_owned()][..])
+    );
+    assert!(kata.privileged_without_host_devices);
     assert_eq!(config.images.auth["registry.example:5000"].password.expose(), "hush");
+    let again = World::file(&config.show().replace("<redacted>", "hush")).load().expect("shown");
+    assert_eq!(again.runtimes, config.runtimes);
 }
 
 #[test]

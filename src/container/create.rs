@@ -9,6 +9,7 @@ use super::prepare::{chain, resolve_user, user_request};
 use super::{Container, ContainerRecord, ContainerState, Containers, EventKind, PodContext};
 use crate::backend::{RootfsMount, RootfsOptions, RuntimeContainer, Stdio, UserFiles};
 use crate::board::now;
+use crate::cdi;
 use crate::ids::ContainerId;
 use crate::lifecycle::Backoff;
 use crate::model::StringMap;
@@ -18,8 +19,8 @@ use crate::model::resources::Resources;
 use crate::model::signal::Signal;
 use crate::oci::user::ResolvedUser;
 use crate::oci::{
-    ContainerInput, PodNamespaces, container_spec, plain_cgroup, record_labels, resources_of,
-    spec_json,
+    ContainerInput, PodNamespaces, add_identity, container_spec, plain_cgroup, record_labels,
+    resources_of, spec_json,
 };
 use crate::store::Batch;
 
@@ -211,7 +212,7 @@ impl Containers {
         match runtime.prepare_rootfs(snapshotter, key, chain, &options).await {
             // The layers were collected or never unpacked here: unpack again, try once more.
             Err(error) if error.is_not_found() => {
-                self.deps.images.ensure_unpacked(image).await?;
+                self.deps.images.ensure_unpacked(image, snapshotter).await?;
                 runtime.prepare_rootfs(snapshotter, key, chain, &options).await.step(STEP)
             }
             other => other.step(STEP),
@@ -250,14 +251,17 @@ impl Containers {
             seccomp_profile: host.seccomp.as_ref(),
             hostname: &pod.hostname,
             facts: self.deps.host.facts(),
+            handler: &pod.handler,
             features: &pod.features,
             settings: &self.options.oci,
         })?;
-        let spec = spec_json(&spec);
+        let mut spec = spec_json(&spec);
+        cdi::apply(&mut spec, &host.cdi);
         entry.set_process(&spec);
         let resources = resources_of(&spec);
         record.container.resources = resources.clone();
         let mut labels: StringMap = record_labels(&image.config.labels, &config.labels);
+        add_identity(&mut labels, &pod.config.metadata, Some(&config.metadata.name));
         labels.insert(KIND_LABEL.to_owned(), "container".to_owned());
         let container = RuntimeContainer {
             id: entry.id.to_string(),

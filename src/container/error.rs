@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::board::StateName;
 use crate::ids::{ContainerId, PodId};
-use crate::{backend, image, oci, store};
+use crate::{backend, cdi, image, oci, store};
 
 /// A failure of the container room.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +79,9 @@ pub enum Error {
     /// The OCI spec cannot be built.
     #[error("build the OCI spec")]
     Spec(#[from] oci::Error),
+    /// CDI devices cannot be given.
+    #[error(transparent)]
+    Cdi(#[from] cdi::Error),
     /// The image store failed.
     #[error("look up the image")]
     Image(#[from] image::Error),

@@ -6,6 +6,7 @@
 
 mod attach;
 mod checkpoint;
+mod cdi;
 mod create;
 mod entry;
 mod error;
@@ -75,6 +76,8 @@ pub struct Options {
     pub state: PathBuf,
     /// Settings of the OCI spec.
     pub oci: oci::Settings,
+    /// Folders of CDI spec files, the most important last; none switches CDI off.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// Longest payload of one log record in bytes.
     pub max_log_line: usize,
 }
@@ -98,6 +101,9 @@ pub struct PodContext {
     pub netns: Option<PathBuf>,
     /// Files every container of the pod shares.
     pub files: SharedFiles,
+    /// Host paths of what the image mounts of a container being created show, by index of the
+    /// mount.
+    pub image_mounts: BTreeMap<usize, PathBuf>,
     /// Effective host name.
     pub hostname: String,
 }

@@ -10,6 +10,7 @@ use futures::future::try_join_all;
 use super::error::{Error, Step};
 use super::{Containers, PodContext};
 use crate::backend::{DeviceNode, RootfsMount, UserFiles};
+use crate::cdi;
 use crate::ids::ContainerId;
 use crate::model::container::{ContainerConfig, Mount, Propagation};
 use crate::model::image::{ChainId, Image};
@@ -51,6 +52,7 @@ pub(super) struct HostParts {
     pub(super) devices: Vec<(DeviceNode, String)>,
     pub(super) seccomp: Option<serde_json::Value>,
     pub(super) target_pid: Option<u32>,
+    pub(super) cdi: cdi::Edits,
 }
 
 impl Containers {
@@ -59,19 +61,29 @@ impl Containers {
         pod: &PodContext,
         config: &ContainerConfig,
     ) -> Result<HostParts, Error> {
-        let (mounts, devices, seccomp) = tokio::try_join!(
-            self.resolve_mounts(&config.mounts),
-            self.resolve_devices(config),
+        let (mounts, devices, seccomp, cdi) = tokio::try_join!(
+            self.resolve_mounts(pod, &config.mounts),
+            self.resolve_devices(pod, config),
             self.seccomp_profile(config.security.seccomp.as_ref(), config.security.privileged),
+            self.cdi_edits(pod, config),
         )?;
-        Ok(HostParts { mounts, devices, seccomp, target_pid: self.target_pid(pod, config)? })
+        Ok(HostParts { mounts, devices, seccomp, target_pid: self.target_pid(pod, config)?, cdi })
     }
 
-    async fn resolve_mounts(&self, mounts: &[Mount]) -> Result<Vec<Mount>, Error> {
+    async fn resolve_mounts(
+        &self,
+        pod: &PodContext,
+        mounts: &[Mount],
+    ) -> Result<Vec<Mount>, Error> {
         try_join_all(mounts.iter().enumerate().map(|(index, mount)| async move {
-            let source = Path::new(&mount.host_path);
-            let resolved = self.deps.host.resolve_mount_source(source, true).await;
-            let resolved = resolved.step("resolve a mount source")?;
+            let resolved = match pod.image_mounts.get(&index) {
+                Some(of_image) => of_image.clone(),
+                None => {
+                    let source = Path::new(&mount.host_path);
+                    let resolved = self.deps.host.resolve_mount_source(source, true).await;
+                    resolved.step("resolve a mount source")?
+                }
+            };
             if mount.propagation != Propagation::Private {
                 let allowed = self.deps.host.allows_propagation(&resolved, mount.propagation).await;
                 if !allowed.step("read the propagation of a mount source")? {
@@ -96,10 +108,11 @@ impl Containers {
 
     async fn resolve_devices(
         &self,
+        pod: &PodContext,
         config: &ContainerConfig,
     ) -> Result<Vec<(DeviceNode, String)>, Error> {
         let mut devices = Vec::new();
-        if config.security.privileged {
+        if config.security.privileged && !pod.handler.privileged_without_host_devices {
             let all = self.deps.host.all_devices().await.step("list the host's devices")?;
             devices.extend(all.into_iter().map(|node| (node, "rwm".to_owned())));
         }

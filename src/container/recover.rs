@@ -248,6 +248,8 @@ impl Containers {
             "snapshotKey": container.id,
             "snapshotter": record.handler.snapshotter,
             "runtimeType": record.handler.runtime_type,
+            "runtimeOptions": record.handler,
+            "image": record.image_name,
             "config": *container.config,
             "runtimeSpec": below.ok().map(|below| below.spec),
         }))

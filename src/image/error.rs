@@ -20,6 +20,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// No such runtime handler.
+    #[error("image.runtime_handler: no runtime for {0:?} is configured")]
+    UnknownHandler(String),
     /// An id prefix that several images have.
     #[error("image id prefix {0:?} is ambiguous")]
     AmbiguousId(String),

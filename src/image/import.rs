@@ -120,7 +120,7 @@ impl Inner {
         for piece in &tree.pieces {
             self.store_piece(lease, piece).await?;
         }
-        self.unpack_layer(lease, &tree, 0).await?;
+        self.unpack_layer(lease, &tree, 0, snapshotter).await?;
         self.put_names(lease, names, target, pinned).await
     }
 

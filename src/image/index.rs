@@ -5,7 +5,7 @@
 //! stale; the next reader lists the names again, and reads documents only of targets that are
 //! new, because content never changes under its digest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -37,6 +37,8 @@ struct Named {
 pub(super) struct Index {
     /// Grows with each change.
     generation: AtomicU64,
+    /// Names that the operator pins, in normal form.
+    pinned: BTreeSet<String>,
     state: Mutex<State>,
     /// One refresh at a time; the others wait for it.
     refreshing: tokio::sync::Mutex<()>,
@@ -52,12 +54,24 @@ struct State {
 }
 
 impl Index {
-    pub fn new() -> Self {
+    pub fn new(pinned: &[String]) -> Self {
+        let normal = |name: &String| Some(Reference::parse(name).ok()?.to_string());
         Self {
             generation: AtomicU64::new(1),
+            pinned: pinned.iter().filter_map(normal).collect(),
             state: Mutex::default(),
             refreshing: tokio::sync::Mutex::new(()),
         }
+    }
+
+    /// Whether the operator pins a name, given in normal form.
+    pub fn is_pinned(&self, name: &str) -> bool {
+        self.pinned.contains(name)
+    }
+
+    /// Grows whenever names may have changed.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Names may have changed.
@@ -106,7 +120,7 @@ impl Index {
             };
             known.extend(image.map(|image| (target.digest.clone(), image)));
         }
-        let snapshot = Arc::new(Snapshot::build(&records, &known));
+        let snapshot = Arc::new(Snapshot::build(&records, &known, &self.pinned));
         let mut state = self.lock();
         *state = State { shown: generation, snapshot: Arc::clone(&snapshot), known };
         Ok(snapshot)
@@ -124,7 +138,11 @@ impl Index {
 }
 
 impl Snapshot {
-    fn build(records: &[ImageRecord], known: &HashMap<Digest, Arc<Image>>) -> Self {
+    fn build(
+        records: &[ImageRecord],
+        known: &HashMap<Digest, Arc<Image>>,
+        pinned: &BTreeSet<String>,
+    ) -> Self {
         let mut images: BTreeMap<Digest, Image> = BTreeMap::new();
         let mut snapshot = Self::default();
         for record in records {
@@ -137,6 +155,7 @@ impl Snapshot {
                 && let Ok(reference) = Reference::parse(&record.name)
             {
                 let normal = reference.to_string();
+                image.pinned |= pinned.contains(&normal);
                 snapshot.names.insert(normal.clone(), named.clone());
                 let list = if reference.digest().is_some() {
                     &mut image.repo_digests

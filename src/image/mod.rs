@@ -55,8 +55,10 @@ const PINNED_LABEL: &str = "io.cri-containerd.pinned";
 /// Settings of the image room.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Snapshotter that images are unpacked with.
+    /// Snapshotter that images are unpacked with when nobody names another one.
     pub snapshotter: String,
+    /// The snapshotter of each runtime handler.
+    pub handlers: BTreeMap<String, String>,
     /// Which image of an index is taken.
     pub platform: Platform,
     /// Folders with a folder for each registry host (`hosts.toml`), the first that has the host
@@ -80,6 +82,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             snapshotter: "overlayfs".to_owned(),
+            handlers: BTreeMap::new(),
             platform: Platform::host(),
             config_dirs: vec!["/etc/containerd/certs.d".into(), "/etc/docker/certs.d".into()],
             registry_auth: BTreeMap::new(),
@@ -148,7 +151,7 @@ impl Images {
             tasks,
             platform: options.platform.clone(),
             registry: registry::Registry::new(&options),
-            index: Index::new(),
+            index: Index::new(&options.pinned),
             flights: pull::Flights::default(),
             blob_locks: KeyedLocks::default(),
             chain_locks: KeyedLocks::default(),
@@ -171,7 +174,21 @@ impl Images {
         image: &str,
         credentials: Option<Credentials>,
     ) -> Result<Image, Error> {
-        self.inner.pull(image, credentials).await.map(Arc::unwrap_or_clone)
+        self.pull_for("", image, credentials).await
+    }
+
+    /// As [`Images::pull`], unpacked for this runtime handler; empty is the default one.
+    ///
+    /// # Errors
+    /// [`Error::UnknownHandler`], otherwise as [`Images::pull`].
+    pub async fn pull_for(
+        &self,
+        handler: &str,
+        image: &str,
+        credentials: Option<Credentials>,
+    ) -> Result<Image, Error> {
+        let snapshotter = self.inner.snapshotter_of(handler)?;
+        self.inner.pull(image, credentials, snapshotter).await.map(Arc::unwrap_or_clone)
     }
 
     /// All images, one for each id, sorted by id. A filter names one image; a name that is none
@@ -202,6 +219,34 @@ impl Images {
         Ok(images.find(&name)?.map(|image| Image::clone(image)))
     }
 
+    /// As [`Images::get`], but only if the image is unpacked for this runtime handler where that
+    /// one has a snapshotter of its own.
+    ///
+    /// # Errors
+    /// [`Error::UnknownHandler`], otherwise as [`Images::get`].
+    pub async fn get_for(&self, handler: &str, image: &str) -> Result<Option<Image>, Error> {
+        let snapshotter = self.inner.snapshotter_of(handler)?;
+        let image = self.get(image).await?;
+        let Some(image) = image else { return Ok(None) };
+        let Some(chain) = &image.chain_id else { return Ok(Some(image)) };
+        if snapshotter == self.inner.options.snapshotter {
+            return Ok(Some(image));
+        }
+        let there = self.inner.store.has_chain(snapshotter, chain, None).await;
+        Ok(there.step("looking for a snapshot")?.then_some(image))
+    }
+
+    /// The whole configuration document of an image, as its author wrote it.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or [`Error::BadContent`].
+    pub async fn document(&self, image: &Image) -> Result<serde_json::Value, Error> {
+        let bytes = self.inner.store.read_blob(&image.id, manifest::MAX_CONFIG).await;
+        let bytes = bytes.step("reading an image's configuration")?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::bad(image.id.to_string(), error.to_string()))
+    }
+
     /// Removes all names of an image's id; unknown is fine. Running containers keep their own
     /// snapshots.
     ///
@@ -211,7 +256,8 @@ impl Images {
         self.inner.remove(image).await
     }
 
-    /// Disk use: the default snapshotter's first. At most 10 s old.
+    /// Disk use: first that of the default snapshotter with the content store, then that of each
+    /// other one that a handler has. At most 10 s old, and of after the last change of an image.
     ///
     /// # Errors
     /// When the store cannot be asked, or has no such snapshotter.
@@ -235,13 +281,13 @@ impl Images {
         imported.map(Arc::unwrap_or_clone)
     }
 
-    /// Unpacks an image again whose snapshots are gone; for when a container's root cannot be
-    /// made from its chain.
+    /// Unpacks an image in a snapshotter where its snapshots are not, or not any more; for when a
+    /// container's root cannot be made from its chain.
     ///
     /// # Errors
     /// [`Error::Incomplete`] when its layers are gone too.
-    pub async fn ensure_unpacked(&self, image: &Image) -> Result<(), Error> {
-        self.inner.ensure_unpacked(image).await
+    pub async fn ensure_unpacked(&self, image: &Image, snapshotter: &str) -> Result<(), Error> {
+        self.inner.ensure_unpacked(image, snapshotter).await
     }
 
     /// Image names may have changed in the store: the next reader looks again.
@@ -267,10 +313,16 @@ impl Inner {
         self.index.look(&*self.store, &self.platform, &self.options.snapshotter).await
     }
 
+    fn snapshotter_of(&self, handler: &str) -> Result<&str, Error> {
+        match (handler, self.options.handlers.get(handler)) {
+            (_, Some(snapshotter)) => Ok(snapshotter),
+            ("", None) => Ok(&self.options.snapshotter),
+            _ => Err(Error::UnknownHandler(handler.to_owned())),
+        }
+    }
+
     fn is_pinned(&self, name: &str) -> bool {
-        self.options.pinned.iter().any(|pinned| {
-            Reference::parse(pinned).is_ok_and(|reference| reference.to_string() == name)
-        })
+        self.index.is_pinned(name)
     }
 
     fn name_labels(&self, pinned: bool) -> StringMap {

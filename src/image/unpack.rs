@@ -17,11 +17,11 @@ impl Inner {
         lease: &Lease,
         tree: &Tree,
         n: usize,
+        snapshotter: &str,
     ) -> Result<(), Error> {
-        let snapshotter = self.options.snapshotter.as_str();
         let (chain, layer) = (&tree.chains[n], &tree.manifest.layers[n]);
         // Images that share layers do not apply them twice.
-        let _turn = self.chain_locks.lock(chain.as_str()).await;
+        let _turn = self.chain_locks.lock(&format!("{snapshotter} {chain}")).await;
         let there = self.store.has_chain(snapshotter, chain, Some(lease)).await;
         if there.step("looking for a snapshot")? {
             return Ok(());
@@ -44,13 +44,17 @@ impl Inner {
         }
     }
 
-    /// Unpacks an image whose snapshots are gone while its blobs are there.
+    /// Unpacks an image whose snapshots are not there while its blobs are.
     ///
     /// # Errors
     /// [`Error::Incomplete`] when blobs are missing too.
-    pub(super) async fn ensure_unpacked(&self, image: &Image) -> Result<(), Error> {
+    pub(super) async fn ensure_unpacked(
+        &self,
+        image: &Image,
+        snapshotter: &str,
+    ) -> Result<(), Error> {
         let lease = self.store.lease().await.step("making a lease for unpacking")?;
-        let unpacked = self.unpack_again(&lease, image).await;
+        let unpacked = self.unpack_again(&lease, image, snapshotter).await;
         let released = self.store.release(&lease, false).await;
         if let Err(error) = released {
             tracing::warn!(lease = lease.0, %error, "lease of an unpack stays until it expires");
@@ -61,10 +65,15 @@ impl Inner {
         unpacked
     }
 
-    async fn unpack_again(&self, lease: &Lease, image: &Image) -> Result<(), Error> {
+    async fn unpack_again(
+        &self,
+        lease: &Lease,
+        image: &Image,
+        snapshotter: &str,
+    ) -> Result<(), Error> {
         let incomplete = || Error::Incomplete { id: image.id.clone() };
         let documents = Stored(&*self.store);
-        let (platform, snapshotter) = (&self.platform, &self.options.snapshotter);
+        let platform = &self.platform;
         let name = image.id.to_string();
         let tree = walk(&documents, &image.target, platform, snapshotter, &name).await;
         let tree = tree.map_err(|error| match error {
@@ -81,7 +90,7 @@ impl Inner {
             if found.step("looking for a layer")?.is_none() {
                 return Err(incomplete());
             }
-            self.unpack_layer(lease, &tree, n).await?;
+            self.unpack_layer(lease, &tree, n, snapshotter).await?;
         }
         for piece in &tree.pieces {
             self.store_piece(lease, piece).await?;

@@ -1,5 +1,6 @@
 //! How much of the disk images take.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,38 +27,53 @@ pub struct FsInfo {
     pub at: UnixNanos,
 }
 
-/// The last sum. Who asks while it is made waits for it.
+/// The last sums: when they were made, and of which generation of the index. Who asks while they
+/// are made waits for them.
 #[derive(Default)]
-pub(super) struct Usage(tokio::sync::Mutex<Option<(Instant, Vec<FsInfo>)>>);
+pub(super) struct Usage(tokio::sync::Mutex<Option<(Instant, u64, Vec<FsInfo>)>>);
 
 impl Inner {
-    /// Disk use of the default snapshotter and the content store, which share a file system.
+    /// Disk use of the default snapshotter with the content store, which share a file system,
+    /// then of each other snapshotter.
     pub(super) async fn fs_info(&self) -> Result<Vec<FsInfo>, Error> {
         let mut last = self.usage.0.lock().await;
-        if let Some((at, sums)) = last.as_ref()
+        // Read before measuring: a change during it leaves the sums stale.
+        let generation = self.index.generation();
+        if let Some((at, of, sums)) = last.as_ref()
             && at.elapsed() < GOOD_FOR
+            && *of == generation
         {
             return Ok(sums.clone());
         }
-        let snapshotter = &self.options.snapshotter;
         let daemon = self.runtime.probe().await.step("asking for the snapshotters")?;
-        let found = daemon.snapshotters.into_iter().find(|info| info.name == *snapshotter);
-        let mountpoint = found.map(|info| info.root).ok_or_else(|| {
+        let default = self.options.snapshotter.as_str();
+        let others: BTreeSet<&str> = self.options.handlers.values().map(String::as_str).collect();
+        let others = others.into_iter().filter(|name| *name != default);
+        let mut sums = Vec::new();
+        for name in [default].into_iter().chain(others) {
+            sums.push(self.measure(&daemon, name).await?);
+        }
+        let content = self.store.content_usage().await.step("measuring disk use")?;
+        sums[0].bytes = sums[0].bytes.saturating_add(content.bytes);
+        sums[0].inodes = sums[0].inodes.saturating_add(content.inodes);
+        *last = Some((Instant::now(), generation, sums.clone()));
+        Ok(sums)
+    }
+
+    async fn measure(
+        &self,
+        daemon: &backend::RuntimeInfo,
+        snapshotter: &str,
+    ) -> Result<FsInfo, Error> {
+        let found = daemon.snapshotters.iter().find(|info| info.name == snapshotter);
+        let mountpoint = found.map(|info| info.root.clone()).ok_or_else(|| {
             let tried = format!("find snapshotter {snapshotter:?}");
             backend::Error::new(backend::ErrorKind::NotFound, tried)
         });
         let mountpoint = mountpoint.step("asking for the snapshotters")?;
-        let (snapshots, content) =
-            tokio::try_join!(self.store.snapshots_usage(snapshotter), self.store.content_usage())
-                .step("measuring disk use")?;
+        let usage = self.store.snapshots_usage(snapshotter).await.step("measuring disk use")?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let sums = vec![FsInfo {
-            mountpoint,
-            bytes: snapshots.bytes.saturating_add(content.bytes),
-            inodes: snapshots.inodes.saturating_add(content.inodes),
-            at: UnixNanos::try_from(now.as_nanos()).unwrap_or(UnixNanos::MAX),
-        }];
-        *last = Some((Instant::now(), sums.clone()));
-        Ok(sums)
+        let at = UnixNanos::try_from(now.as_nanos()).unwrap_or(UnixNanos::MAX);
+        Ok(FsInfo { mountpoint, bytes: usage.bytes, inodes: usage.inodes, at })
     }
 }

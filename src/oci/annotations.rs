@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{ContainerInput, PauseInput, Settings};
 use crate::model::StringMap;
-use crate::model::pod::PodConfig;
+use crate::model::pod::{PodConfig, PodMetadata};
 
 /// Prefix of the annotations that runtimes (Kata, gVisor, the runc shim's grouping) read.
 const CRI: &str = "io.kubernetes.cri.";
@@ -32,9 +32,24 @@ pub fn record_labels(image_labels: &StringMap, cri_labels: &StringMap) -> String
         .collect()
 }
 
+/// Adds the labels by which cAdvisor tells whose a container is, where the caller left them out;
+/// `container` is none for a pause container.
+pub fn add_identity(labels: &mut StringMap, pod: &PodMetadata, container: Option<&str>) {
+    let of_container = container.map(|name| ("container.name", name));
+    let of_pod =
+        [("pod.name", &*pod.name), ("pod.namespace", &*pod.namespace), ("pod.uid", &*pod.uid)];
+    for (key, value) in of_pod.into_iter().chain(of_container) {
+        labels.entry(format!("io.kubernetes.{key}")).or_insert_with(|| value.to_owned());
+    }
+}
+
 /// Annotations of a container's spec.
 pub(super) fn of_container(input: &ContainerInput<'_>) -> HashMap<String, String> {
-    let mut map = passed(input.settings, &[&input.pod.annotations, &input.config.annotations]);
+    let (pod, own) = (&input.pod.annotations, &input.config.annotations);
+    let mut map = passed(input.settings, &[pod, own]);
+    // In the order of containerd: what the container says wins.
+    map.extend(matching(&input.handler.pod_annotations, pod));
+    map.extend(matching(&input.handler.container_annotations, own));
     of_pod(&mut map, input.pod_id.as_str(), input.pod);
     set(&mut map, "container-type", "container");
     set(&mut map, "container-name", &input.config.metadata.name);
@@ -45,6 +60,7 @@ pub(super) fn of_container(input: &ContainerInput<'_>) -> HashMap<String, String
 /// Annotations of pause's spec.
 pub(super) fn of_pause(input: &PauseInput<'_>) -> HashMap<String, String> {
     let mut map = passed(input.settings, &[&input.pod.annotations]);
+    map.extend(matching(&input.handler.pod_annotations, &input.pod.annotations));
     of_pod(&mut map, input.id.as_str(), input.pod);
     set(&mut map, "container-type", "sandbox");
     if let Some(folder) = &input.pod.log_directory {
@@ -79,6 +95,20 @@ fn passed(settings: &Settings, sources: &[&StringMap]) -> HashMap<String, String
         .collect()
 }
 
+/// Annotations that a handler's patterns let through. As in containerd, `*` and `?` stop at a
+/// slash, so `example.com/*` opens one name space and nothing below it.
+fn matching<'a>(
+    patterns: &'a [String],
+    annotations: &'a StringMap,
+) -> impl Iterator<Item = (String, String)> + 'a {
+    let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
+    let patterns: Vec<_> = patterns.iter().filter_map(|p| glob::Pattern::new(p).ok()).collect();
+    annotations
+        .iter()
+        .filter(move |(key, _)| patterns.iter().any(|p| p.matches_with(key, options)))
+        .map(|(key, value)| (key.clone(), value.clone()))
+}
+
 fn of_pod(map: &mut HashMap<String, String>, id: &str, pod: &PodConfig) {
     set(map, "sandbox-id", id);
     set(map, "sandbox-name", &pod.metadata.name);
@@ -91,69 +121,4 @@ fn set(map: &mut HashMap<String, String>, name: &str, value: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::fixture::Fixture;
-    use super::*;
-
-    fn map(pairs: &[(&str, &str)]) -> StringMap {
-        pairs.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect()
-    }
-
-    #[test]
-    fn reserved_labels_reach_no_record() {
-        let hostile = map(&[
-            ("containerd.io/restart.loguri", "binary:///bin/sh"),
-            ("containerd.io/gc.root", "x"),
-            ("io.cri-containerd.kind", "sandbox"),
-            ("io.podbay/owner", "x"),
-            ("podbay.owner", "x"),
-            ("long", &"x".repeat(4096)),
-            ("maintainer", "someone"),
-        ]);
-        let kept = map(&[("maintainer", "someone")]);
-        assert_eq!(record_labels(&hostile, &StringMap::new()), kept);
-        assert_eq!(record_labels(&StringMap::new(), &hostile), kept);
-    }
-
-    #[test]
-    fn labels_of_the_caller_win() {
-        let labels = record_labels(&map(&[("a", "image"), ("b", "1")]), &map(&[("a", "caller")]));
-        assert_eq!(labels, map(&[("a", "caller"), ("b", "1")]));
-    }
-
-    #[test]
-    fn only_listed_annotations_pass_and_only_by_whole_name() {
-        let mut f = Fixture::new();
-        f.settings.annotation_allow_list = vec!["io.example/allowed".to_owned()];
-        f.pod.annotations = map(&[
-            ("io.example/allowed", "pod"),
-            ("io.example/allowed-not", "x"),
-            ("io.example/allowed/podsandbox-sleep", "x"),
-            ("org.systemd.property.ExecStart", "x"),
-            ("run.oci.handler", "x"),
-            ("io.containerd.x", "x"),
-            ("cdi.k8s.io/x", "x"),
-        ]);
-        f.config.annotations = map(&[("io.example/allowed", "container"), ("module.wasm", "x")]);
-        let got = of_container(&f.input());
-        let others: Vec<_> = got.iter().filter(|(key, _)| !key.starts_with(CRI)).collect();
-        assert_eq!(others, [(&"io.example/allowed".to_owned(), &"container".to_owned())]);
-    }
-
-    #[test]
-    fn a_listed_annotation_cannot_pose_as_ours() {
-        let mut f = Fixture::new();
-        f.settings.annotation_allow_list = vec![format!("{CRI}sandbox-id")];
-        f.config.annotations = map(&[("io.kubernetes.cri.sandbox-id", "another")]);
-        assert_eq!(of_container(&f.input())[&format!("{CRI}sandbox-id")], f.pod_id.as_str());
-    }
-
-    #[test]
-    fn the_image_is_named_as_its_author_wrote_it() {
-        let mut f = Fixture::new();
-        let name = |f: &Fixture| of_container(&f.input())[&format!("{CRI}image-name")].clone();
-        assert_eq!(name(&f), "docker.io/library/web:1");
-        f.config.image.user_specified_image = "web:1".to_owned();
-        assert_eq!(name(&f), "web:1");
-    }
-}
+mod tests;

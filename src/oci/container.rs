@@ -8,7 +8,7 @@ use super::{
     Error, OCI_VERSION, PodNamespaces, Settings, annotations, blank, capabilities, cgroup, devices,
     mounts, namespaces, paths, process, resources, seccomp,
 };
-use crate::backend::{DeviceNode, HandlerFeatures, HostFacts};
+use crate::backend::{DeviceNode, HandlerFeatures, HostFacts, RuntimeHandler};
 use crate::ids::{ContainerId, PodId};
 use crate::model::container::{ContainerConfig, Mount};
 use crate::model::image::ImageConfig;
@@ -62,7 +62,9 @@ pub struct ContainerInput<'a> {
     pub hostname: &'a str,
     /// The host.
     pub facts: &'a HostFacts,
-    /// The OCI runtime.
+    /// The runtime handler, and what its OCI runtime can do.
+    pub handler: &'a RuntimeHandler,
+    /// See `handler`.
     pub features: &'a HandlerFeatures,
     /// The operator's choices.
     pub settings: &'a Settings,

@@ -45,7 +45,7 @@ pub(super) fn devices(
             rules.push(rule(true, Some((kind, device.major, device.minor)), permissions));
         }
     }
-    if input.config.security.privileged {
+    if input.config.security.privileged && !input.handler.privileged_without_host_devices {
         rules = vec![rule(true, None, "rwm")];
     }
     Ok((nodes, rules))

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::user::ResolvedUser;
 use super::{ContainerInput, PauseInput, PodNamespaces, Settings, SharedFiles};
-use crate::backend::{CgroupVersion, DeviceNode, HandlerFeatures, HostFacts};
+use crate::backend::{CgroupVersion, DeviceNode, HandlerFeatures, HostFacts, RuntimeHandler};
 use crate::ids::{ContainerId, PodId};
 use crate::model::container::{ContainerConfig, Mount};
 use crate::model::image::ImageConfig;
@@ -25,6 +25,7 @@ pub(super) struct Fixture {
     pub(super) devices: Vec<(DeviceNode, String)>,
     pub(super) hostname: String,
     pub(super) facts: HostFacts,
+    pub(super) handler: RuntimeHandler,
     pub(super) features: HandlerFeatures,
     pub(super) settings: Settings,
 }
@@ -65,6 +66,7 @@ impl Fixture {
             devices: Vec::new(),
             hostname: "web".to_owned(),
             facts: facts(),
+            handler: RuntimeHandler::default(),
             features: HandlerFeatures { seccomp: true, ..HandlerFeatures::default() },
             settings: Settings::default(),
         }
@@ -105,6 +107,7 @@ impl Fixture {
             devices: &self.devices,
             seccomp_profile: None,
             hostname: &self.hostname,
+            handler: &self.handler,
             facts: &self.facts,
             features: &self.features,
             settings: &self.settings,
@@ -120,6 +123,7 @@ impl Fixture {
             image_name: "podbay/pause",
             hostname: &self.hostname,
             seccomp_profile: None,
+            handler: &self.handler,
             facts: &self.facts,
             settings: &self.settings,
         }

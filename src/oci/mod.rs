@@ -33,7 +33,7 @@ pub mod user;
 #[cfg(test)]
 mod fixture;
 
-pub use annotations::record_labels;
+pub use annotations::{add_identity, record_labels};
 pub use cgroup::{CgroupDriver, plain_cgroup};
 pub use container::{ContainerInput, SharedFiles, container_spec};
 pub use exec::exec_process;

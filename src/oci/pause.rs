@@ -17,7 +17,7 @@ use super::{
     Error, Settings, annotations, capabilities, cgroup, container, devices, mounts, namespaces,
     paths, process, resources, seccomp, sysctl, user,
 };
-use crate::backend::HostFacts;
+use crate::backend::{HostFacts, RuntimeHandler};
 use crate::ids::PodId;
 use crate::model::pod::PodConfig;
 use crate::model::resources::Resources;
@@ -46,6 +46,8 @@ pub struct PauseInput<'a> {
     pub hostname: &'a str,
     /// Content of the file that a `Localhost` seccomp profile names.
     pub seccomp_profile: Option<&'a serde_json::Value>,
+    /// The runtime handler.
+    pub handler: &'a RuntimeHandler,
     /// The host.
     pub facts: &'a HostFacts,
     /// The operator's choices.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::RwLock;
 
 use super::record::SandboxRecord;
+use super::volumes::Volumes;
 use super::{Error, Sandbox};
 use crate::board::EventKind;
 use crate::container::Deps;
@@ -20,6 +21,8 @@ pub(super) struct Entry {
     record: Kept<SandboxRecord>,
     /// Whether host ports are claimed by it; they are its own while it is not `NotReady`.
     pub(super) has_ports: AtomicBool,
+    /// Images mounted in it as volumes; who mounts one more holds the lock.
+    pub(super) volumes: tokio::sync::Mutex<Volumes>,
     /// Why its creation failed, for callers that joined it.
     pub(super) failure: OnceLock<String>,
 }
@@ -31,6 +34,7 @@ impl Entry {
             gate: Arc::default(),
             record: Kept::new(record),
             has_ports: AtomicBool::new(false),
+            volumes: tokio::sync::Mutex::default(),
             failure: OnceLock::new(),
         })
     }

@@ -61,6 +61,18 @@ pub enum Error {
     /// Some steps of a teardown failed; they are kept and tried again at the next stop.
     #[error("tear the pod sandbox down: {} steps failed", .0.len())]
     Teardown(#[source] TeardownErrors),
+    /// An image could not be mounted as a volume. A kubelet looks for the first word.
+    #[error("ImageVolumeMountFailed: config.mounts[{index}]")]
+    ImageVolume {
+        /// Which mount of the container.
+        index: usize,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
+    /// The image of a volume is not on this host.
+    #[error("image.image: image {0:?} not found")]
+    VolumeImageNotFound(String),
     /// The pause image is not on this host.
     #[error("pause image {0:?} not found")]
     PauseImageNotFound(String),
@@ -68,7 +80,7 @@ pub enum Error {
     #[error("build the OCI spec of the pause container")]
     Spec(#[from] oci::Error),
     /// The image store failed.
-    #[error("look up the pause image")]
+    #[error("look up the image")]
     Image(#[from] image::Error),
     /// The store failed.
     #[error("record the pod sandbox")]

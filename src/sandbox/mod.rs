@@ -16,6 +16,7 @@ mod record;
 mod recover;
 mod resize;
 mod stop;
+mod volumes;
 
 pub use crate::board::{
     Event, Sandbox, SandboxFilter as Filter, SandboxState, Subscription as Events,
@@ -40,6 +41,7 @@ use crate::model::resources::Resources;
 use crate::oci::SharedFiles;
 use entry::Entry;
 use features::Features;
+use record::Owed;
 
 /// What this room stands on, besides what the container room does.
 #[derive(Clone)]
@@ -183,8 +185,14 @@ impl Sandboxes {
         let sandbox = self.get(pod)?;
         let room = self.room.clone();
         self.owned("create-container", async move {
-            let (_open, context) = room.enter(&sandbox.id).await?;
-            Ok(room.deps.containers.create(&context, config).await?)
+            let (_open, mut context) = room.enter(&sandbox.id).await?;
+            let mut images = room.mount_images(&context, &config).await?;
+            context.image_mounts = std::mem::take(&mut images.sources);
+            let created = room.deps.containers.create(&context, config).await;
+            if created.is_err() {
+                room.give_back(&context, &images).await;
+            }
+            Ok(created?)
         })
         .await
     }
@@ -277,8 +285,16 @@ impl Sandboxes {
         let sandbox = self.get(id)?;
         let record = self.room.entry(&sandbox.id)?.record();
         let spec = self.room.deps.base.runtime.container(sandbox.id.as_str()).await;
+        let below = spec.ok();
+        let running = sandbox.is_ready();
         Ok(serde_json::json!({
-            "pid": record.pause.map(|pause| pause.pid),
+            "pid": record.pause.filter(|_| running).map_or(0, |pause| pause.pid),
+            "processStatus": if running { "running" } else { "deleted" },
+            "netNamespaceClosed": sandbox.netns.is_some() && !record.owed.contains(&Owed::Netns),
+            "image": below.as_ref().map(|below| below.image.clone()).unwrap_or_default(),
+            "snapshotKey": if record.pause_snapshot { sandbox.id.as_str() } else { "" },
+            "snapshotter": record.handler.snapshotter,
+            "runtimeOptions": record.handler,
             "netns": sandbox.netns,
             "network": sandbox.network,
             "runtimeHandler": sandbox.handler,
@@ -287,7 +303,7 @@ impl Sandboxes {
             "overhead": record.overhead,
             "resources": record.resources,
             "config": *sandbox.config,
-            "runtimeSpec": spec.ok().map(|container| container.spec),
+            "runtimeSpec": below.map(|below| below.spec),
         }))
     }
 
@@ -341,6 +357,7 @@ impl Room {
             pause_pid: pid,
             netns: sandbox.netns.clone(),
             files,
+            image_mounts: BTreeMap::new(),
             hostname: self.hostname(&sandbox.config),
             config: sandbox.config,
         };

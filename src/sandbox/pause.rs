@@ -16,7 +16,7 @@ use crate::board::EventKind;
 use crate::container::KIND_LABEL;
 use crate::model::StringMap;
 use crate::model::image::ImageConfig;
-use crate::oci::{PauseInput, pause_spec, record_labels, spec_json};
+use crate::oci::{PauseInput, add_identity, pause_spec, record_labels, spec_json};
 
 /// Where the pause program comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,12 +79,14 @@ impl Room {
             netns: sandbox.netns.as_deref(),
             args: program.args.clone(),
             hostname: &self.hostname(&sandbox.config),
+            handler,
             facts: self.deps.base.host.facts(),
             image_name: &program.image_name,
             seccomp_profile: program.seccomp.as_ref(),
             settings: &self.options.oci,
         })?;
         let mut labels: StringMap = record_labels(&program.image.labels, &sandbox.config.labels);
+        add_identity(&mut labels, &sandbox.config.metadata, None);
         labels.insert(KIND_LABEL.to_owned(), "sandbox".to_owned());
         let extension = serde_json::to_value(record)
             .map_err(|error| Error::invalid("the sandbox's record", error.to_string()))?;
@@ -133,8 +135,15 @@ impl Room {
         }
         let (snapshotter, key) = (&handler.snapshotter, entry.id.as_str());
         let chain = image.chain_id.as_ref();
-        let rootfs =
-            base.runtime.prepare_rootfs(snapshotter, key, chain, &RootfsOptions::default()).await;
+        let (runtime, options) = (&base.runtime, RootfsOptions::default());
+        let rootfs = match runtime.prepare_rootfs(snapshotter, key, chain, &options).await {
+            // Collected, or never unpacked for this handler: unpack, try once more.
+            Err(error) if error.is_not_found() => {
+                base.images.ensure_unpacked(&image, snapshotter).await?;
+                runtime.prepare_rootfs(snapshotter, key, chain, &options).await
+            }
+            other => other,
+        };
         let rootfs = rootfs.step("prepare the pause container's root file system")?;
         Ok(Program {
             args,

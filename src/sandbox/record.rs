@@ -22,6 +22,8 @@ pub enum Owed {
     Netns,
     /// The mount of /dev/shm.
     Shm,
+    /// Images mounted as volumes, and their snapshots.
+    Images,
 }
 
 /// The pause process, known by more than its PID.

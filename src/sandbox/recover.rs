@@ -11,7 +11,7 @@ use futures::StreamExt;
 use super::entry::Entry;
 use super::error::{Error, Step};
 use super::record::SandboxRecord;
-use super::{Room, SandboxState, Sandboxes};
+use super::{Room, SandboxState, Sandboxes, volumes};
 use crate::backend::{RuntimeContainer, TaskState, TaskStatus};
 use crate::container::{ContainerRecord, ContainerState, KIND_LABEL};
 use crate::ids::PodId;
@@ -98,6 +98,7 @@ impl Room {
         }
         entry.has_ports.store(true, std::sync::atomic::Ordering::Relaxed);
         self.entries().insert(entry.id.clone(), entry.clone());
+        self.recall_images(&entry).await;
         match sandbox.state {
             // Never acknowledged: undone once its containers are known too.
             SandboxState::Creating => {}
@@ -188,7 +189,7 @@ impl Room {
             handlers.map(|handler| handler.snapshotter.as_str()).collect();
         for snapshotter in snapshotters {
             for key in base.runtime.list_rootfs(snapshotter).await.unwrap_or_default() {
-                if !known.contains(&key) {
+                if !known.contains(volumes::owner_of(&key)) {
                     tracing::info!(key, "removing a root file system without a container");
                     let _ = base.runtime.remove_rootfs(snapshotter, &key).await;
                 }

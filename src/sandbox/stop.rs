@@ -73,6 +73,9 @@ impl Room {
         if owes(Owed::Shm) {
             note(Owed::Shm, self.unmount_shm(entry).await);
         }
+        if owes(Owed::Images) {
+            note(Owed::Images, self.unmount_images(entry).await);
+        }
         // A DEL that failed needs the namespace again.
         if owes(Owed::Netns) && !attached {
             note(Owed::Netns, self.remove_netns(&record).await);

@@ -8,7 +8,7 @@ use std::error::Error as StdError;
 use tonic::{Code, Status};
 
 use crate::backend::ErrorKind;
-use crate::{container, image, oci, sandbox, store, stream};
+use crate::{cdi, container, image, oci, sandbox, store, stream};
 
 /// A message never gets longer: it travels in a header.
 const MAX_MESSAGE: usize = 4096;
@@ -74,6 +74,8 @@ fn sandbox_code(error: &sandbox::Error) -> Code {
         Error::Teardown(errors) => common_code(&errors.0),
         Error::WouldNotDie(_) => Code::DeadlineExceeded,
         Error::PauseImageNotFound(_) => Code::FailedPrecondition,
+        Error::ImageVolume { source, .. } => sandbox_code(source),
+        Error::VolumeImageNotFound(_) => Code::NotFound,
         Error::Spec(error) => spec_code(error),
         Error::Image(error) => image_code(error),
         Error::Store(error) => store_code(error),
@@ -130,9 +132,20 @@ fn container_code(error: &container::Error) -> Code {
         Error::JoinedFailed { .. } | Error::Io { .. } => Code::Unknown,
         Error::Panicked => Code::Internal,
         Error::Spec(error) => spec_code(error),
+        Error::Cdi(error) => cdi_code(error),
         Error::Image(error) => image_code(error),
         Error::Store(error) => store_code(error),
         Error::Backend { source, .. } => backend_code(source.kind),
+    }
+}
+
+fn cdi_code(error: &cdi::Error) -> Code {
+    use cdi::Error;
+    match error {
+        Error::BadName { .. } => Code::InvalidArgument,
+        Error::Unresolvable { .. } | Error::Off(_) | Error::Node { .. } | Error::Unsupported(_) => {
+            Code::FailedPrecondition
+        }
     }
 }
 
@@ -140,6 +153,7 @@ fn image_code(error: &image::Error) -> Code {
     use image::Error;
     match error {
         Error::InvalidReference { .. }
+        | Error::UnknownHandler(_)
         | Error::AmbiguousId(_)
         | Error::InvalidCredentials { .. } => Code::InvalidArgument,
         Error::NotInRegistry { .. } => Code::NotFound,

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use podbay::backend::{ErrorKind, Host, NetnsState};
+use podbay::backend::{ErrorKind, Host, NetnsState, RootfsMount};
 
 use super::{kind, new_path};
 
@@ -18,6 +18,7 @@ pub async fn host_contract(host: &Arc<dyn Host>, folder: &Path, netns_folder: &P
     folders(host, folder).await;
     fifos(host, folder).await;
     mounts(host, folder).await;
+    images(host, folder).await;
     sources(host, folder).await;
     connections(host, &new_path(netns_folder, prefix)).await;
     // No process has this number.
@@ -116,6 +117,30 @@ async fn mounts(host: &Arc<dyn Host>, folder: &Path) {
     host.mount_shm(&shm, 1 << 20).await.unwrap();
     host.remove_tree(&pod).await.expect("a tree with a mount in it");
     assert!(!pod.exists());
+}
+
+/// A folder stands for an image's root here.
+async fn images(host: &Arc<dyn Host>, folder: &Path) {
+    let (image, pod) = (new_path(folder, "image"), new_path(folder, "image-pod"));
+    let target = pod.join("volume");
+    host.write_file(&image.join("etc/motd"), b"hello", 0o644).await.unwrap();
+    let rootfs = [RootfsMount {
+        kind: "bind".into(),
+        source: image.display().to_string(),
+        target: String::new(),
+        options: vec!["ro".into(), "rbind".into()],
+    }];
+    assert_eq!(kind(host.mount_image(&rootfs, &target).await), ErrorKind::NotFound);
+    host.create_dir(&target, 0o700).await.unwrap();
+    host.mount_image(&rootfs, &target).await.unwrap();
+    host.mount_image(&rootfs, &target).await.expect("mounted already is fine");
+    assert_eq!(host.find_inside(&target, "").await.unwrap(), target);
+    let found = host.find_inside(&target, "etc/motd").await.unwrap();
+    assert_eq!(found, target.join("etc/motd"));
+    assert_eq!(kind(host.find_inside(&target, "etc/none").await), ErrorKind::NotFound);
+    host.remove_tree(&pod).await.expect("a tree with an image in it");
+    assert!(!pod.exists());
+    assert!(image.join("etc/motd").exists(), "the image itself was emptied");
 }
 
 async fn sources(host: &Arc<dyn Host>, folder: &Path) {

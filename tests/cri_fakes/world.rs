@@ -129,6 +129,7 @@ impl World {
             root: self.path("root/containers"),
             state: self.path("state/containers"),
             oci: oci::Settings::default(),
+            cdi_spec_dirs: ["cdi", "run/cdi"].map(|folder| self.path(folder)).into(),
             max_log_line: 16 << 10,
         };
         let sandboxes = sandbox::Options {

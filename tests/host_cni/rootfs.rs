@@ -219,3 +219,59 @@ async fn a_copy_never_leaves_the_image() {
     assert!(taken.unwrap_err().is_already_exists());
     assert_clean(&ground);
 }
+
+#[tokio::test]
+async fn an_image_is_mounted_read_only_and_nothing_leads_out_of_it() {
+    let ground = Ground::new();
+    let image = Image::new(&ground);
+    let (secret, target) = (ground.path("secret"), ground.path("volume"));
+    fs::create_dir(&secret).unwrap();
+    fs::write(secret.join("f"), "of the host").unwrap();
+    fs::create_dir_all(image.lower.join("data/deep")).unwrap();
+    fs::write(image.upper.join("etc/file"), "of the image").unwrap();
+    symlink("/etc/file", image.lower.join("data/absolute")).unwrap();
+    symlink(&secret, image.lower.join("data/host")).unwrap();
+    symlink("../../../../../..", image.lower.join("data/up")).unwrap();
+    symlink("loop", image.lower.join("data/loop")).unwrap();
+    mknod(&image.lower.join("data/null"), SFlag::S_IFCHR, Mode::all(), makedev(1, 3)).unwrap();
+    let view = vec![RootfsMount {
+        options: vec![format!("lowerdir={}:{}", image.upper.display(), image.lower.display())],
+        ..image.mounts[0].clone()
+    }];
+    for mounts in [&image.mounts, &view, &bind(&image.lower)] {
+        fs::create_dir_all(&target).unwrap();
+        // Half of the work of a host that died: mounted, but writable.
+        nix::mount::mount(
+            Some(&image.lower),
+            &target,
+            None::<&str>,
+            nix::mount::MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .unwrap();
+        for _ in 0..2 {
+            ground.host.mount_image(mounts, &target).await.unwrap();
+            assert_eq!(ground.mounts().iter().filter(|point| **point == target).count(), 1);
+        }
+        let refused = fs::write(target.join("data/new"), "x").unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+        let device = File::open(target.join("data/null")).unwrap_err();
+        assert_eq!(device.kind(), std::io::ErrorKind::PermissionDenied);
+        let find = |path: &str| {
+            let path = path.to_owned();
+            let (host, target) = (&ground.host, &target);
+            async move { host.find_inside(target, &path).await.map_err(|error| error.kind) }
+        };
+        assert_eq!(find("data/deep/").await, Ok(target.join("data/deep")));
+        assert_eq!(find("../../data").await, Ok(target.join("data")));
+        assert_eq!(find("data/up").await, Ok(target.clone()));
+        assert_eq!(find("data/host").await, Err(ErrorKind::NotFound));
+        assert_eq!(find("data/host/f").await, Err(ErrorKind::NotFound));
+        assert_eq!(find("data/loop").await, Err(ErrorKind::FailedPrecondition));
+        assert_eq!(find("data/null").await, Err(ErrorKind::FailedPrecondition));
+        assert_eq!(find("data/none").await, Err(ErrorKind::NotFound));
+        ground.host.remove_tree(&target).await.unwrap();
+        assert!(image.lower.join("data/deep").exists());
+    }
+    assert_clean(&ground);
+}

@@ -12,7 +12,8 @@ use tonic::{Code, Status};
 use super::client::Client;
 use super::failure;
 use super::types::{
-    OWNER, OWNER_FILTER, OWNER_LABEL, RuncOptions, SPEC_URL, any_json, json_any, mask, wire_map,
+    OWNER, OWNER_FILTER, OWNER_LABEL, RuncOptions, SPEC_URL, any_json, json_any, mask,
+    shim_options, wire_map,
 };
 use crate::backend::{GoneIsFine, Result, RuntimeContainer};
 
@@ -121,7 +122,7 @@ fn record(container: &RuntimeContainer) -> Container {
         image: container.image.clone(),
         runtime: Some(Runtime {
             name: container.handler.runtime_type.clone(),
-            options: RuncOptions::of(&container.handler),
+            options: shim_options(&container.handler),
         }),
         spec: Some(json_any(SPEC_URL, &container.spec)),
         snapshotter: container.handler.snapshotter.clone(),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use super::client::Client;
-use super::types::{RUNC_RUNTIME, RuncOptions, decode};
+use super::types::{RUNC_RUNTIME, decode, shim_options};
 use crate::backend::{
     Error, ErrorKind, HandlerFeatures, Result, RuntimeHandler, RuntimeInfo, SnapshotterInfo,
 };
@@ -34,7 +34,7 @@ pub(super) async fn probe(client: &Client) -> Result<RuntimeInfo> {
     // A plugin that failed or was skipped is listed too, with the reason.
     let working: Vec<Plugin> =
         plugins.plugins.into_iter().filter(|plugin| plugin.init_err.is_none()).collect();
-    Ok(RuntimeInfo {
+    let mut info = RuntimeInfo {
         version: version.version,
         revision: version.revision,
         uuid: server.uuid,
@@ -48,7 +48,23 @@ pub(super) async fn probe(client: &Client) -> Result<RuntimeInfo> {
                 capabilities: plugin.capabilities,
             })
             .collect(),
-    })
+    };
+    fill_roots(&mut info.snapshotters);
+    Ok(info)
+}
+
+/// Some snapshotters of 1.x tell no folder. All keep theirs in the daemon's, under the name of the
+/// plugin, so it follows from that of another one.
+fn fill_roots(snapshotters: &mut [SnapshotterInfo]) {
+    let folder = |name: &str| format!("{SNAPSHOTTER}.{name}");
+    let daemons = snapshotters.iter().find_map(|known| {
+        let parent = known.root.parent()?;
+        (known.root == parent.join(folder(&known.name))).then(|| parent.to_owned())
+    });
+    let Some(daemons) = daemons else { return };
+    for silent in snapshotters.iter_mut().filter(|known| known.root.as_os_str().is_empty()) {
+        silent.root = daemons.join(folder(&silent.name));
+    }
 }
 
 /// Features of a handler: from the daemon, which asks the shim, or before 2.0 from the OCI runtime
@@ -68,7 +84,7 @@ pub(super) async fn features(client: &Client, handler: &RuntimeHandler) -> Resul
 async fn from_daemon(client: &Client, handler: &RuntimeHandler) -> Result<Option<Vec<u8>>> {
     let asked = RuntimeRequest {
         runtime_path: handler.runtime_type.clone(),
-        options: RuncOptions::of(handler),
+        options: shim_options(handler),
     };
     let message = PluginInfoRequest {
         r#type: "io.containerd.runtime.v2".to_owned(),
@@ -210,6 +226,23 @@ mod tests {
             HandlerFeatures { oci_version_max: "1.0.2-dev".into(), ..HandlerFeatures::default() };
         assert_eq!(parse(older, (6, 1)).unwrap(), expected);
         assert!(parse(b"runc: unknown command", (6, 1)).is_err());
+    }
+
+    #[test]
+    fn a_folder_that_is_not_told_follows_from_another() {
+        let of = |name: &str, root: &str| SnapshotterInfo {
+            name: name.into(),
+            root: root.into(),
+            capabilities: Vec::new(),
+        };
+        let told = of("overlayfs", "/c/io.containerd.snapshotter.v1.overlayfs");
+        let mut list = [of("native", ""), told.clone(), of("odd", "/elsewhere")];
+        fill_roots(&mut list);
+        let native = of("native", "/c/io.containerd.snapshotter.v1.native");
+        assert_eq!(list, [native, told, of("odd", "/elsewhere")]);
+        let mut unknown = [of("native", ""), of("odd", "/elsewhere")];
+        fill_roots(&mut unknown);
+        assert_eq!(unknown[0].root, Path::new(""));
     }
 
     #[test]

@@ -56,6 +56,34 @@ pub(super) struct RuncOptions {
     pub criu_work_path: String,
 }
 
+/// `runtimeoptions.v1.Options`: how containerd hands the settings of any other shim on.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ShimOptions {
+    #[prost(string, tag = "1")]
+    pub type_url: String,
+    #[prost(string, tag = "2")]
+    pub config_path: String,
+}
+
+impl Name for ShimOptions {
+    const NAME: &'static str = "Options";
+    const PACKAGE: &'static str = "runtimeoptions.v1";
+}
+
+/// What a handler's shim is told, `None` when there is nothing to tell.
+pub(super) fn shim_options(handler: &RuntimeHandler) -> Option<Any> {
+    let runc = RuncOptions::of(handler);
+    runc.or_else(|| {
+        let told = !handler.config_path.is_empty() || !handler.options_type.is_empty();
+        told.then(|| {
+            containerd_client::to_any(&ShimOptions {
+                type_url: handler.options_type.clone(),
+                config_path: handler.config_path.clone(),
+            })
+        })
+    })
+}
+
 impl Name for RuncOptions {
     const NAME: &'static str = "Options";
     const PACKAGE: &'static str = "containerd.runc.v1";
@@ -76,9 +104,12 @@ impl RuncOptions {
 
     /// The handler that was stored with these options; its CRI name is not in them.
     pub(super) fn handler(runtime_type: String, options: Option<&Any>) -> RuntimeHandler {
+        let shim: ShimOptions = options.and_then(decode).unwrap_or_default();
         let options: Self = options.and_then(decode).unwrap_or_default();
         RuntimeHandler {
             runtime_type,
+            config_path: shim.config_path,
+            options_type: shim.type_url,
             binary: options.binary_name,
             root: options.root,
             systemd_cgroup: options.systemd_cgroup,
@@ -215,6 +246,21 @@ mod tests {
     fn other_shims_get_no_runc_options() {
         let kata = RuntimeHandler { runtime_type: "io.containerd.kata.v2".into(), ..handler() };
         assert_eq!(RuncOptions::of(&kata), None);
+        assert_eq!(shim_options(&kata), None);
+    }
+
+    #[test]
+    fn other_shims_get_their_settings_as_containerd_hands_them_on() {
+        let kata = RuntimeHandler {
+            runtime_type: "io.containerd.kata.v2".into(),
+            config_path: "/etc/kata.toml".into(),
+            options_type: "x.v1".into(),
+            ..RuntimeHandler::default()
+        };
+        let any = shim_options(&kata).unwrap();
+        assert_eq!(any.type_url, "runtimeoptions.v1.Options");
+        assert_eq!(any.value, b"\x0a\x04x.v1\x12\x0e/etc/kata.toml");
+        assert_eq!(RuncOptions::handler(kata.runtime_type.clone(), Some(&any)), kata);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use super::super::linux::archive;
 use super::super::{
     CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount,
-    UserFiles,
+    TrustedFile, UserFiles,
 };
 use super::files::Files;
 use super::steps::Steps;
@@ -36,6 +36,8 @@ struct State {
     /// Files of the host outside the folder.
     files: BTreeMap<PathBuf, Vec<u8>>,
     devices: BTreeMap<PathBuf, DeviceNode>,
+    /// Folders that are mounted as images, by mount point.
+    images: BTreeMap<PathBuf, PathBuf>,
     private_mounts: bool,
     criu: Option<u32>,
 }
@@ -91,7 +93,7 @@ impl FakeHost {
         self.lock().users = users;
     }
 
-    /// A file that every image root has, for `copy_from_rootfs`.
+    /// A file that every image root has, for `copy_from_rootfs` and `find_inside`.
     pub fn put_rootfs_file(&self, path: &str, content: &[u8]) {
         self.lock().rootfs.insert(path.to_owned(), content.to_vec());
     }
@@ -192,6 +194,19 @@ impl Host for FakeHost {
         self.step("read_file", path, work).await
     }
 
+    async fn trusted_files(&self, folder: &Path, max: usize) -> Result<Vec<TrustedFile>> {
+        let work = || {
+            let names = self.files.list(folder)?.into_iter();
+            Ok(names
+                .map(|name| {
+                    let content = self.files.read(&folder.join(&name), max);
+                    TrustedFile { name, content: content.map(Option::unwrap_or_default) }
+                })
+                .collect())
+        };
+        self.step("trusted_files", folder, work).await
+    }
+
     async fn create_dir(&self, path: &Path, mode: u32) -> Result<()> {
         self.step("create_dir", path, || self.files.create_dir(path, mode)).await
     }
@@ -224,6 +239,38 @@ impl Host for FakeHost {
             Ok(())
         };
         self.step("unmount", path, work).await
+    }
+
+    async fn mount_image(&self, rootfs: &[RootfsMount], target: &Path) -> Result<()> {
+        let work = || {
+            self.files.must_be_dir(target)?;
+            if let [RootfsMount { kind, source, .. }] = rootfs
+                && kind == "bind"
+            {
+                self.lock().images.insert(target.to_owned(), source.into());
+            }
+            self.world.lock().mounts.insert(target.to_owned());
+            Ok(())
+        };
+        self.step("mount_image", target, work).await
+    }
+
+    async fn find_inside(&self, root: &Path, path: &str) -> Result<PathBuf> {
+        let path = path.trim_matches('/');
+        let work = || {
+            let wanted = Path::new("/").join(path);
+            let state = self.lock();
+            let found = state.rootfs.keys().any(|file| Path::new(file).starts_with(&wanted))
+                || state.images.get(root).is_some_and(|image| image.join(path).exists());
+            if path.is_empty() {
+                Ok(root.to_owned())
+            } else if found {
+                Ok(root.join(path))
+            } else {
+                Err(Error::new(ErrorKind::NotFound, format!("find {path:?} in the image")))
+            }
+        };
+        self.step("find_inside", root, work).await
     }
 
     async fn read_user_files(&self, _rootfs: &[RootfsMount]) -> Result<UserFiles> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-use super::super::{Error, ErrorKind, Result};
+use super::super::{Error, ErrorKind, Result, TrustedFile};
 use super::{absolute, failed};
 
 /// Mode of the parents that are made on the way to a file of ours.
@@ -156,78 +156,40 @@ fn make_fifo(path: &Path) -> Result<()> {
     .map_err(|error| failed("make FIFO", path, error))
 }
 
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{FileTypeExt, symlink};
-
-    use super::*;
-
-    #[test]
-    fn writes_whole_files_with_private_parents_and_follows_no_link() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a/b/hosts");
-        write(&path, b"one", 0o644).unwrap();
-        write(&path, b"two", 0o600).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
-        assert_eq!(
-            fs::metadata(dir.path().join("a")).unwrap().permissions().mode() & 0o7777,
-            0o700
-        );
-        let victim = dir.path().join("victim");
-        fs::write(&victim, b"safe").unwrap();
-        let link = dir.path().join("link");
-        symlink(&victim, &link).unwrap();
-        write(&link, b"new", 0o644).unwrap();
-        assert_eq!(fs::read(&victim).unwrap(), b"safe");
-        assert_eq!(list(&dir.path().join("a/b")).unwrap(), ["hosts"], "no temp file is left");
+/// Files that only root could have written; see [`super::super::Host::trusted_files`].
+pub(super) fn trusted(folder: &Path, max: usize) -> Result<Vec<TrustedFile>> {
+    match fs::metadata(folder) {
+        Err(error) if error.kind() == IoKind::NotFound => return Ok(Vec::new()),
+        found => check_owner(folder, &found.map_err(|error| failed("stat", folder, error))?)?,
     }
+    let one = |name: String| {
+        let path = folder.join(&name);
+        let content = fs::symlink_metadata(&path)
+            .map_err(|error| failed("stat", &path, error))
+            .and_then(|found| check_owner(&path, &found))
+            .and_then(|()| read(&path, max))
+            .map(Option::unwrap_or_default);
+        TrustedFile { name, content }
+    };
+    let mut names = list(folder)?;
+    names.sort_unstable();
+    Ok(names.into_iter().map(one).collect())
+}
 
-    #[test]
-    fn a_failed_write_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("taken/x")).unwrap();
-        write(&dir.path().join("taken"), b"x", 0o644).unwrap_err();
-        assert_eq!(list(dir.path()).unwrap(), ["taken"]);
-    }
-
-    #[test]
-    fn reads_only_regular_files_up_to_the_cap() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
-        assert_eq!(read(&path, 10).unwrap(), None);
-        fs::write(&path, b"12345").unwrap();
-        assert_eq!(read(&path, 5).unwrap().unwrap(), b"12345");
-        assert_eq!(read(&path, 4).unwrap_err().kind, ErrorKind::ResourceExhausted);
-        assert!(read(Path::new("/proc/self/status"), 1 << 20).unwrap().is_some());
-        make_fifos(&[dir.path().join("p")]).unwrap();
-        assert_eq!(read(&dir.path().join("p"), 5).unwrap_err().kind, ErrorKind::FailedPrecondition);
-        assert_eq!(read(Path::new("a/b"), 5).unwrap_err().kind, ErrorKind::InvalidArgument);
-        assert_eq!(read(Path::new("/a/../b"), 5).unwrap_err().kind, ErrorKind::InvalidArgument);
-    }
-
-    #[test]
-    fn fifos_are_made_all_or_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let (one, two) = (dir.path().join("io/1"), dir.path().join("io/2"));
-        make_fifos(&[one.clone(), two.clone()]).unwrap();
-        let meta = fs::metadata(&one).unwrap();
-        assert!(meta.file_type().is_fifo());
-        assert_eq!(meta.permissions().mode() & 0o7777, 0o600);
-        fs::remove_file(&one).unwrap();
-        let error = make_fifos(&[one.clone(), two]).unwrap_err();
-        assert!(error.is_already_exists());
-        assert!(!one.exists());
-    }
-
-    #[test]
-    fn a_folder_is_not_made_over_a_file() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("f"), b"").unwrap();
-        assert!(create_dir(&dir.path().join("f"), 0o755).unwrap_err().is_already_exists());
-        create_dir(&dir.path().join("g/h"), 0o711).unwrap();
-        create_dir(&dir.path().join("g/h"), 0o700).unwrap();
-        let mode = fs::metadata(dir.path().join("g/h")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o7777, 0o711);
+fn check_owner(path: &Path, found: &fs::Metadata) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let refused = |problem: &str| {
+        let tried = format!("trust {}: {problem}", path.display());
+        Err(Error::new(ErrorKind::FailedPrecondition, tried))
+    };
+    let ours = [0, rustix::process::geteuid().as_raw()].contains(&found.uid());
+    match (found.is_symlink(), ours, found.mode() & 0o022) {
+        (true, ..) => refused("it is a link"),
+        (_, false, _) => refused("it does not belong to root"),
+        (_, _, 0) => Ok(()),
+        _ => refused("others than its owner may write to it"),
     }
 }
+
+#[cfg(test)]
+mod tests;

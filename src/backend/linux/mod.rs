@@ -33,7 +33,8 @@ use async_trait::async_trait;
 use tokio::net::TcpStream;
 
 use super::{
-    DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount, UserFiles,
+    DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount, TrustedFile,
+    UserFiles,
 };
 use crate::model::container::Propagation;
 
@@ -181,6 +182,11 @@ impl Host for LinuxHost {
         blocking(move || files::read(&path, max)).await
     }
 
+    async fn trusted_files(&self, folder: &Path, max: usize) -> Result<Vec<TrustedFile>> {
+        let path = folder.to_owned();
+        foreign(folder, move || files::trusted(&path, max)).await
+    }
+
     async fn create_dir(&self, path: &Path, mode: u32) -> Result<()> {
         let path = path.to_owned();
         blocking(move || {
@@ -208,6 +214,16 @@ impl Host for LinuxHost {
     async fn unmount(&self, path: &Path) -> Result<()> {
         let path = path.to_owned();
         blocking(move || mounts::detach(&path)).await
+    }
+
+    async fn mount_image(&self, rootfs: &[RootfsMount], target: &Path) -> Result<()> {
+        let (rootfs, target) = (rootfs.to_vec(), target.to_owned());
+        blocking(move || rootfs::mount_read_only(&rootfs, &target)).await
+    }
+
+    async fn find_inside(&self, root: &Path, path: &str) -> Result<PathBuf> {
+        let (root, path) = (root.to_owned(), path.to_owned());
+        blocking(move || rootfs::find_inside(&root, &path)).await
     }
 
     async fn read_user_files(&self, rootfs: &[RootfsMount]) -> Result<UserFiles> {

@@ -41,6 +41,24 @@ pub(super) fn detach(path: &Path) -> Result<()> {
     ))
 }
 
+/// Whether something is mounted at `path` itself, read-only.
+pub(super) fn is_read_only_mount(path: &Path) -> Result<bool> {
+    let parent = path.parent().unwrap_or(path);
+    if mount_id(path)? == mount_id(parent)? {
+        return Ok(false);
+    }
+    let stat = rustix::fs::statvfs(path).map_err(|error| failed("look at", path, error))?;
+    Ok(stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+/// Binds a folder to another one, read-only and without set-user-id programs and devices.
+pub(super) fn bind_read_only(source: &Path, target: &Path) -> Result<()> {
+    rustix::mount::mount_bind(source, target).map_err(|error| failed("bind at", target, error))?;
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    rustix::mount::mount_remount(target, MountFlags::BIND | flags, "")
+        .map_err(|error| failed("make read-only", target, error))
+}
+
 /// Resolves a mount source; see [`super::super::Host::resolve_mount_source`].
 pub(super) fn resolve_source(path: &Path, create_missing: bool) -> Result<PathBuf> {
     if !path.is_absolute() {

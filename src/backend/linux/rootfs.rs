@@ -69,19 +69,7 @@ impl Scratch {
     }
 
     fn open_overlay(&self, layers: &[String], options: &[String]) -> Result<OwnedFd> {
-        let data = overlay_data(layers, options);
-        if data.len() <= MAX_MOUNT_OPTIONS {
-            return self.mount_and_open(|point| mount_overlay(point, &data));
-        }
-        // Too many long paths for one page: name the layers by open descriptors instead.
-        let mut open = Vec::with_capacity(layers.len());
-        for layer in layers {
-            let plain = layer.replace("\\:", ":").replace("\\\\", "\\");
-            open.push(open_folder(Path::new(&plain))?);
-        }
-        let short: Vec<String> =
-            open.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
-        self.mount_and_open(|point| mount_overlay(point, &overlay_data(&short, options)))
+        self.mount_and_open(|point| mount_layers(point, layers, options, SAFE))
     }
 
     fn mount_and_open(&self, mount: impl FnOnce(&Path) -> Result<()>) -> Result<OwnedFd> {
@@ -103,8 +91,78 @@ fn mount(source: &str, point: &Path, kind: &str, flags: MountFlags, data: &str) 
         .map_err(|error| Error::io(format!("mount {kind} {source} read-only"), error.into()))
 }
 
-fn mount_overlay(point: &Path, data: &str) -> Result<()> {
-    mount("overlay", point, "overlay", MountFlags::RDONLY | SAFE, data)
+fn mount_layers(
+    point: &Path,
+    layers: &[String],
+    options: &[String],
+    flags: MountFlags,
+) -> Result<()> {
+    let flags = MountFlags::RDONLY | flags;
+    let data = overlay_data(layers, options);
+    if data.len() <= MAX_MOUNT_OPTIONS {
+        return mount("overlay", point, "overlay", flags, &data);
+    }
+    // Too many long paths for one page: name the layers by open descriptors instead.
+    let mut open = Vec::with_capacity(layers.len());
+    for layer in layers {
+        let plain = layer.replace("\\:", ":").replace("\\\\", "\\");
+        open.push(open_folder(Path::new(&plain))?);
+    }
+    let short: Vec<String> =
+        open.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
+    mount("overlay", point, "overlay", flags, &overlay_data(&short, options))
+}
+
+/// Mounts a root file system read-only at a folder, to stay; see [`super::super::Host`]. Programs
+/// in it may be run.
+pub(super) fn mount_read_only(rootfs: &[RootfsMount], target: &Path) -> Result<()> {
+    absolute("target", target)?;
+    if super::mounts::is_read_only_mount(target)? {
+        return Ok(());
+    }
+    // What is there is the half-done work of an agent that died.
+    super::mounts::detach(target)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    let mounted = match plan(rootfs)? {
+        Plan::Folder(source) => super::mounts::bind_read_only(&source, target),
+        Plan::Overlay { layers, options } => mount_layers(target, &layers, &options, flags),
+        Plan::Stack(mounts) => mounts.iter().try_for_each(|(kind, source, options)| {
+            mount(source, target, kind, MountFlags::RDONLY | flags, options)
+        }),
+    };
+    if mounted.is_err() {
+        super::mounts::detach(target)?;
+    }
+    mounted
+}
+
+/// Finds a folder or regular file below `root`; see [`super::super::Host`].
+pub(super) fn find_inside(root: &Path, path: &str) -> Result<PathBuf> {
+    absolute("root", root)?;
+    let open = open_folder(root)?;
+    let path = path.trim_matches('/');
+    if path.is_empty() {
+        return Ok(root.to_owned());
+    }
+    let tried = || format!("find {path:?} in the image");
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found = match rustix::fs::openat2(&open, path, flags, Mode::empty(), INSIDE) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Err(Error::new(ErrorKind::NotFound, tried())),
+        Err(error @ (Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG)) => {
+            return Err(Error::new(ErrorKind::FailedPrecondition, tried())
+                .because(std::io::Error::from(error)));
+        }
+        Err(error) => return Err(Error::io(tried(), error.into())),
+    };
+    let stat = rustix::fs::fstat(&found).map_err(|error| Error::io(tried(), error.into()))?;
+    let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+    if !kind.is_dir() && !kind.is_file() {
+        return Err(Error::new(ErrorKind::FailedPrecondition, tried())
+            .because("it is neither a folder nor a regular file"));
+    }
+    let name = format!("/proc/self/fd/{}", found.as_raw_fd());
+    std::fs::read_link(&name).map_err(|error| Error::io(tried(), error))
 }
 
 fn overlay_data(layers: &[String], options: &[String]) -> String {

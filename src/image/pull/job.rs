@@ -25,7 +25,7 @@ impl Inner {
     /// is always waited for, so that it can take its leftovers away.
     pub(super) async fn run_pull(
         &self,
-        reference: &Reference,
+        (reference, snapshotter): (&Reference, &str),
         given: Option<&Credentials>,
         cancel: &CancellationToken,
     ) -> Result<Arc<Image>, Error> {
@@ -34,7 +34,7 @@ impl Inner {
         let meter = Arc::new(Meter::new());
         let stop = cancel.child_token();
         let limit = self.options.no_progress_timeout;
-        let pull = Pull { inner: self, reference, name: &name, report, stop: &stop };
+        let pull = Pull { inner: self, reference, snapshotter, name: &name, report, stop: &stop };
         let work = pull.run(given, Arc::clone(&meter));
         tokio::pin!(work);
         // Cancel-safe: `work` is only borrowed, and goes on below.
@@ -53,6 +53,7 @@ impl Inner {
 struct Pull<'a> {
     inner: &'a Inner,
     reference: &'a Reference,
+    snapshotter: &'a str,
     name: &'a str,
     report: Report<'a>,
     stop: &'a CancellationToken,
@@ -108,8 +109,7 @@ impl Pull<'_> {
         let images = self.inner.look().await?;
         let Some(image) = images.complete(target, &self.names(target)) else { return Ok(None) };
         let Some(chain) = &image.chain_id else { return Ok(Some(Arc::clone(image))) };
-        let snapshotter = &self.inner.options.snapshotter;
-        let unpacked = self.inner.store.has_chain(snapshotter, chain, None).await;
+        let unpacked = self.inner.store.has_chain(self.snapshotter, chain, None).await;
         let unpacked = unpacked.step("looking for a snapshot")?;
         Ok(unpacked.then(|| Arc::clone(image)))
     }
@@ -124,8 +124,7 @@ impl Pull<'_> {
         let mut documents = Fetched { pull: self, lease, session, body: None };
         let target = documents.target(resolved).await?;
         let inner = self.inner;
-        let snapshotter = &inner.options.snapshotter;
-        let tree = walk(&documents, &target, &inner.platform, snapshotter, self.name).await?;
+        let tree = walk(&documents, &target, &inner.platform, self.snapshotter, self.name).await?;
         for piece in &tree.pieces {
             inner.store_piece(lease, piece).await?;
         }
@@ -196,7 +195,7 @@ impl Pull<'_> {
                 // An error means that the download has failed, which is told there.
                 let here = stored.wait_for(|stored| *stored).await;
                 here.map_err(|_| Error::cancelled(self.name))?;
-                self.inner.unpack_layer(lease, tree, n).await
+                self.inner.unpack_layer(lease, tree, n, self.snapshotter).await
             };
             let unpacked = stop.run_until_cancelled(work).await;
             unpacked.unwrap_or_else(|| Err(Error::cancelled(self.name)))?;

@@ -23,7 +23,8 @@ use super::reference::Reference;
 use super::{Error, Inner};
 use crate::model::image::Image;
 
-type Key = (String, Option<Credentials>);
+/// Name, snapshotter, credentials.
+type Key = (String, String, Option<Credentials>);
 type Answer = Option<Result<Arc<Image>, Error>>;
 
 /// The pulls under way.
@@ -71,17 +72,19 @@ impl Inner {
         self: &Arc<Self>,
         image: &str,
         credentials: Option<Credentials>,
+        snapshotter: &str,
     ) -> Result<Arc<Image>, Error> {
         let reference = Reference::parse(image)?;
         let name = reference.to_string();
-        let key = (name.clone(), credentials.filter(|given| *given != Credentials::default()));
+        let credentials = credentials.filter(|given| *given != Credentials::default());
+        let key = (name.clone(), snapshotter.to_owned(), credentials);
         let (flight, sender) = self.flights.join(&key);
         if let Some(sender) = sender {
             let inner = Arc::clone(self);
             let (cancel, weak) = (flight.cancel.clone(), Arc::downgrade(&flight));
             // Owned: cancelling needs time to clean up after the last waiter has gone.
             drop(self.tasks.spawn("pull image", async move {
-                let answer = inner.run_pull(&reference, key.1.as_ref(), &cancel).await;
+                let answer = inner.run_pull((&reference, &key.1), key.2.as_ref(), &cancel).await;
                 inner.flights.leave(&key, &weak);
                 sender.send_replace(Some(answer));
             }));

@@ -100,11 +100,11 @@ async fn lost_snapshots_are_made_again() {
     let room = room();
     let image = room.images.pull(&registry.name("app:v1"), None).await.unwrap();
     room.store.lose_snapshots();
-    room.images.ensure_unpacked(&image).await.unwrap();
+    room.images.ensure_unpacked(&image, "testfs").await.unwrap();
     assert_eq!(room.store.census().2, 3);
     room.store.lose_snapshots();
     room.store.lose_blob(&parts.layers[1]);
-    let error = room.images.ensure_unpacked(&image).await.unwrap_err();
+    let error = room.images.ensure_unpacked(&image, "testfs").await.unwrap_err();
     assert!(matches!(error, Error::Incomplete { id } if id == image.id));
     assert_eq!(room.images.list(None).await.unwrap(), [], "it cannot be run");
     room.images.pull(&registry.name("app:v1"), None).await.unwrap();
@@ -142,6 +142,47 @@ async fn configured_images_are_pinned() {
     let registry = Registry::start(content).await;
     let room = room_with(|options| options.pinned = vec![registry.name("app:v1")]);
     assert!(room.images.pull(&registry.name("app:v1"), None).await.unwrap().pinned);
+    // Pinned later, by a new configuration.
+    let image = room_with(|options| options.pinned = vec!["app:1".into()]);
+    let config = ImageConfig::default();
+    assert!(!image.images.import("other:1", "x".into(), &config, false).await.unwrap().pinned);
+    let name = "docker.io/library/app:1";
+    assert!(image.images.import(name, "y".into(), &config, false).await.unwrap().pinned);
+}
+
+#[tokio::test]
+async fn each_handler_has_its_snapshotter() {
+    let (content, _) = three_layers();
+    let registry = Registry::start(content).await;
+    let room = room_with(|options| {
+        let handlers = [("runc", "testfs"), ("micro", "otherfs")];
+        options.handlers = handlers.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    });
+    let name = registry.name("app:v1");
+    let error = room.images.pull_for("none", &name, None).await.unwrap_err();
+    assert!(matches!(error, Error::UnknownHandler(_)), "{error}");
+    assert!(registry.requests().is_empty(), "it is refused before anything is done");
+    assert!(room.images.get_for("none", &name).await.is_err());
+
+    let image = room.images.pull_for("runc", &name, None).await.unwrap();
+    assert_eq!(room.images.get_for("", &name).await.unwrap().as_ref(), Some(&image));
+    assert_eq!(room.images.get_for("micro", &name).await.unwrap(), None, "not unpacked there");
+    let (blobs, layers) = (registry.count("/blobs/"), room.store.census().2);
+    room.images.pull_for("micro", &name, None).await.unwrap();
+    assert_eq!(registry.count("/blobs/"), blobs, "nothing is downloaded twice");
+    assert_eq!(room.store.census().2, 2 * layers);
+    assert_eq!(room.images.get_for("micro", &name).await.unwrap(), Some(image.clone()));
+    assert_eq!(room.images.list(None).await.unwrap().len(), 1);
+    let labels = room.store.labels(&image.id);
+    for snapshotter in ["testfs", "otherfs"] {
+        let label = format!("containerd.io/gc.ref.snapshot.{snapshotter}");
+        assert_eq!(labels[&label], image.chain_id.as_ref().unwrap().as_str());
+    }
+    let places: Vec<_> =
+        room.images.fs_info().await.unwrap().into_iter().map(|info| info.mountpoint).collect();
+    assert_eq!(places, ["/snapshots/testfs", "/snapshots/otherfs"].map(PathBuf::from));
+    let document = room.images.document(&image).await.unwrap();
+    assert_eq!(document["config"]["User"], "1000");
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,8 +193,10 @@ async fn disk_use_counts_all_and_is_kept_for_a_while() {
     assert_eq!(empty[0].mountpoint, std::path::Path::new("/snapshots/testfs"));
     let config = ImageConfig::default();
     room.images.import("x", "layer".into(), &config, false).await.unwrap();
-    assert_eq!(room.images.fs_info().await.unwrap(), empty);
-    tokio::time::advance(Duration::from_secs(11)).await;
     let full = room.images.fs_info().await.unwrap();
-    assert!(full[0].bytes > 1000 && full[0].at >= empty[0].at);
+    assert!(full[0].bytes > 1000 && full[0].at >= empty[0].at, "an image is counted at once");
+    room.store.lose_snapshots();
+    assert_eq!(room.images.fs_info().await.unwrap(), full);
+    tokio::time::advance(Duration::from_secs(11)).await;
+    assert!(room.images.fs_info().await.unwrap()[0].bytes < full[0].bytes);
 }

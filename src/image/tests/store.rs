@@ -33,7 +33,8 @@ struct State {
     blobs: BTreeMap<Digest, (Bytes, StringMap)>,
     ingests: HashMap<String, (Vec<u8>, bool)>,
     leases: HashMap<String, HashSet<String>>,
-    snapshots: BTreeMap<ChainId, Option<ChainId>>,
+    /// By snapshotter and chain, the chain below.
+    snapshots: BTreeMap<(String, ChainId), Option<ChainId>>,
     images: BTreeMap<String, ImageRecord>,
 }
 
@@ -94,23 +95,26 @@ impl State {
             if !kept.insert(item.clone()) {
                 continue;
             }
-            if let Some(chain) = item.strip_prefix("snapshot ") {
-                let parent = self.snapshots.get(&Digest::try_from(chain).unwrap());
-                todo.extend(
-                    parent.into_iter().flatten().map(|parent| format!("snapshot {parent}")),
-                );
+            if let Some(place) = item.strip_prefix("snapshot ") {
+                let (snapshotter, chain) = place.split_once(' ').unwrap();
+                let place = (snapshotter.to_owned(), Digest::try_from(chain).unwrap());
+                let parent = self.snapshots.get(&place).into_iter().flatten();
+                todo.extend(parent.map(|parent| format!("snapshot {snapshotter} {parent}")));
             } else if let Some((_, labels)) = self.blobs.get(&Digest::try_from(&*item).unwrap()) {
                 for (key, value) in labels {
                     if key.starts_with("containerd.io/gc.ref.content") {
                         todo.push(value.clone());
-                    } else if key == "containerd.io/gc.ref.snapshot.testfs" {
-                        todo.push(format!("snapshot {value}"));
+                    } else if let Some(snapshotter) =
+                        key.strip_prefix("containerd.io/gc.ref.snapshot.")
+                    {
+                        todo.push(format!("snapshot {snapshotter} {value}"));
                     }
                 }
             }
         }
         self.blobs.retain(|digest, _| kept.contains(digest.as_str()));
-        self.snapshots.retain(|chain, _| kept.contains(&format!("snapshot {chain}")));
+        self.snapshots
+            .retain(|(name, chain), _| kept.contains(&format!("snapshot {name} {chain}")));
     }
 
     fn hold(&mut self, lease: Option<&Lease>, item: String) -> Result<()> {
@@ -261,11 +265,10 @@ impl Images for Store {
         chain: &ChainId,
         lease: Option<&Lease>,
     ) -> Result<bool> {
-        assert_eq!(snapshotter, "testfs");
         let mut state = self.lock();
-        let found = state.snapshots.contains_key(chain);
+        let found = state.snapshots.contains_key(&(snapshotter.to_owned(), chain.clone()));
         if found {
-            state.hold(lease, format!("snapshot {chain}"))?;
+            state.hold(lease, format!("snapshot {snapshotter} {chain}"))?;
         }
         Ok(found)
     }
@@ -286,10 +289,11 @@ impl Images for Store {
         if Digest::of(&plain) != *layer.diff_id {
             return fail(ErrorKind::FailedPrecondition, "apply layer");
         }
-        let below = layer.parent.is_none_or(|parent| state.snapshots.contains_key(parent));
+        let place = |chain: &ChainId| (layer.snapshotter.to_owned(), chain.clone());
+        let below = layer.parent.is_none_or(|p| state.snapshots.contains_key(&place(p)));
         assert!(below, "layers are unpacked bottom up");
-        state.snapshots.insert(layer.chain.clone(), layer.parent.cloned());
-        state.hold(Some(layer.lease), format!("snapshot {}", layer.chain))
+        state.snapshots.insert(place(layer.chain), layer.parent.cloned());
+        state.hold(Some(layer.lease), format!("snapshot {} {}", layer.snapshotter, layer.chain))
     }
 
     async fn image(&self, name: &str) -> Result<Option<ImageRecord>> {
@@ -319,8 +323,10 @@ impl Images for Store {
         Ok(())
     }
 
-    async fn snapshots_usage(&self, _: &str) -> Result<FsUsage> {
-        Ok(FsUsage { bytes: 1000 * self.lock().snapshots.len() as u64, inodes: 5 })
+    async fn snapshots_usage(&self, snapshotter: &str) -> Result<FsUsage> {
+        let of = |(place, _): &(&(String, ChainId), _)| place.0 == snapshotter;
+        let count = self.lock().snapshots.iter().filter(of).count();
+        Ok(FsUsage { bytes: 1000 * count as u64, inodes: 5 })
     }
 
     async fn content_usage(&self) -> Result<FsUsage> {

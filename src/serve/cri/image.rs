@@ -14,7 +14,8 @@ impl Cri {
     ) -> Result<v1::PullImageResponse, Status> {
         let spec = convert::named_image(request.image)?;
         let credentials = convert::credentials(request.auth)?;
-        let image = self.images.pull(&spec.image, credentials).await?;
+        let handler = convert::pull_handler(&spec, request.sandbox_config);
+        let image = self.images.pull_for(&handler, &spec.image, credentials).await?;
         Ok(v1::PullImageResponse { image_ref: image.id.into() })
     }
 
@@ -42,9 +43,12 @@ impl Cri {
         request: v1::ImageStatusRequest,
     ) -> Result<v1::ImageStatusResponse, Status> {
         let spec = convert::named_image(request.image)?;
-        let image = self.images.get(&spec.image).await?;
+        let image = self.images.get_for(&spec.runtime_handler, &spec.image).await?;
         let info = match &image {
-            Some(image) if request.verbose => convert::info(&convert::image_info(image)),
+            Some(image) if request.verbose => {
+                let document = self.images.document(image).await?;
+                convert::info(&convert::image_info(image, &document))
+            }
             _ => Default::default(),
         };
         Ok(v1::ImageStatusResponse { image: image.as_ref().map(convert::image_out), info })

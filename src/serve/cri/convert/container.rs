@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::security::container_security;
 use super::{
     Invalid, Result, Within, absolute_path, all, filled, known, name, no_climbing, no_nul, refuse,
-    required,
+    required, word,
 };
 use crate::model::container::{ContainerConfig, ContainerMetadata, Device, Mount, Propagation};
 use crate::model::resources::Resources;
@@ -42,7 +42,6 @@ fn checked(config: v1::ContainerConfig) -> Result<ContainerConfig> {
         stop_signal,
     } = config;
     refuse("windows", windows.is_some(), "is not supported on Linux")?;
-    refuse("CDI_devices", !cdi_devices.is_empty(), "CDI devices are not supported yet")?;
     if !working_dir.is_empty() {
         no_nul("working_dir", &working_dir)?;
         refuse("working_dir", !working_dir.starts_with('/'), "must be an absolute path")?;
@@ -67,7 +66,7 @@ fn checked(config: v1::ContainerConfig) -> Result<ContainerConfig> {
         tty,
         resources: resources.within("linux.resources")?,
         security: security.within("linux.security_context")?,
-        cdi_devices: Vec::new(),
+        cdi_devices: all("CDI_devices", cdi_devices, cdi_device)?,
         stop_signal: super::signal::signal_in("stop_signal", stop_signal)?,
     })
 }
@@ -125,20 +124,36 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
     } = mount;
     filled("container_path", &container_path)?;
     no_nul("container_path", &container_path)?;
-    refuse("image", image.is_some(), "image mounts are not supported yet")?;
-    refuse("image_sub_path", !image_sub_path.is_empty(), "image mounts are not supported yet")?;
+    // A message without a name in it is what some clients send for no image.
+    let image = image.filter(|spec| !spec.image.is_empty());
+    let image = image.map(super::image::image_spec_in).transpose().within("image")?;
+    no_nul("image_sub_path", &image_sub_path)?;
     let mapped = "id-mapped mounts are not supported yet";
     refuse("uidMappings", !uid_mappings.is_empty(), mapped)?;
     refuse("gidMappings", !gid_mappings.is_empty(), mapped)?;
     refuse("mount_options", !mount_options.is_empty(), "mount options are not supported yet")?;
-    filled("host_path", &host_path)?;
-    no_nul("host_path", &host_path)?;
-    refuse("host_path", !host_path.starts_with('/'), "must be an absolute path")?;
+    match &image {
+        Some(_) => {
+            refuse("host_path", !host_path.is_empty(), "must be empty beside an image")?;
+            refuse("readonly", !readonly, "an image can only be mounted read-only")?;
+            let absolute = image_sub_path.starts_with('/');
+            refuse("image_sub_path", absolute, "must be a relative path")?;
+            no_climbing("image_sub_path", &image_sub_path)?;
+        }
+        None => {
+            filled("host_path", &host_path)?;
+            no_nul("host_path", &host_path)?;
+            refuse("host_path", !host_path.starts_with('/'), "must be an absolute path")?;
+            refuse("image_sub_path", !image_sub_path.is_empty(), "needs an image")?;
+        }
+    }
     let propagation = match known("propagation", propagation)? {
         v1::MountPropagation::PropagationPrivate => Propagation::Private,
         v1::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
         v1::MountPropagation::PropagationBidirectional => Propagation::Bidirectional,
     };
+    let travels = image.is_some() && propagation != Propagation::Private;
+    refuse("propagation", travels, "must be PROPAGATION_PRIVATE for an image")?;
     const RRO: &str = "recursive_read_only";
     refuse(RRO, recursive_read_only && !readonly, "needs readonly")?;
     let travels = recursive_read_only && propagation != Propagation::Private;
@@ -150,6 +165,8 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
         selinux_relabel,
         propagation,
         recursive_read_only,
+        image,
+        image_sub_path,
         ..Mount::default()
     })
 }
@@ -157,6 +174,12 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
 /// Callers may leave the leading slash out.
 fn anchored(path: String) -> String {
     if path.starts_with('/') { path } else { format!("/{path}") }
+}
+
+fn cdi_device(device: v1::CdiDevice) -> Result<String> {
+    let v1::CdiDevice { name } = device;
+    word("name", &name)?;
+    Ok(name)
 }
 
 fn device(device: v1::Device) -> Result<Device> {

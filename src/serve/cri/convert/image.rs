@@ -1,13 +1,11 @@
 //! Images: specs and credentials inwards, images and disk use outwards.
 
-use std::collections::BTreeMap;
-
 use serde_json::json;
 
 use super::{Result, Within, filled, one_line, required};
 use crate::image::{Credentials, FsInfo};
 use crate::model::container::ImageSpec;
-use crate::model::image::{Image, ImageConfig};
+use crate::model::image::Image;
 use crate::proto::runtime::v1;
 
 /// The image that a call must name.
@@ -65,25 +63,21 @@ pub fn image_out(image: &Image) -> v1::Image {
     }
 }
 
-/// Verbose facts about an image, in the shape that clients of containerd know.
-pub fn image_info(image: &Image) -> serde_json::Value {
-    let ImageConfig { user, env, entrypoint, cmd, working_dir, volumes, stop_signal, labels } =
-        &image.config;
-    let volumes: BTreeMap<_, _> = volumes.iter().map(|path| (path, json!({}))).collect();
-    json!({
-        "chainID": image.chain_id,
-        "target": image.target,
-        "imageSpec": { "config": {
-            "User": user,
-            "Env": env,
-            "Entrypoint": entrypoint,
-            "Cmd": cmd,
-            "WorkingDir": working_dir,
-            "Volumes": volumes,
-            "StopSignal": stop_signal,
-            "Labels": labels,
-        }},
-    })
+/// Verbose facts about an image, in the shape that clients of containerd know: the chain id of its
+/// layers and its whole configuration document.
+pub fn image_info(image: &Image, document: &serde_json::Value) -> serde_json::Value {
+    json!({ "chainID": image.chain_id, "target": image.target, "imageSpec": document })
+}
+
+/// Annotation by which a pod tells its runtime handler to a pull, as containerd knows it.
+const HANDLER_ANNOTATION: &str = "io.containerd.cri.runtime-handler";
+
+/// The runtime handler that a pull is for: as the image says, or else the pod.
+pub fn pull_handler(image: &ImageSpec, pod: Option<v1::PodSandboxConfig>) -> String {
+    if !image.runtime_handler.is_empty() {
+        return image.runtime_handler.clone();
+    }
+    pod.and_then(|mut pod| pod.annotations.remove(HANDLER_ANNOTATION)).unwrap_or_default()
 }
 
 /// Disk use: images are on every file system given, containers on the first.

@@ -171,10 +171,27 @@ fn an_image_has_a_uid_or_a_user_name() {
         );
         assert_eq!((found.size, found.pinned), (77, true));
     }
-    let facts = image_info(&image("web"));
+    let document = serde_json::json!({ "architecture": "amd64", "config": { "User": "web" } });
+    let facts = image_info(&image("web"), &document);
     assert_eq!(facts["chainID"], Digest::of(b"chain").as_str());
-    assert_eq!(facts["imageSpec"]["config"]["User"], "web");
-    assert!(facts["imageSpec"]["config"]["Volumes"]["/data"].is_object());
+    assert_eq!(facts["imageSpec"], document);
+}
+
+#[test]
+fn a_pull_is_for_the_handler_of_the_image_or_else_of_the_pod() {
+    let image = |handler: &str| crate::model::container::ImageSpec {
+        runtime_handler: handler.into(),
+        ..Default::default()
+    };
+    let key = "io.containerd.cri.runtime-handler".to_owned();
+    let pod = || v1::PodSandboxConfig {
+        annotations: [(key.clone(), "kata".to_owned())].into(),
+        ..Default::default()
+    };
+    assert_eq!(pull_handler(&image("crun"), Some(pod())), "crun");
+    assert_eq!(pull_handler(&image(""), Some(pod())), "kata");
+    assert_eq!(pull_handler(&image(""), Some(Default::default())), "");
+    assert_eq!(pull_handler(&image(""), None), "");
 }
 
 #[test]

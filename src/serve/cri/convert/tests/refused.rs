@@ -98,6 +98,21 @@ fn mount(change: fn(&mut v1::Mount)) -> Vec<v1::Mount> {
     vec![mount]
 }
 
+fn of_image(image: &str) -> Option<v1::ImageSpec> {
+    Some(v1::ImageSpec { image: image.into(), ..Default::default() })
+}
+
+fn image_mount(change: fn(&mut v1::Mount)) -> Vec<v1::Mount> {
+    let mut mount = v1::Mount {
+        container_path: "/a".into(),
+        readonly: true,
+        image: of_image("app"),
+        ..Default::default()
+    };
+    change(&mut mount);
+    vec![mount]
+}
+
 fn device(host_path: &str, permissions: &str) -> Vec<v1::Device> {
     vec![v1::Device {
         host_path: host_path.into(),
@@ -136,8 +151,14 @@ const CONTAINERS: &[ContainerCase] = &[
     (|c| c.mounts = mount(|m| m.recursive_read_only = true), "config.mounts[0].recursive_read_only: needs readonly"),
     (|c| c.mounts = mount(|m| { m.recursive_read_only = true; m.readonly = true; m.propagation = 1 }),
         "config.mounts[0].recursive_read_only: needs the propagation"),
-    (|c| c.mounts = mount(|m| m.image = Some(Default::default())), "config.mounts[0].image: image mounts are not supported yet"),
-    (|c| c.mounts = mount(|m| m.image_sub_path = "x".into()), "config.mounts[0].image_sub_path: image mounts"),
+    (|c| c.mounts = mount(|m| m.image_sub_path = "x".into()), "config.mounts[0].image_sub_path: needs an image"),
+    (|c| c.mounts = mount(|m| m.image = of_image("app")), "config.mounts[0].host_path: must be empty beside an image"),
+    (|c| c.mounts = image_mount(|m| m.readonly = false), "config.mounts[0].readonly: an image can only be mounted read-only"),
+    (|c| c.mounts = image_mount(|m| m.propagation = 1), "config.mounts[0].propagation: must be PROPAGATION_PRIVATE"),
+    (|c| c.mounts = image_mount(|m| m.image = of_image("a\nb")), "config.mounts[0].image.image: must not contain control"),
+    (|c| c.mounts = image_mount(|m| m.image_sub_path = "/etc".into()), "config.mounts[0].image_sub_path: must be a relative path"),
+    (|c| c.mounts = image_mount(|m| m.image_sub_path = "a/../../b".into()), "config.mounts[0].image_sub_path: must not contain .."),
+    (|c| c.mounts = image_mount(|m| m.image_sub_path = "a\0".into()), "config.mounts[0].image_sub_path: must not contain NUL"),
     (|c| c.mounts = mount(|m| m.mount_options = vec!["noexec".into()]), "config.mounts[0].mount_options: mount options are not"),
     (|c| c.mounts = mount(|m| m.uid_mappings = vec![Default::default()]), "config.mounts[0].uidMappings: id-mapped"),
     (|c| c.mounts = mount(|m| m.gid_mappings = vec![Default::default()]), "config.mounts[0].gidMappings: id-mapped"),
@@ -145,7 +166,7 @@ const CONTAINERS: &[ContainerCase] = &[
     (|c| c.devices = device("/dev/../x", "rwm"), "config.devices[0].host_path: must not contain .."),
     (|c| c.devices = device("/dev/fuse", "rwx"), "config.devices[0].permissions: must be made of r, w and m"),
     (|c| c.devices = device("/dev/fuse", ""), "config.devices[0].permissions: must be made of"),
-    (|c| c.cdi_devices = vec![Default::default()], "config.CDI_devices: CDI devices are not supported yet"),
+    (|c| c.cdi_devices = vec![Default::default()], "config.CDI_devices[0].name: must not be empty"),
     (|c| c.log_path = "/etc/passwd".into(), "config.log_path: must be relative"),
     (|c| c.log_path = "a/../../b".into(), "config.log_path: must not contain .."),
     (|c| c.log_path = "a/".into(), "config.log_path: must name a file"),
