@@ -289,6 +289,7 @@ impl Host {
             id: &id,
             pod,
             netns: Some(&netns),
+            userns: None,
             args: words(&["/bin/sleep", "1000"]),
             image_name: "pause",
             hostname: "web",
@@ -323,6 +324,7 @@ impl Host {
             namespaces: &PodNamespaces {
                 pause_pid: pause.pid,
                 netns: Some(format!("/proc/{}/ns/net", pause.pid).into()),
+                userns: None,
                 target_pid: None,
             },
             files: &SharedFiles {

@@ -30,6 +30,8 @@ mod rig;
 #[path = "real_cri/security.rs"]
 mod security;
 mod support;
+#[path = "real_cri/userns.rs"]
+mod userns;
 
 use support::containerd::Line;
 
@@ -66,6 +68,11 @@ on_both_lines! {
     security::privileges,
     security::seccomp_profiles,
     security::paths_are_masked,
+    userns::pods_have_users_of_their_own,
+    userns::volumes_have_mapped_ids,
+    userns::limits_hold_in_user_namespaces,
+    userns::bad_user_namespaces_leave_nothing,
+    userns::the_host_network_with_own_users,
     files::mounts_are_as_asked,
     files::image_volumes_are_filled,
     files::devices_are_given,

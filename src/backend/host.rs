@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Result, RootfsMount};
 use crate::model::container::Propagation;
+use crate::model::security::IdMappings;
 
 /// cgroup layout of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -105,6 +106,13 @@ pub trait Host: Send + Sync + 'static {
     /// netns folder). Undone whole on failure.
     async fn create_netns(&self, path: &Path) -> Result<()>;
 
+    /// Makes a user namespace with these ids and pins it at `path`, a new file in a folder that is
+    /// there; [`Host::unmount`] unpins it. With `netns`, a network namespace that the user
+    /// namespace owns is made and pinned as by [`Host::create_netns`], so that the pod's root rules
+    /// over it. Undone whole on failure.
+    async fn create_userns(&self, path: &Path, ids: IdMappings, netns: Option<&Path>)
+    -> Result<()>;
+
     /// What stands at `path`.
     async fn netns_state(&self, path: &Path) -> Result<NetnsState>;
 
@@ -137,6 +145,9 @@ pub trait Host: Send + Sync + 'static {
 
     /// Mounts a tmpfs (nosuid, noexec, nodev) of `size` bytes with mode 1777 at `path`.
     async fn mount_shm(&self, path: &Path, size: u64) -> Result<()>;
+
+    /// Gives a file or folder of ours to a user of the host; links are not followed.
+    async fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<()>;
 
     /// Detaches the mount at `path`; not mounted is fine.
     async fn unmount(&self, path: &Path) -> Result<()>;

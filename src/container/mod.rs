@@ -92,6 +92,8 @@ pub struct PodContext {
     pub pause_pid: u32,
     /// Network namespace; `None` in the host's.
     pub netns: Option<PathBuf>,
+    /// User namespace; `None` in the host's.
+    pub userns: Option<PathBuf>,
     /// Files every container of the pod shares.
     pub files: SharedFiles,
     /// Effective host name.

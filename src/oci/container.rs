@@ -76,13 +76,9 @@ pub struct ContainerInput<'a> {
 /// settings say.
 pub fn container_spec(input: &ContainerInput<'_>) -> Result<Spec, Error> {
     let security = &input.config.security;
-    if security.privileged && !input.pod.security.privileged {
-        return Err(Error::invalid(
-            "linux.security_context.privileged",
-            "the pod is not privileged, so its containers cannot be",
-        ));
-    }
-    namespaces::check_user_namespace("linux.security_context", &security.namespaces)?;
+    check_container(input.pod, input.config, input.features)?;
+    let user = input.user;
+    namespaces::check_ids(input.pod, user.uid, user.gid, &user.additional_gids)?;
     let granted = capabilities::granted(input)?;
     let mounts = mounts::mounts(input)?;
     let (nodes, rules) = devices::devices(input)?;
@@ -106,6 +102,7 @@ pub fn container_spec(input: &ContainerInput<'_>) -> Result<Spec, Error> {
             capabilities: &granted,
             facts: input.facts,
         })?);
+    namespaces::set_ids(&mut linux, input.pod);
     if !security.privileged {
         linux
             .set_masked_paths(path_list("masked_paths", &security.masked_paths)?)
@@ -118,6 +115,28 @@ pub fn container_spec(input: &ContainerInput<'_>) -> Result<Spec, Error> {
         .set_annotations(Some(annotations::of_container(input)))
         .set_linux(Some(linux));
     Ok(spec)
+}
+
+/// Checks what can be known of a container before anything is looked up or made for it: whether
+/// its pod and the runtime handler have what it asks for.
+///
+/// # Errors
+/// [`Error::Invalid`] with the CRI field, [`Error::Unsupported`] and [`Error::RecursiveReadOnly`].
+pub fn check_container(
+    pod: &PodConfig,
+    config: &ContainerConfig,
+    features: &HandlerFeatures,
+) -> Result<(), Error> {
+    let security = &config.security;
+    if security.privileged && !pod.security.privileged {
+        return Err(Error::invalid(
+            "linux.security_context.privileged",
+            "the pod is not privileged, so its containers cannot be",
+        ));
+    }
+    namespaces::check_container_userns(pod, &security.namespaces)?;
+    let mounts = config.mounts.iter().enumerate();
+    mounts.map(|(index, mount)| mounts::check_features(index, mount, features)).collect()
 }
 
 /// A spec with its version and the root that the shim mounts at `rootfs` in the bundle.

@@ -34,9 +34,9 @@ mod fixture;
 
 pub use annotations::record_labels;
 pub use cgroup::CgroupDriver;
-pub use container::{ContainerInput, SharedFiles, container_spec};
+pub use container::{ContainerInput, SharedFiles, check_container, container_spec};
 pub use exec::exec_process;
-pub use namespaces::PodNamespaces;
+pub use namespaces::{PodNamespaces, check_pod_userns};
 pub use pause::{PauseInput, pause_spec};
 pub use resources::{apply_to_spec, linux_resources};
 pub use sysctl::check_sysctls;
@@ -91,6 +91,22 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// What a field asks for is beyond the runtime handler or the host.
+    #[error("{field}: {problem}")]
+    Unsupported {
+        /// The field.
+        field: String,
+        /// What is missing.
+        problem: String,
+    },
+    /// A recursive read-only mount that cannot be had. Callers look for the first word.
+    #[error("RROUnsupported: {field}: {problem}")]
+    RecursiveReadOnly {
+        /// The field.
+        field: String,
+        /// What is missing.
+        problem: String,
+    },
     /// The image's configuration asks for something that is refused.
     #[error("image {field}: {problem}")]
     Image {
@@ -113,6 +129,10 @@ pub enum Error {
 impl Error {
     fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Invalid { field: field.into(), problem: problem.into() }
+    }
+
+    fn unsupported(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Unsupported { field: field.into(), problem: problem.into() }
     }
 
     fn image(field: &'static str, problem: impl Into<String>) -> Self {

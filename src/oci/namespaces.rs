@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Kind};
+use oci_spec::runtime::{
+    Linux, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType as Kind,
+};
 
 use super::{ContainerInput, Error};
-use crate::backend::CgroupVersion;
+use crate::backend::{CgroupVersion, HandlerFeatures};
 use crate::model::pod::PodConfig;
-use crate::model::security::NamespaceMode;
+use crate::model::security::{IdMapping, NamespaceMode, NamespaceOptions, UserNamespace};
 
 /// The namespaces of a running pod, for its containers to join.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,6 +18,8 @@ pub struct PodNamespaces {
     pub pause_pid: u32,
     /// The pinned network namespace; `None` is the host's.
     pub netns: Option<PathBuf>,
+    /// The pinned user namespace; `None` is the host's.
+    pub userns: Option<PathBuf>,
     /// PID of the process whose PID namespace a container of mode `Target` joins.
     pub target_pid: Option<u32>,
 }
@@ -27,6 +31,9 @@ pub(super) fn of_container(input: &ContainerInput<'_>) -> Result<Vec<LinuxNamesp
     let pod = input.pod;
     let pause = |name: &str| process_namespace(input.namespaces.pause_pid, name);
     let mut list = vec![own(Kind::Mount)];
+    if let Some(userns) = &input.namespaces.userns {
+        list.push(join(Kind::User, userns));
+    }
     if let Some(netns) = &input.namespaces.netns {
         list.push(join(Kind::Network, netns));
         list.push(join(Kind::Uts, &pause("uts")));
@@ -62,9 +69,16 @@ pub(super) fn of_container(input: &ContainerInput<'_>) -> Result<Vec<LinuxNamesp
 
 /// Pause holds the namespaces that its containers share, so it has its own of each kind that the
 /// pod does not take from the host. That includes PID: it is what dies with the pod.
-pub(super) fn of_pause(pod: &PodConfig, netns: Option<&Path>) -> Vec<LinuxNamespace> {
+pub(super) fn of_pause(
+    pod: &PodConfig,
+    netns: Option<&Path>,
+    userns: Option<&Path>,
+) -> Vec<LinuxNamespace> {
     let modes = &pod.security.namespaces;
     let mut list = vec![own(Kind::Mount)];
+    if let Some(userns) = userns {
+        list.push(join(Kind::User, userns));
+    }
     if modes.pid != NamespaceMode::Node {
         list.push(own(Kind::Pid));
     }
@@ -78,19 +92,83 @@ pub(super) fn of_pause(pod: &PodConfig, netns: Option<&Path>) -> Vec<LinuxNamesp
     list
 }
 
-/// User namespaces are refused for now rather than silently left out. Network namespaces would
-/// have to be made inside them.
-pub(super) fn check_user_namespace(
-    field: &str,
-    options: &crate::model::security::NamespaceOptions,
+const USERNS: &str = "linux.security_context.namespace_options.userns_options";
+
+/// Checks what a pod asks of user namespaces: only what its handler can do, and no own one beside
+/// a PID or IPC namespace of the host, over which its root has no say.
+pub fn check_pod_userns(pod: &PodConfig, features: &HandlerFeatures) -> Result<(), Error> {
+    let modes = &pod.security.namespaces;
+    check_mappings(modes)?;
+    if modes.id_mappings().is_none() {
+        return Ok(());
+    }
+    for (name, mode) in [("pid", modes.pid), ("ipc", modes.ipc)] {
+        if mode == NamespaceMode::Node {
+            return Err(Error::invalid(
+                format!("linux.security_context.namespace_options.{name}"),
+                "cannot be NODE in a pod with a user namespace of its own",
+            ));
+        }
+    }
+    if !features.user_namespaces {
+        return Err(Error::unsupported(USERNS, "the runtime handler has no user namespaces"));
+    }
+    Ok(())
+}
+
+/// Checks that a container asks for the user namespace of its pod.
+pub(super) fn check_container_userns(
+    pod: &PodConfig,
+    options: &NamespaceOptions,
 ) -> Result<(), Error> {
-    match &options.userns {
-        Some(userns) if userns.mode != NamespaceMode::Node => Err(Error::invalid(
-            format!("{field}.namespace_options.userns_options"),
-            "this runtime handler does not support user namespaces",
-        )),
+    check_mappings(options)?;
+    if options.id_mappings() == pod.id_mappings() {
+        return Ok(());
+    }
+    Err(Error::invalid(USERNS, "differs from the user namespace of the pod"))
+}
+
+fn check_mappings(options: &NamespaceOptions) -> Result<(), Error> {
+    let own = |userns: &&UserNamespace| userns.mode != NamespaceMode::Node;
+    match options.userns.as_ref().filter(own) {
+        Some(userns) if userns.uids.len() != 1 || userns.gids.len() != 1 => {
+            Err(Error::invalid(USERNS, "needs exactly one mapping of UIDs and one of GIDs"))
+        }
         _ => Ok(()),
     }
+}
+
+/// The id mappings of a pod's user namespace, or none.
+pub(super) fn set_ids(linux: &mut Linux, pod: &PodConfig) {
+    if let Some(ids) = pod.id_mappings() {
+        linux
+            .set_uid_mappings(Some(vec![id_mapping(ids.uids)]))
+            .set_gid_mappings(Some(vec![id_mapping(ids.gids)]));
+    }
+}
+
+/// Checks that all ids of a process are ids of its pod's user namespace.
+pub(super) fn check_ids(pod: &PodConfig, uid: u32, gid: u32, groups: &[u32]) -> Result<(), Error> {
+    let Some(ids) = pod.id_mappings() else { return Ok(()) };
+    let strange = |id: &u32| *id >= ids.length();
+    let (kind, id) = match ([gid].iter().chain(groups).copied().find(strange), uid) {
+        (_, uid) if strange(&uid) => ("user", uid),
+        (Some(gid), _) => ("group", gid),
+        _ => return Ok(()),
+    };
+    let length = ids.length();
+    let problem = format!("{kind} {id} is not among the {length} ids of the pod's user namespace");
+    Err(Error::invalid("linux.security_context", problem))
+}
+
+/// A line of an id map as the OCI crate has it.
+pub(super) fn id_mapping(mapping: IdMapping) -> LinuxIdMapping {
+    LinuxIdMappingBuilder::default()
+        .host_id(mapping.host_id)
+        .container_id(mapping.container_id)
+        .size(mapping.length)
+        .build()
+        .expect("a mapping has nothing that can be missing")
 }
 
 fn process_namespace(pid: u32, name: &str) -> PathBuf {
@@ -174,7 +252,7 @@ mod tests {
     fn host_modes_name_nothing() {
         let f = Fixture::new().host_modes();
         assert_eq!(listed(&of_container(&f.input()).unwrap()), ["mnt", "cgroup"]);
-        assert_eq!(listed(&of_pause(&f.pod, None)), ["mnt"]);
+        assert_eq!(listed(&of_pause(&f.pod, None, None)), ["mnt"]);
     }
 
     #[test]
@@ -183,7 +261,7 @@ mod tests {
             let mut f = Fixture::new();
             f.pod.security.namespaces.pid = mode;
             assert_eq!(
-                listed(&of_pause(&f.pod, Some(Path::new("/run/netns/cni-1")))),
+                listed(&of_pause(&f.pod, Some(Path::new("/run/netns/cni-1")), None)),
                 ["mnt", "pid", "ipc", "net=/run/netns/cni-1", "uts"]
             );
         }
@@ -196,5 +274,75 @@ mod tests {
         assert!(!listed(&of_container(&f.input()).unwrap()).contains(&"cgroup".to_owned()));
         let f = Fixture::new().privileged();
         assert!(!listed(&of_container(&f.input()).unwrap()).contains(&"cgroup".to_owned()));
+    }
+
+    fn line(host_id: u32) -> IdMapping {
+        IdMapping { host_id, container_id: 0, length: 65536 }
+    }
+
+    #[test]
+    fn pause_and_containers_join_the_pods_user_namespace() {
+        let f = Fixture::new().user_namespace();
+        let pin = Path::new("/pod/userns");
+        assert_eq!(listed(&of_container(&f.input()).unwrap())[1], "user=/pod/userns");
+        assert_eq!(
+            listed(&of_pause(&f.pod, None, Some(pin))),
+            ["mnt", "user=/pod/userns", "pid", "ipc"]
+        );
+    }
+
+    #[test]
+    fn a_pods_user_namespace_needs_the_handler_and_own_namespaces() {
+        let mut f = Fixture::new().user_namespace();
+        assert_eq!(check_pod_userns(&f.pod, &f.features), Ok(()));
+        f.features.user_namespaces = false;
+        let refused = check_pod_userns(&f.pod, &f.features);
+        assert!(matches!(refused, Err(Error::Unsupported { .. })), "{refused:?}");
+        for name in ["pid", "ipc"] {
+            let mut f = Fixture::new().user_namespace();
+            let modes = &mut f.pod.security.namespaces;
+            *(if name == "pid" { &mut modes.pid } else { &mut modes.ipc }) = NamespaceMode::Node;
+            let refused = check_pod_userns(&f.pod, &f.features);
+            assert!(
+                matches!(&refused, Err(Error::Invalid { field, .. }) if field.ends_with(name)),
+                "{refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_container_has_the_user_namespace_of_its_pod() {
+        let mut f = Fixture::new().user_namespace();
+        let check = |f: &Fixture| check_container_userns(&f.pod, &f.config.security.namespaces);
+        assert_eq!(check(&f), Ok(()));
+        let same = f.config.security.namespaces.userns.clone().unwrap();
+        for other in [
+            None,
+            Some(UserNamespace { mode: NamespaceMode::Node, ..UserNamespace::default() }),
+            Some(UserNamespace { uids: vec![line(1)], ..same.clone() }),
+            Some(UserNamespace { gids: vec![line(1)], ..same.clone() }),
+            Some(UserNamespace { uids: vec![line(1), line(2)], ..same.clone() }),
+            Some(UserNamespace { gids: Vec::new(), ..same.clone() }),
+        ] {
+            f.config.security.namespaces.userns = other;
+            assert!(check(&f).is_err(), "{:?}", f.config.security.namespaces.userns);
+        }
+        // No options and the node's are the same.
+        f.pod.security.namespaces.userns = None;
+        f.config.security.namespaces.userns =
+            Some(UserNamespace { mode: NamespaceMode::Node, ..UserNamespace::default() });
+        assert_eq!(check(&f), Ok(()));
+        f.config.security.namespaces.userns = Some(same);
+        assert!(check(&f).is_err(), "a container cannot have what its pod has not");
+    }
+
+    #[test]
+    fn users_must_be_in_the_namespace() {
+        let f = Fixture::new().user_namespace();
+        assert_eq!(check_ids(&f.pod, 65535, 65535, &[0, 65535]), Ok(()));
+        for (uid, gid, group) in [(65536, 0, 0), (0, 65536, 0), (0, 0, 65536)] {
+            assert!(check_ids(&f.pod, uid, gid, &[group]).is_err(), "{uid} {gid} {group}");
+        }
+        assert_eq!(check_ids(&Fixture::new().pod, 65536, 1 << 20, &[1 << 20]), Ok(()));
     }
 }

@@ -22,12 +22,16 @@ use crate::ids::PodId;
 use crate::lifecycle::Backoff;
 use crate::model::Owner;
 use crate::model::pod::{PodConfig, PodMetadata};
-use crate::oci::{self, check_sysctls};
+use crate::oci::{self, check_pod_userns, check_sysctls};
 use crate::telemetry::error_chain;
 
 /// Pauses between tries to undo a failed creation.
 const UNDO_FIRST: Duration = Duration::from_secs(1);
 const UNDO_LONGEST: Duration = Duration::from_secs(60);
+
+/// Mode of the folder with a pod's files: nobody else looks for them there.
+const DIR_MODE: u32 = 0o700;
+const FILES: &str = "write the pod's files";
 
 /// Longest hosts or resolv.conf that is copied from the host.
 const HOST_FILE_MAX: usize = 1 << 20;
@@ -40,6 +44,8 @@ impl Room {
     ) -> Result<PodId, Error> {
         let resolved = self.handler(&handler)?.clone();
         check_sysctls(&config).map_err(in_request)?;
+        let features = self.features().get(&handler).cloned().unwrap_or_default();
+        check_pod_userns(&config, &features).map_err(in_request)?;
         let id = PodId::random();
         let entry = Entry::new(self.new_record(&id, config, handler, &resolved));
         let _alone = entry.gate.clone().write_owned().await;
@@ -121,6 +127,9 @@ impl Room {
         if !config.host_ipc() {
             owed.insert(Owed::Shm);
         }
+        if config.id_mappings().is_some() {
+            owed.insert(Owed::Userns);
+        }
         SandboxRecord {
             handler: resolved.clone(),
             pause: None,
@@ -147,7 +156,7 @@ impl Room {
         let sandbox = entry.sandbox();
         // Each pair is let run to its end: what is made must be known to be undone.
         let (netns, files) =
-            tokio::join!(self.make_netns(&sandbox), self.make_shared_files(&sandbox));
+            tokio::join!(self.make_namespaces(&sandbox), self.make_shared_files(&sandbox));
         netns?;
         files?;
         let (network, pause) =
@@ -163,11 +172,17 @@ impl Room {
             .await
     }
 
-    async fn make_netns(&self, sandbox: &Sandbox) -> Result<(), Error> {
-        match &sandbox.netns {
-            Some(path) => {
-                self.deps.base.host.create_netns(path).await.step("make the network namespace")
-            }
+    /// The user namespace first, when there is one: it owns the network namespace.
+    async fn make_namespaces(&self, sandbox: &Sandbox) -> Result<(), Error> {
+        let host = &self.deps.base.host;
+        let netns = sandbox.netns.as_deref();
+        if let (Some(userns), Some(ids)) = (self.userns(sandbox), sandbox.config.id_mappings()) {
+            host.create_dir(&self.dir(&sandbox.id), DIR_MODE).await.step(FILES)?;
+            let made = host.create_userns(&userns, ids, netns).await;
+            return made.step("make the user namespace");
+        }
+        match netns {
+            Some(path) => host.create_netns(path).await.step("make the network namespace"),
             None => Ok(()),
         }
     }
@@ -180,11 +195,11 @@ impl Room {
     }
 
     async fn make_shared_files(&self, sandbox: &Sandbox) -> Result<(), Error> {
-        const STEP: &str = "write the pod's files";
         let host = &self.deps.base.host;
+        let owner = sandbox.config.id_mappings().map(|ids| ids.root());
         let paths = self.shared_files(sandbox);
         let config = &sandbox.config;
-        host.create_dir(&self.dir(&sandbox.id), 0o700).await.step(STEP)?;
+        host.create_dir(&self.dir(&sandbox.id), DIR_MODE).await.step(FILES)?;
         let hosts = self.host_file("/etc/hosts").await?;
         let resolv_conf = match &config.dns {
             Some(dns) => files::resolv_conf(dns).into_bytes(),
@@ -196,13 +211,23 @@ impl Room {
             (&paths.resolv_conf, &resolv_conf),
             (&paths.hostname, hostname.as_bytes()),
         ] {
-            host.write_file(path, content, 0o644).await.step(STEP)?;
+            host.write_file(path, content, 0o644).await.step(FILES)?;
+            self.give(path, owner).await?;
         }
         if let Some(shm) = &paths.shm {
-            host.create_dir(shm, 0o700).await.step(STEP)?;
+            host.create_dir(shm, DIR_MODE).await.step(FILES)?;
             host.mount_shm(shm, self.options.shm_size).await.step("mount the pod's /dev/shm")?;
+            self.give(shm, owner).await?;
         }
         Ok(())
+    }
+
+    /// Gives a file to the root of the pod's user namespace.
+    async fn give(&self, path: &Path, owner: Option<(u32, u32)>) -> Result<(), Error> {
+        match owner {
+            Some((uid, gid)) => self.deps.base.host.set_owner(path, uid, gid).await.step(FILES),
+            None => Ok(()),
+        }
     }
 
     async fn host_file(&self, path: &str) -> Result<Vec<u8>, Error> {
@@ -251,6 +276,7 @@ fn in_request(error: oci::Error) -> Error {
         oci::Error::Invalid { field, problem } => {
             Error::invalid(format!("config.{field}"), problem)
         }
+        error @ oci::Error::Unsupported { .. } => Error::Unsupported(format!("config.{error}")),
         other => other.into(),
     }
 }

@@ -300,6 +300,7 @@ impl Room {
             features,
             pause_pid: pid,
             netns: sandbox.netns.clone(),
+            userns: self.userns(&sandbox),
             files,
             hostname: self.hostname(&sandbox.config),
             config: sandbox.config,
@@ -317,6 +318,11 @@ impl Room {
 
     fn dir(&self, id: &PodId) -> PathBuf {
         self.options.state.join(id.as_str())
+    }
+
+    /// Where the pod's user namespace is pinned.
+    fn userns(&self, sandbox: &Sandbox) -> Option<PathBuf> {
+        sandbox.config.id_mappings().map(|_| self.dir(&sandbox.id).join("userns"))
     }
 
     fn shared_files(&self, sandbox: &Sandbox) -> SharedFiles {

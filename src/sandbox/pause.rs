@@ -77,6 +77,7 @@ impl Room {
             id: &sandbox.id,
             pod: &sandbox.config,
             netns: sandbox.netns.as_deref(),
+            userns: self.userns(sandbox).as_deref(),
             args: program.args.clone(),
             hostname: &self.hostname(&sandbox.config),
             facts: self.deps.base.host.facts(),
@@ -133,8 +134,9 @@ impl Room {
         }
         let (snapshotter, key) = (&handler.snapshotter, entry.id.as_str());
         let chain = image.chain_id.as_ref();
-        let rootfs =
-            base.runtime.prepare_rootfs(snapshotter, key, chain, &RootfsOptions::default()).await;
+        let id_mappings = entry.sandbox().config.id_mappings();
+        let options = RootfsOptions { id_mappings, ..RootfsOptions::default() };
+        let rootfs = base.runtime.prepare_rootfs(snapshotter, key, chain, &options).await;
         let rootfs = rootfs.step("prepare the pause container's root file system")?;
         Ok(Program {
             args,

@@ -19,6 +19,8 @@ pub enum Owed {
     Network,
     /// The pinned network namespace.
     Netns,
+    /// The pinned user namespace.
+    Userns,
     /// The mount of /dev/shm.
     Shm,
 }

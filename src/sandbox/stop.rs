@@ -72,6 +72,9 @@ impl Room {
         if owes(Owed::Shm) {
             note(Owed::Shm, self.unmount_shm(entry).await);
         }
+        if owes(Owed::Userns) {
+            note(Owed::Userns, self.unpin_userns(&record).await);
+        }
         // A DEL that failed needs the namespace again.
         if owes(Owed::Netns) && !attached {
             note(Owed::Netns, self.remove_netns(&record).await);
@@ -159,6 +162,15 @@ impl Room {
     async fn remove_netns(&self, record: &SandboxRecord) -> Result<(), Error> {
         let Some(netns) = record.sandbox.netns.as_deref() else { return Ok(()) };
         self.deps.base.host.remove_netns(netns).await.step("remove the network namespace")
+    }
+
+    async fn unpin_userns(&self, record: &SandboxRecord) -> Result<(), Error> {
+        match self.userns(&record.sandbox) {
+            Some(userns) => {
+                self.deps.base.host.unmount(&userns).await.step("unpin the user namespace")
+            }
+            None => Ok(()),
+        }
     }
 
     async fn unmount_shm(&self, entry: &Entry) -> Result<(), Error> {

@@ -58,7 +58,7 @@ fn sandbox_code(error: &sandbox::Error) -> Code {
         Error::JoinedFailed { .. } => Code::Unknown,
         Error::Teardown(errors) => common_code(&errors.0),
         Error::WouldNotDie(_) => Code::DeadlineExceeded,
-        Error::PauseImageNotFound(_) => Code::FailedPrecondition,
+        Error::PauseImageNotFound(_) | Error::Unsupported(_) => Code::FailedPrecondition,
         Error::Spec(error) => spec_code(error),
         Error::Image(error) => image_code(error),
         Error::Store(error) => store_code(error),
@@ -78,6 +78,7 @@ fn spec_code(error: &oci::Error) -> Code {
     use oci::Error;
     match error {
         Error::Invalid { .. } => Code::InvalidArgument,
+        Error::Unsupported { .. } | Error::RecursiveReadOnly { .. } => Code::FailedPrecondition,
         Error::Image { .. } | Error::UnknownUser(_) | Error::UnknownGroup(_) => {
             Code::InvalidArgument
         }
@@ -102,9 +103,10 @@ fn container_code(error: &container::Error) -> Code {
     match error {
         Error::NotFound(_) | Error::ImageNotFound(_) => Code::NotFound,
         Error::AmbiguousId(_) | Error::Invalid { .. } => Code::InvalidArgument,
-        Error::WrongState { .. } | Error::NameInUse { .. } | Error::PodNotReady(_) => {
-            Code::FailedPrecondition
-        }
+        Error::WrongState { .. }
+        | Error::NameInUse { .. }
+        | Error::PodNotReady(_)
+        | Error::Unsupported(_) => Code::FailedPrecondition,
         Error::ExecTimeout(_) | Error::WouldNotDie(..) => Code::DeadlineExceeded,
         Error::JoinedFailed { .. } | Error::Io { .. } => Code::Unknown,
         Error::Panicked => Code::Internal,

@@ -64,11 +64,21 @@ impl Name for RuncOptions {
 impl RuncOptions {
     /// The options of a handler, `None` when its shim is another one.
     pub(super) fn of(handler: &RuntimeHandler) -> Option<Any> {
+        Self::with_streams_of(handler, (0, 0))
+    }
+
+    /// The same, for a process whose pipes shall belong to this user and group of the host.
+    pub(super) fn with_streams_of(
+        handler: &RuntimeHandler,
+        (io_uid, io_gid): (u32, u32),
+    ) -> Option<Any> {
         handler.runtime_type.starts_with(RUNC_RUNTIME).then(|| {
             containerd_client::to_any(&Self {
                 binary_name: handler.binary.clone(),
                 root: handler.root.clone(),
                 systemd_cgroup: handler.systemd_cgroup,
+                io_uid,
+                io_gid,
                 ..Self::default()
             })
         })

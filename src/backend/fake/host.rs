@@ -15,6 +15,7 @@ use super::files::Files;
 use super::steps::Steps;
 use super::world::World;
 use crate::model::container::Propagation;
+use crate::model::security::IdMappings;
 
 /// A host that keeps its hands off the machine: it refuses to change files outside its folder.
 pub struct FakeHost {
@@ -34,6 +35,8 @@ struct State {
     files: BTreeMap<PathBuf, Vec<u8>>,
     devices: BTreeMap<PathBuf, DeviceNode>,
     private_mounts: bool,
+    /// Owners that files and folders were given: a test may not be allowed to give them.
+    owners: BTreeMap<PathBuf, (u32, u32)>,
 }
 
 fn default_facts() -> HostFacts {
@@ -102,6 +105,11 @@ impl FakeHost {
         self.lock().devices.insert(PathBuf::from(&device.path), device);
     }
 
+    /// Who was given a file or folder.
+    pub fn owner(&self, path: &Path) -> Option<(u32, u32)> {
+        self.lock().owners.get(path).copied()
+    }
+
     /// Whether no mount of the host is shared or a slave from now on.
     pub fn set_private_mounts(&self, private: bool) {
         self.lock().private_mounts = private;
@@ -136,6 +144,32 @@ impl Host for FakeHost {
             Err(Error::new(ErrorKind::AlreadyExists, tried))
         };
         self.step("create_netns", path, work).await
+    }
+
+    async fn create_userns(
+        &self,
+        path: &Path,
+        _ids: IdMappings,
+        netns: Option<&Path>,
+    ) -> Result<()> {
+        let work = || {
+            self.files.must_be_dir(path.parent().unwrap_or(path))?;
+            let exists = |path: &Path| {
+                Error::new(ErrorKind::AlreadyExists, format!("create {}", path.display()))
+            };
+            let mut world = self.world.lock();
+            if world.mounts.contains(path) {
+                return Err(exists(path));
+            }
+            if let Some(netns) = netns
+                && !world.netns.insert(netns.to_owned())
+            {
+                return Err(exists(netns));
+            }
+            world.mounts.insert(path.to_owned());
+            Ok(())
+        };
+        self.step("create_userns", path, work).await
     }
 
     async fn netns_state(&self, path: &Path) -> Result<NetnsState> {
@@ -202,6 +236,15 @@ impl Host for FakeHost {
             Ok(())
         };
         self.step("mount_shm", path, work).await
+    }
+
+    async fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<()> {
+        let work = || {
+            self.files.must_be_there(path)?;
+            self.lock().owners.insert(path.to_owned(), (uid, gid));
+            Ok(())
+        };
+        self.step("set_owner", path, work).await
     }
 
     async fn unmount(&self, path: &Path) -> Result<()> {

@@ -16,6 +16,7 @@ mod netns;
 mod rootfs;
 mod standin;
 mod tree;
+mod userns;
 
 pub(super) use standin::StandIn;
 
@@ -29,6 +30,7 @@ use super::{
     DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount, UserFiles,
 };
 use crate::model::container::Propagation;
+use crate::model::security::IdMappings;
 
 /// How long a caller's path (a mount source, a device) may take to answer before the call fails:
 /// it may lie on a dead network file system.
@@ -143,6 +145,16 @@ impl Host for LinuxHost {
         netns::create(Arc::clone(&self.netns), path.to_owned()).await
     }
 
+    async fn create_userns(
+        &self,
+        path: &Path,
+        ids: IdMappings,
+        netns: Option<&Path>,
+    ) -> Result<()> {
+        let (folder, path) = (Arc::clone(&self.netns), path.to_owned());
+        userns::create(folder, path, ids, netns.map(Path::to_owned)).await
+    }
+
     async fn netns_state(&self, path: &Path) -> Result<NetnsState> {
         let path = path.to_owned();
         blocking(move || netns::state(&path)).await
@@ -194,6 +206,11 @@ impl Host for LinuxHost {
     async fn mount_shm(&self, path: &Path, size: u64) -> Result<()> {
         let path = path.to_owned();
         blocking(move || mounts::shm(&path, size)).await
+    }
+
+    async fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<()> {
+        let path = path.to_owned();
+        blocking(move || files::set_owner(&path, uid, gid)).await
     }
 
     async fn unmount(&self, path: &Path) -> Result<()> {
