@@ -242,6 +242,7 @@ impl Containers {
             devices: &host.devices,
             seccomp_profile: host.seccomp.as_ref(),
             hostname: &pod.hostname,
+            selinux_level: pod.selinux_level.as_deref(),
             facts: self.deps.host.facts(),
             features: &pod.features,
             settings: &self.options.oci,

@@ -94,6 +94,8 @@ pub struct PodContext {
     pub netns: Option<PathBuf>,
     /// User namespace; `None` in the host's.
     pub userns: Option<PathBuf>,
+    /// SELinux level, which its containers share.
+    pub selinux_level: Option<String>,
     /// Files every container of the pod shares.
     pub files: SharedFiles,
     /// Effective host name.

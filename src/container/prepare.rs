@@ -15,6 +15,7 @@ use crate::model::container::{ContainerConfig, Mount, Propagation};
 use crate::model::image::{ChainId, Image};
 use crate::model::security::{NamespaceMode, SecurityProfile};
 use crate::oci::seccomp::localhost_path;
+use crate::oci::selinux::check_relabel;
 use crate::oci::user::{ResolvedUser, UserRequest, needs_files, resolve};
 
 const SECCOMP_PROFILE_MAX: usize = 1 << 20;
@@ -60,15 +61,21 @@ impl Containers {
         config: &ContainerConfig,
     ) -> Result<HostParts, Error> {
         let (mounts, devices, seccomp) = tokio::try_join!(
-            self.resolve_mounts(&config.mounts),
+            self.resolve_mounts(pod, config),
             self.resolve_devices(config),
             self.seccomp_profile(config.security.seccomp.as_ref(), config.security.privileged),
         )?;
         Ok(HostParts { mounts, devices, seccomp, target_pid: self.target_pid(pod, config)? })
     }
 
-    async fn resolve_mounts(&self, mounts: &[Mount]) -> Result<Vec<Mount>, Error> {
-        try_join_all(mounts.iter().enumerate().map(|(index, mount)| async move {
+    async fn resolve_mounts(
+        &self,
+        pod: &PodContext,
+        config: &ContainerConfig,
+    ) -> Result<Vec<Mount>, Error> {
+        let labels = self.labels(pod, config)?;
+        let labels = labels.as_ref();
+        try_join_all(config.mounts.iter().enumerate().map(|(index, mount)| async move {
             let source = Path::new(&mount.host_path);
             let resolved = self.deps.host.resolve_mount_source(source, true).await;
             let resolved = resolved.step("resolve a mount source")?;
@@ -89,6 +96,13 @@ impl Containers {
                 let problem = format!("resolves to {path:?}, which is not UTF-8");
                 Error::invalid(format!("config.mounts[{index}].host_path"), problem)
             })?;
+            // Only what a caller asks for by itself: the pod's own files have their label.
+            if let Some(labels) = labels.filter(|_| mount.selinux_relabel) {
+                check_relabel(index, &host_path)?;
+                let source = Path::new(&host_path);
+                let labelled = self.deps.host.relabel(source, &labels.files).await;
+                labelled.step("label a mount source")?;
+            }
             Ok(Mount { host_path, ..mount.clone() })
         }))
         .await

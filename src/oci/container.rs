@@ -6,7 +6,7 @@ use oci_spec::runtime::{Linux, LinuxResources, Root, Spec};
 
 use super::{
     Error, OCI_VERSION, PodNamespaces, Settings, annotations, blank, capabilities, cgroup, devices,
-    mounts, namespaces, paths, process, resources, seccomp,
+    mounts, namespaces, paths, process, resources, seccomp, selinux,
 };
 use crate::backend::{DeviceNode, HandlerFeatures, HostFacts};
 use crate::ids::{ContainerId, PodId};
@@ -60,6 +60,8 @@ pub struct ContainerInput<'a> {
     pub seccomp_profile: Option<&'a serde_json::Value>,
     /// The host name its processes see.
     pub hostname: &'a str,
+    /// The pod's SELinux level.
+    pub selinux_level: Option<&'a str>,
     /// The host.
     pub facts: &'a HostFacts,
     /// The OCI runtime.
@@ -109,8 +111,15 @@ pub fn container_spec(input: &ContainerInput<'_>) -> Result<Spec, Error> {
             .set_readonly_paths(path_list("readonly_paths", &security.readonly_paths)?);
     }
 
+    let mut process = process::of_container(input, &granted)?;
+    let host = (input.facts, input.settings);
+    let labels = selinux::container_labels(input.pod, input.config, input.selinux_level, host)?;
+    if let Some(labels) = labels {
+        process.set_selinux_label(Some(labels.process));
+        linux.set_mount_label(Some(labels.files));
+    }
     let mut spec = blank_spec(security.readonly_rootfs);
-    spec.set_process(Some(process::of_container(input, &granted)?))
+    spec.set_process(Some(process))
         .set_mounts(Some(mounts.list))
         .set_annotations(Some(annotations::of_container(input)))
         .set_linux(Some(linux));

@@ -25,7 +25,9 @@ mod paths;
 mod pause;
 mod process;
 mod resources;
+mod rlimits;
 pub mod seccomp;
+pub mod selinux;
 mod sysctl;
 pub mod user;
 
@@ -39,6 +41,7 @@ pub use exec::exec_process;
 pub use namespaces::{PodNamespaces, check_pod_userns};
 pub use pause::{PauseInput, pause_spec};
 pub use resources::{apply_to_spec, linux_resources};
+pub use rlimits::Rlimit;
 pub use sysctl::check_sysctls;
 
 use oci_spec::runtime::Spec;
@@ -65,6 +68,12 @@ pub struct Settings {
     /// A loaded AppArmor profile for containers that ask for the default one; `None` runs them
     /// unconfined.
     pub apparmor_default: Option<String>,
+    /// Whether device nodes that a caller names belong to the user it names.
+    pub device_ownership: bool,
+    /// Limits of every container's processes.
+    pub rlimits: Vec<Rlimit>,
+    /// Whether processes and files are labelled where the host has SELinux.
+    pub selinux: bool,
 }
 
 impl Default for Settings {
@@ -76,6 +85,9 @@ impl Default for Settings {
             unprivileged_ports: true,
             unprivileged_icmp: true,
             apparmor_default: None,
+            device_ownership: false,
+            rlimits: Vec::new(),
+            selinux: false,
         }
     }
 }

@@ -15,7 +15,7 @@ use oci_spec::runtime::Spec;
 
 use super::{
     Error, Settings, annotations, capabilities, cgroup, container, devices, mounts, namespaces,
-    paths, process, resources, seccomp, sysctl, user,
+    paths, process, resources, seccomp, selinux, sysctl, user,
 };
 use crate::backend::HostFacts;
 use crate::ids::PodId;
@@ -46,6 +46,8 @@ pub struct PauseInput<'a> {
     pub image_name: &'a str,
     /// Host name of the pod's UTS namespace.
     pub hostname: &'a str,
+    /// The pod's SELinux level.
+    pub selinux_level: Option<&'a str>,
     /// Content of the file that a `Localhost` seccomp profile names.
     pub seccomp_profile: Option<&'a serde_json::Value>,
     /// The host.
@@ -99,9 +101,15 @@ pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, Error> {
         .set_sysctl(Some(sysctl::of_pause(input)?).filter(|map| !map.is_empty()))
         .set_seccomp(filter);
     namespaces::set_ids(&mut linux, pod);
+    let mut process = pause_process(input)?;
+    let labels = selinux::pod_labels(pod, input.selinux_level, input.facts, input.settings)?;
+    if let Some(labels) = labels {
+        process.set_selinux_label(Some(labels.process));
+        linux.set_mount_label(Some(labels.files));
+    }
 
     let mut spec = container::blank_spec(true);
-    spec.set_process(Some(pause_process(input)?))
+    spec.set_process(Some(process))
         .set_mounts(Some(vec![
             mounts::mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
             mounts::dev_tmpfs("64k"),

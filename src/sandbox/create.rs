@@ -22,7 +22,7 @@ use crate::ids::PodId;
 use crate::lifecycle::Backoff;
 use crate::model::Owner;
 use crate::model::pod::{PodConfig, PodMetadata};
-use crate::oci::{self, check_pod_userns, check_sysctls};
+use crate::oci::{self, check_pod_userns, check_sysctls, selinux};
 use crate::telemetry::error_chain;
 
 /// Pauses between tries to undo a failed creation.
@@ -47,13 +47,16 @@ impl Room {
         let features = self.features().get(&handler).cloned().unwrap_or_default();
         check_pod_userns(&config, &features).map_err(in_request)?;
         let id = PodId::random();
-        let entry = Entry::new(self.new_record(&id, config, handler, &resolved));
+        let mut record = self.new_record(&id, config, handler, &resolved);
+        record.selinux_level = self.selinux_level(&record.sandbox.config)?;
+        let entry = Entry::new(record);
         let _alone = entry.gate.clone().write_owned().await;
         // Known before its name is: who finds the name taken has to find whom to join.
         self.entries().insert(id.clone(), entry.clone());
         let Sandbox { config, handler, .. } = entry.sandbox();
         if let Err(taken) = self.reserve(&config.metadata, &id) {
             self.entries().remove(&id);
+            self.release_level(&entry);
             return self.adopt(&taken, &config, &handler).await;
         }
         if let Err(error) = self.claim_host_ports(&entry) {
@@ -72,6 +75,33 @@ impl Room {
                 self.undo(&entry, &error).await;
                 Err(error)
             }
+        }
+    }
+
+    /// The level of a new pod: the one it names, or one of its own.
+    fn selinux_level(&self, config: &PodConfig) -> Result<Option<String>, Error> {
+        let settings = (self.deps.base.host.facts(), &self.options.oci);
+        // Its parts are checked before anything is taken.
+        if selinux::pod_labels(config, None, settings.0, settings.1).map_err(in_request)?.is_none()
+        {
+            return Ok(None);
+        }
+        match config.security.selinux.as_ref().map(|asked| asked.level.as_str()) {
+            Some(level) if !level.is_empty() => {
+                self.levels.hold(level);
+                Ok(Some(level.to_owned()))
+            }
+            _ => {
+                let full =
+                    || Error::Unsupported("every SELinux level is taken by a pod".to_owned());
+                self.levels.take().map(Some).ok_or_else(full)
+            }
+        }
+    }
+
+    pub(super) fn release_level(&self, entry: &Entry) {
+        if let Some(level) = entry.record().selinux_level {
+            self.levels.release(&level);
         }
     }
 
@@ -133,6 +163,7 @@ impl Room {
         SandboxRecord {
             handler: resolved.clone(),
             pause: None,
+            selinux_level: None,
             pause_snapshot: matches!(self.options.pause, PauseSource::Image(_)),
             owed,
             was_attached: false,
@@ -156,7 +187,7 @@ impl Room {
         let sandbox = entry.sandbox();
         // Each pair is let run to its end: what is made must be known to be undone.
         let (netns, files) =
-            tokio::join!(self.make_namespaces(&sandbox), self.make_shared_files(&sandbox));
+            tokio::join!(self.make_namespaces(&sandbox), self.make_shared_files(entry));
         netns?;
         files?;
         let (network, pause) =
@@ -194,9 +225,10 @@ impl Room {
         Ok(Some(status.step("connect the pod to its network")?))
     }
 
-    async fn make_shared_files(&self, sandbox: &Sandbox) -> Result<(), Error> {
+    async fn make_shared_files(&self, entry: &Entry) -> Result<(), Error> {
         let host = &self.deps.base.host;
-        let owner = sandbox.config.id_mappings().map(|ids| ids.root());
+        let record = entry.record();
+        let sandbox = &record.sandbox;
         let paths = self.shared_files(sandbox);
         let config = &sandbox.config;
         host.create_dir(&self.dir(&sandbox.id), DIR_MODE).await.step(FILES)?;
@@ -212,20 +244,28 @@ impl Room {
             (&paths.hostname, hostname.as_bytes()),
         ] {
             host.write_file(path, content, 0o644).await.step(FILES)?;
-            self.give(path, owner).await?;
+            self.give(path, &record).await?;
         }
         if let Some(shm) = &paths.shm {
             host.create_dir(shm, DIR_MODE).await.step(FILES)?;
             host.mount_shm(shm, self.options.shm_size).await.step("mount the pod's /dev/shm")?;
-            self.give(shm, owner).await?;
+            self.give(shm, &record).await?;
         }
         Ok(())
     }
 
-    /// Gives a file to the root of the pod's user namespace.
-    async fn give(&self, path: &Path, owner: Option<(u32, u32)>) -> Result<(), Error> {
-        match owner {
-            Some((uid, gid)) => self.deps.base.host.set_owner(path, uid, gid).await.step(FILES),
+    /// Gives a file to the pod: to the root of its user namespace, with its label.
+    async fn give(&self, path: &Path, record: &SandboxRecord) -> Result<(), Error> {
+        let host = &self.deps.base.host;
+        let config = &record.sandbox.config;
+        if let Some(ids) = config.id_mappings() {
+            let (uid, gid) = ids.root();
+            host.set_owner(path, uid, gid).await.step(FILES)?;
+        }
+        let (facts, level) = (host.facts(), record.selinux_level.as_deref());
+        let labels = selinux::pod_labels(config, level, facts, &self.options.oci)?;
+        match labels {
+            Some(labels) => host.relabel(path, &labels.files).await.step("label the pod's files"),
             None => Ok(()),
         }
     }

@@ -8,6 +8,7 @@ mod create;
 mod entry;
 mod error;
 pub mod files;
+mod levels;
 mod pause;
 mod ports;
 mod record;
@@ -78,6 +79,7 @@ struct Room {
     options: Options,
     entries: Mutex<BTreeMap<PodId, Arc<Entry>>>,
     names: Mutex<HashMap<PodMetadata, PodId>>,
+    levels: levels::Levels,
     /// What each handler can do, by handler name; learnt once containerd answers.
     features: Mutex<BTreeMap<String, HandlerFeatures>>,
 }
@@ -90,6 +92,7 @@ impl Sandboxes {
             options,
             entries: Mutex::default(),
             names: Mutex::default(),
+            levels: levels::Levels::default(),
             features: Mutex::default(),
         };
         Self { room: Arc::new(room) }
@@ -301,6 +304,7 @@ impl Room {
             pause_pid: pid,
             netns: sandbox.netns.clone(),
             userns: self.userns(&sandbox),
+            selinux_level: record.selinux_level,
             files,
             hostname: self.hostname(&sandbox.config),
             config: sandbox.config,

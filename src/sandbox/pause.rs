@@ -80,6 +80,7 @@ impl Room {
             userns: self.userns(sandbox).as_deref(),
             args: program.args.clone(),
             hostname: &self.hostname(&sandbox.config),
+            selinux_level: record.selinux_level.as_deref(),
             facts: self.deps.base.host.facts(),
             image_name: &program.image_name,
             seccomp_profile: program.seccomp.as_ref(),

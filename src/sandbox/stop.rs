@@ -230,7 +230,9 @@ impl Room {
 
     /// Removes the last traces of a sandbox from memory; its name is free again.
     pub(super) fn forget(&self, entry: &Entry) {
-        self.entries().remove(&entry.id);
+        if self.entries().remove(&entry.id).is_some() {
+            self.release_level(entry);
+        }
         let name = entry.sandbox().config.metadata.clone();
         let mut names = self.names();
         if names.get(&name) == Some(&entry.id) {

@@ -37,6 +37,8 @@ struct State {
     private_mounts: bool,
     /// Owners that files and folders were given: a test may not be allowed to give them.
     owners: BTreeMap<PathBuf, (u32, u32)>,
+    /// SELinux labels that they were given.
+    labels: BTreeMap<PathBuf, String>,
 }
 
 fn default_facts() -> HostFacts {
@@ -52,7 +54,8 @@ fn default_facts() -> HostFacts {
         oom_score_adj: 0,
         seccomp: true,
         apparmor: false,
-        selinux: false,
+        selinux: None,
+        rlimits: BTreeMap::new(),
         boot_id: "boot-1".into(),
         hostname: "fake-node".into(),
         systemd: false,
@@ -108,6 +111,11 @@ impl FakeHost {
     /// Who was given a file or folder.
     pub fn owner(&self, path: &Path) -> Option<(u32, u32)> {
         self.lock().owners.get(path).copied()
+    }
+
+    /// The SELinux label that a file or folder was given.
+    pub fn label(&self, path: &Path) -> Option<String> {
+        self.lock().labels.get(path).cloned()
     }
 
     /// Whether no mount of the host is shared or a slave from now on.
@@ -245,6 +253,15 @@ impl Host for FakeHost {
             Ok(())
         };
         self.step("set_owner", path, work).await
+    }
+
+    async fn relabel(&self, path: &Path, label: &str) -> Result<()> {
+        let work = || {
+            self.files.must_be_there(path)?;
+            self.lock().labels.insert(path.to_owned(), label.to_owned());
+            Ok(())
+        };
+        self.step("relabel", path, work).await
     }
 
     async fn unmount(&self, path: &Path) -> Result<()> {

@@ -1,11 +1,12 @@
 //! What is found out about the host once at start-up.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use super::super::{CgroupVersion, Error, ErrorKind, HostFacts, Result};
-use super::failed;
 use super::mountinfo::Mount;
+use super::{failed, labels};
 
 /// Capabilities by bit number (capability.h).
 const CAPABILITIES: &[&str] = &[
@@ -83,11 +84,41 @@ pub(super) fn detect(root: &Path, mounts: &[Mount]) -> Result<HostFacts> {
         seccomp: present("proc/sys/kernel/seccomp/actions_avail"),
         apparmor: read("sys/module/apparmor/parameters/enabled").starts_with('Y')
             && present("sys/kernel/security/apparmor"),
-        selinux: present("sys/fs/selinux/enforce"),
+        selinux: present("sys/fs/selinux/enforce").then(|| labels::contexts(root)),
+        rlimits: hard_limits(&read("proc/self/limits")),
         boot_id: read("proc/sys/kernel/random/boot_id").trim().to_owned(),
         hostname: names.nodename().to_string_lossy().into_owned(),
         systemd: present("run/systemd/system"),
     })
+}
+
+/// Hard limits from proc(5), `/proc/self/limits`: columns of fixed width, because names have blanks.
+fn hard_limits(table: &str) -> BTreeMap<String, u64> {
+    const NAMES: [(&str, &str); 16] = [
+        ("Max address space", "as"),
+        ("Max core file size", "core"),
+        ("Max cpu time", "cpu"),
+        ("Max data size", "data"),
+        ("Max file size", "fsize"),
+        ("Max file locks", "locks"),
+        ("Max locked memory", "memlock"),
+        ("Max msgqueue size", "msgqueue"),
+        ("Max nice priority", "nice"),
+        ("Max open files", "nofile"),
+        ("Max processes", "nproc"),
+        ("Max resident set", "rss"),
+        ("Max realtime priority", "rtprio"),
+        ("Max realtime timeout", "rttime"),
+        ("Max pending signals", "sigpending"),
+        ("Max stack size", "stack"),
+    ];
+    let limit = |line: &str| {
+        let (title, name) = NAMES.iter().find(|(title, _)| line.starts_with(title))?;
+        let hard = line[title.len()..].split_ascii_whitespace().nth(1)?;
+        let hard = if hard == "unlimited" { u64::MAX } else { hard.parse().ok()? };
+        Some(((*name).to_owned(), hard))
+    };
+    table.lines().filter_map(limit).collect()
 }
 
 /// Start time of a process: field 22 of its stat line, counted after the command, which may
@@ -206,6 +237,12 @@ mod tests {
             ("proc/self/status", STATUS),
             ("proc/self/cgroup", "0::/system.slice/podbay.service\n"),
             ("proc/self/oom_score_adj", "-999\n"),
+            (
+                "proc/self/limits",
+                "Limit                     Soft Limit           Hard Limit           Units     \n\
+                 Max cpu time              unlimited            unlimited            seconds   \n\
+                 Max open files            1024                 524288               files     \n",
+            ),
             ("proc/sys/kernel/random/boot_id", "abc-def\n"),
             ("proc/sys/kernel/seccomp/actions_avail", "kill_process\n"),
             ("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids\n"),
@@ -223,7 +260,9 @@ mod tests {
         assert_eq!(facts.cgroup, CgroupVersion::V2);
         assert_eq!(facts.controllers, ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"]);
         assert!(facts.swap_accounting && facts.seccomp && facts.apparmor && facts.systemd);
-        assert!(!facts.selinux);
+        assert_eq!(facts.selinux, None);
+        assert_eq!(facts.rlimits["nofile"], 524_288);
+        assert_eq!(facts.rlimits["cpu"], u64::MAX);
         assert_eq!(facts.oom_score_adj, -999);
         assert_eq!(facts.boot_id, "abc-def");
         assert_eq!(facts.capabilities.len(), 40);

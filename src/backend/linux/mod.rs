@@ -9,6 +9,7 @@ mod copy;
 mod devices;
 mod facts;
 pub(in crate::backend) mod files;
+mod labels;
 mod links;
 mod mountinfo;
 mod mounts;
@@ -211,6 +212,11 @@ impl Host for LinuxHost {
     async fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<()> {
         let path = path.to_owned();
         blocking(move || files::set_owner(&path, uid, gid)).await
+    }
+
+    async fn relabel(&self, path: &Path, label: &str) -> Result<()> {
+        let (source, label) = (path.to_owned(), label.to_owned());
+        foreign(path, move || labels::set(&source, &label)).await
     }
 
     async fn unmount(&self, path: &Path) -> Result<()> {
