@@ -158,7 +158,6 @@ impl Shared {
         }
         let agreed = Mutex::new(None);
         let handshake = http1::Builder::new()
-            .keep_alive(false)
             .max_buf_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
             .serve_connection(
@@ -258,6 +257,8 @@ fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
     *answer.headers_mut() = headers;
     let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
     answer.headers_mut().insert(header::CONTENT_TYPE, plain);
+    // Nothing else may travel on a connection that was not upgraded.
+    answer.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
     answer
 }
 
