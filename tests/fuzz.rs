@@ -140,9 +140,10 @@ fn mutated(inputs: &[Vec<u8>], rng: &mut StdRng) -> Vec<u8> {
     input
 }
 
-/// Only the words of a text, so that the numbers in it do not make each one new.
+/// Only the words of a text before it quotes the input: an outcome is new when its kind is.
 fn words(text: &str) -> String {
-    text.chars().filter(|c| c.is_alphabetic() || *c == ' ').take(200).collect()
+    let ours = text.split(['"', '`']).next().unwrap_or_default();
+    ours.chars().filter(|c| c.is_ascii_alphabetic() || *c == ' ').take(200).collect()
 }
 
 #[test]
