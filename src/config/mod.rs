@@ -49,6 +49,8 @@ pub struct Config {
     pub pause: Pause,
     /// Policy of the OCI specs.
     pub oci: Oci,
+    /// Plugins of the node.
+    pub nri: Nri,
     /// Container logs.
     pub logs: Logs,
     /// The agent's own log.
@@ -213,6 +215,25 @@ pub struct Oci {
     pub unprivileged_ports: bool,
     /// Pods may send ICMP echo without a capability.
     pub unprivileged_ping: bool,
+}
+
+/// `[nri]`: the node resource interface, over which plugins see and adjust pods and containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nri {
+    /// Whether it is served at all.
+    pub enable: bool,
+    /// Path of the unix socket where plugins connect.
+    pub socket_path: PathBuf,
+    /// Folder of plugins that podbay starts, named `NN-name`.
+    pub plugin_path: PathBuf,
+    /// Folder of their configurations, `NN-name.conf` or `name.conf`.
+    pub plugin_config_path: PathBuf,
+    /// How long a plugin may take to register.
+    pub registration_timeout: Duration,
+    /// How long a plugin may take for each answer.
+    pub request_timeout: Duration,
+    /// Only plugins that podbay starts: there is no socket.
+    pub disable_connections: bool,
 }
 
 /// `[logs]`

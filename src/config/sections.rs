@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::reader::Reader;
 use super::{
     Cgroup, CgroupDriver, Config, Containerd, Cri, Drain, FileMode, Handler, Images, Logs, Network,
-    Oci, Pause, RegistryAuth, Runtimes, Secret, Telemetry,
+    Nri, Oci, Pause, RegistryAuth, Runtimes, Secret, Telemetry,
 };
 use crate::telemetry::{self, Format};
 
@@ -38,6 +38,7 @@ pub(super) fn read(reader: &mut Reader) -> Config {
         images: images(reader),
         pause: Pause { image: reader.get("pause.image", String::new()) },
         oci: oci(reader),
+        nri: nri(reader),
         logs: logs(reader),
         telemetry: telemetry(reader),
         drain: Drain { timeout: reader.get("drain.timeout", seconds(8)) },
@@ -236,6 +237,26 @@ fn oci(reader: &mut Reader) -> Oci {
     let good = oci.annotation_allow_list.iter().all(exact);
     reader.check(good, &["oci", "annotation_allow_list"], "must be exact names, without '*'");
     oci
+}
+
+fn nri(reader: &mut Reader) -> Nri {
+    let nri = Nri {
+        enable: reader.get("nri.enable", false),
+        socket_path: reader.get("nri.socket_path", "/var/run/nri/nri.sock".into()),
+        plugin_path: reader.get("nri.plugin_path", "/opt/nri/plugins".into()),
+        plugin_config_path: reader.get("nri.plugin_config_path", "/etc/nri/conf.d".into()),
+        registration_timeout: reader.get("nri.registration_timeout", seconds(5)),
+        request_timeout: reader.get("nri.request_timeout", seconds(2)),
+        disable_connections: reader.get("nri.disable_connections", false),
+    };
+    check_socket(reader, &nri.socket_path, &["nri", "socket_path"]);
+    for (name, time) in [
+        ("registration_timeout", nri.registration_timeout),
+        ("request_timeout", nri.request_timeout),
+    ] {
+        reader.check(time <= seconds(60), &["nri", name], "must be at most one minute");
+    }
+    nri
 }
 
 fn logs(reader: &mut Reader) -> Logs {

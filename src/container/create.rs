@@ -7,7 +7,7 @@ use super::entry::Entry;
 use super::error::{Error, Step};
 use super::prepare::{chain, resolve_user, user_request};
 use super::{Container, ContainerRecord, ContainerState, Containers, EventKind, PodContext};
-use crate::backend::{RootfsMount, RootfsOptions, RuntimeContainer, Stdio, UserFiles};
+use crate::backend::{ContainerMoment, Hold, RootfsMount, RootfsOptions, RuntimeContainer, Stdio, UserFiles};
 use crate::board::now;
 use crate::ids::ContainerId;
 use crate::lifecycle::Backoff;
@@ -53,8 +53,9 @@ impl Containers {
             return self.adopt(taken, &config).await;
         }
         match self.make(&entry, pod, &image).await {
-            Ok(()) => {
+            Ok(_hold) => {
                 entry.publish(&self.deps, Some(EventKind::Created));
+                self.tell(&entry, ContainerMoment::PostCreate).await;
                 Ok(id)
             }
             Err(error) => {
@@ -149,14 +150,17 @@ impl Containers {
         })
     }
 
-    async fn make(&self, entry: &Entry, pod: &PodContext, image: &Image) -> Result<(), Error> {
+    /// Returns with plugins held: what they were asked about is to be published first.
+    async fn make(&self, entry: &Entry, pod: &PodContext, image: &Image) -> Result<Hold, Error> {
         entry.save(&self.deps, |_| {}).await?;
         let config = entry.container().config.clone();
         let host = self.host_parts(pod, &config);
         let request = user_request(&config, image);
         let volumes = self.volume_places(&entry.id, &config, image);
-        let known = self.known_user_files(image, &request).filter(|_| volumes.is_empty());
-        let user = match known {
+        // Plugins may take their time, and expect the root file system to be there.
+        let simple = volumes.is_empty() && !self.deps.hooks.has_plugins();
+        let known = self.known_user_files(image, &request).filter(|_| simple);
+        let (user, hold) = match known {
             // Nothing has to be read from the root file system: it is made beside the record.
             Some(files) => {
                 let user = resolve_user(&request, &files)?;
@@ -166,8 +170,7 @@ impl Containers {
                 // Both are let run to their end: what is made must be known to be undone.
                 let (rootfs, record) = tokio::join!(rootfs, record);
                 entry.set_rootfs(rootfs?);
-                record?;
-                user
+                (user, record?)
             }
             None => {
                 let (host, rootfs) = tokio::join!(host, self.prepare_rootfs(entry, pod, image));
@@ -178,16 +181,17 @@ impl Containers {
                 };
                 let user = resolve_user(&request, &UserFiles::clone(&files))?;
                 let volumes = self.make_volumes(&entry.id, &config, image, &rootfs).await?;
-                self.make_record(entry, pod, image, (&host, &user, &volumes)).await?;
+                let hold = self.make_record(entry, pod, image, (&host, &user, &volumes)).await?;
                 entry.set_rootfs(rootfs);
-                user
+                (user, hold)
             }
         };
         let done = |record: &mut ContainerRecord| {
             record.container.user = user;
             record.container.state = ContainerState::Created;
         };
-        entry.save(&self.deps, done).await
+        entry.save(&self.deps, done).await?;
+        Ok(hold)
     }
 
     async fn prepare_rootfs(
@@ -216,7 +220,7 @@ impl Containers {
         pod: &PodContext,
         image: &Image,
         (host, user, volumes): Looked<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Hold, Error> {
         let mut record = entry.record();
         record.container.user = user.clone();
         let config = &record.container.config;
@@ -245,9 +249,10 @@ impl Containers {
             settings: &self.options.oci,
         })?;
         let spec = spec_json(&spec);
-        entry.set_process(&spec);
         let mut labels: StringMap = record_labels(&image.config.labels, &config.labels);
         labels.insert(KIND_LABEL.to_owned(), "container".to_owned());
+        let (hold, spec) = self.ask_about_new(entry, &labels, spec).await?;
+        entry.set_process(&spec);
         let container = RuntimeContainer {
             id: entry.id.to_string(),
             image: record.image_name.clone(),
@@ -258,13 +263,16 @@ impl Containers {
             snapshot_key: Some(entry.id.to_string()),
             extension: to_json("the container's record", &record)?,
         };
-        self.deps.runtime.create_container(&container).await.step("store the container record")
+        let stored = self.deps.runtime.create_container(&container).await;
+        stored.step("store the container record")?;
+        Ok(hold)
     }
 
     /// Takes a failed creation back. Its name is free for a retry at once; what cannot be taken
     /// back now is tried again until it is gone.
     async fn undo_create(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
         entry.set_failure(chain(error));
+        self.tell_removed(entry).await;
         let undone = self.destroy(entry).await;
         self.forget(entry);
         if let Err(undo) = undone {

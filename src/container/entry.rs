@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 
+use super::hooks::Told;
 use super::record::ContainerRecord;
 use super::{Container, ContainerState, Deps, Error, EventKind};
 use crate::backend::RootfsMount;
@@ -26,6 +27,8 @@ pub(super) struct Entry {
     pub(super) oom: AtomicBool,
     /// Set once the stop signal was sent: it is sent only once.
     pub(super) stop_sent: AtomicBool,
+    /// What plugins of the node have been told of it.
+    pub(super) told: Told,
 }
 
 /// Parts that do not outlive the agent.
@@ -37,10 +40,16 @@ struct Live {
     process: Option<Box<str>>,
     /// Why its creation failed, for callers that joined it.
     failure: Option<String>,
+    /// Why a plugin wants it gone.
+    evicted: Option<String>,
 }
 
 impl Entry {
     pub(super) fn new(record: ContainerRecord) -> Arc<Self> {
+        let told = Told::from_record(
+            record.container.state != ContainerState::Creating,
+            matches!(record.container.state, ContainerState::Exited(_)),
+        );
         Arc::new(Self {
             id: record.container.id.clone(),
             pod: record.container.pod.clone(),
@@ -50,6 +59,7 @@ impl Entry {
             ended: watch::Sender::new(false),
             oom: AtomicBool::new(false),
             stop_sent: AtomicBool::new(false),
+            told,
         })
     }
 
@@ -106,6 +116,14 @@ impl Entry {
 
     pub(super) fn set_failure(&self, failure: String) {
         self.live().failure = Some(failure);
+    }
+
+    pub(super) fn set_evicted(&self, reason: String) {
+        self.live().evicted = Some(reason);
+    }
+
+    pub(super) fn evicted(&self) -> Option<String> {
+        self.live().evicted.clone()
     }
 
     pub(super) fn failure(&self) -> Option<String> {

@@ -9,6 +9,7 @@ mod entry;
 mod error;
 mod exec;
 mod exit;
+mod hooks;
 mod names;
 mod prepare;
 mod record;
@@ -21,6 +22,7 @@ pub use crate::board::{
     Container, ContainerFilter as Filter, ContainerState, EventKind, Exited, StateName,
 };
 pub(crate) use create::KIND_LABEL;
+pub(crate) use hooks::{Told, hooked_pod, hooked_pod_with};
 pub use error::Error;
 pub use exec::ExecOutput;
 pub use record::ContainerRecord;
@@ -29,7 +31,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use crate::backend::{HandlerFeatures, Host, Runtime, RuntimeHandler};
+use crate::backend::{HandlerFeatures, Hooks, Host, Runtime, RuntimeHandler};
 use crate::board::{Board, LookupError};
 use crate::ids::{ContainerId, PodId};
 use crate::image::Images;
@@ -50,6 +52,8 @@ pub struct Deps {
     pub runtime: Arc<dyn Runtime>,
     /// The host.
     pub host: Arc<dyn Host>,
+    /// Plugins of the node.
+    pub hooks: Arc<dyn Hooks>,
     /// Finds images.
     pub images: Arc<Images>,
     /// Remembers.

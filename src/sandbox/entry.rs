@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::RwLock;
 
 use super::record::SandboxRecord;
-use super::{Error, Sandbox};
+use super::{Error, Sandbox, SandboxState};
 use crate::board::EventKind;
-use crate::container::Deps;
+use crate::container::{Deps, Told};
 use crate::ids::PodId;
 use crate::store::Batch;
 
@@ -20,17 +20,22 @@ pub(super) struct Entry {
     record: Mutex<SandboxRecord>,
     /// Whether host ports are claimed by it; they are its own while it is not `NotReady`.
     pub(super) has_ports: AtomicBool,
+    /// What plugins of the node have been told of it.
+    pub(super) told: Told,
     /// Why its creation failed, for callers that joined it.
     failure: Mutex<Option<String>>,
 }
 
 impl Entry {
     pub(super) fn new(record: SandboxRecord) -> Arc<Self> {
+        let stopped = record.sandbox.state == SandboxState::NotReady && record.owed.is_empty();
+        let told = Told::from_record(record.sandbox.state != SandboxState::Creating, stopped);
         Arc::new(Self {
             id: record.sandbox.id.clone(),
             gate: Arc::default(),
             record: Mutex::new(record),
             has_ports: AtomicBool::new(false),
+            told,
             failure: Mutex::default(),
         })
     }

@@ -8,6 +8,7 @@ mod create;
 mod entry;
 mod error;
 pub mod files;
+mod hooks;
 mod pause;
 mod ports;
 mod record;

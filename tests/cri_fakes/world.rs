@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use hyper_util::rt::TokioIo;
 use podbay::backend::fake::{Fakes, SNAPSHOTTER};
-use podbay::backend::{Host, Runtime as _, RuntimeEvent, RuntimeHandler};
+use podbay::backend::{Host, NoHooks, Runtime as _, RuntimeEvent, RuntimeHandler};
 use podbay::board::Board;
 use podbay::container::{self, ContainerRecord, Containers};
 use podbay::image::{self, Images};
@@ -211,6 +211,7 @@ impl Rooms {
         let base = container::Deps {
             runtime: fakes.runtime.clone(),
             host: fakes.host.clone() as Arc<dyn Host>,
+            hooks: Arc::new(NoHooks),
             images: images.clone(),
             store: store.clone(),
             board: Arc::new(Board::new()),
