@@ -17,6 +17,10 @@ mod events;
 mod execs;
 #[path = "cri_fakes/failures.rs"]
 mod failures;
+#[path = "cri_fakes/hooks.rs"]
+mod hooks;
+#[path = "support/nri.rs"]
+mod plugin;
 #[path = "cri_fakes/pods.rs"]
 mod pods;
 #[path = "cri_fakes/restarts.rs"]

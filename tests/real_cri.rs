@@ -21,6 +21,8 @@ mod logs;
 mod networks;
 #[path = "real_cri/node.rs"]
 mod node;
+#[path = "real_cri/nri.rs"]
+mod nri;
 #[path = "real_cri/pods.rs"]
 mod pods;
 #[path = "real_cri/registries.rs"]
@@ -86,4 +88,8 @@ on_both_lines! {
     node::status_is_true,
     node::grpcurl_is_served,
     events::events_tell_the_life_of_a_pod,
+    nri::plugins_hear_and_adjust,
+    nri::refusals_leave_nothing,
+    nri::hanging_plugins_are_dropped,
+    nri::plugins_and_agents_come_back,
 }

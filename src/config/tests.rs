@@ -210,6 +210,8 @@ fn each_limit_is_checked() {
         ("images.auth.r.username = \"x\"", "images.auth.r: must have username and password"),
         ("oci.annotation_allow_list = [\"a/*\"]", "oci.annotation_allow_list: must be exact names"),
         ("logs.max_line = 10", "logs.max_line: must be 256 to 1048576"),
+        ("nri.request_timeout = \"2m\"", "nri.request_timeout: must be at most one minute"),
+        ("nri.plugin_path = \"plugins\"", "nri.plugin_path: must be an absolute path"),
         ("telemetry.level = \"verbose\"", "telemetry.level: must be off, error"),
         ("telemetry.format = \"xml\"", "telemetry.format: must be one of [\"text\", \"json\"]"),
     ] {

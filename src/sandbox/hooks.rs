@@ -39,8 +39,11 @@ impl Room {
     }
 
     /// Whether there is anybody to be told of a stop.
-    pub(super) fn has_to_tell_stop(&self, entry: &Entry) -> bool {
-        self.deps.base.hooks.has_plugins() && entry.told.is_running()
+    pub(super) async fn has_to_tell_stop(&self, entry: &Entry) -> bool {
+        let hooks = &self.deps.base.hooks;
+        // One that is just joining is waited for.
+        let _hold = hooks.hold().await;
+        hooks.has_plugins() && entry.told.is_running()
     }
 
     /// Tells plugins that all processes of a pod have ended, once. `sandbox` is the pod as it

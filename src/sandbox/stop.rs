@@ -109,11 +109,14 @@ impl Room {
         strict: Strict,
     ) -> Ended {
         let ends = self.end_processes(entry, record.owed.contains(&Owed::Pause));
-        if !self.has_to_tell_stop(entry) {
-            return tokio::join!(ends, async {
+        if !self.has_to_tell_stop(entry).await {
+            let both = tokio::join!(ends, async {
                 self.intend_stop(entry).await;
                 self.detach(record, strict).await
             });
+            // For one that has joined meanwhile.
+            self.tell_stopped(entry, &record.sandbox).await;
+            return both;
         }
         let (ended, ()) = tokio::join!(ends, self.intend_stop(entry));
         self.tell_stopped(entry, &record.sandbox).await;
