@@ -19,6 +19,8 @@ mod execs;
 mod failures;
 #[path = "cri_fakes/hooks.rs"]
 mod hooks;
+#[path = "cri_fakes/joins.rs"]
+mod joins;
 #[path = "support/nri.rs"]
 mod plugin;
 #[path = "cri_fakes/pods.rs"]
@@ -27,5 +29,7 @@ mod pods;
 mod restarts;
 #[path = "cri_fakes/teardowns.rs"]
 mod teardowns;
+#[path = "cri_fakes/wishes.rs"]
+mod wishes;
 #[path = "cri_fakes/world.rs"]
 mod world;

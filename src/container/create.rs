@@ -7,7 +7,9 @@ use super::entry::Entry;
 use super::error::{Error, Step};
 use super::prepare::{chain, resolve_user, user_request};
 use super::{Container, ContainerRecord, ContainerState, Containers, EventKind, PodContext};
-use crate::backend::{ContainerMoment, Hold, RootfsMount, RootfsOptions, RuntimeContainer, Stdio, UserFiles};
+use crate::backend::{
+    ContainerMoment, Hold, RootfsMount, RootfsOptions, RuntimeContainer, Stdio, UserFiles,
+};
 use crate::board::now;
 use crate::ids::ContainerId;
 use crate::lifecycle::Backoff;

@@ -169,10 +169,8 @@ impl Containers {
         mut below: impl FnMut(&str) -> Option<RuntimeContainer>,
     ) -> Vec<(PodId, HookedContainer)> {
         let live = |container: &Container| {
-            let live = matches!(
-                container.state,
-                ContainerState::Created | ContainerState::Running { .. }
-            );
+            let live =
+                matches!(container.state, ContainerState::Created | ContainerState::Running { .. });
             live && self.entry(&container.id).is_ok_and(|entry| !entry.told.is_removed())
         };
         let all = self.deps.board.containers(&super::Filter::default());

@@ -22,9 +22,9 @@ pub use crate::board::{
     Container, ContainerFilter as Filter, ContainerState, EventKind, Exited, StateName,
 };
 pub(crate) use create::KIND_LABEL;
-pub(crate) use hooks::{Told, hooked_pod, hooked_pod_with};
 pub use error::Error;
 pub use exec::ExecOutput;
+pub(crate) use hooks::{Told, hooked_pod, hooked_pod_with};
 pub use record::ContainerRecord;
 
 use std::collections::BTreeMap;

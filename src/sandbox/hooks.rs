@@ -98,8 +98,7 @@ impl Node for Sandboxes {
     async fn update(&self, container: &str, limits: &Resources) -> backend::Result<()> {
         let (room, limits) = (self.room.clone(), limits.clone());
         let id = container.to_owned();
-        let update =
-            async move { Ok(room.deps.containers.update_for_plugin(&id, &limits).await?) };
+        let update = async move { Ok(room.deps.containers.update_for_plugin(&id, &limits).await?) };
         self.for_plugin("update", container, update).await
     }
 

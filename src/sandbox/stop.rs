@@ -64,8 +64,7 @@ impl Room {
             Err(error) => errors.push(error),
         };
         let owes = |step| record.owed.contains(&step);
-        let ((containers, pause), network) =
-            self.end_and_detach(entry, &record, strict).await;
+        let ((containers, pause), network) = self.end_and_detach(entry, &record, strict).await;
         note(Owed::Pause, pause);
         let attached = network.is_err();
         note(Owed::Network, network);
@@ -102,12 +101,7 @@ impl Room {
 
     /// Ends the processes and takes the network down, side by side; but plugins of the node are
     /// told of the stop when the processes have ended, and see the network still there.
-    async fn end_and_detach(
-        &self,
-        entry: &Entry,
-        record: &SandboxRecord,
-        strict: Strict,
-    ) -> Ended {
+    async fn end_and_detach(&self, entry: &Entry, record: &SandboxRecord, strict: Strict) -> Ended {
         let ends = self.end_processes(entry, record.owed.contains(&Owed::Pause));
         if !self.has_to_tell_stop(entry).await {
             let both = tokio::join!(ends, async {

@@ -187,7 +187,8 @@ impl Inner {
             Origin::Started(identity, launched) => (identity, Some(launched)),
             Origin::Outside => {
                 let identity = identity.map_err(|problem| {
-                    Error::new(ErrorKind::InvalidArgument, "register an NRI plugin").because(problem)
+                    Error::new(ErrorKind::InvalidArgument, "register an NRI plugin")
+                        .because(problem)
                 })?;
                 (identity, None)
             }
@@ -220,7 +221,10 @@ impl Inner {
         {
             let mut joined = self.joined();
             joined.push(plugin.clone());
-            joined.sort_by(|a, b| a.identity.index.cmp(&b.identity.index));
+            let key = |plugin: &Arc<Plugin>| {
+                (plugin.identity.index.clone(), plugin.identity.name.clone())
+            };
+            joined.sort_by_key(key);
         }
         drop(joining);
         let mut wanted = Updates::default();

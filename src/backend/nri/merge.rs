@@ -125,7 +125,12 @@ impl Creation {
         let shown = self.request.container.get_or_insert_default();
         let mut ledger = Ledger { owners: &mut self.others.owners, id: &self.id, plugin };
         let sum = &mut self.adjust;
-        ledger.map(Field::Annotations, wanted.annotations, &mut shown.annotations, &mut sum.annotations)?;
+        ledger.map(
+            Field::Annotations,
+            wanted.annotations,
+            &mut shown.annotations,
+            &mut sum.annotations,
+        )?;
         ledger.list(Field::Mounts, wanted.mounts, &mut shown.mounts, &mut sum.mounts)?;
         ledger.env(wanted.env, &mut shown.env, &mut sum.env)?;
         ledger.args(wanted.args, shown, &mut sum.args)?;
@@ -261,12 +266,7 @@ impl Ledger<'_> {
 
     /// Takes what is removed out of the sum. Returns what is wanted, without removals of what is
     /// set again: that replaces what was there anyway.
-    fn removals<T: Keyed>(
-        &mut self,
-        field: Field,
-        mut wanted: Vec<T>,
-        sum: &mut Vec<T>,
-    ) -> Vec<T> {
+    fn removals<T: Keyed>(&mut self, field: Field, mut wanted: Vec<T>, sum: &mut Vec<T>) -> Vec<T> {
         for key in wanted.iter().filter_map(|entry| removal(entry.key())) {
             self.owners.clear_key(self.id, field, key, self.plugin);
             sum.retain(|old| bare(old.key()) != key);

@@ -48,8 +48,7 @@ impl Owners {
         key: &str,
         plugin: &str,
     ) -> Result<(), Conflict> {
-        let CompoundFieldOwners { owners } =
-            self.of(id).compound.entry(field as i32).or_default();
+        let CompoundFieldOwners { owners } = self.of(id).compound.entry(field as i32).or_default();
         check(owners.get(key), plugin, || format!("{} {key}", field.as_str_name()))?;
         owners.insert(key.to_owned(), plugin.to_owned());
         Ok(())

@@ -164,20 +164,30 @@ impl Plugin {
         if !self.wants(event) {
             return Ok(());
         }
-        let in_old_form = self.old_form().contains(method);
-        let mut answer = match in_old_form {
-            true => Err(CallError::Refused(Default::default())),
-            false => self.call(method, told.encode_to_vec().into()).await,
-        };
-        let unknown = matches!(&answer, Err(CallError::Refused(status))
-            if status.code == code::UNIMPLEMENTED);
-        if in_old_form || unknown {
-            self.old_form().insert(method);
-            let Told { pod, container } = told.clone();
-            let change = StateChangeEvent { event: event as i32, pod, container };
-            answer = self.call("StateChange", change.encode_to_vec().into()).await;
+        let mut answer = None;
+        if !self.old_form().contains(method) {
+            match self.call(method, told.encode_to_vec().into()).await {
+                Err(CallError::Refused(status)) if status.code == code::UNIMPLEMENTED => {
+                    self.old_form().insert(method);
+                }
+                other => answer = Some(other),
+            }
         }
+        let answer = match answer {
+            Some(answer) => answer,
+            None => self.tell_in_old_form(event, told).await,
+        };
         self.judge(method, answer.and_then(decode::<Empty>)).map(drop)
+    }
+
+    async fn tell_in_old_form(
+        &self,
+        event: Event,
+        told: &Told,
+    ) -> std::result::Result<Bytes, CallError> {
+        let Told { pod, container } = told.clone();
+        let change = StateChangeEvent { event: event as i32, pod, container };
+        self.call("StateChange", change.encode_to_vec().into()).await
     }
 
     /// Asks for an answer. `None` when the plugin does not want to be asked, or does not answer
@@ -317,9 +327,15 @@ mod tests {
             let identity = Identity::new(index, name).unwrap();
             assert_eq!(Identity::of_file(&identity.to_string()), Ok(identity));
         }
-        for (index, name) in
-            [("", "a"), ("1", "a"), ("0a", "a"), ("100", "a"), ("00", ""), ("00", "a/b"), ("00", "é")]
-        {
+        for (index, name) in [
+            ("", "a"),
+            ("1", "a"),
+            ("0a", "a"),
+            ("100", "a"),
+            ("00", ""),
+            ("00", "a/b"),
+            ("00", "é"),
+        ] {
             assert!(Identity::new(index, name).is_err(), "{index:?} {name:?}");
         }
         for file in ["plugin", "1-a", "00", "00-", "00-a b", "-00-a"] {
@@ -329,7 +345,8 @@ mod tests {
 
     #[test]
     fn what_is_too_much_for_one_message_goes_into_several() {
-        let pods = |n| (0..n).map(|i| PodSandbox { id: format!("{i:0100}"), ..PodSandbox::default() });
+        let pods =
+            |n| (0..n).map(|i| PodSandbox { id: format!("{i:0100}"), ..PodSandbox::default() });
         let containers =
             |n| (0..n).map(|i| Container { id: format!("{i:0100}"), ..Container::default() });
         let whole = split(pods(3).collect(), containers(3).collect(), 10_000);

@@ -65,7 +65,11 @@ pub(super) fn container(pod: &PodId, shown: &HookedContainer) -> Container {
         linux: Some(linux(shown)),
         rlimits: list(&process["rlimits"], rlimit),
         created_at: shown.created_at,
-        cdi_devices: config.cdi_devices.iter().map(|name| CdiDevice { name: name.clone() }).collect(),
+        cdi_devices: config
+            .cdi_devices
+            .iter()
+            .map(|name| CdiDevice { name: name.clone() })
+            .collect(),
         user: process["user"].is_object().then(|| user(&process["user"])),
         image: Some(Image {
             name: shown.image.name.clone(),

@@ -36,7 +36,8 @@ pub(super) fn resources(
             into.remove("blockIO");
         }
         Some(class) => {
-            let problem = format!("no class {class:?} is configured: podbay has no blockio classes");
+            let problem =
+                format!("no class {class:?} is configured: podbay has no blockio classes");
             return Err(unusable("linux.resources.blockio_class", problem));
         }
     }
@@ -44,28 +45,36 @@ pub(super) fn resources(
         let limit = memory.limit.map(|limit| limit.value).filter(|&limit| limit != 0);
         // As for any container: a limit on memory alone means no swap at all.
         let swap = memory.swap.map(|swap| swap.value).or(limit).filter(|_| limits.swap);
-        numbers(into, "memory", [
-            ("limit", limit.map(|v| json!(v))),
-            ("swap", swap.map(|v| json!(v))),
-            ("reservation", memory.reservation.map(|v| json!(v.value))),
-            ("kernel", memory.kernel.map(|v| json!(v.value))),
-            ("kernelTCP", memory.kernel_tcp.map(|v| json!(v.value))),
-            ("swappiness", memory.swappiness.map(|v| json!(v.value))),
-            ("disableOOMKiller", memory.disable_oom_killer.map(|v| json!(v.value))),
-            ("useHierarchy", memory.use_hierarchy.map(|v| json!(v.value))),
-        ]);
+        numbers(
+            into,
+            "memory",
+            [
+                ("limit", limit.map(|v| json!(v))),
+                ("swap", swap.map(|v| json!(v))),
+                ("reservation", memory.reservation.map(|v| json!(v.value))),
+                ("kernel", memory.kernel.map(|v| json!(v.value))),
+                ("kernelTCP", memory.kernel_tcp.map(|v| json!(v.value))),
+                ("swappiness", memory.swappiness.map(|v| json!(v.value))),
+                ("disableOOMKiller", memory.disable_oom_killer.map(|v| json!(v.value))),
+                ("useHierarchy", memory.use_hierarchy.map(|v| json!(v.value))),
+            ],
+        );
     }
     if let Some(cpu) = wanted.cpu {
         let text = |list: String| (!list.is_empty()).then(|| json!(list));
-        numbers(into, "cpu", [
-            ("shares", cpu.shares.map(|v| json!(v.value))),
-            ("quota", cpu.quota.map(|v| json!(v.value))),
-            ("period", cpu.period.map(|v| json!(v.value))),
-            ("realtimeRuntime", cpu.realtime_runtime.map(|v| json!(v.value))),
-            ("realtimePeriod", cpu.realtime_period.map(|v| json!(v.value))),
-            ("cpus", text(cpu.cpus)),
-            ("mems", text(cpu.mems)),
-        ]);
+        numbers(
+            into,
+            "cpu",
+            [
+                ("shares", cpu.shares.map(|v| json!(v.value))),
+                ("quota", cpu.quota.map(|v| json!(v.value))),
+                ("period", cpu.period.map(|v| json!(v.value))),
+                ("realtimeRuntime", cpu.realtime_runtime.map(|v| json!(v.value))),
+                ("realtimePeriod", cpu.realtime_period.map(|v| json!(v.value))),
+                ("cpus", text(cpu.cpus)),
+                ("mems", text(cpu.mems)),
+            ],
+        );
     }
     for page in wanted.hugepage_limits.into_iter().filter(|_| limits.hugepages) {
         let list = items(into, "hugepageLimits");
@@ -109,9 +118,13 @@ pub(super) fn rdt(linux: &mut Map<String, Value>, wanted: LinuxRdt) {
     if wanted.remove {
         linux.remove("intelRdt");
     }
-    numbers(linux, "intelRdt", [
-        ("closID", wanted.clos_id.map(|v| json!(v.value))),
-        ("schemata", wanted.schemata.map(|v| json!(v.value))),
-        ("enableMonitoring", wanted.enable_monitoring.map(|v| json!(v.value))),
-    ]);
+    numbers(
+        linux,
+        "intelRdt",
+        [
+            ("closID", wanted.clos_id.map(|v| json!(v.value))),
+            ("schemata", wanted.schemata.map(|v| json!(v.value))),
+            ("enableMonitoring", wanted.enable_monitoring.map(|v| json!(v.value))),
+        ],
+    );
 }

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use super::merge::removal;
 use super::proto::{
     ContainerAdjustment, Hook, Hooks, IoPrioClass, KeyValue, LinuxContainerAdjustment, LinuxDevice,
-    LinuxMemoryPolicy, LinuxNamespace, LinuxScheduler,
-    LinuxSchedulerFlag, LinuxSchedulerPolicy, LinuxSeccomp, Mount, MpolFlag, MpolMode, PosixRlimit,
+    LinuxMemoryPolicy, LinuxNamespace, LinuxScheduler, LinuxSchedulerFlag, LinuxSchedulerPolicy,
+    LinuxSeccomp, Mount, MpolFlag, MpolMode, PosixRlimit,
 };
 use crate::backend::Adjusted;
 
@@ -126,7 +126,8 @@ fn env(process: &mut Map<String, Value>, wanted: Vec<KeyValue>) -> Result<(), Un
 fn rlimits(process: &mut Map<String, Value>, wanted: Vec<PosixRlimit>) -> Result<(), Unusable> {
     for limit in wanted {
         let kind = limit.r#type;
-        let known = kind.starts_with("RLIMIT_") && kind.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+        let known = kind.starts_with("RLIMIT_")
+            && kind.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
         if !known || limit.soft > limit.hard {
             let problem = "must be an RLIMIT_… with a soft limit of at most the hard one";
             return Err(unusable(format!("rlimits[{kind:?}]"), problem));
@@ -333,7 +334,8 @@ fn namespaces(linux: &mut Map<String, Value>, wanted: Vec<LinuxNamespace>) {
 fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<Value, Unusable> {
     let mode = MpolMode::try_from(policy.mode);
     let mode = mode.map_err(|_| unusable("linux.memory_policy.mode", "is unknown"))?;
-    let flags: Result<Vec<_>, _> = policy.flags.iter().map(|&flag| MpolFlag::try_from(flag)).collect();
+    let flags: Result<Vec<_>, _> =
+        policy.flags.iter().map(|&flag| MpolFlag::try_from(flag)).collect();
     let flags = flags.map_err(|_| unusable("linux.memory_policy.flags", "one is unknown"))?;
     let mut out = json!({ "mode": mode.as_str_name(), "nodes": policy.nodes });
     if !flags.is_empty() {
@@ -385,7 +387,9 @@ fn mounts(root: &mut Map<String, Value>, wanted: Vec<Mount>) -> Result<(), Unusa
     let now = linux.get("rootfsPropagation").and_then(Value::as_str).unwrap_or_default();
     match shared {
         Some("rshared") => linux.insert("rootfsPropagation".to_owned(), json!("rshared")),
-        Some(_) if now != "rshared" => linux.insert("rootfsPropagation".to_owned(), json!("rslave")),
+        Some(_) if now != "rshared" => {
+            linux.insert("rootfsPropagation".to_owned(), json!("rslave"))
+        }
         _ => None,
     };
     Ok(())

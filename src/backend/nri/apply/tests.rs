@@ -178,9 +178,7 @@ fn device_nodes_have_rules() {
     };
     let devices = vec![device("/dev/fuse", "c"), device("/dev/pipe", "p"), device("-/dev/old", "")];
     let spec = applied(linux(|l| l.devices = devices));
-    let node = |path: &str, kind: &str| {
-        json!({"path": path, "type": kind, "major": 10, "minor": 229, "fileMode": 0o666, "uid": 0})
-    };
+    let node = |path: &str, kind: &str| json!({"path": path, "type": kind, "major": 10, "minor": 229, "fileMode": 0o666, "uid": 0});
     assert_eq!(spec["linux"]["devices"], json!([node("/dev/fuse", "c"), node("/dev/pipe", "p")]));
     assert_eq!(
         spec["linux"]["resources"]["devices"],
@@ -193,7 +191,8 @@ fn device_nodes_have_rules() {
 
 #[test]
 fn namespaces_paths_and_kernel_parameters() {
-    let namespace = |kind: &str, path: &str| LinuxNamespace { r#type: kind.into(), path: path.into() };
+    let namespace =
+        |kind: &str, path: &str| LinuxNamespace { r#type: kind.into(), path: path.into() };
     let spec = applied(linux(|l| {
         l.namespaces = vec![namespace("pid", ""), namespace("-mount", ""), namespace("time", "/t")];
         l.sysctl = [("-a.b", ""), ("c.d", "2")].map(|(k, v)| (k.into(), v.into())).into();
@@ -201,7 +200,8 @@ fn namespaces_paths_and_kernel_parameters() {
         l.oom_score_adj = Some(OptionalInt { value: 7 });
         l.net_devices = [("eth7".to_owned(), LinuxNetDevice { name: "net1".into() })].into();
         l.io_priority = Some(LinuxIoPriority { class: 2, priority: 4 });
-        l.scheduler = Some(LinuxScheduler { policy: 2, priority: 3, flags: vec![0], ..Default::default() });
+        l.scheduler =
+            Some(LinuxScheduler { policy: 2, priority: 3, flags: vec![0], ..Default::default() });
         l.memory_policy = Some(LinuxMemoryPolicy { mode: 2, nodes: "0".into(), flags: vec![0] });
     }));
     let linux = &spec["linux"];
@@ -233,7 +233,12 @@ fn a_seccomp_policy_replaces_all() {
             names: vec!["read".into()],
             action: "SCMP_ACT_ALLOW".into(),
             errno_ret: None,
-            args: vec![LinuxSeccompArg { index: 1, value: 2, value_two: 3, op: "SCMP_CMP_EQ".into() }],
+            args: vec![LinuxSeccompArg {
+                index: 1,
+                value: 2,
+                value_two: 3,
+                op: "SCMP_CMP_EQ".into(),
+            }],
         }],
         ..Default::default()
     };
