@@ -27,8 +27,12 @@ mod plugin;
 mod pods;
 #[path = "cri_fakes/restarts.rs"]
 mod restarts;
+#[path = "cri_fakes/streamed_lists.rs"]
+mod streamed_lists;
 #[path = "cri_fakes/teardowns.rs"]
 mod teardowns;
+#[path = "cri_fakes/updates.rs"]
+mod updates;
 #[path = "cri_fakes/wishes.rs"]
 mod wishes;
 #[path = "cri_fakes/world.rs"]

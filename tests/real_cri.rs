@@ -32,6 +32,8 @@ mod rig;
 #[path = "real_cri/security.rs"]
 mod security;
 mod support;
+#[path = "real_cri/updates.rs"]
+mod updates;
 
 use support::containerd::Line;
 
@@ -92,4 +94,8 @@ on_both_lines! {
     nri::refusals_leave_nothing,
     nri::hanging_plugins_are_dropped,
     nri::plugins_and_agents_come_back,
+    updates::limits_change_while_it_runs,
+    updates::limits_change_before_and_after,
+    updates::refused_limits_change_nothing,
+    updates::updates_survive_the_agent,
 }

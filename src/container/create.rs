@@ -16,9 +16,12 @@ use crate::lifecycle::Backoff;
 use crate::model::StringMap;
 use crate::model::container::ContainerConfig;
 use crate::model::image::Image;
+use crate::model::resources::Resources;
 use crate::model::signal::Signal;
 use crate::oci::user::ResolvedUser;
-use crate::oci::{ContainerInput, PodNamespaces, container_spec, record_labels, spec_json};
+use crate::oci::{
+    ContainerInput, PodNamespaces, container_spec, record_labels, resources_of, spec_json,
+};
 use crate::store::Batch;
 
 /// Pauses between tries to undo what failed.
@@ -149,6 +152,7 @@ impl Containers {
             memory_cgroup: None,
             removing: false,
             boot_id: self.deps.host.facts().boot_id.clone(),
+            limits_before: None,
         })
     }
 
@@ -162,7 +166,7 @@ impl Containers {
         // Plugins may take their time, and expect the root file system to be there.
         let simple = volumes.is_empty() && !self.deps.hooks.has_plugins();
         let known = self.known_user_files(image, &request).filter(|_| simple);
-        let (user, hold) = match known {
+        let (user, made) = match known {
             // Nothing has to be read from the root file system: it is made beside the record.
             Some(files) => {
                 let user = resolve_user(&request, &files)?;
@@ -183,13 +187,16 @@ impl Containers {
                 };
                 let user = resolve_user(&request, &UserFiles::clone(&files))?;
                 let volumes = self.make_volumes(&entry.id, &config, image, &rootfs).await?;
-                let hold = self.make_record(entry, pod, image, (&host, &user, &volumes)).await?;
+                let looked = (&host, &user, volumes.as_slice());
+                let made = self.make_record(entry, pod, image, looked).await?;
                 entry.set_rootfs(rootfs);
-                (user, hold)
+                (user, made)
             }
         };
+        let (hold, resources) = made;
         let done = |record: &mut ContainerRecord| {
             record.container.user = user;
+            record.container.resources = resources;
             record.container.state = ContainerState::Created;
         };
         entry.save(&self.deps, done).await?;
@@ -216,13 +223,15 @@ impl Containers {
         }
     }
 
+    /// Makes containerd's record as plugins want it; returns the limits that its spec has, with
+    /// plugins held.
     async fn make_record(
         &self,
         entry: &Entry,
         pod: &PodContext,
         image: &Image,
         (host, user, volumes): Looked<'_>,
-    ) -> Result<Hold, Error> {
+    ) -> Result<(Hold, Resources), Error> {
         let mut record = entry.record();
         record.container.user = user.clone();
         let config = &record.container.config;
@@ -255,6 +264,8 @@ impl Containers {
         labels.insert(KIND_LABEL.to_owned(), "container".to_owned());
         let (hold, spec) = self.ask_about_new(entry, &labels, spec).await?;
         entry.set_process(&spec);
+        let resources = resources_of(&spec);
+        record.container.resources = resources.clone();
         let container = RuntimeContainer {
             id: entry.id.to_string(),
             image: record.image_name.clone(),
@@ -267,7 +278,7 @@ impl Containers {
         };
         let stored = self.deps.runtime.create_container(&container).await;
         stored.step("store the container record")?;
-        Ok(hold)
+        Ok((hold, resources))
     }
 
     /// Takes a failed creation back. Its name is free for a retry at once; what cannot be taken

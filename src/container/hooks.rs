@@ -3,7 +3,6 @@
 //! Nothing is gathered while there are no plugins. A plugin is told of the end of a container once,
 //! of its removal once, and of neither when it never heard of the container.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
@@ -138,29 +137,21 @@ impl Containers {
         }
     }
 
-    /// Asks plugins about new limits of a container; returns those to be set. The caller has its
-    /// lock, and tells with [`Containers::tell_updated`] once they are set.
-    pub async fn ask_about_update(
+    /// Asks plugins about new limits of a container; returns those to be set, with plugins held
+    /// until they are.
+    pub(super) async fn ask_about_update(
         &self,
-        container: &Container,
+        entry: &Entry,
         limits: &Resources,
     ) -> Result<(Hold, Resources), Error> {
-        let entry = self.entry(&container.id)?;
         let hold = self.deps.hooks.hold().await;
         if !self.deps.hooks.has_plugins() {
             return Ok((hold, limits.clone()));
         }
-        let (pod, shown) = self.hooked(&entry).await;
-        let asked = self.deps.hooks.update_container(&pod, &shown, limits).await;
+        let (pod, container) = self.hooked(entry).await;
+        let asked = self.deps.hooks.update_container(&pod, &container, limits).await;
         let wanted = asked.step("ask plugins of the node about the limits")?;
         Ok((hold, wanted.unwrap_or_else(|| limits.clone())))
-    }
-
-    /// Tells plugins that limits of a container were changed. The caller holds them.
-    pub async fn tell_updated(&self, container: &Container) {
-        if let Ok(entry) = self.entry(&container.id) {
-            self.tell(&entry, ContainerMoment::PostUpdate).await;
-        }
     }
 
     /// Containers that a plugin that joins is shown, with their pods; `below` has their specs.
@@ -179,33 +170,6 @@ impl Containers {
             (container.pod.clone(), hooked(&container, labels, spec))
         });
         all.collect()
-    }
-
-    /// Changes limits of a container as a plugin wants it; what is not set stays.
-    pub async fn update_for_plugin(
-        self: &Arc<Self>,
-        id: &str,
-        limits: &Resources,
-    ) -> Result<(), Error> {
-        let Some(entry) = self.find(id)? else { return Ok(()) };
-        let _changing = entry.changing.lock().await;
-        let state = entry.state();
-        if entry.is_removing() || state == ContainerState::Creating {
-            return Err(entry.wrong_state("update"));
-        }
-        let runtime = &self.deps.runtime;
-        let record = runtime.container(entry.id.as_str()).await;
-        let mut spec = record.step("read the container's spec")?.spec;
-        let facts = self.deps.host.facts();
-        let in_force = crate::oci::apply_to_spec(&mut spec, limits, facts, &self.options.oci)?;
-        if matches!(state, ContainerState::Running { .. }) {
-            let updated = runtime.update_resources(entry.id.as_str(), &in_force).await;
-            updated.step("change the limits")?;
-        }
-        let stored = runtime.update_container_spec(entry.id.as_str(), &spec).await;
-        stored.step("store the new limits")?;
-        entry.publish(&self.deps, None);
-        Ok(())
     }
 
     /// Kills a container that a plugin wants gone; its status tells why.

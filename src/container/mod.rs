@@ -17,6 +17,7 @@ mod recover;
 mod remove;
 mod start;
 mod stop;
+mod update;
 
 pub use crate::board::{
     Container, ContainerFilter as Filter, ContainerState, EventKind, Exited, StateName,

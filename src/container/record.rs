@@ -26,6 +26,10 @@ pub struct ContainerRecord {
     pub removing: bool,
     /// The boot it was last started in.
     pub boot_id: String,
+    /// While its limits are being changed: those of the stored spec before (its
+    /// `linux.resources`), to be put back when the change does not come to its end.
+    #[serde(default)]
+    pub limits_before: Option<serde_json::Value>,
 }
 
 impl Record for ContainerRecord {

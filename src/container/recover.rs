@@ -45,6 +45,10 @@ impl Containers {
             self.finish_removal(&entry).await;
             return;
         }
+        if entry.record().limits_before.is_some() {
+            // An update that was never acknowledged. Its shim may be mute: nobody waits for it.
+            self.take_update_back_later(&entry, std::time::Duration::ZERO);
+        }
         match container.state {
             ContainerState::Created => self.recover_created(&entry, task).await,
             ContainerState::Running { started_at, .. }

@@ -26,6 +26,7 @@ impl Containers {
         if entry.is_removing() || entry.state() != ContainerState::Created {
             return Err(entry.wrong_state("start"));
         }
+        self.take_update_back(&entry).await?;
         match self.launch(&entry, pod).await {
             Ok(()) => Ok(()),
             Err(error) => {

@@ -129,6 +129,8 @@ impl Room {
             was_attached: false,
             removing: false,
             boot_id: self.deps.base.host.facts().boot_id.clone(),
+            overhead: config.overhead.clone(),
+            resources: config.resources.clone(),
             sandbox: Sandbox {
                 id: id.clone(),
                 owner: Owner::Cri,

@@ -74,6 +74,37 @@ impl Room {
             tracing::warn!(pod = %entry.id, error, "a plugin objects to a removal");
         }
     }
+
+    /// Asks plugins about new resources of a pod. The caller changes them and tells with
+    /// [`Room::tell_updated`] under the hold.
+    pub(super) async fn ask_about_update(
+        &self,
+        sandbox: &Sandbox,
+        overhead: Option<&Resources>,
+        resources: Option<&Resources>,
+    ) -> Result<Hold, Error> {
+        let base = &self.deps.base;
+        let hold = base.hooks.hold().await;
+        if base.hooks.has_plugins() {
+            let pod = hooked_pod(base, sandbox).await;
+            let asked = base.hooks.update_pod(&pod, overhead, resources).await;
+            asked.step("ask plugins of the node about the resources")?;
+        }
+        Ok(hold)
+    }
+
+    /// Tells plugins that resources of a pod were changed.
+    pub(super) async fn tell_updated(&self, sandbox: &Sandbox) {
+        let base = &self.deps.base;
+        if !base.hooks.has_plugins() {
+            return;
+        }
+        let pod = hooked_pod(base, sandbox).await;
+        if let Err(error) = base.hooks.pod(PodMoment::PostUpdate, &pod).await {
+            let error = error_chain(&error);
+            tracing::warn!(pod = %sandbox.id, error, "a plugin objects to an update");
+        }
+    }
 }
 
 #[async_trait]
@@ -111,37 +142,6 @@ impl Node for Sandboxes {
 }
 
 impl Sandboxes {
-    /// Asks plugins about new resources of a pod. The caller changes them and tells with
-    /// [`Sandboxes::tell_updated`] under the hold.
-    pub async fn ask_about_update(
-        &self,
-        sandbox: &Sandbox,
-        overhead: Option<&Resources>,
-        resources: Option<&Resources>,
-    ) -> Result<Hold, Error> {
-        let base = &self.room.deps.base;
-        let hold = base.hooks.hold().await;
-        if base.hooks.has_plugins() {
-            let pod = hooked_pod(base, sandbox).await;
-            let asked = base.hooks.update_pod(&pod, overhead, resources).await;
-            asked.step("ask plugins of the node about the resources")?;
-        }
-        Ok(hold)
-    }
-
-    /// Tells plugins that resources of a pod were changed.
-    pub async fn tell_updated(&self, sandbox: &Sandbox) {
-        let base = &self.room.deps.base;
-        if !base.hooks.has_plugins() {
-            return;
-        }
-        let pod = hooked_pod(base, sandbox).await;
-        if let Err(error) = base.hooks.pod(PodMoment::PostUpdate, &pod).await {
-            let error = error_chain(&error);
-            tracing::warn!(pod = %sandbox.id, error, "a plugin objects to an update");
-        }
-    }
-
     /// Does something for a plugin as an owned task, which goes on when the plugin has waited
     /// long enough.
     async fn for_plugin(

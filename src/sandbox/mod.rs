@@ -13,6 +13,7 @@ mod pause;
 mod ports;
 mod record;
 mod recover;
+mod resize;
 mod stop;
 
 pub use crate::board::{
@@ -34,6 +35,7 @@ use crate::container::{self, Container, Containers, ExecOutput, PodContext};
 use crate::ids::{ContainerId, PodId};
 use crate::model::container::ContainerConfig;
 use crate::model::pod::PodMetadata;
+use crate::model::resources::Resources;
 use crate::oci::SharedFiles;
 use entry::Entry;
 
@@ -149,6 +151,20 @@ impl Sandboxes {
         self.owned("remove-sandbox", async move { room.remove(&entry).await }).await
     }
 
+    /// Remembers what a pod as a whole may use (`resources`) and costs (`overhead`); `None` leaves
+    /// one as it is. No cgroup is touched.
+    pub async fn resize(
+        &self,
+        id: &str,
+        overhead: Option<Resources>,
+        resources: Option<Resources>,
+    ) -> Result<(), Error> {
+        let entry = self.room.find(id)?.ok_or_else(|| Error::NotFound(id.to_owned()))?;
+        let room = self.room.clone();
+        self.owned("resize-sandbox", async move { room.resize(&entry, overhead, resources).await })
+            .await
+    }
+
     /// One sandbox by id or unique prefix.
     pub fn get(&self, id: &str) -> Result<Sandbox, Error> {
         self.room.deps.base.board.pod(id).map_err(|error| lookup(error, id))
@@ -192,6 +208,16 @@ impl Sandboxes {
             "stop-container",
             async move { Ok(room.deps.containers.stop(&id, grace).await?) },
         )
+        .await
+    }
+
+    /// Changes limits of a container; what is not set stays as it is. See
+    /// [`Containers::update`].
+    pub async fn update_container(&self, id: &str, resources: Resources) -> Result<(), Error> {
+        let (room, id) = (self.room.clone(), id.to_owned());
+        self.owned("update-container", async move {
+            Ok(room.deps.containers.update(&id, &resources).await?)
+        })
         .await
     }
 
@@ -248,6 +274,8 @@ impl Sandboxes {
             "runtimeHandler": sandbox.handler,
             "runtimeType": record.handler.runtime_type,
             "owed": record.owed,
+            "overhead": record.overhead,
+            "resources": record.resources,
             "config": *sandbox.config,
             "runtimeSpec": spec.ok().map(|container| container.spec),
         }))

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::RuntimeHandler;
 use crate::board::Sandbox;
+use crate::model::resources::Resources;
 use crate::store::Record;
 
 /// A thing that exists on the host for a sandbox and has to be taken away again. What is owed is
@@ -52,6 +53,12 @@ pub struct SandboxRecord {
     pub removing: bool,
     /// The boot it was made in.
     pub boot_id: String,
+    /// Resources the sandbox itself costs, as last told (information only).
+    #[serde(default)]
+    pub overhead: Option<Resources>,
+    /// Sum of the containers' resources, as last told (information only).
+    #[serde(default)]
+    pub resources: Option<Resources>,
 }
 
 impl Record for SandboxRecord {

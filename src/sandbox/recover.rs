@@ -15,6 +15,7 @@ use super::{Room, SandboxState, Sandboxes};
 use crate::backend::{RuntimeContainer, TaskState, TaskStatus};
 use crate::container::{ContainerRecord, ContainerState, KIND_LABEL};
 use crate::ids::PodId;
+use crate::oci::resources_of;
 use crate::telemetry::error_chain;
 
 const SIDE_BY_SIDE: usize = 16;
@@ -62,7 +63,7 @@ fn adopt_unknown(
         .chain(containers.iter().map(|record| record.container.id.to_string()))
         .collect();
     for record in below.iter().filter(|record| !known.contains(&record.id)) {
-        let extension = record.extension.clone();
+        let (extension, spec) = (record.extension.clone(), &record.spec);
         let is_pod = record.labels.get(KIND_LABEL).is_some_and(|kind| kind == "sandbox");
         let adopted = if is_pod {
             serde_json::from_value(extension).map(|mut record: SandboxRecord| {
@@ -76,6 +77,8 @@ fn adopt_unknown(
                 // What runs is taken over. What does not may have run: never run it again.
                 let started_at = Some(record.container.created_at);
                 record.container.state = ContainerState::Unknown { started_at };
+                // They may have been updated since it was created.
+                record.container.resources = resources_of(spec);
                 containers.push(record);
             })
         };

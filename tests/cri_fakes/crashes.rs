@@ -11,7 +11,12 @@ use super::failures::{CREATE, RUN, START, demanding};
 use super::world::{Agent, World, eventually};
 
 /// Kills the agent while `work` waits at `step`.
-async fn die_at<T>(world: &World, agent: Agent, step: &str, work: impl AsyncFnOnce(&Agent) -> T) {
+pub async fn die_at<T>(
+    world: &World,
+    agent: Agent,
+    step: &str,
+    work: impl AsyncFnOnce(&Agent) -> T,
+) {
     let calls = world.fakes.steps.count(step);
     world.fakes.steps.hang(step);
     tokio::select! {

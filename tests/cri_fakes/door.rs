@@ -15,7 +15,7 @@ use super::calls::{container, pod, refused};
 use super::world::{Agent, World};
 
 /// RPCs of later versions.
-const LATER: [&str; 20] = [
+const LATER: [&str; 15] = [
     "Attach",
     "CheckpointContainer",
     "CheckpointPod",
@@ -29,13 +29,8 @@ const LATER: [&str; 20] = [
     "PortForward",
     "RestorePod",
     "StreamContainerStats",
-    "StreamContainers",
-    "StreamImages",
     "StreamPodSandboxMetrics",
     "StreamPodSandboxStats",
-    "StreamPodSandboxes",
-    "UpdateContainerResources",
-    "UpdatePodSandboxResources",
 ];
 
 /// Every RPC with its path.

@@ -99,12 +99,12 @@ pub async fn limits_are_in_the_cgroup(line: Line) {
     rig.finish().await;
 }
 
-fn cgroup_v2() -> bool {
+pub fn cgroup_v2() -> bool {
     std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 /// A file of the cgroup that a process is in.
-fn cgroup_file(pid: i32, controller: &str, v1: &str, v2: &str) -> String {
+pub fn cgroup_file(pid: i32, controller: &str, v1: &str, v2: &str) -> String {
     let table = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its cgroups");
     let (base, file) = if cgroup_v2() { (String::new(), v2) } else { (controller.to_owned(), v1) };
     let found = table.lines().find_map(|line| {

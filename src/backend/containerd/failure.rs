@@ -41,7 +41,7 @@ pub(super) fn of(tried: String, status: Status) -> Error {
     let kind = kind(&status);
     // A status that came over the wire has no source; one made here from a broken connection has.
     let broken = std::error::Error::source(&status).is_some();
-    let message = if broken { deepest(&status) } else { status.message().to_owned() };
+    let message = if broken { deepest(&status) } else { status.message().trim_end().to_owned() };
     let cause = if broken { Cause::Away(message) } else { Cause::Refused(message) };
     Error::new(kind, tried).because(cause)
 }

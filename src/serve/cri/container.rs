@@ -1,7 +1,9 @@
 //! Containers and their logs.
 
 use tonic::Status;
+use tonic::codegen::BoxStream;
 
+use super::batches::batches;
 use super::{Cri, convert};
 use crate::model::Owner;
 use crate::proto::runtime::v1;
@@ -68,6 +70,27 @@ impl Cri {
         let found = self.sandboxes.containers(&convert::container_filter(request.filter)?);
         let own = found.iter().filter(|container| container.owner == Owner::Cri);
         Ok(v1::ListContainersResponse { containers: own.map(convert::container_item).collect() })
+    }
+
+    /// The containers as of one moment.
+    pub(super) fn stream_containers(
+        &self,
+        request: v1::StreamContainersRequest,
+    ) -> Result<BoxStream<v1::StreamContainersResponse>, Status> {
+        let found = self.sandboxes.containers(&convert::container_filter(request.filter)?);
+        let own = found.into_iter().filter(|container| container.owner == Owner::Cri);
+        Ok(batches(own.map(|container| convert::container_item(&container)), |containers| {
+            v1::StreamContainersResponse { containers }
+        }))
+    }
+
+    pub(super) async fn update_container_resources(
+        &self,
+        request: v1::UpdateContainerResourcesRequest,
+    ) -> Result<v1::UpdateContainerResourcesResponse, Status> {
+        let (id, resources) = convert::container_update(request)?;
+        self.sandboxes.update_container(&id, resources).await?;
+        Ok(v1::UpdateContainerResourcesResponse {})
     }
 
     pub(super) async fn reopen_container_log(

@@ -1,7 +1,9 @@
 //! Images.
 
 use tonic::Status;
+use tonic::codegen::BoxStream;
 
+use super::batches::batches;
 use super::{Cri, convert};
 use crate::proto::runtime::v1;
 
@@ -22,6 +24,16 @@ impl Cri {
     ) -> Result<v1::ListImagesResponse, Status> {
         let images = self.images.list(convert::image_filter(request.filter).as_deref()).await?;
         Ok(v1::ListImagesResponse { images: images.iter().map(convert::image_out).collect() })
+    }
+
+    /// The images as of one moment.
+    pub(super) async fn stream_images(
+        &self,
+        request: v1::StreamImagesRequest,
+    ) -> Result<BoxStream<v1::StreamImagesResponse>, Status> {
+        let images = self.images.list(convert::image_filter(request.filter).as_deref()).await?;
+        let items = images.into_iter().map(|image| convert::image_out(&image));
+        Ok(batches(items, |images| v1::StreamImagesResponse { images }))
     }
 
     /// An image that is not here is no error: the field is left unset.

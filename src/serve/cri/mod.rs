@@ -4,6 +4,7 @@
 //! room, converts the answer, returns. Changing calls are owned by the rooms; a handler only
 //! waits, so a caller that hangs up tears nothing in half.
 
+mod batches;
 mod container;
 mod convert;
 mod events;

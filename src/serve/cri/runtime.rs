@@ -71,6 +71,20 @@ impl RuntimeService for Cri {
         self.list_pod_sandbox(request.into_inner()).await.map(Response::new)
     }
 
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<StreamPodSandboxesRequest>,
+    ) -> Stream<StreamPodSandboxesResponse> {
+        self.stream_pod_sandboxes(request.into_inner()).map(Response::new)
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: Request<UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<UpdatePodSandboxResourcesResponse> {
+        self.update_pod_sandbox_resources(request.into_inner()).await.map(Response::new)
+    }
+
     async fn create_container(
         &self,
         request: Request<CreateContainerRequest>,
@@ -104,6 +118,20 @@ impl RuntimeService for Cri {
         request: Request<ListContainersRequest>,
     ) -> Answer<ListContainersResponse> {
         self.list_containers(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn stream_containers(
+        &self,
+        request: Request<StreamContainersRequest>,
+    ) -> Stream<StreamContainersResponse> {
+        self.stream_containers(request.into_inner()).map(Response::new)
+    }
+
+    async fn update_container_resources(
+        &self,
+        request: Request<UpdateContainerResourcesRequest>,
+    ) -> Answer<UpdateContainerResourcesResponse> {
+        self.update_container_resources(request.into_inner()).await.map(Response::new)
     }
 
     async fn container_status(
@@ -150,9 +178,6 @@ impl RuntimeService for Cri {
     }
 
     later! {
-        stream_pod_sandboxes(StreamPodSandboxesRequest) -> Stream<StreamPodSandboxesResponse>;
-        stream_containers(StreamContainersRequest) -> Stream<StreamContainersResponse>;
-        update_container_resources(UpdateContainerResourcesRequest) -> Answer<UpdateContainerResourcesResponse>;
         exec(ExecRequest) -> Answer<ExecResponse>;
         attach(AttachRequest) -> Answer<AttachResponse>;
         port_forward(PortForwardRequest) -> Answer<PortForwardResponse>;
@@ -168,7 +193,6 @@ impl RuntimeService for Cri {
         list_metric_descriptors(ListMetricDescriptorsRequest) -> Answer<ListMetricDescriptorsResponse>;
         list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> Answer<ListPodSandboxMetricsResponse>;
         stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest) -> Stream<StreamPodSandboxMetricsResponse>;
-        update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> Answer<UpdatePodSandboxResourcesResponse>;
     }
 }
 
@@ -200,7 +224,10 @@ impl ImageService for Cri {
         self.image_fs_info().await.map(Response::new)
     }
 
-    later! {
-        stream_images(StreamImagesRequest) -> Stream<StreamImagesResponse>;
+    async fn stream_images(
+        &self,
+        request: Request<StreamImagesRequest>,
+    ) -> Stream<StreamImagesResponse> {
+        self.stream_images(request.into_inner()).await.map(Response::new)
     }
 }

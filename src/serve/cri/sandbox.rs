@@ -1,7 +1,9 @@
 //! Pod sandboxes.
 
 use tonic::Status;
+use tonic::codegen::BoxStream;
 
+use super::batches::batches;
 use super::{Cri, convert};
 use crate::container;
 use crate::model::{Owner, UnixNanos};
@@ -67,6 +69,29 @@ impl Cri {
         let found = self.sandboxes.list(&convert::sandbox_filter(request.filter)?);
         let own = found.iter().filter(|sandbox| sandbox.owner == Owner::Cri);
         Ok(v1::ListPodSandboxResponse { items: own.map(convert::sandbox_item).collect() })
+    }
+
+    /// The sandboxes as of one moment.
+    pub(super) fn stream_pod_sandboxes(
+        &self,
+        request: v1::StreamPodSandboxesRequest,
+    ) -> Result<BoxStream<v1::StreamPodSandboxesResponse>, Status> {
+        let found = self.sandboxes.list(&convert::sandbox_filter(request.filter)?);
+        let own = found.into_iter().filter(|sandbox| sandbox.owner == Owner::Cri);
+        Ok(batches(own.map(|sandbox| convert::sandbox_item(&sandbox)), |pod_sandboxes| {
+            v1::StreamPodSandboxesResponse { pod_sandboxes }
+        }))
+    }
+
+    pub(super) async fn update_pod_sandbox_resources(
+        &self,
+        request: v1::UpdatePodSandboxResourcesRequest,
+    ) -> Result<v1::UpdatePodSandboxResourcesResponse, Status> {
+        let id = convert::required_id("pod_sandbox_id", request.pod_sandbox_id)?;
+        let overhead = convert::sums("overhead", request.overhead)?;
+        let resources = convert::sums("resources", request.resources)?;
+        self.sandboxes.resize(&id, overhead, resources).await?;
+        Ok(v1::UpdatePodSandboxResourcesResponse {})
     }
 }
 

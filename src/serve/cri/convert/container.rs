@@ -9,6 +9,7 @@ use super::{
     required,
 };
 use crate::model::container::{ContainerConfig, ContainerMetadata, Device, Mount, Propagation};
+use crate::model::resources::Resources;
 use crate::proto::runtime::v1;
 
 /// Longer than any process lives, and far from the end of the clock.
@@ -167,6 +168,17 @@ fn device(device: v1::Device) -> Result<Device> {
     let fits = !permissions.is_empty() && permissions.chars().all(|c| "rwm".contains(c));
     refuse("permissions", !fits, "must be made of r, w and m")?;
     Ok(Device { container_path, host_path, permissions })
+}
+
+/// The container and its new limits of an `UpdateContainerResources`. Annotations are not for us.
+pub fn container_update(
+    request: v1::UpdateContainerResourcesRequest,
+) -> Result<(String, Resources)> {
+    let v1::UpdateContainerResourcesRequest { container_id, linux, windows, annotations: _ } =
+        request;
+    refuse("windows", windows.is_some(), "is not supported on Linux")?;
+    let limits = super::resources::resources_in(linux.unwrap_or_default()).within("linux")?;
+    Ok((super::required_id("container_id", container_id)?, limits))
 }
 
 /// The command of an `ExecSync`.

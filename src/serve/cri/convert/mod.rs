@@ -17,10 +17,11 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use container::{container_config, exec_command, exec_timeout, stop_grace};
+pub use container::{container_config, container_update, exec_command, exec_timeout, stop_grace};
 pub use filter::{container_filter, image_filter, sandbox_filter};
 pub use image::{credentials, fs_info, image_info, image_out, named_image};
 pub use pod::{pod_cidr, pod_config};
+pub use resources::sums;
 pub use status::{container_item, container_status, event, info, sandbox_item, sandbox_status};
 
 use std::fmt;

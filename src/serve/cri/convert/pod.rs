@@ -1,5 +1,6 @@
 //! `PodSandboxConfig`, inwards.
 
+use super::resources::sums;
 use super::security::pod_security;
 use super::{
     Invalid, Result, Within, absolute_path, all, known, name, no_climbing, one_line, refuse,
@@ -55,9 +56,8 @@ fn linux_part(pod: &mut PodConfig, linux: v1::LinuxPodSandboxConfig) -> Result<(
     // What they may be is checked where the sandbox is made: it depends on its namespaces.
     pod.sysctls = sysctls;
     pod.cgroup_parent = cgroup_parent;
-    let limits = super::resources::resources_in;
-    pod.overhead = overhead.map(limits).transpose().within("overhead")?;
-    pod.resources = resources.map(limits).transpose().within("resources")?;
+    pod.overhead = sums("overhead", overhead)?;
+    pod.resources = sums("resources", resources)?;
     Ok(())
 }
 

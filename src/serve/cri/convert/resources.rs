@@ -45,6 +45,11 @@ pub(super) fn resources_in(limits: v1::LinuxContainerResources) -> Result<Resour
     })
 }
 
+/// Sums over a pod, when they are given.
+pub fn sums(field: &str, limits: Option<v1::LinuxContainerResources>) -> Result<Option<Resources>> {
+    limits.map(resources_in).transpose().within(field)
+}
+
 fn number_list(field: &str, text: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_digit() || c == ',' || c == '-';
     refuse(field, !text.chars().all(plain), "must be a list of numbers and ranges")

@@ -1,0 +1,33 @@
+//! UpdatePodSandboxResources: what a pod as a whole may use and costs.
+//!
+//! Information only: the caller owns the pod's cgroup and has resized it before it calls.
+
+use super::error::Error;
+use super::{Entry, Room};
+use crate::model::resources::Resources;
+
+impl Room {
+    /// Remembers new sums of a pod; `None` leaves one as it is. The pod may be in any state.
+    pub(super) async fn resize(
+        &self,
+        entry: &Entry,
+        overhead: Option<Resources>,
+        resources: Option<Resources>,
+    ) -> Result<(), Error> {
+        let _alone = entry.gate.write().await;
+        if !self.entries().contains_key(&entry.id) {
+            // Removed while this call waited.
+            return Err(Error::NotFound(entry.id.to_string()));
+        }
+        let sandbox = entry.sandbox();
+        let _hold = self.ask_about_update(&sandbox, overhead.as_ref(), resources.as_ref()).await?;
+        entry
+            .save(&self.deps.base, |record| {
+                record.overhead = overhead.or(record.overhead.take());
+                record.resources = resources.or(record.resources.take());
+            })
+            .await?;
+        self.tell_updated(&sandbox).await;
+        Ok(())
+    }
+}
