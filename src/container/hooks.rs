@@ -3,6 +3,7 @@
 //! Nothing is gathered while there are no plugins. A plugin is told of the end of a container once,
 //! of its removal once, and of neither when it never heard of the container.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
@@ -83,11 +84,9 @@ impl Containers {
         let container = hooked(&entry.container(), labels.clone(), spec);
         let adjusted = hooks.create_container(&pod, &container).await;
         let adjusted = adjusted.step("ask plugins of the node about the container")?;
-        if let Some(device) = adjusted.cdi_devices.first() {
-            let problem = format!("{device:?}: CDI devices of plugins cannot be injected");
-            return Err(Error::invalid("NRI adjustment CDI_devices", problem));
-        }
-        Ok((hold, adjusted.spec))
+        let mut spec = adjusted.spec;
+        inject_cdi(&mut spec, &adjusted.cdi_devices)?;
+        Ok((hold, spec))
     }
 
     /// Asks plugins about a process that waits to be let go; returns with plugins held until it
@@ -219,6 +218,18 @@ pub(crate) fn hooked_pod_with(sandbox: &Sandbox, spec: Value) -> HookedPod {
         },
         ips: sandbox.network.as_ref().map(|network| network.ips.clone()).unwrap_or_default(),
         spec,
+    }
+}
+
+/// The one place where CDI devices that plugins want get into a spec. They are refused by name as
+/// those that a caller asks for are.
+fn inject_cdi(_spec: &mut Value, devices: &[String]) -> Result<(), Error> {
+    match devices.first() {
+        None => Ok(()),
+        Some(device) => {
+            let problem = format!("CDI device {device:?} cannot be injected");
+            Err(Error::invalid("adjustment of NRI plugins", problem))
+        }
     }
 }
 
