@@ -59,10 +59,12 @@ async fn a_life_is_told_in_order() {
         [
             "RunPodSandbox",
             "CreateContainer app",
+            "ValidateContainerAdjustment app",
             "PostCreateContainer app",
             "StartContainer app",
             "PostStartContainer app",
             "CreateContainer never",
+            "ValidateContainerAdjustment never",
             "PostCreateContainer never",
             "StopContainer app",
             "RemoveContainer app",
@@ -196,9 +198,12 @@ async fn objections_to_what_has_happened_change_nothing() {
     let world = world();
     let agent = world.agent().await;
     let objecting = |heard: &Heard| match heard.call.as_str() {
-        "Configure" | "Synchronize" | "RunPodSandbox" | "CreateContainer" | "StartContainer" => {
-            Reply::Done
-        }
+        "Configure"
+        | "Synchronize"
+        | "RunPodSandbox"
+        | "CreateContainer"
+        | "ValidateContainerAdjustment"
+        | "StartContainer" => Reply::Done,
         _ => Reply::Refuse("I object".into()),
     };
     let plugin = Plugin::join(&world.nri_socket(), "10", "no", objecting).await;
@@ -206,14 +211,14 @@ async fn objections_to_what_has_happened_change_nothing() {
     let app = agent.launch(&id, "app", &["run"]).await;
     agent.stop(&app, 0).await.unwrap();
     agent.remove_all().await;
-    assert_eq!(plugin.events().len(), 9, "{:?}", plugin.events());
+    assert_eq!(plugin.events().len(), 10, "{:?}", plugin.events());
     assert!(!plugin.is_gone());
     world.clean().await;
 }
 
 #[tokio::test]
 async fn a_plugin_that_hangs_is_dropped_and_the_pod_starts() {
-    let world = World::with_plugins(|nri| nri.request_timeout = Duration::from_millis(300));
+    let world = World::with_plugins(|nri| nri.request_timeout = Duration::from_secs(2));
     let agent = world.agent().await;
     let socket = world.nri_socket();
     let hanging = Plugin::join(&socket, "10", "hangs", answering("RunPodSandbox", |_| Reply::Hang));
@@ -230,7 +235,7 @@ async fn a_plugin_that_hangs_is_dropped_and_the_pod_starts() {
 
 #[tokio::test]
 async fn a_plugin_may_ask_for_another_end_of_its_silence() {
-    let world = World::with_plugins(|nri| nri.request_timeout = Duration::from_millis(300));
+    let world = World::with_plugins(|nri| nri.request_timeout = Duration::from_secs(2));
     let agent = world.agent().await;
     let strict = |heard: &Heard| match heard.call.as_str() {
         "Configure" => {
@@ -241,7 +246,7 @@ async fn a_plugin_may_ask_for_another_end_of_its_silence() {
         _ => Reply::Done,
     };
     let plugin = Plugin::join(&world.nri_socket(), "10", "strict", strict).await;
-    let words = "RunPodSandbox of NRI plugin 10-strict: no answer within 300ms";
+    let words = "RunPodSandbox of NRI plugin 10-strict: no answer within 2s";
     refused(agent.run(&pod(&world, "web")).await, Code::DeadlineExceeded, words);
     assert!(!plugin.is_gone());
     plugin.hears("RemovePodSandbox", 1).await;

@@ -110,7 +110,7 @@ async fn much_is_synchronised_in_several_messages() {
 
 #[tokio::test]
 async fn bad_plugins_are_not_let_in() {
-    let world = World::with_plugins(|nri| nri.registration_timeout = Duration::from_millis(500));
+    let world = World::with_plugins(|nri| nri.registration_timeout = Duration::from_secs(3));
     let agent = world.agent().await;
     let socket = world.nri_socket();
     for (index, name) in [("1", "a"), ("xx", "a"), ("00", ""), ("00", "a/b"), ("", "")] {
@@ -141,7 +141,7 @@ async fn bad_plugins_are_not_let_in() {
 #[tokio::test]
 async fn programs_are_started_only_when_nobody_else_could_have_written_them() {
     use std::os::unix::fs::PermissionsExt;
-    let world = World::with_plugins(|nri| nri.registration_timeout = Duration::from_millis(500));
+    let world = World::with_plugins(|nri| nri.registration_timeout = Duration::from_secs(3));
     let folder = world.path("nri/plugins");
     std::fs::create_dir_all(&folder).unwrap();
     let mark = |name: &str| world.path(&format!("started-{name}"));

@@ -227,7 +227,7 @@ async fn validators_see_the_sum_and_may_reject_it() {
 
 #[tokio::test]
 async fn a_validator_that_does_not_answer_says_no() {
-    let world = World::with_plugins(|nri| nri.request_timeout = Duration::from_millis(300));
+    let world = World::with_plugins(|nri| nri.request_timeout = Duration::from_secs(2));
     let agent = world.agent().await;
     let hanging = answering("ValidateContainerAdjustment", |_| Reply::Hang);
     let judge = Plugin::join(&world.nri_socket(), "02", "judge", hanging).await;

@@ -51,7 +51,7 @@ impl Nri {
     ///
     /// A socket that cannot be opened is tried again until it can: the agent goes on without.
     pub async fn start(&self, node: Arc<dyn Node>) {
-        let _ = self.0.node.set(node);
+        let _ = self.0.node.set(Arc::downgrade(&node));
         let programs = launch::discover(&self.0.options.plugins);
         join_all(programs.iter().map(|program| self.0.launch(program))).await;
         let Some(path) = self.0.options.socket.clone() else { return };
@@ -211,7 +211,7 @@ impl Inner {
     /// Tells a plugin all that is there while nothing changes, and makes it one of those that
     /// are asked.
     async fn let_in(&self, plugin: Arc<Plugin>) -> Result<Arc<Plugin>> {
-        let node = self.node.get().ok_or_else(|| Error::new(ErrorKind::Unavailable, "join"))?;
+        let node = self.node().ok_or_else(|| Error::new(ErrorKind::Unavailable, "join"))?;
         let joining = self.joining.write().await;
         let (pods, containers) = node.all().await?;
         let pods = pods.iter().map(show::pod).collect();
@@ -260,7 +260,7 @@ impl Door {
 
     async fn update(&self, request: UpdateContainersRequest) -> UpdateContainersResponse {
         let mut failed = Vec::new();
-        let Some(node) = self.inner.node.get() else { return UpdateContainersResponse { failed } };
+        let Some(node) = self.inner.node() else { return UpdateContainersResponse { failed } };
         for eviction in &request.evict {
             if let Err(error) = node.evict(&eviction.container_id, &eviction.reason).await {
                 let (id, error) = (&eviction.container_id, error_chain(&error));

@@ -27,7 +27,7 @@ pub mod proto;
 mod show;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -79,7 +79,8 @@ pub struct Nri(Arc<Inner>);
 struct Inner {
     options: Options,
     tasks: Tasks,
-    node: OnceLock<Arc<dyn Node>>,
+    /// The agent, which has this in turn: it must not be kept alive from here.
+    node: OnceLock<Weak<dyn Node>>,
     /// Those that have joined, in the order in which they are asked.
     joined: Mutex<Vec<Arc<Plugin>>>,
     /// Held shared over each moment, alone while a plugin joins.
@@ -110,6 +111,11 @@ impl Nri {
 impl Inner {
     fn joined(&self) -> MutexGuard<'_, Vec<Arc<Plugin>>> {
         self.joined.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The agent, unless it is ending.
+    fn node(&self) -> Option<Arc<dyn Node>> {
+        self.node.get().and_then(Weak::upgrade)
     }
 
     /// Plugins to be asked now.
@@ -163,7 +169,7 @@ impl Inner {
     /// Does what plugins want of containers that are there. A failure is nobody's fault but the
     /// plugins', who find out at the next event; so it is only told in the log.
     async fn carry_out(&self, wanted: Updates) {
-        let Some(node) = self.node.get() else { return };
+        let Some(node) = self.node() else { return };
         for eviction in wanted.evict {
             let (id, reason) = (&eviction.container_id, &eviction.reason);
             if let Err(error) = node.evict(id, reason).await {
@@ -182,7 +188,7 @@ impl Inner {
     }
 
     async fn update(&self, id: &str, linux: Option<proto::LinuxContainerUpdate>) -> Result<()> {
-        let Some(node) = self.node.get() else { return Ok(()) };
+        let Some(node) = self.node() else { return Ok(()) };
         let wanted = linux.and_then(|linux| linux.resources).unwrap_or_default();
         node.update(id, &limits::to_cri(&wanted)).await
     }

@@ -62,6 +62,8 @@ pub(super) struct Plugin {
     _launched: Option<Launched>,
     limit: Duration,
     events: i32,
+    /// Whether it has named its events. One that has not may not know all of them.
+    chose: bool,
     policy: FailurePolicy,
     /// Events that it knows in the older form only.
     old_form: Mutex<BTreeSet<&'static str>>,
@@ -91,6 +93,7 @@ impl Plugin {
             _launched: launched,
             limit: setup.request_timeout,
             events: 0,
+            chose: false,
             policy: FailurePolicy::default(),
             old_form: Mutex::default(),
         };
@@ -111,6 +114,7 @@ impl Plugin {
             return Err(Error::new(ErrorKind::InvalidArgument, tried));
         }
         plugin.events = if answer.events == 0 { Event::all_bits() } else { answer.events };
+        plugin.chose = answer.events != 0;
         plugin.policy = answer.failure_policy.unwrap_or_default();
         Ok(plugin)
     }
@@ -205,15 +209,24 @@ impl Plugin {
         self.judge(method, answer.and_then(decode))
     }
 
-    /// As [`Plugin::ask`], for who has to answer: no answer is a no.
+    /// As [`Plugin::ask`], for who has to answer: no answer is a no, but from one that does not
+    /// know the question and has not asked for it.
     pub(super) async fn must_answer<A: Message + Default>(
         &self,
         method: &'static str,
         request: &impl Message,
     ) -> Result<A> {
         let answer = self.call(method, request.encode_to_vec().into()).await.and_then(decode);
-        if let Err(error) = &answer {
-            self.drop_if_broken(method, error);
+        match &answer {
+            Err(CallError::Refused(status))
+                if status.code == code::UNIMPLEMENTED && !self.chose =>
+            {
+                return Ok(A::default());
+            }
+            Err(error) => {
+                self.drop_if_broken(method, error);
+            }
+            Ok(_) => {}
         }
         self.named(method, answer)
     }
