@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::proto::{LinuxRdt, LinuxResources};
+use super::super::proto::{LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxRdt, LinuxResources};
 use super::{Unusable, items, member, unusable};
 
 /// What the host can enforce of limits.
@@ -41,40 +41,11 @@ pub(super) fn resources(
             return Err(unusable("linux.resources.blockio_class", problem));
         }
     }
-    if let Some(memory) = wanted.memory {
-        let limit = memory.limit.map(|limit| limit.value).filter(|&limit| limit != 0);
-        // As for any container: a limit on memory alone means no swap at all.
-        let swap = memory.swap.map(|swap| swap.value).or(limit).filter(|_| limits.swap);
-        numbers(
-            into,
-            "memory",
-            [
-                ("limit", limit.map(|v| json!(v))),
-                ("swap", swap.map(|v| json!(v))),
-                ("reservation", memory.reservation.map(|v| json!(v.value))),
-                ("kernel", memory.kernel.map(|v| json!(v.value))),
-                ("kernelTCP", memory.kernel_tcp.map(|v| json!(v.value))),
-                ("swappiness", memory.swappiness.map(|v| json!(v.value))),
-                ("disableOOMKiller", memory.disable_oom_killer.map(|v| json!(v.value))),
-                ("useHierarchy", memory.use_hierarchy.map(|v| json!(v.value))),
-            ],
-        );
+    if let Some(wanted) = wanted.memory {
+        memory(into, &wanted, limits);
     }
-    if let Some(cpu) = wanted.cpu {
-        let text = |list: String| (!list.is_empty()).then(|| json!(list));
-        numbers(
-            into,
-            "cpu",
-            [
-                ("shares", cpu.shares.map(|v| json!(v.value))),
-                ("quota", cpu.quota.map(|v| json!(v.value))),
-                ("period", cpu.period.map(|v| json!(v.value))),
-                ("realtimeRuntime", cpu.realtime_runtime.map(|v| json!(v.value))),
-                ("realtimePeriod", cpu.realtime_period.map(|v| json!(v.value))),
-                ("cpus", text(cpu.cpus)),
-                ("mems", text(cpu.mems)),
-            ],
-        );
+    if let Some(wanted) = wanted.cpu {
+        cpu(into, wanted);
     }
     for page in wanted.hugepage_limits.into_iter().filter(|_| limits.hugepages) {
         let list = items(into, "hugepageLimits");
@@ -87,7 +58,49 @@ pub(super) fn resources(
     if let Some(pids) = wanted.pids {
         into.insert("pids".to_owned(), json!({ "limit": pids.limit }));
     }
-    for rule in wanted.devices {
+    device_rules(into, wanted.devices);
+    Ok(())
+}
+
+fn memory(into: &mut Map<String, Value>, memory: &LinuxMemory, limits: Limits) {
+    let limit = memory.limit.map(|limit| limit.value).filter(|&limit| limit != 0);
+    // As for any container: a limit on memory alone means no swap at all.
+    let swap = memory.swap.map(|swap| swap.value).or(limit).filter(|_| limits.swap);
+    numbers(
+        into,
+        "memory",
+        [
+            ("limit", limit.map(|v| json!(v))),
+            ("swap", swap.map(|v| json!(v))),
+            ("reservation", memory.reservation.map(|v| json!(v.value))),
+            ("kernel", memory.kernel.map(|v| json!(v.value))),
+            ("kernelTCP", memory.kernel_tcp.map(|v| json!(v.value))),
+            ("swappiness", memory.swappiness.map(|v| json!(v.value))),
+            ("disableOOMKiller", memory.disable_oom_killer.map(|v| json!(v.value))),
+            ("useHierarchy", memory.use_hierarchy.map(|v| json!(v.value))),
+        ],
+    );
+}
+
+fn cpu(into: &mut Map<String, Value>, cpu: LinuxCpu) {
+    let text = |list: String| (!list.is_empty()).then(|| json!(list));
+    numbers(
+        into,
+        "cpu",
+        [
+            ("shares", cpu.shares.map(|v| json!(v.value))),
+            ("quota", cpu.quota.map(|v| json!(v.value))),
+            ("period", cpu.period.map(|v| json!(v.value))),
+            ("realtimeRuntime", cpu.realtime_runtime.map(|v| json!(v.value))),
+            ("realtimePeriod", cpu.realtime_period.map(|v| json!(v.value))),
+            ("cpus", text(cpu.cpus)),
+            ("mems", text(cpu.mems)),
+        ],
+    );
+}
+
+fn device_rules(into: &mut Map<String, Value>, rules: Vec<LinuxDeviceCgroup>) {
+    for rule in rules {
         let mut out = json!({ "allow": rule.allow, "access": rule.access });
         if !rule.r#type.is_empty() {
             out["type"] = json!(rule.r#type);
@@ -99,7 +112,6 @@ pub(super) fn resources(
         }
         items(into, "devices").push(out);
     }
-    Ok(())
 }
 
 fn numbers<const N: usize>(
@@ -114,6 +126,7 @@ fn numbers<const N: usize>(
     }
 }
 
+/// `linux.intelRdt`.
 pub(super) fn rdt(linux: &mut Map<String, Value>, wanted: LinuxRdt) {
     if wanted.remove {
         linux.remove("intelRdt");
