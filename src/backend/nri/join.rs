@@ -42,7 +42,7 @@ enum Origin {
     /// It connected, and says who it is.
     Outside,
     /// It was started here, and its file says who it is.
-    Started(Identity, Launched),
+    Started(Identity, Box<Launched>),
 }
 
 impl Nri {
@@ -142,7 +142,7 @@ impl Inner {
         let identity = &program.identity;
         match program.start() {
             Ok((stream, process)) => {
-                let origin = Origin::Started(identity.clone(), process);
+                let origin = Origin::Started(identity.clone(), Box::new(process));
                 let _ = self.join(stream, origin).await;
             }
             Err(error) => tracing::warn!(plugin = %identity, %error, "an NRI plugin cannot start"),
@@ -184,7 +184,7 @@ impl Inner {
             })?
             .map_err(|_| Error::new(ErrorKind::Other, "wait for an NRI plugin to register"))?;
         let (identity, launched) = match origin {
-            Origin::Started(identity, launched) => (identity, Some(launched)),
+            Origin::Started(identity, launched) => (identity, Some(*launched)),
             Origin::Outside => {
                 let identity = identity.map_err(|problem| {
                     Error::new(ErrorKind::InvalidArgument, "register an NRI plugin")

@@ -50,7 +50,7 @@ pub(super) fn from_cri(limits: &Resources) -> LinuxResources {
 /// real-time budgets, classes, the number of processes) cannot be changed in a container that is
 /// there.
 pub(super) fn to_cri(limits: &LinuxResources) -> Resources {
-    let memory = limits.memory.clone().unwrap_or_default();
+    let memory = limits.memory.unwrap_or_default();
     let cpu = limits.cpu.clone().unwrap_or_default();
     let signed = |value: Option<OptionalInt64>| value.map_or(0, |value| value.value);
     let unsigned = |value: Option<OptionalUInt64>| {
@@ -135,7 +135,7 @@ pub(super) fn claim_limits(
     limits: &LinuxResources,
     plugin: &str,
 ) -> Result<(), Conflict> {
-    let memory = limits.memory.clone().unwrap_or_default();
+    let memory = limits.memory.unwrap_or_default();
     let cpu = limits.cpu.clone().unwrap_or_default();
     for (field, set) in [
         (Field::MemLimit, memory.limit.is_some()),
