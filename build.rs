@@ -8,6 +8,7 @@ use std::process::Command;
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env("OUT_DIR")?);
     compile_protos(&out)?;
+    compile_nri(&out)?;
     compile_pause(&out)
 }
 
@@ -29,6 +30,20 @@ fn compile_protos(out: &Path) -> Result<(), Box<dyn Error>> {
     // Comments are of use to rustdoc only; callers of the reflection do without.
     compiler.include_source_info(false);
     std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    Ok(())
+}
+
+/// Turns the messages of the node resource interface into Rust. Its services travel as ttrpc, not
+/// gRPC, and no reflection serves them.
+fn compile_nri(out: &Path) -> Result<(), Box<dyn Error>> {
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.open_files(["nri/v1alpha1/api.proto"])?;
+    tonic_prost_build::configure()
+        .btree_map(".")
+        .build_client(false)
+        .build_server(false)
+        .out_dir(out)
+        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }
 

@@ -171,6 +171,17 @@ streaming_client() {
     put_stamp streaming-client "$version"
 }
 
+# The outside plugin of the NRI tests, from its source in this repository.
+nri_plugin() {
+    local source="$root/tests/clients/nri" version
+    version=$(cat "$source"/*.go "$source"/go.* | sha256sum | cut -c1-16)
+    stamped nri-plugin "$version" && return
+    need_go
+    quietly "nri-plugin" env CGO_ENABLED=0 \
+        go build -C "$source" -trimpath -buildvcs=false -ldflags='-s -w' -o "$parts/nri-plugin" .
+    put_stamp nri-plugin "$version"
+}
+
 # Unoptimised on purpose: it compiles in a third of the time and runs for two seconds a check.
 cargo_deny() {
     stamped cargo-deny $CARGO_DENY && return
@@ -203,6 +214,7 @@ test)
     crates
     go_parts
     streaming_client
+    nri_plugin
     cargo_deny
     ;;
 *) die "usage: $0 demo|test" ;;

@@ -17,8 +17,10 @@ use tokio::sync::watch;
 use crate::backend::cni::{self, Cni};
 use crate::backend::containerd::{self, Containerd};
 use crate::backend::linux::{self, LinuxHost};
+use crate::backend::nri::{self, Nri};
 use crate::backend::{
-    CallDeadlines, Host, Images as ImageStore, Runtime, RuntimeEvent, RuntimeHandler,
+    CallDeadlines, Hooks, Host, Images as ImageStore, NoHooks, Runtime, RuntimeEvent,
+    RuntimeHandler,
 };
 use crate::board::Board;
 use crate::config::{self, Config};
@@ -108,6 +110,7 @@ struct Parts {
     images: Arc<Images>,
     stats: Arc<Stats>,
     image_store: Arc<dyn ImageStore>,
+    nri: Option<Nri>,
     runtime: Arc<dyn Runtime>,
     namespace: String,
 }
@@ -148,9 +151,11 @@ impl App {
         let images =
             Images::new(below.clone(), below.clone(), tasks.clone(), image_options(&config));
         let board = Arc::new(Board::new());
+        let nri = config.nri.enable.then(|| Nri::new(nri_options(&config, &*host), tasks.clone()));
         let deps = container::Deps {
             runtime: below.clone(),
             host: host.clone(),
+            hooks: hooks(nri.as_ref()),
             images: images.clone(),
             store: store.clone(),
             board: board.clone(),
@@ -197,6 +202,7 @@ impl App {
             images,
             stats,
             image_store: below.clone(),
+            nri,
             runtime: below,
             namespace: config.containerd.namespace.clone(),
         };
@@ -240,6 +246,9 @@ impl Parts {
                     tokio::time::sleep(pauses.next()).await;
                 }
             }
+        }
+        if let Some(nri) = &self.nri {
+            nri.start(self.sandboxes.clone()).await;
         }
         ready.send_replace(true);
         self.stats.start();
@@ -367,6 +376,28 @@ fn network(config: &Config) -> Result<Cni, Error> {
         ip_preference: cni::IpPreference::default(),
     };
     Cni::new(options).map_err(|source| Error::Backend { what: "the network", source })
+}
+
+fn nri_options(config: &Config, host: &dyn Host) -> nri::Options {
+    let (nri, facts) = (&config.nri, host.facts());
+    nri::Options {
+        socket: (!nri.disable_connections).then(|| nri.socket_path.clone()),
+        plugins: nri.plugin_path.clone(),
+        configs: nri.plugin_config_path.clone(),
+        registration_timeout: nri.registration_timeout,
+        request_timeout: nri.request_timeout,
+        limits: nri::Limits {
+            swap: facts.swap_accounting,
+            hugepages: facts.controllers.iter().any(|name| name == "hugetlb"),
+        },
+    }
+}
+
+fn hooks(nri: Option<&Nri>) -> Arc<dyn Hooks> {
+    match nri {
+        Some(nri) => Arc::new(nri.clone()),
+        None => Arc::new(NoHooks),
+    }
 }
 
 fn handlers(config: &Config, systemd: bool) -> Vec<RuntimeHandler> {

@@ -23,8 +23,14 @@ mod events;
 mod execs;
 #[path = "cri_fakes/failures.rs"]
 mod failures;
+#[path = "cri_fakes/hooks.rs"]
+mod hooks;
+#[path = "cri_fakes/joins.rs"]
+mod joins;
 #[path = "cri_fakes/metrics.rs"]
 mod metrics;
+#[path = "support/nri.rs"]
+mod plugin;
 #[path = "cri_fakes/pods.rs"]
 mod pods;
 #[path = "cri_fakes/restarts.rs"]
@@ -43,5 +49,7 @@ mod teardowns;
 mod updates;
 #[path = "cri_fakes/volumes.rs"]
 mod volumes;
+#[path = "cri_fakes/wishes.rs"]
+mod wishes;
 #[path = "cri_fakes/world.rs"]
 mod world;

@@ -25,6 +25,8 @@ mod logs;
 mod networks;
 #[path = "real_cri/node.rs"]
 mod node;
+#[path = "real_cri/nri.rs"]
+mod nri;
 #[path = "real_cri/outside.rs"]
 mod outside;
 #[path = "real_cri/pods.rs"]
@@ -130,6 +132,10 @@ on_both_lines! {
     node::status_is_true,
     node::grpcurl_is_served,
     events::events_tell_the_life_of_a_pod,
+    nri::plugins_hear_and_adjust,
+    nri::refusals_leave_nothing,
+    nri::hanging_plugins_are_dropped,
+    nri::plugins_and_agents_come_back,
     stats::containers_are_measured,
     stats::lists_outlive_what_ends_meanwhile,
     stats::pods_are_measured,

@@ -1,4 +1,4 @@
-//! The four seams to the outside: [`Runtime`], [`Images`], [`Network`], [`Host`].
+//! The five seams to the outside: [`Runtime`], [`Images`], [`Network`], [`Host`], [`Hooks`].
 //!
 //! Each is in podbay's own plain types, has a real adapter below this folder and an in-memory
 //! fake that keeps state (`fake/`). One contract suite runs against both, so that the fake
@@ -9,14 +9,17 @@ pub mod containerd;
 mod error;
 #[doc(hidden)]
 pub mod fake;
+mod hooks;
 mod host;
 mod images;
 pub mod linux;
 mod network;
+pub mod nri;
 mod runtime;
 mod wait;
 
 pub use error::{Error, ErrorKind, GoneIsFine, Result};
+pub use hooks::*;
 pub use host::*;
 pub use images::*;
 pub use network::*;

@@ -53,6 +53,8 @@ pub struct Config {
     pub oci: Oci,
     /// Devices of the Container Device Interface.
     pub cdi: Cdi,
+    /// Plugins of the node.
+    pub nri: Nri,
     /// Container logs.
     pub logs: Logs,
     /// The streaming server.
@@ -261,6 +263,25 @@ pub struct Cdi {
     /// Folders of CDI spec files, the most important last. They and the files in them count only
     /// if nobody but root may write to them.
     pub spec_dirs: Vec<PathBuf>,
+}
+
+/// `[nri]`: the node resource interface, over which plugins see and adjust pods and containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nri {
+    /// Whether it is served at all.
+    pub enable: bool,
+    /// Path of the unix socket where plugins connect.
+    pub socket_path: PathBuf,
+    /// Folder of plugins that podbay starts, named `NN-name`.
+    pub plugin_path: PathBuf,
+    /// Folder of their configurations, `NN-name.conf` or `name.conf`.
+    pub plugin_config_path: PathBuf,
+    /// How long a plugin may take to register.
+    pub registration_timeout: Duration,
+    /// How long a plugin may take for each answer.
+    pub request_timeout: Duration,
+    /// Only plugins that podbay starts: there is no socket.
+    pub disable_connections: bool,
 }
 
 /// `[logs]`

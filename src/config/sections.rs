@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::reader::Reader;
 use super::{
     Cdi, Cgroup, CgroupDriver, Config, Containerd, Cri, Drain, FileMode, Handler, Images, Logs,
-    Network, Oci, Pause, RegistryAuth, Runtimes, Secret, Stats, Streaming, Telemetry,
+    Network, Nri, Oci, Pause, RegistryAuth, Runtimes, Secret, Stats, Streaming, Telemetry,
 };
 use crate::telemetry::{self, Format};
 
@@ -39,6 +39,7 @@ pub(super) fn read(reader: &mut Reader) -> Config {
         pause: Pause { image: reader.get("pause.image", String::new()) },
         oci: oci(reader),
         cdi: cdi(reader),
+        nri: nri(reader),
         logs: logs(reader),
         streaming: streaming(reader),
         stats: stats(reader),
@@ -280,6 +281,26 @@ fn cdi(reader: &mut Reader) -> Cdi {
     let good = !cdi.enabled || !cdi.spec_dirs.is_empty();
     reader.check(good, &["cdi", "spec_dirs"], "must not be empty while CDI is on");
     cdi
+}
+
+fn nri(reader: &mut Reader) -> Nri {
+    let nri = Nri {
+        enable: reader.get("nri.enable", false),
+        socket_path: reader.get("nri.socket_path", "/var/run/nri/nri.sock".into()),
+        plugin_path: reader.get("nri.plugin_path", "/opt/nri/plugins".into()),
+        plugin_config_path: reader.get("nri.plugin_config_path", "/etc/nri/conf.d".into()),
+        registration_timeout: reader.get("nri.registration_timeout", seconds(5)),
+        request_timeout: reader.get("nri.request_timeout", seconds(2)),
+        disable_connections: reader.get("nri.disable_connections", false),
+    };
+    check_socket(reader, &nri.socket_path, &["nri", "socket_path"]);
+    for (name, time) in [
+        ("registration_timeout", nri.registration_timeout),
+        ("request_timeout", nri.request_timeout),
+    ] {
+        reader.check(time <= seconds(60), &["nri", name], "must be at most one minute");
+    }
+    nri
 }
 
 fn logs(reader: &mut Reader) -> Logs {

@@ -258,6 +258,8 @@ fn each_limit_is_checked() {
         ("streaming.base_url = \"ftp://n/\"", "streaming.base_url: must be a URL such as"),
         ("streaming.base_url = \"http://n/?a\"", "streaming.base_url: must be a URL such as"),
         ("streaming.idle_timeout = \"0s\"", "streaming.idle_timeout: must be a time"),
+        ("nri.request_timeout = \"2m\"", "nri.request_timeout: must be at most one minute"),
+        ("nri.plugin_path = \"plugins\"", "nri.plugin_path: must be an absolute path"),
         ("telemetry.level = \"verbose\"", "telemetry.level: must be off, error"),
         ("telemetry.format = \"xml\"", "telemetry.format: must be one of [\"text\", \"json\"]"),
     ] {

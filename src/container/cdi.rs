@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::error::{Error, Step};
 use super::{Containers, PodContext};
-use crate::cdi::{self, DeviceNode, Edits, Library};
+use crate::cdi::{self, DeviceName, DeviceNode, Edits, Library};
 use crate::model::container::ContainerConfig;
 
 /// Largest spec file that is read. Those of GPU drivers have some hundred kilobytes.
@@ -21,11 +21,20 @@ impl Containers {
         config: &ContainerConfig,
     ) -> Result<Edits, Error> {
         let names = cdi::requested(&config.cdi_devices, &config.annotations)?;
+        self.edits_of(pod, &names).await
+    }
+
+    /// What these CDI devices change in a spec.
+    pub(super) async fn edits_of(
+        &self,
+        pod: &PodContext,
+        names: &[DeviceName],
+    ) -> Result<Edits, Error> {
         let Some(first) = names.first() else { return Ok(Edits::default()) };
         if self.options.cdi_spec_dirs.is_empty() {
             return Err(cdi::Error::Off(first.to_string()).into());
         }
-        let mut edits = self.cdi_library().await?.resolve(&names)?;
+        let mut edits = self.cdi_library().await?.resolve(names)?;
         if edits.moves_interfaces() && version(&pod.features.oci_version_max) < MOVES_INTERFACES {
             return Err(cdi::Error::Unsupported("1.3").into());
         }

@@ -7,7 +7,9 @@ use super::entry::Entry;
 use super::error::{Error, Step};
 use super::prepare::{chain, resolve_user, user_request};
 use super::{Container, ContainerRecord, ContainerState, Containers, EventKind, PodContext};
-use crate::backend::{RootfsMount, RootfsOptions, RuntimeContainer, Stdio, UserFiles};
+use crate::backend::{
+    ContainerMoment, Hold, RootfsMount, RootfsOptions, RuntimeContainer, Stdio, UserFiles,
+};
 use crate::board::now;
 use crate::cdi;
 use crate::ids::ContainerId;
@@ -55,8 +57,9 @@ impl Containers {
             return self.adopt(taken, &config).await;
         }
         match self.make(&entry, pod, &image).await {
-            Ok(()) => {
+            Ok(_hold) => {
                 entry.publish(&self.deps, Some(EventKind::Created));
+                self.tell(&entry, ContainerMoment::PostCreate).await;
                 Ok(id)
             }
             Err(error) => {
@@ -154,14 +157,17 @@ impl Containers {
         })
     }
 
-    async fn make(&self, entry: &Entry, pod: &PodContext, image: &Image) -> Result<(), Error> {
+    /// Returns with plugins held: what they were asked about is to be published first.
+    async fn make(&self, entry: &Entry, pod: &PodContext, image: &Image) -> Result<Hold, Error> {
         entry.save(&self.deps, |_| {}).await?;
         let config = entry.container().config.clone();
         let host = self.host_parts(pod, &config);
         let request = user_request(&config, image);
         let volumes = self.volume_places(&entry.id, &config, image);
-        let known = self.known_user_files(image, &request).filter(|_| volumes.is_empty());
-        let (user, resources) = match known {
+        // Plugins may take their time, and expect the root file system to be there.
+        let simple = volumes.is_empty() && !self.deps.hooks.has_plugins();
+        let known = self.known_user_files(image, &request).filter(|_| simple);
+        let (user, made) = match known {
             // Nothing has to be read from the root file system: it is made beside the record.
             Some(files) => {
                 let user = resolve_user(&request, &files)?;
@@ -183,17 +189,19 @@ impl Containers {
                 let user = resolve_user(&request, &UserFiles::clone(&files))?;
                 let volumes = self.make_volumes(&entry.id, &config, image, &rootfs).await?;
                 let looked = (&host, &user, volumes.as_slice());
-                let resources = self.make_record(entry, pod, image, looked).await?;
+                let made = self.make_record(entry, pod, image, looked).await?;
                 entry.set_rootfs(rootfs);
-                (user, resources)
+                (user, made)
             }
         };
+        let (hold, resources) = made;
         let done = |record: &mut ContainerRecord| {
             record.container.user = user;
             record.container.resources = resources;
             record.container.state = ContainerState::Created;
         };
-        entry.save(&self.deps, done).await
+        entry.save(&self.deps, done).await?;
+        Ok(hold)
     }
 
     async fn prepare_rootfs(
@@ -218,14 +226,15 @@ impl Containers {
         }
     }
 
-    /// Makes containerd's record; returns the limits that its spec has.
+    /// Makes containerd's record as plugins want it; returns the limits that its spec has, with
+    /// plugins held.
     async fn make_record(
         &self,
         entry: &Entry,
         pod: &PodContext,
         image: &Image,
         (host, user, volumes): Looked<'_>,
-    ) -> Result<Resources, Error> {
+    ) -> Result<(Hold, Resources), Error> {
         let mut record = entry.record();
         record.container.user = user.clone();
         let config = &record.container.config;
@@ -258,12 +267,13 @@ impl Containers {
         })?;
         let mut spec = spec_json(&spec);
         cdi::apply(&mut spec, &host.cdi);
-        entry.set_process(&spec);
-        let resources = resources_of(&spec);
-        record.container.resources = resources.clone();
         let mut labels: StringMap = record_labels(&image.config.labels, &config.labels);
         add_identity(&mut labels, &pod.config.metadata, Some(&config.metadata.name));
         labels.insert(KIND_LABEL.to_owned(), "container".to_owned());
+        let (hold, spec) = self.ask_about_new(entry, pod, &labels, spec).await?;
+        entry.set_process(&spec);
+        let resources = resources_of(&spec);
+        record.container.resources = resources.clone();
         let container = RuntimeContainer {
             id: entry.id.to_string(),
             image: record.image_name.clone(),
@@ -276,13 +286,14 @@ impl Containers {
         };
         let stored = self.deps.runtime.create_container(&container).await;
         stored.step("store the container record")?;
-        Ok(resources)
+        Ok((hold, resources))
     }
 
     /// Takes a failed creation back. Its name is free for a retry at once; what cannot be taken
     /// back now is tried again until it is gone.
     async fn undo_create(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
         entry.failure.get_or_init(|| chain(error));
+        self.tell_removed(entry).await;
         let undone = self.destroy(entry).await;
         self.forget(entry);
         if let Err(undo) = undone {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use tokio::sync::watch;
 
 use super::attach::Stdin;
+use super::hooks::Told;
 use super::record::ContainerRecord;
 use super::{Container, ContainerState, Deps, Error, EventKind};
 use crate::backend::RootfsMount;
@@ -33,6 +34,8 @@ pub(super) struct Entry {
     pub(super) oom: AtomicBool,
     /// Set once the stop signal was sent: it is sent only once.
     pub(super) stop_sent: AtomicBool,
+    /// What plugins of the node have been told of it.
+    pub(super) told: Told,
 }
 
 /// Parts that do not outlive the agent.
@@ -42,10 +45,16 @@ struct Live {
     rootfs: Option<Vec<RootfsMount>>,
     /// The spec's `process` as compact JSON: what an exec starts from.
     process: Option<Box<str>>,
+    /// Why a plugin wants it gone.
+    evicted: Option<String>,
 }
 
 impl Entry {
     pub(super) fn new(record: ContainerRecord) -> Arc<Self> {
+        let told = Told::from_record(
+            record.container.state != ContainerState::Creating,
+            matches!(record.container.state, ContainerState::Exited(_)),
+        );
         Arc::new(Self {
             id: record.container.id.clone(),
             pod: record.container.pod.clone(),
@@ -58,6 +67,7 @@ impl Entry {
             ended: watch::Sender::new(false),
             oom: AtomicBool::new(false),
             stop_sent: AtomicBool::new(false),
+            told,
         })
     }
 
@@ -106,6 +116,14 @@ impl Entry {
 
     pub(super) fn process(&self) -> Option<serde_json::Value> {
         self.live().process.as_deref().and_then(|text| serde_json::from_str(text).ok())
+    }
+
+    pub(super) fn set_evicted(&self, reason: String) {
+        self.live().evicted = Some(reason);
+    }
+
+    pub(super) fn evicted(&self) -> Option<String> {
+        self.live().evicted.clone()
     }
 
     /// Changes the record through the store; nothing is published.

@@ -47,7 +47,11 @@ impl Containers {
             }
         };
         let oom = self.was_oom_killed(entry, exit).await;
-        let exited = describe(started_at, exit, oom);
+        let mut exited = describe(started_at, exit, oom);
+        if let Some(reason) = entry.evicted() {
+            exited.reason = "Evicted".to_owned();
+            exited.message = reason;
+        }
         let saved = entry
             .save_end(&self.deps, |record| {
                 record.container.state = ContainerState::Exited(exited.clone())
@@ -62,7 +66,7 @@ impl Containers {
             Ok(()) => self.delete_ended_task(entry).await,
         }
         self.end_log(entry).await;
-        entry.publish(&self.deps, Some(EventKind::Stopped));
+        self.publish_end(entry).await;
         entry.ended.send_replace(true);
     }
 
@@ -75,8 +79,15 @@ impl Containers {
             tracing::error!(container = %entry.id, error = chain(&error), "exit not stored");
             entry.set_state(state);
         }
-        entry.publish(&self.deps, Some(EventKind::Stopped));
+        self.publish_end(entry).await;
         entry.ended.send_replace(true);
+    }
+
+    /// Shows that a container has ended, then tells plugins: a slow one delays no news.
+    async fn publish_end(&self, entry: &Entry) {
+        let _hold = self.deps.hooks.hold().await;
+        entry.publish(&self.deps, Some(EventKind::Stopped));
+        self.tell_stopped(entry).await;
     }
 
     async fn delete_ended_task(&self, entry: &Entry) {

@@ -12,6 +12,7 @@ mod entry;
 mod error;
 mod exec;
 mod exit;
+mod hooks;
 mod names;
 mod prepare;
 mod record;
@@ -28,13 +29,14 @@ pub use crate::board::{
 pub(crate) use create::KIND_LABEL;
 pub use error::Error;
 pub use exec::ExecOutput;
+pub(crate) use hooks::{Told, hooked_pod, hooked_pod_with};
 pub use record::ContainerRecord;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use crate::backend::{HandlerFeatures, Host, Runtime, RuntimeHandler};
+use crate::backend::{HandlerFeatures, Hooks, Host, Runtime, RuntimeHandler};
 use crate::board::Board;
 use crate::ids::{ContainerId, PodId};
 use crate::image::Images;
@@ -55,6 +57,8 @@ pub struct Deps {
     pub runtime: Arc<dyn Runtime>,
     /// The host.
     pub host: Arc<dyn Host>,
+    /// Plugins of the node.
+    pub hooks: Arc<dyn Hooks>,
     /// Finds images.
     pub images: Arc<Images>,
     /// Remembers.

@@ -42,6 +42,7 @@ impl Containers {
         if !entry.is_removing() {
             entry.save_end(&self.deps, |record| record.removing = true).await?;
         }
+        self.tell_removed(entry).await;
         self.destroy(entry).await?;
         self.deps.board.drop_container(&entry.id);
         self.forget(entry);

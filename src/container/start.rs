@@ -8,7 +8,7 @@ use super::entry::Entry;
 use super::error::{Error, Step};
 use super::prepare::chain;
 use super::{ContainerState, Containers, EventKind, Exited, PodContext};
-use crate::backend::{NewTask, Process, RootfsMount, Stdio};
+use crate::backend::{ContainerMoment, NewTask, Process, RootfsMount, Stdio};
 use crate::board::now;
 use crate::lifecycle::Backoff;
 use crate::logs::{Pump, PumpSpec, open_fifo_guard, open_fifo_reader};
@@ -54,6 +54,7 @@ impl Containers {
         // The shim has the FIFOs open now: from here on its end is the end of the streams.
         drop(guards);
         let cgroup = self.deps.host.memory_cgroup(pid).await.unwrap_or_default();
+        let _hold = self.ask_about_start(entry, pid).await?;
         // Taken before: a quick process may have ended before the call returns, and it must not
         // have ended before it started.
         let started_at = now();
@@ -68,6 +69,7 @@ impl Containers {
             .await?;
         entry.publish(&self.deps, Some(EventKind::Started));
         self.watch_exit(entry);
+        self.tell(entry, ContainerMoment::PostStart).await;
         Ok(())
     }
 

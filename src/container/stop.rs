@@ -43,9 +43,12 @@ impl Containers {
         // A start in progress is let finish, so that it cannot slip past this stop.
         drop(entry.changing.lock().await);
         match entry.state() {
-            ContainerState::Creating | ContainerState::Created | ContainerState::Exited(_) => {
+            ContainerState::Created => {
+                let _hold = self.deps.hooks.hold().await;
+                self.tell_stopped(entry).await;
                 return Ok(());
             }
+            ContainerState::Creating | ContainerState::Exited(_) => return Ok(()),
             ContainerState::Unknown { .. } => return self.stop_unknown(entry).await,
             ContainerState::Running { .. } => {}
         }

@@ -16,10 +16,17 @@ use super::entry::Entry;
 use super::error::{Error, Step};
 use super::prepare::chain;
 use super::{ContainerState, Containers};
-use crate::backend::{self, ErrorKind, Process, TaskState, TaskStatus};
+use crate::backend::{self, ContainerMoment, ErrorKind, Hold, Process, TaskState, TaskStatus};
 use crate::lifecycle::Backoff;
 use crate::model::resources::Resources;
 use crate::oci::{self, apply_to_spec, put_back, resources_of, stored_limits};
+
+/// Who wants an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    ByClient,
+    ByPlugin,
+}
 
 impl Containers {
     /// Changes limits of a container that is created, running or has ended; what is not set in
@@ -34,27 +41,56 @@ impl Containers {
     /// of the OCI runtime when it refuses.
     pub async fn update(self: &Arc<Self>, id: &str, resources: &Resources) -> Result<(), Error> {
         let entry = self.find(id)?.ok_or_else(|| Error::NotFound(id.to_owned()))?;
+        self.change_limits(&entry, resources, Asked::ByClient).await
+    }
+
+    /// As [`Containers::update`], for a plugin of the node: other plugins are not asked about it,
+    /// and a container that nobody knows is fine.
+    pub async fn update_for_plugin(
+        self: &Arc<Self>,
+        id: &str,
+        resources: &Resources,
+    ) -> Result<(), Error> {
+        match self.find(id)? {
+            Some(entry) => self.change_limits(&entry, resources, Asked::ByPlugin).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn change_limits(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        resources: &Resources,
+        asked: Asked,
+    ) -> Result<(), Error> {
         let _changing = entry.changing.lock().await;
         let state = entry.state();
         let known = !matches!(state, ContainerState::Creating | ContainerState::Unknown { .. });
         if entry.is_removing() || !known {
             return Err(entry.wrong_state("update"));
         }
-        self.take_update_back(&entry).await?;
-        let mut spec = self.stored_spec(&entry).await?;
+        self.take_update_back(entry).await?;
+        let (_hold, resources) = match asked {
+            Asked::ByClient => self.ask_about_update(entry, resources).await?,
+            Asked::ByPlugin => (Hold::default(), resources.clone()),
+        };
+        let mut spec = self.stored_spec(entry).await?;
         let before = stored_limits(&spec);
         let facts = self.deps.host.facts();
-        let limits = apply_to_spec(&mut spec, resources, facts, &self.options.oci);
+        let limits = apply_to_spec(&mut spec, &resources, facts, &self.options.oci);
         let limits = limits.map_err(in_request)?;
         entry.save(&self.deps, |record| record.limits_before = Some(before)).await?;
-        if let Err(error) = self.put_in_force(&entry, &spec, &limits).await {
-            if let Err(undo) = self.take_update_back(&entry).await {
+        if let Err(error) = self.put_in_force(entry, &spec, &limits).await {
+            if let Err(undo) = self.take_update_back(entry).await {
                 tracing::warn!(container = %entry.id, error = chain(&undo), "update not undone yet");
-                self.take_update_back_later(&entry, UNDO_FIRST);
+                self.take_update_back_later(entry, UNDO_FIRST);
             }
             return Err(error);
         }
         entry.publish(&self.deps, None);
+        if asked == Asked::ByClient {
+            self.tell(entry, ContainerMoment::PostUpdate).await;
+        }
         Ok(())
     }
 

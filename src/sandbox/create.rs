@@ -16,7 +16,7 @@ use super::error::{Error, Step};
 use super::record::{Owed, SandboxRecord};
 use super::stop::Strict;
 use super::{PauseSource, Room, Sandbox, SandboxState, files};
-use crate::backend::{Attachment, NetworkStatus, RuntimeHandler};
+use crate::backend::{Attachment, Hold, NetworkStatus, RuntimeHandler};
 use crate::board::{EventKind, now};
 use crate::ids::PodId;
 use crate::lifecycle::Backoff;
@@ -64,7 +64,7 @@ impl Room {
             return Err(error);
         }
         match self.make(&entry, &resolved).await {
-            Ok(()) => {
+            Ok(_hold) => {
                 entry.publish(&self.deps.base, Some(EventKind::Created));
                 entry.publish(&self.deps.base, Some(EventKind::Started));
                 self.watch_pause(&entry);
@@ -183,7 +183,8 @@ impl Room {
         }
     }
 
-    async fn make(&self, entry: &Entry, handler: &RuntimeHandler) -> Result<(), Error> {
+    /// Returns with plugins held: what they were asked about is to be published first.
+    async fn make(&self, entry: &Entry, handler: &RuntimeHandler) -> Result<Hold, Error> {
         entry.save(&self.deps.base, |_| {}).await?;
         let sandbox = entry.sandbox();
         // Each pair is let run to its end: what is made must be known to be undone.
@@ -194,6 +195,12 @@ impl Room {
         let (network, pause) =
             tokio::join!(self.attach(&sandbox), self.start_pause(entry, handler));
         let (network, pause) = (network?, pause?);
+        let running = Sandbox {
+            network: network.clone(),
+            state: SandboxState::Ready { pid: pause.pid },
+            ..sandbox
+        };
+        let hold = self.ask_about_run(entry, &running).await?;
         entry
             .save(&self.deps.base, |record| {
                 record.was_attached = network.is_some();
@@ -201,7 +208,8 @@ impl Room {
                 record.sandbox.state = SandboxState::Ready { pid: pause.pid };
                 record.pause = Some(pause);
             })
-            .await
+            .await?;
+        Ok(hold)
     }
 
     /// The user namespace first, when there is one: it owns the network namespace.

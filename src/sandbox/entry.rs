@@ -7,9 +7,9 @@ use tokio::sync::RwLock;
 
 use super::record::SandboxRecord;
 use super::volumes::Volumes;
-use super::{Error, Sandbox};
+use super::{Error, Sandbox, SandboxState};
 use crate::board::EventKind;
-use crate::container::Deps;
+use crate::container::{Deps, Told};
 use crate::ids::PodId;
 use crate::store::Kept;
 
@@ -23,18 +23,23 @@ pub(super) struct Entry {
     pub(super) has_ports: AtomicBool,
     /// Images mounted in it as volumes; who mounts one more holds the lock.
     pub(super) volumes: tokio::sync::Mutex<Volumes>,
+    /// What plugins of the node have been told of it.
+    pub(super) told: Told,
     /// Why its creation failed, for callers that joined it.
     pub(super) failure: OnceLock<String>,
 }
 
 impl Entry {
     pub(super) fn new(record: SandboxRecord) -> Arc<Self> {
+        let stopped = record.sandbox.state == SandboxState::NotReady && record.owed.is_empty();
+        let told = Told::from_record(record.sandbox.state != SandboxState::Creating, stopped);
         Arc::new(Self {
             id: record.sandbox.id.clone(),
             gate: Arc::default(),
             record: Kept::new(record),
             has_ports: AtomicBool::new(false),
             volumes: tokio::sync::Mutex::default(),
+            told,
             failure: OnceLock::new(),
         })
     }

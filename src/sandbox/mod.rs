@@ -10,6 +10,7 @@ mod error;
 mod features;
 pub mod files;
 mod forward;
+mod hooks;
 mod levels;
 mod pause;
 mod ports;

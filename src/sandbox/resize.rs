@@ -19,11 +19,15 @@ impl Room {
             // Removed while this call waited.
             return Err(Error::NotFound(entry.id.to_string()));
         }
+        let sandbox = entry.sandbox();
+        let _hold = self.ask_about_update(&sandbox, overhead.as_ref(), resources.as_ref()).await?;
         entry
             .save(&self.deps.base, |record| {
                 record.overhead = overhead.or(record.overhead.take());
                 record.resources = resources.or(record.resources.take());
             })
-            .await
+            .await?;
+        self.tell_updated(&sandbox).await;
+        Ok(())
     }
 }

@@ -19,6 +19,9 @@ use crate::container;
 use crate::oci;
 use crate::store::Batch;
 
+/// How the processes ended (containers, pause), and how the network did.
+type Ended = ((Result<(), container::Error>, Result<(), Error>), Result<(), Error>);
+
 /// Whether a network that was never ready must be taken down without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Strict {
@@ -62,11 +65,7 @@ impl Room {
             Err(error) => errors.push(error),
         };
         let owes = |step| record.owed.contains(&step);
-        let ((containers, pause), network) =
-            tokio::join!(self.end_processes(entry, owes(Owed::Pause)), async {
-                self.intend_stop(entry).await;
-                self.detach(&record, strict).await
-            },);
+        let ((containers, pause), network) = self.end_and_detach(entry, &record, strict).await;
         note(Owed::Pause, pause);
         let attached = network.is_err();
         note(Owed::Network, network);
@@ -105,6 +104,24 @@ impl Room {
             1 => Err(errors.remove(0)),
             _ => Err(Error::Teardown(TeardownErrors(errors))),
         }
+    }
+
+    /// Ends the processes and takes the network down, side by side; but plugins of the node are
+    /// told of the stop when the processes have ended, and see the network still there.
+    async fn end_and_detach(&self, entry: &Entry, record: &SandboxRecord, strict: Strict) -> Ended {
+        let ends = self.end_processes(entry, record.owed.contains(&Owed::Pause));
+        if !self.has_to_tell_stop(entry).await {
+            let both = tokio::join!(ends, async {
+                self.intend_stop(entry).await;
+                self.detach(record, strict).await
+            });
+            // For one that has joined meanwhile.
+            self.tell_stopped(entry, &record.sandbox).await;
+            return both;
+        }
+        let (ended, ()) = tokio::join!(ends, self.intend_stop(entry));
+        self.tell_stopped(entry, &record.sandbox).await;
+        (ended, self.detach(record, strict).await)
     }
 
     /// Ends the containers, then the pause process: the task that started the shim goes last, or
@@ -204,6 +221,7 @@ impl Room {
     /// Ends a removal: of a stopped sandbox, with its containers. Every step is repeatable.
     pub(super) async fn finish_removal(&self, entry: &Arc<Entry>) -> Result<(), Error> {
         self.deps.containers.remove_all(&entry.id).await?;
+        self.tell_removed(entry).await;
         self.destroy(entry).await?;
         self.deps.base.board.drop_pod(&entry.id);
         self.forget(entry);

@@ -9,7 +9,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use hyper_util::rt::TokioIo;
 use podbay::backend::fake::{Fakes, SNAPSHOTTER};
-use podbay::backend::{CgroupVersion, Host, Runtime as _, RuntimeEvent, RuntimeHandler};
+use podbay::backend::nri::{self, Nri};
+use podbay::backend::{CgroupVersion, Host, NoHooks, Runtime as _, RuntimeEvent, RuntimeHandler};
 use podbay::board::Board;
 use podbay::container::{self, ContainerRecord, Containers};
 use podbay::image::{self, Images};
@@ -45,6 +46,7 @@ pub struct World {
     pub host_network_port_forward: bool,
     agents: AtomicUsize,
     folder: tempfile::TempDir,
+    nri: Option<nri::Options>,
 }
 
 impl World {
@@ -58,7 +60,7 @@ impl World {
         let root = folder.path().join("pause");
         let pause = PauseSource::Embedded { root, program: "/pause".to_owned() };
         let agents = AtomicUsize::new(0);
-        Self { fakes, pause, host_network_port_forward: true, agents, folder }
+        Self { fakes, pause, host_network_port_forward: true, agents, folder, nri: None }
     }
 
     /// A host whose pause container comes from an image.
@@ -66,6 +68,26 @@ impl World {
         let world = Self::new();
         world.fakes.images.seed(&[PAUSE_IMAGE], &serde_json::json!({ "Entrypoint": ["/pause"] }));
         Self { pause: PauseSource::Image(PAUSE_IMAGE.to_owned()), ..world }
+    }
+
+    /// A host where plugins of the node may join at [`World::nri_socket`].
+    pub fn with_plugins(change: impl FnOnce(&mut nri::Options)) -> Self {
+        let mut world = Self::new();
+        let mut options = nri::Options {
+            socket: Some(world.nri_socket()),
+            plugins: world.path("nri/plugins"),
+            configs: world.path("nri/conf.d"),
+            registration_timeout: PATIENCE,
+            request_timeout: PATIENCE,
+            limits: nri::Limits { swap: true, hugepages: true },
+        };
+        change(&mut options);
+        world.nri = Some(options);
+        world
+    }
+
+    pub fn nri_socket(&self) -> PathBuf {
+        self.path("nri.sock")
     }
 
     /// The same host after a reboot.
@@ -95,12 +117,12 @@ impl World {
         let socket = self.path(&format!("cri-{number}.sock"));
         let tokio = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let tokio = tokio.expect("a tokio runtime");
-        let (fakes, options) = (self.fakes.clone(), self.rooms());
+        let (fakes, options, nri) = (self.fakes.clone(), self.rooms(), self.nri.clone());
         let store = self.open_store().await;
         let (ready, is_ready) = watch::channel(false);
         let at = socket.clone();
         let built = tokio.spawn(async move {
-            let rooms = Rooms::build(fakes.clone(), store, options);
+            let rooms = Rooms::build(fakes.clone(), store, options, nri);
             let socket = SocketOptions { path: at, mode: 0o600, gid: None };
             let listener = serve::bind(&socket).await.expect("bind");
             let server =
@@ -214,6 +236,7 @@ pub struct Rooms {
     pub board: Arc<Board>,
     pub stats: Arc<Stats>,
     images: Arc<Images>,
+    pub nri: Option<Nri>,
 }
 
 impl Rooms {
@@ -225,8 +248,10 @@ impl Rooms {
             sandbox::Options,
             stats::Options,
         ),
+        nri: Option<nri::Options>,
     ) -> Self {
         let tasks = Tasks::new();
+        let nri = nri.map(|options| Nri::new(options, tasks.clone()));
         let images = Images::new(
             fakes.images.clone(),
             fakes.runtime.clone(),
@@ -236,6 +261,10 @@ impl Rooms {
         let base = container::Deps {
             runtime: fakes.runtime.clone(),
             host: fakes.host.clone() as Arc<dyn Host>,
+            hooks: match &nri {
+                Some(nri) => Arc::new(nri.clone()),
+                None => Arc::new(NoHooks),
+            },
             images: images.clone(),
             store: store.clone(),
             board: Arc::new(Board::new()),
@@ -264,7 +293,7 @@ impl Rooms {
             tasks: tasks.clone(),
         };
         let stats = Stats::new(deps, of_stats);
-        Self { tasks, store, sandboxes, containers, board, images, stats }
+        Self { tasks, store, sandboxes, containers, board, images, stats, nri }
     }
 
     fn services(&self, fakes: &Fakes) -> CriServices {
@@ -292,11 +321,15 @@ pub struct Agent {
 impl Agent {
     /// Takes over what is there, as at every start, and opens the gate.
     pub async fn recover(&self) {
-        let sandboxes = self.rooms.sandboxes.clone();
+        let (sandboxes, nri) = (self.rooms.sandboxes.clone(), self.rooms.nri.clone());
         let tokio = self.tokio.as_ref().expect("it lives");
         let recovered = tokio.spawn(async move {
             sandboxes.learn_features().await;
-            sandboxes.recover().await
+            sandboxes.recover().await?;
+            if let Some(nri) = nri {
+                nri.start(sandboxes).await;
+            }
+            Ok::<_, sandbox::Error>(())
         });
         recovered.await.expect("no panic").expect("recovered");
         self.ready.send_replace(true);

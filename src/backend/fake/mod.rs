@@ -1,4 +1,5 @@
-//! Fakes of the four seams, for tests: they keep state, hold to the contracts of the traits, and
+//! Fakes of four of the seams, for tests ([`Hooks`](super::Hooks) has its real adapter in tests
+//! too, with a plugin of the tests on its socket): they keep state, hold to the contracts of the traits, and
 //! can be told to fail, hang or wait at any step. `tests/contract` runs one suite against them
 //! and against the real adapters, so that they cannot drift.
 //!

@@ -1,0 +1,263 @@
+//! What plugins of the node are told of containers, and what they may change.
+//!
+//! Nothing is gathered while there are no plugins. A plugin is told of the end of a container once,
+//! of its removal once, and of neither when it never heard of the container.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+
+use super::entry::Entry;
+use super::error::{Error, Step};
+use super::prepare::chain;
+use super::{Container, ContainerState, Containers, Deps, PodContext};
+use crate::backend::{
+    ContainerMoment, Hold, HookedContainer, HookedImage, HookedPod, RuntimeContainer, Stage,
+};
+use crate::board::{Sandbox, SandboxState};
+use crate::cdi;
+use crate::ids::PodId;
+use crate::model::StringMap;
+use crate::model::resources::Resources;
+
+/// What plugins have been told of a pod or a container.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    introduced: AtomicBool,
+    stopped: AtomicBool,
+    removed: AtomicBool,
+}
+
+impl Told {
+    /// Of something that an agent before this one made: plugins that join are shown it.
+    pub(crate) fn from_record(introduced: bool, stopped: bool) -> Self {
+        Self { introduced: introduced.into(), stopped: stopped.into(), ..Self::default() }
+    }
+
+    /// Plugins hear of it now.
+    pub(crate) fn introduce(&self) {
+        self.introduced.store(true, Ordering::Relaxed);
+    }
+
+    /// It is started, whatever they have been told.
+    pub(crate) fn start(&self) {
+        self.stopped.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether they are to be told now that it has stopped.
+    pub(crate) fn stop(&self) -> bool {
+        self.introduced.load(Ordering::Relaxed) && !self.stopped.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether they know it as something that has not stopped.
+    pub(crate) fn is_running(&self) -> bool {
+        self.introduced.load(Ordering::Relaxed) && !self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Whether they are to be told now that it is removed.
+    pub(crate) fn remove(&self) -> bool {
+        self.introduced.load(Ordering::Relaxed) && !self.removed.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether they have been told that it is removed.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Relaxed)
+    }
+}
+
+impl Containers {
+    /// Asks plugins about a container that is to be made; returns the spec as they want it, with
+    /// plugins held until it is published.
+    pub(super) async fn ask_about_new(
+        &self,
+        entry: &Entry,
+        pod: &PodContext,
+        labels: &StringMap,
+        spec: Value,
+    ) -> Result<(Hold, Value), Error> {
+        let hooks = &self.deps.hooks;
+        let hold = hooks.hold().await;
+        entry.told.introduce();
+        if !hooks.has_plugins() {
+            return Ok((hold, spec));
+        }
+        let shown = self.pod_of(entry).await;
+        let container = hooked(&entry.container(), labels.clone(), spec);
+        let adjusted = hooks.create_container(&shown, &container).await;
+        let adjusted = adjusted.step("ask plugins of the node about the container")?;
+        let mut spec = adjusted.spec;
+        let devices = cdi::requested(&adjusted.cdi_devices, &StringMap::new())?;
+        cdi::apply(&mut spec, &self.edits_of(pod, &devices).await?);
+        Ok((hold, spec))
+    }
+
+    /// Asks plugins about a process that waits to be let go; returns with plugins held until it
+    /// is published.
+    pub(super) async fn ask_about_start(&self, entry: &Entry, pid: u32) -> Result<Hold, Error> {
+        let hooks = &self.deps.hooks;
+        let hold = hooks.hold().await;
+        entry.told.start();
+        if !hooks.has_plugins() {
+            return Ok(hold);
+        }
+        let (pod, mut container) = self.hooked(entry).await;
+        container.stage = Stage::Running { started_at: None, pid };
+        let asked = hooks.container(ContainerMoment::Start, &pod, &container).await;
+        asked.step("ask plugins of the node about the start")?;
+        Ok(hold)
+    }
+
+    /// Tells plugins of something that has happened. The caller holds them.
+    pub(super) async fn tell(&self, entry: &Entry, moment: ContainerMoment) {
+        if !self.deps.hooks.has_plugins() {
+            return;
+        }
+        let (pod, container) = self.hooked(entry).await;
+        if let Err(error) = self.deps.hooks.container(moment, &pod, &container).await {
+            tracing::warn!(container = %entry.id, ?moment, error = chain(&error), "a plugin objects");
+        }
+    }
+
+    /// Tells plugins that a container has ended, once. The caller holds them.
+    pub(super) async fn tell_stopped(&self, entry: &Entry) {
+        if !entry.told.stop() || !self.deps.hooks.has_plugins() {
+            return;
+        }
+        let (pod, container) = self.hooked(entry).await;
+        if let Err(error) = self.deps.hooks.stop_container(&pod, &container).await {
+            tracing::warn!(container = %entry.id, error = chain(&error), "a plugin objects to a stop");
+        }
+    }
+
+    /// Tells plugins that a container goes away, once, and before that that it has ended.
+    pub(super) async fn tell_removed(&self, entry: &Entry) {
+        let _hold = self.deps.hooks.hold().await;
+        self.tell_stopped(entry).await;
+        if entry.told.remove() {
+            self.tell(entry, ContainerMoment::Remove).await;
+        }
+    }
+
+    /// Asks plugins about new limits of a container; returns those to be set, with plugins held
+    /// until they are.
+    pub(super) async fn ask_about_update(
+        &self,
+        entry: &Entry,
+        limits: &Resources,
+    ) -> Result<(Hold, Resources), Error> {
+        let hold = self.deps.hooks.hold().await;
+        if !self.deps.hooks.has_plugins() {
+            return Ok((hold, limits.clone()));
+        }
+        let (pod, container) = self.hooked(entry).await;
+        let asked = self.deps.hooks.update_container(&pod, &container, limits).await;
+        let wanted = asked.step("ask plugins of the node about the limits")?;
+        Ok((hold, wanted.unwrap_or_else(|| limits.clone())))
+    }
+
+    /// Containers that a plugin that joins is shown, with their pods; `below` has their specs.
+    pub fn for_plugins(
+        &self,
+        mut below: impl FnMut(&str) -> Option<RuntimeContainer>,
+    ) -> Vec<(PodId, HookedContainer)> {
+        let live = |container: &Container| {
+            let live =
+                matches!(container.state, ContainerState::Created | ContainerState::Running { .. });
+            live && self.entry(&container.id).is_ok_and(|entry| !entry.told.is_removed())
+        };
+        let all = self.deps.board.containers(&super::Filter::default());
+        let all = all.into_iter().filter(live).map(|container| {
+            let (labels, spec) = record(below(container.id.as_str()));
+            (container.pod.clone(), hooked(&container, labels, spec))
+        });
+        all.collect()
+    }
+
+    /// Kills a container that a plugin wants gone; its status tells why.
+    pub async fn evict(&self, id: &str, reason: &str) -> Result<(), Error> {
+        let Some(entry) = self.find(id)? else { return Ok(()) };
+        entry.set_evicted(reason.to_owned());
+        self.stop_entry(&entry, std::time::Duration::ZERO).await
+    }
+
+    async fn hooked(&self, entry: &Entry) -> (HookedPod, HookedContainer) {
+        let below = self.deps.runtime.container(entry.id.as_str()).await.ok();
+        let (labels, spec) = record(below);
+        (self.pod_of(entry).await, hooked(&entry.container(), labels, spec))
+    }
+
+    /// The pod of a container; only its id when it is gone already.
+    async fn pod_of(&self, entry: &Entry) -> HookedPod {
+        match self.deps.board.pod(entry.pod.as_str()) {
+            Ok(sandbox) => hooked_pod(&self.deps, &sandbox).await,
+            Err(_) => HookedPod {
+                id: entry.pod.clone(),
+                config: Arc::default(),
+                handler: String::new(),
+                pid: 0,
+                ips: Vec::new(),
+                spec: Value::Null,
+            },
+        }
+    }
+}
+
+/// A pod as plugins are shown it.
+pub(crate) async fn hooked_pod(deps: &Deps, sandbox: &Sandbox) -> HookedPod {
+    let below = deps.runtime.container(sandbox.id.as_str()).await.ok();
+    hooked_pod_with(sandbox, record(below).1)
+}
+
+/// As [`hooked_pod`], with a spec that is at hand.
+pub(crate) fn hooked_pod_with(sandbox: &Sandbox, spec: Value) -> HookedPod {
+    HookedPod {
+        id: sandbox.id.clone(),
+        config: sandbox.config.clone(),
+        handler: sandbox.handler.clone(),
+        pid: match sandbox.state {
+            SandboxState::Ready { pid } => pid,
+            SandboxState::Creating | SandboxState::NotReady => 0,
+        },
+        ips: sandbox.network.as_ref().map(|network| network.ips.clone()).unwrap_or_default(),
+        spec,
+    }
+}
+
+fn record(below: Option<RuntimeContainer>) -> (StringMap, Value) {
+    below.map(|below| (below.labels, below.spec)).unwrap_or_default()
+}
+
+fn hooked(container: &Container, labels: StringMap, spec: Value) -> HookedContainer {
+    let stage = match &container.state {
+        ContainerState::Creating | ContainerState::Created => Stage::Created,
+        ContainerState::Running { started_at, pid } => {
+            Stage::Running { started_at: Some(*started_at), pid: *pid }
+        }
+        ContainerState::Exited(exited) => Stage::Stopped {
+            started_at: exited.started_at,
+            finished_at: exited.finished_at,
+            code: exited.code,
+            reason: exited.reason.clone(),
+            message: exited.message.clone(),
+        },
+        ContainerState::Unknown { .. } => Stage::Unknown,
+    };
+    HookedContainer {
+        id: container.id.clone(),
+        config: container.config.clone(),
+        stage,
+        created_at: container.created_at,
+        image: HookedImage {
+            name: container.image_name.clone(),
+            digest: container
+                .image_ref
+                .split_once('@')
+                .map(|(_, digest)| digest.to_owned())
+                .unwrap_or_default(),
+            config_digest: container.image_id.to_string(),
+        },
+        labels,
+        spec,
+    }
+}

@@ -1,0 +1,211 @@
+//! Plugins on the stub of the reference implementation, driven by a real agent: what they hear, what
+//! they change in real containers, and what follows when they refuse, hang or come back.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::rig::{Rig, SOON};
+use crate::support::builders::Container;
+use crate::support::containerd::Line;
+use crate::support::env::TestEnv;
+use crate::support::eventually;
+use crate::support::process::Daemon;
+
+/// The plugin, built from `tests/clients/nri` by scripts/setup.sh.
+fn program() -> PathBuf {
+    let parts = std::env::var_os("KIT_PARTS").map(PathBuf::from);
+    let path = parts.unwrap_or_else(|| "/opt/podbay-parts/bin".into()).join("nri-plugin");
+    assert!(path.exists(), "{} is missing: run scripts/setup.sh test", path.display());
+    path
+}
+
+/// A world where plugins may connect, and where one is started by the agent if it has rules.
+async fn rig(line: Line, started: Option<Value>) -> Rig {
+    let mut env = TestEnv::start(line).await;
+    let (plugins, configs) = (env.file("nri/plugins"), env.file("nri/conf.d"));
+    env.add_config(&format!(
+        "[nri]\nenable = true\nsocket_path = {:?}\nplugin_path = {plugins:?}\n\
+         plugin_config_path = {configs:?}\nrequest_timeout = \"1500ms\"",
+        env.file("nri/nri.sock"),
+    ));
+    std::fs::create_dir_all(&plugins).expect("the folder of plugins");
+    std::fs::create_dir_all(&configs).expect("the folder of configurations");
+    if let Some(mut rules) = started {
+        rules["log"] = json!(env.file("started.log"));
+        std::fs::copy(program(), plugins.join("10-started")).expect("the program");
+        std::fs::write(configs.join("10-started.conf"), rules.to_string()).expect("its rules");
+    }
+    Rig::start_in(env).await
+}
+
+/// Starts a plugin that connects; returns when it has been synchronised.
+async fn outside(rig: &Rig, index: &str, mut rules: Value) -> (Daemon, PathBuf) {
+    let log = rig.env().file(&format!("outside-{index}.log"));
+    rules["log"] = json!(log);
+    let mut command = Command::new(program());
+    command.args(["-name", "outside", "-idx", index, "-rules", &rules.to_string(), "-socket"]);
+    let before = count(&log, "Synchronize");
+    let plugin = Daemon::start(
+        command.arg(rig.env().file("nri/nri.sock")),
+        &rig.env().file(&format!("outside-{index}.out")),
+    );
+    let joined =
+        eventually(SOON, async || (count(&log, "Synchronize") > before).then_some(())).await;
+    assert!(joined.is_some(), "{}", plugin.last_words());
+    (plugin, log)
+}
+
+/// What a plugin has told, one object for each call.
+fn told(log: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+fn calls(log: &Path) -> Vec<String> {
+    told(log).iter().map(|line| line["call"].as_str().expect("a call").to_owned()).collect()
+}
+
+fn count(log: &Path, call: &str) -> usize {
+    calls(log).iter().filter(|told| *told == call).count()
+}
+
+/// Waits until a plugin has told of a call.
+async fn hears(log: &Path, call: &str) -> Value {
+    let found = eventually(SOON, async || told(log).into_iter().rfind(|l| l["call"] == call)).await;
+    found.unwrap_or_else(|| panic!("{call} is not in {:?}", calls(log)))
+}
+
+pub async fn plugins_hear_and_adjust(line: Line) {
+    let rules = json!({
+        "rlimits": {"RLIMIT_NOFILE": 321},
+        "env": {"COLOUR": "red"},
+        "devices": [{"Path": "/dev/nri-zero", "Type": "c", "Major": 1, "Minor": 5}],
+    });
+    let rig = rig(line, Some(rules)).await;
+    let started = rig.env().file("started.log");
+    let hello = hears(&started, "Configure").await;
+    assert!(hello["text"].as_str().is_some_and(|text| text.starts_with("podbay ")), "{hello}");
+    let source = rig.env().file("mounted");
+    std::fs::create_dir_all(&source).expect("a folder");
+    std::fs::write(source.join("note"), "from a plugin").expect("a file");
+    let rules = json!({
+        "remove_env": ["GONE"],
+        "annotations": {"example.com/by": "plugin"},
+        "mounts": [{
+            "destination": "/srv/data", "type": "bind", "source": source,
+            "options": ["bind", "ro"],
+        }],
+        "cpu_shares": 321,
+    });
+    let (_plugin, outside_log) = outside(&rig, "20", rules).await;
+    let pod = rig.run(rig.pod_spec("web").label("app", "web")).await;
+    let spec = Container::waiting("app", &rig.image).env("GONE", "1").label("tier", "front");
+    let id = rig.launch(&pod, &spec).await;
+
+    let script = "ulimit -n; echo \"[$COLOUR][$GONE]\"; cat /srv/data/note; echo; \
+                  head -c 3 /dev/nri-zero | wc -c; touch /srv/data/x 2>/dev/null || echo read-only";
+    assert_eq!(rig.exec(&id, script).await, "321\n[red][]\nfrom a plugin\n3\nread-only");
+    let info = rig.info(&id).await;
+    assert_eq!(info["runtimeSpec"]["annotations"]["example.com/by"], "plugin");
+    assert_eq!(info["runtimeSpec"]["linux"]["resources"]["cpu"]["shares"], 321);
+
+    rig.stop(&id, 1).await;
+    rig.remove(&id).await;
+    rig.stop_pod(&pod.id).await;
+    rig.stop_pod(&pod.id).await;
+    rig.remove_pod(&pod.id).await;
+    let life = [
+        "Configure",
+        "Synchronize",
+        "RunPodSandbox",
+        "CreateContainer",
+        "ValidateContainerAdjustment",
+        "PostCreateContainer",
+        "StartContainer",
+        "PostStartContainer",
+        "StopContainer",
+        "RemoveContainer",
+        "StopPodSandbox",
+        "RemovePodSandbox",
+    ];
+    assert_eq!(calls(&started), life);
+    assert_eq!(calls(&outside_log), life);
+    let created = hears(&outside_log, "CreateContainer").await;
+    assert_eq!(created["container"]["name"], "app");
+    assert_eq!(created["container"]["labels"]["tier"], "front");
+    assert_eq!(created["pod"]["labels"]["app"], "web");
+    let env = created["container"]["env"].to_string();
+    assert!(env.contains("COLOUR=red"), "what the first plugin wanted is not shown: {env}");
+    let stopped = hears(&started, "StopPodSandbox").await;
+    assert_eq!(stopped["pod"]["id"], pod.id);
+    rig.finish().await;
+}
+
+pub async fn refusals_leave_nothing(line: Line) {
+    let rig = rig(line, None).await;
+    let (plugin, log) = outside(&rig, "10", json!({"fail": {"CreateContainer": "no room"}})).await;
+    let pod = rig.run(rig.pod_spec("web")).await;
+    let spec = Container::waiting("app", &rig.image);
+    let refused = rig.create(&pod, &spec).await.expect_err("a refusal");
+    assert!(refused.message().contains("NRI plugin 10-outside: no room"), "{refused}");
+    assert!(rig.containers(Default::default()).await.is_empty());
+    hears(&log, "RemoveContainer").await;
+    drop(plugin);
+    let (_plugin, log) = outside(&rig, "11", json!({"fail": {"RunPodSandbox": "go away"}})).await;
+    let refused = rig.try_run(&rig.pod_spec("other")).await.expect_err("a refusal");
+    assert!(refused.message().contains("NRI plugin 11-outside: go away"), "{refused}");
+    hears(&log, "RemovePodSandbox").await;
+    assert_eq!(rig.pods(Default::default()).await.len(), 1);
+    rig.launch(&pod, &spec).await;
+    rig.finish().await;
+}
+
+pub async fn hanging_plugins_are_dropped(line: Line) {
+    let rig = rig(line, None).await;
+    let (mut plugin, log) = outside(&rig, "10", json!({"hang": ["RunPodSandbox"]})).await;
+    let pod = rig.run(rig.pod_spec("web")).await;
+    let id = rig.launch_waiting(&pod, "app").await;
+    assert_eq!(rig.exec(&id, "echo it runs").await, "it runs");
+    // The stub ends when it is hung up on.
+    let ended = eventually(SOON, async || plugin.ended()).await;
+    assert!(ended.is_some(), "it is still connected");
+    assert_eq!(calls(&log)[..3], ["Configure", "Synchronize", "RunPodSandbox"]);
+    assert_eq!(count(&log, "CreateContainer"), 0);
+    rig.finish().await;
+}
+
+pub async fn plugins_and_agents_come_back(line: Line) {
+    let mut rig = rig(line, Some(json!({}))).await;
+    let started = rig.env().file("started.log");
+    let (plugin, log) = outside(&rig, "20", json!({})).await;
+    let pod = rig.run(rig.pod_spec("web")).await;
+    let id = rig.launch_waiting(&pod, "app").await;
+    drop(plugin);
+    // It comes back with a wish for all that is there.
+    let (mut plugin, _) = outside(&rig, "20", json!({"shares_of_all": 345})).await;
+    let all = hears(&log, "Synchronize").await;
+    assert_eq!((&all["pods"][0]["id"], &all["containers"][0]["id"]), (&json!(pod.id), &json!(id)));
+    let done = hears(&log, "Updated").await;
+    assert_eq!(done["text"], "0 failed, error <nil>");
+    let info = rig.info(&id).await;
+    assert_eq!(info["runtimeSpec"]["linux"]["resources"]["cpu"]["shares"], 345);
+
+    rig.agent.kill9();
+    let ended = eventually(SOON, async || plugin.ended()).await;
+    assert!(ended.is_some(), "the plugin has not seen the agent die");
+    let before = count(&started, "Synchronize");
+    rig.agent.restart().await;
+    // The one that the agent starts has joined before it is healthy.
+    assert_eq!(count(&started, "Synchronize"), before + 1);
+    let all = hears(&started, "Synchronize").await;
+    assert_eq!(all["containers"][0]["id"], json!(id));
+    let (_plugin, log) = outside(&rig, "30", json!({})).await;
+    let all = hears(&log, "Synchronize").await;
+    assert_eq!(all["pods"][0]["id"], json!(pod.id));
+    rig.stop(&id, 0).await;
+    hears(&log, "StopContainer").await;
+    rig.finish().await;
+}
