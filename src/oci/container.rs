@@ -146,8 +146,8 @@ pub fn check_container(
         ));
     }
     namespaces::check_container_userns(pod, &security.namespaces)?;
-    let mounts = config.mounts.iter().enumerate();
-    mounts.map(|(index, mount)| mounts::check_features(index, mount, features)).collect()
+    let mut mounts = config.mounts.iter().enumerate();
+    mounts.try_for_each(|(index, mount)| mounts::check_features(index, mount, features))
 }
 
 /// A spec with its version and the root that the shim mounts at `rootfs` in the bundle.

@@ -301,7 +301,7 @@ async fn sessions_need_a_running_container() {
     assert_eq!(room.check_exec(&id[..12]).unwrap().as_str(), id);
     assert!(matches!(room.check_exec(&created), Err(Error::WrongState { .. })));
     assert!(matches!(room.check_exec("unknown"), Err(Error::NotFound(_))));
-    assert!(matches!(room.check_exec(""), Err(Error::Invalid { .. })));
+    assert!(matches!(room.check_exec(""), Err(Error::NotFound(_))));
     agent.stop(&id, 0).await.unwrap();
     let (io, _client) = session(false);
     let refused = end(agent.begin_exec(&id, &["echo"], io)).await.unwrap_err();

@@ -162,7 +162,7 @@ mod tests {
         let kind = |path: &Path| write(path, &at("in"), &[]).unwrap_err().kind;
         assert_eq!(kind(&at("out.tar")), ErrorKind::AlreadyExists);
         assert_eq!(kind(&at("nowhere/out.tar")), ErrorKind::NotFound);
-        assert_eq!(kind(&at("log/out.tar")), ErrorKind::Other);
+        assert_eq!(kind(&at("log/out.tar")), ErrorKind::NotFound);
         assert_eq!(kind(Path::new("out.tar")), ErrorKind::InvalidArgument);
         assert_eq!(kind(&at("../out.tar")), ErrorKind::InvalidArgument);
         assert_eq!(kind(Path::new("/")), ErrorKind::NotFound);

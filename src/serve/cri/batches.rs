@@ -74,6 +74,6 @@ mod tests {
         let (half, whole) = (MAX_BYTES / 2 - 16, MAX_BYTES + 1);
         let uneven = [half, half, 100, whole, 1, half, half];
         let items = uneven.into_iter().enumerate().map(|(n, size)| item(n, size)).collect();
-        assert_eq!(sizes(items).await, [2, 1, 1, 2, 1]);
+        assert_eq!(sizes(items).await, [2, 1, 1, 3]);
     }
 }

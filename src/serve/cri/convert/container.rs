@@ -169,7 +169,6 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
         recursive_read_only,
         image,
         image_sub_path,
-        ..Mount::default()
     })
 }
 

@@ -1,0 +1,192 @@
+//! From settings to the options of each room.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use super::Error;
+use crate::backend::{self, Host, RuntimeHandler, linux, nri};
+use crate::config::{self, Config};
+use crate::sandbox::{self, PauseSource};
+use crate::{container, image, oci, pause, stats};
+
+/// Size of a pod's /dev/shm, as containerd and CRI-O have it.
+const SHM_SIZE: u64 = 64 << 20;
+
+/// Most files that statistics keep open: each costs the kernel a page once it is read.
+const MAX_STATS_FILES: usize = 2048;
+
+/// What the names of this agent's network namespaces begin with. The folder is shared with other
+/// agents, each of which removes the namespaces of its own that no pod has; the root tells them
+/// apart.
+pub(super) fn netns_prefix(config: &Config) -> String {
+    let root = Sha256::digest(config.root.as_os_str().as_encoded_bytes());
+    format!("podbay-{}-", hex::encode(&root[..4]))
+}
+
+pub(super) fn nri_options(config: &Config, host: &dyn Host) -> nri::Options {
+    let (nri, facts) = (&config.nri, host.facts());
+    nri::Options {
+        socket: (!nri.disable_connections).then(|| nri.socket_path.clone()),
+        plugins: nri.plugin_path.clone(),
+        configs: nri.plugin_config_path.clone(),
+        registration_timeout: nri.registration_timeout,
+        request_timeout: nri.request_timeout,
+        limits: nri::Limits {
+            swap: facts.swap_accounting,
+            hugepages: facts.controllers.iter().any(|name| name == "hugetlb"),
+        },
+    }
+}
+
+pub(super) fn handlers(config: &Config, systemd: bool) -> Vec<RuntimeHandler> {
+    let handler = |(name, handler): (&String, &config::Handler)| RuntimeHandler {
+        name: name.clone(),
+        runtime_type: handler.runtime_type.clone(),
+        binary: handler.binary.clone(),
+        root: handler.root.as_ref().map(|root| root.display().to_string()).unwrap_or_default(),
+        systemd_cgroup: handler.systemd_cgroup.unwrap_or(systemd),
+        snapshotter: match handler.snapshotter.as_str() {
+            "" => config.containerd.snapshotter.clone(),
+            given => given.to_owned(),
+        },
+        config_path: match &handler.config_path {
+            Some(path) => path.display().to_string(),
+            None => String::new(),
+        },
+        options_type: handler.options_type.clone(),
+        pod_annotations: handler.pod_annotations.clone(),
+        container_annotations: handler.container_annotations.clone(),
+        privileged_without_host_devices: handler.privileged_without_host_devices,
+    };
+    config.runtimes.handlers.iter().map(handler).collect()
+}
+
+pub(super) fn oci_settings(config: &Config, host: &dyn Host) -> oci::Settings {
+    let facts = host.facts();
+    let v2 = facts.cgroup == backend::CgroupVersion::V2;
+    if config.oci.selinux && facts.selinux.is_none() {
+        tracing::warn!("oci.selinux is on, but this host has no SELinux");
+    }
+    for limit in &config.oci.rlimits {
+        let most = facts.rlimits.get(&limit.name).filter(|_| !facts.may_raise_rlimits());
+        if let Some(most) = most.filter(|most| limit.hard > **most) {
+            tracing::warn!(limit = limit.name, most, "oci.rlimits: more than may be given");
+        }
+    }
+    oci::Settings {
+        cgroup_driver: match config.cgroup.driver.is_systemd(facts.systemd, v2) {
+            true => oci::CgroupDriver::Systemd,
+            false => oci::CgroupDriver::Cgroupfs,
+        },
+        annotation_allow_list: config.oci.annotation_allow_list.clone(),
+        tolerate_missing_hugetlb: config.oci.tolerate_missing_hugetlb,
+        unprivileged_ports: config.oci.unprivileged_ports,
+        unprivileged_icmp: config.oci.unprivileged_ping,
+        apparmor_default: None,
+        device_ownership: config.oci.device_ownership_from_security_context,
+        rlimits: config.oci.rlimits.iter().map(rlimit).collect(),
+        selinux: config.oci.selinux,
+    }
+}
+
+fn rlimit(limit: &config::Rlimit) -> oci::Rlimit {
+    let config::Rlimit { name, soft, hard } = limit.clone();
+    oci::Rlimit { name, soft, hard }
+}
+
+pub(super) fn image_options(config: &Config) -> image::Options {
+    let images = &config.images;
+    let credentials = |auth: &config::RegistryAuth| image::Credentials {
+        username: auth.username.clone(),
+        password: auth.password.expose().to_owned(),
+        auth: auth.auth.expose().to_owned(),
+        identity_token: auth.identity_token.expose().to_owned(),
+        ..Default::default()
+    };
+    let auth = images.auth.iter().map(|(host, auth)| (host.clone(), credentials(auth)));
+    image::Options {
+        snapshotter: config.containerd.snapshotter.clone(),
+        config_dirs: images.config_dirs.clone(),
+        registry_auth: auth.collect::<BTreeMap<_, _>>(),
+        docker_config: images.docker_config.clone(),
+        no_progress_timeout: images.no_progress_timeout,
+        max_concurrent_layers: images.max_concurrent_layers,
+        handlers: image_handlers(config),
+        pinned: Some(config.pause.image.clone())
+            .filter(|name| !name.is_empty())
+            .into_iter()
+            .chain(images.pinned.iter().cloned())
+            .collect(),
+        ..Default::default()
+    }
+}
+
+/// The snapshotter of each handler; images that are asked for without one are of the default
+/// snapshotter, not of the default handler, as containerd has it.
+fn image_handlers(config: &Config) -> BTreeMap<String, String> {
+    let all = handlers(config, false).into_iter();
+    all.map(|handler| (handler.name, handler.snapshotter)).collect()
+}
+
+pub(super) fn container_options(config: &Config, oci: oci::Settings) -> container::Options {
+    container::Options {
+        root: config.root.join("containers"),
+        state: config.state.join("containers"),
+        oci,
+        cdi_spec_dirs: if config.cdi.enabled { config.cdi.spec_dirs.clone() } else { Vec::new() },
+        max_log_line: config.logs.max_line,
+    }
+}
+
+pub(super) fn sandbox_options(
+    config: &Config,
+    oci: oci::Settings,
+    handlers: &[RuntimeHandler],
+) -> Result<sandbox::Options, Error> {
+    let pause = match config.pause.image.as_str() {
+        "" => {
+            let root = pause::install(&config.root.join("pause"))
+                .map_err(|source| Error::Io { what: "install the pause program", source })?;
+            PauseSource::Embedded { root, program: pause::PATH.to_owned() }
+        }
+        image => PauseSource::Image(image.to_owned()),
+    };
+    let mut by_name: BTreeMap<_, _> =
+        handlers.iter().map(|handler| (handler.name.clone(), handler.clone())).collect();
+    if let Some(default) = by_name.get(&config.runtimes.default).cloned() {
+        by_name.insert(String::new(), default);
+    }
+    Ok(sandbox::Options {
+        state: config.state.join("pods"),
+        netns_dir: config.network.netns_dir.clone(),
+        netns_prefix: netns_prefix(config),
+        handlers: by_name,
+        pause,
+        oci,
+        shm_size: SHM_SIZE,
+        host_network_port_forward: config.streaming.host_network_port_forward,
+    })
+}
+
+pub(super) fn stats_options(
+    config: &Config,
+    host: &dyn Host,
+    handlers: &[RuntimeHandler],
+) -> stats::Options {
+    let snapshotter =
+        |handler: &RuntimeHandler| (handler.name.clone(), handler.snapshotter.clone());
+    let mut snapshotters: BTreeMap<_, _> = handlers.iter().map(snapshotter).collect();
+    if let Some(default) = snapshotters.get(&config.runtimes.default).cloned() {
+        snapshotters.insert(String::new(), default);
+    }
+    stats::Options {
+        cgroup: host.facts().cgroup,
+        cgroup_root: "/sys/fs/cgroup".into(),
+        proc: "/proc".into(),
+        interval: config.stats.interval,
+        layer_interval: config.stats.layer_interval,
+        snapshotters,
+        max_files: (linux::raise_file_limit() / 2).min(MAX_STATS_FILES),
+    }
+}
