@@ -4,7 +4,7 @@ export KIT_PARTS ?= /opt/podbay-parts/bin
 export CARGO_TERM_PROGRESS_WHEN ?= never
 CARGO := cargo --locked
 
-.PHONY: help demo test fuzz check fmt build bench image clean
+.PHONY: help demo test fuzz check fmt build bench kubelet image clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -35,6 +35,11 @@ build: ## the release binary, target/release/podbay
 bench: ## side by side against containerd's own CRI plugin; writes target/bench.json
 	@scripts/setup.sh test
 	$(CARGO) bench -q --bench side_by_side -- $(BENCH_ARGS)
+
+kubelet: ## a real kubelet on podbay runs a pod (its build takes ten minutes)
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	@scripts/kubelet.sh
 
 image: ## a container image of the static binary (buildah), and a run of it
 	@scripts/image.sh
