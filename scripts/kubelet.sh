@@ -163,12 +163,14 @@ say "its crashing container is started again; the exit code is right"
 [ "$(curl -fsk "https://127.0.0.1:$api/containerLogs/default/web-node/app")" = started ] || die "no log"
 answer=$(curl -fsk -X POST "https://127.0.0.1:$api/run/default/web-node/app?cmd=ls%20/tmp/begun")
 [ "$answer" = /tmp/begun ] || die "the hook after the start did not run: $answer"
-streamed=$(streaming-client exec -url "https://127.0.0.1:$api/exec/default/web-node/app?command=cat&command=/data/index.html&output=1")
+streamed=$(streaming-client exec -url "https://127.0.0.1:$api/exec/default/web-node/app?command=cat&command=/data/index.html&output=1&error=1")
 jq -e '.stdout.text == "hello\n"' <<<"$streamed" >/dev/null || die "exec by a stream: $streamed"
 say "log, command and stream go through the kubelet; the hook after the start has run"
-metric=container_memory_working_set_bytes
-curl -fsk "https://127.0.0.1:$api/metrics/cadvisor" | grep -q "$metric{container=\"app\".*pod=\"web-node\"" ||
-    die "cAdvisor does not know the container"
+in_cadvisor() {
+    curl -fsk -o "$folder/metrics" "https://127.0.0.1:$api/metrics/cadvisor" &&
+        grep -q '^container_memory_working_set_bytes{container="app".*pod="web-node"' "$folder/metrics"
+}
+until_true 60 in_cadvisor || die "cAdvisor does not know the container"
 say "cAdvisor knows the container"
 
 before=$(status "$(of app) | .containerID")
