@@ -35,6 +35,8 @@ mod registries;
 mod rig;
 #[path = "real_cri/security.rs"]
 mod security;
+#[path = "real_cri/sessions.rs"]
+mod sessions;
 #[path = "real_cri/streaming.rs"]
 mod streaming;
 #[path = "real_cri/stats.rs"]

@@ -1,0 +1,136 @@
+//! Runs scenarios on both sides and compares what they found.
+
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{FutureExt as _, StreamExt as _};
+use podbay::proto::runtime::v1 as cri;
+use serde_json::Value;
+
+use crate::exceptions::EXCEPTIONS;
+use crate::facts::Normaliser;
+use crate::rig::Rig;
+use crate::support::containerd::Line;
+
+/// Scenarios of a chapter that run at a time, each on both sides.
+const AT_ONCE: usize = 4;
+
+/// A scenario makes its calls on one side and returns what it found.
+pub type Run = fn(Arc<Rig>) -> Pin<Box<dyn Future<Output = Value>>>;
+
+/// One row: the name, as the conformance suite has it where it has one, and the calls.
+pub struct Scenario {
+    pub name: &'static str,
+    pub run: Run,
+}
+
+/// A table of scenarios: `"name" => function,` each.
+macro_rules! scenarios {
+    ($($name:literal => $run:path,)*) => {
+        pub const SCENARIOS: &[crate::compare::Scenario] = &[$(
+            crate::compare::Scenario { name: $name, run: |rig| Box::pin($run(rig)) },
+        )*];
+    };
+}
+pub(crate) use scenarios;
+
+/// Runs a chapter; panics with every difference that no exception explains, and with every
+/// exception that explains nothing. `TWIN_ONLY` runs only scenarios with this text in their names.
+pub async fn run(chapter: &str, scenarios: &[Scenario]) {
+    let only = std::env::var("TWIN_ONLY").unwrap_or_default();
+    let chosen: Vec<_> = scenarios.iter().filter(|it| it.name.contains(&only)).collect();
+    if chosen.is_empty() {
+        assert!(!only.is_empty(), "a chapter without scenarios");
+        return;
+    }
+    let (ours, theirs) = tokio::join!(Rig::start(Line::V2), Rig::start_plugin());
+    let (ours, theirs) = (Arc::new(ours), Arc::new(theirs));
+    let found = futures::stream::iter(chosen.iter().map(|scenario| {
+        let (ours, theirs) = (Arc::clone(&ours), Arc::clone(&theirs));
+        async move {
+            tokio::join!(one_side(scenario.run, ours), one_side(scenario.run, theirs))
+        }
+    }))
+    .buffered(AT_ONCE)
+    .collect::<Vec<_>>()
+    .await;
+    let mut faults = Vec::new();
+    for (scenario, (ours, theirs)) in chosen.iter().zip(found) {
+        faults.extend(judge(scenario.name, &ours, &theirs));
+    }
+    finish(ours).await;
+    finish(theirs).await;
+    let count = chosen.len();
+    assert!(faults.is_empty(), "{chapter}, {count} scenarios:\n\n{}\n", faults.join("\n\n"));
+}
+
+async fn one_side(run: Run, rig: Arc<Rig>) -> Value {
+    let found = match AssertUnwindSafe(run(Arc::clone(&rig))).catch_unwind().await {
+        Ok(found) => found,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Value::from(format!("panic: {}", text.unwrap_or_default()))
+        }
+    };
+    Normaliser::new(&rig).apply(found)
+}
+
+fn judge(name: &str, ours: &Value, theirs: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    differences("", ours, theirs, &mut found);
+    let exceptions = EXCEPTIONS.iter().filter(|row| row.scenario == name);
+    let mut unused: BTreeSet<&str> = exceptions.clone().map(|row| row.path).collect();
+    found.retain(|(path, _)| {
+        let rows = exceptions.clone().filter(|row| covers(row.path, path));
+        let explained = rows.map(|row| unused.remove(row.path)).count();
+        explained == 0
+    });
+    let mut faults: Vec<_> =
+        found.into_iter().map(|(path, text)| format!("{name}\n  at {path}\n{text}")).collect();
+    faults.extend(unused.iter().map(|path| format!("{name}\n  no difference at {path} any more")));
+    let panicked = |value: &Value| value.as_str().is_some_and(|text| text.starts_with("panic"));
+    if panicked(ours) && panicked(theirs) {
+        faults.push(format!("{name}\n  does not work at all: {ours}\n  {theirs}"));
+    }
+    faults
+}
+
+/// Whether a difference at `path` is at or below `row`; a `*` part is any name.
+fn covers(row: &str, path: &str) -> bool {
+    let (row, path): (Vec<_>, Vec<_>) = (row.split('/').collect(), path.split('/').collect());
+    row.len() <= path.len() && row.iter().zip(&path).all(|(row, part)| *row == "*" || row == part)
+}
+
+/// Where two values differ, as paths of keys and positions.
+fn differences(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<(String, String)>) {
+    match (ours, theirs) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: BTreeSet<_> = a.keys().chain(b.keys()).collect();
+            for key in keys {
+                let (a, b) = (a.get(key), b.get(key));
+                let absent = Value::from("(absent)");
+                let (a, b) = (a.unwrap_or(&absent), b.unwrap_or(&absent));
+                differences(&format!("{path}/{key}"), a, b, found);
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (position, (a, b)) in a.iter().zip(b).enumerate() {
+                differences(&format!("{path}/{position}"), a, b, found);
+            }
+        }
+        (ours, theirs) if ours != theirs => {
+            found.push((path.to_owned(), format!("  podbay: {ours}\n  plugin: {theirs}")));
+        }
+        _ => {}
+    }
+}
+
+/// Removes all pods of a side.
+async fn finish(rig: Arc<Rig>) {
+    for pod in rig.pods(cri::PodSandboxFilter::default()).await {
+        rig.remove_pod(&pod.id).await;
+    }
+}
