@@ -71,8 +71,9 @@ async fn life(rig: &Rig, image: &str) -> Value {
     let pulled = pull(rig, image).await;
     let again = pull(rig, image).await;
     let status = seen(rig, image).await;
-    let listed: Vec<_> = list(rig, Some(image)).await.iter().map(|it| told("Image", it)).collect();
     let id = pulled.as_str().unwrap_or_default();
+    let listed = list(rig, Some(image)).await;
+    let listed: Vec<_> = listed.iter().filter(|it| it.id == id).map(|it| told("Image", it)).collect();
     let in_all = list(rig, None).await.iter().filter(|it| it.id == id).count();
     let removed = [remove(rig, image).await, remove(rig, image).await];
     let left = list(rig, None).await.iter().filter(|it| it.id == id).count();
@@ -120,7 +121,7 @@ async fn references(rig: Arc<Rig>) -> Value {
         ("no tag", bare.into()), ("other tag", format!("{bare}:v2")), ("manifest digest alone", bundle.root.digest.clone()),
     ] {
         let status = seen(&rig, &reference).await;
-        let listed = list(&rig, Some(&reference)).await.len();
+        let listed = list(&rig, Some(&reference)).await.iter().any(|it| it.id == bundle.id);
         found.insert(name.into(), json!({"status": status, "listed": listed}));
     }
     found.into()
@@ -208,11 +209,10 @@ async fn wrong(rig: Arc<Rig>) -> Value {
         let listed = rig.images().list_images(cri::ListImagesRequest {
             filter: Some(cri::ImageFilter { image: Some(image_spec(&image)) }),
         }).await;
-        let count = listed.as_ref().map(|it| it.get_ref().images.len()).ok();
         let facts = json!({
             "pull": pull(&rig, &image).await, "status": seen(&rig, &image).await,
             "remove": remove(&rig, &image).await,
-            "list": if image.is_empty() { json!(null) } else { json!([code(&listed), count]) },
+            "list": if image.is_empty() { json!(null) } else { code(&listed) },
         });
         found.insert(name.into(), facts);
     }
@@ -263,8 +263,10 @@ async fn configured(rig: Arc<Rig>) -> Value {
     let request = cri::ImageStatusRequest { image: Some(spec), verbose: true };
     let status = rig.images().image_status(request).await.expect("ImageStatus").into_inner();
     let info = status.info.get("info").map(|info| serde_json::from_str::<Value>(info).expect("JSON"));
-    let imported = info.as_ref().map(|info| info["imageSpec"]["config"].clone());
-    json!({"image": status.image.map(|it| told("Image", &it)), "config": imported})
+    let mut config = info.map(|info| info["imageSpec"]["config"].clone()).expect("facts");
+    // The same as absent.
+    config.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
+    json!({"image": status.image.map(|it| told("Image", &it)), "config": config})
 }
 
 async fn fs_info(rig: Arc<Rig>) -> Value {
