@@ -395,6 +395,15 @@ fn handlers(config: &Config, systemd: bool) -> Vec<RuntimeHandler> {
 fn oci_settings(config: &Config, host: &dyn Host) -> oci::Settings {
     let facts = host.facts();
     let v2 = facts.cgroup == backend::CgroupVersion::V2;
+    if config.oci.selinux && facts.selinux.is_none() {
+        tracing::warn!("oci.selinux is on, but this host has no SELinux");
+    }
+    for limit in &config.oci.rlimits {
+        let most = facts.rlimits.get(&limit.name).filter(|_| !facts.may_raise_rlimits());
+        if let Some(most) = most.filter(|most| limit.hard > **most) {
+            tracing::warn!(limit = limit.name, most, "oci.rlimits: more than may be given");
+        }
+    }
     oci::Settings {
         cgroup_driver: match config.cgroup.driver.is_systemd(facts.systemd, v2) {
             true => oci::CgroupDriver::Systemd,
@@ -405,7 +414,15 @@ fn oci_settings(config: &Config, host: &dyn Host) -> oci::Settings {
         unprivileged_ports: config.oci.unprivileged_ports,
         unprivileged_icmp: config.oci.unprivileged_ping,
         apparmor_default: None,
+        device_ownership: config.oci.device_ownership_from_security_context,
+        rlimits: config.oci.rlimits.iter().map(rlimit).collect(),
+        selinux: config.oci.selinux,
     }
+}
+
+fn rlimit(limit: &config::Rlimit) -> oci::Rlimit {
+    let config::Rlimit { name, soft, hard } = limit.clone();
+    oci::Rlimit { name, soft, hard }
 }
 
 fn image_options(config: &Config) -> image::Options {

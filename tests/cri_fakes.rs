@@ -7,10 +7,10 @@ mod attach;
 mod away;
 #[path = "cri_fakes/calls.rs"]
 mod calls;
-#[path = "cri_fakes/checkpoints.rs"]
-mod checkpoints;
 #[path = "cri_fakes/cdi.rs"]
 mod cdi;
+#[path = "cri_fakes/checkpoints.rs"]
+mod checkpoints;
 #[path = "cri_fakes/containers.rs"]
 mod containers;
 #[path = "cri_fakes/crashes.rs"]
@@ -31,12 +31,12 @@ mod pods;
 mod restarts;
 #[path = "cri_fakes/sessions.rs"]
 mod sessions;
-#[path = "cri_fakes/streams.rs"]
-mod streams;
 #[path = "cri_fakes/stats.rs"]
 mod stats;
 #[path = "cri_fakes/streamed_lists.rs"]
 mod streamed_lists;
+#[path = "cri_fakes/streams.rs"]
+mod streams;
 #[path = "cri_fakes/teardowns.rs"]
 mod teardowns;
 #[path = "cri_fakes/updates.rs"]

@@ -289,9 +289,11 @@ impl Host {
             id: &id,
             pod,
             netns: Some(&netns),
+            userns: None,
             args: words(&["/bin/sleep", "1000"]),
             image_name: "pause",
             hostname: "web",
+            selinux_level: None,
             seccomp_profile: None,
             handler: &RuntimeHandler::default(),
             facts: &self.facts,
@@ -324,6 +326,7 @@ impl Host {
             namespaces: &PodNamespaces {
                 pause_pid: pause.pid,
                 netns: Some(format!("/proc/{}/ns/net", pause.pid).into()),
+                userns: None,
                 target_pid: None,
             },
             files: &SharedFiles {
@@ -338,6 +341,7 @@ impl Host {
             seccomp_profile: None,
             hostname: "web",
             handler: &RuntimeHandler::default(),
+            selinux_level: None,
             facts: &self.facts,
             features: &HandlerFeatures::default(),
             settings: &self.settings,

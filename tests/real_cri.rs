@@ -37,17 +37,19 @@ mod rig;
 mod security;
 #[path = "real_cri/sessions.rs"]
 mod sessions;
-#[path = "real_cri/streaming.rs"]
-mod streaming;
 #[path = "real_cri/stats.rs"]
 mod stats;
+#[path = "real_cri/streaming.rs"]
+mod streaming;
 mod support;
-#[path = "real_cri/websocket.rs"]
-mod websocket;
 #[path = "real_cri/updates.rs"]
 mod updates;
+#[path = "real_cri/userns.rs"]
+mod userns;
 #[path = "real_cri/volumes.rs"]
 mod volumes;
+#[path = "real_cri/websocket.rs"]
+mod websocket;
 
 use support::containerd::Line;
 
@@ -84,6 +86,15 @@ on_both_lines! {
     security::privileges,
     security::seccomp_profiles,
     security::paths_are_masked,
+    security::profiles_in_the_old_fields,
+    security::nothing_of_ours_is_open,
+    security::operators_limit_and_own,
+    security::read_only_is_recursive_or_refused,
+    userns::pods_have_users_of_their_own,
+    userns::volumes_have_mapped_ids,
+    userns::limits_hold_in_user_namespaces,
+    userns::bad_user_namespaces_leave_nothing,
+    userns::the_host_network_with_own_users,
     files::mounts_are_as_asked,
     files::image_volumes_are_filled,
     files::devices_are_given,

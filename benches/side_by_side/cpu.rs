@@ -31,7 +31,8 @@ impl CpuMeter {
     /// From now on what this process and its later children use is counted.
     pub fn take(&self, pid: u32) -> Result<()> {
         let path = self.folder.join("cgroup.procs");
-        fs::write(&path, pid.to_string()).with_context(|| format!("cannot write {}", path.display()))
+        fs::write(&path, pid.to_string())
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Milliseconds used so far.

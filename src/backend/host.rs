@@ -1,5 +1,6 @@
 //! The seam to the host: namespaces, mounts, files, devices, facts.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -8,6 +9,7 @@ use tokio::net::TcpStream;
 
 use super::{Result, RootfsMount};
 use crate::model::container::Propagation;
+use crate::model::security::IdMappings;
 
 /// cgroup layout of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -41,8 +43,10 @@ pub struct HostFacts {
     pub seccomp: bool,
     /// Whether AppArmor is enabled.
     pub apparmor: bool,
-    /// Whether SELinux is enabled.
-    pub selinux: bool,
+    /// The labels of containers where SELinux is enabled.
+    pub selinux: Option<SelinuxContexts>,
+    /// Hard limits of the agent's own processes by name, e.g. `nofile`; `u64::MAX` is none.
+    pub rlimits: BTreeMap<String, u64>,
     /// Identifies this boot.
     pub boot_id: String,
     /// Host name.
@@ -51,7 +55,21 @@ pub struct HostFacts {
     pub systemd: bool,
 }
 
+/// What the host's SELinux policy calls the processes and files of containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelinuxContexts {
+    /// `user:role:type:level` of processes.
+    pub process: String,
+    /// `user:role:type:level` of files.
+    pub file: String,
+}
+
 impl HostFacts {
+    /// Whether the agent may raise limits of processes above its own.
+    pub fn may_raise_rlimits(&self) -> bool {
+        self.capabilities.iter().any(|cap| cap == "CAP_SYS_RESOURCE")
+    }
+
     /// Whether the agent may set any OOM score: without CAP_SYS_RESOURCE a score below the
     /// agent's own is refused by the kernel.
     pub fn may_lower_oom_score(&self) -> bool {
@@ -115,6 +133,13 @@ pub trait Host: Send + Sync + 'static {
     /// netns folder). Undone whole on failure.
     async fn create_netns(&self, path: &Path) -> Result<()>;
 
+    /// Makes a user namespace with these ids and pins it at `path`, a new file in a folder that is
+    /// there; [`Host::unmount`] unpins it. With `netns`, a network namespace that the user
+    /// namespace owns is made and pinned as by [`Host::create_netns`], so that the pod's root rules
+    /// over it. Undone whole on failure.
+    async fn create_userns(&self, path: &Path, ids: IdMappings, netns: Option<&Path>)
+    -> Result<()>;
+
     /// What stands at `path`.
     async fn netns_state(&self, path: &Path) -> Result<NetnsState>;
 
@@ -153,6 +178,13 @@ pub trait Host: Send + Sync + 'static {
 
     /// Mounts a tmpfs (nosuid, noexec, nodev) of `size` bytes with mode 1777 at `path`.
     async fn mount_shm(&self, path: &Path, size: u64) -> Result<()>;
+
+    /// Gives a file or folder of ours to a user of the host; links are not followed.
+    async fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<()>;
+
+    /// Gives a file, or a folder and all in it, this SELinux label. Links are not followed; file
+    /// systems without labels are left alone.
+    async fn relabel(&self, path: &Path, label: &str) -> Result<()>;
 
     /// Detaches the mount at `path`; not mounted is fine.
     async fn unmount(&self, path: &Path) -> Result<()>;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Result;
 use crate::model::image::ChainId;
-use crate::model::security::IdMapping;
+use crate::model::security::IdMappings;
 use crate::model::{StringMap, UnixNanos};
 
 /// A configured runtime handler, resolved: which shim with which options.
@@ -72,8 +72,11 @@ pub struct SnapshotterInfo {
 pub struct HandlerFeatures {
     /// Recursive read-only bind mounts (runtime and kernel).
     pub recursive_read_only_mounts: bool,
-    /// User namespaces with id-mapped mounts.
+    /// Pods in user namespaces of their own: runtime, kernel, and root file systems of the
+    /// handler's snapshotter with mapped ids.
     pub user_namespaces: bool,
+    /// Bind mounts with mapped ids.
+    pub id_mapped_mounts: bool,
     /// Seccomp support.
     pub seccomp: bool,
     /// AppArmor support.
@@ -217,8 +220,8 @@ pub struct NewExec {
 pub struct RootfsOptions {
     /// Extra snapshot labels.
     pub labels: StringMap,
-    /// Id mappings for an id-mapped root (first uid, then gid), for snapshotters that can.
-    pub id_mappings: Option<(IdMapping, IdMapping)>,
+    /// The user namespace of an id-mapped root, for snapshotters that can.
+    pub id_mappings: Option<IdMappings>,
 }
 
 /// Something that happened below. Events only hurry work; the truth is `wait` and a relist.

@@ -234,6 +234,23 @@ pub struct Oci {
     pub unprivileged_ports: bool,
     /// Pods may send ICMP echo without a capability.
     pub unprivileged_ping: bool,
+    /// Device nodes belong to the user that a container is told to run as.
+    pub device_ownership_from_security_context: bool,
+    /// Limits of every container's processes, e.g. `nofile=1024:524288`.
+    pub rlimits: Vec<Rlimit>,
+    /// Label processes and files where the host has SELinux.
+    pub selinux: bool,
+}
+
+/// A limit of setrlimit(2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rlimit {
+    /// Its name without `RLIMIT_`, in small letters.
+    pub name: String,
+    /// What a process has.
+    pub soft: u64,
+    /// What it may raise itself to.
+    pub hard: u64,
 }
 
 /// `[cdi]`

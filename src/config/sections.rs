@@ -1,12 +1,13 @@
 //! Every setting: its key, its default, its limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::reader::Reader;
 use super::{
-    Cdi, Cgroup, CgroupDriver, Config, Containerd, Cri, Drain, FileMode, Handler, Images, Logs, Network, Oci, Pause, RegistryAuth, Runtimes, Secret, Stats, Streaming, Telemetry,
+    Cdi, Cgroup, CgroupDriver, Config, Containerd, Cri, Drain, FileMode, Handler, Images, Logs,
+    Network, Oci, Pause, RegistryAuth, Runtimes, Secret, Stats, Streaming, Telemetry,
 };
 use crate::telemetry::{self, Format};
 
@@ -256,10 +257,17 @@ fn oci(reader: &mut Reader) -> Oci {
         tolerate_missing_hugetlb: reader.get("oci.tolerate_missing_hugetlb", true),
         unprivileged_ports: reader.get("oci.unprivileged_ports", true),
         unprivileged_ping: reader.get("oci.unprivileged_ping", true),
+        device_ownership_from_security_context: reader
+            .get("oci.device_ownership_from_security_context", false),
+        rlimits: reader.get("oci.rlimits", Vec::new()),
+        selinux: reader.get("oci.selinux", false),
     };
     let exact = |name: &String| !name.is_empty() && !name.contains('*');
     let good = oci.annotation_allow_list.iter().all(exact);
     reader.check(good, &["oci", "annotation_allow_list"], "must be exact names, without '*'");
+    let names = oci.rlimits.iter().map(|limit| &limit.name).collect::<BTreeSet<_>>();
+    let once = names.len() == oci.rlimits.len();
+    reader.check(once, &["oci", "rlimits"], "must name each limit once");
     oci
 }
 

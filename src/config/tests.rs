@@ -141,6 +141,14 @@ fn lists_come_from_every_layer() {
 }
 
 #[test]
+fn limits_of_processes_are_read() {
+    let world = World::file("[oci]\nrlimits = [\"nofile=1024:524288\", \"core=unlimited\"]");
+    let limit = |name: &str, soft, hard| Rlimit { name: name.into(), soft, hard };
+    let expected = [limit("nofile", 1024, 524_288), limit("core", u64::MAX, u64::MAX)];
+    assert_eq!(world.load().expect("file").oci.rlimits, expected);
+}
+
+#[test]
 fn all_faults_are_told_together_with_key_and_place() {
     let world = World::file(
         "root = \"var\"\n\
@@ -239,6 +247,9 @@ fn each_limit_is_checked() {
         ("images.max_concurrent_layers = 0", "images.max_concurrent_layers: must be 1 to 64"),
         ("images.auth.\"a b\".auth = \"x\"", "images.auth.\"a b\": must be a registry's host"),
         ("images.auth.r.username = \"x\"", "images.auth.r: must have username and password"),
+        ("oci.rlimits = [\"nofile=9:1\"]", "oci.rlimits: must be like"),
+        ("oci.rlimits = [\"nofiles=1\"]", "oci.rlimits: must be like"),
+        ("oci.rlimits = [\"core=1\", \"core=2\"]", "oci.rlimits: must name each limit once"),
         ("oci.annotation_allow_list = [\"a/*\"]", "oci.annotation_allow_list: must be exact names"),
         ("logs.max_line = 10", "logs.max_line: must be 256 to 1048576"),
         ("streaming.address = \"localhost:1\"", "streaming.address: must be an IP address and"),

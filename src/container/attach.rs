@@ -118,11 +118,10 @@ impl Containers {
         }
     }
 
-    /// Ends the container's stdin for all.
+    /// Ends the container's stdin for all. The shim is told so again when it was told before: a
+    /// client that leaves may have cut that short.
     async fn close_container_stdin(&self, entry: &Entry) {
-        if !entry.stdin.close() {
-            return;
-        }
+        entry.stdin.close();
         let process = Process::init(entry.id.as_str());
         // Cancel-safe: a container that has ended needs no end of its stdin.
         tokio::select! {
@@ -201,11 +200,11 @@ impl Stdin {
         Ok(Some(writer))
     }
 
-    /// Closes the agent's end for good; whether it was open.
-    pub(super) fn close(&self) -> bool {
+    /// Closes the agent's end for good.
+    pub(super) fn close(&self) {
         let mut kept = self.kept();
         kept.take();
-        !self.closed.send_replace(true)
+        self.closed.send_replace(true);
     }
 
     /// Cancel-safe.

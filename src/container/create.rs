@@ -19,8 +19,8 @@ use crate::model::resources::Resources;
 use crate::model::signal::Signal;
 use crate::oci::user::ResolvedUser;
 use crate::oci::{
-    ContainerInput, PodNamespaces, add_identity, container_spec, plain_cgroup, record_labels,
-    resources_of, spec_json,
+    self, ContainerInput, PodNamespaces, add_identity, check_container, container_spec,
+    plain_cgroup, record_labels, resources_of, spec_json,
 };
 use crate::store::Batch;
 
@@ -42,10 +42,7 @@ impl Containers {
         pod: &PodContext,
         config: ContainerConfig,
     ) -> Result<ContainerId, Error> {
-        if config.security.privileged && !pod.config.security.privileged {
-            const FIELD: &str = "config.linux.security_context.privileged";
-            return Err(Error::invalid(FIELD, "is allowed in a privileged pod only"));
-        }
+        check_container(&pod.config, &config, &pod.features).map_err(in_request)?;
         let image = self.image_of(&config).await?;
         let id = ContainerId::random();
         let entry = Entry::new(self.new_record(&id, pod, config, &image)?);
@@ -207,7 +204,9 @@ impl Containers {
     ) -> Result<Vec<RootfsMount>, Error> {
         const STEP: &str = "prepare the root file system";
         let (key, snapshotter) = (entry.id.as_str(), pod.handler.snapshotter.as_str());
-        let (chain, options) = (image.chain_id.as_ref(), RootfsOptions::default());
+        let id_mappings = pod.config.id_mappings();
+        let options = RootfsOptions { id_mappings, ..RootfsOptions::default() };
+        let chain = image.chain_id.as_ref();
         let runtime = &self.deps.runtime;
         match runtime.prepare_rootfs(snapshotter, key, chain, &options).await {
             // The layers were collected or never unpacked here: unpack again, try once more.
@@ -233,6 +232,7 @@ impl Containers {
         let namespaces = PodNamespaces {
             pause_pid: pod.pause_pid,
             netns: pod.netns.clone(),
+            userns: pod.userns.clone(),
             target_pid: host.target_pid,
         };
         let spec = container_spec(&ContainerInput {
@@ -250,6 +250,7 @@ impl Containers {
             devices: &host.devices,
             seccomp_profile: host.seccomp.as_ref(),
             hostname: &pod.hostname,
+            selinux_level: pod.selinux_level.as_deref(),
             facts: self.deps.host.facts(),
             handler: &pod.handler,
             features: &pod.features,
@@ -311,6 +312,19 @@ impl Containers {
         let batch = Batch::new().delete::<ContainerRecord>(entry.id.as_str());
         self.deps.store.write(batch).await?;
         Ok(())
+    }
+}
+
+/// A fault of what was asked for, by its place in the request.
+fn in_request(error: oci::Error) -> Error {
+    match error {
+        oci::Error::Invalid { field, problem } => {
+            Error::invalid(format!("config.{field}"), problem)
+        }
+        error @ (oci::Error::Unsupported { .. } | oci::Error::RecursiveReadOnly { .. }) => {
+            Error::Unsupported(error.to_string())
+        }
+        other => other.into(),
     }
 }
 

@@ -33,6 +33,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// What is asked for is beyond the runtime handler or the host.
+    #[error("{0}")]
+    Unsupported(String),
     /// The name is taken by a container that differs.
     #[error("container name {name:?} is already in use by {id}")]
     NameInUse {

@@ -5,8 +5,8 @@
 //! acknowledged before it is durable. Reads go to the [`Board`] alone.
 
 mod attach;
-mod checkpoint;
 mod cdi;
+mod checkpoint;
 mod create;
 mod entry;
 mod error;
@@ -99,6 +99,10 @@ pub struct PodContext {
     pub pause_pid: u32,
     /// Network namespace; `None` in the host's.
     pub netns: Option<PathBuf>,
+    /// User namespace; `None` in the host's.
+    pub userns: Option<PathBuf>,
+    /// SELinux level, which its containers share.
+    pub selinux_level: Option<String>,
     /// Files every container of the pod shares.
     pub files: SharedFiles,
     /// Host paths of what the image mounts of a container being created show, by index of the

@@ -16,6 +16,7 @@ use crate::model::container::{ContainerConfig, Mount, Propagation};
 use crate::model::image::{ChainId, Image};
 use crate::model::security::{NamespaceMode, SecurityProfile};
 use crate::oci::seccomp::localhost_path;
+use crate::oci::selinux::check_relabel;
 use crate::oci::user::{ResolvedUser, UserRequest, needs_files, resolve};
 
 const SECCOMP_PROFILE_MAX: usize = 1 << 20;
@@ -62,7 +63,7 @@ impl Containers {
         config: &ContainerConfig,
     ) -> Result<HostParts, Error> {
         let (mounts, devices, seccomp, cdi) = tokio::try_join!(
-            self.resolve_mounts(pod, &config.mounts),
+            self.resolve_mounts(pod, config),
             self.resolve_devices(pod, config),
             self.seccomp_profile(config.security.seccomp.as_ref(), config.security.privileged),
             self.cdi_edits(pod, config),
@@ -73,9 +74,11 @@ impl Containers {
     async fn resolve_mounts(
         &self,
         pod: &PodContext,
-        mounts: &[Mount],
+        config: &ContainerConfig,
     ) -> Result<Vec<Mount>, Error> {
-        try_join_all(mounts.iter().enumerate().map(|(index, mount)| async move {
+        let labels = self.labels(pod, config)?;
+        let labels = labels.as_ref();
+        try_join_all(config.mounts.iter().enumerate().map(|(index, mount)| async move {
             let resolved = match pod.image_mounts.get(&index) {
                 Some(of_image) => of_image.clone(),
                 None => {
@@ -101,6 +104,13 @@ impl Containers {
                 let problem = format!("resolves to {path:?}, which is not UTF-8");
                 Error::invalid(format!("config.mounts[{index}].host_path"), problem)
             })?;
+            // Only what a caller asks for by itself: the pod's own files have their label.
+            if let Some(labels) = labels.filter(|_| mount.selinux_relabel) {
+                check_relabel(index, &host_path)?;
+                let source = Path::new(&host_path);
+                let labelled = self.deps.host.relabel(source, &labels.files).await;
+                labelled.step("label a mount source")?;
+            }
             Ok(Mount { host_path, ..mount.clone() })
         }))
         .await

@@ -12,7 +12,9 @@ use crate::backend::{NewTask, Process, RootfsMount, Stdio};
 use crate::board::now;
 use crate::lifecycle::Backoff;
 use crate::logs::{Pump, PumpSpec, open_fifo_guard, open_fifo_reader};
+use crate::model::container::ContainerConfig;
 use crate::model::security::NamespaceMode;
+use crate::oci::selinux;
 
 /// Exit code and reason of a container that could not be started.
 const START_ERROR: (i32, &str) = (128, "StartError");
@@ -38,7 +40,10 @@ impl Containers {
 
     async fn launch(self: &Arc<Self>, entry: &Arc<Entry>, pod: &PodContext) -> Result<(), Error> {
         self.check_target(entry, pod).await?;
-        let (rootfs, stdio) = tokio::try_join!(self.rootfs_of(entry), self.make_stdio(entry))?;
+        let (mut rootfs, stdio) = tokio::try_join!(self.rootfs_of(entry), self.make_stdio(entry))?;
+        if let Some(labels) = self.labels(pod, &entry.container().config)? {
+            set_label(&mut rootfs, &labels.files);
+        }
         let (pump, guards) = self.open_log(entry, &stdio)?;
         entry.set_pump(Some(pump.clone()));
         pump.opened().await.step("open the log")?;
@@ -64,6 +69,17 @@ impl Containers {
         entry.publish(&self.deps, Some(EventKind::Started));
         self.watch_exit(entry);
         Ok(())
+    }
+
+    /// The SELinux labels of a container, where it has some.
+    pub(super) fn labels(
+        &self,
+        pod: &PodContext,
+        config: &ContainerConfig,
+    ) -> Result<Option<selinux::Labels>, Error> {
+        let host = (self.deps.host.facts(), &self.options.oci);
+        let level = pod.selinux_level.as_deref();
+        Ok(selinux::container_labels(&pod.config, config, level, host)?)
     }
 
     async fn rootfs_of(&self, entry: &Entry) -> Result<Vec<RootfsMount>, Error> {
@@ -211,5 +227,13 @@ impl Containers {
             Some(pump) => pump.reopen().await.step("reopen the log"),
             None => Err(entry.wrong_state("reopen the log of")),
         }
+    }
+}
+
+/// Has all files of a root appear with one label. Only an overlay is mounted for one container
+/// alone; other file systems keep the labels of their files.
+fn set_label(rootfs: &mut [RootfsMount], label: &str) {
+    for mount in rootfs.iter_mut().filter(|mount| mount.kind == "overlay") {
+        mount.options.push(format!("context=\"{label}\""));
     }
 }

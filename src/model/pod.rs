@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::StringMap;
 use super::resources::Resources;
 use super::security::{
-    NamespaceMode, NamespaceOptions, SecurityProfile, SelinuxOptions, SupplementalGroupsPolicy,
+    IdMappings, NamespaceMode, NamespaceOptions, SecurityProfile, SelinuxOptions,
+    SupplementalGroupsPolicy,
 };
 
 /// The name of a pod sandbox: unique among live sandboxes as a whole.
@@ -59,6 +60,11 @@ impl PodConfig {
     /// Whether the pod uses the host's network namespace.
     pub fn host_network(&self) -> bool {
         self.security.namespaces.network == NamespaceMode::Node
+    }
+
+    /// The ids of the pod's own user namespace; `None` in the host's.
+    pub fn id_mappings(&self) -> Option<IdMappings> {
+        self.security.namespaces.id_mappings()
     }
 
     /// Whether the pod uses the host's IPC namespace and /dev/shm.

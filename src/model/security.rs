@@ -45,6 +45,41 @@ pub struct UserNamespace {
     pub gids: Vec<IdMapping>,
 }
 
+impl NamespaceOptions {
+    /// The mappings of an own user namespace; `None` in the host's.
+    pub fn id_mappings(&self) -> Option<IdMappings> {
+        let userns = self.userns.as_ref().filter(|userns| userns.mode == NamespaceMode::Pod)?;
+        Some(IdMappings { uids: *userns.uids.first()?, gids: *userns.gids.first()? })
+    }
+}
+
+/// The ids of a user namespace: one line of each kind, both from 0 on and equally long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMappings {
+    /// UIDs.
+    pub uids: IdMapping,
+    /// GIDs.
+    pub gids: IdMapping,
+}
+
+impl IdMappings {
+    /// The number of ids, of either kind.
+    pub fn length(&self) -> u32 {
+        self.uids.length
+    }
+
+    /// The host's UID and GID of a user in the namespace; `None` when it has no such user.
+    pub fn on_host(&self, uid: u32, gid: u32) -> Option<(u32, u32)> {
+        let within = uid < self.uids.length && gid < self.gids.length;
+        within.then(|| (self.uids.host_id + uid, self.gids.host_id + gid))
+    }
+
+    /// The host's UID and GID of the namespace's root.
+    pub fn root(&self) -> (u32, u32) {
+        (self.uids.host_id, self.gids.host_id)
+    }
+}
+
 /// One line of a uid_map or gid_map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct IdMapping {

@@ -6,7 +6,7 @@ use oci_spec::runtime::{Linux, LinuxResources, Root, Spec};
 
 use super::{
     Error, OCI_VERSION, PodNamespaces, Settings, annotations, blank, capabilities, cgroup, devices,
-    mounts, namespaces, paths, process, resources, seccomp,
+    mounts, namespaces, paths, process, resources, seccomp, selinux,
 };
 use crate::backend::{DeviceNode, HandlerFeatures, HostFacts, RuntimeHandler};
 use crate::ids::{ContainerId, PodId};
@@ -60,6 +60,8 @@ pub struct ContainerInput<'a> {
     pub seccomp_profile: Option<&'a serde_json::Value>,
     /// The host name its processes see.
     pub hostname: &'a str,
+    /// The pod's SELinux level.
+    pub selinux_level: Option<&'a str>,
     /// The host.
     pub facts: &'a HostFacts,
     /// The runtime handler, and what its OCI runtime can do.
@@ -78,13 +80,9 @@ pub struct ContainerInput<'a> {
 /// settings say.
 pub fn container_spec(input: &ContainerInput<'_>) -> Result<Spec, Error> {
     let security = &input.config.security;
-    if security.privileged && !input.pod.security.privileged {
-        return Err(Error::invalid(
-            "linux.security_context.privileged",
-            "the pod is not privileged, so its containers cannot be",
-        ));
-    }
-    namespaces::check_user_namespace("linux.security_context", &security.namespaces)?;
+    check_container(input.pod, input.config, input.features)?;
+    let user = input.user;
+    namespaces::check_ids(input.pod, user.uid, user.gid, &user.additional_gids)?;
     let granted = capabilities::granted(input)?;
     let mounts = mounts::mounts(input)?;
     let (nodes, rules) = devices::devices(input)?;
@@ -108,18 +106,48 @@ pub fn container_spec(input: &ContainerInput<'_>) -> Result<Spec, Error> {
             capabilities: &granted,
             facts: input.facts,
         })?);
+    namespaces::set_ids(&mut linux, input.pod);
     if !security.privileged {
         linux
             .set_masked_paths(path_list("masked_paths", &security.masked_paths)?)
             .set_readonly_paths(path_list("readonly_paths", &security.readonly_paths)?);
     }
 
+    let mut process = process::of_container(input, &granted)?;
+    let host = (input.facts, input.settings);
+    let labels = selinux::container_labels(input.pod, input.config, input.selinux_level, host)?;
+    if let Some(labels) = labels {
+        process.set_selinux_label(Some(labels.process));
+        linux.set_mount_label(Some(labels.files));
+    }
     let mut spec = blank_spec(security.readonly_rootfs);
-    spec.set_process(Some(process::of_container(input, &granted)?))
+    spec.set_process(Some(process))
         .set_mounts(Some(mounts.list))
         .set_annotations(Some(annotations::of_container(input)))
         .set_linux(Some(linux));
     Ok(spec)
+}
+
+/// Checks what can be known of a container before anything is looked up or made for it: whether
+/// its pod and the runtime handler have what it asks for.
+///
+/// # Errors
+/// [`Error::Invalid`] with the CRI field, [`Error::Unsupported`] and [`Error::RecursiveReadOnly`].
+pub fn check_container(
+    pod: &PodConfig,
+    config: &ContainerConfig,
+    features: &HandlerFeatures,
+) -> Result<(), Error> {
+    let security = &config.security;
+    if security.privileged && !pod.security.privileged {
+        return Err(Error::invalid(
+            "linux.security_context.privileged",
+            "the pod is not privileged, so its containers cannot be",
+        ));
+    }
+    namespaces::check_container_userns(pod, &security.namespaces)?;
+    let mounts = config.mounts.iter().enumerate();
+    mounts.map(|(index, mount)| mounts::check_features(index, mount, features)).collect()
 }
 
 /// A spec with its version and the root that the shim mounts at `rootfs` in the bundle.

@@ -3,6 +3,7 @@
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
 use super::{ContainerInput, Error, blank, paths};
+use crate::backend::DeviceNode;
 
 /// The rule every container starts from: nothing is allowed. The OCI runtime adds the standard
 /// nodes (null, zero, full, random, urandom, tty, console, ptmx, pts) and their rules itself.
@@ -31,14 +32,15 @@ pub(super) fn devices(
                 ));
             }
         };
+        let (uid, gid) = owner(input, device);
         let mut node = LinuxDevice::default();
         node.set_path(path.into())
             .set_typ(kind)
             .set_major(device.major)
             .set_minor(device.minor)
             .set_file_mode(Some(device.mode & 0o7777))
-            .set_uid(Some(device.uid))
-            .set_gid(Some(device.gid));
+            .set_uid(Some(uid))
+            .set_gid(Some(gid));
         nodes.push(node);
         // A FIFO is no device to the cgroup.
         if kind != LinuxDeviceType::P {
@@ -49,6 +51,17 @@ pub(super) fn devices(
         rules = vec![rule(true, None, "rwm")];
     }
     Ok((nodes, rules))
+}
+
+/// A node belongs to whom it does on the host, or, where the operator wants that, to the user that
+/// the caller names; root's name changes nothing.
+fn owner(input: &ContainerInput<'_>, device: &DeviceNode) -> (u32, u32) {
+    let security = &input.config.security;
+    let asked = |id: Option<u32>| id.filter(|id| input.settings.device_ownership && *id != 0);
+    (
+        asked(security.run_as_user).unwrap_or(device.uid),
+        asked(security.run_as_group).unwrap_or(device.gid),
+    )
 }
 
 fn check_permissions(permissions: &str) -> Result<(), String> {
@@ -78,7 +91,6 @@ fn rule(
 mod tests {
     use super::super::fixture::Fixture;
     use super::*;
-    use crate::backend::DeviceNode;
 
     fn with_device(kind: char, path: &str, permissions: &str) -> Fixture {
         let mut f = Fixture::new();
@@ -123,6 +135,21 @@ mod tests {
                 "allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"
             })
         );
+    }
+
+    #[test]
+    fn a_device_may_belong_to_the_user() {
+        let owner = |ownership, uid, gid| {
+            let mut f = with_device('c', "/dev/fuse", "rw");
+            f.settings.device_ownership = ownership;
+            (f.config.security.run_as_user, f.config.security.run_as_group) = (uid, gid);
+            let (nodes, _) = devices(&f.input()).unwrap();
+            (nodes[0].uid().unwrap(), nodes[0].gid().unwrap())
+        };
+        assert_eq!(owner(false, Some(1000), Some(100)), (0, 7));
+        assert_eq!(owner(true, Some(1000), Some(100)), (1000, 100));
+        assert_eq!(owner(true, Some(1000), None), (1000, 7));
+        assert_eq!(owner(true, Some(0), None), (0, 7));
     }
 
     #[test]

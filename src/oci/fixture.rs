@@ -9,7 +9,7 @@ use crate::ids::{ContainerId, PodId};
 use crate::model::container::{ContainerConfig, Mount};
 use crate::model::image::ImageConfig;
 use crate::model::pod::PodConfig;
-use crate::model::security::NamespaceMode;
+use crate::model::security::{IdMapping, NamespaceMode, UserNamespace};
 
 pub(super) struct Fixture {
     pub(super) id: ContainerId,
@@ -53,6 +53,7 @@ impl Fixture {
             namespaces: PodNamespaces {
                 pause_pid: 4242,
                 netns: Some("/run/netns/cni-1".into()),
+                userns: None,
                 target_pid: None,
             },
             files: SharedFiles {
@@ -91,6 +92,19 @@ impl Fixture {
         self
     }
 
+    /// The pod has a user namespace of its own.
+    pub(super) fn user_namespace(mut self) -> Self {
+        let line = |host_id| vec![IdMapping { host_id, container_id: 0, length: 65536 }];
+        let userns =
+            UserNamespace { mode: NamespaceMode::Pod, uids: line(200_000), gids: line(300_000) };
+        for modes in [&mut self.pod.security.namespaces, &mut self.config.security.namespaces] {
+            modes.userns = Some(userns.clone());
+        }
+        self.namespaces.userns = Some("/pod/userns".into());
+        (self.features.user_namespaces, self.features.id_mapped_mounts) = (true, true);
+        self
+    }
+
     pub(super) fn input(&self) -> ContainerInput<'_> {
         ContainerInput {
             id: &self.id,
@@ -108,6 +122,7 @@ impl Fixture {
             seccomp_profile: None,
             hostname: &self.hostname,
             handler: &self.handler,
+            selinux_level: Some("s0:c1,c2"),
             facts: &self.facts,
             features: &self.features,
             settings: &self.settings,
@@ -119,9 +134,11 @@ impl Fixture {
             id: &self.pod_id,
             pod: &self.pod,
             netns: self.namespaces.netns.as_deref(),
+            userns: self.namespaces.userns.as_deref(),
             args: vec!["/pause".to_owned()],
             image_name: "podbay/pause",
             hostname: &self.hostname,
+            selinux_level: Some("s0:c1,c2"),
             seccomp_profile: None,
             handler: &self.handler,
             facts: &self.facts,

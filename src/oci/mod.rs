@@ -26,7 +26,9 @@ mod paths;
 mod pause;
 mod process;
 mod resources;
+mod rlimits;
 pub mod seccomp;
+pub mod selinux;
 mod sysctl;
 pub mod user;
 
@@ -35,12 +37,13 @@ mod fixture;
 
 pub use annotations::{add_identity, record_labels};
 pub use cgroup::{CgroupDriver, plain_cgroup};
-pub use container::{ContainerInput, SharedFiles, container_spec};
+pub use container::{ContainerInput, SharedFiles, check_container, container_spec};
 pub use exec::exec_process;
 pub use in_force::{put_back, resources_of, stored_limits};
-pub use namespaces::PodNamespaces;
+pub use namespaces::{PodNamespaces, check_pod_userns};
 pub use pause::{PauseInput, pause_spec};
 pub use resources::{apply_to_spec, linux_resources};
+pub use rlimits::Rlimit;
 pub use sysctl::check_sysctls;
 
 use oci_spec::runtime::Spec;
@@ -67,6 +70,12 @@ pub struct Settings {
     /// A loaded AppArmor profile for containers that ask for the default one; `None` runs them
     /// unconfined.
     pub apparmor_default: Option<String>,
+    /// Whether device nodes that a caller names belong to the user it names.
+    pub device_ownership: bool,
+    /// Limits of every container's processes.
+    pub rlimits: Vec<Rlimit>,
+    /// Whether processes and files are labelled where the host has SELinux.
+    pub selinux: bool,
 }
 
 impl Default for Settings {
@@ -78,6 +87,9 @@ impl Default for Settings {
             unprivileged_ports: true,
             unprivileged_icmp: true,
             apparmor_default: None,
+            device_ownership: false,
+            rlimits: Vec::new(),
+            selinux: false,
         }
     }
 }
@@ -91,6 +103,22 @@ pub enum Error {
         /// The field, e.g. `linux.security_context.run_as_group`.
         field: String,
         /// What is wrong with it.
+        problem: String,
+    },
+    /// What a field asks for is beyond the runtime handler or the host.
+    #[error("{field}: {problem}")]
+    Unsupported {
+        /// The field.
+        field: String,
+        /// What is missing.
+        problem: String,
+    },
+    /// A recursive read-only mount that cannot be had. Callers look for the first word.
+    #[error("RROUnsupported: {field}: {problem}")]
+    RecursiveReadOnly {
+        /// The field.
+        field: String,
+        /// What is missing.
         problem: String,
     },
     /// The image's configuration asks for something that is refused.
@@ -115,6 +143,10 @@ pub enum Error {
 impl Error {
     fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Invalid { field: field.into(), problem: problem.into() }
+    }
+
+    fn unsupported(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Unsupported { field: field.into(), problem: problem.into() }
     }
 
     fn image(field: &'static str, problem: impl Into<String>) -> Self {

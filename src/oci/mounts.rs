@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount};
+use oci_spec::runtime::Mount;
 
+use super::namespaces::id_mapping;
 use super::{ContainerInput, Error, paths};
-use crate::backend::CgroupVersion;
+use crate::backend::{CgroupVersion, HandlerFeatures};
 use crate::model::container::{Mount as Asked, Propagation};
 use crate::model::security::IdMapping;
 
@@ -55,6 +56,19 @@ impl Bind {
         let mount = mount(&destination, "bind", source, options);
         Self { destination, mount }
     }
+
+    /// Has the files of these ids appear as others'. Only this mount, not those below it, which
+    /// may be of file systems that cannot.
+    fn map_ids(&mut self, uids: &[IdMapping], gids: &[IdMapping]) {
+        if uids.is_empty() {
+            return;
+        }
+        let lines = |ids: &[IdMapping]| Some(ids.iter().map(|line| id_mapping(*line)).collect());
+        self.mount.set_uid_mappings(lines(uids)).set_gid_mappings(lines(gids));
+        let mut options = self.mount.options().clone().unwrap_or_default();
+        options.push("idmap".to_owned());
+        self.mount.set_options(Some(options));
+    }
 }
 
 fn add_unless_taken(binds: &mut Vec<Bind>, more: Vec<Bind>) {
@@ -85,9 +99,21 @@ fn kernel_file_systems(input: &ContainerInput<'_>) -> Vec<Mount> {
         dev_tmpfs("65536k"),
         mount("/dev/pts", "devpts", "devpts", &pts),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", mode]),
+        sys(input, mode),
         cgroup_tree(input.facts.cgroup, privileged),
     ]
+}
+
+/// Only who rules over a network namespace may mount a sysfs that shows it: a pod in the host's
+/// network, but with users of its own, gets a view of the host's.
+fn sys(input: &ContainerInput<'_>, mode: &str) -> Mount {
+    let flags = ["nosuid", "noexec", "nodev"];
+    if input.pod.id_mappings().is_some() && input.pod.host_network() {
+        let all = input.features.recursive_read_only_mounts;
+        let bind = ["rbind", "rprivate", if all { "rro" } else { "ro" }];
+        return mount("/sys", "bind", "/sys", &[&flags[..], &bind].concat());
+    }
+    mount("/sys", "sysfs", "sysfs", &[&flags[..], &[mode]].concat())
 }
 
 /// The tmpfs on /dev, in which the OCI runtime makes its nodes.
@@ -123,26 +149,35 @@ fn asked(input: &ContainerInput<'_>, index: usize, asked: &Asked) -> Result<Bind
     if let Some(problem) = paths::problem_of(&asked.host_path) {
         return Err(Error::invalid(field("host_path"), problem));
     }
-    let options = ["rbind", propagation(asked.propagation), access(input, asked, &field)?];
+    check_features(index, asked, input.features)?;
+    let options = ["rbind", propagation(asked.propagation), access(asked, &field)?];
     let mut bind = Bind::new(destination, &asked.host_path, &options);
-    if asked.uid_mappings.is_empty() != asked.gid_mappings.is_empty() {
-        return Err(Error::invalid(
-            field("uid_mappings"),
-            "an id-mapped mount needs both UID and GID mappings",
-        ));
-    }
-    if !asked.uid_mappings.is_empty() {
-        if !input.features.user_namespaces {
-            return Err(Error::invalid(
-                field("uid_mappings"),
-                "the runtime handler does not support id-mapped mounts",
-            ));
-        }
-        bind.mount
-            .set_uid_mappings(Some(id_mappings(&field("uid_mappings"), &asked.uid_mappings)?))
-            .set_gid_mappings(Some(id_mappings(&field("gid_mappings"), &asked.gid_mappings)?));
-    }
+    bind.map_ids(&asked.uid_mappings, &asked.gid_mappings);
     Ok(bind)
+}
+
+/// Checks that the runtime handler has what a mount asks for: it is never done by halves.
+pub(super) fn check_features(
+    index: usize,
+    asked: &Asked,
+    features: &HandlerFeatures,
+) -> Result<(), Error> {
+    let field = |name: &str| format!("mounts[{index}].{name}");
+    if asked.uid_mappings.is_empty() != asked.gid_mappings.is_empty() {
+        let problem = "an id-mapped mount needs both UID and GID mappings";
+        return Err(Error::invalid(field("uidMappings"), problem));
+    }
+    if !asked.uid_mappings.is_empty() && !features.id_mapped_mounts {
+        let problem = "the runtime handler has no id-mapped mounts";
+        return Err(Error::unsupported(field("uidMappings"), problem));
+    }
+    if asked.recursive_read_only && !features.recursive_read_only_mounts {
+        return Err(Error::RecursiveReadOnly {
+            field: field("recursive_read_only"),
+            problem: "the runtime handler has no recursive read-only mounts".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 fn propagation(wanted: Propagation) -> &'static str {
@@ -153,12 +188,8 @@ fn propagation(wanted: Propagation) -> &'static str {
     }
 }
 
-/// `ro`, `rw` or `rro`. The word RROUnsupported is what a kubelet looks for.
-fn access(
-    input: &ContainerInput<'_>,
-    asked: &Asked,
-    field: &impl Fn(&str) -> String,
-) -> Result<&'static str, Error> {
+/// `ro`, `rw` or `rro`.
+fn access(asked: &Asked, field: &impl Fn(&str) -> String) -> Result<&'static str, Error> {
     let refused = |problem: &str| Err(Error::invalid(field("recursive_read_only"), problem));
     match (asked.readonly, asked.recursive_read_only) {
         (false, false) if asked.image.is_some() => {
@@ -167,9 +198,6 @@ fn access(
         (false, false) => Ok("rw"),
         (true, false) => Ok("ro"),
         (false, true) => refused("needs a read-only mount"),
-        (true, true) if !input.features.recursive_read_only_mounts => refused(
-            "RROUnsupported: the runtime handler does not support recursive read-only mounts",
-        ),
         (true, true) if asked.propagation != Propagation::Private => {
             refused("needs private propagation")
         }
@@ -177,22 +205,9 @@ fn access(
     }
 }
 
-fn id_mappings(field: &str, mappings: &[IdMapping]) -> Result<Vec<LinuxIdMapping>, Error> {
-    mappings
-        .iter()
-        .map(|mapping| {
-            LinuxIdMappingBuilder::default()
-                .host_id(mapping.host_id)
-                .container_id(mapping.container_id)
-                .size(mapping.length)
-                .build()
-                .map_err(|error| Error::invalid(field, error.to_string()))
-        })
-        .collect()
-}
-
 /// Anonymous volumes of the image. Their paths come from the image unchecked, so they are cleaned
-/// as paths below the container's root.
+/// as paths below the container's root. Their files have the ids that the image gave them, also
+/// where the pod has ids of its own.
 fn volumes(input: &ContainerInput<'_>) -> Result<Vec<Bind>, Error> {
     input
         .volumes
@@ -203,7 +218,11 @@ fn volumes(input: &ContainerInput<'_>) -> Result<Vec<Bind>, Error> {
                 return Err(Error::image("Volumes", format!("{path:?} cannot be a volume")));
             }
             let source = host.to_string_lossy();
-            Ok(Bind::new(destination, &source, &["rbind", "rprivate", "rw"]))
+            let mut bind = Bind::new(destination, &source, &["rbind", "rprivate", "rw"]);
+            if let Some(ids) = input.pod.id_mappings() {
+                bind.map_ids(&[ids.uids], &[ids.gids]);
+            }
+            Ok(bind)
         })
         .collect()
 }

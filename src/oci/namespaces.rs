@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Kind};
+use oci_spec::runtime::{
+    Linux, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType as Kind,
+};
 
 use super::{ContainerInput, Error};
-use crate::backend::CgroupVersion;
+use crate::backend::{CgroupVersion, HandlerFeatures};
 use crate::model::pod::PodConfig;
-use crate::model::security::NamespaceMode;
+use crate::model::security::{IdMapping, NamespaceMode, NamespaceOptions, UserNamespace};
 
 /// The namespaces of a running pod, for its containers to join.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,6 +18,8 @@ pub struct PodNamespaces {
     pub pause_pid: u32,
     /// The pinned network namespace; `None` is the host's.
     pub netns: Option<PathBuf>,
+    /// The pinned user namespace; `None` is the host's.
+    pub userns: Option<PathBuf>,
     /// PID of the process whose PID namespace a container of mode `Target` joins.
     pub target_pid: Option<u32>,
 }
@@ -27,6 +31,9 @@ pub(super) fn of_container(input: &ContainerInput<'_>) -> Result<Vec<LinuxNamesp
     let pod = input.pod;
     let pause = |name: &str| process_namespace(input.namespaces.pause_pid, name);
     let mut list = vec![own(Kind::Mount)];
+    if let Some(userns) = &input.namespaces.userns {
+        list.push(join(Kind::User, userns));
+    }
     if let Some(netns) = &input.namespaces.netns {
         list.push(join(Kind::Network, netns));
         list.push(join(Kind::Uts, &pause("uts")));
@@ -62,9 +69,16 @@ pub(super) fn of_container(input: &ContainerInput<'_>) -> Result<Vec<LinuxNamesp
 
 /// Pause holds the namespaces that its containers share, so it has its own of each kind that the
 /// pod does not take from the host. That includes PID: it is what dies with the pod.
-pub(super) fn of_pause(pod: &PodConfig, netns: Option<&Path>) -> Vec<LinuxNamespace> {
+pub(super) fn of_pause(
+    pod: &PodConfig,
+    netns: Option<&Path>,
+    userns: Option<&Path>,
+) -> Vec<LinuxNamespace> {
     let modes = &pod.security.namespaces;
     let mut list = vec![own(Kind::Mount)];
+    if let Some(userns) = userns {
+        list.push(join(Kind::User, userns));
+    }
     if modes.pid != NamespaceMode::Node {
         list.push(own(Kind::Pid));
     }
@@ -78,19 +92,83 @@ pub(super) fn of_pause(pod: &PodConfig, netns: Option<&Path>) -> Vec<LinuxNamesp
     list
 }
 
-/// User namespaces are refused for now rather than silently left out. Network namespaces would
-/// have to be made inside them.
-pub(super) fn check_user_namespace(
-    field: &str,
-    options: &crate::model::security::NamespaceOptions,
+const USERNS: &str = "linux.security_context.namespace_options.userns_options";
+
+/// Checks what a pod asks of user namespaces: only what its handler can do, and no own one beside
+/// a PID or IPC namespace of the host, over which its root has no say.
+pub fn check_pod_userns(pod: &PodConfig, features: &HandlerFeatures) -> Result<(), Error> {
+    let modes = &pod.security.namespaces;
+    check_mappings(modes)?;
+    if modes.id_mappings().is_none() {
+        return Ok(());
+    }
+    for (name, mode) in [("pid", modes.pid), ("ipc", modes.ipc)] {
+        if mode == NamespaceMode::Node {
+            return Err(Error::invalid(
+                format!("linux.security_context.namespace_options.{name}"),
+                "cannot be NODE in a pod with a user namespace of its own",
+            ));
+        }
+    }
+    if !features.user_namespaces {
+        return Err(Error::unsupported(USERNS, "the runtime handler has no user namespaces"));
+    }
+    Ok(())
+}
+
+/// Checks that a container asks for the user namespace of its pod.
+pub(super) fn check_container_userns(
+    pod: &PodConfig,
+    options: &NamespaceOptions,
 ) -> Result<(), Error> {
-    match &options.userns {
-        Some(userns) if userns.mode != NamespaceMode::Node => Err(Error::invalid(
-            format!("{field}.namespace_options.userns_options"),
-            "this runtime handler does not support user namespaces",
-        )),
+    check_mappings(options)?;
+    if options.id_mappings() == pod.id_mappings() {
+        return Ok(());
+    }
+    Err(Error::invalid(USERNS, "differs from the user namespace of the pod"))
+}
+
+fn check_mappings(options: &NamespaceOptions) -> Result<(), Error> {
+    let own = |userns: &&UserNamespace| userns.mode != NamespaceMode::Node;
+    match options.userns.as_ref().filter(own) {
+        Some(userns) if userns.uids.len() != 1 || userns.gids.len() != 1 => {
+            Err(Error::invalid(USERNS, "needs exactly one mapping of UIDs and one of GIDs"))
+        }
         _ => Ok(()),
     }
+}
+
+/// The id mappings of a pod's user namespace, or none.
+pub(super) fn set_ids(linux: &mut Linux, pod: &PodConfig) {
+    if let Some(ids) = pod.id_mappings() {
+        linux
+            .set_uid_mappings(Some(vec![id_mapping(ids.uids)]))
+            .set_gid_mappings(Some(vec![id_mapping(ids.gids)]));
+    }
+}
+
+/// Checks that all ids of a process are ids of its pod's user namespace.
+pub(super) fn check_ids(pod: &PodConfig, uid: u32, gid: u32, groups: &[u32]) -> Result<(), Error> {
+    let Some(ids) = pod.id_mappings() else { return Ok(()) };
+    let strange = |id: &u32| *id >= ids.length();
+    let (kind, id) = match ([gid].iter().chain(groups).copied().find(strange), uid) {
+        (_, uid) if strange(&uid) => ("user", uid),
+        (Some(gid), _) => ("group", gid),
+        _ => return Ok(()),
+    };
+    let length = ids.length();
+    let problem = format!("{kind} {id} is not among the {length} ids of the pod's user namespace");
+    Err(Error::invalid("linux.security_context", problem))
+}
+
+/// A line of an id map as the OCI crate has it.
+pub(super) fn id_mapping(mapping: IdMapping) -> LinuxIdMapping {
+    LinuxIdMappingBuilder::default()
+        .host_id(mapping.host_id)
+        .container_id(mapping.container_id)
+        .size(mapping.length)
+        .build()
+        .expect("a mapping has nothing that can be missing")
 }
 
 fn process_namespace(pid: u32, name: &str) -> PathBuf {
@@ -110,91 +188,4 @@ fn join(kind: Kind, path: &Path) -> LinuxNamespace {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::fixture::Fixture;
-    use super::*;
-
-    fn listed(list: &[LinuxNamespace]) -> Vec<String> {
-        list.iter()
-            .map(|ns| match ns.path() {
-                Some(path) => format!("{}={}", ns.typ(), path.display()),
-                None => ns.typ().to_string(),
-            })
-            .collect()
-    }
-
-    #[test]
-    fn a_container_joins_its_pod() {
-        let f = Fixture::new();
-        assert_eq!(
-            listed(&of_container(&f.input()).unwrap()),
-            [
-                "mnt",
-                "net=/run/netns/cni-1",
-                "uts=/proc/4242/ns/uts",
-                "ipc=/proc/4242/ns/ipc",
-                "pid=/proc/4242/ns/pid",
-                "cgroup",
-            ]
-        );
-    }
-
-    #[test]
-    fn pid_modes() {
-        use NamespaceMode::{Container, Node, Pod, Target};
-        for (pod_mode, mode, expected) in [
-            (Pod, Pod, Some("pid=/proc/4242/ns/pid")),
-            (Container, Pod, Some("pid=/proc/4242/ns/pid")),
-            (Pod, Container, Some("pid")),
-            (Pod, Target, Some("pid=/proc/77/ns/pid")),
-            (Node, Node, None),
-            (Node, Pod, None),
-            (Node, Container, Some("pid")),
-            (Pod, Node, Some("pid=/proc/4242/ns/pid")),
-        ] {
-            let mut f = Fixture::new();
-            f.pod.security.namespaces.pid = pod_mode;
-            f.config.security.namespaces.pid = mode;
-            f.namespaces.target_pid = Some(77);
-            let list = listed(&of_container(&f.input()).unwrap());
-            let pid = list.iter().find(|ns| ns.starts_with("pid")).map(String::as_str);
-            assert_eq!(pid, expected, "pod {pod_mode:?}, container {mode:?}");
-        }
-    }
-
-    #[test]
-    fn a_target_that_does_not_run_is_refused() {
-        let mut f = Fixture::new();
-        f.config.security.namespaces.pid = NamespaceMode::Target;
-        let error = of_container(&f.input()).unwrap_err();
-        assert!(matches!(error, Error::Invalid { field, .. } if field.ends_with("target_id")));
-    }
-
-    #[test]
-    fn host_modes_name_nothing() {
-        let f = Fixture::new().host_modes();
-        assert_eq!(listed(&of_container(&f.input()).unwrap()), ["mnt", "cgroup"]);
-        assert_eq!(listed(&of_pause(&f.pod, None)), ["mnt"]);
-    }
-
-    #[test]
-    fn pause_always_has_a_pid_namespace_of_its_own_except_on_the_host() {
-        for mode in [NamespaceMode::Pod, NamespaceMode::Container] {
-            let mut f = Fixture::new();
-            f.pod.security.namespaces.pid = mode;
-            assert_eq!(
-                listed(&of_pause(&f.pod, Some(Path::new("/run/netns/cni-1")))),
-                ["mnt", "pid", "ipc", "net=/run/netns/cni-1", "uts"]
-            );
-        }
-    }
-
-    #[test]
-    fn the_cgroup_tree_is_hidden_on_v2_only_and_not_from_the_privileged() {
-        let mut f = Fixture::new();
-        f.facts.cgroup = CgroupVersion::V1;
-        assert!(!listed(&of_container(&f.input()).unwrap()).contains(&"cgroup".to_owned()));
-        let f = Fixture::new().privileged();
-        assert!(!listed(&of_container(&f.input()).unwrap()).contains(&"cgroup".to_owned()));
-    }
-}
+mod tests;

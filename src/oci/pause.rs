@@ -15,7 +15,7 @@ use oci_spec::runtime::Spec;
 
 use super::{
     Error, Settings, annotations, capabilities, cgroup, container, devices, mounts, namespaces,
-    paths, process, resources, seccomp, sysctl, user,
+    paths, process, resources, seccomp, selinux, sysctl, user,
 };
 use crate::backend::{HostFacts, RuntimeHandler};
 use crate::ids::PodId;
@@ -38,12 +38,16 @@ pub struct PauseInput<'a> {
     pub pod: &'a PodConfig,
     /// The pinned network namespace; `None` is the host's.
     pub netns: Option<&'a Path>,
+    /// The pinned user namespace; `None` is the host's.
+    pub userns: Option<&'a Path>,
     /// The pause program and its arguments, inside its root.
     pub args: Vec<String>,
     /// Name of the image, for those who read annotations.
     pub image_name: &'a str,
     /// Host name of the pod's UTS namespace.
     pub hostname: &'a str,
+    /// The pod's SELinux level.
+    pub selinux_level: Option<&'a str>,
     /// Content of the file that a `Localhost` seccomp profile names.
     pub seccomp_profile: Option<&'a serde_json::Value>,
     /// The runtime handler.
@@ -60,11 +64,16 @@ pub struct PauseInput<'a> {
 /// [`Error::Invalid`] with the CRI field of the sandbox's configuration.
 pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, Error> {
     let (pod, security) = (input.pod, &input.pod.security);
-    namespaces::check_user_namespace("linux.security_context", &security.namespaces)?;
     if pod.host_network() != input.netns.is_none() {
         return Err(Error::invalid(
             "linux.security_context.namespace_options.network",
             "a pod has a network namespace exactly when it does not use the host's",
+        ));
+    }
+    if pod.id_mappings().is_some() != input.userns.is_some() {
+        return Err(Error::invalid(
+            "linux.security_context.namespace_options.userns_options",
+            "a pod has a user namespace exactly when it has ids for one",
         ));
     }
     if paths::has_control(input.hostname) {
@@ -84,7 +93,7 @@ pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, Error> {
     limits.set_devices(Some(vec![devices::deny_all()]));
     let mut linux = container::linux(limits);
     linux
-        .set_namespaces(Some(namespaces::of_pause(pod, input.netns)))
+        .set_namespaces(Some(namespaces::of_pause(pod, input.netns, input.userns)))
         .set_cgroups_path(Some(cgroup::path(
             input.settings.cgroup_driver,
             &pod.cgroup_parent,
@@ -93,9 +102,16 @@ pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, Error> {
         .set_readonly_paths(Some(vec!["/proc".to_owned()]))
         .set_sysctl(Some(sysctl::of_pause(input)?).filter(|map| !map.is_empty()))
         .set_seccomp(filter);
+    namespaces::set_ids(&mut linux, pod);
+    let mut process = pause_process(input)?;
+    let labels = selinux::pod_labels(pod, input.selinux_level, input.facts, input.settings)?;
+    if let Some(labels) = labels {
+        process.set_selinux_label(Some(labels.process));
+        linux.set_mount_label(Some(labels.files));
+    }
 
     let mut spec = container::blank_spec(true);
-    spec.set_process(Some(pause_process(input)?))
+    spec.set_process(Some(process))
         .set_mounts(Some(vec![
             mounts::mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
             mounts::dev_tmpfs("64k"),
@@ -114,12 +130,15 @@ fn pause_process(input: &PauseInput<'_>) -> Result<oci_spec::runtime::Process, E
     if security.run_as_group.is_some() && security.run_as_user.is_none() {
         return Err(Error::invalid("linux.security_context.run_as_group", "needs run_as_user"));
     }
-    let uid = user::in_range("run_as_user", security.run_as_user.unwrap_or(NOBODY))?;
-    let own_group = if security.run_as_user.is_some() { 0 } else { NOBODY };
+    // A user namespace may end before nobody.
+    let nobody = input.pod.id_mappings().map_or(NOBODY, |ids| NOBODY.min(ids.length() - 1));
+    let uid = user::in_range("run_as_user", security.run_as_user.unwrap_or(nobody))?;
+    let own_group = if security.run_as_user.is_some() { 0 } else { nobody };
     let gid = user::in_range("run_as_group", security.run_as_group.unwrap_or(own_group))?;
     user::check_groups(&security.supplemental_groups)?;
     let groups: BTreeSet<u32> = security.supplemental_groups.iter().copied().chain([gid]).collect();
     let groups: Vec<u32> = groups.into_iter().collect();
+    namespaces::check_ids(input.pod, uid, gid, &groups)?;
     process::check_arguments("args", &input.args)?;
     let mut process = process::blank_process();
     process
@@ -136,7 +155,7 @@ mod tests {
     use super::super::fixture::Fixture;
     use super::super::spec_json;
     use super::*;
-    use crate::model::security::{NamespaceMode, SecurityProfile, UserNamespace};
+    use crate::model::security::SecurityProfile;
 
     fn pretty(f: &Fixture) -> String {
         let spec = pause_spec(&f.pause_input()).unwrap();
@@ -158,6 +177,21 @@ mod tests {
     #[test]
     fn in_the_hosts_namespaces() {
         insta::assert_snapshot!(pretty(&Fixture::new().host_modes()));
+    }
+
+    #[test]
+    fn in_a_user_namespace() {
+        let mut f = Fixture::new().user_namespace();
+        let spec = spec_json(&pause_spec(&f.pause_input()).unwrap());
+        let line = |host| serde_json::json!([{"containerID": 0, "hostID": host, "size": 65536}]);
+        assert_eq!(spec["linux"]["uidMappings"], line(200_000));
+        assert_eq!(spec["linux"]["gidMappings"], line(300_000));
+        assert_eq!(spec["process"]["user"]["uid"], 65535);
+        assert_eq!(spec["linux"]["sysctl"]["net.ipv4.ping_group_range"], "0 65535");
+        let userns = f.pod.security.namespaces.userns.as_mut().unwrap();
+        (userns.uids[0].length, userns.gids[0].length) = (1000, 1000);
+        let spec = spec_json(&pause_spec(&f.pause_input()).unwrap());
+        assert_eq!(spec["process"]["user"]["gid"], 999, "the last there is");
     }
 
     #[test]
@@ -200,10 +234,13 @@ mod tests {
         f.namespaces.netns = None;
         assert_eq!(field(&f), "linux.security_context.namespace_options.network");
 
-        let mut f = Fixture::new();
-        f.pod.security.namespaces.userns =
-            Some(UserNamespace { mode: NamespaceMode::Pod, ..UserNamespace::default() });
+        let mut f = Fixture::new().user_namespace();
+        f.namespaces.userns = None;
         assert_eq!(field(&f), "linux.security_context.namespace_options.userns_options");
+
+        let mut f = Fixture::new().user_namespace();
+        f.pod.security.run_as_user = Some(65536);
+        assert_eq!(field(&f), "linux.security_context");
 
         let mut f = Fixture::new();
         f.pod.sysctls.insert("kernel.core_pattern".to_owned(), "|/bin/sh".to_owned());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use oci_spec::runtime::{Process, User};
 
-use super::{ContainerInput, Error, apparmor, blank, capabilities, env, paths, resources};
+use super::{ContainerInput, Error, apparmor, blank, capabilities, env, paths, resources, rlimits};
 
 /// `process` of a container's spec.
 pub(super) fn of_container(
@@ -23,6 +23,7 @@ pub(super) fn of_container(
         .set_capabilities(Some(capabilities::oci(granted)))
         .set_no_new_privileges(Some(security.no_new_privs))
         .set_oom_score_adj(Some(score))
+        .set_rlimits(rlimits::rlimits(input.settings, input.facts)?)
         .set_apparmor_profile(apparmor::profile(
             security.apparmor.as_ref(),
             security.privileged,

@@ -19,6 +19,8 @@ const IPC: [&str; 8] = [
 ];
 const UNPRIVILEGED_PORTS: &str = "net.ipv4.ip_unprivileged_port_start";
 const UNPRIVILEGED_ICMP: &str = "net.ipv4.ping_group_range";
+/// The highest group that [`UNPRIVILEGED_ICMP`] takes.
+const LAST_GROUP: u32 = i32::MAX as u32;
 
 /// Checks a pod's sysctls: known to be namespaced, of a namespace that the pod does not share
 /// with the host, and with names and values that mean one parameter and nothing else.
@@ -93,7 +95,9 @@ pub(super) fn of_pause(input: &PauseInput<'_>) -> Result<HashMap<String, String>
             }
         };
         default(input.settings.unprivileged_ports, UNPRIVILEGED_PORTS, "0");
-        default(input.settings.unprivileged_icmp, UNPRIVILEGED_ICMP, "0 2147483647");
+        // Groups that a user namespace does not know are refused by the kernel.
+        let last = input.pod.id_mappings().map_or(LAST_GROUP, |ids| ids.length() - 1);
+        default(input.settings.unprivileged_icmp, UNPRIVILEGED_ICMP, &format!("0 {last}"));
     }
     Ok(map)
 }

@@ -22,12 +22,16 @@ use crate::ids::PodId;
 use crate::lifecycle::Backoff;
 use crate::model::Owner;
 use crate::model::pod::{PodConfig, PodMetadata};
-use crate::oci::{self, check_sysctls};
+use crate::oci::{self, check_pod_userns, check_sysctls, selinux};
 use crate::telemetry::error_chain;
 
 /// Pauses between tries to undo a failed creation.
 const UNDO_FIRST: Duration = Duration::from_secs(1);
 const UNDO_LONGEST: Duration = Duration::from_secs(60);
+
+/// Mode of the folder with a pod's files: nobody else looks for them there.
+const DIR_MODE: u32 = 0o700;
+const FILES: &str = "write the pod's files";
 
 /// Longest hosts or resolv.conf that is copied from the host.
 const HOST_FILE_MAX: usize = 1 << 20;
@@ -40,14 +44,18 @@ impl Room {
     ) -> Result<PodId, Error> {
         let resolved = self.handler(&handler)?.clone();
         check_sysctls(&config).map_err(in_request)?;
+        check_pod_userns(&config, &self.features_of(&resolved).await).map_err(in_request)?;
         let id = PodId::random();
-        let entry = Entry::new(self.new_record(&id, config, handler, &resolved));
+        let mut record = self.new_record(&id, config, handler, &resolved);
+        record.selinux_level = self.selinux_level(&record.sandbox.config)?;
+        let entry = Entry::new(record);
         let _alone = entry.gate.clone().write_owned().await;
         // Known before its name is: who finds the name taken has to find whom to join.
         self.entries().insert(id.clone(), entry.clone());
         let Sandbox { config, handler, .. } = entry.sandbox();
         if let Err(taken) = self.reserve(&config.metadata, &id) {
             self.entries().remove(&id);
+            self.release_level(&entry);
             return self.adopt(&taken, &config, &handler).await;
         }
         if let Err(error) = self.claim_host_ports(&entry) {
@@ -66,6 +74,33 @@ impl Room {
                 self.undo(&entry, &error).await;
                 Err(error)
             }
+        }
+    }
+
+    /// The level of a new pod: the one it names, or one of its own.
+    fn selinux_level(&self, config: &PodConfig) -> Result<Option<String>, Error> {
+        let settings = (self.deps.base.host.facts(), &self.options.oci);
+        // Its parts are checked before anything is taken.
+        if selinux::pod_labels(config, None, settings.0, settings.1).map_err(in_request)?.is_none()
+        {
+            return Ok(None);
+        }
+        match config.security.selinux.as_ref().map(|asked| asked.level.as_str()) {
+            Some(level) if !level.is_empty() => {
+                self.levels.hold(level);
+                Ok(Some(level.to_owned()))
+            }
+            _ => {
+                let full =
+                    || Error::Unsupported("every SELinux level is taken by a pod".to_owned());
+                self.levels.take().map(Some).ok_or_else(full)
+            }
+        }
+    }
+
+    pub(super) fn release_level(&self, entry: &Entry) {
+        if let Some(level) = entry.record().selinux_level {
+            self.levels.release(&level);
         }
     }
 
@@ -121,9 +156,13 @@ impl Room {
         if !config.host_ipc() {
             owed.insert(Owed::Shm);
         }
+        if config.id_mappings().is_some() {
+            owed.insert(Owed::Userns);
+        }
         SandboxRecord {
             handler: resolved.clone(),
             pause: None,
+            selinux_level: None,
             pause_snapshot: matches!(self.options.pause, PauseSource::Image(_)),
             owed,
             was_attached: false,
@@ -149,7 +188,7 @@ impl Room {
         let sandbox = entry.sandbox();
         // Each pair is let run to its end: what is made must be known to be undone.
         let (netns, files) =
-            tokio::join!(self.make_netns(&sandbox), self.make_shared_files(&sandbox));
+            tokio::join!(self.make_namespaces(&sandbox), self.make_shared_files(entry));
         netns?;
         files?;
         let (network, pause) =
@@ -165,11 +204,17 @@ impl Room {
             .await
     }
 
-    async fn make_netns(&self, sandbox: &Sandbox) -> Result<(), Error> {
-        match &sandbox.netns {
-            Some(path) => {
-                self.deps.base.host.create_netns(path).await.step("make the network namespace")
-            }
+    /// The user namespace first, when there is one: it owns the network namespace.
+    async fn make_namespaces(&self, sandbox: &Sandbox) -> Result<(), Error> {
+        let host = &self.deps.base.host;
+        let netns = sandbox.netns.as_deref();
+        if let (Some(userns), Some(ids)) = (self.userns(sandbox), sandbox.config.id_mappings()) {
+            host.create_dir(&self.dir(&sandbox.id), DIR_MODE).await.step(FILES)?;
+            let made = host.create_userns(&userns, ids, netns).await;
+            return made.step("make the user namespace");
+        }
+        match netns {
+            Some(path) => host.create_netns(path).await.step("make the network namespace"),
             None => Ok(()),
         }
     }
@@ -181,12 +226,13 @@ impl Room {
         Ok(Some(status.step("connect the pod to its network")?))
     }
 
-    async fn make_shared_files(&self, sandbox: &Sandbox) -> Result<(), Error> {
-        const STEP: &str = "write the pod's files";
+    async fn make_shared_files(&self, entry: &Entry) -> Result<(), Error> {
         let host = &self.deps.base.host;
+        let record = entry.record();
+        let sandbox = &record.sandbox;
         let paths = self.shared_files(sandbox);
         let config = &sandbox.config;
-        host.create_dir(&self.dir(&sandbox.id), 0o700).await.step(STEP)?;
+        host.create_dir(&self.dir(&sandbox.id), DIR_MODE).await.step(FILES)?;
         let hosts = self.host_file("/etc/hosts").await?;
         let resolv_conf = match &config.dns {
             Some(dns) => files::resolv_conf(dns).into_bytes(),
@@ -198,13 +244,31 @@ impl Room {
             (&paths.resolv_conf, &resolv_conf),
             (&paths.hostname, hostname.as_bytes()),
         ] {
-            host.write_file(path, content, 0o644).await.step(STEP)?;
+            host.write_file(path, content, 0o644).await.step(FILES)?;
+            self.give(path, &record).await?;
         }
         if let Some(shm) = &paths.shm {
-            host.create_dir(shm, 0o700).await.step(STEP)?;
+            host.create_dir(shm, DIR_MODE).await.step(FILES)?;
             host.mount_shm(shm, self.options.shm_size).await.step("mount the pod's /dev/shm")?;
+            self.give(shm, &record).await?;
         }
         Ok(())
+    }
+
+    /// Gives a file to the pod: to the root of its user namespace, with its label.
+    async fn give(&self, path: &Path, record: &SandboxRecord) -> Result<(), Error> {
+        let host = &self.deps.base.host;
+        let config = &record.sandbox.config;
+        if let Some(ids) = config.id_mappings() {
+            let (uid, gid) = ids.root();
+            host.set_owner(path, uid, gid).await.step(FILES)?;
+        }
+        let (facts, level) = (host.facts(), record.selinux_level.as_deref());
+        let labels = selinux::pod_labels(config, level, facts, &self.options.oci)?;
+        match labels {
+            Some(labels) => host.relabel(path, &labels.files).await.step("label the pod's files"),
+            None => Ok(()),
+        }
     }
 
     async fn host_file(&self, path: &str) -> Result<Vec<u8>, Error> {
@@ -253,6 +317,7 @@ fn in_request(error: oci::Error) -> Error {
         oci::Error::Invalid { field, problem } => {
             Error::invalid(format!("config.{field}"), problem)
         }
+        error @ oci::Error::Unsupported { .. } => Error::Unsupported(format!("config.{error}")),
         other => other.into(),
     }
 }

@@ -55,6 +55,9 @@ pub enum Error {
          (streaming.host_network_port_forward)"
     )]
     HostNetworkForbidden(PodId),
+    /// What is asked for is beyond the runtime handler or the host.
+    #[error("{0}")]
+    Unsupported(String),
     /// The pause process did not end although it was killed.
     #[error("the pause process of pod {0} did not end after SIGKILL")]
     WouldNotDie(PodId),

@@ -10,6 +10,7 @@ mod error;
 mod features;
 pub mod files;
 mod forward;
+mod levels;
 mod pause;
 mod ports;
 mod record;
@@ -87,6 +88,7 @@ struct Room {
     options: Options,
     entries: Mutex<BTreeMap<PodId, Arc<Entry>>>,
     names: Mutex<HashMap<PodMetadata, PodId>>,
+    levels: levels::Levels,
     features: Features,
 }
 
@@ -98,6 +100,7 @@ impl Sandboxes {
             options,
             entries: Mutex::default(),
             names: Mutex::default(),
+            levels: levels::Levels::default(),
             features: Features::default(),
         };
         Self { room: Arc::new(room) }
@@ -346,8 +349,7 @@ impl Room {
         let SandboxState::Ready { pid } = sandbox.state else {
             return Err(Error::Container(container::Error::PodNotReady(id.clone())));
         };
-        self.features.learn(&*self.deps.base.runtime, std::iter::once(&record.handler)).await;
-        let features = self.features.known().get(&record.handler.name).cloned().unwrap_or_default();
+        let features = self.features_of(&record.handler).await;
         let files = self.shared_files(&sandbox);
         let context = PodContext {
             id: sandbox.id.clone(),
@@ -356,6 +358,8 @@ impl Room {
             features,
             pause_pid: pid,
             netns: sandbox.netns.clone(),
+            userns: self.userns(&sandbox),
+            selinux_level: record.selinux_level,
             files,
             image_mounts: BTreeMap::new(),
             hostname: self.hostname(&sandbox.config),
@@ -364,12 +368,23 @@ impl Room {
         Ok((open, context))
     }
 
+    /// What a handler can do; asked of its runtime when that is not known yet.
+    async fn features_of(&self, handler: &RuntimeHandler) -> HandlerFeatures {
+        self.features.learn(&*self.deps.base.runtime, std::iter::once(handler)).await;
+        self.features.known().get(&handler.name).cloned().unwrap_or_default()
+    }
+
     fn handler(&self, name: &str) -> Result<&RuntimeHandler, Error> {
         self.options.handlers.get(name).ok_or_else(|| Error::UnknownHandler(name.to_owned()))
     }
 
     fn dir(&self, id: &PodId) -> PathBuf {
         self.options.state.join(id.as_str())
+    }
+
+    /// Where the pod's user namespace is pinned.
+    fn userns(&self, sandbox: &Sandbox) -> Option<PathBuf> {
+        sandbox.config.id_mappings().map(|_| self.dir(&sandbox.id).join("userns"))
     }
 
     fn shared_files(&self, sandbox: &Sandbox) -> SharedFiles {

@@ -77,9 +77,11 @@ impl Room {
             id: &sandbox.id,
             pod: &sandbox.config,
             netns: sandbox.netns.as_deref(),
+            userns: self.userns(sandbox).as_deref(),
             args: program.args.clone(),
             hostname: &self.hostname(&sandbox.config),
             handler,
+            selinux_level: record.selinux_level.as_deref(),
             facts: self.deps.base.host.facts(),
             image_name: &program.image_name,
             seccomp_profile: program.seccomp.as_ref(),
@@ -135,7 +137,9 @@ impl Room {
         }
         let (snapshotter, key) = (&handler.snapshotter, entry.id.as_str());
         let chain = image.chain_id.as_ref();
-        let (runtime, options) = (&base.runtime, RootfsOptions::default());
+        let id_mappings = entry.sandbox().config.id_mappings();
+        let options = RootfsOptions { id_mappings, ..RootfsOptions::default() };
+        let runtime = &base.runtime;
         let rootfs = match runtime.prepare_rootfs(snapshotter, key, chain, &options).await {
             // Collected, or never unpacked for this handler: unpack, try once more.
             Err(error) if error.is_not_found() => {

@@ -20,6 +20,8 @@ pub enum Owed {
     Network,
     /// The pinned network namespace.
     Netns,
+    /// The pinned user namespace.
+    Userns,
     /// The mount of /dev/shm.
     Shm,
     /// Images mounted as volumes, and their snapshots.
@@ -47,6 +49,9 @@ pub struct SandboxRecord {
     pub pause: Option<PauseProcess>,
     /// Whether the pause container has a snapshot of its own.
     pub pause_snapshot: bool,
+    /// Its SELinux level, where pods have one.
+    #[serde(default)]
+    pub selinux_level: Option<String>,
     /// What a stop still has to take away. A half-done teardown resumes here.
     pub owed: BTreeSet<Owed>,
     /// Whether its network was ever ready: if so, a failing DEL fails the stop.

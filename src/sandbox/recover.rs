@@ -96,6 +96,9 @@ impl Room {
         if let Err(other) = self.reserve(&sandbox.config.metadata, &entry.id) {
             tracing::warn!(pod = %entry.id, %other, "two sandboxes of one name");
         }
+        if let Some(level) = entry.record().selinux_level {
+            self.levels.hold(&level);
+        }
         entry.has_ports.store(true, std::sync::atomic::Ordering::Relaxed);
         self.entries().insert(entry.id.clone(), entry.clone());
         self.recall_images(&entry).await;

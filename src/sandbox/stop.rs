@@ -76,6 +76,9 @@ impl Room {
         if owes(Owed::Images) {
             note(Owed::Images, self.unmount_images(entry).await);
         }
+        if owes(Owed::Userns) {
+            note(Owed::Userns, self.unpin_userns(&record).await);
+        }
         // A DEL that failed needs the namespace again.
         if owes(Owed::Netns) && !attached {
             note(Owed::Netns, self.remove_netns(&record).await);
@@ -165,6 +168,15 @@ impl Room {
         self.deps.base.host.remove_netns(netns).await.step("remove the network namespace")
     }
 
+    async fn unpin_userns(&self, record: &SandboxRecord) -> Result<(), Error> {
+        match self.userns(&record.sandbox) {
+            Some(userns) => {
+                self.deps.base.host.unmount(&userns).await.step("unpin the user namespace")
+            }
+            None => Ok(()),
+        }
+    }
+
     async fn unmount_shm(&self, entry: &Entry) -> Result<(), Error> {
         let shm: Option<PathBuf> = self.shared_files(&entry.sandbox()).shm;
         match shm {
@@ -235,7 +247,9 @@ impl Room {
 
     /// Removes the last traces of a sandbox from memory; its name is free again.
     pub(super) fn forget(&self, entry: &Entry) {
-        self.entries().remove(&entry.id);
+        if self.entries().remove(&entry.id).is_some() {
+            self.release_level(entry);
+        }
         let name = entry.sandbox().config.metadata.clone();
         let mut names = self.names();
         if names.get(&name) == Some(&entry.id) {

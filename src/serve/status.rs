@@ -73,7 +73,7 @@ fn sandbox_code(error: &sandbox::Error) -> Code {
         Error::JoinedFailed { .. } => Code::Unknown,
         Error::Teardown(errors) => common_code(&errors.0),
         Error::WouldNotDie(_) => Code::DeadlineExceeded,
-        Error::PauseImageNotFound(_) => Code::FailedPrecondition,
+        Error::PauseImageNotFound(_) | Error::Unsupported(_) => Code::FailedPrecondition,
         Error::ImageVolume { source, .. } => sandbox_code(source),
         Error::VolumeImageNotFound(_) => Code::NotFound,
         Error::Spec(error) => spec_code(error),
@@ -95,6 +95,7 @@ fn spec_code(error: &oci::Error) -> Code {
     use oci::Error;
     match error {
         Error::Invalid { .. } => Code::InvalidArgument,
+        Error::Unsupported { .. } | Error::RecursiveReadOnly { .. } => Code::FailedPrecondition,
         Error::Image { .. } | Error::UnknownUser(_) | Error::UnknownGroup(_) => {
             Code::InvalidArgument
         }
@@ -122,7 +123,8 @@ fn container_code(error: &container::Error) -> Code {
         Error::WrongState { .. }
         | Error::NameInUse { .. }
         | Error::PodNotReady(_)
-        | Error::NoCriu => Code::FailedPrecondition,
+        | Error::NoCriu
+        | Error::Unsupported(_) => Code::FailedPrecondition,
         Error::ExecTimeout(_) | Error::WouldNotDie(..) | Error::CheckpointTimeout(_) => {
             Code::DeadlineExceeded
         }

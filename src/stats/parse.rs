@@ -12,7 +12,7 @@ pub const UNLIMITED: u64 = 1 << 62;
 pub fn number(text: &[u8]) -> Option<u64> {
     match text.trim_ascii() {
         b"max" => Some(u64::MAX),
-        digits if digits.is_empty() => None,
+        [] => None,
         digits => digits.iter().try_fold(0u64, |value, &byte| {
             let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
             value.checked_mul(10)?.checked_add(digit)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request as HttpRequest, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request as HttpRequest, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
@@ -158,7 +158,6 @@ impl Shared {
         }
         let agreed = Mutex::new(None);
         let handshake = http1::Builder::new()
-            .keep_alive(false)
             .max_buf_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
             .serve_connection(
@@ -201,7 +200,7 @@ impl Shared {
         let mut answer = Response::new(Full::default());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *answer.headers_mut() = headers;
-        answer.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("Upgrade"));
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         answer
     }
 
@@ -212,10 +211,8 @@ impl Shared {
             return Err(Refusal::new(StatusCode::NOT_FOUND, "404 page not found"));
         };
         if ![Method::GET, Method::POST].contains(request.method()) {
-            let mut refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "use GET or POST");
-            let allowed = http::HeaderValue::from_static("GET, POST");
-            refusal.headers.insert(header::ALLOW, allowed);
-            return Err(refusal);
+            let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "use GET or POST");
+            return Err(refusal.with(header::ALLOW, "GET, POST"));
         }
         if !request.body().is_end_stream() {
             let text = "unable to upgrade: the request must not have a body";
@@ -255,9 +252,12 @@ fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
     text.push('\n');
     let mut answer = Response::new(Full::from(text));
     *answer.status_mut() = status;
-    *answer.headers_mut() = headers;
-    let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
-    answer.headers_mut().insert(header::CONTENT_TYPE, plain);
+    // Nothing else may travel on a connection that was not upgraded.
+    let always =
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CONNECTION, "close")];
+    for (name, value) in always.into_iter().chain(headers) {
+        answer.headers_mut().append(name, HeaderValue::from_static(value));
+    }
     answer
 }
 

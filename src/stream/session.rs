@@ -97,7 +97,7 @@ async fn run(
         outcome = &mut work => return Some(outcome),
         () = gone => {}
     }
-    let Some(all_read) = all_read else { return None };
+    let all_read = all_read?;
     let last = async {
         // Nobody listens: an error says that the input was dropped, so not read any more.
         let _ = all_read.await;

@@ -49,20 +49,20 @@ pub(super) struct Agreement {
 pub(super) struct Refusal {
     pub status: StatusCode,
     pub text: String,
-    pub headers: HeaderMap,
+    pub headers: Vec<(HeaderName, &'static str)>,
 }
 
 impl Refusal {
     pub fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), headers: HeaderMap::new() }
+        Self { status, text: text.into(), headers: Vec::new() }
     }
 
     fn bad(text: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, text)
     }
 
-    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.headers.append(name, HeaderValue::from_static(value));
+    pub fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.headers.push((name, value));
         self
     }
 }

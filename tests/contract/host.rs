@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use podbay::backend::{ErrorKind, Host, NetnsState, RootfsMount};
+use podbay::model::security::{IdMapping, IdMappings};
 
 use super::{kind, new_path};
 
@@ -14,6 +15,7 @@ pub async fn host_contract(host: &Arc<dyn Host>, folder: &Path, netns_folder: &P
     let facts = host.facts();
     assert!(!facts.boot_id.is_empty() && !facts.hostname.is_empty() && facts.kernel.0 > 0);
     netns(host, netns_folder, prefix).await;
+    userns(host, folder, &new_path(netns_folder, prefix)).await;
     files(host, folder).await;
     folders(host, folder).await;
     fifos(host, folder).await;
@@ -50,6 +52,31 @@ async fn netns(host: &Arc<dyn Host>, folder: &Path, prefix: &str) {
     host.remove_netns(&path).await.expect("gone is fine");
     assert_eq!(host.netns_state(&path).await.unwrap(), NetnsState::Gone);
     assert!(!host.list_netns().await.unwrap().contains(&path));
+}
+
+async fn userns(host: &Arc<dyn Host>, folder: &Path, netns: &Path) {
+    let line = |host_id| IdMapping { host_id, container_id: 0, length: 65536 };
+    let ids = IdMappings { uids: line(200_000), gids: line(300_000) };
+    let pod = new_path(folder, "userns");
+    let missing = host.create_userns(&pod.join("user"), ids, Some(netns)).await;
+    assert_eq!(kind(missing), ErrorKind::NotFound, "its folder has to be there");
+    assert_eq!(host.netns_state(netns).await.unwrap(), NetnsState::Gone);
+    host.create_dir(&pod, 0o700).await.unwrap();
+    host.create_userns(&pod.join("user"), ids, Some(netns)).await.unwrap();
+    assert_eq!(host.netns_state(netns).await.unwrap(), NetnsState::Live);
+    let again = host.create_userns(&pod.join("user"), ids, None).await;
+    assert_eq!(kind(again), ErrorKind::AlreadyExists);
+    let taken = host.create_userns(&pod.join("other"), ids, Some(netns)).await;
+    assert_eq!(kind(taken), ErrorKind::AlreadyExists);
+    assert_eq!(host.netns_state(netns).await.unwrap(), NetnsState::Live, "a failure undid it");
+    host.create_userns(&pod.join("other"), ids, None).await.expect("a failure left its half");
+    host.remove_netns(netns).await.unwrap();
+    host.unmount(&pod.join("user")).await.unwrap();
+    host.set_owner(&pod, 200_000, 300_000).await.unwrap();
+    let nobody = host.set_owner(&pod.join("none"), 0, 0).await;
+    assert_eq!(kind(nobody), ErrorKind::NotFound);
+    host.remove_tree(&pod).await.expect("a tree with a namespace in it");
+    assert!(!pod.exists());
 }
 
 async fn files(host: &Arc<dyn Host>, folder: &Path) {

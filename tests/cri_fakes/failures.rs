@@ -81,6 +81,36 @@ async fn a_failing_step_of_a_run_leaves_nothing() {
     }
 }
 
+/// Steps of RunPodSandbox with a user namespace in place of those without.
+const RUN_WITH_USERS: [&str; 4] = ["create_dir", "create_userns", "set_owner", "create_task"];
+
+#[tokio::test]
+async fn a_failing_step_of_a_run_with_own_users_leaves_nothing() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let mut config = pod(&world, "web");
+    let line = |host_id| vec![cri::IdMapping { host_id, container_id: 0, length: 65536 }];
+    let linux = config.linux.get_or_insert_default();
+    let options = linux.security_context.get_or_insert_default();
+    options.namespace_options.get_or_insert_default().userns_options = Some(cri::UserNamespace {
+        mode: cri::NamespaceMode::Pod.into(),
+        uids: line(200_000),
+        gids: line(300_000),
+    });
+    for step in RUN_WITH_USERS {
+        for (fault, code) in FAULTS {
+            fault(&world.fakes.steps, step);
+            refused(agent.run(&config).await, code, step);
+            assert_eq!(world.leftovers(), [""; 0], "{step} {code:?}");
+            let id = agent.run(&config).await.unwrap();
+            let hosts = world.path("state/pods").join(id).join("hosts");
+            assert_eq!(world.fakes.host.owner(&hosts), Some((200_000, 300_000)));
+            agent.remove_all().await;
+            assert_eq!(world.leftovers(), [""; 0], "{step} {code:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_failing_step_of_a_run_from_an_image_leaves_nothing() {
     let world = World::with_pause_image();

@@ -9,7 +9,7 @@ use containerd_client::with_namespace;
 use podbay::backend::{ErrorKind, Images, RootfsOptions, Runtime as _, RuntimeContainer};
 use podbay::model::StringMap;
 use podbay::model::image::Digest;
-use podbay::model::security::IdMapping;
+use podbay::model::security::{IdMapping, IdMappings};
 use serde_json::json;
 
 use crate::image::TestImage;
@@ -84,7 +84,7 @@ pub async fn a_root_outlives_the_collector(rig: &mut Rig) {
     let map = |host_id| IdMapping { host_id, container_id: 0, length: 65_536 };
     let mapped = RootfsOptions {
         labels: [("containerd.io/snapshot/extra".to_owned(), "1".to_owned())].into(),
-        id_mappings: Some((map(100_000), map(200_000))),
+        id_mappings: Some(IdMappings { uids: map(100_000), gids: map(200_000) }),
     };
     backend.prepare_rootfs(SNAPSHOTTER, "empty", None, &plain).await.unwrap();
     let view = backend.view_rootfs(SNAPSHOTTER, "view", &chain).await.unwrap();

@@ -7,6 +7,7 @@ use podbay::proto::runtime::v1 as cri;
 use crate::rig::{LivePod, Rig};
 use crate::support::builders::Container;
 use crate::support::containerd::Line;
+use crate::support::env::TestEnv;
 use crate::support::images::ImageBuilder;
 
 type Security = cri::LinuxContainerSecurityContext;
@@ -51,9 +52,15 @@ pub async fn users_and_groups(line: Line) {
         it.supplemental_groups_policy = Strict.into();
     };
     assert_eq!(said(&rig, &pod, "strict", script, strict).await, "1000\n3000\n3000 4000");
+    let by_user_image = by_user.clone();
     for (image, wanted) in [(by_user, "1000\n1000\n1000 50"), (numbers, "1234\n77\n77")] {
         let container = Container::script(&wanted[..4], &image, script);
         assert_eq!(rig.output(&pod, &container).await.0, wanted);
+    }
+    // An image that is known already has its user still.
+    for attempt in 1..=5 {
+        let container = Container::script(&format!("again-{attempt}"), &by_user_image, "id -u");
+        assert_eq!(rig.output(&pod, &container).await.0, "1000", "attempt {attempt}");
     }
     // Exec is the same user, with the same environment.
     let mut container = Container::waiting("exec", &rig.image).env("COLOUR", "red");
@@ -205,5 +212,135 @@ pub async fn paths_are_masked(line: Line) {
     );
     container.security().readonly_rootfs = true;
     assert_eq!(rig.output(&pod, &container).await.0, "shm\ndata");
+    rig.finish().await;
+}
+
+/// The fields that older kubelets send in place of typed profiles.
+#[allow(deprecated)]
+pub async fn profiles_in_the_old_fields(line: Line) {
+    let rig = Rig::start(line).await;
+    let pod = rig.run(rig.pod_spec("old")).await;
+    let script = "grep Seccomp: /proc/self/status";
+    for (path, wanted) in [("runtime/default", "2"), ("unconfined", "0"), ("docker/default", "2")] {
+        let name = path.replace('/', "-");
+        let found =
+            said(&rig, &pod, &name, script, |it| it.seccomp_profile_path = path.into()).await;
+        assert_eq!(found, format!("Seccomp:\t{wanted}"), "{path}");
+    }
+    let apparmor = std::path::Path::new("/sys/kernel/security/apparmor").exists();
+    assert!(!apparmor, "this test is for hosts without AppArmor");
+    for profile in ["runtime/default", "unconfined"] {
+        let name = format!("apparmor-{}", profile.replace('/', "-"));
+        let found =
+            said(&rig, &pod, &name, script, |it| it.apparmor_profile = profile.into()).await;
+        assert_eq!(found, "Seccomp:\t0", "ignored where there is none");
+    }
+    let mut container = Container::waiting("refused", &rig.image);
+    container.security().apparmor_profile = "localhost/mine".into();
+    let refused = rig.create(&pod, &container).await.expect_err("no AppArmor");
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    assert!(refused.message().contains("apparmor"), "{refused}");
+    rig.finish().await;
+}
+
+/// What operators may set for all containers.
+pub async fn operators_limit_and_own(line: Line) {
+    let mut env = TestEnv::start(line).await;
+    env.add_config(
+        "[oci]\nrlimits = [\"nofile=2000\", \"msgqueue=1000:2000\", \"core=0\"]\n\
+         device_ownership_from_security_context = true",
+    );
+    let rig = Rig::start_in(env).await;
+    let pod = rig.run(rig.pod_spec("limits")).await;
+    let mut container = Container::waiting("c", &rig.image);
+    container.security().run_as_user = Some(cri::Int64Value { value: 1234 });
+    container.config.devices.push(cri::Device {
+        container_path: "/dev/mine".into(),
+        host_path: "/dev/null".into(),
+        permissions: "rw".into(),
+    });
+    let id = rig.launch(&pod, &container).await;
+    // Not a soft limit of open files: in runc 1.1 the Go runtime may set it anew.
+    let found = rig.exec(&id, "ulimit -n; ulimit -c; stat -c %u /dev/mine").await;
+    assert_eq!(found, "2000\n0\n1234");
+    let found = rig.exec(&id, "grep msgqueue /proc/self/limits").await;
+    assert_eq!(found.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["1000", "2000"]);
+    rig.finish().await;
+}
+
+/// Read-only with all that is mounted below, or not at all.
+pub async fn read_only_is_recursive_or_refused(line: Line) {
+    let mut env = TestEnv::start(line).await;
+    env.add_config("[runtimes.handlers.crun]\nbinary = \"crun\"");
+    let rig = Rig::start_in(env).await;
+    let told = rig.runtime().status(cri::StatusRequest::default()).await.expect("Status");
+    let handlers = told.into_inner().runtime_handlers;
+    let announced = |name: &str| {
+        let handler = handlers.iter().find(|handler| handler.name == name).expect("a handler");
+        handler.features.expect("features").recursive_read_only_mounts
+    };
+    assert!(announced("runc"), "both runc 1.1 and 1.5 can");
+    let volume = rig.env().file("volume");
+    std::fs::create_dir_all(volume.join("below")).expect("a folder");
+    let below = volume.join("below").display().to_string();
+    let mounted =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "none", &below]).status();
+    assert!(mounted.expect("mount").success());
+    let mount = |recursive: bool| cri::Mount {
+        container_path: "/v".into(),
+        host_path: volume.display().to_string(),
+        readonly: true,
+        recursive_read_only: recursive,
+        ..Default::default()
+    };
+    let pod = rig.run(rig.pod_spec("rro")).await;
+    let script = "touch /v/x 2>/dev/null && echo top; touch /v/below/x 2>/dev/null && echo below";
+    for (recursive, wanted) in [(false, "below"), (true, "")] {
+        let mut container =
+            Container::script(if recursive { "rro" } else { "ro" }, &rig.image, script);
+        container.config.mounts.push(mount(recursive));
+        assert_eq!(rig.output(&pod, &container).await.0, wanted, "recursive: {recursive}");
+    }
+    // crun 1.8 tells no features: what it cannot promise is refused.
+    assert!(!announced("crun"));
+    let request =
+        cri::RunPodSandboxRequest { runtime_handler: "crun".into(), ..rig.pod_spec("crun").run() };
+    let id = rig.runtime().run_pod_sandbox(request).await.expect("a pod").into_inner();
+    let crun = LivePod { spec: rig.pod_spec("crun"), id: id.pod_sandbox_id };
+    let mut container = Container::waiting("refused", &rig.image);
+    container.config.mounts.push(mount(true));
+    let refused = rig.create(&crun, &container).await.expect_err("no recursive mounts");
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().starts_with("RROUnsupported: "), "{refused}");
+    rig.remove_pod(&crun.id).await;
+    let unmounted = std::process::Command::new("umount").arg(&below).status();
+    assert!(unmounted.expect("umount").success());
+    rig.finish().await;
+}
+
+/// What the agent keeps and where it listens is closed to all but root.
+pub async fn nothing_of_ours_is_open(line: Line) {
+    use std::os::unix::fs::MetadataExt;
+    let rig = Rig::start(line).await;
+    let pod = rig.run(rig.pod_spec("host").host_network()).await;
+    let id = rig.launch_waiting(&pod, "c").await;
+    let mode = |path: &std::path::Path| {
+        std::fs::symlink_metadata(path).expect("something of ours").mode() & 0o7777
+    };
+    let root = rig.env().root();
+    assert_eq!(mode(&root), 0o700);
+    assert_eq!(mode(&root.join("state.redb")), 0o600);
+    let mut folders = 0;
+    for entry in std::fs::read_dir(rig.env().state()).expect("the state folder") {
+        let path = entry.expect("an entry").path();
+        assert_eq!(mode(&path) & 0o007, 0, "{}", path.display());
+        folders += u32::from(path.is_dir());
+    }
+    assert!(folders >= 2, "pods and containers are there");
+    assert_eq!(mode(&rig.env().socket()) & 0o007, 0);
+    // A pod in the host's network reaches every socket without a path.
+    let sockets = rig.exec(&id, "cat /proc/net/unix").await;
+    let ours = |line: &&str| line.contains('@') && line.contains("podbay");
+    assert_eq!(sockets.lines().find(ours), None);
     rig.finish().await;
 }

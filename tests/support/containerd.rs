@@ -4,7 +4,8 @@
 #![allow(dead_code)] // each test binary uses a part of it
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -67,6 +68,8 @@ impl PrivateContainerd {
     /// Starts one, with its own CRI plugin if wanted, and waits till it serves.
     pub fn start_with(line: Line, with_cri: bool) -> Self {
         let dir = tempfile::Builder::new().prefix("podbay-ctrd-").tempdir().expect("temp folder");
+        // The root of a pod in a user namespace goes through it to its bundle.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).expect("its mode");
         let config = configuration(line, dir.path(), with_cri);
         fs::write(dir.path().join("config.toml"), config).expect("write configuration");
         let mut containerd = Self { line, dir, daemon: None };

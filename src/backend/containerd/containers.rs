@@ -122,7 +122,7 @@ fn record(container: &RuntimeContainer) -> Container {
         image: container.image.clone(),
         runtime: Some(Runtime {
             name: container.handler.runtime_type.clone(),
-            options: shim_options(&container.handler),
+            options: shim_options(&container.handler, owner_of_streams(&container.spec)),
         }),
         spec: Some(json_any(SPEC_URL, &container.spec)),
         snapshotter: container.handler.snapshotter.clone(),
@@ -131,6 +131,27 @@ fn record(container: &RuntimeContainer) -> Container {
         sandbox: container.sandbox.clone().unwrap_or_default(),
         ..Container::default()
     }
+}
+
+/// Who must own the pipes of a container's process to open them again (/dev/stdout). The OCI
+/// runtime gives them to the process's user itself, except in a user namespace: there it may not,
+/// for they belong to nobody that the namespace knows.
+fn owner_of_streams(spec: &Value) -> (u32, u32) {
+    let on_host = |kind: &str, id: &str| {
+        let mappings = spec["linux"][kind].as_array()?;
+        let id = spec["process"]["user"][id].as_u64()?;
+        let number = |mapping: &Value, name: &str| mapping[name].as_u64().unwrap_or_default();
+        let mapping = mappings.iter().find(|mapping| {
+            let first = number(mapping, "containerID");
+            (first..first + number(mapping, "size")).contains(&id)
+        })?;
+        let id = id - number(mapping, "containerID") + number(mapping, "hostID");
+        u32::try_from(id).ok()
+    };
+    (
+        on_host("uidMappings", "uid").unwrap_or_default(),
+        on_host("gidMappings", "gid").unwrap_or_default(),
+    )
 }
 
 /// The container of a record. A part that cannot be read becomes JSON null: one bad record must
@@ -196,6 +217,24 @@ mod tests {
         assert_eq!(record.labels.get(OWNER_LABEL).map(String::as_str), Some(OWNER));
         assert_eq!(record.sandbox, "pod");
         assert_eq!(record.spec.unwrap().type_url, SPEC_URL);
+    }
+
+    #[test]
+    fn streams_belong_to_the_user_on_the_host() {
+        let spec = serde_json::json!({
+            "process": {"user": {"uid": 1000, "gid": 50}},
+            "linux": {
+                "uidMappings": [{"containerID": 0, "hostID": 200_000, "size": 65536}],
+                "gidMappings": [{"containerID": 0, "hostID": 300_000, "size": 65536}],
+            },
+        });
+        assert_eq!(owner_of_streams(&spec), (201_000, 300_050));
+        assert_eq!(owner_of_streams(&serde_json::json!({"process": {"user": {"uid": 7}}})), (0, 0));
+        let mut container = container();
+        container.spec = spec;
+        let options = record(&container).runtime.unwrap().options.unwrap();
+        let options: RuncOptions = super::super::types::decode(&options).unwrap();
+        assert_eq!((options.io_uid, options.io_gid), (201_000, 300_050));
     }
 
     #[test]

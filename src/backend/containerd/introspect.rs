@@ -16,6 +16,8 @@ use crate::backend::{
 
 const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
 const GRPC: &str = "io.containerd.grpc.v1";
+/// What a snapshotter says that can map ids.
+const REMAP_IDS: &str = "remap-ids";
 /// First kernel with mount_setattr(2), which recursive read-only mounts need.
 const RRO_KERNEL: (u32, u32) = (5, 12);
 
@@ -75,16 +77,38 @@ pub(super) async fn features(client: &Client, handler: &RuntimeHandler) -> Resul
         json => json?,
     };
     let Some(json) = json else { return Ok(HandlerFeatures::default()) };
-    parse(&json, kernel()).map_err(|error| {
+    let mut features = parse(&json, kernel()).map_err(|error| {
         let tried = format!("read features of runtime handler {:?}", handler.name);
         Error::new(ErrorKind::Other, tried).because(error)
-    })
+    })?;
+    features.user_namespaces = features.user_namespaces
+        && kernel_has_user_namespaces(Path::new("/"))
+        && maps_ids(client, &handler.snapshotter).await?;
+    Ok(features)
+}
+
+/// Whether processes may be put into user namespaces on the host whose root is `root`.
+fn kernel_has_user_namespaces(root: &Path) -> bool {
+    let most = std::fs::read_to_string(root.join("proc/sys/user/max_user_namespaces"));
+    root.join("proc/self/ns/user").exists() && most.is_ok_and(|most| most.trim() != "0")
+}
+
+/// Whether a snapshotter makes root file systems with mapped ids. One that cannot would show a
+/// pod's root files of nobody, or have all of them changed for every container.
+async fn maps_ids(client: &Client, snapshotter: &str) -> Result<bool> {
+    let filters = vec![format!("type=={SNAPSHOTTER},id=={snapshotter}")];
+    let tried = || format!("ask what snapshotter {snapshotter} can do");
+    let call = client.request(PluginsRequest { filters });
+    let plugins = client.quick(tried, client.introspection().plugins(call)).await?.plugins;
+    let works = |plugin: &&Plugin| plugin.init_err.is_none();
+    let can = |plugin: &Plugin| plugin.capabilities.iter().any(|can| can == REMAP_IDS);
+    Ok(plugins.iter().filter(works).any(can))
 }
 
 async fn from_daemon(client: &Client, handler: &RuntimeHandler) -> Result<Option<Vec<u8>>> {
     let asked = RuntimeRequest {
         runtime_path: handler.runtime_type.clone(),
-        options: shim_options(handler),
+        options: shim_options(handler, (0, 0)),
     };
     let message = PluginInfoRequest {
         r#type: "io.containerd.runtime.v2".to_owned(),
@@ -167,6 +191,7 @@ fn parse(json: &[u8], kernel: (u32, u32)) -> serde_json::Result<HandlerFeatures>
         .and_then(|extensions| extensions.idmap.as_ref());
     Ok(HandlerFeatures {
         recursive_read_only_mounts: has(&features.mount_options, "rro") && kernel >= RRO_KERNEL,
+        id_mapped_mounts: on(idmap),
         user_namespaces: on(idmap) && linux.is_some_and(|linux| has(&linux.namespaces, "user")),
         seccomp: on(linux.and_then(|linux| linux.seccomp.as_ref())),
         apparmor: on(linux.and_then(|linux| linux.apparmor.as_ref())),
@@ -205,6 +230,7 @@ mod tests {
         let expected = HandlerFeatures {
             recursive_read_only_mounts: true,
             user_namespaces: true,
+            id_mapped_mounts: true,
             seccomp: true,
             apparmor: false,
             oci_version_max: "1.3.0".into(),
@@ -243,6 +269,23 @@ mod tests {
         let mut unknown = [of("native", ""), of("odd", "/elsewhere")];
         fill_roots(&mut unknown);
         assert_eq!(unknown[0].root, Path::new(""));
+    }
+
+    #[test]
+    fn a_kernel_may_have_user_namespaces_or_not() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        assert!(!kernel_has_user_namespaces(root.path()));
+        write("proc/sys/user/max_user_namespaces", "96365\n");
+        assert!(!kernel_has_user_namespaces(root.path()), "built without");
+        write("proc/self/ns/user", "");
+        assert!(kernel_has_user_namespaces(root.path()));
+        write("proc/sys/user/max_user_namespaces", "0\n");
+        assert!(!kernel_has_user_namespaces(root.path()), "switched off");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::types::{OWNER, OWNER_FILTER, OWNER_LABEL, mounts, unsigned, wire_map}
 use crate::backend::{FsUsage, GoneIsFine, Lease, Result, RootfsMount, RootfsOptions};
 use crate::model::StringMap;
 use crate::model::image::ChainId;
-use crate::model::security::IdMapping;
+use crate::model::security::{IdMapping, IdMappings};
 
 /// Any value keeps a snapshot from the garbage collector, from the moment it exists: no lease is
 /// needed until a container record refers to it, and none can be forgotten.
@@ -181,14 +181,11 @@ async fn list(client: &Client, snapshotter: &str, filters: Vec<String>) -> Resul
     client.quick_stream(|| format!("list snapshots of {snapshotter}"), read).await
 }
 
-fn root_labels(
-    extra: &StringMap,
-    id_mappings: Option<(IdMapping, IdMapping)>,
-) -> HashMap<String, String> {
+fn root_labels(extra: &StringMap, id_mappings: Option<IdMappings>) -> HashMap<String, String> {
     let mut labels = wire_map(extra);
     labels.insert(GC_ROOT_LABEL.to_owned(), OWNER.to_owned());
     labels.insert(OWNER_LABEL.to_owned(), OWNER.to_owned());
-    if let Some((uids, gids)) = id_mappings {
+    if let Some(IdMappings { uids, gids }) = id_mappings {
         labels.insert(UID_MAPPING_LABEL.to_owned(), mapping(uids));
         labels.insert(GID_MAPPING_LABEL.to_owned(), mapping(gids));
     }
@@ -216,7 +213,8 @@ mod tests {
     #[test]
     fn id_mappings_are_container_host_length() {
         let map = |host_id| IdMapping { host_id, container_id: 0, length: 65536 };
-        let labels = root_labels(&StringMap::new(), Some((map(100_000), map(200_000))));
+        let ids = IdMappings { uids: map(100_000), gids: map(200_000) };
+        let labels = root_labels(&StringMap::new(), Some(ids));
         assert_eq!(labels[UID_MAPPING_LABEL], "0:100000:65536");
         assert_eq!(labels[GID_MAPPING_LABEL], "0:200000:65536");
     }

@@ -70,9 +70,10 @@ impl Name for ShimOptions {
     const PACKAGE: &'static str = "runtimeoptions.v1";
 }
 
-/// What a handler's shim is told, `None` when there is nothing to tell.
-pub(super) fn shim_options(handler: &RuntimeHandler) -> Option<Any> {
-    let runc = RuncOptions::of(handler);
+/// What a handler's shim is told, `None` when there is nothing to tell. The pipes of its processes
+/// shall belong to this user and group of the host.
+pub(super) fn shim_options(handler: &RuntimeHandler, streams: (u32, u32)) -> Option<Any> {
+    let runc = RuncOptions::with_streams_of(handler, streams);
     runc.or_else(|| {
         let told = !handler.config_path.is_empty() || !handler.options_type.is_empty();
         told.then(|| {
@@ -90,13 +91,19 @@ impl Name for RuncOptions {
 }
 
 impl RuncOptions {
-    /// The options of a handler, `None` when its shim is another one.
-    pub(super) fn of(handler: &RuntimeHandler) -> Option<Any> {
+    /// The options of a handler, for a process whose pipes shall belong to this user and group of
+    /// the host; `None` when its shim is another one.
+    pub(super) fn with_streams_of(
+        handler: &RuntimeHandler,
+        (io_uid, io_gid): (u32, u32),
+    ) -> Option<Any> {
         handler.runtime_type.starts_with(RUNC_RUNTIME).then(|| {
             containerd_client::to_any(&Self {
                 binary_name: handler.binary.clone(),
                 root: handler.root.clone(),
                 systemd_cgroup: handler.systemd_cgroup,
+                io_uid,
+                io_gid,
                 ..Self::default()
             })
         })
@@ -233,7 +240,7 @@ mod tests {
 
     #[test]
     fn runc_options_have_containerds_name_and_numbers() {
-        let any = RuncOptions::of(&handler()).unwrap();
+        let any = RuncOptions::with_streams_of(&handler(), (0, 0)).unwrap();
         assert_eq!(any.type_url, "containerd.runc.v1.Options");
         let binary = b"\x32\x04crun".as_slice();
         let root = b"\x3a\x06/run/x".as_slice();
@@ -245,8 +252,8 @@ mod tests {
     #[test]
     fn other_shims_get_no_runc_options() {
         let kata = RuntimeHandler { runtime_type: "io.containerd.kata.v2".into(), ..handler() };
-        assert_eq!(RuncOptions::of(&kata), None);
-        assert_eq!(shim_options(&kata), None);
+        assert_eq!(RuncOptions::with_streams_of(&kata, (0, 0)), None);
+        assert_eq!(shim_options(&kata, (0, 0)), None);
     }
 
     #[test]
@@ -257,7 +264,7 @@ mod tests {
             options_type: "x.v1".into(),
             ..RuntimeHandler::default()
         };
-        let any = shim_options(&kata).unwrap();
+        let any = shim_options(&kata, (0, 0)).unwrap();
         assert_eq!(any.type_url, "runtimeoptions.v1.Options");
         assert_eq!(any.value, b"\x0a\x04x.v1\x12\x0e/etc/kata.toml");
         assert_eq!(RuncOptions::handler(kata.runtime_type.clone(), Some(&any)), kata);
@@ -265,7 +272,7 @@ mod tests {
 
     #[test]
     fn an_any_of_another_type_is_not_decoded() {
-        let mut any = RuncOptions::of(&handler()).unwrap();
+        let mut any = RuncOptions::with_streams_of(&handler(), (0, 0)).unwrap();
         any.type_url = "type.googleapis.com/containerd.runc.v1.Options".into();
         assert_eq!(decode::<RuncOptions>(&any), None);
     }

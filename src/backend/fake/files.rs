@@ -102,6 +102,11 @@ impl Files {
         }
     }
 
+    pub(super) fn must_be_there(&self, path: &Path) -> Result<()> {
+        self.within(path)?;
+        fs::symlink_metadata(path).map(drop).map_err(|error| failed("use", path, error))
+    }
+
     pub(super) fn must_be_absent(&self, path: &Path) -> Result<()> {
         self.within(path)?;
         if fs::symlink_metadata(path).is_ok() {

@@ -18,6 +18,7 @@ use super::files::Files;
 use super::steps::Steps;
 use super::world::World;
 use crate::model::container::Propagation;
+use crate::model::security::IdMappings;
 
 /// A host that keeps its hands off the machine: it refuses to change files outside its folder.
 pub struct FakeHost {
@@ -40,6 +41,10 @@ struct State {
     images: BTreeMap<PathBuf, PathBuf>,
     private_mounts: bool,
     criu: Option<u32>,
+    /// Owners that files and folders were given: a test may not be allowed to give them.
+    owners: BTreeMap<PathBuf, (u32, u32)>,
+    /// SELinux labels that they were given.
+    labels: BTreeMap<PathBuf, String>,
 }
 
 fn default_facts() -> HostFacts {
@@ -55,7 +60,8 @@ fn default_facts() -> HostFacts {
         oom_score_adj: 0,
         seccomp: true,
         apparmor: false,
-        selinux: false,
+        selinux: None,
+        rlimits: BTreeMap::new(),
         boot_id: "boot-1".into(),
         hostname: "fake-node".into(),
         systemd: false,
@@ -108,6 +114,16 @@ impl FakeHost {
         self.lock().devices.insert(PathBuf::from(&device.path), device);
     }
 
+    /// Who was given a file or folder.
+    pub fn owner(&self, path: &Path) -> Option<(u32, u32)> {
+        self.lock().owners.get(path).copied()
+    }
+
+    /// The SELinux label that a file or folder was given.
+    pub fn label(&self, path: &Path) -> Option<String> {
+        self.lock().labels.get(path).cloned()
+    }
+
     /// Whether no mount of the host is shared or a slave from now on.
     pub fn set_private_mounts(&self, private: bool) {
         self.lock().private_mounts = private;
@@ -152,6 +168,32 @@ impl Host for FakeHost {
             Err(Error::new(ErrorKind::AlreadyExists, tried))
         };
         self.step("create_netns", path, work).await
+    }
+
+    async fn create_userns(
+        &self,
+        path: &Path,
+        _ids: IdMappings,
+        netns: Option<&Path>,
+    ) -> Result<()> {
+        let work = || {
+            self.files.must_be_dir(path.parent().unwrap_or(path))?;
+            let exists = |path: &Path| {
+                Error::new(ErrorKind::AlreadyExists, format!("create {}", path.display()))
+            };
+            let mut world = self.world.lock();
+            if world.mounts.contains(path) {
+                return Err(exists(path));
+            }
+            if let Some(netns) = netns
+                && !world.netns.insert(netns.to_owned())
+            {
+                return Err(exists(netns));
+            }
+            world.mounts.insert(path.to_owned());
+            Ok(())
+        };
+        self.step("create_userns", path, work).await
     }
 
     async fn netns_state(&self, path: &Path) -> Result<NetnsState> {
@@ -231,6 +273,24 @@ impl Host for FakeHost {
             Ok(())
         };
         self.step("mount_shm", path, work).await
+    }
+
+    async fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<()> {
+        let work = || {
+            self.files.must_be_there(path)?;
+            self.lock().owners.insert(path.to_owned(), (uid, gid));
+            Ok(())
+        };
+        self.step("set_owner", path, work).await
+    }
+
+    async fn relabel(&self, path: &Path, label: &str) -> Result<()> {
+        let work = || {
+            self.files.must_be_there(path)?;
+            self.lock().labels.insert(path.to_owned(), label.to_owned());
+            Ok(())
+        };
+        self.step("relabel", path, work).await
     }
 
     async fn unmount(&self, path: &Path) -> Result<()> {

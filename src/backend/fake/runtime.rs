@@ -44,6 +44,7 @@ impl FakeRuntime {
         let features = HandlerFeatures {
             recursive_read_only_mounts: true,
             user_namespaces: true,
+            id_mapped_mounts: true,
             seccomp: true,
             apparmor: false,
             oci_version_max: "1.2.0".into(),

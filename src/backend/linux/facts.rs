@@ -1,9 +1,11 @@
 //! What is found out about the host once at start-up.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use super::super::{CgroupVersion, Error, ErrorKind, HostFacts, Result};
+use super::labels;
 use super::mountinfo::Mount;
 
 /// Capabilities by bit number (capability.h).
@@ -82,11 +84,41 @@ pub(super) fn detect(root: &Path, mounts: &[Mount]) -> Result<HostFacts> {
         seccomp: present("proc/sys/kernel/seccomp/actions_avail"),
         apparmor: read("sys/module/apparmor/parameters/enabled").starts_with('Y')
             && present("sys/kernel/security/apparmor"),
-        selinux: present("sys/fs/selinux/enforce"),
+        selinux: present("sys/fs/selinux/enforce").then(|| labels::contexts(root)),
+        rlimits: hard_limits(&read("proc/self/limits")),
         boot_id: read("proc/sys/kernel/random/boot_id").trim().to_owned(),
         hostname: names.nodename().to_string_lossy().into_owned(),
         systemd: present("run/systemd/system"),
     })
+}
+
+/// Hard limits from proc(5), `/proc/self/limits`: columns of fixed width, because names have blanks.
+fn hard_limits(table: &str) -> BTreeMap<String, u64> {
+    const NAMES: [(&str, &str); 16] = [
+        ("Max address space", "as"),
+        ("Max core file size", "core"),
+        ("Max cpu time", "cpu"),
+        ("Max data size", "data"),
+        ("Max file size", "fsize"),
+        ("Max file locks", "locks"),
+        ("Max locked memory", "memlock"),
+        ("Max msgqueue size", "msgqueue"),
+        ("Max nice priority", "nice"),
+        ("Max open files", "nofile"),
+        ("Max processes", "nproc"),
+        ("Max resident set", "rss"),
+        ("Max realtime priority", "rtprio"),
+        ("Max realtime timeout", "rttime"),
+        ("Max pending signals", "sigpending"),
+        ("Max stack size", "stack"),
+    ];
+    let limit = |line: &str| {
+        let (title, name) = NAMES.iter().find(|(title, _)| line.starts_with(title))?;
+        let hard = line[title.len()..].split_ascii_whitespace().nth(1)?;
+        let hard = if hard == "unlimited" { u64::MAX } else { hard.parse().ok()? };
+        Some(((*name).to_owned(), hard))
+    };
+    table.lines().filter_map(limit).collect()
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -160,92 +192,4 @@ fn v2_counts_swap(root: &Path, membership: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::mountinfo;
-    use super::*;
-
-    const STATUS: &str = "Name:\tx\nCapPrm:\t0\nCapBnd:\t000001fffeffffff\nSeccomp:\t0\n";
-
-    fn recorded(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (path, content) in files {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, content).unwrap();
-        }
-        root
-    }
-
-    #[test]
-    fn a_unified_host_with_systemd() {
-        let root = recorded(&[
-            ("proc/self/status", STATUS),
-            ("proc/self/cgroup", "0::/system.slice/podbay.service\n"),
-            ("proc/self/oom_score_adj", "-999\n"),
-            ("proc/sys/kernel/random/boot_id", "abc-def\n"),
-            ("proc/sys/kernel/seccomp/actions_avail", "kill_process\n"),
-            ("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids\n"),
-            ("sys/fs/cgroup/system.slice/podbay.service/memory.swap.max", "max\n"),
-            ("sys/module/apparmor/parameters/enabled", "Y\n"),
-            ("sys/kernel/security/apparmor/profiles", ""),
-            ("run/systemd/system/x", ""),
-        ]);
-        let point = root.path().join("sys/fs/cgroup");
-        let table = format!(
-            "30 23 0:26 / {} rw shared:9 - cgroup2 cgroup2 rw,nsdelegate\n",
-            point.display()
-        );
-        let facts = detect(root.path(), &mountinfo::parse(table.as_bytes())).unwrap();
-        assert_eq!(facts.cgroup, CgroupVersion::V2);
-        assert_eq!(facts.controllers, ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"]);
-        assert!(facts.swap_accounting && facts.seccomp && facts.apparmor && facts.systemd);
-        assert!(!facts.selinux);
-        assert_eq!(facts.oom_score_adj, -999);
-        assert_eq!(facts.boot_id, "abc-def");
-        assert_eq!(facts.capabilities.len(), 40);
-        assert!(!facts.may_lower_oom_score(), "bit 24 is missing");
-    }
-
-    #[test]
-    fn a_hybrid_host_has_the_mounted_v1_controllers() {
-        let root = recorded(&[
-            ("proc/self/status", STATUS),
-            (
-                "proc/cgroups",
-                "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t1\t2\t1\nmemory\t3\t4\t1\n\
-                 hugetlb\t0\t1\t1\nrdma\t0\t1\t0\n",
-            ),
-        ]);
-        let memory = root.path().join("sys/fs/cgroup/memory");
-        fs::create_dir_all(&memory).unwrap();
-        fs::write(memory.join("memory.memsw.limit_in_bytes"), "1").unwrap();
-        let table = format!(
-            "1 0 0:1 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
-             2 0 0:2 / {} rw - cgroup cgroup rw,memory\n\
-             3 0 0:3 / {} rw - cgroup2 cgroup2 rw\n",
-            memory.display(),
-            root.path().join("sys/fs/cgroup/unified").display()
-        );
-        let facts = detect(root.path(), &mountinfo::parse(table.as_bytes())).unwrap();
-        assert_eq!(facts.cgroup, CgroupVersion::V1);
-        assert_eq!(facts.controllers, ["cpu", "memory"]);
-        assert!(facts.swap_accounting);
-        assert!(!facts.apparmor && !facts.systemd && !facts.seccomp);
-    }
-
-    #[test]
-    fn this_host_can_be_looked_at() {
-        let facts = detect(Path::new("/"), &mountinfo::read().unwrap()).unwrap();
-        assert!(facts.kernel.0 >= 4);
-        assert_eq!(facts.boot_id.len(), 36);
-        assert!(!facts.controllers.is_empty());
-    }
-
-    #[test]
-    fn names_of_kernels_and_machines() {
-        assert_eq!(kernel_version("6.18.44-fc-v595"), Some((6, 18)));
-        assert_eq!(kernel_version("5.4+"), Some((5, 4)));
-        assert_eq!(kernel_version("odd"), None);
-        assert_eq!((go_arch("x86_64"), go_arch("riscv64")), ("amd64", "riscv64"));
-    }
-}
+mod tests;

@@ -90,6 +90,13 @@ pub(super) fn read_regular(file: &File, max: usize, name: &str) -> Result<Vec<u8
     if content.len() > max { Err(too_large()) } else { Ok(content) }
 }
 
+/// Gives a file or folder to a user of the host; a link itself is given, not what it names.
+pub(super) fn set_owner(path: &Path, uid: u32, gid: u32) -> Result<()> {
+    absolute("path", path)?;
+    std::os::unix::fs::lchown(path, Some(uid), Some(gid))
+        .map_err(|error| failed("set owner of", path, error))
+}
+
 /// Makes a folder and its missing parents, all with `mode` whatever the umask is. Folders that
 /// are there keep their mode.
 pub(in crate::backend) fn create_dir(path: &Path, mode: u32) -> Result<()> {

@@ -12,6 +12,7 @@ mod criu;
 mod devices;
 mod facts;
 pub(in crate::backend) mod files;
+mod labels;
 mod limits;
 mod links;
 mod mountinfo;
@@ -21,6 +22,7 @@ mod processes;
 mod rootfs;
 mod standin;
 mod tree;
+mod userns;
 
 pub use limits::raise_file_limit;
 pub(super) use standin::StandIn;
@@ -37,6 +39,7 @@ use super::{
     UserFiles,
 };
 use crate::model::container::Propagation;
+use crate::model::security::IdMappings;
 
 /// How long a caller's path (a mount source, a device) may take to answer before the call fails:
 /// it may lie on a dead network file system.
@@ -153,6 +156,16 @@ impl Host for LinuxHost {
         netns::create(Arc::clone(&self.netns), path.to_owned()).await
     }
 
+    async fn create_userns(
+        &self,
+        path: &Path,
+        ids: IdMappings,
+        netns: Option<&Path>,
+    ) -> Result<()> {
+        let (folder, path) = (Arc::clone(&self.netns), path.to_owned());
+        userns::create(folder, path, ids, netns.map(Path::to_owned)).await
+    }
+
     async fn netns_state(&self, path: &Path) -> Result<NetnsState> {
         let path = path.to_owned();
         blocking(move || netns::state(&path)).await
@@ -209,6 +222,16 @@ impl Host for LinuxHost {
     async fn mount_shm(&self, path: &Path, size: u64) -> Result<()> {
         let path = path.to_owned();
         blocking(move || mounts::shm(&path, size)).await
+    }
+
+    async fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<()> {
+        let path = path.to_owned();
+        blocking(move || files::set_owner(&path, uid, gid)).await
+    }
+
+    async fn relabel(&self, path: &Path, label: &str) -> Result<()> {
+        let (source, label) = (path.to_owned(), label.to_owned());
+        foreign(path, move || labels::set(&source, &label)).await
     }
 
     async fn unmount(&self, path: &Path) -> Result<()> {

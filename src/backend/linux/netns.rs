@@ -25,25 +25,38 @@ pub(super) struct Folder {
     shared: Mutex<bool>,
 }
 
-/// Makes and pins a namespace on a thread that does nothing else and ends: its network namespace
-/// is never seen by other work. Goes on when the caller is gone, then takes itself back.
+/// Makes and pins a namespace. Goes on when the caller is gone, then takes itself back.
 pub(super) async fn create(folder: Arc<Folder>, path: PathBuf) -> Result<()> {
+    let undo = {
+        let (folder, path) = (Arc::clone(&folder), path.clone());
+        move || folder.remove(&path)
+    };
+    on_own_thread(move || folder.create(&path, pin_new), undo).await
+}
+
+/// Runs work on a thread that does nothing else and ends: the namespaces it enters are never seen
+/// by other work. What is made when the caller is gone is undone.
+pub(super) async fn on_own_thread(
+    make: impl FnOnce() -> Result<()> + Send + 'static,
+    undo: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Result<()> {
     let (answer, wait) = tokio::sync::oneshot::channel();
     let work = move || {
-        let result = folder.create(&path);
+        let result = make();
         let made = result.is_ok();
-        if answer.send(result).is_err() && made {
+        if answer.send(result).is_err()
+            && made
             // Nobody will ever know of it.
-            if let Err(error) = folder.remove(&path) {
-                tracing::warn!(path = %path.display(), %error, "abandoned netns stays");
-            }
+            && let Err(error) = undo()
+        {
+            tracing::warn!(%error, "an abandoned namespace stays");
         }
     };
     std::thread::Builder::new()
         .name("netns".to_owned())
         .spawn(work)
-        .map_err(|error| Error::io("start a thread for a network namespace", error))?;
-    wait.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, "make a network namespace")))
+        .map_err(|error| Error::io("start a thread for a namespace", error))?;
+    wait.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, "make a namespace")))
 }
 
 /// What stands at a path.
@@ -60,16 +73,12 @@ impl Folder {
         Self { dir, prefix, shared: Mutex::new(false) }
     }
 
-    fn create(&self, path: &Path) -> Result<()> {
+    /// Makes the file to pin at, and has `pin` do it.
+    pub(super) fn create(&self, path: &Path, pin: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         self.check(path)?;
         self.share()?;
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o444)
-            .open(path)
-            .map_err(|error| failed("create", path, error))?;
-        let pinned = pin_new(path);
+        make_point(path)?;
+        let pinned = pin(path);
         if pinned.is_err()
             && let Err(error) = self.remove(path)
         {
@@ -139,6 +148,22 @@ impl Folder {
     }
 }
 
+/// An empty file to mount a namespace on.
+pub(super) fn make_point(path: &Path) -> Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o444)
+        .open(path)
+        .map(drop)
+        .map_err(|error| failed("create", path, error))
+}
+
+/// Keeps the namespace behind a link of /proc alive at `path`.
+pub(super) fn pin(link: &Path, path: &Path) -> Result<()> {
+    rustix::mount::mount_bind(link, path).map_err(|error| failed("pin a namespace at", path, error))
+}
+
 fn lies_on_shared_mount(dir: &Path) -> Result<bool> {
     use crate::model::container::Propagation;
     mounts::allows_propagation(dir, Propagation::Bidirectional)
@@ -150,8 +175,7 @@ fn pin_new(path: &Path) -> Result<()> {
         .map_err(|error| failed("make network namespace", path, io::Error::from(error)))?;
     links::set_loopback_up().map_err(|error| failed("set lo up in", path, error))?;
     // Not /proc/self: that is the main thread, in the host's namespace.
-    rustix::mount::mount_bind("/proc/thread-self/ns/net", path)
-        .map_err(|error| failed("pin network namespace at", path, error))
+    pin(Path::new("/proc/thread-self/ns/net"), path)
 }
 
 #[cfg(test)]

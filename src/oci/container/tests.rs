@@ -100,14 +100,23 @@ fn a_privileged_container_needs_a_privileged_pod() {
 }
 
 #[test]
-fn user_namespaces_are_refused_and_not_ignored() {
+fn a_user_namespace_is_the_pods_with_its_ids() {
+    let mut f = Fixture::new().user_namespace();
+    let linux = &spec_of(&f)["linux"];
+    let line = |host| json!([{"containerID": 0, "hostID": host, "size": 65536}]);
+    assert_eq!(linux["uidMappings"], line(200_000));
+    assert_eq!(linux["gidMappings"], line(300_000));
+    // The cgroup is the pod's, as that of any container.
+    assert_eq!(linux["cgroupsPath"], spec_of(&Fixture::new())["linux"]["cgroupsPath"]);
+    f.user.uid = 65536;
+    assert_eq!(refused(&f), "linux.security_context");
     let mut f = Fixture::new();
     f.config.security.namespaces.userns =
         Some(UserNamespace { mode: NamespaceMode::Pod, ..UserNamespace::default() });
     assert_eq!(refused(&f), "linux.security_context.namespace_options.userns_options");
     f.config.security.namespaces.userns =
         Some(UserNamespace { mode: NamespaceMode::Node, ..UserNamespace::default() });
-    assert!(container_spec(&f.input()).is_ok());
+    assert!(spec_of(&f)["linux"].get("uidMappings").is_none());
 }
 
 #[test]

@@ -132,9 +132,8 @@ fn recursive_read_only_is_never_silently_weaker() {
     f.mounts[0].propagation = Propagation::HostToContainer;
     assert!(refused(&f).1.contains("private propagation"));
     f.features.recursive_read_only_mounts = false;
-    let (field, problem) = refused(&f);
-    assert_eq!(field, "mounts[0].recursive_read_only");
-    assert!(problem.starts_with("RROUnsupported"));
+    let error = mounts(&f.input()).err().unwrap().to_string();
+    assert!(error.starts_with("RROUnsupported: mounts[0].recursive_read_only: "), "{error}");
 }
 
 #[test]
@@ -208,15 +207,44 @@ fn id_mapped_mounts_need_a_runtime_that_knows_them() {
     let mut f = with(vec![mount]);
     assert!(refused(&f).1.contains("both"));
     f.mounts[0].gid_mappings = vec![mapping];
-    assert!(refused(&f).1.contains("does not support"));
     f.features.user_namespaces = true;
+    let error = mounts(&f.input()).err().unwrap();
+    assert!(matches!(&error, Error::Unsupported { field, .. } if field.ends_with("uidMappings")));
+    f.features.id_mapped_mounts = true;
     let made = made(&f);
+    assert_eq!(options(&made, "/data"), ["rbind", "rprivate", "rw", "idmap"]);
     let data = made.list.iter().find(|m| m.destination().ends_with("data")).unwrap();
     assert_eq!(
         serde_json::to_value(data.uid_mappings()).unwrap(),
         serde_json::json!([{"hostID": 100_000, "containerID": 0, "size": 65536}])
     );
     assert_eq!(data.uid_mappings(), data.gid_mappings());
+}
+
+#[test]
+fn volumes_of_the_image_have_its_ids_in_a_user_namespace() {
+    let mut f = Fixture::new().user_namespace();
+    f.volumes = vec![("/data".to_owned(), "/var/lib/x/v1".into())];
+    let made = made(&f);
+    assert!(options(&made, "/data").contains(&"idmap".to_owned()));
+    let data = made.list.iter().find(|m| m.destination().ends_with("data")).unwrap();
+    assert_eq!(
+        serde_json::to_value(data.gid_mappings()).unwrap(),
+        serde_json::json!([{"hostID": 300_000, "containerID": 0, "size": 65536}])
+    );
+    // Files of the pod belong to its root already.
+    assert!(!options(&made, "/etc/hosts").contains(&"idmap".to_owned()));
+}
+
+#[test]
+fn sys_is_a_view_of_the_hosts_where_it_cannot_be_mounted() {
+    let mut f = Fixture::new().user_namespace();
+    assert_eq!(options(&made(&f), "/sys"), ["nosuid", "noexec", "nodev", "ro"]);
+    f.pod.security.namespaces.network = crate::model::security::NamespaceMode::Node;
+    f.namespaces.netns = None;
+    assert_eq!(options(&made(&f), "/sys")[3..], ["rbind", "rprivate", "ro"]);
+    f.features.recursive_read_only_mounts = true;
+    assert_eq!(options(&made(&f), "/sys")[3..], ["rbind", "rprivate", "rro"]);
 }
 
 #[test]

@@ -14,8 +14,8 @@ mod metrics;
 mod node;
 mod runtime;
 mod sandbox;
-mod streaming;
 mod stats;
+mod streaming;
 
 use std::sync::Arc;
 
@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::{Network, Runtime, RuntimeHandler};
 use crate::image::Images;
 use crate::sandbox::Sandboxes;
-use crate::stream::Urls;
 use crate::stats::Stats;
+use crate::stream::Urls;
 use node::Node;
 #[cfg(test)]
 pub(super) use node::version;

@@ -20,9 +20,6 @@ const FRESH: Duration = Duration::from_secs(2);
 /// How long Status waits for somebody else.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whether the user namespaces that a runtime can do are offered to callers.
-const USER_NAMESPACES: bool = false;
-
 /// What the last look at containerd found, or why it failed.
 type Health = Arc<Result<RuntimeInfo, String>>;
 
@@ -72,7 +69,8 @@ impl Node {
             runtime_handlers: handlers(&self.identity, &known),
             features: Some(v1::RuntimeFeatures {
                 supplemental_groups_policy: true,
-                user_namespaces_host_network: false,
+                // Where a handler has user namespaces at all.
+                user_namespaces_host_network: known.values().any(|f| f.user_namespaces),
                 mount_options: false,
             }),
         })
@@ -172,7 +170,7 @@ fn handlers(
         name: name.to_owned(),
         features: Some(v1::RuntimeHandlerFeatures {
             recursive_read_only_mounts: features.is_some_and(|f| f.recursive_read_only_mounts),
-            user_namespaces: USER_NAMESPACES && features.is_some_and(|f| f.user_namespaces),
+            user_namespaces: features.is_some_and(|f| f.user_namespaces),
         }),
     };
     let default = entry("", known.get(&identity.default_handler));
@@ -206,9 +204,9 @@ mod tests {
             .into_iter()
             .map(|h| (h.name, h.features.unwrap_or_default()))
             .collect();
-        let features = |rro| v1::RuntimeHandlerFeatures {
-            recursive_read_only_mounts: rro,
-            user_namespaces: false,
+        let features = |has| v1::RuntimeHandlerFeatures {
+            recursive_read_only_mounts: has,
+            user_namespaces: has,
         };
         let wanted = [("", true), ("runc", true), ("crun", false)];
         assert_eq!(found, wanted.map(|(name, rro)| (name.to_owned(), features(rro))));

@@ -164,6 +164,7 @@ impl World {
     pub async fn websocket(&self, path: &str, protocol: &str) -> Client {
         let (connection, head) = self.raw(&websocket_request(path, protocol)).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert!(head.to_lowercase().contains("connection: upgrade\r\n"), "{head}");
         Client(WebSocketStream::from_raw_socket(connection, Role::Client, None).await)
     }
 

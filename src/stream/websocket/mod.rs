@@ -159,7 +159,9 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     tokio::pin!(reader, talk);
     // Cancel-safe: both are pinned.
     tokio::select! {
-        () = &mut talk => drop(tokio::time::timeout(LINGER, reader).await),
+        () = &mut talk => {
+            let _ = tokio::time::timeout(LINGER, reader).await;
+        }
         () = &mut reader => talk.await,
     }
 }

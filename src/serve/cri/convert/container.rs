@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::security::container_security;
+use super::security::{container_security, id_mapping};
 use super::{
     Invalid, Result, Within, absolute_path, all, filled, known, name, no_climbing, no_nul, refuse,
     required, word,
 };
 use crate::model::container::{ContainerConfig, ContainerMetadata, Device, Mount, Propagation};
 use crate::model::resources::Resources;
+use crate::model::security::IdMapping;
 use crate::proto::runtime::v1;
 
 /// Longer than any process lives, and far from the end of the clock.
@@ -128,9 +129,8 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
     let image = image.filter(|spec| !spec.image.is_empty());
     let image = image.map(super::image::image_spec_in).transpose().within("image")?;
     no_nul("image_sub_path", &image_sub_path)?;
-    let mapped = "id-mapped mounts are not supported yet";
-    refuse("uidMappings", !uid_mappings.is_empty(), mapped)?;
-    refuse("gidMappings", !gid_mappings.is_empty(), mapped)?;
+    let half = uid_mappings.is_empty() != gid_mappings.is_empty();
+    refuse("uidMappings", half, "must be there exactly when gidMappings are")?;
     refuse("mount_options", !mount_options.is_empty(), "mount options are not supported yet")?;
     match &image {
         Some(_) => {
@@ -164,11 +164,23 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
         readonly,
         selinux_relabel,
         propagation,
+        uid_mappings: all("uidMappings", uid_mappings, volume_ids)?,
+        gid_mappings: all("gidMappings", gid_mappings, volume_ids)?,
         recursive_read_only,
         image,
         image_sub_path,
         ..Mount::default()
     })
+}
+
+/// A line of the id mapping of a volume: its own ids, and who they are on the host.
+fn volume_ids(mapping: v1::IdMapping) -> Result<IdMapping> {
+    let mapping = id_mapping(&mapping);
+    refuse("length", mapping.length == 0, "must not be 0")?;
+    let ends = |first: u32| first.checked_add(mapping.length).is_some();
+    let fits = ends(mapping.host_id) && ends(mapping.container_id);
+    refuse("length", !fits, "goes beyond the highest id")?;
+    Ok(mapping)
 }
 
 /// Callers may leave the leading slash out.

@@ -20,12 +20,16 @@ mod streaming;
 #[cfg(test)]
 mod tests;
 
-pub use container::{checkpoint, container_config, container_update, exec_command, exec_timeout, stop_grace};
-pub use filter::{container_filter, container_stats_filter, image_filter, pod_stats_filter, sandbox_filter};
+pub use container::{
+    checkpoint, container_config, container_update, exec_command, exec_timeout, stop_grace,
+};
+pub use filter::{
+    container_filter, container_stats_filter, image_filter, pod_stats_filter, sandbox_filter,
+};
 pub use image::{credentials, fs_info, image_info, image_out, named_image, pull_handler};
 pub use metrics::{metric_descriptor, pod_metrics};
 pub use pod::{pod_cidr, pod_config};
-pub use resources::{sums};
+pub use resources::sums;
 pub use stats::{container_stats, pod_stats};
 pub use status::{container_item, container_status, event, info, sandbox_item, sandbox_status};
 pub use streaming::{attach, exec, port_forward};

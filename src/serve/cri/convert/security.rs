@@ -4,7 +4,7 @@ use super::{Invalid, Result, Within, absolute_path, all, filled, known, one_line
 use crate::model::container::ContainerSecurity;
 use crate::model::pod::PodSecurity;
 use crate::model::security::{
-    Capabilities, NamespaceMode, NamespaceOptions, SecurityProfile, SelinuxOptions,
+    Capabilities, IdMapping, NamespaceMode, NamespaceOptions, SecurityProfile, SelinuxOptions,
     SupplementalGroupsPolicy, UserNamespace,
 };
 use crate::proto::runtime::v1;
@@ -138,14 +138,40 @@ fn pod_or_node(field: &str, number: i32) -> Result<NamespaceMode> {
     Ok(mode)
 }
 
-/// The node's own user namespace is the only one served so far, and Status says so.
+/// A pod's own user namespace has one range of UIDs and one of GIDs: both from its root on, equally
+/// long, and without the host's root, who would be no other user in it.
 fn user_namespace(options: v1::UserNamespace) -> Result<UserNamespace> {
     let v1::UserNamespace { mode: number, uids, gids } = options;
     let mode = pod_or_node("mode", number)?;
-    refuse("mode", mode == NamespaceMode::Pod, "user namespaces are not supported yet")?;
-    refuse("uids", !uids.is_empty(), "must be empty with mode NODE")?;
-    refuse("gids", !gids.is_empty(), "must be empty with mode NODE")?;
-    Ok(UserNamespace { mode, uids: Vec::new(), gids: Vec::new() })
+    let (uids, gids) = (uids.iter().map(id_mapping), gids.iter().map(id_mapping));
+    let userns = UserNamespace { mode, uids: uids.collect(), gids: gids.collect() };
+    for (field, list) in [("uids", &userns.uids), ("gids", &userns.gids)] {
+        match (mode, list.as_slice()) {
+            (NamespaceMode::Pod, [mapping]) => id_range(*mapping).within(field)?,
+            (NamespaceMode::Pod, _) => refuse(field, true, "must be exactly one mapping")?,
+            _ => refuse(field, !list.is_empty(), "must be empty with mode NODE")?,
+        }
+    }
+    let length = |list: &[IdMapping]| list.first().map(|mapping| mapping.length);
+    let differ = length(&userns.uids) != length(&userns.gids);
+    refuse("gids", differ, "must be as long as uids")?;
+    Ok(userns)
+}
+
+/// A mapping as it stands on the wire.
+pub(super) fn id_mapping(mapping: &v1::IdMapping) -> IdMapping {
+    let v1::IdMapping { host_id, container_id, length } = *mapping;
+    IdMapping { host_id, container_id, length }
+}
+
+fn id_range(mapping: IdMapping) -> Result<()> {
+    let IdMapping { host_id, container_id, length } = mapping;
+    refuse("length", length == 0, "must not be 0")?;
+    refuse("container_id", container_id != 0, "must be 0: the root of the pod has to be mapped")?;
+    refuse("host_id", host_id == 0, "must not be 0: the host's root cannot be a pod's user")?;
+    // The highest id stands for "no id".
+    let fits = host_id.checked_add(length).is_some();
+    refuse("length", !fits, "goes beyond the highest id")
 }
 
 /// Ids above the signed 32-bit range have been wrapped to 0 by others: they never pass.

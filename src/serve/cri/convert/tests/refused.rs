@@ -75,17 +75,73 @@ const PODS: &[PodCase] = &[
     (|c| pod_context(c).namespace_options = namespaces(v1::NamespaceMode::Container, SHARED), "config.linux.security_context.namespace_options.network: must be POD or NODE"),
     (|c| pod_context(c).namespace_options = Some(v1::NamespaceOption { pid: 3, ..Default::default() }), "config.linux.security_context.namespace_options.pid: a pod cannot"),
     (|c| pod_context(c).namespace_options = Some(v1::NamespaceOption { pid: 4, ..Default::default() }), "config.linux.security_context.namespace_options.pid: unknown value 4"),
-    (|c| pod_context(c).namespace_options = Some(v1::NamespaceOption { userns_options: Some(v1::UserNamespace {
-            mode: 0, uids: vec![v1::IdMapping { length: 65536, ..Default::default() }], ..Default::default() }), ..Default::default() }),
-        "config.linux.security_context.namespace_options.userns_options.mode: user namespaces are not supported yet"),
-    (|c| pod_context(c).namespace_options = Some(v1::NamespaceOption { userns_options: Some(v1::UserNamespace {
-            mode: 2, uids: vec![v1::IdMapping::default()], ..Default::default() }), ..Default::default() }),
-        "config.linux.security_context.namespace_options.userns_options.uids: must be empty"),
     (|c| pod_context(c).seccomp = profile(2, ""), "config.linux.security_context.seccomp.localhost_ref: must not be empty"),
     (|c| pod_context(c).seccomp = profile(3, ""), "config.linux.security_context.seccomp.profile_type: unknown value 3"),
     (|c| pod_context(c).selinux_options = Some(v1::SeLinuxOption { level: "s0\n".into(), ..Default::default() }),
         "config.linux.security_context.selinux_options.level: must not contain control"),
 ];
+
+#[test]
+fn bad_user_namespaces_are_refused_by_field() {
+    let good = v1::IdMapping { host_id: 65536, container_id: 0, length: 65536 };
+    let far = v1::IdMapping { host_id: u32::MAX - 65535, ..good };
+    let some = |change: fn(&mut v1::IdMapping)| {
+        let mut mapping = good;
+        change(&mut mapping);
+        vec![mapping]
+    };
+    let (pod, one) = (SHARED as i32, vec![good]);
+    for (mode, uids, gids, wanted) in [
+        (1, vec![], vec![], "mode: must be POD or NODE"),
+        (3, vec![], vec![], "mode: must be POD or NODE"),
+        (4, vec![], vec![], "mode: unknown value 4"),
+        (pod, vec![], vec![], "uids: must be exactly one mapping"),
+        (pod, vec![good, good], one.clone(), "uids: must be exactly one mapping"),
+        (pod, one.clone(), vec![], "gids: must be exactly one mapping"),
+        (pod, one.clone(), vec![good, good], "gids: must be exactly one mapping"),
+        (pod, some(|m| m.length = 0), one.clone(), "uids.length: must not be 0"),
+        (pod, some(|m| m.container_id = 1), one.clone(), "uids.container_id: must be 0"),
+        (pod, one.clone(), some(|m| m.container_id = 1), "gids.container_id: must be 0"),
+        (pod, some(|m| m.host_id = 0), one.clone(), "uids.host_id: must not be 0"),
+        (pod, vec![far], one.clone(), "uids.length: goes beyond"),
+        (pod, one.clone(), some(|m| m.length = 1000), "gids: must be as long as uids"),
+        (NODE as i32, one.clone(), vec![], "uids: must be empty with mode NODE"),
+        (NODE as i32, vec![], one.clone(), "gids: must be empty with mode NODE"),
+    ] {
+        let options = v1::NamespaceOption {
+            userns_options: Some(v1::UserNamespace { mode, uids, gids }),
+            ..Default::default()
+        };
+        let place = "config.linux.security_context.namespace_options.userns_options";
+        let wanted = format!("{place}.{wanted}");
+        let (mut pod, mut container) = (super::pod(), super::container());
+        pod_context(&mut pod).namespace_options = Some(options.clone());
+        context(&mut container).namespace_options = Some(options);
+        for refused in [
+            pod_config(Some(pod)).map(drop).expect_err(&wanted).to_string(),
+            container_config(Some(container)).map(drop).expect_err(&wanted).to_string(),
+        ] {
+            assert!(refused.starts_with(&wanted), "{refused}\nwanted {wanted}");
+        }
+    }
+}
+
+#[test]
+fn a_user_namespace_passes_as_it_is() {
+    let line = |host_id| v1::IdMapping { host_id, container_id: 0, length: 65536 };
+    let asked = v1::UserNamespace {
+        mode: SHARED.into(),
+        uids: vec![line(65536)],
+        gids: vec![line(u32::MAX - 65536)],
+    };
+    let mut config = pod();
+    pod_context(&mut config).namespace_options =
+        Some(v1::NamespaceOption { userns_options: Some(asked), ..Default::default() });
+    let ids = pod_config(Some(config)).unwrap().id_mappings().unwrap();
+    assert_eq!(ids.root(), (65536, u32::MAX - 65536));
+    assert_eq!(ids.on_host(65535, 0), Some((131_071, u32::MAX - 65536)));
+    assert_eq!(ids.on_host(65536, 0), None);
+}
 
 fn env(key: &str, value: &[u8]) -> Vec<v1::KeyValue> {
     vec![v1::KeyValue { key: key.into(), value: value.into() }]
@@ -160,8 +216,12 @@ const CONTAINERS: &[ContainerCase] = &[
     (|c| c.mounts = image_mount(|m| m.image_sub_path = "a/../../b".into()), "config.mounts[0].image_sub_path: must not contain .."),
     (|c| c.mounts = image_mount(|m| m.image_sub_path = "a\0".into()), "config.mounts[0].image_sub_path: must not contain NUL"),
     (|c| c.mounts = mount(|m| m.mount_options = vec!["noexec".into()]), "config.mounts[0].mount_options: mount options are not"),
-    (|c| c.mounts = mount(|m| m.uid_mappings = vec![Default::default()]), "config.mounts[0].uidMappings: id-mapped"),
-    (|c| c.mounts = mount(|m| m.gid_mappings = vec![Default::default()]), "config.mounts[0].gidMappings: id-mapped"),
+    (|c| c.mounts = mount(|m| m.uid_mappings = vec![Default::default()]), "config.mounts[0].uidMappings: must be there exactly"),
+    (|c| c.mounts = mount(|m| m.gid_mappings = vec![Default::default()]), "config.mounts[0].uidMappings: must be there exactly"),
+    (|c| c.mounts = mount(|m| { m.uid_mappings = vec![Default::default()]; m.gid_mappings = m.uid_mappings.clone() }),
+        "config.mounts[0].uidMappings[0].length: must not be 0"),
+    (|c| c.mounts = mount(|m| { m.uid_mappings = vec![v1::IdMapping { host_id: u32::MAX, length: 1, ..Default::default() }]; m.gid_mappings = m.uid_mappings.clone() }),
+        "config.mounts[0].uidMappings[0].length: goes beyond"),
     (|c| c.devices = device("dev/fuse", "rwm"), "config.devices[0].host_path: must be an absolute path"),
     (|c| c.devices = device("/dev/../x", "rwm"), "config.devices[0].host_path: must not contain .."),
     (|c| c.devices = device("/dev/fuse", "rwx"), "config.devices[0].permissions: must be made of r, w and m"),
