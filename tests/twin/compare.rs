@@ -10,7 +10,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use podbay::proto::runtime::v1 as cri;
 use serde_json::Value;
 
-use crate::exceptions::EXCEPTIONS;
+use crate::exceptions::{EXCEPTIONS, Exception};
 use crate::facts::Normaliser;
 use crate::rig::Rig;
 use crate::support::containerd::Line;
@@ -92,16 +92,17 @@ async fn one_side(run: Run, rig: Arc<Rig>) -> Value {
 fn judge(name: &str, ours: &Value, theirs: &Value) -> Vec<String> {
     let mut found = Vec::new();
     differences("", ours, theirs, &mut found);
-    let exceptions = EXCEPTIONS.iter().filter(|row| row.scenario == name);
-    let mut unused: BTreeSet<&str> = exceptions.clone().map(|row| row.path).collect();
-    found.retain(|(path, _)| {
-        let rows = exceptions.clone().filter(|row| covers(row.path, path));
-        let explained = rows.map(|row| unused.remove(row.path)).count();
-        explained == 0
-    });
-    let mut faults: Vec<_> =
-        found.into_iter().map(|(path, text)| format!("{name}\n  at {path}\n{text}")).collect();
-    faults.extend(unused.iter().map(|path| format!("{name}\n  no difference at {path} any more")));
+    let rows: Vec<_> = EXCEPTIONS.iter().filter(|row| row.scenario == name).collect();
+    let explains = |row: &Exception, difference: &Difference| {
+        covers(row.path, &difference.path) && (!row.more || difference.theirs == ABSENT)
+    };
+    let unused = rows.iter().filter(|row| !found.iter().any(|it| explains(row, it)));
+    let stale = unused.map(|row| format!("{name}\n  no difference at {:?} any more", row.path));
+    let mut faults: Vec<_> = stale.collect();
+    let unexplained = found.iter().filter(|it| !rows.iter().any(|row| explains(row, it)));
+    faults.extend(unexplained.map(|it| {
+        format!("{name}\n  at {}\n  podbay: {}\n  plugin: {}", it.path, it.ours, it.theirs)
+    }));
     let panicked = |value: &Value| value.as_str().is_some_and(|text| text.starts_with("panic"));
     if panicked(ours) && panicked(theirs) {
         faults.push(format!("{name}\n  does not work at all: {ours}\n  {theirs}"));
@@ -112,17 +113,28 @@ fn judge(name: &str, ours: &Value, theirs: &Value) -> Vec<String> {
 /// Whether a difference at `path` is at or below `row`; a `*` part is any name.
 fn covers(row: &str, path: &str) -> bool {
     let (row, path): (Vec<_>, Vec<_>) = (row.split('/').collect(), path.split('/').collect());
+    // The top has one part, the empty one.
     row.len() <= path.len() && row.iter().zip(&path).all(|(row, part)| *row == "*" || row == part)
 }
 
+/// Stands for a field that one side does not have.
+const ABSENT: &str = "(absent)";
+
+/// A place where the sides differ.
+struct Difference {
+    path: String,
+    ours: Value,
+    theirs: Value,
+}
+
 /// Where two values differ, as paths of keys and positions.
-fn differences(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<(String, String)>) {
+fn differences(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<Difference>) {
     match (ours, theirs) {
         (Value::Object(a), Value::Object(b)) => {
             let keys: BTreeSet<_> = a.keys().chain(b.keys()).collect();
             for key in keys {
                 let (a, b) = (a.get(key), b.get(key));
-                let absent = Value::from("(absent)");
+                let absent = Value::from(ABSENT);
                 let (a, b) = (a.unwrap_or(&absent), b.unwrap_or(&absent));
                 differences(&format!("{path}/{key}"), a, b, found);
             }
@@ -136,7 +148,7 @@ fn differences(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<(String
         (Value::String(ours), Value::String(theirs))
             if theirs == "Unknown" && BETTER_CODES.contains(&ours.as_str()) => {}
         (ours, theirs) if ours != theirs => {
-            found.push((path.to_owned(), format!("  podbay: {ours}\n  plugin: {theirs}")));
+            found.push(Difference { path: path.into(), ours: ours.clone(), theirs: theirs.clone() });
         }
         _ => {}
     }

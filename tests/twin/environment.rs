@@ -7,7 +7,7 @@ use podbay::proto::runtime::v1 as cri;
 use serde_json::{Map, Value, json};
 
 use crate::compare::scenarios;
-use crate::facts::without_host_part;
+use crate::facts::{entries, without_host_part};
 use crate::rig::{LivePod, Rig};
 use crate::support::builders::{Container, Pod};
 use crate::support::images::ImageBuilder;
@@ -67,7 +67,7 @@ async fn look(rig: &Rig, pod: &LivePod, mut spec: Container) -> Value {
     }
     let status = rig.ended(&id).await;
     let log = std::fs::read_to_string(&status.log_path).expect("the log");
-    let lines: Vec<_> = crate::rig::entries(&log).into_iter().map(|entry| entry.text).collect();
+    let lines: Vec<_> = entries(&log).into_iter().map(|(_, _, text)| text).collect();
     parts(&lines.join("\n"), &id)
 }
 
@@ -158,6 +158,7 @@ async fn privileged(rig: Arc<Rig>) -> Value {
 
 async fn privileged_host(rig: Arc<Rig>) -> Value {
     let mut spec = rig.pod_spec("env-privileged-host").privileged().host_network();
+    spec.config.hostname.clear();
     let options = spec.namespaces();
     options.pid = cri::NamespaceMode::Node.into();
     options.ipc = cri::NamespaceMode::Node.into();
@@ -195,6 +196,8 @@ async fn masked(rig: Arc<Rig>) -> Value {
 /// A pod and a container with these modes of pid, ipc and network.
 async fn namespaced(rig: &Rig, name: &str, change: impl Fn(&mut cri::NamespaceOption)) -> (LivePod, Container) {
     let mut spec: Pod = rig.pod_spec(name);
+    // As the kubelet does for pods of the host's network; the plugin refuses them otherwise.
+    spec.config.hostname.clear();
     change(spec.namespaces());
     let pod = rig.run(spec).await;
     let mut container = Container::new("c", &rig.image);
@@ -284,8 +287,9 @@ async fn target_pid(rig: Arc<Rig>) -> Value {
 async fn terminal(rig: Arc<Rig>) -> Value {
     let pod = rig.run(rig.pod_spec("env-terminal")).await;
     let spec = Container::script("c", &rig.image, "tty; stty -a | head -n 1; echo err >&2; env | sort; ls -l /dev/console | cut -c1-10");
-    let (said, code) = rig.output(&pod, &spec.tty()).await;
-    json!({"said": said, "code": code})
+    let status = rig.run_to_end(&pod, &spec.tty()).await;
+    let log = std::fs::read_to_string(&status.log_path).expect("the log");
+    json!({"said": entries(&log), "code": status.exit_code})
 }
 
 async fn of_exec(rig: Arc<Rig>) -> Value {

@@ -6,8 +6,8 @@ use podbay::proto::runtime::v1 as cri;
 use serde_json::{Map, Value, json};
 
 use crate::compare::scenarios;
-use crate::facts::code;
-use crate::rig::{LivePod, Rig, SOON, entries};
+use crate::facts::{code, entries};
+use crate::rig::{LivePod, Rig, SOON};
 use crate::support::builders::Container;
 use crate::support::wait_until;
 
@@ -21,10 +21,9 @@ scenarios! {
 /// Entries of each stream in order: tag, length, and the text when it is short.
 fn facts(log: &str) -> Value {
     let mut found = Map::new();
-    for entry in entries(log) {
-        let text = if entry.text.len() < 200 { entry.text.clone() } else { String::new() };
-        let list = found.entry(entry.stream).or_insert_with(|| json!([]));
-        let row = json!([entry.tag, entry.text.len(), text]);
+    for (stream, tag, text) in entries(log) {
+        let list = found.entry(stream).or_insert_with(|| json!([]));
+        let row = json!([tag, text.len(), if text.len() < 200 { text } else { String::new() }]);
         list.as_array_mut().expect("an array").push(row);
     }
     found.into()
@@ -99,7 +98,7 @@ async fn reopening(rig: Arc<Rig>) -> Value {
     tell(3).await;
     let texts = |name: &str| {
         let log = std::fs::read_to_string(at.join(name)).unwrap_or_default();
-        entries(&log).into_iter().map(|it| it.text).collect::<Vec<_>>()
+        entries(&log).into_iter().map(|(_, _, text)| text).collect::<Vec<_>>()
     };
     let (old, new) = (texts("old.log"), texts("c.log"));
     rig.stop(&id, 5).await;
@@ -114,6 +113,7 @@ async fn reopening(rig: Arc<Rig>) -> Value {
 async fn paths(rig: Arc<Rig>) -> Value {
     let pod = rig.run(rig.pod_spec("log-paths")).await;
     let at = std::path::PathBuf::from(&pod.spec.config.log_directory);
+    std::fs::create_dir_all(&at).expect("a folder");
     std::fs::write(at.join("there.log"), "").expect("a file");
     let mut found = Map::new();
     for (name, path) in [("none", ""), ("deep", "deep/er/0.log"), ("there", "there.log"), ("outside", "../outside.log")] {

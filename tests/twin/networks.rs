@@ -125,7 +125,9 @@ async fn reach(rig: Arc<Rig>) -> Value {
 }
 
 async fn host_network(rig: Arc<Rig>) -> Value {
-    let pod = rig.run(rig.pod_spec("host-network").host_network().dns(&["9.9.9.9"], &[], &[])).await;
+    let mut spec = rig.pod_spec("host-network").host_network().dns(&["9.9.9.9"], &[], &[]);
+    spec.config.hostname.clear();
+    let pod = rig.run(spec).await;
     let mut spec = Container::script("web", &rig.image, "httpd -f -p 127.0.0.1:$PORT -h /etc");
     let port = free_port();
     spec = spec.env("PORT", &port.to_string());

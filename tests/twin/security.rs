@@ -46,7 +46,7 @@ async fn said(rig: &Rig, pod: &LivePod, name: &str, image: &str, script: &str, c
     .await;
     let log = rig.log(pod, name);
     let mut lines: Vec<_> =
-        crate::rig::entries(&log).into_iter().map(|it| format!("{} {}", it.stream, it.text)).collect();
+        crate::facts::entries(&log).into_iter().map(|(stream, _, text)| format!("{stream} {text}")).collect();
     lines.sort();
     let exec = rig.try_exec(&id, &["sh", "-c", "id; grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status"], 20).await;
     let exec = exec.map_or_else(|e| format!("{:?}", e.code()), |done| crate::rig::lossy(&done.stdout));

@@ -29,6 +29,7 @@ const TRANSPORTS: [(&str, &[&str]); 2] = [
 
 /// What a client of a command was told.
 fn heard(got: &Value) -> Value {
+    eprintln!("DEBUG {got}");
     let mut got = got.clone();
     got.as_object_mut().expect("an object").remove("millis");
     // The words of errors may differ, not whether there is one.
@@ -131,7 +132,9 @@ async fn portforward(rig: Arc<Rig>) -> Value {
 }
 
 async fn portforward_host(rig: Arc<Rig>) -> Value {
-    let pod = rig.run(rig.pod_spec("forward-host").host_network()).await;
+    let mut spec = rig.pod_spec("forward-host").host_network();
+    spec.config.hostname.clear();
+    let pod = rig.run(spec).await;
     let port = crate::support::registry::free_port();
     let mut spec = Container::script("web", &rig.image, &format!("mkdir /w; echo hello >/w/index.html; exec httpd -f -p 127.0.0.1:{port} -h /w"));
     spec.namespaces().network = cri::NamespaceMode::Node.into();
