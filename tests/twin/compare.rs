@@ -23,7 +23,12 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 /// Codes that say more than `Unknown`; the plugin gives that one for most errors.
 const BETTER_CODES: [&str; 6] = [
-    "InvalidArgument", "FailedPrecondition", "NotFound", "Unavailable", "OutOfRange", "ResourceExhausted",
+    "InvalidArgument",
+    "FailedPrecondition",
+    "NotFound",
+    "Unavailable",
+    "OutOfRange",
+    "ResourceExhausted",
 ];
 
 /// A scenario makes its calls on one side and returns what it found.
@@ -58,9 +63,7 @@ pub async fn run(chapter: &str, scenarios: &[Scenario]) {
     let (ours, theirs) = (Arc::new(ours), Arc::new(theirs));
     let found = futures::stream::iter(chosen.iter().map(|scenario| {
         let (ours, theirs) = (Arc::clone(&ours), Arc::clone(&theirs));
-        async move {
-            tokio::join!(one_side(scenario.run, ours), one_side(scenario.run, theirs))
-        }
+        async move { tokio::join!(one_side(scenario.run, ours), one_side(scenario.run, theirs)) }
     }))
     .buffered(AT_ONCE)
     .collect::<Vec<_>>()
@@ -148,7 +151,11 @@ fn differences(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<Differe
         (Value::String(ours), Value::String(theirs))
             if theirs == "Unknown" && BETTER_CODES.contains(&ours.as_str()) => {}
         (ours, theirs) if ours != theirs => {
-            found.push(Difference { path: path.into(), ours: ours.clone(), theirs: theirs.clone() });
+            found.push(Difference {
+                path: path.into(),
+                ours: ours.clone(),
+                theirs: theirs.clone(),
+            });
         }
         _ => {}
     }

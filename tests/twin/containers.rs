@@ -71,9 +71,11 @@ async fn starting(rig: Arc<Rig>) -> Value {
     let pod = pod(&rig, "starting").await;
     let host = rig.env().file("starting-volume");
     std::fs::create_dir_all(&host).expect("a folder");
-    let spec = Container::waiting("c", &rig.image)
-        .env("A", "b")
-        .mount(&host.display().to_string(), "/data", true);
+    let spec = Container::waiting("c", &rig.image).env("A", "b").mount(
+        &host.display().to_string(),
+        "/data",
+        true,
+    );
     let mut spec = spec.memory_limit(64 << 20);
     (spec.resources().cpu_period, spec.resources().cpu_quota) = (100_000, 50_000);
     spec.resources().cpu_shares = 512;
@@ -90,7 +92,8 @@ async fn stopping(rig: Arc<Rig>) -> Value {
     let deaf = Container::script("deaf", &rig.image, "trap '' TERM; while :; do sleep 1; done");
     let deaf = rig.launch(&pod, &deaf).await;
     rig.stop(&deaf, 1).await;
-    let plain = rig.launch(&pod, &Container::new("plain", &rig.image).command(&["sleep", "999"])).await;
+    let plain =
+        rig.launch(&pod, &Container::new("plain", &rig.image).command(&["sleep", "999"])).await;
     rig.stop(&plain, 0).await;
     let created = Container::waiting("created", &rig.image);
     let created = rig.create(&pod, &created).await.expect("CreateContainer");
@@ -143,49 +146,69 @@ async fn unknown_containers(rig: Arc<Rig>) -> Value {
         let reopen = cri::ReopenContainerLogRequest { container_id: container_id.clone() };
         let stats = cri::ContainerStatsRequest { container_id: container_id.clone() };
         let exec = cri::ExecRequest {
-            container_id: container_id.clone(), cmd: vec!["true".into()], stdout: true, ..Default::default()
-        };
-        let attach = cri::AttachRequest {
-            container_id: container_id.clone(), stdout: true, ..Default::default()
-        };
-        let checkpoint = cri::CheckpointContainerRequest {
-            container_id: container_id.clone(), location: "/tmp/none.tar".into(), ..Default::default()
-        };
-        let update = cri::UpdateContainerResourcesRequest {
-            container_id, linux: Some(cri::LinuxContainerResources { cpu_shares: 10, ..Default::default() }),
+            container_id: container_id.clone(),
+            cmd: vec!["true".into()],
+            stdout: true,
             ..Default::default()
         };
-        found.insert(name.into(), json!({
-            "stop": code(&rt.stop_container(stop).await),
-            "remove": code(&rt.remove_container(remove).await),
-            "status": code(&rig.try_status(id).await),
-            "start": code(&rig.start_created(id).await),
-            "exec sync": code(&rig.try_exec(id, &["true"], 5).await),
-            "reopen": code(&rt.reopen_container_log(reopen).await),
-            "stats": code(&rt.container_stats(stats).await),
-            "exec": code(&rt.exec(exec).await),
-            "attach": code(&rt.attach(attach).await),
-            "checkpoint": code(&rt.checkpoint_container(checkpoint).await),
-            "update": code(&rt.update_container_resources(update).await),
-        }));
+        let attach = cri::AttachRequest {
+            container_id: container_id.clone(),
+            stdout: true,
+            ..Default::default()
+        };
+        let checkpoint = cri::CheckpointContainerRequest {
+            container_id: container_id.clone(),
+            location: "/tmp/none.tar".into(),
+            ..Default::default()
+        };
+        let update = cri::UpdateContainerResourcesRequest {
+            container_id,
+            linux: Some(cri::LinuxContainerResources { cpu_shares: 10, ..Default::default() }),
+            ..Default::default()
+        };
+        found.insert(
+            name.into(),
+            json!({
+                "stop": code(&rt.stop_container(stop).await),
+                "remove": code(&rt.remove_container(remove).await),
+                "status": code(&rig.try_status(id).await),
+                "start": code(&rig.start_created(id).await),
+                "exec sync": code(&rig.try_exec(id, &["true"], 5).await),
+                "reopen": code(&rt.reopen_container_log(reopen).await),
+                "stats": code(&rt.container_stats(stats).await),
+                "exec": code(&rt.exec(exec).await),
+                "attach": code(&rt.attach(attach).await),
+                "checkpoint": code(&rt.checkpoint_container(checkpoint).await),
+                "update": code(&rt.update_container_resources(update).await),
+            }),
+        );
     }
     found.into()
 }
 
 async fn wrong_state(rig: Arc<Rig>) -> Value {
     let pod = pod(&rig, "wrong-state").await;
-    let created = rig.create(&pod, &Container::waiting("created", &rig.image)).await.expect("created");
+    let created =
+        rig.create(&pod, &Container::waiting("created", &rig.image)).await.expect("created");
     let runs = rig.launch_waiting(&pod, "runs").await;
     let ended = rig.run_to_end(&pod, &Container::script("ended", &rig.image, "true")).await.id;
     let mut found = serde_json::Map::new();
     for (name, id) in [("created", &created), ("running", &runs), ("exited", &ended)] {
         let mut rt = rig.runtime();
         let exec = cri::ExecRequest {
-            container_id: id.clone(), cmd: vec!["true".into()], stdout: true, ..Default::default()
+            container_id: id.clone(),
+            cmd: vec!["true".into()],
+            stdout: true,
+            ..Default::default()
         };
-        let none = cri::ExecRequest { container_id: id.clone(), cmd: vec!["true".into()], ..Default::default() };
+        let none = cri::ExecRequest {
+            container_id: id.clone(),
+            cmd: vec!["true".into()],
+            ..Default::default()
+        };
         let both = cri::ExecRequest { tty: true, stderr: true, ..exec.clone() };
-        let attach = cri::AttachRequest { container_id: id.clone(), stdout: true, ..Default::default() };
+        let attach =
+            cri::AttachRequest { container_id: id.clone(), stdout: true, ..Default::default() };
         let wrong = cri::AttachRequest { tty: true, ..attach.clone() };
         let reopen = cri::ReopenContainerLogRequest { container_id: id.clone() };
         let mut facts = json!({
@@ -274,11 +297,13 @@ async fn filters(rig: Arc<Rig>) -> Value {
     rig.create(&pod, &two).await.expect("CreateContainer");
     rig.run_to_end(&pod, &Container::script("f-ended", &rig.image, "true").label("set", "x")).await;
     use cri::ContainerState::{ContainerCreated, ContainerExited, ContainerRunning};
-    let by = |pod: &str, labels: &[(&str, &str)], state: Option<cri::ContainerState>| cri::ContainerFilter {
-        pod_sandbox_id: pod.into(),
-        label_selector: labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
-        state: state.map(|state| cri::ContainerStateValue { state: state.into() }),
-        ..Default::default()
+    let by = |pod: &str, labels: &[(&str, &str)], state: Option<cri::ContainerState>| {
+        cri::ContainerFilter {
+            pod_sandbox_id: pod.into(),
+            label_selector: labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+            state: state.map(|state| cri::ContainerStateValue { state: state.into() }),
+            ..Default::default()
+        }
     };
     let id = |id: &str| cri::ContainerFilter { id: id.into(), ..Default::default() };
     let mut found = serde_json::Map::new();
@@ -302,12 +327,15 @@ async fn filters(rig: Arc<Rig>) -> Value {
             label_selector: filter.label_selector.clone(),
         };
         let mut names: Vec<_> = (rig.containers(filter).await.into_iter())
-            .filter_map(|it| it.metadata).map(|it| it.name).collect();
+            .filter_map(|it| it.metadata)
+            .map(|it| it.name)
+            .collect();
         names.sort();
         let request = cri::ListContainerStatsRequest { filter: Some(stats_filter) };
-        let stats = rig.runtime().list_container_stats(request).await.expect("stats").into_inner().stats;
-        let mut measured: Vec<_> = stats.into_iter()
-            .filter_map(|it| it.attributes?.metadata).map(|it| it.name).collect();
+        let stats =
+            rig.runtime().list_container_stats(request).await.expect("stats").into_inner().stats;
+        let mut measured: Vec<_> =
+            stats.into_iter().filter_map(|it| it.attributes?.metadata).map(|it| it.name).collect();
         measured.sort();
         found.insert(name.into(), json!({"listed": names, "measured": measured}));
     }
@@ -317,8 +345,11 @@ async fn filters(rig: Arc<Rig>) -> Value {
 async fn exec_sync(rig: Arc<Rig>) -> Value {
     let pod = pod(&rig, "exec").await;
     let id = rig.launch_waiting(&pod, "c").await;
-    let run = async |command: &[&str], timeout: i64| match rig.try_exec(&id, command, timeout).await {
-        Ok(done) => json!({"out": lossy(&done.stdout), "err": lossy(&done.stderr), "code": done.exit_code}),
+    let run = async |command: &[&str], timeout: i64| match rig.try_exec(&id, command, timeout).await
+    {
+        Ok(done) => {
+            json!({"out": lossy(&done.stdout), "err": lossy(&done.stderr), "code": done.exit_code})
+        }
         Err(e) => json!(format!("{:?}", e.code())),
     };
     json!({
@@ -350,8 +381,12 @@ async fn exits(rig: Arc<Rig>) -> Value {
     let pod = pod(&rig, "exits").await;
     let mut found = serde_json::Map::new();
     for (name, script) in [
-        ("zero", "exit 0"), ("three", "exit 3"), ("255", "exit 255"), ("killed", "kill -9 $$"),
-        ("terminated", "kill -TERM $$"), ("missing", "/no/such/program"),
+        ("zero", "exit 0"),
+        ("three", "exit 3"),
+        ("255", "exit 255"),
+        ("killed", "kill -9 $$"),
+        ("terminated", "kill -TERM $$"),
+        ("missing", "/no/such/program"),
     ] {
         let id = rig.run_to_end(&pod, &Container::script(name, &rig.image, script)).await.id;
         found.insert(name.into(), seen(&rig, &id).await);
@@ -364,7 +399,8 @@ async fn oom(rig: Arc<Rig>) -> Value {
     let script = "x=a; while :; do x=$x$x; done";
     let spec = Container::script("c", &rig.image, script).memory_limit(15 << 20);
     let id = rig.run_to_end(&pod, &spec).await.id;
-    let child = Container::script("child", &rig.image, "(x=a; while :; do x=$x$x; done); echo code $?");
+    let child =
+        Container::script("child", &rig.image, "(x=a; while :; do x=$x$x; done); echo code $?");
     let child = rig.run_to_end(&pod, &child.memory_limit(15 << 20)).await.id;
     json!({"c": seen(&rig, &id).await, "child": seen(&rig, &child).await})
 }
@@ -372,7 +408,12 @@ async fn oom(rig: Arc<Rig>) -> Value {
 async fn start_error(rig: Arc<Rig>) -> Value {
     let pod = pod(&rig, "start-error").await;
     let mut found = serde_json::Map::new();
-    for (name, command) in [("missing", "/no/such/program"), ("no-path", "nosuchprogram"), ("text", "/etc/passwd"), ("folder", "/etc")] {
+    for (name, command) in [
+        ("missing", "/no/such/program"),
+        ("no-path", "nosuchprogram"),
+        ("text", "/etc/passwd"),
+        ("folder", "/etc"),
+    ] {
         let spec = Container::new(name, &rig.image).command(&[command]);
         let facts = match rig.create(&pod, &spec).await {
             Ok(id) => {
@@ -446,13 +487,21 @@ async fn updating(rig: Arc<Rig>) -> Value {
             rig.stop(&id, 5).await;
         }
         let linux = cri::LinuxContainerResources {
-            memory_limit_in_bytes: 96 << 20, cpu_quota: 70_000, cpu_shares: 300, ..Default::default()
+            memory_limit_in_bytes: 96 << 20,
+            cpu_quota: 70_000,
+            cpu_shares: 300,
+            ..Default::default()
         };
         let request = cri::UpdateContainerResourcesRequest {
-            container_id: id.clone(), linux: Some(linux), ..Default::default()
+            container_id: id.clone(),
+            linux: Some(linux),
+            ..Default::default()
         };
         let updated = rig.runtime().update_container_resources(request).await;
-        found.insert(state.into(), json!({"updated": code(&updated), "seen": seen(&rig, &id).await}));
+        found.insert(
+            state.into(),
+            json!({"updated": code(&updated), "seen": seen(&rig, &id).await}),
+        );
     }
     found.into()
 }
@@ -462,9 +511,14 @@ async fn wrong_updates(rig: Arc<Rig>) -> Value {
     let id = rig.launch_waiting(&pod, "c").await;
     let update = async |linux: Option<cri::LinuxContainerResources>| {
         let request = cri::UpdateContainerResourcesRequest {
-            container_id: id.clone(), linux, ..Default::default()
+            container_id: id.clone(),
+            linux,
+            ..Default::default()
         };
-        answer("UpdateContainerResourcesResponse", &rig.runtime().update_container_resources(request).await)
+        answer(
+            "UpdateContainerResourcesResponse",
+            &rig.runtime().update_container_resources(request).await,
+        )
     };
     json!({
         "nothing": update(None).await,

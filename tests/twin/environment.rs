@@ -89,7 +89,8 @@ fn parts(said: &str, id: &str) -> Value {
             "env" | "dev" => lines.sort(),
             _ => {}
         }
-        let lines: Vec<_> = lines.iter().map(|line| line.replace(&id[..12], "<short id>")).collect();
+        let lines: Vec<_> =
+            lines.iter().map(|line| line.replace(&id[..12], "<short id>")).collect();
         (name, Value::from(lines))
     };
     found.into_iter().map(part).collect::<Map<_, _>>().into()
@@ -101,10 +102,10 @@ fn mount(line: &str) -> Option<(String, Value)> {
     let (left, right) = line.split_once(" - ")?;
     let left: Vec<_> = left.split(' ').collect();
     let right: Vec<_> = right.split(' ').collect();
-    let propagation: Vec<_> = (left.get(6..)?.iter())
-        .map(|field| field.split(':').next().unwrap_or_default())
-        .collect();
-    let own = ["tmpfs", "proc", "sysfs", "mqueue", "devpts", "cgroup", "cgroup2"].contains(&right[0]);
+    let propagation: Vec<_> =
+        (left.get(6..)?.iter()).map(|field| field.split(':').next().unwrap_or_default()).collect();
+    let own =
+        ["tmpfs", "proc", "sysfs", "mqueue", "devpts", "cgroup", "cgroup2"].contains(&right[0]);
     let options = if own { right.get(2).copied().unwrap_or_default() } else { "" };
     // Numbers that belong to one mount.
     let options: Vec<_> = options.split(',').filter(|word| !word.starts_with("inode")).collect();
@@ -173,7 +174,8 @@ async fn readonly_root(rig: Arc<Rig>) -> Value {
     let pod = rig.run(rig.pod_spec("env-readonly")).await;
     let host = rig.env().file("readonly-data");
     std::fs::create_dir_all(&host).expect("a folder");
-    let mut spec = Container::new("c", &rig.image).mount(&host.display().to_string(), "/data", false);
+    let mut spec =
+        Container::new("c", &rig.image).mount(&host.display().to_string(), "/data", false);
     spec.security().readonly_rootfs = true;
     look(&rig, &pod, spec).await
 }
@@ -183,18 +185,34 @@ async fn masked(rig: Arc<Rig>) -> Value {
     let mut spec = Container::new("c", &rig.image);
     let owned = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
     spec.security().masked_paths = owned(&[
-        "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-        "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+        "/proc/acpi",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/sys/firmware",
         "/sys/devices/virtual/powercap",
     ]);
     spec.security().readonly_paths = owned(&[
-        "/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
+        "/proc/asound",
+        "/proc/bus",
+        "/proc/fs",
+        "/proc/irq",
+        "/proc/sys",
+        "/proc/sysrq-trigger",
     ]);
     look(&rig, &pod, spec).await
 }
 
 /// A pod and a container with these modes of pid, ipc and network.
-async fn namespaced(rig: &Rig, name: &str, change: impl Fn(&mut cri::NamespaceOption)) -> (LivePod, Container) {
+async fn namespaced(
+    rig: &Rig,
+    name: &str,
+    change: impl Fn(&mut cri::NamespaceOption),
+) -> (LivePod, Container) {
     let mut spec: Pod = rig.pod_spec(name);
     // As the kubelet does for pods of the host's network; the plugin refuses them otherwise.
     spec.config.hostname.clear();
@@ -211,7 +229,8 @@ async fn shared(rig: &Rig, id: &str) -> Value {
                   echo first $(tr '\\0' ' ' </proc/1/cmdline | cut -c1-4) of $(ls -d /proc/[0-9]* | wc -l)";
     let said = rig.exec(id, script).await;
     let facts = said.lines().map(|line| {
-        let Some((kind, name)) = line.split_once(' ').filter(|(_, name)| name.contains(":[")) else {
+        let Some((kind, name)) = line.split_once(' ').filter(|(_, name)| name.contains(":["))
+        else {
             return line.to_owned();
         };
         let host = std::fs::read_link(format!("/proc/self/ns/{kind}")).expect("a namespace");
@@ -235,7 +254,8 @@ async fn host_namespaces(rig: Arc<Rig>) -> Value {
         let id = rig.launch(&pod, &waiting).await;
         let own = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
         let text = looked.to_string();
-        let looked: Value = serde_json::from_str(&text.replace(own.trim(), "<host>")).expect("JSON");
+        let looked: Value =
+            serde_json::from_str(&text.replace(own.trim(), "<host>")).expect("JSON");
         found.insert(name.into(), json!({"looked": looked, "namespaces": shared(&rig, &id).await}));
     }
     found.into()
@@ -243,15 +263,27 @@ async fn host_namespaces(rig: Arc<Rig>) -> Value {
 
 async fn pids(rig: &Rig, name: &str, mode: cri::NamespaceMode) -> Value {
     let (pod, mut container) = namespaced(rig, name, |it| it.pid = mode.into()).await;
-    let first = rig.launch(&pod, &Container { config: cri::ContainerConfig {
-        command: vec!["sleep".into(), "77777".into()], ..container.config.clone()
-    }}).await;
+    let first = rig
+        .launch(
+            &pod,
+            &Container {
+                config: cri::ContainerConfig {
+                    command: vec!["sleep".into(), "77777".into()],
+                    ..container.config.clone()
+                },
+            },
+        )
+        .await;
     container.config.metadata.as_mut().expect("metadata").name = "second".into();
     let second = container.command(&["sleep", "88888"]);
     let second = rig.launch(&pod, &second).await;
     let sees = rig.exec(&second, "ps -o args | grep -oE 'sleep (77777|88888)' | sort -u").await;
     let one = rig.exec(&second, "cat /proc/1/cmdline | tr '\\0' ' '").await;
-    let one = if one.contains("sleep 864000") || one.contains("pause") { "the pod's" } else { "a container's" };
+    let one = if one.contains("sleep 864000") || one.contains("pause") {
+        "the pod's"
+    } else {
+        "a container's"
+    };
     json!({"sees": sees, "process 1": one, "namespaces": shared(rig, &first).await})
 }
 
@@ -274,11 +306,14 @@ async fn target_pid(rig: Arc<Rig>) -> Value {
     };
     let debug = rig.launch(&pod, &aim("debug", &target)).await;
     let sees = rig.exec(&debug, "ps -o args | grep -c 'sleep 86400$'").await;
-    let created = rig.create(&pod, &Container::waiting("created", &rig.image)).await.expect("created");
+    let created =
+        rig.create(&pod, &Container::waiting("created", &rig.image)).await.expect("created");
     let other = rig.run(rig.pod_spec("target-pid-other")).await;
     let foreign = rig.launch_waiting(&other, "foreign").await;
     let mut codes = Map::new();
-    for (name, at) in [("unknown", "nosuch"), ("empty", ""), ("not-started", &created), ("foreign", &foreign)] {
+    for (name, at) in
+        [("unknown", "nosuch"), ("empty", ""), ("not-started", &created), ("foreign", &foreign)]
+    {
         codes.insert(name.into(), crate::facts::code(&rig.create(&pod, &aim(name, at)).await));
     }
     json!({"sees": sees, "codes": codes})
@@ -286,7 +321,11 @@ async fn target_pid(rig: Arc<Rig>) -> Value {
 
 async fn terminal(rig: Arc<Rig>) -> Value {
     let pod = rig.run(rig.pod_spec("env-terminal")).await;
-    let spec = Container::script("c", &rig.image, "tty; stty -a | head -n 1; echo err >&2; env | sort; ls -l /dev/console | cut -c1-10");
+    let spec = Container::script(
+        "c",
+        &rig.image,
+        "tty; stty -a | head -n 1; echo err >&2; env | sort; ls -l /dev/console | cut -c1-10",
+    );
     let status = rig.run_to_end(&pod, &spec.tty()).await;
     let log = std::fs::read_to_string(&status.log_path).expect("the log");
     json!({"said": entries(&log), "code": status.exit_code})
@@ -307,11 +346,15 @@ async fn of_exec(rig: Arc<Rig>) -> Value {
 async fn devices(rig: Arc<Rig>) -> Value {
     let pod = rig.run(rig.pod_spec("env-devices")).await;
     let mut spec = Container::new("c", &rig.image);
-    for (host, container, permissions) in
-        [("/dev/null", "/dev/mine", "rw"), ("/dev/zero", "/dev/deep/zero", "r"), ("/dev/full", "/dev/full2", "rwm")]
-    {
+    for (host, container, permissions) in [
+        ("/dev/null", "/dev/mine", "rw"),
+        ("/dev/zero", "/dev/deep/zero", "r"),
+        ("/dev/full", "/dev/full2", "rwm"),
+    ] {
         spec.config.devices.push(cri::Device {
-            container_path: container.into(), host_path: host.into(), permissions: permissions.into(),
+            container_path: container.into(),
+            host_path: host.into(),
+            permissions: permissions.into(),
         });
     }
     look(&rig, &pod, spec).await

@@ -38,9 +38,11 @@ pub fn answer<T: Message>(name: &str, answer: &Result<Response<T>, Status>) -> V
 /// Which fields there are, without what their numbers are.
 pub fn shape(value: &Value) -> Value {
     match value {
-        Value::Object(fields) => {
-            fields.iter().map(|(key, value)| (key.clone(), shape(value))).collect::<Map<_, _>>().into()
-        }
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| (key.clone(), shape(value)))
+            .collect::<Map<_, _>>()
+            .into(),
         Value::Array(items) => items.iter().map(shape).collect(),
         Value::Number(_) => Value::from("(number)"),
         Value::String(text) if text.parse::<f64>().is_ok() => Value::from("(number)"),
@@ -59,8 +61,7 @@ static TIME: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)").expect("a pattern")
 });
 /// Nanoseconds since 1970, of this century.
-static NANOS: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"^1[5-9]\d{17}$").expect("a pattern"));
+static NANOS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^1[5-9]\d{17}$").expect("a pattern"));
 
 impl Normaliser {
     pub fn new(rig: &Rig) -> Self {
@@ -115,7 +116,11 @@ pub fn without_host_part(text: &str) -> String {
 pub fn entries(log: &str) -> Vec<(String, String, String)> {
     let entry = |line: &str| {
         let mut words = line.splitn(4, ' ').skip(1).map(str::to_owned);
-        (words.next().unwrap_or_default(), words.next().unwrap_or_default(), words.next().unwrap_or_default())
+        (
+            words.next().unwrap_or_default(),
+            words.next().unwrap_or_default(),
+            words.next().unwrap_or_default(),
+        )
     };
     log.lines().map(entry).collect()
 }

@@ -48,8 +48,13 @@ async fn seen(rig: &Rig, image: &str) -> Value {
 
 async fn list(rig: &Rig, filter: Option<&str>) -> Vec<cri::Image> {
     let filter = filter.map(|image| cri::ImageFilter { image: Some(image_spec(image)) });
-    let mut images = rig.images().list_images(cri::ListImagesRequest { filter }).await
-        .expect("ListImages").into_inner().images;
+    let mut images = rig
+        .images()
+        .list_images(cri::ListImagesRequest { filter })
+        .await
+        .expect("ListImages")
+        .into_inner()
+        .images;
     images.sort_by(|a, b| a.id.cmp(&b.id));
     images
 }
@@ -73,7 +78,8 @@ async fn life(rig: &Rig, image: &str) -> Value {
     let status = seen(rig, image).await;
     let id = pulled.as_str().unwrap_or_default();
     let listed = list(rig, Some(image)).await;
-    let listed: Vec<_> = listed.iter().filter(|it| it.id == id).map(|it| told("Image", it)).collect();
+    let listed: Vec<_> =
+        listed.iter().filter(|it| it.id == id).map(|it| told("Image", it)).collect();
     let in_all = list(rig, None).await.iter().filter(|it| it.id == id).count();
     let removed = [remove(rig, image).await, remove(rig, image).await];
     let left = list(rig, None).await.iter().filter(|it| it.id == id).count();
@@ -115,10 +121,16 @@ async fn references(rig: Arc<Rig>) -> Value {
     let hex = id.trim_start_matches("sha256:");
     let mut found = Map::new();
     for (name, reference) in [
-        ("tag", image.clone()), ("digest", format!("{bare}@{}", bundle.root.digest)),
-        ("both", format!("{image}@{}", bundle.root.digest)), ("id", id.clone()), ("hex", hex.into()),
-        ("start of the hex", hex[..12].into()), ("start of the id", id[..20].into()),
-        ("no tag", bare.into()), ("other tag", format!("{bare}:v2")), ("manifest digest alone", bundle.root.digest.clone()),
+        ("tag", image.clone()),
+        ("digest", format!("{bare}@{}", bundle.root.digest)),
+        ("both", format!("{image}@{}", bundle.root.digest)),
+        ("id", id.clone()),
+        ("hex", hex.into()),
+        ("start of the hex", hex[..12].into()),
+        ("start of the id", id[..20].into()),
+        ("no tag", bare.into()),
+        ("other tag", format!("{bare}:v2")),
+        ("manifest digest alone", bundle.root.digest.clone()),
     ] {
         let status = seen(&rig, &reference).await;
         let listed = list(&rig, Some(&reference)).await.iter().any(|it| it.id == bundle.id);
@@ -130,8 +142,15 @@ async fn references(rig: Arc<Rig>) -> Value {
 async fn users(rig: Arc<Rig>) -> Value {
     let mut found = Map::new();
     for (name, user) in [
-        ("uid", "1002"), ("username", "www-data"), ("uid-group", "1003:users"), ("username-group", "www-data:100"),
-        ("none", ""), ("root", "root"), ("zero", "0"), ("zero-zero", "0:0"), ("huge", "99999999999"),
+        ("uid", "1002"),
+        ("username", "www-data"),
+        ("uid-group", "1003:users"),
+        ("username-group", "www-data:100"),
+        ("none", ""),
+        ("root", "root"),
+        ("zero", "0"),
+        ("zero-zero", "0:0"),
+        ("huge", "99999999999"),
     ] {
         let bundle = unique(name).user(user).build();
         let image = push(&rig, &bundle, &format!("image-user-{name}"), "1").await;
@@ -185,8 +204,13 @@ async fn removing_tags(rig: Arc<Rig>) -> Value {
         };
         let removed = remove(&rig, &reference).await;
         let left: Vec<_> = (list(&rig, None).await.iter())
-            .filter(|it| it.id == bundle.id).map(|it| told("Image", it)).collect();
-        found.insert(by.into(), json!({"removed": removed, "left": left, "other": seen(&rig, &names[1]).await}));
+            .filter(|it| it.id == bundle.id)
+            .map(|it| told("Image", it))
+            .collect();
+        found.insert(
+            by.into(),
+            json!({"removed": removed, "left": left, "other": seen(&rig, &names[1]).await}),
+        );
     }
     found.into()
 }
@@ -202,13 +226,21 @@ async fn wrong(rig: Arc<Rig>) -> Value {
     let host = rig.registry.host();
     let mut found = Map::new();
     for (name, image) in [
-        ("absent", format!("{host}/nosuch:1")), ("capitals", format!("{host}/UPPER:1")), ("empty", String::new()),
-        ("nonsense", "@@@".into()), ("bad digest", format!("{host}/x@sha256:123")), ("unknown id", format!("sha256:{}", "a".repeat(64))),
-        ("no registry", "localhost:1/none:1".into()), ("spaces", " a b ".into()),
+        ("absent", format!("{host}/nosuch:1")),
+        ("capitals", format!("{host}/UPPER:1")),
+        ("empty", String::new()),
+        ("nonsense", "@@@".into()),
+        ("bad digest", format!("{host}/x@sha256:123")),
+        ("unknown id", format!("sha256:{}", "a".repeat(64))),
+        ("no registry", "localhost:1/none:1".into()),
+        ("spaces", " a b ".into()),
     ] {
-        let listed = rig.images().list_images(cri::ListImagesRequest {
-            filter: Some(cri::ImageFilter { image: Some(image_spec(&image)) }),
-        }).await;
+        let listed = rig
+            .images()
+            .list_images(cri::ListImagesRequest {
+                filter: Some(cri::ImageFilter { image: Some(image_spec(&image)) }),
+            })
+            .await;
         let facts = json!({
             "pull": pull(&rig, &image).await, "status": seen(&rig, &image).await,
             "remove": remove(&rig, &image).await,
@@ -256,13 +288,19 @@ async fn index(rig: Arc<Rig>) -> Value {
 }
 
 async fn configured(rig: Arc<Rig>) -> Value {
-    let bundle = unique("configured").entrypoint(&["/a"]).env("A=b").volume("/v").label("x", "y").build();
+    let bundle =
+        unique("configured").entrypoint(&["/a"]).env("A=b").volume("/v").label("x", "y").build();
     let image = push(&rig, &bundle, "configured", "1").await;
     rig.pull(&image).await.expect("PullImage");
-    let spec = cri::ImageSpec { image: image.clone(), annotations: [("k".to_owned(), "v".to_owned())].into(), ..Default::default() };
+    let spec = cri::ImageSpec {
+        image: image.clone(),
+        annotations: [("k".to_owned(), "v".to_owned())].into(),
+        ..Default::default()
+    };
     let request = cri::ImageStatusRequest { image: Some(spec), verbose: true };
     let status = rig.images().image_status(request).await.expect("ImageStatus").into_inner();
-    let info = status.info.get("info").map(|info| serde_json::from_str::<Value>(info).expect("JSON"));
+    let info =
+        status.info.get("info").map(|info| serde_json::from_str::<Value>(info).expect("JSON"));
     let mut config = info.map(|info| info["imageSpec"]["config"].clone()).expect("facts");
     // The same as absent.
     config.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
@@ -270,7 +308,8 @@ async fn configured(rig: Arc<Rig>) -> Value {
 }
 
 async fn fs_info(rig: Arc<Rig>) -> Value {
-    let told_info = rig.images().image_fs_info(cri::ImageFsInfoRequest {}).await.expect("ImageFsInfo");
+    let told_info =
+        rig.images().image_fs_info(cri::ImageFsInfoRequest {}).await.expect("ImageFsInfo");
     let info = told_info.into_inner();
     let mount = |it: &cri::FilesystemUsage| {
         let path = it.fs_id.as_ref().map(|it| it.mountpoint.clone()).unwrap_or_default();

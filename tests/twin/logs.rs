@@ -46,7 +46,10 @@ async fn formats(rig: Arc<Rig>) -> Value {
         ("bytes", "printf 'x\\001\\000y\\n'"),
         ("unicode", "printf 'h\\303\\244\\n'"),
     ] {
-        found.insert(name.into(), logged(&rig, &pod, &Container::script(name, &rig.image, script)).await);
+        found.insert(
+            name.into(),
+            logged(&rig, &pod, &Container::script(name, &rig.image, script)).await,
+        );
         let name = format!("{name}-tty");
         let spec = Container::script(&name, &rig.image, script).tty();
         found.insert(name, logged(&rig, &pod, &spec).await);
@@ -73,7 +76,8 @@ async fn reopening(rig: Arc<Rig>) -> Value {
     let script = "trap 'exit 0' TERM; n=0; while [ $n -lt 6 ]; do [ -e /go/$n ] && { echo line $n; n=$((n+1)); }; sleep 0.02; done; sleep 86400 & wait";
     let go = rig.env().file("reopen-go");
     std::fs::create_dir_all(&go).expect("a folder");
-    let spec = Container::script("c", &rig.image, script).mount(&go.display().to_string(), "/go", true);
+    let spec =
+        Container::script("c", &rig.image, script).mount(&go.display().to_string(), "/go", true);
     let id = rig.launch(&pod, &spec).await;
     let at = std::path::PathBuf::from(&pod.spec.config.log_directory);
     let tell = async |n: usize| {
@@ -116,13 +120,19 @@ async fn paths(rig: Arc<Rig>) -> Value {
     std::fs::create_dir_all(&at).expect("a folder");
     std::fs::write(at.join("there.log"), "").expect("a file");
     let mut found = Map::new();
-    for (name, path) in [("none", ""), ("deep", "deep/er/0.log"), ("there", "there.log"), ("outside", "../outside.log")] {
+    for (name, path) in [
+        ("none", ""),
+        ("deep", "deep/er/0.log"),
+        ("there", "there.log"),
+        ("outside", "../outside.log"),
+    ] {
         let mut spec = Container::script(name, &rig.image, "echo hello");
         spec.config.log_path = path.into();
         let facts = match rig.create(&pod, &spec).await {
             Ok(id) => {
                 let started = rig.start_created(&id).await;
-                let path = if started.is_ok() { rig.ended(&id).await.log_path } else { String::new() };
+                let path =
+                    if started.is_ok() { rig.ended(&id).await.log_path } else { String::new() };
                 let said = std::fs::read_to_string(&path).unwrap_or_default();
                 json!({"start": code(&started), "path": path, "said": facts(&said)})
             }

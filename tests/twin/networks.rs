@@ -30,7 +30,12 @@ async fn dns(rig: Arc<Rig>) -> Value {
         ("all", &["10.10.10.10"][..], &["google.com"][..], &["ndots:8"][..]),
         ("servers", &["1.1.1.1", "2001:db8::1"], &[], &[]),
         ("searches", &[], &["a.example", "b.example"], &[]),
-        ("many", &["1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4"], &["a", "b", "c", "d", "e", "f", "g"], &["ndots:5", "timeout:1"]),
+        (
+            "many",
+            &["1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4"],
+            &["a", "b", "c", "d", "e", "f", "g"],
+            &["ndots:5", "timeout:1"],
+        ),
         ("empty", &[], &[], &[]),
     ] {
         let spec = rig.pod_spec(&format!("dns-{name}")).dns(servers, searches, options);
@@ -48,7 +53,8 @@ async fn dns(rig: Arc<Rig>) -> Value {
 async fn fetch(host: &str, port: u16) -> bool {
     let address = format!("{host}:{port}");
     eventually(Duration::from_secs(10), async || {
-        let mut stream = TcpStream::connect_timeout(&address.parse().ok()?, Duration::from_secs(1)).ok()?;
+        let mut stream =
+            TcpStream::connect_timeout(&address.parse().ok()?, Duration::from_secs(1)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
         let mut said = String::new();
@@ -71,8 +77,13 @@ async fn container_port(rig: Arc<Rig>) -> Value {
 async fn host_port(rig: Arc<Rig>) -> Value {
     let (tcp, udp, local) = (free_port(), free_port(), free_port());
     let mut spec = rig.pod_spec("host-port").port(tcp, 8080);
-    let mapping = |protocol: cri::Protocol, host_port: u16, container_port: i32, host_ip: &str| cri::PortMapping {
-        protocol: protocol.into(), container_port, host_port: host_port.into(), host_ip: host_ip.into(),
+    let mapping = |protocol: cri::Protocol, host_port: u16, container_port: i32, host_ip: &str| {
+        cri::PortMapping {
+            protocol: protocol.into(),
+            container_port,
+            host_port: host_port.into(),
+            host_ip: host_ip.into(),
+        }
     };
     spec.config.port_mappings.push(mapping(cri::Protocol::Udp, udp, 8081, ""));
     spec.config.port_mappings.push(mapping(cri::Protocol::Tcp, local, 8080, "127.0.0.1"));
@@ -88,21 +99,36 @@ async fn host_port(rig: Arc<Rig>) -> Value {
         (&buffer[..length] == b"pong\n").then_some(())
     });
     let pong = pong.await.is_some();
-    let before = [fetch(&gateway, tcp).await, fetch("127.0.0.1", tcp).await, fetch("127.0.0.1", local).await];
+    let before = [
+        fetch(&gateway, tcp).await,
+        fetch("127.0.0.1", tcp).await,
+        fetch("127.0.0.1", local).await,
+    ];
     rig.stop_pod(&pod.id).await;
-    let refused = TcpStream::connect_timeout(&format!("{gateway}:{tcp}").parse().expect("an address"), Duration::from_secs(2)).is_err();
+    let refused = TcpStream::connect_timeout(
+        &format!("{gateway}:{tcp}").parse().expect("an address"),
+        Duration::from_secs(2),
+    )
+    .is_err();
     json!({"udp": pong, "tcp": before, "refused after the stop": refused})
 }
 
 async fn wrong_ports(rig: Arc<Rig>) -> Value {
     let mut found = Map::new();
     for (name, protocol, host, container, ip) in [
-        ("negative", 0, -1, 80, ""), ("container-zero", 0, 0, 0, ""), ("too-high", 0, 70_000, 80, ""),
-        ("bad-ip", 0, 0, 80, "nonsense"), ("bad-protocol", 9, 0, 80, ""), ("sctp", 2, 0, 80, ""),
+        ("negative", 0, -1, 80, ""),
+        ("container-zero", 0, 0, 0, ""),
+        ("too-high", 0, 70_000, 80, ""),
+        ("bad-ip", 0, 0, 80, "nonsense"),
+        ("bad-protocol", 9, 0, 80, ""),
+        ("sctp", 2, 0, 80, ""),
     ] {
         let mut spec = rig.pod_spec(&format!("port-{name}"));
         spec.config.port_mappings.push(cri::PortMapping {
-            protocol, host_port: host, container_port: container, host_ip: ip.into(),
+            protocol,
+            host_port: host,
+            container_port: container,
+            host_ip: ip.into(),
         });
         found.insert(name.into(), code(&rig.try_run(&spec).await));
     }
@@ -133,8 +159,10 @@ async fn host_network(rig: Arc<Rig>) -> Value {
     spec = spec.env("PORT", &port.to_string());
     spec.namespaces().network = cri::NamespaceMode::Node.into();
     let id = rig.launch(&pod, &spec).await;
-    let heard = eventually(SOON, async || TcpStream::connect(("127.0.0.1", port)).ok()).await.is_some();
-    let hosts = rig.exec(&id, "cat /etc/hosts").await == std::fs::read_to_string("/etc/hosts").expect("hosts").trim();
+    let heard =
+        eventually(SOON, async || TcpStream::connect(("127.0.0.1", port)).ok()).await.is_some();
+    let hosts = rig.exec(&id, "cat /etc/hosts").await
+        == std::fs::read_to_string("/etc/hosts").expect("hosts").trim();
     let status = rig.pod_status(&pod.id).await;
     json!({
         "heard": heard, "hosts is the host's": hosts, "resolv": rig.exec(&id, "cat /etc/resolv.conf").await,

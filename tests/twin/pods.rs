@@ -119,7 +119,8 @@ async fn unknown_pod(rig: Arc<Rig>) -> Value {
     for (name, id) in [("word", "nosuchpod"), ("id", long.as_str()), ("empty", "")] {
         let pod_sandbox_id = id.to_owned();
         let remove = cri::RemovePodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() };
-        let forward = cri::PortForwardRequest { pod_sandbox_id: pod_sandbox_id.clone(), port: vec![80] };
+        let forward =
+            cri::PortForwardRequest { pod_sandbox_id: pod_sandbox_id.clone(), port: vec![80] };
         let stats = cri::PodSandboxStatsRequest { pod_sandbox_id: pod_sandbox_id.clone() };
         let update = cri::UpdatePodSandboxResourcesRequest { pod_sandbox_id, ..Default::default() };
         let facts = json!({

@@ -29,7 +29,14 @@ const SCRIPT: &str = "id; grep -E '^(Uid|Gid|Groups|Cap|NoNew|Seccomp:)' /proc/s
                       id -un 2>&1; echo cwd $(pwd)";
 
 /// How a container with these settings begins, what it says, and how that goes in an exec.
-async fn said(rig: &Rig, pod: &LivePod, name: &str, image: &str, script: &str, change: impl FnOnce(&mut Security)) -> Value {
+async fn said(
+    rig: &Rig,
+    pod: &LivePod,
+    name: &str,
+    image: &str,
+    script: &str,
+    change: impl FnOnce(&mut Security),
+) -> Value {
     let script = format!("trap 'exit 0' TERM; ({script}); echo over; sleep 86400 & wait");
     let mut spec = Container::script(name, image, &script);
     change(spec.security());
@@ -45,11 +52,16 @@ async fn said(rig: &Rig, pod: &LivePod, name: &str, image: &str, script: &str, c
     })
     .await;
     let log = rig.log(pod, name);
-    let mut lines: Vec<_> =
-        crate::facts::entries(&log).into_iter().map(|(stream, _, text)| format!("{stream} {text}")).collect();
+    let mut lines: Vec<_> = crate::facts::entries(&log)
+        .into_iter()
+        .map(|(stream, _, text)| format!("{stream} {text}"))
+        .collect();
     lines.sort();
-    let exec = rig.try_exec(&id, &["sh", "-c", "id; grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status"], 20).await;
-    let exec = exec.map_or_else(|e| format!("{:?}", e.code()), |done| crate::rig::lossy(&done.stdout));
+    let exec = rig
+        .try_exec(&id, &["sh", "-c", "id; grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status"], 20)
+        .await;
+    let exec =
+        exec.map_or_else(|e| format!("{:?}", e.code()), |done| crate::rig::lossy(&done.stdout));
     let user = rig.status(&id).await.user.map(|it| crate::facts::told("ContainerUser", &it));
     rig.stop(&id, 5).await;
     json!({"said": lines, "exec": exec, "user": user})
@@ -62,7 +74,9 @@ fn number(value: i64) -> Option<cri::Int64Value> {
 async fn users(rig: Arc<Rig>) -> Value {
     let pod = rig.run(rig.pod_spec("users")).await;
     let mut found = Map::new();
-    for (name, uid) in [("root", 0), ("known", 1000), ("unknown", 4242), ("negative", -1), ("huge", 1 << 33)] {
+    for (name, uid) in
+        [("root", 0), ("known", 1000), ("unknown", 4242), ("negative", -1), ("huge", 1 << 33)]
+    {
         let change = |it: &mut Security| it.run_as_user = number(uid);
         found.insert(name.into(), said(&rig, &pod, name, &rig.image, SCRIPT, change).await);
     }
@@ -72,7 +86,13 @@ async fn users(rig: Arc<Rig>) -> Value {
 async fn user_names(rig: Arc<Rig>) -> Value {
     let pod = rig.run(rig.pod_spec("user-names")).await;
     let mut found = Map::new();
-    for (name, user) in [("root", "root"), ("known", "worker"), ("unknown", "nosuchuser"), ("digits", "1000"), ("group", "worker:staff")] {
+    for (name, user) in [
+        ("root", "root"),
+        ("known", "worker"),
+        ("unknown", "nosuchuser"),
+        ("digits", "1000"),
+        ("group", "worker:staff"),
+    ] {
         let change = |it: &mut Security| it.run_as_username = user.into();
         found.insert(name.into(), said(&rig, &pod, name, &rig.image, SCRIPT, change).await);
     }
@@ -125,8 +145,13 @@ async fn image_users(rig: Arc<Rig>) -> Value {
     let pod = rig.run(rig.pod_spec("image-users")).await;
     let mut found = Map::new();
     for (name, user) in [
-        ("name", "worker"), ("uid", "1000"), ("uid-gid", "1234:77"), ("name-group", "worker:staff"),
-        ("unknown-name", "nosuch"), ("unknown-group", "worker:nosuch"), ("none", ""),
+        ("name", "worker"),
+        ("uid", "1000"),
+        ("uid-gid", "1234:77"),
+        ("name-group", "worker:staff"),
+        ("unknown-name", "nosuch"),
+        ("unknown-group", "worker:nosuch"),
+        ("none", ""),
     ] {
         let bundle = ImageBuilder::busybox().user(user).label("user", name).build();
         let image = rig.registry.push(&bundle, &format!("user-{name}"), "1").await;
@@ -182,7 +207,9 @@ async fn seccomp(rig: Arc<Rig>) -> Value {
     });
     std::fs::write(&file, rule.to_string()).expect("a profile");
     let file = file.display().to_string();
-    let script = format!("{SCRIPT}; chmod 700 /tmp; hostname x; unshare -U true; mount -t tmpfs x /mnt; ls -ld /tmp | cut -c1-10");
+    let script = format!(
+        "{SCRIPT}; chmod 700 /tmp; hostname x; unshare -U true; mount -t tmpfs x /mnt; ls -ld /tmp | cut -c1-10"
+    );
     let mut found = Map::new();
     for (name, profile, privileged) in [
         ("nil", None, false),
@@ -205,11 +232,17 @@ async fn seccomp(rig: Arc<Rig>) -> Value {
         found.insert(name.into(), said(&rig, &pod, name, &rig.image, &script, change).await);
     }
     let with_admin = |it: &mut Security| {
-        it.seccomp = Some(cri::SecurityProfile { profile_type: RuntimeDefault.into(), ..Default::default() });
+        it.seccomp = Some(cri::SecurityProfile {
+            profile_type: RuntimeDefault.into(),
+            ..Default::default()
+        });
         let add_capabilities = vec!["SYS_ADMIN".into()];
         it.capabilities = Some(cri::Capability { add_capabilities, ..Default::default() });
     };
-    found.insert("default with SYS_ADMIN".into(), said(&rig, &pod, "admin", &rig.image, &script, with_admin).await);
+    found.insert(
+        "default with SYS_ADMIN".into(),
+        said(&rig, &pod, "admin", &rig.image, &script, with_admin).await,
+    );
     found.into()
 }
 
@@ -220,7 +253,8 @@ async fn no_new_privileges(rig: Arc<Rig>) -> Value {
     let image = rig.registry.push(&bundle, "setuid", "1").await;
     rig.pull(&image).await.expect("PullImage");
     let pod = rig.run(rig.pod_spec("no-new-privs")).await;
-    let script = "/bin/setuid-busybox id; /bin/setuid-busybox sh -c 'cat /proc/self/status | grep Cap'";
+    let script =
+        "/bin/setuid-busybox id; /bin/setuid-busybox sh -c 'cat /proc/self/status | grep Cap'";
     let mut found = Map::new();
     for (name, on) in [("on", true), ("off", false)] {
         let change = |it: &mut Security| {
@@ -248,7 +282,9 @@ async fn absent_modules(rig: Arc<Rig>) -> Value {
     let pod = rig.run(rig.pod_spec("modules")).await;
     let mut found = Map::new();
     for (name, kind, path) in [
-        ("default", RuntimeDefault, ""), ("unconfined", Unconfined, ""), ("localhost", Localhost, "no-such-profile"),
+        ("default", RuntimeDefault, ""),
+        ("unconfined", Unconfined, ""),
+        ("localhost", Localhost, "no-such-profile"),
     ] {
         let change = |it: &mut Security| {
             let localhost_ref = path.to_owned();
@@ -257,7 +293,8 @@ async fn absent_modules(rig: Arc<Rig>) -> Value {
         found.insert(name.into(), said(&rig, &pod, name, &rig.image, SCRIPT, change).await);
     }
     let selinux = |it: &mut Security| {
-        it.selinux_options = Some(cri::SeLinuxOption { level: "s0:c1,c2".into(), ..Default::default() });
+        it.selinux_options =
+            Some(cri::SeLinuxOption { level: "s0:c1,c2".into(), ..Default::default() });
     };
     found.insert("selinux".into(), said(&rig, &pod, "selinux", &rig.image, SCRIPT, selinux).await);
     found.into()

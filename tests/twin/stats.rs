@@ -47,7 +47,8 @@ async fn created_stats(rig: Arc<Rig>) -> Value {
     rig.run_to_end(&pod, &Container::script("ended", &rig.image, "true")).await;
     let filter = cri::ContainerStatsFilter { pod_sandbox_id: pod.id.clone(), ..Default::default() };
     let request = cri::ListContainerStatsRequest { filter: Some(filter) };
-    let listed = rig.runtime().list_container_stats(request).await.expect("stats").into_inner().stats;
+    let listed =
+        rig.runtime().list_container_stats(request).await.expect("stats").into_inner().stats;
     let names: BTreeSet<_> =
         listed.into_iter().filter_map(|it| it.attributes?.metadata).map(|it| it.name).collect();
     json!(names)
@@ -65,7 +66,13 @@ async fn pod_stats(rig: Arc<Rig>) -> Value {
         known.then_some(stats)
     });
     let mut stats = stats.await.expect("stats");
-    stats.linux.as_mut().expect("linux").containers.iter_mut().for_each(|it| it.writable_layer = None);
+    stats
+        .linux
+        .as_mut()
+        .expect("linux")
+        .containers
+        .iter_mut()
+        .for_each(|it| it.writable_layer = None);
     rig.stop(&id, 0).await;
     rig.stop_pod(&pod.id).await;
     let request = cri::PodSandboxStatsRequest { pod_sandbox_id: pod.id.clone() };
@@ -82,7 +89,8 @@ async fn pod_filters(rig: Arc<Rig>) -> Value {
             label_selector: labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
         };
         let request = cri::ListPodSandboxStatsRequest { filter: Some(filter) };
-        let listed = rig.runtime().list_pod_sandbox_stats(request).await.expect("stats").into_inner().stats;
+        let listed =
+            rig.runtime().list_pod_sandbox_stats(request).await.expect("stats").into_inner().stats;
         let names = listed.into_iter().filter_map(|it| it.attributes?.metadata).map(|it| it.name);
         names.filter(|name| name.starts_with("pod-filter")).collect::<BTreeSet<_>>()
     };

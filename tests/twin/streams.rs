@@ -29,7 +29,6 @@ const TRANSPORTS: [(&str, &[&str]); 2] = [
 
 /// What a client of a command was told.
 fn heard(got: &Value) -> Value {
-    eprintln!("DEBUG {got}");
     let mut got = got.clone();
     got.as_object_mut().expect("an object").remove("millis");
     // The words of errors may differ, not whether there is one.
@@ -61,15 +60,26 @@ async fn exec(rig: Arc<Rig>) -> Value {
             found.insert(format!("{transport} {name}"), got);
         }
         let request = cri::ExecRequest {
-            container_id: id.clone(), cmd: vec!["/no/such".into()], stdin: true, stdout: true, stderr: true, tty: false,
+            container_id: id.clone(),
+            cmd: vec!["/no/such".into()],
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            tty: false,
         };
         let url = rig.runtime().exec(request).await.expect("Exec").into_inner().url;
         let got = client("exec", &url, &[flags, &["-stdin"]].concat()).await;
-        found.insert(format!("{transport} no program"), json!({"exit": got["exit_code"], "failed": got["error"] != Value::Null}));
+        found.insert(
+            format!("{transport} no program"),
+            json!({"exit": got["exit_code"], "failed": got["error"] != Value::Null}),
+        );
     }
     // Only what was asked for is there.
     let request = cri::ExecRequest {
-        container_id: id, cmd: ["sh", "-c", "echo out; echo err >&2; cat"].map(str::to_owned).into(), stdout: true, ..Default::default()
+        container_id: id,
+        cmd: ["sh", "-c", "echo out; echo err >&2; cat"].map(str::to_owned).into(),
+        stdout: true,
+        ..Default::default()
     };
     let url = rig.runtime().exec(request).await.expect("Exec").into_inner().url;
     let got = client("exec", &url, &["-protocol=spdy", "-stderr=false"]).await;
@@ -82,9 +92,10 @@ async fn exec_tty(rig: Arc<Rig>) -> Value {
     let id = rig.launch_waiting(&pod, "c").await;
     let mut found = Map::new();
     for (transport, flags) in TRANSPORTS {
-        let more = ["-tty", "-stdin", "-hold-stdin", "-sizes", "80x24,132x50", "-sizes-after", "24 80"];
-        let script = "until [ \"$(stty size)\" = '24 80' ]; do sleep 0.05; done; stty size; \
-                      until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; tty; echo $TERM; exit 9";
+        let more =
+            ["-tty", "-stdin", "-hold-stdin", "-sizes", "80x24,132x50", "-sizes-after", "24 80"];
+        let script = "until [ \"$(stty size 2>/dev/null)\" = '24 80' ]; do sleep 0.05; done; stty size; \
+                      until [ \"$(stty size 2>/dev/null)\" = '50 132' ]; do sleep 0.05; done; tty; echo $TERM; exit 9";
         let url = rig.exec_url(&id, script, true).await;
         let got = client("exec", &url, &[flags, &more].concat()).await;
         found.insert(transport.into(), heard(&got));
@@ -96,14 +107,18 @@ async fn attached(rig: &Rig, tty: bool) -> Value {
     let pod = rig.run(rig.pod_spec(if tty { "attach-tty" } else { "attach" })).await;
     let mut found = Map::new();
     for (transport, flags) in TRANSPORTS {
-        let mut spec = Container::script(transport, &rig.image, "read x; echo got $x; echo err >&2; exit 5");
+        let mut spec =
+            Container::script(transport, &rig.image, "read x; echo got $x; echo err >&2; exit 5");
         (spec.config.stdin, spec.config.stdin_once, spec.config.tty) = (true, true, tty);
         let id = rig.launch(&pod, &spec).await;
         let url = rig.attach_url(&id, true, tty).await;
         let mut more = vec!["-stdin", "-stdin-text", "hello\n", "-hold-stdin"];
         more.extend(tty.then_some("-tty"));
         let got = client("attach", &url, &[flags, &more].concat()).await;
-        found.insert(transport.into(), json!({"got": heard(&got), "code": rig.ended(&id).await.exit_code}));
+        found.insert(
+            transport.into(),
+            json!({"got": heard(&got), "code": rig.ended(&id).await.exit_code}),
+        );
     }
     found.into()
 }
@@ -136,7 +151,11 @@ async fn portforward_host(rig: Arc<Rig>) -> Value {
     spec.config.hostname.clear();
     let pod = rig.run(spec).await;
     let port = crate::support::registry::free_port();
-    let mut spec = Container::script("web", &rig.image, &format!("mkdir /w; echo hello >/w/index.html; exec httpd -f -p 127.0.0.1:{port} -h /w"));
+    let mut spec = Container::script(
+        "web",
+        &rig.image,
+        &format!("mkdir /w; echo hello >/w/index.html; exec httpd -f -p 127.0.0.1:{port} -h /w"),
+    );
     spec.namespaces().network = cri::NamespaceMode::Node.into();
     rig.launch(&pod, &spec).await;
     let up = eventually(SOON, async || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
@@ -152,10 +171,13 @@ async fn once(rig: Arc<Rig>) -> Value {
     let id = rig.launch_waiting(&pod, "c").await;
     let url = rig.exec_url(&id, "true", false).await;
     client("exec", &url, &["-protocol=spdy", "-stdin"]).await;
-    let again = reqwest::Client::new().post(&url).send().await.expect("an answer").status().as_u16();
+    let again =
+        reqwest::Client::new().post(&url).send().await.expect("an answer").status().as_u16();
     let unknown = format!("{}x", url);
-    let unknown = reqwest::Client::new().post(&unknown).send().await.expect("an answer").status().as_u16();
+    let unknown =
+        reqwest::Client::new().post(&unknown).send().await.expect("an answer").status().as_u16();
     let fresh = rig.exec_url(&id, "true", false).await;
-    let plain = reqwest::Client::new().post(&fresh).send().await.expect("an answer").status().as_u16();
+    let plain =
+        reqwest::Client::new().post(&fresh).send().await.expect("an answer").status().as_u16();
     json!({"again": again, "unknown": unknown, "no upgrade": plain})
 }

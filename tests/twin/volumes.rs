@@ -41,7 +41,8 @@ async fn symlink(rig: Arc<Rig>) -> Value {
     std::fs::create_dir_all(&real).expect("a folder");
     std::fs::write(real.join("flag"), "data").expect("a file");
     std::os::unix::fs::symlink(&real, &link).expect("a link");
-    let spec = Container::waiting("c", &rig.image).mount(&link.display().to_string(), "/mnt", false);
+    let spec =
+        Container::waiting("c", &rig.image).mount(&link.display().to_string(), "/mnt", false);
     let id = rig.launch(&pod, &spec).await;
     let said = rig.exec(&id, "cat /mnt/flag").await;
     json!({"said": said, "seen": super::containers::seen(&rig, &id).await})
@@ -50,12 +51,14 @@ async fn symlink(rig: Arc<Rig>) -> Value {
 async fn missing(rig: Arc<Rig>) -> Value {
     let pod = rig.run(rig.pod_spec("missing")).await;
     let host = rig.env().file("missing/host/path");
-    let spec = Container::waiting("c", &rig.image).mount(&host.display().to_string(), "/mnt", false);
+    let spec =
+        Container::waiting("c", &rig.image).mount(&host.display().to_string(), "/mnt", false);
     let id = rig.launch(&pod, &spec).await;
     let said = rig.exec(&id, "ls -ld /mnt | cut -c1-10").await;
     let dangling = rig.env().file("dangling");
     std::os::unix::fs::symlink("/no/such/target", &dangling).expect("a link");
-    let spec = Container::waiting("d", &rig.image).mount(&dangling.display().to_string(), "/mnt", false);
+    let spec =
+        Container::waiting("d", &rig.image).mount(&dangling.display().to_string(), "/mnt", false);
     let relative = Container::waiting("r", &rig.image).mount("some/relative", "/mnt", false);
     let empty = Container::waiting("e", &rig.image).mount("", "/mnt", false);
     json!({
@@ -80,10 +83,15 @@ fn spec_with(rig: &Rig, name: &str, at: &Path, propagation: cri::MountPropagatio
     spec
 }
 
-use cri::MountPropagation::{PropagationBidirectional, PropagationHostToContainer, PropagationPrivate};
+use cri::MountPropagation::{
+    PropagationBidirectional, PropagationHostToContainer, PropagationPrivate,
+};
 
-const MODES: [(&str, cri::MountPropagation); 3] =
-    [("private", PropagationPrivate), ("from-host", PropagationHostToContainer), ("both-ways", PropagationBidirectional)];
+const MODES: [(&str, cri::MountPropagation); 3] = [
+    ("private", PropagationPrivate),
+    ("from-host", PropagationHostToContainer),
+    ("both-ways", PropagationBidirectional),
+];
 
 async fn propagation(rig: Arc<Rig>) -> Value {
     let pod = rig.run(rig.pod_spec("propagation").privileged()).await;
@@ -99,7 +107,8 @@ async fn propagation(rig: Arc<Rig>) -> Value {
         mount(&["-t", "tmpfs", "none"], &by_host);
         std::fs::write(by_host.join("file"), "").expect("a file");
         let sees = rig.exec(&id, "ls /p/host").await;
-        rig.exec(&id, "mkdir /p/container; mount -t tmpfs x /p/container; touch /p/container/file").await;
+        rig.exec(&id, "mkdir /p/container; mount -t tmpfs x /p/container; touch /p/container/file")
+            .await;
         let seen = by_container.join("file").exists();
         let table = rig.exec(&id, "grep ' /p ' /proc/self/mountinfo").await;
         let tags = ["shared:", "master:"].map(|tag| table.contains(tag));
@@ -158,7 +167,9 @@ async fn shapes(rig: Arc<Rig>) -> Value {
     if let Err(e) = rig.start_created(&id).await {
         return json!({"start": format!("{:?}", e.code())});
     }
-    let said = rig.exec(&id, "find /outer; ls /double; cat /etc/some-file /etc/hosts; ls /dev/shm /slash2").await;
+    let said = rig
+        .exec(&id, "find /outer; ls /double; cat /etc/some-file /etc/hosts; ls /dev/shm /slash2")
+        .await;
     json!({"said": said, "seen": super::containers::seen(&rig, &id).await["status"]["status"]["mounts"]})
 }
 
@@ -171,8 +182,10 @@ async fn recursive_readonly(rig: Arc<Rig>) -> Value {
     mount(&["-t", "tmpfs", "none"], &base.join("sub"));
     let mut found = Map::new();
     for (name, recursive, readonly, mode) in [
-        ("plain", false, true, PropagationPrivate), ("recursive", true, true, PropagationPrivate),
-        ("writable", true, false, PropagationPrivate), ("propagated", true, true, PropagationHostToContainer),
+        ("plain", false, true, PropagationPrivate),
+        ("recursive", true, true, PropagationPrivate),
+        ("writable", true, false, PropagationPrivate),
+        ("propagated", true, true, PropagationHostToContainer),
     ] {
         let mut spec = spec_with(&rig, name, &base, mode);
         spec.security().privileged = false;
@@ -200,9 +213,14 @@ async fn image_volumes(rig: Arc<Rig>) -> Value {
     let pod = rig.run(rig.pod_spec("image-volumes")).await;
     let mut found = Map::new();
     for (name, image, path, readonly) in [
-        ("whole", image.as_str(), "", true), ("sub-path", &image, "deep", true), ("escape", &image, "../..", true),
-        ("missing-path", &image, "nosuch", true), ("file", &image, "top", true), ("absolute", &image, "/deep", true),
-        ("writable", &image, "", false), ("missing-image", "localhost/nosuch:1", "", true),
+        ("whole", image.as_str(), "", true),
+        ("sub-path", &image, "deep", true),
+        ("escape", &image, "../..", true),
+        ("missing-path", &image, "nosuch", true),
+        ("file", &image, "top", true),
+        ("absolute", &image, "/deep", true),
+        ("writable", &image, "", false),
+        ("missing-image", "localhost/nosuch:1", "", true),
     ] {
         let mut spec = Container::waiting(name, &rig.image);
         spec.config.mounts.push(cri::Mount {
@@ -215,7 +233,12 @@ async fn image_volumes(rig: Arc<Rig>) -> Value {
         let facts = match rig.create(&pod, &spec).await {
             Ok(id) => {
                 rig.start_created(&id).await.expect("StartContainer");
-                let said = rig.exec(&id, "find /v | sort; touch /v/x 2>/dev/null && echo writable || echo readonly").await;
+                let said = rig
+                    .exec(
+                        &id,
+                        "find /v | sort; touch /v/x 2>/dev/null && echo writable || echo readonly",
+                    )
+                    .await;
                 json!({"said": said, "mounts": super::containers::seen(&rig, &id).await["status"]["status"]["mounts"]})
             }
             Err(e) => json!({"refused": format!("{:?}", e.code())}),
