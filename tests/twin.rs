@@ -8,6 +8,8 @@
 mod compare;
 #[path = "twin/containers.rs"]
 mod containers;
+#[path = "twin/ends.rs"]
+mod ends;
 #[path = "twin/environment.rs"]
 mod environment;
 #[path = "twin/exceptions.rs"]
@@ -49,4 +51,4 @@ macro_rules! chapters {
     };
 }
 
-chapters! { pods, containers, logs, images, security, environment, networks, volumes, streams, stats, }
+chapters! { pods, containers, ends, logs, images, security, environment, networks, volumes, streams, stats, }

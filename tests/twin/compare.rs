@@ -18,8 +18,8 @@ use crate::support::containerd::Line;
 /// Scenarios of a chapter that run at a time, each on both sides.
 const AT_ONCE: usize = 4;
 
-/// How long a scenario may take.
-const LIMIT: Duration = Duration::from_secs(90);
+/// How long a scenario may take on a busy machine; only to end one that hangs.
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Codes that say more than `Unknown`; the plugin gives that one for most errors.
 const BETTER_CODES: [&str; 6] = [

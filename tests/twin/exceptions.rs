@@ -166,4 +166,90 @@ pub const EXCEPTIONS: &[Exception] = &[
         "/child/status/status/reason",
         "it outlived its child and ended well by itself",
     ),
+    meant(
+        "image of a running container",
+        "/after/status/status/imageRef",
+        "known from the container's creation, also when the image has lost its names",
+    ),
+    meant("image of a running container", "/before/1/listed/0/image/image", "as in the status"),
+    meant(
+        "runtime should support RunAsUserName",
+        "/both",
+        "the CRI allows one of the two; the number needs no look-up",
+    ),
+    meant(
+        "runtime should support RunAsUserName",
+        "/digits",
+        "must be a name of the image's passwd file",
+    ),
+    meant(
+        "runtime should support RunAsUserName",
+        "/group",
+        "must be a name of the image's passwd file",
+    ),
+    meant(
+        "groups of users of images",
+        "/none/strict",
+        "the primary group is among the groups, as for every other user",
+    ),
+    meant(
+        "runtime should support adding and dropping capability",
+        "/prefix",
+        "the plugin gives and drops nothing for names with `CAP_`, without a word",
+    ),
+    meant(
+        "apparmor and selinux where the host has none",
+        "/default",
+        "the runtime's default needs no module to be there",
+    ),
+    meant(
+        "runtime should support Privileged is true",
+        "/*/mounts//dev/shm",
+        "not executable, as Docker has it and runc had it before 1.2",
+    ),
+    meant(
+        "runtime should support HostPID, HostIPC and HostNetwork",
+        "/*/looked/mounts//dev/shm",
+        "not executable, as Docker has it and runc had it before 1.2",
+    ),
+    meant(
+        "environment of a plain container",
+        "/mounts//dev/shm",
+        "not executable, as Docker has it and runc had it before 1.2",
+    ),
+    meant(
+        "environment of a container of an image with settings",
+        "/mounts//dev/shm",
+        "not executable, as Docker has it and runc had it before 1.2",
+    ),
+    meant(
+        "environment of a container with settings",
+        "/mounts//dev/shm",
+        "not executable, as Docker has it and runc had it before 1.2",
+    ),
+    meant(
+        "runtime should support ReadOnlyRootfs",
+        "/mounts//dev/shm",
+        "not executable, as Docker has it and runc had it before 1.2",
+    ),
+    meant(
+        "runtime should support MaskedPaths and ReadonlyPaths",
+        "/mounts//dev/shm",
+        "not executable, as Docker has it and runc had it before 1.2",
+    ),
+    meant(
+        "environment of execs",
+        "/mounts//dev/shm",
+        "not executable, as Docker has it and runc had it before 1.2",
+    ),
+    meant(
+        "runtime should support devices",
+        "/mounts//dev/shm",
+        "not executable, as Docker has it and runc had it before 1.2",
+    ),
+    meant(
+        "runtime should support resource limits",
+        "/mounts//dev/shm",
+        "not executable, as Docker has it and runc had it before 1.2",
+    ),
 ];
