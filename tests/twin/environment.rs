@@ -17,6 +17,7 @@ scenarios! {
     "environment of a container of an image with settings" => of_image,
     "environment of a container with settings" => with_settings,
     "runtime should support Privileged is true" => privileged,
+    "a privileged container beside one that is not" => privileged_beside,
     "runtime should support ReadOnlyRootfs" => readonly_root,
     "runtime should support MaskedPaths and ReadonlyPaths" => masked,
     "runtime should support HostPID, HostIPC and HostNetwork" => host_namespaces,
@@ -159,6 +160,17 @@ async fn privileged(rig: Arc<Rig>) -> Value {
     spec.security().readonly_rootfs = true;
     let readonly = look(&rig, &pod, spec).await;
     json!({"privileged": whole, "plain in a privileged pod": plain, "read-only": readonly})
+}
+
+/// What the first container mounts read-only is not so for the second.
+async fn privileged_beside(rig: Arc<Rig>) -> Value {
+    let pod = rig.run(rig.pod_spec("env-beside").privileged()).await;
+    rig.launch_waiting(&pod, "plain").await;
+    let id = rig.launch(&pod, &Container::waiting("c", &rig.image).privileged()).await;
+    let said = rig.exec(&id, "touch /sys/x 2>&1 || true; cat /proc/self/mountinfo").await;
+    let (touch, table) = said.split_once('\n').expect("lines");
+    let sys = table.lines().filter_map(mount).find(|(at, _)| at == "/sys");
+    json!({"touch": touch, "sys": sys.map(|(_, facts)| facts)})
 }
 
 async fn privileged_host(rig: Arc<Rig>) -> Value {
