@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs every test of the crate and ends with the runner's own counts. Lints are `make check`.
 #
-# Test targets named real_* drive a real containerd as root; they run with few threads, because
-# each starts daemons of its own. All others run with the runner's defaults.
+# Test targets named real_* drive a real containerd as root, and twin two of them side by side; they
+# run with few threads, because each starts daemons of its own. All others run with the runner's
+# defaults.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${KIT_PARTS:=/opt/podbay-parts/bin}"
@@ -40,10 +41,10 @@ run unit --lib --bins
 run examples --examples
 run doc --doc
 for target in $targets; do
-    case $target in real_*) ;; *) run "$target" --test "$target" ;; esac
+    case $target in real_* | twin) ;; *) run "$target" --test "$target" ;; esac
 done
 for target in $targets; do
-    case $target in real_*) run "$target" --test "$target" -- --test-threads="$real_threads" ;; esac
+    case $target in real_* | twin) run "$target" --test "$target" -- --test-threads="$real_threads" ;; esac
 done
 
 echo

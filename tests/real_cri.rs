@@ -37,6 +37,8 @@ mod registries;
 mod rig;
 #[path = "real_cri/security.rs"]
 mod security;
+#[path = "real_cri/sessions.rs"]
+mod sessions;
 #[path = "real_cri/stats.rs"]
 mod stats;
 #[path = "real_cri/streaming.rs"]

@@ -98,14 +98,14 @@ impl Board {
     /// Takes a container off, telling `Deleted` while it is still known.
     pub fn drop_container(&self, id: &ContainerId) {
         let mut inner = self.lock();
-        let Some(pod) = inner.containers.get(id).map(|container| container.pod.clone()) else {
+        let Some(pod) = inner.containers.remove(id).map(|container| container.pod) else {
             return;
         };
-        inner.tell(EventKind::Deleted, id.as_str(), &pod);
-        inner.containers.remove(id);
         if let Some(ids) = inner.by_pod.get_mut(&pod) {
             ids.retain(|known| known != id);
         }
+        // Last: the states that it carries are without this container.
+        inner.tell(EventKind::Deleted, id.as_str(), &pod);
     }
 
     /// One sandbox by id or unique prefix.

@@ -96,7 +96,7 @@ async fn a_subscriber_hears_the_present_first_then_news_with_the_whole_pod() {
         [
             (EventKind::Started, 'a', 0),
             (EventKind::Created, '1', 1),
-            (EventKind::Deleted, '1', 1),
+            (EventKind::Deleted, '1', 0),
             (EventKind::Deleted, 'a', 0)
         ]
     );

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Mount, Spec};
 
 use super::{
     Error, Settings, annotations, capabilities, cgroup, container, devices, mounts, namespaces,
@@ -56,6 +56,19 @@ pub struct PauseInput<'a> {
     pub facts: &'a HostFacts,
     /// The operator's choices.
     pub settings: &'a Settings,
+}
+
+fn pause_mounts(input: &PauseInput<'_>) -> Vec<Mount> {
+    let flags = ["nosuid", "noexec", "nodev"];
+    let mut all = vec![mounts::mount("/proc", "proc", "proc", &flags), mounts::dev_tmpfs("64k")];
+    // All mounts of a network namespace's sysfs are one file system, which is as read-only as its
+    // first mount: held here writable, or a container that is not privileged would decide for
+    // those that are. On /dev, where a mount point can be made.
+    let own_network = input.netns.is_some() && input.userns.is_none();
+    if input.pod.security.privileged && own_network {
+        all.push(mounts::mount("/dev/sys", "sysfs", "sysfs", &[&flags[..], &["rw"]].concat()));
+    }
+    all
 }
 
 /// The OCI spec of a pod's pause container.
@@ -112,10 +125,7 @@ pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, Error> {
 
     let mut spec = container::blank_spec(true);
     spec.set_process(Some(process))
-        .set_mounts(Some(vec![
-            mounts::mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
-            mounts::dev_tmpfs("64k"),
-        ]))
+        .set_mounts(Some(pause_mounts(input)))
         .set_annotations(Some(annotations::of_pause(input)))
         .set_linux(Some(linux));
     // The host's own name must not be set, and runtimes refuse to without a UTS namespace.

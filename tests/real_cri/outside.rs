@@ -1,11 +1,10 @@
 //! Exec, Attach and PortForward with a client that we did not write: client-go, over SPDY and
 //! WebSocket (tests/clients/streaming, built by scripts/setup.sh).
 
-use std::process::Stdio;
-
 use serde_json::Value;
 
 use crate::rig::{Rig, SOON};
+use crate::sessions::client;
 use crate::support::builders::Container;
 use crate::support::containerd::Line;
 use crate::support::eventually;
@@ -23,19 +22,6 @@ const COMMANDS: [&[&str]; 7] = [
 
 /// The two that are used today: SPDY with v4, WebSocket with v5.
 const TODAY: [&str; 2] = ["-protocol=spdy", "-protocol=websocket"];
-
-async fn client(subcommand: &str, url: &str, flags: &[&str]) -> Value {
-    let parts = std::env::var("KIT_PARTS").unwrap_or_else(|_| "/opt/podbay-parts/bin".to_owned());
-    let child = tokio::process::Command::new(format!("{parts}/streaming-client"))
-        .args([subcommand, "-url", url])
-        .args(flags)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = child.await.expect("streaming-client: run scripts/setup.sh test");
-    let said = String::from_utf8_lossy(&output.stderr);
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {said}"))
-}
 
 async fn exec(rig: &Rig, id: &str, script: &str, flags: &[&str]) -> Value {
     let tty = flags.contains(&"-tty");

@@ -39,7 +39,19 @@ impl Rig {
 
     pub async fn start_in(env: TestEnv) -> Self {
         let registry = Registry::start().await;
-        let agent = TestAgent::start(env).await;
+        Self::join(TestAgent::start(env).await, registry).await
+    }
+
+    /// The same rig over containerd's own CRI plugin.
+    pub async fn start_plugin() -> Self {
+        let registry = Registry::start().await;
+        let pause = ImageBuilder::busybox().entrypoint(&["/bin/sleep", "864000"]).build();
+        let pause = registry.push(&pause, "pause", "1").await;
+        let agent = TestAgent::start_plugin(TestEnv::start(Line::V2).await, &pause).await;
+        Self::join(agent, registry).await
+    }
+
+    async fn join(agent: TestAgent, registry: Registry) -> Self {
         let mut rig = Self { agent, registry, image: String::new() };
         rig.image = rig.add_image("busybox", ImageBuilder::busybox()).await;
         rig

@@ -14,45 +14,7 @@ use crate::websocket::{Session, ask};
 const V4: &str = "v4.channel.k8s.io";
 const V5: &str = "v5.channel.k8s.io";
 
-/// URLs of sessions.
 impl Rig {
-    pub async fn exec_url(&self, id: &str, script: &str, tty: bool) -> String {
-        let request = cri::ExecRequest {
-            container_id: id.into(),
-            cmd: ["sh", "-c", script].map(str::to_owned).into(),
-            tty,
-            stdin: true,
-            stdout: true,
-            stderr: !tty,
-        };
-        self.runtime().exec(request).await.expect("Exec").into_inner().url
-    }
-
-    pub async fn attach_url(&self, id: &str, stdin: bool, tty: bool) -> String {
-        let request =
-            cri::AttachRequest { container_id: id.into(), stdin, tty, stdout: true, stderr: !tty };
-        self.runtime().attach(request).await.expect("Attach").into_inner().url
-    }
-
-    pub async fn forward_url(&self, pod: &LivePod, ports: &[u16]) -> Result<String, Status> {
-        let port = ports.iter().map(|&port| port.into()).collect();
-        let request = cri::PortForwardRequest { pod_sandbox_id: pod.id.clone(), port };
-        Ok(self.runtime().port_forward(request).await?.into_inner().url)
-    }
-
-    /// A container that serves a page on port 8080 of its pod's localhost.
-    pub async fn launch_web(&self, pod: &LivePod) -> String {
-        let script = "mkdir /www; echo 'hello from the pod' > /www/index.html; \
-                      exec httpd -f -p 127.0.0.1:8080 -h /www";
-        let id = self.launch(pod, &Container::script("web", &self.image, script)).await;
-        let fetch = ["wget", "-q", "-O-", "http://127.0.0.1:8080/index.html"];
-        wait_until(SOON, "the page is served", async || {
-            self.try_exec(&id, &fetch, 10).await.is_ok_and(|done| done.exit_code == 0)
-        })
-        .await;
-        id
-    }
-
     async fn command(&self, id: &str, script: &str, protocol: &str) -> Session {
         Session::open(&self.exec_url(id, script, false).await, protocol).await
     }

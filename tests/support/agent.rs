@@ -1,9 +1,10 @@
 //! The real binary as a test runs it: own configuration, own socket, its output in a file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use podbay::proto::runtime::v1 as cri;
 use podbay::proto::runtime::v1::image_service_client::ImageServiceClient;
 use podbay::proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
 use tonic::transport::{Channel, Endpoint};
@@ -30,7 +31,7 @@ pub type Images = ImageServiceClient<Channel>;
 /// An agent in its world. Dropping it kills it and clears the world away.
 pub struct TestAgent {
     // Dropped in this order: first the agent, then its world.
-    daemon: Daemon,
+    daemon: Option<Daemon>,
     channel: Channel,
     /// The world.
     pub env: TestEnv,
@@ -43,7 +44,30 @@ impl TestAgent {
         let before = Census::take(&env).await;
         let mut daemon = launch(&env);
         let channel = ready(&env, &mut daemon).await;
-        Self { daemon, channel, env, before }
+        Self { daemon: Some(daemon), channel, env, before }
+    }
+
+    /// No podbay: containerd's own CRI plugin in the same world, with this image for its pods.
+    /// What asks for the agent's process panics.
+    pub async fn start_plugin(mut env: TestEnv, pause: &str) -> Self {
+        let before = Census::take(&env).await;
+        env.serve_cri(pause);
+        let endpoint = endpoint(&env.containerd.address());
+        let channel = eventually(READY_LIMIT, async || {
+            let channel = endpoint.connect().await.ok()?;
+            let request = cri::StatusRequest { verbose: false };
+            let answer = Runtime::new(channel.clone()).status(request).await.ok()?.into_inner();
+            let network = answer.status?.conditions.into_iter();
+            let mut network = network.filter(|it| it.r#type == "NetworkReady");
+            network.next()?.status.then_some(channel)
+        });
+        let channel = channel.await;
+        let channel = channel.unwrap_or_else(|| panic!("not ready:\n{}", env.containerd.log()));
+        Self { daemon: None, channel, env, before }
+    }
+
+    fn daemon(&self) -> &Daemon {
+        self.daemon.as_ref().expect("an agent of its own")
     }
 
     pub fn runtime(&self) -> Runtime {
@@ -60,12 +84,12 @@ impl TestAgent {
     }
 
     pub fn pid(&self) -> u32 {
-        self.daemon.pid()
+        self.daemon().pid()
     }
 
     /// Everything that the agent has logged, over all its starts.
     pub fn log(&self) -> String {
-        self.daemon.output()
+        self.daemon().output()
     }
 
     pub fn log_file(&self) -> PathBuf {
@@ -74,21 +98,23 @@ impl TestAgent {
 
     /// SIGKILL. Containers go on.
     pub fn kill9(&mut self) {
-        self.daemon.kill9();
+        self.daemon.as_mut().expect("an agent of its own").kill9();
     }
 
     /// Starts it again, after [`Self::kill9`], [`Self::stop`] or while it runs (then it is killed
     /// first), and waits until it is healthy. Old clients are dead.
     pub async fn restart(&mut self) {
-        self.daemon.kill9();
-        self.daemon = launch(&self.env);
-        self.channel = ready(&self.env, &mut self.daemon).await;
+        self.kill9();
+        let mut daemon = launch(&self.env);
+        self.channel = ready(&self.env, &mut daemon).await;
+        self.daemon = Some(daemon);
     }
 
     /// SIGTERM; the agent must end with code 0 within 10 s.
     pub async fn stop(&mut self) {
-        let status = self.daemon.terminate(STOP_LIMIT).await;
-        let words = self.daemon.last_words();
+        let daemon = self.daemon.as_mut().expect("an agent of its own");
+        let status = daemon.terminate(STOP_LIMIT).await;
+        let words = daemon.last_words();
         let status =
             status.unwrap_or_else(|| panic!("still runs {STOP_LIMIT:?} after SIGTERM:\n{words}"));
         assert!(status.success(), "ended with {status} after SIGTERM:\n{words}");
@@ -131,9 +157,12 @@ fn launch(env: &TestEnv) -> Daemon {
     Daemon::start(&mut command, &log_file(env))
 }
 
+fn endpoint(socket: &Path) -> Endpoint {
+    Endpoint::from_shared(format!("unix://{}", socket.display())).expect("a socket address")
+}
+
 async fn ready(env: &TestEnv, daemon: &mut Daemon) -> Channel {
-    let address = format!("unix://{}", env.socket().display());
-    let endpoint = Endpoint::from_shared(address).expect("a socket address");
+    let endpoint = endpoint(&env.socket());
     let mut ended = None;
     let channel = eventually(READY_LIMIT, async || {
         ended = daemon.ended();

@@ -97,6 +97,14 @@ impl PrivateContainerd {
         self.daemon.as_ref().expect("it runs").id()
     }
 
+    /// Starts it again with its CRI plugin on; `sections` is more TOML of the configuration.
+    pub fn serve_cri(&mut self, sections: &str) {
+        self.end(Signal::SIGTERM);
+        let config = configuration(self.line, self.root(), true) + sections;
+        fs::write(self.root().join("config.toml"), config).expect("write configuration");
+        self.launch();
+    }
+
     /// Kills the daemon at once. Shims and containers live on.
     pub fn kill9(&mut self) {
         self.end(Signal::SIGKILL);

@@ -251,6 +251,19 @@ impl TestEnv {
         path
     }
 
+    /// Lets containerd serve the CRI itself in this world, with this image for pause containers.
+    pub fn serve_cri(&mut self, pause: &str) {
+        assert_eq!(self.line, Line::V2, "the configuration below is of version 3");
+        let sections = format!(
+            "netns_mounts_under_state_dir = true\n\
+             [plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dirs = [{bin:?}]\nconf_dir = {conf:?}\n\
+             [plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = {pause:?}\n",
+            bin = self.cni_bin_dir(),
+            conf = self.cni_conf_dir(),
+        );
+        self.containerd.serve_cri(&sections);
+    }
+
     /// Words of firewall rules that belong to this world.
     pub fn firewall_words(&self) -> Vec<String> {
         vec![

@@ -93,7 +93,8 @@ pub fn container_item(container: &Container) -> v1::Container {
         pod_sandbox_id: container.pod.to_string(),
         metadata: Some(container_metadata(&config.metadata)),
         image: Some(container_image(container)),
-        image_ref: container.image_ref.clone(),
+        // Not the status's: kubelets before 1.30 look here for the image that they must not collect.
+        image_ref: container.image_id.to_string(),
         state: container_state(&container.state).into(),
         created_at: container.created_at,
         labels: config.labels.clone(),

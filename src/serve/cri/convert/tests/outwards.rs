@@ -126,6 +126,7 @@ fn a_container_shows_what_is_in_force() {
     let user = status.user.unwrap().linux.unwrap();
     assert_eq!((user.uid, user.gid, user.supplemental_groups), (1000, 3, vec![3, 4]));
     let item = container_item(&container);
+    assert_eq!(item.image_ref, container.image_id.as_str(), "as a list of images has it");
     assert_eq!(item.image_id, status.image_id);
     assert_eq!(item.pod_sandbox_id, container.pod.as_str());
 }
