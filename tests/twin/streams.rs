@@ -95,7 +95,7 @@ async fn exec_tty(rig: Arc<Rig>) -> Value {
         let more =
             ["-tty", "-stdin", "-hold-stdin", "-sizes", "80x24,132x50", "-sizes-after", "24 80"];
         let script = "until [ \"$(stty size 2>/dev/null)\" = '24 80' ]; do sleep 0.05; done; stty size; \
-                      until [ \"$(stty size 2>/dev/null)\" = '50 132' ]; do sleep 0.05; done; tty; echo $TERM; exit 9";
+                      until [ \"$(stty size 2>/dev/null)\" = '50 132' ]; do sleep 0.05; done; tty | tr -d 0-9; echo $TERM; exit 9";
         let url = rig.exec_url(&id, script, true).await;
         let got = client("exec", &url, &[flags, &more].concat()).await;
         found.insert(transport.into(), heard(&got));
