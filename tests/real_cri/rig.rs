@@ -42,7 +42,8 @@ impl Rig {
         Self::join(TestAgent::start(env).await, registry).await
     }
 
-    /// The same rig over containerd's own CRI plugin.
+    /// The same rig over containerd's own CRI plugin, for the twin.
+    #[allow(dead_code)]
     pub async fn start_plugin() -> Self {
         let registry = Registry::start().await;
         let pause = ImageBuilder::busybox().entrypoint(&["/bin/sleep", "864000"]).build();

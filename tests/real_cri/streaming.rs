@@ -2,9 +2,9 @@
 
 use podbay::proto::runtime::v1 as cri;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tonic::{Code, Status};
+use tonic::Code;
 
-use crate::rig::{LivePod, Rig, SOON, entries};
+use crate::rig::{Rig, SOON, entries};
 use crate::support::builders::Container;
 use crate::support::containerd::Line;
 use crate::support::env::TestEnv;
