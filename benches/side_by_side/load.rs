@@ -55,16 +55,19 @@ macro_rules! timed {
     }};
 }
 
+/// What a container runs that ends at once with code 0 when it is told to.
+const SLEEPER: &str = "trap 'exit 0' TERM; sleep 864000 & wait";
+
 /// One pod with its containers, as the load generator holds it.
-struct Pod {
+pub struct Pod {
     name: String,
     id: String,
-    containers: Vec<String>,
+    pub containers: Vec<String>,
 }
 
 /// What pods are made of on one side.
 #[derive(Clone)]
-struct Recipe {
+pub struct Recipe {
     client: Client,
     image: String,
     logs: String,
@@ -72,7 +75,7 @@ struct Recipe {
 }
 
 impl Recipe {
-    fn new(side: &Side, images: &Images) -> Self {
+    pub fn new(side: &Side, images: &Images) -> Self {
         Self {
             client: side.runtime(),
             image: images.app.clone(),
@@ -100,9 +103,7 @@ impl Recipe {
         }
     }
 
-    /// A container that ends at once with code 0 when it is told to.
-    fn container_config(&self, number: usize) -> cri::ContainerConfig {
-        let script = "trap 'exit 0' TERM; sleep 864000 & wait";
+    fn container_config(&self, number: usize, script: &str) -> cri::ContainerConfig {
         cri::ContainerConfig {
             metadata: Some(cri::ContainerMetadata { name: format!("c{number}"), attempt: 0 }),
             image: Some(cri::ImageSpec { image: self.image.clone(), ..Default::default() }),
@@ -113,17 +114,27 @@ impl Recipe {
         }
     }
 
-    async fn start(&mut self, name: &str, containers: usize, times: &mut Times) -> Result<Pod> {
+    pub async fn start(&mut self, name: &str, containers: usize, times: &mut Times) -> Result<Pod> {
+        self.start_with(name, &vec![SLEEPER; containers], times).await
+    }
+
+    /// A pod with a container for each of these shell scripts.
+    pub async fn start_with(
+        &mut self,
+        name: &str,
+        scripts: &[&str],
+        times: &mut Times,
+    ) -> Result<Pod> {
         let config = self.pod_config(name);
         let request =
             cri::RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
         let answer = timed!(times, "RunPodSandbox", self.client.run_pod_sandbox(request));
         let mut pod =
             Pod { name: name.to_owned(), id: answer.pod_sandbox_id, containers: Vec::new() };
-        for number in 0..containers {
+        for (number, script) in scripts.iter().enumerate() {
             let request = cri::CreateContainerRequest {
                 pod_sandbox_id: pod.id.clone(),
-                config: Some(self.container_config(number)),
+                config: Some(self.container_config(number, script)),
                 sandbox_config: Some(config.clone()),
             };
             let answer = timed!(times, "CreateContainer", self.client.create_container(request));
@@ -135,7 +146,13 @@ impl Recipe {
     }
 
     /// In the order of a kubelet: stop all, then remove all.
-    async fn end(&mut self, pod: Pod, times: &mut Times) -> Result<()> {
+    pub async fn status(&mut self, id: &str) -> Result<cri::ContainerStatus> {
+        let request = cri::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
+        let answer = self.client.container_status(request).await?.into_inner();
+        answer.status.context("no status")
+    }
+
+    pub async fn end(&mut self, pod: Pod, times: &mut Times) -> Result<()> {
         for id in &pod.containers {
             let request = cri::StopContainerRequest { container_id: id.clone(), timeout: 30 };
             timed!(times, "StopContainer", self.client.stop_container(request));
@@ -215,6 +232,12 @@ impl Crowd {
             let request =
                 cri::PodSandboxStatusRequest { pod_sandbox_id: pod.id.clone(), verbose: false };
             timed!(times, "PodSandboxStatus", client.pod_sandbox_status(request));
+            let request = cri::ExecSyncRequest {
+                container_id: pod.containers[0].clone(),
+                cmd: ["/bin/sh", "-c", ":"].map(str::to_owned).to_vec(),
+                timeout: 30,
+            };
+            timed!(times, "ExecSync", client.exec_sync(request));
             let request = cri::ListContainerStatsRequest { filter: None };
             timed!(times, "ListContainerStats", client.list_container_stats(request));
             let request = cri::ListPodSandboxStatsRequest { filter: None };
@@ -234,7 +257,7 @@ impl Crowd {
             let sandbox_config = Some(self.recipe.pod_config(&self.pods[pod].name));
             let request = cri::CreateContainerRequest {
                 pod_sandbox_id: id,
-                config: Some(self.recipe.container_config(100 + number)),
+                config: Some(self.recipe.container_config(100 + number, SLEEPER)),
                 sandbox_config,
             };
             let answer = self.recipe.client.create_container(request).await;

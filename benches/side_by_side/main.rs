@@ -16,6 +16,7 @@ mod cpu;
 mod load;
 mod measure;
 mod report;
+mod streams;
 mod world;
 
 #[path = "../../tests/support/images.rs"]
@@ -166,11 +167,15 @@ async fn crowd(
     round: usize,
     report: &mut Report,
 ) -> Result<()> {
+    report.add_all(side.number, "output of a container", streams::log(side, images, round).await?);
+    report.add_all(side.number, "events", streams::news(side, images, round).await?);
     let mut crowd = Crowd::new(side, images, round);
-    let before = side.cpu.millis()?;
+    let before = Usage::spent(side)?;
     let (times, rate) = crowd.fill(options.pods, options.parallel).await?;
-    let each = |after: f64, before: f64| (after - before) / options.pods as f64;
-    report.add(side.number, "crowd", "CPU to start a pod, ms", each(side.cpu.millis()?, before));
+    for ((name, after), (_, before)) in Usage::spent(side)?.into_iter().zip(before) {
+        let each = (after - before) / options.pods as f64;
+        report.add(side.number, "CPU to start a pod of the crowd, ms", name, each);
+    }
     report.add_all(side.number, "crowd", times);
     report.add(side.number, "crowd", "pods started per second", rate);
     let times = crowd.query(options.queries).await?;
@@ -191,7 +196,8 @@ async fn crowd(
     }
     let before = side.cpu.millis()?;
     let (times, rate) = crowd.empty(options.parallel).await?;
-    report.add(side.number, "crowd", "CPU to end a pod, ms", each(side.cpu.millis()?, before));
+    let each = (side.cpu.millis()? - before) / options.pods as f64;
+    report.add(side.number, "CPU to end a pod of the crowd, ms", "all together", each);
     report.add_all(side.number, "crowd", times);
     report.add(side.number, "crowd", "pods removed per second", rate);
     println!("round {} of {} done", round + 1, side.name());

@@ -35,6 +35,9 @@ const BARS: &[(&str, &str, Bar)] = &[
     ("queries at full house", "ContainerStatus", Bar::RatioAtMost(1.0)),
     ("queries at full house", "ListContainerStats", Bar::AtMost(5.0)),
     ("list of 400 containers", "ListContainers", Bar::RatioAtMost(1.0)),
+    ("queries at full house", "ExecSync", Bar::RatioAtMost(0.9)),
+    ("output of a container", "MB per second", Bar::RatioAtLeast(1.0)),
+    ("output of a container", "CPU for 100 MB, ms", Bar::RatioAtMost(1.0)),
     ("memory with all pods, MiB", "agent alone, RSS", Bar::AtMost(25.0)),
     ("idle CPU, % of a core", "agent alone", Bar::AtMost(0.3)),
 ];
