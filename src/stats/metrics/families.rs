@@ -22,7 +22,7 @@ pub struct Descriptor {
     pub help: &'static str,
     /// Counter or gauge.
     pub kind: Kind,
-    /// Labels after [`BASE_LABELS`].
+    /// Labels after those that every family has.
     pub labels: &'static [&'static str],
 }
 
