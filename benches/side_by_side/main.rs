@@ -168,7 +168,6 @@ async fn crowd(
     report: &mut Report,
 ) -> Result<()> {
     report.add_all(side.number, "output of a container", streams::log(side, images, round).await?);
-    report.add_all(side.number, "events", streams::news(side, images, round).await?);
     let mut crowd = Crowd::new(side, images, round);
     let before = Usage::spent(side)?;
     let (times, rate) = crowd.fill(options.pods, options.parallel).await?;
