@@ -160,26 +160,15 @@ go_parts() {
     say "parts in $parts: containerd $CONTAINERD, runc $RUNC, CNI plugins $CNI, grpcurl $GRPCURL"
 }
 
-# The outside client of the streaming tests, from its source in this repository.
-streaming_client() {
-    local source="$root/tests/clients/streaming" version
+# go_client NAME FOLDER: an outside client of the tests, from its source in tests/clients.
+go_client() {
+    local name=$1 source="$root/tests/clients/$2" version
     version=$(cat "$source"/*.go "$source"/go.* | sha256sum | cut -c1-16)
-    stamped streaming-client "$version" && return
+    stamped "$name" "$version" && return
     need_go
-    quietly "streaming-client" env CGO_ENABLED=0 \
-        go build -C "$source" -trimpath -buildvcs=false -ldflags='-s -w' -o "$parts/streaming-client" .
-    put_stamp streaming-client "$version"
-}
-
-# The outside plugin of the NRI tests, from its source in this repository.
-nri_plugin() {
-    local source="$root/tests/clients/nri" version
-    version=$(cat "$source"/*.go "$source"/go.* | sha256sum | cut -c1-16)
-    stamped nri-plugin "$version" && return
-    need_go
-    quietly "nri-plugin" env CGO_ENABLED=0 \
-        go build -C "$source" -trimpath -buildvcs=false -ldflags='-s -w' -o "$parts/nri-plugin" .
-    put_stamp nri-plugin "$version"
+    quietly "$name" env CGO_ENABLED=0 \
+        go build -C "$source" -trimpath -buildvcs=false -ldflags='-s -w' -o "$parts/$name" .
+    put_stamp "$name" "$version"
 }
 
 # Unoptimised on purpose: it compiles in a third of the time and runs for two seconds a check.
@@ -213,8 +202,8 @@ test)
     install_packages
     crates
     go_parts
-    streaming_client
-    nri_plugin
+    go_client streaming-client streaming
+    go_client nri-plugin nri
     cargo_deny
     ;;
 *) die "usage: $0 demo|test" ;;

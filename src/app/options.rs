@@ -62,6 +62,13 @@ pub(super) fn handlers(config: &Config, systemd: bool) -> Vec<RuntimeHandler> {
     config.runtimes.handlers.iter().map(handler).collect()
 }
 
+/// Handlers by the names that pods may give; "" is the default one.
+fn by_name(config: &Config, handlers: &[RuntimeHandler]) -> BTreeMap<String, RuntimeHandler> {
+    let named = handlers.iter().map(|handler| (handler.name.clone(), handler.clone()));
+    let default = handlers.iter().find(|handler| handler.name == config.runtimes.default);
+    named.chain(default.map(|handler| (String::new(), handler.clone()))).collect()
+}
+
 pub(super) fn oci_settings(config: &Config, host: &dyn Host) -> oci::Settings {
     let facts = host.facts();
     let v2 = facts.cgroup == backend::CgroupVersion::V2;
@@ -152,16 +159,11 @@ pub(super) fn sandbox_options(
         }
         image => PauseSource::Image(image.to_owned()),
     };
-    let mut by_name: BTreeMap<_, _> =
-        handlers.iter().map(|handler| (handler.name.clone(), handler.clone())).collect();
-    if let Some(default) = by_name.get(&config.runtimes.default).cloned() {
-        by_name.insert(String::new(), default);
-    }
     Ok(sandbox::Options {
         state: config.state.join("pods"),
         netns_dir: config.network.netns_dir.clone(),
         netns_prefix: netns_prefix(config),
-        handlers: by_name,
+        handlers: by_name(config, handlers),
         pause,
         oci,
         shm_size: SHM_SIZE,
@@ -174,12 +176,8 @@ pub(super) fn stats_options(
     host: &dyn Host,
     handlers: &[RuntimeHandler],
 ) -> stats::Options {
-    let snapshotter =
-        |handler: &RuntimeHandler| (handler.name.clone(), handler.snapshotter.clone());
-    let mut snapshotters: BTreeMap<_, _> = handlers.iter().map(snapshotter).collect();
-    if let Some(default) = snapshotters.get(&config.runtimes.default).cloned() {
-        snapshotters.insert(String::new(), default);
-    }
+    let by_name = by_name(config, handlers).into_iter();
+    let snapshotters = by_name.map(|(name, handler)| (name, handler.snapshotter)).collect();
     stats::Options {
         cgroup: host.facts().cgroup,
         cgroup_root: "/sys/fs/cgroup".into(),

@@ -210,20 +210,14 @@ impl Containers {
         pod: &PodContext,
         image: &Image,
     ) -> Result<Vec<RootfsMount>, Error> {
-        const STEP: &str = "prepare the root file system";
         let (key, snapshotter) = (entry.id.as_str(), pod.handler.snapshotter.as_str());
         let id_mappings = pod.config.id_mappings();
         let options = RootfsOptions { id_mappings, ..RootfsOptions::default() };
         let chain = image.chain_id.as_ref();
         let runtime = &self.deps.runtime;
-        match runtime.prepare_rootfs(snapshotter, key, chain, &options).await {
-            // The layers were collected or never unpacked here: unpack again, try once more.
-            Err(error) if error.is_not_found() => {
-                self.deps.images.ensure_unpacked(image, snapshotter).await?;
-                runtime.prepare_rootfs(snapshotter, key, chain, &options).await.step(STEP)
-            }
-            other => other.step(STEP),
-        }
+        let make = || runtime.prepare_rootfs(snapshotter, key, chain, &options);
+        let made = self.deps.images.on_snapshots(image, snapshotter, make).await?;
+        made.step("prepare the root file system")
     }
 
     /// Makes containerd's record as plugins want it; returns the limits that its spec has, with

@@ -281,13 +281,28 @@ impl Images {
         imported.map(Arc::unwrap_or_clone)
     }
 
-    /// Unpacks an image in a snapshotter where its snapshots are not, or not any more; for when a
-    /// container's root cannot be made from its chain.
+    /// Makes something on top of an image's snapshots. When it is told that they are not found
+    /// (collected, or never made in this snapshotter) the image is unpacked again and `make` is
+    /// tried once more; what it says is the inner result.
     ///
     /// # Errors
-    /// [`Error::Incomplete`] when its layers are gone too.
-    pub async fn ensure_unpacked(&self, image: &Image, snapshotter: &str) -> Result<(), Error> {
-        self.inner.ensure_unpacked(image, snapshotter).await
+    /// [`Error::Incomplete`] when the image's layers are gone too.
+    pub async fn on_snapshots<T, F>(
+        &self,
+        image: &Image,
+        snapshotter: &str,
+        make: impl Fn() -> F,
+    ) -> Result<backend::Result<T>, Error>
+    where
+        F: Future<Output = backend::Result<T>>,
+    {
+        match make().await {
+            Err(error) if error.is_not_found() => {
+                self.inner.ensure_unpacked(image, snapshotter).await?;
+                Ok(make().await)
+            }
+            made => Ok(made),
+        }
     }
 
     /// Image names may have changed in the store: the next reader looks again.

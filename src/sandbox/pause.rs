@@ -139,15 +139,8 @@ impl Room {
         let chain = image.chain_id.as_ref();
         let id_mappings = entry.sandbox().config.id_mappings();
         let options = RootfsOptions { id_mappings, ..RootfsOptions::default() };
-        let runtime = &base.runtime;
-        let rootfs = match runtime.prepare_rootfs(snapshotter, key, chain, &options).await {
-            // Collected, or never unpacked for this handler: unpack, try once more.
-            Err(error) if error.is_not_found() => {
-                base.images.ensure_unpacked(&image, snapshotter).await?;
-                runtime.prepare_rootfs(snapshotter, key, chain, &options).await
-            }
-            other => other,
-        };
+        let make = || base.runtime.prepare_rootfs(snapshotter, key, chain, &options);
+        let rootfs = base.images.on_snapshots(&image, snapshotter, make).await?;
         let rootfs = rootfs.step("prepare the pause container's root file system")?;
         Ok(Program {
             args,

@@ -12,7 +12,7 @@ use super::Room;
 use super::entry::Entry;
 use super::error::{Error, Step};
 use super::record::{Owed, SandboxRecord};
-use crate::backend::{ErrorKind, RootfsMount};
+use crate::backend::{self, ErrorKind, RootfsMount};
 use crate::container::PodContext;
 use crate::ids::PodId;
 use crate::image::Hold;
@@ -148,14 +148,9 @@ impl Room {
         }
         base.host.create_dir(dir, 0o700).await.step("make the folder of an image volume")?;
         let key = key_of(&entry.id, &image.id);
-        let rootfs = match self.view(snapshotter, &key, chain).await {
-            // The layers were collected or never unpacked here: unpack again, try once more.
-            Err(Error::Backend { source, .. }) if source.is_not_found() => {
-                base.images.ensure_unpacked(image, snapshotter).await?;
-                self.view(snapshotter, &key, chain).await?
-            }
-            other => other?,
-        };
+        let make = || self.view(snapshotter, &key, chain);
+        let rootfs = base.images.on_snapshots(image, snapshotter, make).await?;
+        let rootfs = rootfs.step("make a view of the image")?;
         base.host.mount_image(&rootfs, dir).await.step("mount the image")
     }
 
@@ -164,15 +159,14 @@ impl Room {
         snapshotter: &str,
         key: &str,
         chain: &ChainId,
-    ) -> Result<Vec<RootfsMount>, Error> {
-        const STEP: &str = "make a view of the image";
+    ) -> backend::Result<Vec<RootfsMount>> {
         let runtime = &self.deps.base.runtime;
         match runtime.view_rootfs(snapshotter, key, chain).await {
             // Of an agent before this one.
             Err(error) if error.is_already_exists() => {
-                runtime.rootfs_mounts(snapshotter, key).await.step(STEP)
+                runtime.rootfs_mounts(snapshotter, key).await
             }
-            other => other.step(STEP),
+            other => other,
         }
     }
 

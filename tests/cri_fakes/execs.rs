@@ -7,7 +7,8 @@ use tonic::Code;
 use super::calls::{container, pod, refused};
 use super::world::{Agent, World, eventually};
 
-async fn start() -> (World, Agent, String) {
+/// An agent with a running container.
+pub async fn start() -> (World, Agent, String) {
     let world = World::new();
     let agent = world.agent().await;
     let pod = agent.run(&pod(&world, "web")).await.unwrap();

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::calls::{container, pod};
+use super::execs::start;
 use super::world::{Agent, PATIENCE, World, eventually};
 
 /// The other ends of a session's streams.
@@ -74,14 +75,6 @@ impl Agent {
         let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
         self.inside(async move { room.exec(&id, &words, io).await })
     }
-}
-
-async fn start() -> (World, Agent, String) {
-    let world = World::new();
-    let agent = world.agent().await;
-    let pod = agent.run(&pod(&world, "web")).await.unwrap();
-    let id = agent.launch(&pod, "app", &["run"]).await;
-    (world, agent, id)
 }
 
 /// Folders of execs of a container.

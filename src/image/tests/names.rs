@@ -100,11 +100,11 @@ async fn lost_snapshots_are_made_again() {
     let room = room();
     let image = room.images.pull(&registry.name("app:v1"), None).await.unwrap();
     room.store.lose_snapshots();
-    room.images.ensure_unpacked(&image, "testfs").await.unwrap();
+    room.images.inner.ensure_unpacked(&image, "testfs").await.unwrap();
     assert_eq!(room.store.census().2, 3);
     room.store.lose_snapshots();
     room.store.lose_blob(&parts.layers[1]);
-    let error = room.images.ensure_unpacked(&image, "testfs").await.unwrap_err();
+    let error = room.images.inner.ensure_unpacked(&image, "testfs").await.unwrap_err();
     assert!(matches!(error, Error::Incomplete { id } if id == image.id));
     assert_eq!(room.images.list(None).await.unwrap(), [], "it cannot be run");
     room.images.pull(&registry.name("app:v1"), None).await.unwrap();

@@ -228,7 +228,7 @@ async fn an_image_without_layers_is_an_image() {
     let room = room();
     let image = room.images.pull(&registry.name("app:v1"), None).await.unwrap();
     assert_eq!((image.id.clone(), image.chain_id.clone()), (parts.config, None));
-    room.images.ensure_unpacked(&image, "testfs").await.unwrap();
+    room.images.inner.ensure_unpacked(&image, "testfs").await.unwrap();
     assert_eq!(room.images.pull(&registry.name("app:v1"), None).await.unwrap(), image);
 }
 

@@ -7,22 +7,24 @@ use tonic::codegen::BoxStream;
 /// large enough that most lists are one message.
 const MAX_BYTES: usize = 1 << 20;
 
-/// A stream of `items`, as many in each message as fit into [`MAX_BYTES`]. An item that is larger
-/// goes alone. No items are no message.
+/// A stream of `items`, as many in each message as fit into [`MAX_BYTES`], and at most `most`. An
+/// item that is larger goes alone. No items are no message.
 pub(super) fn batches<I, M>(
     items: impl Iterator<Item = I> + Send + 'static,
-    message: fn(Vec<I>) -> M,
+    most: usize,
+    message: impl Fn(Vec<I>) -> M + Send + 'static,
 ) -> BoxStream<M>
 where
     I: Message + 'static,
     M: Send + 'static,
 {
-    let messages = Batches { items: items.peekable() }.map(move |batch| Ok(message(batch)));
+    let messages = Batches { items: items.peekable(), most }.map(move |batch| Ok(message(batch)));
     Box::pin(futures::stream::iter(messages))
 }
 
 struct Batches<T: Iterator> {
     items: std::iter::Peekable<T>,
+    most: usize,
 }
 
 impl<I: Message, T: Iterator<Item = I>> Iterator for Batches<T> {
@@ -32,7 +34,9 @@ impl<I: Message, T: Iterator<Item = I>> Iterator for Batches<T> {
         let first = self.items.next()?;
         let mut size = first.encoded_len();
         let mut batch = vec![first];
-        while let Some(item) = self.items.next_if(|item| size + item.encoded_len() <= MAX_BYTES) {
+        while batch.len() < self.most {
+            let fits = |item: &I| size + item.encoded_len() <= MAX_BYTES;
+            let Some(item) = self.items.next_if(fits) else { break };
             size += item.encoded_len();
             batch.push(item);
         }
@@ -58,7 +62,8 @@ mod tests {
             additional_ips,
             ..v1::PodSandboxNetworkStatus::default()
         };
-        let all: Vec<Result<_, Status>> = batches(items.into_iter(), message).collect().await;
+        let all: Vec<Result<_, Status>> =
+            batches(items.into_iter(), usize::MAX, message).collect().await;
         let messages: Vec<_> = all.into_iter().map(Result::unwrap).collect();
         for (index, ip) in messages.iter().flat_map(|m| &m.additional_ips).enumerate() {
             assert_eq!(ip.ip.parse(), Ok(index), "in order, every one once");
@@ -75,5 +80,27 @@ mod tests {
         let uneven = [half, half, 100, whole, 1, half, half];
         let items = uneven.into_iter().enumerate().map(|(n, size)| item(n, size)).collect();
         assert_eq!(sizes(items).await, [2, 1, 1, 3]);
+    }
+
+    #[tokio::test]
+    async fn every_item_comes_once_in_messages_that_are_not_too_large() {
+        async fn split(names: Vec<String>) -> Vec<Vec<String>> {
+            let items = names
+                .into_iter()
+                .map(|name| v1::ContainerAttributes { id: name, ..Default::default() });
+            let ids = |batch: Vec<v1::ContainerAttributes>| {
+                batch.into_iter().map(|item| item.id).collect::<Vec<_>>()
+            };
+            batches(items, 128, ids).map(|batch| batch.expect("a batch")).collect().await
+        }
+        assert!(split(Vec::new()).await.is_empty());
+        let many: Vec<String> = (0..300).map(|number| number.to_string()).collect();
+        let got = split(many.clone()).await;
+        assert_eq!(got.iter().map(Vec::len).collect::<Vec<_>>(), [128, 128, 44]);
+        assert_eq!(got.concat(), many);
+        let half = "x".repeat(MAX_BYTES / 2 + 1);
+        let huge = "y".repeat(MAX_BYTES * 2);
+        let got = split(vec![half.clone(), half.clone(), huge, "z".into()]).await;
+        assert_eq!(got.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1, 1]);
     }
 }

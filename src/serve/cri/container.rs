@@ -79,9 +79,11 @@ impl Cri {
     ) -> Result<BoxStream<v1::StreamContainersResponse>, Status> {
         let found = self.sandboxes.containers(&convert::container_filter(request.filter)?);
         let own = found.into_iter().filter(|container| container.owner == Owner::Cri);
-        Ok(batches(own.map(|container| convert::container_item(&container)), |containers| {
-            v1::StreamContainersResponse { containers }
-        }))
+        Ok(batches(
+            own.map(|container| convert::container_item(&container)),
+            usize::MAX,
+            |containers| v1::StreamContainersResponse { containers },
+        ))
     }
 
     pub(super) async fn update_container_resources(

@@ -34,7 +34,7 @@ impl Cri {
     ) -> Result<BoxStream<v1::StreamImagesResponse>, Status> {
         let images = self.images.list(convert::image_filter(request.filter).as_deref()).await?;
         let items = images.into_iter().map(|image| convert::image_out(&image));
-        Ok(batches(items, |images| v1::StreamImagesResponse { images }))
+        Ok(batches(items, usize::MAX, |images| v1::StreamImagesResponse { images }))
     }
 
     /// An image that is not here is no error: the field is left unset.

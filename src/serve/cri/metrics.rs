@@ -2,7 +2,8 @@
 
 use tonic::codegen::BoxStream;
 
-use super::stats::in_batches;
+use super::batches::batches;
+use super::stats::BATCH;
 use super::{Cri, convert};
 use crate::proto::runtime::v1;
 use crate::stats::{DESCRIPTORS, PodMetrics};
@@ -25,7 +26,7 @@ impl Cri {
         let items = self.all_metrics().await.into_iter().map(convert::pod_metrics);
         let message =
             |pod_sandbox_metrics| v1::StreamPodSandboxMetricsResponse { pod_sandbox_metrics };
-        in_batches(items, message)
+        batches(items, BATCH, message)
     }
 
     async fn all_metrics(&self) -> Vec<PodMetrics> {

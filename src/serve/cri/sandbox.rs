@@ -78,9 +78,11 @@ impl Cri {
     ) -> Result<BoxStream<v1::StreamPodSandboxesResponse>, Status> {
         let found = self.sandboxes.list(&convert::sandbox_filter(request.filter)?);
         let own = found.into_iter().filter(|sandbox| sandbox.owner == Owner::Cri);
-        Ok(batches(own.map(|sandbox| convert::sandbox_item(&sandbox)), |pod_sandboxes| {
-            v1::StreamPodSandboxesResponse { pod_sandboxes }
-        }))
+        Ok(batches(
+            own.map(|sandbox| convert::sandbox_item(&sandbox)),
+            usize::MAX,
+            |pod_sandboxes| v1::StreamPodSandboxesResponse { pod_sandboxes },
+        ))
     }
 
     pub(super) async fn update_pod_sandbox_resources(

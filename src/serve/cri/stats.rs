@@ -1,18 +1,15 @@
 //! What pods and containers use.
 
-use prost::Message;
 use tonic::Status;
 use tonic::codegen::BoxStream;
 
+use super::batches::batches;
 use super::{Cri, convert};
 use crate::proto::runtime::v1;
 use crate::stats::{ContainerStats, PodStats};
 
-/// Most items of one message of a stream, …
-const BATCH: usize = 128;
-
-/// … and most bytes, but for a single item that is larger: far from the limit of messages.
-const BATCH_BYTES: usize = 1 << 20;
+/// Most items of one message of a stream.
+pub(super) const BATCH: usize = 128;
 
 impl Cri {
     pub(super) async fn container_stats(
@@ -42,7 +39,7 @@ impl Cri {
         let found = self.all_container_stats(request.filter).await;
         let items = found.into_iter().map(|stats| convert::container_stats(&stats));
         let message = |container_stats| v1::StreamContainerStatsResponse { container_stats };
-        Ok(in_batches(items, message))
+        Ok(batches(items, BATCH, message))
     }
 
     async fn all_container_stats(
@@ -79,67 +76,11 @@ impl Cri {
         let found = self.all_pod_stats(request.filter).await;
         let items = found.into_iter().map(|stats| convert::pod_stats(&stats));
         let message = |pod_sandbox_stats| v1::StreamPodSandboxStatsResponse { pod_sandbox_stats };
-        Ok(in_batches(items, message))
+        Ok(batches(items, BATCH, message))
     }
 
     async fn all_pod_stats(&self, filter: Option<v1::PodSandboxStatsFilter>) -> Vec<PodStats> {
         let filter = convert::pod_stats_filter(filter);
         self.stats.pods(self.sandboxes.list(&filter)).await
-    }
-}
-
-/// Every item once, then the end.
-pub(super) fn in_batches<T, M>(
-    items: impl Iterator<Item = T> + Send + 'static,
-    message: impl Fn(Vec<T>) -> M + Send + 'static,
-) -> BoxStream<M>
-where
-    T: Message + 'static,
-    M: Send + 'static,
-{
-    Box::pin(async_stream::stream! {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        for item in items {
-            let length = item.encoded_len();
-            if batch.len() == BATCH || (!batch.is_empty() && bytes + length > BATCH_BYTES) {
-                yield Ok(message(std::mem::take(&mut batch)));
-                bytes = 0;
-            }
-            bytes += length;
-            batch.push(item);
-        }
-        if !batch.is_empty() {
-            yield Ok(message(batch));
-        }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::StreamExt as _;
-
-    use super::*;
-
-    async fn batches(names: Vec<String>) -> Vec<Vec<String>> {
-        let items = names
-            .into_iter()
-            .map(|name| v1::ContainerAttributes { id: name, ..Default::default() });
-        let ids = |batch: Vec<v1::ContainerAttributes>| {
-            batch.into_iter().map(|item| item.id).collect::<Vec<_>>()
-        };
-        in_batches(items, ids).map(|batch| batch.expect("a batch")).collect().await
-    }
-
-    #[tokio::test]
-    async fn every_item_comes_once_in_messages_that_are_not_too_large() {
-        assert!(batches(Vec::new()).await.is_empty());
-        let many: Vec<String> = (0..300).map(|number| number.to_string()).collect();
-        let got = batches(many.clone()).await;
-        assert_eq!(got.iter().map(Vec::len).collect::<Vec<_>>(), [128, 128, 44]);
-        assert_eq!(got.concat(), many);
-        let half = "x".repeat(BATCH_BYTES / 2 + 1);
-        let huge = "y".repeat(BATCH_BYTES * 2);
-        let got = batches(vec![half.clone(), half.clone(), huge, "z".into()]).await;
-        assert_eq!(got.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1, 1]);
     }
 }
