@@ -16,6 +16,7 @@ pub mod logs;
 pub mod model;
 pub mod oci;
 pub mod pause;
+pub mod pod;
 pub mod proto;
 pub mod sandbox;
 pub mod serve;
