@@ -43,6 +43,9 @@ use options::{
 const RECOVER_FIRST: Duration = Duration::from_millis(200);
 const RECOVER_LONGEST: Duration = Duration::from_secs(5);
 
+/// Between two looks for shims that containerd has lost.
+const SHIM_LOOKS: Duration = Duration::from_secs(5);
+
 /// An agent that cannot start or run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -249,6 +252,9 @@ impl Parts {
         }
         ready.send_replace(true);
         self.stats.start();
+        let sandboxes = self.sandboxes.clone();
+        let sweep = async move { sandboxes.sweep_shims(SHIM_LOOKS).await };
+        drop(self.tasks.spawn_until_drain("lost-shims", sweep));
         tracing::info!("ready");
         self.follow_events().await;
     }
@@ -277,7 +283,11 @@ impl Parts {
         while let Some(event) = events.next().await {
             match event {
                 RuntimeEvent::Oom { container } => self.containers.note_oom(&container),
-                RuntimeEvent::ImagesChanged | RuntimeEvent::Connected => self.images.invalidate(),
+                RuntimeEvent::ImagesChanged => self.images.invalidate(),
+                RuntimeEvent::Connected => {
+                    self.images.invalidate();
+                    self.sandboxes.suspect_lost_shims();
+                }
                 RuntimeEvent::Disconnected => tracing::warn!("containerd went away"),
                 RuntimeEvent::Exit { .. } => {}
             }

@@ -39,6 +39,8 @@ mod restarts;
 mod sessions;
 #[path = "cri_fakes/stats.rs"]
 mod stats;
+#[path = "cri_fakes/strays.rs"]
+mod strays;
 #[path = "cri_fakes/streamed_lists.rs"]
 mod streamed_lists;
 #[path = "cri_fakes/streams.rs"]

@@ -123,6 +123,17 @@ pub enum NetnsState {
     Gone,
 }
 
+/// A process of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostProcess {
+    /// Its PID, …
+    pub pid: u32,
+    /// … which stands for it together with its start time in clock ticks since boot.
+    pub start_time: u64,
+    /// Its command line.
+    pub arguments: Vec<String>,
+}
+
 /// The host. All paths are absolute and on the host.
 #[async_trait]
 pub trait Host: Send + Sync + 'static {
@@ -231,6 +242,9 @@ pub trait Host: Send + Sync + 'static {
     /// touched. They are stopped first, so that none can slip away by a fork; one that left
     /// parent and session before is not found.
     async fn kill_tree(&self, pid: u32, start_time: u64) -> Result<()>;
+
+    /// Processes on whose command line all of these stand as arguments.
+    async fn processes_with(&self, arguments: &[String]) -> Result<Vec<HostProcess>>;
 
     /// Connects with a TCP port of localhost (127.0.0.1, then ::1) in a pinned network namespace,
     /// or in the agent's own when that is `None`. `DeadlineExceeded` after ten seconds.

@@ -247,6 +247,9 @@ pub enum RuntimeEvent {
     ImagesChanged,
 }
 
+/// The argument of a shim that its first task follows.
+pub const SHIM_ID: &str = "-id";
+
 /// Drives processes. All calls have a deadline of their own inside the adapter, except
 /// [`Runtime::wait`] and [`Runtime::events`]; all are safe to retry.
 #[async_trait]
@@ -351,6 +354,9 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// PIDs inside the task.
     async fn pids(&self, id: &str) -> Result<Vec<u32>>;
+
+    /// What stands on the command line of each shim of ours, beside [`SHIM_ID`].
+    fn shim_arguments(&self) -> Vec<String>;
 
     /// Endless, self-reconnecting stream of events.
     fn events(&self) -> BoxStream<'static, RuntimeEvent>;

@@ -6,6 +6,7 @@
 
 mod attach;
 mod cdi;
+mod cgroups;
 mod checkpoint;
 mod create;
 mod entry;
@@ -46,6 +47,7 @@ use crate::model::Owner;
 use crate::model::pod::PodConfig;
 use crate::oci::{self, SharedFiles};
 use crate::store::Store;
+use cgroups::OwedCgroups;
 use entry::Entry;
 use names::Names;
 use prepare::UserFilesCache;
@@ -123,6 +125,7 @@ pub struct Containers {
     entries: Mutex<BTreeMap<ContainerId, Arc<Entry>>>,
     names: Names,
     user_files: UserFilesCache,
+    owed_cgroups: OwedCgroups,
 }
 
 impl Containers {
@@ -134,6 +137,7 @@ impl Containers {
             entries: Mutex::default(),
             names: Names::default(),
             user_files: UserFilesCache::default(),
+            owed_cgroups: OwedCgroups::default(),
         })
     }
 

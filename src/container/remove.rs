@@ -7,7 +7,6 @@ use futures::future::join_all;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
-use super::prepare::chain;
 use super::{ContainerState, Containers};
 use crate::backend::Process;
 use crate::ids::PodId;
@@ -60,28 +59,26 @@ impl Containers {
         if let Some(pump) = entry.set_pump(None) {
             pump.stop();
         }
-        let snapshotter = entry.record().handler.snapshotter;
+        let (snapshotter, cgroup) = {
+            let record = entry.record();
+            (record.handler.snapshotter, record.cgroup)
+        };
         let (state, root) = (self.fifo_dir(entry), self.options.root.join(id));
         let (rootfs, record, state, root, ()) = tokio::join!(
             runtime.remove_rootfs(&snapshotter, id),
             runtime.delete_container(id),
             host.remove_tree(&state),
             host.remove_tree(&root),
-            self.remove_cgroup(entry),
+            async {
+                if let Some(cgroup) = &cgroup {
+                    self.remove_cgroup(cgroup).await;
+                }
+            },
         );
         rootfs.step("remove the root file system")?;
         record.step("delete the container record")?;
         state.step("remove the run-time folder")?;
         root.step("remove the container's folder")?;
         self.erase(entry).await
-    }
-
-    /// An OCI runtime that is killed while it creates a container leaves an empty cgroup behind.
-    /// One that is not empty is none of ours to clear.
-    async fn remove_cgroup(&self, entry: &Entry) {
-        let Some(cgroup) = entry.record().cgroup else { return };
-        if let Err(error) = self.deps.host.remove_cgroup(&cgroup).await {
-            tracing::warn!(container = %entry.id, error = chain(&error), "its cgroup stays");
-        }
     }
 }

@@ -299,6 +299,7 @@ impl Room {
     /// Takes away all that a sandbox has, and the sandbox; a DEL that fails is a failure here
     /// even when ADD never ended, or its address would stay taken.
     pub(super) async fn try_undo(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+        self.trouble.notify_one();
         self.tear_down(entry, Strict::Yes).await?;
         self.finish_removal(entry).await
     }

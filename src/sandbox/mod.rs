@@ -18,6 +18,7 @@ mod record;
 mod recover;
 mod resize;
 mod stop;
+mod strays;
 mod volumes;
 
 pub use crate::board::{
@@ -91,6 +92,7 @@ struct Room {
     names: Mutex<HashMap<PodMetadata, PodId>>,
     levels: levels::Levels,
     features: Features,
+    trouble: tokio::sync::Notify,
 }
 
 impl Sandboxes {
@@ -103,6 +105,7 @@ impl Sandboxes {
             names: Mutex::default(),
             levels: levels::Levels::default(),
             features: Features::default(),
+            trouble: tokio::sync::Notify::new(),
         };
         Self { room: Arc::new(room) }
     }

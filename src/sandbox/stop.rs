@@ -257,10 +257,7 @@ impl Room {
         let (driver, config) = (self.options.oci.cgroup_driver, entry.sandbox().config);
         let cgroup = oci::plain_cgroup(driver, &config.cgroup_parent, entry.id.as_str());
         let Some(cgroup) = cgroup else { return };
-        if let Err(error) = self.deps.base.host.remove_cgroup(&cgroup).await {
-            let error = crate::telemetry::error_chain(&error);
-            tracing::warn!(pod = %entry.id, error, "the pause container's cgroup stays");
-        }
+        self.deps.containers.remove_cgroup(&cgroup).await;
     }
 
     /// Removes the last traces of a sandbox from memory; its name is free again.

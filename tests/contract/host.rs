@@ -28,6 +28,8 @@ pub async fn host_contract(host: &Arc<dyn Host>, folder: &Path, netns_folder: &P
     assert_eq!(host.memory_cgroup(u32::MAX - 1).await.unwrap(), None);
     // Nor is anybody of this start time.
     host.kill_tree(std::process::id(), 0).await.expect("gone is fine");
+    let nobody = host.processes_with(&["there is no such argument".into()]).await;
+    assert_eq!(nobody.unwrap(), []);
     let nowhere = Path::new("/sys/fs/cgroup/there-is-no-such-cgroup");
     assert_eq!(host.oom_kills(nowhere).await.unwrap(), None);
     host.remove_cgroup(Path::new("/there-is-no-such-cgroup")).await.expect("gone is fine");

@@ -116,7 +116,6 @@ pub async fn containerd_dies_at_random_moments(line: Line) {
     assert!(removed.await.is_some(), "not everything can be removed: {last}");
     assert_eq!(rig.exec(&main, "echo hello").await.expect("exec"), "hello\n");
     rig.stop(&stays).await.expect("stop");
-    rig.kill_lost_shims();
     remove_empty_cgroups(&rig);
     rig.clear().await;
 }

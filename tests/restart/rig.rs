@@ -177,20 +177,6 @@ impl Rig {
         self.agent.env.log_root().join(pod).join(format!("{container}.log"))
     }
 
-    /// Kills shims that containerd itself does not know: it was killed, or its caller was, after it
-    /// had started a shim and before it wrote down where that listens. Nothing can reach those.
-    pub fn kill_lost_shims(&self) {
-        let root = self.agent.env.containerd.root().join("state/io.containerd.runtime.v2.task");
-        let known = root.join(self.agent.env.namespace());
-        for pid in self.agent.env.containerd.shims() {
-            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let id = line.split('\0').skip_while(|word| *word != "-id").nth(1);
-            if id.is_some_and(|id| !known.join(id).exists()) {
-                signal(pid, Signal::SIGKILL);
-            }
-        }
-    }
-
     /// PID of the shim of a pod or container.
     pub fn shim_of(&self, id: &str) -> Option<u32> {
         let address = self.agent.env.containerd.address();

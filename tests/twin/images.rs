@@ -1,6 +1,7 @@
 //! Images: names, digests, lists, users, removal.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use podbay::proto::runtime::v1 as cri;
 use serde_json::{Map, Value, json};
@@ -9,6 +10,7 @@ use crate::compare::scenarios;
 use crate::facts::{code, shape, told};
 use crate::rig::{Rig, image_spec};
 use crate::support::builders::Container;
+use crate::support::eventually;
 use crate::support::images::{Bundle, ImageBuilder};
 
 scenarios! {
@@ -308,9 +310,17 @@ async fn configured(rig: Arc<Rig>) -> Value {
 }
 
 async fn fs_info(rig: Arc<Rig>) -> Value {
-    let told_info =
-        rig.images().image_fs_info(cri::ImageFsInfoRequest {}).await.expect("ImageFsInfo");
-    let info = told_info.into_inner();
+    let mut info = cri::ImageFsInfoResponse::default();
+    // The plugin counts snapshots every ten seconds only.
+    eventually(Duration::from_secs(30), async || {
+        let told = rig.images().image_fs_info(cri::ImageFsInfoRequest {}).await;
+        info = told.expect("ImageFsInfo").into_inner();
+        info.image_filesystems
+            .iter()
+            .any(|it| it.used_bytes.is_some_and(|it| it.value > 0))
+            .then_some(())
+    })
+    .await;
     let mount = |it: &cri::FilesystemUsage| {
         let path = it.fs_id.as_ref().map(|it| it.mountpoint.clone()).unwrap_or_default();
         json!({"exists": std::path::Path::new(&path).is_dir(), "shape": shape(&told("FilesystemUsage", it))})

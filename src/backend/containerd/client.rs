@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use containerd_client::services::v1::containers_client::ContainersClient;
@@ -42,6 +42,7 @@ const LEASE_HEADER: &str = "containerd-lease";
 pub(super) struct Client {
     calls: Channel,
     bulk: Channel,
+    address: PathBuf,
     namespace: String,
     namespace_header: MetadataValue<Ascii>,
     deadlines: CallDeadlines,
@@ -80,7 +81,8 @@ impl Client {
                     async move { dial(&address).await.map(TokioIo::new) }
                 }))
         };
-        Ok(Self { calls: channel(), bulk: channel(), namespace, namespace_header, deadlines })
+        let (calls, bulk) = (channel(), channel());
+        Ok(Self { calls, bulk, address, namespace, namespace_header, deadlines })
     }
 
     service! {
@@ -98,6 +100,10 @@ impl Client {
         content: ContentClient over calls,
         /// The bytes of blobs.
         bulk_content: ContentClient over bulk,
+    }
+
+    pub(super) fn address(&self) -> &Path {
+        &self.address
     }
 
     pub(super) fn namespace(&self) -> &str {

@@ -152,6 +152,12 @@ impl Runtime for Containerd {
         tasks::pids(&self.0.client, id).await
     }
 
+    fn shim_arguments(&self) -> Vec<String> {
+        let client = &self.0.client;
+        let (namespace, address) = (client.namespace(), client.address().to_string_lossy());
+        ["-namespace", namespace, "-address", &address].map(str::to_owned).to_vec()
+    }
+
     fn events(&self) -> BoxStream<'static, RuntimeEvent> {
         events::stream(Arc::clone(&self.0))
     }

@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 
 use super::super::linux::archive;
 use super::super::{
-    CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount,
-    TrustedFile, UserFiles,
+    CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, HostProcess, NetnsState, Result,
+    RootfsMount, SHIM_ID, TrustedFile, UserFiles,
 };
 use super::files::Files;
 use super::steps::Steps;
@@ -137,6 +137,17 @@ impl FakeHost {
     /// An empty cgroup, as an OCI runtime leaves it that is killed while it creates a container.
     pub fn put_cgroup(&self, path: &Path) {
         self.world.lock().empty_cgroups.insert(path.to_owned());
+    }
+
+    /// A shim of this task that the runtime has lost.
+    pub fn put_lost_shim(&self, pid: u32, task: &str) {
+        let arguments = ["fake-shim", SHIM_ID, task].map(str::to_owned).to_vec();
+        self.world.lock().strays.push(HostProcess { pid, start_time: u64::from(pid), arguments });
+    }
+
+    /// Tasks of lost shims that live.
+    pub fn lost_shims(&self) -> Vec<String> {
+        self.world.lock().strays.iter().map(|it| it.arguments[2].clone()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -406,8 +417,22 @@ impl Host for FakeHost {
     }
 
     /// Processes of the fakes have no children; the process itself is the runtime's to kill.
-    async fn kill_tree(&self, pid: u32, _start_time: u64) -> Result<()> {
-        self.steps.run("kill_tree", pid, async { Ok(()) }).await
+    async fn kill_tree(&self, pid: u32, start_time: u64) -> Result<()> {
+        let work = async {
+            let same = |it: &HostProcess| (it.pid, it.start_time) == (pid, start_time);
+            self.world.lock().strays.retain(|it| !same(it));
+            Ok(())
+        };
+        self.steps.run("kill_tree", pid, work).await
+    }
+
+    async fn processes_with(&self, arguments: &[String]) -> Result<Vec<HostProcess>> {
+        let work = async {
+            let state = self.world.lock();
+            let wanted = |it: &&HostProcess| arguments.iter().all(|a| it.arguments.contains(a));
+            Ok(state.strays.iter().filter(wanted).cloned().collect())
+        };
+        self.steps.run("processes_with", arguments.join(" "), work).await
     }
 
     /// All namespaces have the machine's localhost.

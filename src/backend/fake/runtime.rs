@@ -380,6 +380,10 @@ impl Runtime for FakeRuntime {
         self.0.step("pids", id, work).await
     }
 
+    fn shim_arguments(&self) -> Vec<String> {
+        vec!["fake-shim".into()]
+    }
+
     fn events(&self) -> BoxStream<'static, RuntimeEvent> {
         let mut events = self.0.world.events.subscribe();
         let away = self.0.world.is_away();

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{broadcast, watch};
 
-use super::super::{Error, ErrorKind, Result, RuntimeEvent};
+use super::super::{Error, ErrorKind, HostProcess, Result, RuntimeEvent};
 use crate::model::image::ChainId;
 
 /// Above any real PID: what a test does to one of these cannot hit a process of the machine.
@@ -28,6 +28,8 @@ pub(super) struct WorldState {
     pub(super) roots: BTreeMap<(String, String), Option<ChainId>>,
     /// Live processes.
     pub(super) processes: BTreeMap<u32, Live>,
+    /// Shims that the runtime does not know.
+    pub(super) strays: Vec<HostProcess>,
     /// OOM kills of each cgroup.
     pub(super) cgroups: BTreeMap<PathBuf, u64>,
     /// Cgroups without a container, by their path in the hierarchies.

@@ -35,8 +35,8 @@ use async_trait::async_trait;
 use tokio::net::TcpStream;
 
 use super::{
-    DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount, TrustedFile,
-    UserFiles,
+    DeviceNode, Error, ErrorKind, Host, HostFacts, HostProcess, NetnsState, Result, RootfsMount,
+    TrustedFile, UserFiles,
 };
 use crate::model::container::Propagation;
 use crate::model::security::IdMappings;
@@ -302,6 +302,11 @@ impl Host for LinuxHost {
 
     async fn kill_tree(&self, pid: u32, start_time: u64) -> Result<()> {
         blocking(move || processes::kill_tree(pid, start_time)).await
+    }
+
+    async fn processes_with(&self, arguments: &[String]) -> Result<Vec<HostProcess>> {
+        let arguments = arguments.to_vec();
+        blocking(move || processes::with_arguments(&arguments)).await
     }
 
     async fn connect_in_netns(&self, netns: Option<&Path>, port: u16) -> Result<TcpStream> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::super::{Error, Result};
+use super::super::{Error, HostProcess, Result};
 use super::failed;
 
 /// How often the processes of a tree are looked at until all of them stand still, and the pause
@@ -138,6 +138,19 @@ fn all() -> Result<Vec<Stat>> {
         }
     }
     Ok(found)
+}
+
+/// Processes on whose command line all of these stand.
+pub(super) fn with_arguments(wanted: &[String]) -> Result<Vec<HostProcess>> {
+    let found = all()?.into_iter().filter_map(|Stat { pid, start_time, .. }| {
+        // Gone meanwhile is as good as never there.
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line);
+        let arguments: Vec<_> = line.split_terminator('\0').map(str::to_owned).collect();
+        let all_there = wanted.iter().all(|word| arguments.contains(word));
+        all_there.then_some(HostProcess { pid, start_time, arguments })
+    });
+    Ok(found.collect())
 }
 
 /// The root, its descendants, the sessions that any of these leads, and their descendants.

@@ -110,6 +110,9 @@ impl Runtime for Daemon {
     async fn pids(&self, _: &str) -> Result<Vec<u32>> {
         unknown()
     }
+    fn shim_arguments(&self) -> Vec<String> {
+        Vec::new()
+    }
     fn events(&self) -> BoxStream<'static, RuntimeEvent> {
         Box::pin(futures::stream::pending())
     }

@@ -1,0 +1,95 @@
+//! Shims that containerd has lost: it was killed, or its caller was, between the start of a shim
+//! and the note of where that listens. Nobody can reach them any more, so they are killed here.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::error::{Error, Step};
+use super::{Room, Sandboxes};
+use crate::backend::{HostProcess, SHIM_ID};
+use crate::telemetry::error_chain;
+
+/// How often it is looked after each trouble: containerd may still be busy with what was cut.
+const LOOKS: u32 = 6;
+
+impl Sandboxes {
+    /// Kills lost shims, now and after each trouble, looking a few times with a pause `between`.
+    /// Who is lost in two looks in a row is: a shim that is being started has a container by
+    /// then. Never ends.
+    pub async fn sweep_shims(&self, between: Duration) {
+        loop {
+            self.room.look_for_shims(between).await;
+            self.room.trouble.notified().await;
+        }
+    }
+
+    /// Something happened after which shims may be lost, e.g. containerd came back.
+    pub fn suspect_lost_shims(&self) {
+        self.room.trouble.notify_one();
+    }
+}
+
+impl Room {
+    async fn look_for_shims(&self, between: Duration) {
+        let mut before = BTreeSet::new();
+        for _ in 0..LOOKS {
+            self.deps.containers.settle_cgroups(true).await;
+            tokio::time::sleep(between).await;
+            match self.lost_shims().await {
+                Ok(found) => before = self.kill_again_found(found, &before).await,
+                Err(error) => {
+                    tracing::debug!(error = error_chain(&error), "cannot look for lost shims");
+                    before.clear();
+                }
+            }
+        }
+        self.deps.containers.settle_cgroups(false).await;
+    }
+
+    /// Shims of ours for whose task nobody has a record.
+    async fn lost_shims(&self) -> Result<Vec<HostProcess>, Error> {
+        let base = &self.deps.base;
+        let shims = base.host.processes_with(&base.runtime.shim_arguments()).await;
+        let shims = shims.step("list the shims")?;
+        if shims.is_empty() {
+            return Ok(shims);
+        }
+        let (tasks, records) =
+            tokio::try_join!(base.runtime.list_tasks(), base.runtime.list_containers())
+                .step("list what runs")?;
+        let mut known = self.deps.containers.known();
+        known.extend(self.entries().keys().map(ToString::to_string));
+        known.extend(tasks.into_iter().map(|task| task.id));
+        known.extend(records.into_iter().map(|record| record.id));
+        let is_lost = |shim: &HostProcess| task_of(shim).is_some_and(|id| !known.contains(id));
+        Ok(shims.into_iter().filter(is_lost).collect())
+    }
+
+    /// Kills those of `found` that were found `before`, with all that they have started; answers
+    /// the others.
+    async fn kill_again_found(
+        &self,
+        found: Vec<HostProcess>,
+        before: &BTreeSet<(u32, u64)>,
+    ) -> BTreeSet<(u32, u64)> {
+        let mut young = BTreeSet::new();
+        for shim in found {
+            let HostProcess { pid, start_time, .. } = shim;
+            if !before.contains(&(pid, start_time)) {
+                young.insert((pid, start_time));
+                continue;
+            }
+            tracing::warn!(pid, task = task_of(&shim), "killing a shim that containerd has lost");
+            if let Err(error) = self.deps.base.host.kill_tree(pid, start_time).await {
+                tracing::warn!(pid, error = error_chain(&error), "a lost shim stays");
+            }
+        }
+        young
+    }
+}
+
+/// The task that a shim was started for.
+fn task_of(shim: &HostProcess) -> Option<&str> {
+    let mut rest = shim.arguments.iter().skip_while(|word| *word != SHIM_ID);
+    rest.nth(1).map(String::as_str)
+}
