@@ -17,6 +17,7 @@ mod load;
 mod measure;
 mod report;
 mod streams;
+mod whole;
 mod world;
 
 #[path = "../../tests/support/images.rs"]
@@ -124,6 +125,10 @@ async fn main() -> Result<()> {
         for number in order(round) {
             crowd(&options, &sides[number], &images, round, &mut report).await?;
         }
+    }
+    if !options.against_itself {
+        whole::measure(&options, &sides[0], &images.busybox, &mut report).await?;
+        println!("whole pods done");
     }
     for side in &mut sides {
         side.stop().await?;

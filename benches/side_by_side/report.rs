@@ -18,6 +18,8 @@ enum Bar {
     RatioAtLeast(f64),
     /// podbay's own figure is at most this.
     AtMost(f64),
+    /// The 99th percentile of podbay's own is at most this.
+    P99AtMost(f64),
 }
 
 const BARS: &[(&str, &str, Bar)] = &[
@@ -40,6 +42,12 @@ const BARS: &[(&str, &str, Bar)] = &[
     ("output of a container", "CPU for 100 MB, ms", Bar::RatioAtMost(1.0)),
     ("memory with all pods, MiB", "agent alone, RSS", Bar::AtMost(25.0)),
     ("idle CPU, % of a core", "agent alone", Bar::AtMost(0.3)),
+    ("whole pods", "Apply to first log line, one, s", Bar::AtMost(0.40)),
+    ("whole pods", "Apply to first log line, 20 at once, median, s", Bar::AtMost(2.5)),
+    ("whole pods", "Apply to first log line, 20 at once, last, s", Bar::AtMost(4.0)),
+    ("whole pods", "agent alone with 50 pods, RSS, MiB", Bar::AtMost(30.0)),
+    ("whole pods", "idle with 1 s HTTP probes, agent alone, % of a core", Bar::AtMost(2.0)),
+    ("whole pods", "a change reaches one of 100 watchers, ms", Bar::P99AtMost(20.0)),
 ];
 
 impl Bar {
