@@ -22,7 +22,8 @@ pub type Times = Vec<(&'static str, f64)>;
 pub struct Images {
     /// Pause container of the plugin's side; podbay brings its own.
     pub pause: String,
-    app: String,
+    /// Busybox.
+    pub app: String,
 }
 
 impl Images {

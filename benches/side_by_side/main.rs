@@ -127,7 +127,7 @@ async fn main() -> Result<()> {
         }
     }
     if !options.against_itself {
-        whole::measure(&options, &sides[0], &images.busybox, &mut report).await?;
+        whole::measure(&options, &sides[0], &images.app, &mut report).await?;
         println!("whole pods done");
     }
     for side in &mut sides {

@@ -51,11 +51,12 @@ const BARS: &[(&str, &str, Bar)] = &[
 ];
 
 impl Bar {
-    fn met(self, own: f64, ratio: Option<f64>) -> bool {
+    fn met(self, own: Spread, ratio: Option<f64>) -> bool {
         match self {
             Self::RatioAtMost(bar) => ratio.is_some_and(|ratio| ratio <= bar),
             Self::RatioAtLeast(bar) => ratio.is_some_and(|ratio| ratio >= bar),
-            Self::AtMost(bar) => own <= bar,
+            Self::AtMost(bar) => own.p50 <= bar,
+            Self::P99AtMost(bar) => own.p99 <= bar,
         }
     }
 
@@ -64,25 +65,34 @@ impl Bar {
             Self::RatioAtMost(bar) => format!("ratio <= {bar:.2}"),
             Self::RatioAtLeast(bar) => format!("ratio >= {bar:.2}"),
             Self::AtMost(bar) => format!("<= {bar}"),
+            Self::P99AtMost(bar) => format!("p99 <= {bar}"),
         }
     }
 }
 
 type Samples = BTreeMap<(String, String), Vec<f64>>;
 
+/// Quantiles of the samples of one figure, and how many there are.
+#[derive(Debug, Clone, Copy)]
+struct Spread {
+    p50: f64,
+    p95: f64,
+    p99: f64,
+    count: usize,
+}
+
 /// One line of the table.
 struct Row {
     group: String,
     name: String,
-    /// p50 and p95 of each side.
-    sides: [Option<(f64, f64, usize)>; 2],
+    sides: [Option<Spread>; 2],
     ratio: Option<f64>,
     bar: Option<Bar>,
 }
 
 impl Row {
     fn met(&self) -> Option<bool> {
-        let (own, _, _) = self.sides[0]?;
+        let own = self.sides[0]?;
         self.bar.map(|bar| bar.met(own, self.ratio))
     }
 }
@@ -144,9 +154,9 @@ impl Report {
 
     fn rows(&self) -> Vec<Row> {
         let row = |key: &(String, String)| {
-            let sides = [0, 1].map(|side| self.samples[side].get(key).map(|all| quantiles(all)));
+            let sides = [0, 1].map(|side| self.samples[side].get(key).map(|all| spread(all)));
             let ratio = match sides {
-                [Some((own, _, _)), Some((other, _, _))] if other > 0.0 => Some(own / other),
+                [Some(own), Some(other)] if other.p50 > 0.0 => Some(own.p50 / other.p50),
                 _ => None,
             };
             let bar = BARS
@@ -181,12 +191,14 @@ impl Report {
             };
             println!("  {:<34}{:>22}{:>22}{ratio:>8}  {verdict}", row.name, sides[0], sides[1]);
         }
-        println!("(calls in ms as p50 / p95; other figures as median; ratio of the medians)");
+        println!("(calls in ms as p50 / p95, of many samples also p99; other figures as median; ratio of the medians)");
     }
 
     pub fn write_json(&self, path: &Path) -> Result<()> {
         let side = |row: &Row, number: usize| {
-            row.sides[number].map(|(p50, p95, n)| json!({"p50": p50, "p95": p95, "n": n}))
+            let spread = row.sides[number]?;
+            let Spread { p50, p95, p99, count } = spread;
+            Some(json!({"p50": p50, "p95": p95, "p99": p99, "n": count}))
         };
         let rows: Vec<_> = self
             .rows()
@@ -208,14 +220,18 @@ impl Report {
     }
 }
 
-fn show((p50, p95, n): (f64, f64, usize)) -> String {
-    if n > 5 { format!("{p50:.2} / {p95:.2}") } else { format!("{p50:.2}") }
+fn show(spread: Spread) -> String {
+    let Spread { p50, p95, p99, count } = spread;
+    match count {
+        0..=5 => format!("{p50:.2}"),
+        6..=999 => format!("{p50:.2} / {p95:.2}"),
+        _ => format!("{p50:.2} / {p95:.2} / {p99:.2}"),
+    }
 }
 
-/// p50, p95 and how many.
-fn quantiles(samples: &[f64]) -> (f64, f64, usize) {
+fn spread(samples: &[f64]) -> Spread {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = |part: f64| sorted[((sorted.len() - 1) as f64 * part).round() as usize];
-    (at(0.5), at(0.95), sorted.len())
+    Spread { p50: at(0.5), p95: at(0.95), p99: at(0.99), count: sorted.len() }
 }
