@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A pod on this machine, from nothing to nothing: builds podbay, starts what does not run yet
-# (containerd, a registry with one image), starts the agent, lets examples/controller.rs run a pod
-# through gRPC, stops the agent, checks that nothing is left, and cleans up.
+# Pods on this machine, from nothing to nothing: builds podbay, starts what does not run yet
+# (containerd, a registry with one image) and two agents, runs a pod by the command line, one step by
+# step through the CRI (examples/cri.rs), and replicas of one over both agents
+# (examples/controller.rs), stops the agents, checks that nothing is left, and cleans up.
 #
 #   scripts/demo.sh        what it needs is installed by `scripts/setup.sh demo`
 #
@@ -9,20 +10,19 @@
 # its own; otherwise it starts a private one. Everything else lives in one temporary folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-readonly NAMESPACE=podbay-demo BRIDGE=podbay-demo0 SUBNET=10.88.77.0/24 SUBNET_PREFIX=10.88.77.
+# Each agent has its own of everything; the words of the second one contain those of the first.
+readonly NAMESPACE=podbay-demo BRIDGE=podbay-demo SUBNET_PREFIX=10.88.7
 parts=${KIT_PARTS:-/opt/podbay-parts/bin}
 shared_socket=${KIT_DEMO_CONTAINERD:-/run/containerd/containerd.sock}
 export PATH="$PATH:/usr/sbin:/sbin:$parts"
 
-# `demo.sh show SOCKET` is what the controller runs in the middle: the same pod through an outside
+# `demo.sh show SOCKET` is what examples/cri.rs runs in the middle: the same pod through an outside
 # client, when there is one.
 show() {
-    local grpcurl request
+    local grpcurl
     grpcurl=$(command -v grpcurl) || return 0
-    for request in list runtime.v1.RuntimeService/ListPodSandbox; do
-        printf '%14s$ grpcurl -plaintext -unix podbay.sock %s\n' '' "$request"
-        "$grpcurl" -plaintext -unix "$1" "$request" | sed -n '1,16s/^/                /p'
-    done
+    printf '%14s$ grpcurl -plaintext -unix podbay.sock list\n' ''
+    "$grpcurl" -plaintext -unix "$1" list | sed 's/^/                /'
 }
 if [ "${1:-}" = show ]; then
     show "$2"
@@ -37,7 +37,8 @@ folder=$(mktemp -d /tmp/podbay-demo.XXXXXX)
 began=$(date +%s%N)
 forwarding=$(cat /proc/sys/net/ipv4/ip_forward)
 pids=()
-agent=
+agents=()
+controller=
 private=no
 
 milliseconds() { echo $((($(date +%s%N) - $1) / 1000000)); }
@@ -77,16 +78,18 @@ end() {
 clean_up() {
     local status=$? pid
     set +e
-    [ -z "$agent" ] || end "$agent"
+    for pid in $controller "${agents[@]}"; do end "$pid"; done
     # After a failure whole pods may be left: their processes are found by this demo's namespace.
     if [ $status != 0 ]; then
         for pid in $(shims); do kill -KILL "$pid"; done 2>/dev/null
-        find /sys/fs/cgroup -depth -type d -path "*/$NAMESPACE/*" -exec rmdir {} + 2>/dev/null
+        find /sys/fs/cgroup -depth -type d -path "*/$NAMESPACE*" -exec rmdir {} + 2>/dev/null
     fi
-    if [ $private = no ] && [ -S "$containerd" ]; then empty_namespace; fi
+    if [ $private = no ] && [ -S "$containerd" ]; then
+        for space in a b; do empty_namespace; done
+    fi
     for pid in "${pids[@]}"; do end "$pid"; done
     unmount_all
-    ip link delete $BRIDGE 2>/dev/null
+    for space in a b; do ip link delete $BRIDGE-$space 2>/dev/null; done
     echo "$forwarding" >/proc/sys/net/ipv4/ip_forward
     rm -rf "$folder"
     exit $status
@@ -94,7 +97,8 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-ctr_() { timeout 20 ctr --address "$containerd" --namespace $NAMESPACE "$@"; }
+# In the namespace of the agent $space.
+ctr_() { timeout 20 ctr --address "$containerd" --namespace "$NAMESPACE-$space" "$@"; }
 empty_namespace() {
     local id
     for id in $(ctr_ tasks ls -q 2>/dev/null); do ctr_ tasks kill -s KILL "$id"; ctr_ tasks rm -f "$id"; done
@@ -103,16 +107,16 @@ empty_namespace() {
     for id in $(ctr_ images ls -q); do ctr_ images rm --sync "$id"; done
     for id in $(ctr_ snapshots ls | awk 'NR > 1 {print $1}' | tac); do ctr_ snapshots rm "$id"; done
     for id in $(ctr_ content ls -q); do ctr_ content rm "$id"; done
-    ctr_ namespaces rm $NAMESPACE
+    ctr_ namespaces rm "$NAMESPACE-$space"
 } >/dev/null 2>&1
 unmount_all() {
     awk -v below="$folder/" 'index($5, below) == 1 {print $5}' /proc/self/mountinfo | tac |
         while read -r mount; do umount -l "$mount"; done
 }
-shims() { pgrep -f "containerd-shim.*-namespace $NAMESPACE .*-address $containerd" || true; }
+shims() { pgrep -f "containerd-shim.*-namespace $NAMESPACE-[ab] .*-address $containerd" || true; }
 
 build() {
-    cargo build -q --locked --release --bin podbay --example controller
+    cargo build -q --locked --release --bin podbay --example controller --example cri
 }
 answers() { [ -S "$1" ] && timeout 5 ctr --address "$1" version; }
 start_containerd() {
@@ -149,54 +153,67 @@ start_registry() {
     done
     return 1
 }
+# start_agent a|b
 start_agent() {
-    local dirs
+    local dirs at=$folder/$1
+    mkdir -p "$at"
     dirs=$(for dir in /opt/cni/bin /usr/lib/cni /usr/libexec/cni "$parts"; do
         [ ! -x "$dir/bridge" ] || printf '"%s", ' "$dir"
     done)
-    cat >"$folder/podbay.toml" <<TOML
-root = "$folder/podbay"
-state = "$folder/podbay-state"
+    cat >"$at/podbay.toml" <<TOML
+root = "$at/root"
+state = "$at/state"
 [cri]
-socket = "$folder/podbay.sock"
+socket = "$at/podbay.sock"
 [containerd]
 address = "$containerd"
-namespace = "$NAMESPACE"
+namespace = "$NAMESPACE-$1"
+[pods]
+node_name = "node-$1"
+log_root = "$at/logs"
+cgroup_root = "$NAMESPACE-$1"
 [network]
-conf_dir = "$folder/net.d"
+conf_dir = "$at/net.d"
 bin_dirs = [${dirs%, }]
-cache_dir = "$folder/cni-cache"
-netns_dir = "$folder/netns"
+cache_dir = "$at/cni-cache"
+netns_dir = "$at/netns"
 default_network = true
-default_bridge = "$BRIDGE"
-default_subnets = ["$SUBNET"]
+default_bridge = "$BRIDGE-$1"
+default_subnets = ["$([ "$1" = a ] && echo ${SUBNET_PREFIX}7 || echo ${SUBNET_PREFIX}8).0/24"]
 TOML
-    target/release/podbay agent --config "$folder/podbay.toml" >"$folder/agent.log" 2>&1 9>&- &
-    agent=$!
-    until_true 10 test -S "$folder/podbay.sock" && kill -0 $agent
+    target/release/podbay agent --config "$at/podbay.toml" >>"$folder/agent-$1.log" 2>&1 9>&- &
+    agents[$([ "$1" = a ] && echo 0 || echo 1)]=$!
+    until_true 10 target/release/podbay --address "$at/podbay.sock" get pods
 }
-stop_agent() {
-    local status=0
-    kill -TERM "$agent"
-    gone 10 "$agent" || return 1
-    wait "$agent" || status=$?
-    agent=
-    [ $status = 0 ] || { echo "demo: the agent ended with code $status" >&2; return 1; }
+stop_agents() {
+    local status pid
+    kill -TERM "${agents[@]}"
+    for pid in "${agents[@]}"; do
+        status=0
+        gone 10 "$pid" || return 1
+        wait "$pid" || status=$?
+        [ $status = 0 ] || { echo "demo: an agent ended with code $status" >&2; return 1; }
+    done
+    agents=()
 }
 
 # Everything that a pod could have left. Prints what it finds.
 leftovers() {
-    ls -A "$folder/netns" 2>/dev/null | sed 's/^/network namespace /'
-    ls -A /sys/class/net/$BRIDGE/brif 2>/dev/null | sed 's/^/veth /'
-    awk -v below="$folder/podbay" 'index($5, below) == 1 {print "mount", $5}' /proc/self/mountinfo
+    ls -A "$folder"/[ab]/netns 2>/dev/null | grep -v ":$" | sed '/^$/d; s/^/network namespace /'
+    ls -A /sys/class/net/$BRIDGE-[ab]/brif 2>/dev/null | grep -v ":$" | sed '/^$/d; s/^/veth /'
+    awk -v below="$folder/" 'index($5, below) == 1 && $5 !~ /netns$|containerd-state/ {print "mount", $5}' /proc/self/mountinfo
     { iptables-save; ip6tables-save; } 2>/dev/null | grep -F -e "$SUBNET_PREFIX" -e "$BRIDGE" | sed 's/^/firewall rule /'
     shims | sed 's/^/shim /'
-    ctr_ tasks ls -q | sed 's/^/task /'
-    ctr_ containers ls -q | sed 's/^/container /'
-    ctr_ snapshots ls | awk 'NR > 1 && $3 == "Active" {print "snapshot", $1}'
-    find "$folder/podbay-state" -type p 2>/dev/null | sed 's/^/fifo /'
-    find "$folder/podbay" "$folder/podbay-state" -regextype egrep -regex '.*/[0-9a-f]{64}' 2>/dev/null | sed 's/^/file /'
-    find "$folder" /var/lib/cni/networks -type f -name "${SUBNET_PREFIX}[0-9]*" 2>/dev/null | sed 's/^/address /'
+    for space in a b; do
+        ctr_ tasks ls -q | sed 's/^/task /'
+        ctr_ containers ls -q | sed 's/^/container /'
+        ctr_ snapshots ls | awk 'NR > 1 && $3 == "Active" {print "snapshot", $1}'
+    done
+    find "$folder"/[ab]/state -type p 2>/dev/null | sed 's/^/fifo /'
+    find "$folder"/[ab] -regextype egrep -regex '.*/[0-9a-f]{64}' 2>/dev/null | sed 's/^/file /'
+    find "$folder"/[ab]/root/pods -mindepth 1 2>/dev/null | sed 's/^/volume /'
+    find "$folder" /var/lib/cni/networks -type f -name "${SUBNET_PREFIX}[78].[0-9]*" 2>/dev/null | sed 's/^/address /'
+    find /sys/fs/cgroup -type d -path "*/$NAMESPACE-[ab]/*pod*" 2>/dev/null | sed 's/^/cgroup /'
 }
 nothing_left() { [ -z "$(leftovers)" ]; }
 leak_check() {
@@ -205,20 +222,95 @@ leak_check() {
     return 1
 }
 
-echo "podbay demo: one pod, from nothing to nothing"
-step "build podbay and the controller (release)" build
+# podbay on the agent a, shown as a person at a shell would type it.
+says() {
+    echo "\$ podbay $*"
+    target/release/podbay --address "$folder/a/podbay.sock" "$@" || fail "podbay $*"
+}
+# with_image NAME: a manifest of examples/ with the registry's port, in the demo's folder.
+with_image() { sed "s/127.0.0.1:5000/127.0.0.1:$port/" "examples/$1" >"$folder/$1"; }
+# by_person: the life of a pod, typed at a shell.
+by_person() {
+    local forward local_port
+    with_image web.yaml
+    says apply --wait -f "$folder/web.yaml"
+    says get pods -o wide
+    says logs web --all-containers --tail 2
+    says exec web -c client -- wget -q -O - http://localhost:8080/
+    echo '$ podbay port-forward web :8080 &'
+    target/release/podbay --address "$folder/a/podbay.sock" port-forward web :8080 >"$folder/forward.log" 2>&1 9>&- &
+    forward=$!
+    pids+=($forward)
+    until_true 10 grep -q 8080 "$folder/forward.log" || fail "port-forward"
+    local_port=$(sed -n 's/^Forwarding from 127.0.0.1:\([0-9]*\).*/\1/p' "$folder/forward.log" | head -n 1)
+    exec 3<>"/dev/tcp/127.0.0.1/$local_port"
+    printf 'GET / HTTP/1.0\r\n\r\n' >&3
+    echo "from this host: $(tail -n 1 <&3)"
+    exec 3>&-
+    end $forward
+    echo '$ podbay describe pod web | head -n 12'
+    target/release/podbay --address "$folder/a/podbay.sock" describe pod web | sed -n '1,12p'
+    says explain pod web
+    says delete pod web
+}
+living() { # living COUNT [ab]...: so many replicas run on these agents
+    local want=$1 count=0 at
+    shift
+    for at in "$@"; do
+        count=$((count + $(target/release/podbay --address "$folder/$at/podbay.sock" get pods -o json |
+            jq '[.items[] | select(.status.phase == "Running" and .metadata.deletionTimestamp == null)] | length')))
+    done
+    [ "$count" = "$want" ]
+}
+by_controller() {
+    local victim
+    with_image replica.yaml
+    target/release/examples/controller --agent "$folder/a/podbay.sock" --agent "$folder/b/podbay.sock" \
+        --replicas 4 "$folder/replica.yaml" 9>&- &
+    controller=$!
+    until_true 30 living 4 a b || fail "four replicas"
+    victim=$(target/release/podbay --address "$folder/a/podbay.sock" get pods -o name | head -n 1)
+    says delete "$victim" --wait=false
+    until_true 30 living 4 a b || fail "a new one for the deleted one"
+    echo '$ kill -9 the agent of node-b; its replicas are made on node-a'
+    kill -KILL "${agents[1]}"
+    wait "${agents[1]}" 2>/dev/null || true
+    until_true 30 living 4 a || fail "all four on node-a"
+    echo '$ start it again; its containers never stopped, and two of six are too many'
+    start_agent b || fail "the agent again"
+    until_true 30 living 4 a b || fail "four again"
+    kill -INT $controller
+    gone 30 $controller || fail "the controller's end"
+    controller=
+    until_true 30 no_pods || fail "no pods"
+}
+no_pods() {
+    local at
+    for at in a b; do
+        [ -z "$(target/release/podbay --address "$folder/$at/podbay.sock" get pods -o name)" ] || return 1
+    done
+}
+
+echo "podbay demo: pods, from nothing to nothing"
+step "build podbay and the examples (release)" build
 start_text() { [ $private = yes ] && echo "private, $1" || echo "the one at $shared_socket, $1"; }
 start=$(date +%s%N)
 start_containerd || fail "start containerd"
+space=a
 version=$(ctr_ version | awk '/Version:/ {v = $2} END {print v}')
-line $((($(date +%s%N) - start) / 100000)) "containerd $version ($(start_text "namespace $NAMESPACE"))"
+line $((($(date +%s%N) - start) / 100000)) "containerd $version ($(start_text "namespaces $NAMESPACE-a and -b"))"
 step "registry with one image, busybox" start_registry
-step "podbay agent" start_agent
-echo "--- the controller, a plain gRPC client"
-target/release/examples/controller --socket "$folder/podbay.sock" \
-    --image "127.0.0.1:$port/podbay/busybox:latest" --folder "$folder/controller" \
-    --while-running "scripts/demo.sh show $folder/podbay.sock" || fail "the controller"
+step "podbay agent of node-a" start_agent a
+step "podbay agent of node-b" start_agent b
+echo "--- a pod, by the command line"
+by_person
+echo "--- the same kind of pod step by step, through the CRI"
+target/release/examples/cri --socket "$folder/a/podbay.sock" \
+    --image "127.0.0.1:$port/podbay/busybox:latest" --folder "$folder/cri" \
+    --while-running "scripts/demo.sh show $folder/a/podbay.sock" || fail "the CRI"
+echo "--- four replicas over two agents, by a small controller"
+by_controller
 echo "---"
-step "SIGTERM, the agent ends with code 0" stop_agent
-step "leak check: namespaces, veths, mounts, rules, shims, tasks, snapshots, files" leak_check
+step "SIGTERM, both agents end with code 0" stop_agents
+step "leak check: namespaces, veths, mounts, rules, shims, tasks, snapshots, files, cgroups" leak_check
 echo "demo: done in $(($(milliseconds "$began") / 1000)) s, nothing is left"
