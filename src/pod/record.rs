@@ -33,6 +33,9 @@ pub struct Life {
     /// Uid of the pod of the same name that has to be gone before this one begins.
     #[serde(default)]
     pub follows: Option<String>,
+    /// First of the ids on the host that are its own users'.
+    #[serde(default)]
+    pub user_ids: Option<u32>,
     /// When it was accepted here (`status.startTime`).
     #[serde(default)]
     pub started: Option<UnixNanos>,
@@ -277,6 +280,7 @@ impl Life {
             uid: given.uid().to_owned(),
             given,
             follows: None,
+            user_ids: None,
             started: None,
             sandboxes: 0,
             trouble: None,

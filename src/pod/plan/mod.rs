@@ -245,7 +245,7 @@ struct Planner<'a> {
 /// before anything is done.
 pub fn plan(life: &mut Life, seen: &Observed, now: UnixNanos, policy: &Policy) -> Plan {
     let mut planner = Planner { seen, now, policy, plan: Plan::default() };
-    if life.deletion.is_none() && seen.predecessor {
+    if seen.predecessor {
         planner.plan.wait(None, "the pod that it replaces ends", "the end of the old pod");
         return planner.plan;
     }
