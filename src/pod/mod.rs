@@ -6,6 +6,7 @@
 
 mod face;
 mod object;
+mod quantity;
 mod view;
 
 pub use face::{
@@ -13,4 +14,5 @@ pub use face::{
     LogOptions, Manner, Preconditions, Selector, Target, Watch, WatchEvent,
 };
 pub use object::{FieldError, Given, Objects, PodKey, Source};
+pub use quantity::{Quantity, QuantityError};
 pub use view::{Event, EventType, Explanation, NodeView, PodView, Waits};
