@@ -8,6 +8,7 @@ mod face;
 mod object;
 mod quantity;
 mod view;
+mod volume;
 
 pub use face::{
     Admission, AdmitReason, Applied, Apply, Change, Delete, Error, Events, Face, Listing, LogLines,
@@ -16,3 +17,7 @@ pub use face::{
 pub use object::{FieldError, Given, Objects, PodKey, Source};
 pub use quantity::{Quantity, QuantityError};
 pub use view::{Event, EventType, Explanation, NodeView, PodView, Waits};
+pub use volume::{
+    Allocatable, EmptyDir, Error as VolumeError, MountContext, Options as VolumeOptions,
+    VolumeContext, Volumes,
+};
