@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
-use super::{Result, RootfsMount};
+use super::{HostPathKind, Result, RootfsMount, VolumeDir, VolumeFiles};
 use crate::model::container::Propagation;
 use crate::model::security::IdMappings;
 
@@ -178,6 +178,29 @@ pub trait Host: Send + Sync + 'static {
 
     /// Mounts a tmpfs (nosuid, noexec, nodev) of `size` bytes with mode 1777 at `path`.
     async fn mount_shm(&self, path: &Path, size: u64) -> Result<()>;
+
+    /// Makes the top folder of a volume, whole or not at all; parents are made 0700. One that is
+    /// there is left as it is, for its content belongs to the pod. `Unsupported` for huge pages
+    /// that the host has none of.
+    async fn create_volume(&self, path: &Path, dir: VolumeDir) -> Result<()>;
+
+    /// Gives a volume exactly these files, all at one moment: `..data` is a link to a folder of
+    /// them that is replaced whole, and every visible name links into it. Whether anything had to
+    /// be changed. Links that a container has planted in the volume are never followed.
+    async fn write_volume(&self, volume: &Path, files: &VolumeFiles) -> Result<bool>;
+
+    /// Mounts what stands at `sub` in a volume (a folder, or one file) at `target` too, which is
+    /// made with its parents. Nothing that happens in the volume meanwhile leads out of it:
+    /// `FailedPrecondition`. Missing folders are made with the mode of the volume. Mounted so
+    /// already is fine; something else there is replaced. Mounts of the host travel into it, never
+    /// back.
+    async fn bind_sub_path(&self, volume: &Path, sub: &Path, target: &Path) -> Result<()>;
+
+    /// Whether what stands at a path of the host is of this kind; links are followed.
+    async fn check_host_path(&self, path: &Path, kind: HostPathKind) -> Result<bool>;
+
+    /// The last `max` bytes of a regular file, or all of them, `None` when absent.
+    async fn read_tail(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>>;
 
     /// Gives a file or folder of ours to a user of the host; links are not followed.
     async fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<()>;

@@ -9,6 +9,9 @@ mod object;
 mod select;
 mod view;
 mod watch;
+mod quantity;
+mod view;
+mod volume;
 
 pub use face::{
     Admission, AdmitReason, Applied, Apply, Change, Delete, Error, Events, Face, Listing, LogLines,
@@ -20,3 +23,9 @@ pub use view::{Event, EventType, Explanation, NodeView, PodView, Waits};
 pub use watch::{Hub, HubOptions};
 
 pub use crate::store::Revision;
+pub use quantity::{Quantity, QuantityError};
+pub use view::{Event, EventType, Explanation, NodeView, PodView, Waits};
+pub use volume::{
+    Allocatable, EmptyDir, Error as VolumeError, MountContext, Options as VolumeOptions,
+    VolumeContext, Volumes,
+};

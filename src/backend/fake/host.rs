@@ -1,6 +1,8 @@
 //! The fake host: namespaces and mounts in memory, files and FIFOs for real below a folder of the
 //! test.
 
+mod volumes;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -11,8 +13,8 @@ use tokio::net::TcpStream;
 
 use super::super::linux::archive;
 use super::super::{
-    CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount,
-    TrustedFile, UserFiles,
+    CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, NetnsState, Result,
+    RootfsMount, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
 };
 use super::files::Files;
 use super::steps::Steps;
@@ -273,6 +275,26 @@ impl Host for FakeHost {
             Ok(())
         };
         self.step("mount_shm", path, work).await
+    }
+
+    async fn create_volume(&self, path: &Path, dir: VolumeDir) -> Result<()> {
+        self.step("create_volume", path, || self.make_volume(path, dir)).await
+    }
+
+    async fn write_volume(&self, volume: &Path, files: &VolumeFiles) -> Result<bool> {
+        self.step("write_volume", volume, || self.fill_volume(volume, files)).await
+    }
+
+    async fn bind_sub_path(&self, volume: &Path, sub: &Path, target: &Path) -> Result<()> {
+        self.step("bind_sub_path", target, || self.bind_part(volume, sub, target)).await
+    }
+
+    async fn check_host_path(&self, path: &Path, kind: HostPathKind) -> Result<bool> {
+        self.step("check_host_path", path, || self.look_at(path, kind)).await
+    }
+
+    async fn read_tail(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
+        self.step("read_tail", path, || self.tail_of(path, max)).await
     }
 
     async fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<()> {

@@ -18,11 +18,14 @@ mod links;
 mod mountinfo;
 mod mounts;
 mod netns;
+pub(in crate::backend) mod payload;
 mod processes;
 mod rootfs;
 mod standin;
+mod subpath;
 mod tree;
 mod userns;
+pub(in crate::backend) mod volume;
 
 pub use limits::raise_file_limit;
 pub(super) use standin::StandIn;
@@ -35,8 +38,8 @@ use async_trait::async_trait;
 use tokio::net::TcpStream;
 
 use super::{
-    DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount, TrustedFile,
-    UserFiles,
+    DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, NetnsState, Result, RootfsMount,
+    TrustedFile, UserFiles, VolumeDir, VolumeFiles,
 };
 use crate::model::container::Propagation;
 use crate::model::security::IdMappings;
@@ -222,6 +225,31 @@ impl Host for LinuxHost {
     async fn mount_shm(&self, path: &Path, size: u64) -> Result<()> {
         let path = path.to_owned();
         blocking(move || mounts::shm(&path, size)).await
+    }
+
+    async fn create_volume(&self, path: &Path, dir: VolumeDir) -> Result<()> {
+        let path = path.to_owned();
+        blocking(move || volume::create(&path, dir)).await
+    }
+
+    async fn write_volume(&self, volume: &Path, files: &VolumeFiles) -> Result<bool> {
+        let (volume, files) = (volume.to_owned(), files.clone());
+        blocking(move || payload::write(&volume, &files)).await
+    }
+
+    async fn bind_sub_path(&self, volume: &Path, sub: &Path, target: &Path) -> Result<()> {
+        let (source, sub, target) = (volume.to_owned(), sub.to_owned(), target.to_owned());
+        foreign(volume, move || subpath::bind(&source, &sub, &target)).await
+    }
+
+    async fn check_host_path(&self, path: &Path, kind: HostPathKind) -> Result<bool> {
+        let source = path.to_owned();
+        foreign(path, move || volume::check_host_path(&source, kind)).await
+    }
+
+    async fn read_tail(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
+        let path = path.to_owned();
+        blocking(move || files::read_tail(&path, max)).await
     }
 
     async fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<()> {
