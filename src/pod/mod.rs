@@ -5,7 +5,10 @@
 //! waits for a change.
 
 mod face;
+pub mod handler;
+pub mod hook;
 mod object;
+pub mod probe;
 mod view;
 
 pub use face::{
