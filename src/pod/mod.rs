@@ -6,8 +6,11 @@
 
 pub mod admit;
 mod face;
+pub mod handler;
+pub mod hook;
 mod object;
 mod select;
+pub mod probe;
 mod view;
 mod watch;
 mod quantity;
