@@ -5,32 +5,43 @@
 //! waits for a change.
 
 pub mod admit;
+mod backoff;
 mod face;
 pub mod handler;
 pub mod hook;
+mod news;
 mod object;
-mod select;
+mod observe;
+mod phase;
+mod plan;
+mod pods;
 pub mod probe;
-mod view;
-mod watch;
 mod quantity;
+mod record;
+mod room;
+mod secrets;
+mod select;
 pub mod translate;
 mod view;
 mod volume;
+mod watch;
+mod worker;
 
+pub use crate::store::Revision;
+pub use backoff::Policy as BackoffPolicy;
 pub use face::{
     Admission, AdmitReason, Applied, Apply, Change, Delete, Error, Events, Face, Listing, LogLines,
     LogOptions, Manner, Preconditions, Selector, Target, Watch, WatchEvent,
 };
 pub use object::{FieldError, Given, Objects, PodKey, Source};
-pub use select::Selection;
-pub use view::{Event, EventType, Explanation, NodeView, PodView, Waits};
-pub use watch::{Hub, HubOptions};
-
-pub use crate::store::Revision;
+pub use plan::Policy;
+pub use pods::{Pods, PodsDeps, PodsOptions};
 pub use quantity::{Quantity, QuantityError};
+pub use record::Life;
+pub use select::Selection;
 pub use view::{Event, EventType, Explanation, NodeView, PodView, Waits};
 pub use volume::{
     Allocatable, EmptyDir, Error as VolumeError, MountContext, Options as VolumeOptions,
     VolumeContext, Volumes,
 };
+pub use watch::{Hub, HubOptions};

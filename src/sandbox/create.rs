@@ -39,6 +39,7 @@ const HOST_FILE_MAX: usize = 1 << 20;
 impl Room {
     pub(super) async fn run(
         self: Arc<Self>,
+        owner: Owner,
         config: PodConfig,
         handler: String,
     ) -> Result<PodId, Error> {
@@ -46,7 +47,7 @@ impl Room {
         check_sysctls(&config).map_err(in_request)?;
         check_pod_userns(&config, &self.features_of(&resolved).await).map_err(in_request)?;
         let id = PodId::random();
-        let mut record = self.new_record(&id, config, handler, &resolved);
+        let mut record = self.new_record((&id, owner), config, handler, &resolved);
         record.selinux_level = self.selinux_level(&record.sandbox.config)?;
         let entry = Entry::new(record);
         let _alone = entry.gate.clone().write_owned().await;
@@ -142,7 +143,7 @@ impl Room {
 
     fn new_record(
         &self,
-        id: &PodId,
+        (id, owner): (&PodId, Owner),
         config: PodConfig,
         handler: String,
         resolved: &RuntimeHandler,
@@ -172,7 +173,7 @@ impl Room {
             resources: config.resources.clone(),
             sandbox: Sandbox {
                 id: id.clone(),
-                owner: Owner::Cri,
+                owner,
                 netns: (!config.host_network()).then_some(netns),
                 config: Arc::new(config),
                 handler,

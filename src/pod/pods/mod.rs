@@ -3,6 +3,7 @@
 mod apply;
 mod delete;
 mod door;
+mod logs;
 mod node;
 mod statics;
 
@@ -226,7 +227,7 @@ impl Exec for Commands {
         match ran {
             Ok(mut ran) => {
                 ran.stdout.extend_from_slice(&ran.stderr);
-                Ok(ExecEnd { code: ran.exit_code, output: ran.stdout })
+                Ok(ExecEnd { code: ran.code, output: ran.stdout })
             }
             Err(sandbox::Error::Container(container::Error::ExecTimeout(_))) => {
                 Err(ExecError::Timeout)
