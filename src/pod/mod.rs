@@ -5,6 +5,7 @@
 //! waits for a change.
 
 mod face;
+pub mod manifest;
 mod object;
 mod quantity;
 mod view;
