@@ -10,6 +10,7 @@ mod face;
 pub mod handler;
 pub mod hook;
 mod news;
+pub mod manifest;
 mod object;
 mod observe;
 mod phase;

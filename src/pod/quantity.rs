@@ -91,6 +91,17 @@ impl Quantity {
         self.nanos % NANO == 0
     }
 
+    /// Nothing, told in the same way.
+    pub fn nothing(self) -> Self {
+        Self { nanos: 0, ..self }
+    }
+
+    /// Both together, told as the first; cut to what is allowed.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { nanos: (self.nanos + other.nanos).clamp(-MOST, MOST), ..self }
+    }
+
     /// Without what is finer than a thousandth, as the API server keeps resources.
     #[must_use]
     pub fn round_up_to_milli(self) -> Self {
