@@ -1,5 +1,9 @@
 //! Whether this node takes a pod, and everything that is against it. Pure.
 
+mod preempt;
+
+pub use preempt::preempt;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -165,13 +169,7 @@ fn room(spec: &PodSpec, running: &[Arc<Given>], node: &NodeFacts) -> Vec<AdmitRe
     if count >= pods {
         reasons.push(reason("OutOfpods", lack("pods", 1, count, pods)));
     }
-    let mut used = Totals::new();
-    for other in running {
-        for (name, amount) in pod_requests(other.spec()) {
-            let sum = used.entry(name).or_default();
-            *sum = sum.saturating_add(amount);
-        }
-    }
+    let used = used(running);
     for (name, asked) in pod_requests(spec) {
         let Some((word, all)) = has(&name, &node.allocatable) else { continue };
         let used = used.get(&name).copied().unwrap_or_default();
@@ -180,6 +178,18 @@ fn room(spec: &PodSpec, running: &[Arc<Given>], node: &NodeFacts) -> Vec<AdmitRe
         }
     }
     reasons
+}
+
+/// What pods ask for together.
+fn used(running: &[Arc<Given>]) -> Totals {
+    let mut used = Totals::new();
+    for other in running {
+        for (name, amount) in pod_requests(other.spec()) {
+            let sum = used.entry(name).or_default();
+            *sum = sum.saturating_add(amount);
+        }
+    }
+    used
 }
 
 fn lack(name: &str, asked: i64, used: i64, all: i64) -> String {

@@ -181,8 +181,8 @@ pub fn is_critical(given: &Given) -> bool {
     given.source.is_static() || priority(given.spec()) >= CRITICAL_PRIORITY
 }
 
-/// Priority of a pod; the two classes that every cluster has are known by name.
-fn priority(spec: &PodSpec) -> i32 {
+/// Priority of a pod, 0 unless it says so; the two classes that every cluster has are known by name.
+pub fn priority(spec: &PodSpec) -> i32 {
     match (spec.priority, spec.priority_class_name.as_deref()) {
         (Some(priority), _) => priority,
         (None, Some(NODE_CRITICAL)) => CRITICAL_PRIORITY + 1000,
