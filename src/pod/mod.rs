@@ -4,11 +4,14 @@
 //! wanted and what is there, lets pure code decide ([`Face`] is the door to all of it), acts, and
 //! waits for a change.
 
+pub mod admit;
 mod face;
 pub mod handler;
 pub mod hook;
 mod object;
 pub mod probe;
+mod quantity;
+pub mod translate;
 mod view;
 
 pub use face::{
@@ -16,4 +19,5 @@ pub use face::{
     LogOptions, Manner, Preconditions, Selector, Target, Watch, WatchEvent,
 };
 pub use object::{FieldError, Given, Objects, PodKey, Source};
+pub use quantity::{Quantity, QuantityError};
 pub use view::{Event, EventType, Explanation, NodeView, PodView, Waits};
