@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::{Error, MOST_READ, Outcome};
 use crate::ids::ContainerId;
+use crate::pod::translate::expand;
 
 /// How much later than its limit a command may end: it has to be killed and its output read.
 /// Then the runtime is taken to hang.
@@ -78,32 +79,7 @@ pub(crate) fn quoted(output: &[u8]) -> String {
 pub(crate) fn expand_static(command: &[String], container: &Container) -> Vec<String> {
     let value = |name: &str| {
         let mut env = container.env.iter().flatten().rev();
-        env.find(|var| var.name == name).map(|var| var.value.as_deref().unwrap_or_default())
+        env.find(|var| var.name == name).map(|var| var.value.clone().unwrap_or_default())
     };
-    command.iter().map(|word| expand(word, &value)).collect()
-}
-
-fn expand<'v>(word: &str, value: &impl Fn(&str) -> Option<&'v str>) -> String {
-    let mut out = String::with_capacity(word.len());
-    let mut rest = word;
-    while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('$') {
-            out.push('$');
-            rest = after;
-        } else if let Some((name, after)) =
-            rest.strip_prefix('(').and_then(|inner| inner.split_once(')'))
-        {
-            match value(name) {
-                Some(value) => out.push_str(value),
-                None => out.extend(["$(", name, ")"]),
-            }
-            rest = after;
-        } else {
-            out.push('$');
-        }
-    }
-    out.push_str(rest);
-    out
+    command.iter().map(|word| expand(word, value)).collect()
 }

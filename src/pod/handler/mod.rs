@@ -184,3 +184,5 @@ pub(super) fn cut(text: &str, most: usize) -> &str {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(super) use tests::servers as testing;

@@ -288,10 +288,7 @@ async fn a_container_that_does_not_start_is_failed_once_and_left_alone() {
     after(100).await;
     let failure = world.state().failed.unwrap();
     assert_eq!((failure.kind, failure.grace), (Kind::Startup, Some(3)));
-    assert_eq!(
-        failure.killing("web"),
-        "Container web failed startup probe, will be restarted"
-    );
+    assert_eq!(failure.killing("web"), "Container web failed startup probe, will be restarted");
     assert_eq!(world.asked("startup").len(), 2);
     assert!(world.asked("liveness").is_empty());
     assert_eq!(world.changes.lock().unwrap().len(), 1);
@@ -308,8 +305,7 @@ async fn a_liveness_failure_is_held_until_the_container_is_a_new_one() {
     assert_eq!((failure.kind, failure.message.as_str()), (Kind::Liveness, "so it is"));
     // Level-triggered: being told again, even of other labels, starts nothing again.
     let mut again = target(pod.clone());
-    Arc::make_mut(&mut again.pod).metadata.labels =
-        Some([("a".to_owned(), "b".to_owned())].into());
+    Arc::make_mut(&mut again.pod).metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
     world.prober.sync("u", vec![again]);
     after(100).await;
     assert_eq!(world.asked("liveness").len(), 3);
