@@ -1,5 +1,6 @@
 //! Pods are made and changed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -7,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::Pods;
 use crate::board::now;
 use crate::pod::face::{Applied, Apply, Change, Error, Manner, Preconditions};
-use crate::pod::manifest::{self, Parsed, ParseOptions};
+use crate::pod::manifest::{self, ParseOptions};
 use crate::pod::object::{Given, Objects, Source};
 use crate::pod::phase::time;
 use crate::pod::record::{Life, Verdict};
@@ -25,24 +26,35 @@ enum Step {
     Make(Box<Life>, Option<Arc<Entry>>),
 }
 
+/// What a manifest asks for.
+pub(super) struct Asked {
+    /// Its pods.
+    pub(super) given: Vec<Given>,
+    /// The uids that it names for them.
+    uids: Vec<Option<String>>,
+    /// Its objects by namespace.
+    objects: BTreeMap<String, Objects>,
+    warnings: Vec<String>,
+}
+
 impl Pods {
     /// What a manifest asks for.
-    pub(super) fn read(&self, request: &Apply) -> Result<(Vec<Given>, Vec<String>), Error> {
+    pub(super) fn read(&self, request: &Apply) -> Result<Asked, Error> {
         let options =
             ParseOptions { lenient: request.lenient, namespace: request.namespace.clone() };
         let parsed = manifest::parse(request.manifest.as_bytes(), &options)?;
-        let warnings = parsed.warnings.clone();
-        Ok((self.give(parsed, Source::Api)?, warnings))
-    }
-
-    fn give(&self, parsed: Parsed, source: Source) -> Result<Vec<Given>, Error> {
         let created = time(now()).ok_or_else(|| Error::Argument {
             field: "clock",
             message: "the time of day is beyond what can be written".to_owned(),
         })?;
-        let mut uid = |_: &Pod| uuid();
+        let uids = parsed.pods.iter().map(|pod| pod.metadata.uid.clone()).collect();
+        let warnings = parsed.warnings.clone();
+        let objects =
+            manifest::objects(parsed.config_maps.clone(), parsed.secrets.clone())?;
+        let mut uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_else(uuid);
         let known = |namespace: &str, name: &str| self.objects(namespace, name);
-        manifest::given(parsed, source, created, &mut uid, known)
+        let given = manifest::given(parsed, Source::Api, &created, &mut uid, known)?;
+        Ok(Asked { given, uids, objects, warnings })
     }
 
     /// The objects that a pod has already.
@@ -53,7 +65,7 @@ impl Pods {
 
     pub(super) async fn apply_pods(&self, request: Apply) -> Result<Applied, Error> {
         let _changing = self.changing.lock().await;
-        let (given, warnings) = self.read(&request)?;
+        let Asked { given, uids, objects, mut warnings } = self.read(&request)?;
         if given.len() != 1 && request.preconditions != Preconditions::default() {
             return Err(Error::Argument {
                 field: "preconditions",
@@ -61,9 +73,14 @@ impl Pods {
             });
         }
         let mut steps = Vec::new();
-        for given in given {
-            steps.push(self.decide(given, &request)?);
+        for (given, uid) in given.into_iter().zip(uids) {
+            steps.push(self.decide(given, uid.as_deref(), &request)?);
         }
+        let others = self.refer(&objects, &steps);
+        if steps.is_empty() && others.is_empty() {
+            warnings.push("no pod refers to these objects: they are not kept".to_owned());
+        }
+        steps.extend(others);
         if request.dry_run {
             let pods = steps.into_iter().map(|step| self.would(step)).collect();
             return Ok(Applied { pods, warnings });
@@ -73,7 +90,38 @@ impl Pods {
         Ok(Applied { pods, warnings })
     }
 
-    fn decide(&self, mut given: Given, request: &Apply) -> Result<Step, Error> {
+    /// Pods that are there already and refer to objects that are given now.
+    fn refer(&self, objects: &BTreeMap<String, Objects>, steps: &[Step]) -> Vec<Step> {
+        let of_step = |entry: &Entry| {
+            steps.iter().any(|step| match step {
+                Step::Keep(other) | Step::Set(other, _) => other.uid == entry.uid,
+                Step::Make(_, old) => old.as_ref().is_some_and(|old| old.uid == entry.uid),
+            })
+        };
+        let mut others = Vec::new();
+        for entry in self.room.all().into_iter().filter(|entry| !of_step(entry)) {
+            let life = entry.life();
+            let Some(new) = objects.get(&entry.key.namespace) else { continue };
+            if life.given.source.is_static() || life.is_ending() {
+                continue;
+            }
+            let mut all = life.given.objects.clone();
+            all.config_maps.extend(new.config_maps.clone());
+            all.secrets.extend(new.secrets.clone());
+            let picked = manifest::pick(&life.given.pod, &all);
+            if picked != life.given.objects {
+                others.push(Step::Set(entry, Given { objects: picked, ..life.given }));
+            }
+        }
+        others
+    }
+
+    fn decide(
+        &self,
+        mut given: Given,
+        uid: Option<&str>,
+        request: &Apply,
+    ) -> Result<Step, Error> {
         let key = given.key();
         let old = self.room.newest(&key);
         let Some(old) = old else {
@@ -89,6 +137,10 @@ impl Pods {
             return Err(Error::Static(key));
         }
         self.check(&old, &request.preconditions)?;
+        if let Some(uid) = uid.filter(|uid| *uid != old.uid && request.manner == Manner::Apply) {
+            let message = format!("the manifest is of uid {uid:?}, its uid is {:?}", old.uid);
+            return Err(Error::Conflict { pod: key, message });
+        }
         if request.manner == Manner::Create {
             return Err(Error::AlreadyExists(key));
         }
@@ -105,17 +157,17 @@ impl Pods {
         let change = manifest::change(&life.given.pod, &next);
         match change {
             _ if meant_anew => {}
-            manifest::Change::None if given.objects == life.given.objects => {
+            manifest::Difference::None if given.objects == life.given.objects => {
                 return Ok(Step::Keep(old));
             }
-            manifest::Change::None | manifest::Change::InPlace => {
+            manifest::Difference::None | manifest::Difference::InPlace => {
                 given.pod = Arc::new(next);
                 return Ok(Step::Set(old, given));
             }
-            manifest::Change::Replace(paths) if request.manner == Manner::Apply => {
+            manifest::Difference::Replace(paths) if request.manner == Manner::Apply => {
                 return Err(Error::Immutable { pod: key, paths });
             }
-            manifest::Change::Replace(_) => {}
+            manifest::Difference::Replace(_) => {}
         }
         let life = self.judged(given, Some(&old));
         Ok(Step::Make(Box::new(life), Some(old)))

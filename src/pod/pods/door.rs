@@ -117,7 +117,7 @@ impl Face for Pods {
     }
 
     async fn admit(&self, request: Apply) -> Result<Vec<Admission>, Error> {
-        let (given, _) = self.read(&request)?;
+        let given = self.read(&request)?.given;
         let one = |given: &Given| Admission { pod: given.key(), reasons: self.against(given) };
         Ok(given.iter().map(one).collect())
     }
