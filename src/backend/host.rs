@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use super::{HostPathKind, Result, RootfsMount, VolumeDir, VolumeFiles};
 use crate::model::container::Propagation;
+use crate::model::resources::CgroupLimits;
 use crate::model::security::IdMappings;
 
 /// cgroup layout of the host.
@@ -283,4 +284,9 @@ pub trait Host: Send + Sync + 'static {
     /// Removes the empty cgroup of this path, absolute from the root of the hierarchies, from each
     /// of them; gone is fine. One that has processes or cgroups in it stays, with an error.
     async fn remove_cgroup(&self, path: &Path) -> Result<()>;
+
+    /// Makes the cgroup of this path, absolute from the root of the hierarchies, in those that
+    /// have its figures, with all above it, and sets the figures. There already is fine. A figure
+    /// that this host has no controller for is left out.
+    async fn make_cgroup(&self, path: &Path, limits: &CgroupLimits) -> Result<()>;
 }

@@ -8,6 +8,7 @@
 
 mod faults;
 mod inputs;
+mod pods;
 mod reader;
 mod sections;
 mod setting;
@@ -26,6 +27,7 @@ use crate::telemetry::Format;
 
 pub use faults::{Fault, Faults, Source};
 pub use inputs::{DEFAULT_FILE, FileOnly, Flag, Flags, Inputs, Process};
+pub use pods::Pods;
 
 /// The whole configuration. The fields say what the keys of the file mean: `cri.socket` is the
 /// key `socket` of the table `[cri]`.
@@ -59,6 +61,8 @@ pub struct Config {
     pub logs: Logs,
     /// The streaming server.
     pub streaming: Streaming,
+    /// Whole pods.
+    pub pods: Pods,
     /// The remote door of podbay.v1.
     pub remote: Remote,
     /// Measuring of what pods use.

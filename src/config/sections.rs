@@ -42,6 +42,7 @@ pub(super) fn read(reader: &mut Reader) -> Config {
         nri: nri(reader),
         logs: logs(reader),
         streaming: streaming(reader),
+        pods: super::pods::read(reader),
         remote: remote(reader),
         stats: stats(reader),
         telemetry: telemetry(reader),

@@ -15,7 +15,7 @@ use super::phase::{Viewpoint, time};
 use super::plan::{Policy, Wait};
 use super::probe::Prober;
 use super::record::Life;
-use super::translate::{NodeFacts, cgroup};
+use super::translate::{NodeFacts, cgroup, qos};
 use super::view::{EventType, PodView, Waits};
 use super::watch::Hub;
 use super::{Allocatable, VolumeContext, Volumes};
@@ -284,7 +284,20 @@ impl Room {
 
     /// Makes the cgroup of a pod, or sets its figures again.
     pub(super) async fn make_cgroup(&self, given: &Given) -> Result<(), String> {
-        let _ = given;
+        let node = &self.node;
+        let class = qos(given.spec());
+        let all: Vec<_> = self.all().iter().map(|entry| entry.life().given).collect();
+        let of_class = cgroup::class_limits(class, all.iter().map(Given::spec));
+        // Guaranteed pods stand right below the root.
+        let mut groups = vec![(cgroup::root(node), cgroup::root_limits(node))];
+        if cgroup::of_class(class, node) != cgroup::root(node) {
+            groups.push((cgroup::of_class(class, node), of_class));
+        }
+        groups.push((cgroup::of_pod(given, node), cgroup::pod_resources(given, node)));
+        for (path, limits) in groups {
+            let made = self.deps.host.make_cgroup(Path::new(&path), &limits).await;
+            made.map_err(|error| error_chain(&error))?;
+        }
         Ok(())
     }
 

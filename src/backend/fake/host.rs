@@ -20,6 +20,7 @@ use super::files::Files;
 use super::steps::Steps;
 use super::world::World;
 use crate::model::container::Propagation;
+use crate::model::resources::CgroupLimits;
 use crate::model::security::IdMappings;
 
 /// A host that keeps its hands off the machine: it refuses to change files outside its folder.
@@ -139,6 +140,11 @@ impl FakeHost {
     /// An empty cgroup, as an OCI runtime leaves it that is killed while it creates a container.
     pub fn put_cgroup(&self, path: &Path) {
         self.world.lock().empty_cgroups.insert(path.to_owned());
+    }
+
+    /// The figures of a cgroup that holds others.
+    pub fn cgroup_limits(&self, path: &Path) -> Option<CgroupLimits> {
+        self.world.lock().pod_cgroups.get(path).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -475,9 +481,19 @@ impl Host for FakeHost {
 
     async fn remove_cgroup(&self, path: &Path) -> Result<()> {
         let work = || {
-            self.world.lock().empty_cgroups.remove(path);
+            let mut world = self.world.lock();
+            world.empty_cgroups.remove(path);
+            world.pod_cgroups.remove(path);
             Ok(())
         };
         self.step("remove_cgroup", path, work).await
+    }
+
+    async fn make_cgroup(&self, path: &Path, limits: &CgroupLimits) -> Result<()> {
+        let work = || {
+            self.world.lock().pod_cgroups.insert(path.to_owned(), limits.clone());
+            Ok(())
+        };
+        self.step("make_cgroup", path, work).await
     }
 }

@@ -6,6 +6,7 @@
 
 pub(in crate::backend) mod archive;
 mod cgroup;
+mod cgroup_tree;
 mod connect;
 mod copy;
 mod criu;
@@ -42,6 +43,7 @@ use super::{
     TrustedFile, UserFiles, VolumeDir, VolumeFiles,
 };
 use crate::model::container::Propagation;
+use crate::model::resources::CgroupLimits;
 use crate::model::security::IdMappings;
 
 /// How long a caller's path (a mount source, a device) may take to answer before the call fails:
@@ -365,5 +367,11 @@ impl Host for LinuxHost {
     async fn remove_cgroup(&self, path: &Path) -> Result<()> {
         let (hierarchies, path) = (Arc::clone(&self.hierarchies), path.to_owned());
         blocking(move || cgroup::remove(&hierarchies, &path)).await
+    }
+
+    async fn make_cgroup(&self, path: &Path, limits: &CgroupLimits) -> Result<()> {
+        let (hierarchies, path) = (Arc::clone(&self.hierarchies), path.to_owned());
+        let limits = limits.clone();
+        blocking(move || cgroup_tree::make(&hierarchies, &path, &limits)).await
     }
 }
