@@ -1,8 +1,6 @@
 //! What differs between a pod and what it shall become.
 
-use k8s_openapi::api::core::v1::{
-    Container, EphemeralContainer, Pod, PodSpec, ResourceRequirements, Toleration,
-};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements, Toleration};
 use serde_json::Value;
 
 /// How a pod becomes another one.
@@ -32,13 +30,13 @@ pub fn change(old: &Pod, new: &Pod) -> Difference {
     if old_meta.owner_references != new_meta.owner_references {
         paths.push("metadata.ownerReferences".to_owned());
     }
-    if allowed != *new_spec {
-        differences(&value(&allowed), &value(new_spec), "spec", &mut paths);
-    }
+    let new_value = value(new_spec);
+    differences(&value(&allowed), &new_value, "spec", &mut paths);
     if !paths.is_empty() {
         return Difference::Replace(paths);
     }
-    let same = old_spec == new_spec
+    differences(&value(old_spec), &new_value, "spec", &mut paths);
+    let same = paths.is_empty()
         && filled(&old_meta.labels) == filled(&new_meta.labels)
         && notes(old) == notes(new);
     if same { Difference::None } else { Difference::InPlace }
@@ -67,7 +65,7 @@ fn with_allowed(old: &PodSpec, new: &PodSpec) -> PodSpec {
     }
     let debug = (filled(&old.ephemeral_containers), filled(&new.ephemeral_containers));
     if let (before, Some(after)) = debug
-        && before.map_or(true, |before| continues(before, after))
+        && before.is_none_or(|before| after.starts_with(before))
     {
         allowed.ephemeral_containers.clone_from(&new.ephemeral_containers);
     }
@@ -101,10 +99,6 @@ fn deadline_comes_nearer(old: Option<i64>, new: Option<i64>) -> bool {
 fn only_added(old: Option<&Vec<Toleration>>, new: Option<&Vec<Toleration>>) -> bool {
     let (old, new) = (old.into_iter().flatten(), new.map_or(&[][..], Vec::as_slice));
     old.into_iter().all(|toleration| new.contains(toleration))
-}
-
-fn continues(old: &[EphemeralContainer], new: &[EphemeralContainer]) -> bool {
-    new.starts_with(old)
 }
 
 fn notes(pod: &Pod) -> Option<std::collections::BTreeMap<String, String>> {

@@ -189,11 +189,15 @@ impl<'de> Visitor<'de> for AnyValue {
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("not a finite number"))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::Text(value.to_owned()))
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
+        self.visit_string(value.to_owned())
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+    fn visit_string<E: serde::de::Error>(self, value: String) -> Result<Value, E> {
+        // No argument, variable, path or name can have it; nobody below need look for it.
+        if value.contains('\0') {
+            return Err(E::custom("a string has a NUL character in it"));
+        }
         Ok(Value::Text(value))
     }
 
