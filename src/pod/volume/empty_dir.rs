@@ -98,14 +98,14 @@ fn page_size(given: &Given, named: &str) -> Result<u64, String> {
     let spec = given.spec();
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     let asked: std::collections::BTreeSet<&str> = containers.flat_map(huge_pages_of).collect();
-    let size = match named.strip_prefix('-') {
-        Some(size) if asked.contains(size) => size,
-        Some(size) => return Err(format!("medium HugePages-{size} not in pod resource requests")),
-        None => match asked.iter().collect::<Vec<_>>()[..] {
-            [size] => size,
-            [] => return Err("medium HugePages: the pod asks for no huge pages".to_owned()),
-            _ => return Err("medium HugePages: the pod asks for pages of several sizes".to_owned()),
-        },
+    let size = match (named.strip_prefix('-'), asked.iter().collect::<Vec<_>>().as_slice()) {
+        (Some(size), _) if asked.contains(size) => size,
+        (Some(size), _) => {
+            return Err(format!("medium HugePages-{size} not in pod resource requests"));
+        }
+        (None, [size]) if named.is_empty() => size,
+        (None, []) => return Err("medium HugePages: the pod asks for no huge pages".to_owned()),
+        (None, _) => return Err(format!("medium HugePages{named}: of which size is not said")),
     };
     let parsed =
         size.parse::<Quantity>().map_err(|error| format!("page size {size:?}: {error}"))?;
