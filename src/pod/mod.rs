@@ -8,6 +8,7 @@ mod face;
 pub mod manifest;
 mod object;
 mod quantity;
+pub mod statics;
 mod view;
 
 pub use face::{
