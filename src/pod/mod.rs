@@ -23,6 +23,7 @@ mod room;
 mod secrets;
 mod select;
 pub mod translate;
+pub mod statics;
 mod view;
 mod volume;
 mod watch;
