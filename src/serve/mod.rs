@@ -6,6 +6,7 @@ mod auth;
 mod cri;
 mod front;
 mod remote;
+pub mod pods;
 mod socket;
 mod status;
 mod tls;
@@ -32,11 +33,13 @@ use tonic_health::server::HealthReporter;
 pub use auth::{Grant, Policy, PolicyFaults, Role, Subject};
 pub use cri::{CriServices, Identity};
 pub use remote::{Remote, RemoteError, RemoteOptions, serve_remote};
+pub use pods::PodServices;
 pub use socket::{SocketError, SocketOptions, bind};
 pub use tls::{TlsError, TlsFiles};
 
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::proto::podbay::v1::pods_server;
+use crate::proto::podbay::v1::pods_server::{self, PodsServer};
 use crate::proto::runtime::v1::image_service_server::{self, ImageService, ImageServiceServer};
 use crate::proto::runtime::v1::runtime_service_server::{
     self, RuntimeService, RuntimeServiceServer,
@@ -87,6 +90,13 @@ impl Door {
         Self { auth, names: &["", pods_server::SERVICE_NAME], descriptors: files.encode_to_vec() }
     }
 }
+/// Names that the health service knows; "" stands for all.
+const HEALTH_NAMES: [&str; 4] = [
+    "",
+    runtime_service_server::SERVICE_NAME,
+    image_service_server::SERVICE_NAME,
+    pods_server::SERVICE_NAME,
+];
 
 /// A server that cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -99,14 +109,15 @@ pub enum Error {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves the CRI, health and reflection on a socket until `shutdown` ends.
+/// Serves the CRI, whole pods, health and reflection on a socket until `shutdown` ends.
 ///
-/// Until `ready` is true every CRI call but Version answers Unavailable and health says
+/// Until `ready` is true every call but the CRI's Version answers Unavailable and health says
 /// NOT_SERVING. After `shutdown` nothing new is accepted, endless streams end, and calls in
 /// flight have five seconds.
 pub async fn serve(
     listener: UnixListener,
     services: CriServices,
+    pods: Option<PodServices>,
     ready: watch::Receiver<bool>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
@@ -114,6 +125,18 @@ pub async fn serve(
     let cri = cri::Cri::new(services, closing.clone());
     let routes = doors(cri.clone(), cri);
     run(connections(listener), Door::local(), routes, ready, closing, shutdown).await
+    let mut routes = doors(cri.clone(), cri);
+    if let Some(pods) = pods {
+        routes = routes.add_service(pods_door(pods::Pods::new(pods, closing.clone())));
+    }
+    run(listener, routes, ready, closing, shutdown).await
+}
+
+/// The service of whole pods with its limits.
+fn pods_door(pods: pods::Pods) -> PodsServer<pods::Pods> {
+    PodsServer::new(pods)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE)
 }
 
 /// The CRI services with their limits.
