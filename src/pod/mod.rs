@@ -4,9 +4,11 @@
 //! wanted and what is there, lets pure code decide ([`Face`] is the door to all of it), acts, and
 //! waits for a change.
 
+pub mod admit;
 mod face;
 mod object;
 mod quantity;
+pub mod translate;
 mod view;
 mod volume;
 

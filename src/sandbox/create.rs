@@ -195,6 +195,7 @@ impl Room {
         let (network, pause) =
             tokio::join!(self.attach(&sandbox), self.start_pause(entry, handler));
         let (network, pause) = (network?, pause?);
+        self.name_addresses(entry, network.as_ref()).await?;
         let running = Sandbox {
             network: network.clone(),
             state: SandboxState::Ready { pid: pause.pid },
@@ -241,7 +242,11 @@ impl Room {
         let paths = self.shared_files(sandbox);
         let config = &sandbox.config;
         host.create_dir(&self.dir(&sandbox.id), DIR_MODE).await.step(FILES)?;
-        let hosts = self.host_file("/etc/hosts").await?;
+        let hosts = match &config.hosts {
+            Some(hosts) if !config.host_network() => files::hosts(hosts, &[]).into_bytes(),
+            Some(hosts) => files::hosts_of_host(hosts, &self.host_file("/etc/hosts").await?),
+            None => self.host_file("/etc/hosts").await?,
+        };
         let resolv_conf = match &config.dns {
             Some(dns) => files::resolv_conf(dns).into_bytes(),
             None => self.host_file("/etc/resolv.conf").await?,
@@ -261,6 +266,23 @@ impl Room {
             self.give(shm, &record).await?;
         }
         Ok(())
+    }
+
+    /// The addresses are known now: a hosts file of the pod's own has to name them. No container
+    /// has it mounted yet.
+    async fn name_addresses(
+        &self,
+        entry: &Entry,
+        network: Option<&NetworkStatus>,
+    ) -> Result<(), Error> {
+        let record = entry.record();
+        let sandbox = &record.sandbox;
+        let (Some(hosts), Some(network)) = (&sandbox.config.hosts, network) else { return Ok(()) };
+        let path = self.shared_files(sandbox).hosts;
+        let content = files::hosts(hosts, &network.ips);
+        let written = self.deps.base.host.write_file(&path, content.as_bytes(), 0o644).await;
+        written.step(FILES)?;
+        self.give(&path, &record).await
     }
 
     /// Gives a file to the pod: to the root of its user namespace, with its label.
