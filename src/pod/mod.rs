@@ -12,6 +12,7 @@ mod object;
 pub mod probe;
 mod quantity;
 pub mod translate;
+pub mod upkeep;
 mod view;
 
 pub use face::{
