@@ -24,6 +24,7 @@ mod secrets;
 mod select;
 pub mod translate;
 pub mod statics;
+pub mod upkeep;
 mod view;
 mod volume;
 mod watch;
