@@ -3,6 +3,7 @@
 //! Order: config -> store -> backends -> domain -> socket -> serve (answering Unavailable) ->
 //! recover once containerd answers -> ready -> stop signal -> drain under a deadline.
 
+mod node;
 mod options;
 
 use std::future::Future;
@@ -28,6 +29,7 @@ use crate::image::Images;
 use crate::lifecycle::{Backoff, Tasks};
 use crate::logs::Pumps;
 use crate::oci;
+use crate::pod::{Pods, PodsDeps};
 use crate::sandbox::{self, Sandboxes};
 use crate::serve::{self, CriServices, Identity, SocketOptions};
 use crate::stats::{self, Stats};
@@ -36,7 +38,7 @@ use crate::stream;
 use crate::telemetry::error_chain;
 use options::{
     container_options, handlers, image_options, netns_prefix, nri_options, oci_settings,
-    sandbox_options, stats_options,
+    pods_options, sandbox_options, stats_options,
 };
 
 /// Pauses between tries to reach containerd at start.
@@ -108,6 +110,7 @@ struct Parts {
     sandboxes: Arc<Sandboxes>,
     containers: Arc<Containers>,
     images: Arc<Images>,
+    pods: Arc<Pods>,
     stats: Arc<Stats>,
     image_store: Arc<dyn ImageStore>,
     nri: Option<Nri>,
@@ -170,6 +173,16 @@ impl App {
             sandbox::Deps { base: deps, network: network.clone(), containers: containers.clone() },
             sandbox_options(&config, oci, &handlers)?,
         ));
+        let pods = Pods::new(
+            PodsDeps {
+                sandboxes: sandboxes.clone(),
+                images: images.clone(),
+                host: host.clone(),
+                store: store.clone(),
+                tasks: tasks.clone(),
+            },
+            pods_options(&config, &*host, systemd),
+        );
         let stats = Stats::new(
             stats::Deps { runtime: below.clone(), board, tasks: tasks.clone() },
             stats_options(&config, &*host, &handlers),
@@ -200,6 +213,7 @@ impl App {
             sandboxes,
             containers,
             images,
+            pods,
             stats,
             image_store: below.clone(),
             nri,
@@ -218,7 +232,7 @@ impl App {
         let tasks = parts.tasks.clone();
         drop(tasks.spawn_until_drain("recover", parts.clone().recover(ready)));
         drop(tasks.spawn("streaming server", streams.run()));
-        let server = serve::serve(listener, services, is_ready, tasks.draining());
+        let server = serve::serve(listener, services, None, is_ready, tasks.draining());
         tokio::pin!(server);
         // Cancel-safe: the server is pinned outside and polled again below.
         tokio::select! {
@@ -274,6 +288,7 @@ impl Parts {
             self.image_store.release(&lease, false).await?;
         }
         self.sandboxes.recover().await?;
+        self.pods.recover().await?;
         Ok(())
     }
 

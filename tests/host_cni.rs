@@ -10,3 +10,5 @@ mod ground;
 mod host;
 #[path = "host_cni/rootfs.rs"]
 mod rootfs;
+#[path = "host_cni/volumes.rs"]
+mod volumes;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use super::Error;
+use super::{Error, node};
 use crate::backend::{self, Host, RuntimeHandler, linux, nri};
 use crate::config::{self, Config};
 use crate::sandbox::{self, PauseSource};
-use crate::{container, image, oci, pause, stats};
+use crate::{container, image, oci, pause, pod, stats};
 
 /// Size of a pod's /dev/shm, as containerd and CRI-O have it.
 const SHM_SIZE: u64 = 64 << 20;
@@ -169,6 +169,17 @@ pub(super) fn sandbox_options(
         shm_size: SHM_SIZE,
         host_network_port_forward: config.streaming.host_network_port_forward,
     })
+}
+
+pub(super) fn pods_options(config: &Config, host: &dyn Host, systemd: bool) -> pod::PodsOptions {
+    let first = config.pods.backoff_first;
+    let longest = config.pods.backoff_longest;
+    let pauses = pod::BackoffPolicy { first, longest, reset: longest * 2 };
+    pod::PodsOptions {
+        root: config.root.clone(),
+        node: node::facts(config, host, systemd),
+        policy: pod::Policy { restart: pauses, pull: pauses },
+    }
 }
 
 pub(super) fn stats_options(

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
-use super::{Result, RootfsMount};
+use super::{HostPathKind, Result, RootfsMount, VolumeDir, VolumeFiles};
 use crate::model::container::Propagation;
+use crate::model::resources::CgroupLimits;
 use crate::model::security::IdMappings;
 
 /// cgroup layout of the host.
@@ -190,6 +191,29 @@ pub trait Host: Send + Sync + 'static {
     /// Mounts a tmpfs (nosuid, noexec, nodev) of `size` bytes with mode 1777 at `path`.
     async fn mount_shm(&self, path: &Path, size: u64) -> Result<()>;
 
+    /// Makes the top folder of a volume, whole or not at all; parents are made 0700. One that is
+    /// there is left as it is, for its content belongs to the pod. `Unsupported` for huge pages
+    /// that the host has none of.
+    async fn create_volume(&self, path: &Path, dir: VolumeDir) -> Result<()>;
+
+    /// Gives a volume exactly these files, all at one moment: `..data` is a link to a folder of
+    /// them that is replaced whole, and every visible name links into it. Whether anything had to
+    /// be changed. Links that a container has planted in the volume are never followed.
+    async fn write_volume(&self, volume: &Path, files: &VolumeFiles) -> Result<bool>;
+
+    /// Mounts what stands at `sub` in a volume (a folder, or one file) at `target` too, which is
+    /// made with its parents. Nothing that happens in the volume meanwhile leads out of it:
+    /// `FailedPrecondition`. Missing folders are made with the mode of the volume. Mounted so
+    /// already is fine; something else there is replaced. Mounts of the host travel into it, never
+    /// back.
+    async fn bind_sub_path(&self, volume: &Path, sub: &Path, target: &Path) -> Result<()>;
+
+    /// Whether what stands at a path of the host is of this kind; links are followed.
+    async fn check_host_path(&self, path: &Path, kind: HostPathKind) -> Result<bool>;
+
+    /// The last `max` bytes of a regular file, or all of them, `None` when absent.
+    async fn read_tail(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>>;
+
     /// Gives a file or folder of ours to a user of the host; links are not followed.
     async fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<()>;
 
@@ -250,6 +274,10 @@ pub trait Host: Send + Sync + 'static {
     /// or in the agent's own when that is `None`. `DeadlineExceeded` after ten seconds.
     async fn connect_in_netns(&self, netns: Option<&Path>, port: u16) -> Result<TcpStream>;
 
+    /// A socket that talks with a UDP port of localhost (127.0.0.1, or ::1 where there is no IPv4)
+    /// as [`Host::connect_in_netns`] does with a TCP one. Nobody needs to listen there yet.
+    async fn connect_udp_in_netns(&self, netns: Option<&Path>, port: u16) -> Result<UdpSocket>;
+
     /// How often the kernel killed for lack of memory in a memory cgroup; `None` when it is gone
     /// or has no such counter.
     async fn oom_kills(&self, memory_cgroup: &Path) -> Result<Option<u64>>;
@@ -274,4 +302,9 @@ pub trait Host: Send + Sync + 'static {
     /// Removes the empty cgroup of this path, absolute from the root of the hierarchies, from each
     /// of them; gone is fine. One that has processes or cgroups in it stays, with an error.
     async fn remove_cgroup(&self, path: &Path) -> Result<()>;
+
+    /// Makes the cgroup of this path, absolute from the root of the hierarchies, in those that
+    /// have its figures, with all above it, and sets the figures. There already is fine. A figure
+    /// that this host has no controller for is left out.
+    async fn make_cgroup(&self, path: &Path, limits: &CgroupLimits) -> Result<()>;
 }

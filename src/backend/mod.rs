@@ -16,6 +16,7 @@ pub mod linux;
 mod network;
 pub mod nri;
 mod runtime;
+mod volumes;
 mod wait;
 
 pub use error::{Error, ErrorKind, GoneIsFine, Result};
@@ -24,4 +25,5 @@ pub use host::*;
 pub use images::*;
 pub use network::*;
 pub use runtime::*;
+pub use volumes::*;
 pub use wait::wait_for_end;

@@ -8,6 +8,7 @@
 
 mod faults;
 mod inputs;
+mod pods;
 mod reader;
 mod sections;
 mod setting;
@@ -26,6 +27,7 @@ use crate::telemetry::Format;
 
 pub use faults::{Fault, Faults, Source};
 pub use inputs::{DEFAULT_FILE, FileOnly, Flag, Flags, Inputs, Process};
+pub use pods::Pods;
 
 /// The whole configuration. The fields say what the keys of the file mean: `cri.socket` is the
 /// key `socket` of the table `[cri]`.
@@ -59,6 +61,10 @@ pub struct Config {
     pub logs: Logs,
     /// The streaming server.
     pub streaming: Streaming,
+    /// Whole pods.
+    pub pods: Pods,
+    /// The remote door of podbay.v1.
+    pub remote: Remote,
     /// Measuring of what pods use.
     pub stats: Stats,
     /// The agent's own log.
@@ -305,6 +311,21 @@ pub struct Streaming {
     pub creation_timeout: Duration,
     /// Whether port-forward reaches the host's localhost through pods in the host's network.
     pub host_network_port_forward: bool,
+}
+
+/// `[remote]`: podbay.v1 over TCP, for clients with a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// What is listened on; port 0 takes a free one. `None` serves nobody.
+    pub address: Option<SocketAddr>,
+    /// Certificate of the agent, PEM, those of intermediate authorities behind it.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// The authorities that clients' certificates come from, PEM.
+    pub client_ca: PathBuf,
+    /// The file that says who may do what.
+    pub policy: PathBuf,
 }
 
 /// `[stats]`

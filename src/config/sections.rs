@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::reader::Reader;
 use super::{
     Cdi, Cgroup, CgroupDriver, Config, Containerd, Cri, Drain, FileMode, Handler, Images, Logs,
-    Network, Nri, Oci, Pause, RegistryAuth, Runtimes, Secret, Stats, Streaming, Telemetry,
+    Network, Nri, Oci, Pause, RegistryAuth, Remote, Runtimes, Secret, Stats, Streaming, Telemetry,
 };
 use crate::telemetry::{self, Format};
 
@@ -42,6 +42,8 @@ pub(super) fn read(reader: &mut Reader) -> Config {
         nri: nri(reader),
         logs: logs(reader),
         streaming: streaming(reader),
+        pods: super::pods::read(reader),
+        remote: remote(reader),
         stats: stats(reader),
         telemetry: telemetry(reader),
         drain: Drain { timeout: reader.get("drain.timeout", seconds(8)) },
@@ -322,6 +324,16 @@ fn streaming(reader: &mut Reader) -> Streaming {
     let problem = "listens on all addresses, so streaming.base_url must say how clients connect";
     reader.check(named, &["streaming", "address"], problem);
     streaming
+}
+
+fn remote(reader: &mut Reader) -> Remote {
+    Remote {
+        address: reader.get("remote.address", None),
+        cert: reader.get("remote.cert", "/etc/podbay/pki/agent.crt".into()),
+        key: reader.get("remote.key", "/etc/podbay/pki/agent.key".into()),
+        client_ca: reader.get("remote.client_ca", "/etc/podbay/pki/ca.crt".into()),
+        policy: reader.get("remote.policy", "/etc/podbay/policy.toml".into()),
+    }
 }
 
 fn stats(reader: &mut Reader) -> Stats {

@@ -218,6 +218,17 @@ impl Setting for SocketAddr {
     }
 }
 
+/// An address, or empty for none.
+impl Setting for Option<SocketAddr> {
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Ok(None) } else { SocketAddr::from_text(text).map(Some) }
+    }
+
+    fn to_toml(&self) -> Value {
+        Value::String(self.as_ref().map(SocketAddr::to_string).unwrap_or_default())
+    }
+}
+
 /// An address of a server, or empty for none.
 impl Setting for Option<Url> {
     fn from_text(text: &str) -> Result<Self, String> {

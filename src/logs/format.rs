@@ -55,6 +55,13 @@ impl Header {
         Self(text)
     }
 
+    /// The time alone.
+    pub(super) fn time(&self) -> [u8; 30] {
+        let mut time = [0; 30];
+        time.copy_from_slice(&self.0[..30]);
+        time
+    }
+
     fn with(mut self, tag: Tag) -> [u8; HEADER] {
         self.0[HEADER - 2] = match tag {
             Tag::Partial => b'P',

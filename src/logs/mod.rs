@@ -1,4 +1,5 @@
-//! Container logs: copies the output of processes from FIFOs to CRI log files.
+//! Container logs: copies the output of processes from FIFOs to CRI log files, and reads such
+//! files ([`read`]).
 //!
 //! ```text
 //!   stdout FIFO --> split into lines --+                      +--> log file (one writer)
@@ -20,6 +21,7 @@ mod fifo;
 mod file;
 mod format;
 mod pump;
+pub mod read;
 mod sink;
 mod tap;
 

@@ -37,6 +37,8 @@ pub struct PodConfig {
     pub log_directory: Option<PathBuf>,
     /// `None`: the host's resolv.conf is copied. An empty value gives an empty file.
     pub dns: Option<DnsConfig>,
+    /// What stands in /etc/hosts. `None`: the host's file is copied.
+    pub hosts: Option<HostsFile>,
     /// Ports of the pod published on the host. Entries with host port 0 are kept for the status
     /// but not given to CNI.
     pub port_mappings: Vec<PortMapping>,
@@ -109,6 +111,28 @@ pub struct DnsConfig {
     pub searches: Vec<String>,
     /// The `options` line.
     pub options: Vec<String>,
+}
+
+/// What a pod's /etc/hosts says besides the names that every one has. A pod in the host's network
+/// has the host's file with the aliases behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostsFile {
+    /// Name of the pod's own addresses.
+    pub hostname: String,
+    /// Domain of that name; empty for none.
+    pub domain: String,
+    /// Further entries.
+    pub aliases: Vec<HostAlias>,
+}
+
+/// An address and its names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostAlias {
+    /// The address.
+    pub ip: IpAddr,
+    /// Its names, each one word.
+    pub hostnames: Vec<String>,
 }
 
 /// Transport protocol of a published port.

@@ -38,3 +38,43 @@ pub struct HugepageLimit {
     /// Limit in bytes.
     pub limit: u64,
 }
+
+/// Figures of a cgroup that holds other cgroups: a pod's, or that of a class of pods.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CgroupLimits {
+    /// Relative CPU weight, cgroup v1 scale (2 to 262144).
+    pub cpu_shares: u64,
+    /// CFS quota in microseconds per period; `None` is no limit.
+    pub cpu_quota: Option<i64>,
+    /// CFS period in microseconds, with a quota.
+    pub cpu_period: i64,
+    /// Memory in bytes; `None` is no limit.
+    pub memory: Option<i64>,
+    /// Most processes; `None` is no limit.
+    pub pids: Option<i64>,
+    /// Huge pages, one figure a size.
+    pub hugepages: Vec<HugepageLimit>,
+}
+
+impl CgroupLimits {
+    /// `cpu.weight` of cgroup v2 (1 to 10000) that stands for the shares.
+    pub fn cpu_weight(&self) -> u64 {
+        1 + (self.cpu_shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_of_shares() {
+        for (cpu_shares, weight) in
+            [(0, 1), (2, 1), (102, 4), (512, 20), (1024, 39), (2048, 79), (262_144, 10_000)]
+        {
+            let limits = CgroupLimits { cpu_shares, ..CgroupLimits::default() };
+            assert_eq!(limits.cpu_weight(), weight, "{cpu_shares}");
+        }
+    }
+}

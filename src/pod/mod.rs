@@ -4,13 +4,47 @@
 //! wanted and what is there, lets pure code decide ([`Face`] is the door to all of it), acts, and
 //! waits for a change.
 
+pub mod admit;
+mod backoff;
 mod face;
+pub mod handler;
+pub mod hook;
+mod news;
+pub mod manifest;
 mod object;
+mod observe;
+mod phase;
+mod plan;
+mod pods;
+pub mod probe;
+mod quantity;
+mod record;
+mod room;
+mod secrets;
+mod select;
+pub mod translate;
+pub mod statics;
+pub mod upkeep;
 mod view;
+mod volume;
+mod watch;
+mod worker;
 
+pub use crate::store::Revision;
+pub use backoff::Policy as BackoffPolicy;
 pub use face::{
     Admission, AdmitReason, Applied, Apply, Change, Delete, Error, Events, Face, Listing, LogLines,
     LogOptions, Manner, Preconditions, Selector, Target, Watch, WatchEvent,
 };
 pub use object::{FieldError, Given, Objects, PodKey, Source};
+pub use plan::Policy;
+pub use pods::{Pods, PodsDeps, PodsOptions};
+pub use quantity::{Quantity, QuantityError};
+pub use record::Life;
+pub use select::Selection;
 pub use view::{Event, EventType, Explanation, NodeView, PodView, Waits};
+pub use volume::{
+    Allocatable, EmptyDir, Error as VolumeError, MountContext, Options as VolumeOptions,
+    VolumeContext, Volumes,
+};
+pub use watch::{Hub, HubOptions};

@@ -39,6 +39,7 @@ const HOST_FILE_MAX: usize = 1 << 20;
 impl Room {
     pub(super) async fn run(
         self: Arc<Self>,
+        owner: Owner,
         config: PodConfig,
         handler: String,
     ) -> Result<PodId, Error> {
@@ -46,7 +47,7 @@ impl Room {
         check_sysctls(&config).map_err(in_request)?;
         check_pod_userns(&config, &self.features_of(&resolved).await).map_err(in_request)?;
         let id = PodId::random();
-        let mut record = self.new_record(&id, config, handler, &resolved);
+        let mut record = self.new_record((&id, owner), config, handler, &resolved);
         record.selinux_level = self.selinux_level(&record.sandbox.config)?;
         let entry = Entry::new(record);
         let _alone = entry.gate.clone().write_owned().await;
@@ -142,7 +143,7 @@ impl Room {
 
     fn new_record(
         &self,
-        id: &PodId,
+        (id, owner): (&PodId, Owner),
         config: PodConfig,
         handler: String,
         resolved: &RuntimeHandler,
@@ -172,7 +173,7 @@ impl Room {
             resources: config.resources.clone(),
             sandbox: Sandbox {
                 id: id.clone(),
-                owner: Owner::Cri,
+                owner,
                 netns: (!config.host_network()).then_some(netns),
                 config: Arc::new(config),
                 handler,
@@ -195,6 +196,7 @@ impl Room {
         let (network, pause) =
             tokio::join!(self.attach(&sandbox), self.start_pause(entry, handler));
         let (network, pause) = (network?, pause?);
+        self.name_addresses(entry, network.as_ref()).await?;
         let running = Sandbox {
             network: network.clone(),
             state: SandboxState::Ready { pid: pause.pid },
@@ -241,7 +243,11 @@ impl Room {
         let paths = self.shared_files(sandbox);
         let config = &sandbox.config;
         host.create_dir(&self.dir(&sandbox.id), DIR_MODE).await.step(FILES)?;
-        let hosts = self.host_file("/etc/hosts").await?;
+        let hosts = match &config.hosts {
+            Some(hosts) if !config.host_network() => files::hosts(hosts, &[]).into_bytes(),
+            Some(hosts) => files::hosts_of_host(hosts, &self.host_file("/etc/hosts").await?),
+            None => self.host_file("/etc/hosts").await?,
+        };
         let resolv_conf = match &config.dns {
             Some(dns) => files::resolv_conf(dns).into_bytes(),
             None => self.host_file("/etc/resolv.conf").await?,
@@ -261,6 +267,23 @@ impl Room {
             self.give(shm, &record).await?;
         }
         Ok(())
+    }
+
+    /// The addresses are known now: a hosts file of the pod's own has to name them. No container
+    /// has it mounted yet.
+    async fn name_addresses(
+        &self,
+        entry: &Entry,
+        network: Option<&NetworkStatus>,
+    ) -> Result<(), Error> {
+        let record = entry.record();
+        let sandbox = &record.sandbox;
+        let (Some(hosts), Some(network)) = (&sandbox.config.hosts, network) else { return Ok(()) };
+        let path = self.shared_files(sandbox).hosts;
+        let content = files::hosts(hosts, &network.ips);
+        let written = self.deps.base.host.write_file(&path, content.as_bytes(), 0o644).await;
+        written.step(FILES)?;
+        self.give(&path, &record).await
     }
 
     /// Gives a file to the pod: to the root of its user namespace, with its label.

@@ -38,6 +38,7 @@ use crate::backend::{HandlerFeatures, Network, RuntimeHandler};
 use crate::board::LookupError;
 use crate::container::{self, Container, Containers, ExecOutput, PodContext};
 use crate::ids::{ContainerId, PodId};
+use crate::model::Owner;
 use crate::model::container::ContainerConfig;
 use crate::model::pod::PodMetadata;
 use crate::model::resources::Resources;
@@ -140,8 +141,18 @@ impl Sandboxes {
         config: crate::model::pod::PodConfig,
         handler: &str,
     ) -> Result<PodId, Error> {
+        self.run_for(Owner::Cri, config, handler).await
+    }
+
+    /// As [`Sandboxes::run`], for whoever drives the pod from now on.
+    pub async fn run_for(
+        &self,
+        owner: Owner,
+        config: crate::model::pod::PodConfig,
+        handler: &str,
+    ) -> Result<PodId, Error> {
         let (room, handler) = (self.room.clone(), handler.to_owned());
-        self.owned("run-sandbox", async move { room.run(config, handler).await }).await
+        self.owned("run-sandbox", async move { room.run(owner, config, handler).await }).await
     }
 
     /// Stops a sandbox and kills its containers; unknown is fine; repeatable.

@@ -1,10 +1,15 @@
-//! The front hall: gRPC servers on unix sockets. Only here (and in the client commands) are
-//! wire types known; behind the handlers everything is podbay's own types.
+//! The front hall: gRPC servers on unix sockets, and over TCP for those who have a certificate.
+//! Only here (and in the client commands) are wire types known; behind the handlers everything is
+//! podbay's own types.
 
+mod auth;
 mod cri;
 mod front;
+mod remote;
+pub mod pods;
 mod socket;
 mod status;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -14,18 +19,27 @@ use std::io;
 use std::time::Duration;
 
 use futures::Stream;
+use prost::Message as _;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic::transport::server::Connected;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+pub use auth::{Grant, Policy, PolicyFaults, Role, Subject};
 pub use cri::{CriServices, Identity};
+pub use remote::{Remote, RemoteError, RemoteOptions, serve_remote};
+pub use pods::PodServices;
 pub use socket::{SocketError, SocketOptions, bind};
+pub use tls::{TlsError, TlsFiles};
 
 use crate::proto::FILE_DESCRIPTOR_SET;
+use crate::proto::podbay::v1::pods_server;
+use crate::proto::podbay::v1::pods_server::{self, PodsServer};
 use crate::proto::runtime::v1::image_service_server::{self, ImageService, ImageServiceServer};
 use crate::proto::runtime::v1::runtime_service_server::{
     self, RuntimeService, RuntimeServiceServer,
@@ -51,9 +65,38 @@ const LAST_CALLS: Duration = Duration::from_secs(5);
 /// Pause after a failed accept: there may be no file descriptors for a while.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What differs between the doors.
+struct Door {
+    auth: auth::AuthLayer,
+    /// Names that the health service knows; "" stands for all.
+    names: &'static [&'static str],
+    /// What reflection tells of.
+    descriptors: Vec<u8>,
+}
+
+impl Door {
+    /// The unix socket.
+    fn local() -> Self {
+        let names = &["", runtime_service_server::SERVICE_NAME, image_service_server::SERVICE_NAME];
+        let auth = auth::AuthLayer::local();
+        Self { auth, names, descriptors: FILE_DESCRIPTOR_SET.to_vec() }
+    }
+
+    /// TCP: without the CRI.
+    fn remote(auth: auth::AuthLayer) -> Self {
+        let mut files =
+            prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap_or_default();
+        files.file.retain(|file| file.package() != "runtime.v1");
+        Self { auth, names: &["", pods_server::SERVICE_NAME], descriptors: files.encode_to_vec() }
+    }
+}
 /// Names that the health service knows; "" stands for all.
-const HEALTH_NAMES: [&str; 3] =
-    ["", runtime_service_server::SERVICE_NAME, image_service_server::SERVICE_NAME];
+const HEALTH_NAMES: [&str; 4] = [
+    "",
+    runtime_service_server::SERVICE_NAME,
+    image_service_server::SERVICE_NAME,
+    pods_server::SERVICE_NAME,
+];
 
 /// A server that cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -66,20 +109,34 @@ pub enum Error {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves the CRI, health and reflection on a socket until `shutdown` ends.
+/// Serves the CRI, whole pods, health and reflection on a socket until `shutdown` ends.
 ///
-/// Until `ready` is true every CRI call but Version answers Unavailable and health says
+/// Until `ready` is true every call but the CRI's Version answers Unavailable and health says
 /// NOT_SERVING. After `shutdown` nothing new is accepted, endless streams end, and calls in
 /// flight have five seconds.
 pub async fn serve(
     listener: UnixListener,
     services: CriServices,
+    pods: Option<PodServices>,
     ready: watch::Receiver<bool>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let closing = CancellationToken::new();
     let cri = cri::Cri::new(services, closing.clone());
-    run(listener, doors(cri.clone(), cri), ready, closing, shutdown).await
+    let routes = doors(cri.clone(), cri);
+    run(connections(listener), Door::local(), routes, ready, closing, shutdown).await
+    let mut routes = doors(cri.clone(), cri);
+    if let Some(pods) = pods {
+        routes = routes.add_service(pods_door(pods::Pods::new(pods, closing.clone())));
+    }
+    run(listener, routes, ready, closing, shutdown).await
+}
+
+/// The service of whole pods with its limits.
+fn pods_door(pods: pods::Pods) -> PodsServer<pods::Pods> {
+    PodsServer::new(pods)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE)
 }
 
 /// The CRI services with their limits.
@@ -94,18 +151,23 @@ fn doors(runtime: impl RuntimeService, images: impl ImageService) -> Routes {
 }
 
 /// Serves `routes` beside health and reflection. `closing` is cancelled when the end begins.
-async fn run(
-    listener: UnixListener,
+async fn run<C>(
+    incoming: impl Stream<Item = io::Result<C>>,
+    door: Door,
     routes: Routes,
     ready: watch::Receiver<bool>,
     closing: CancellationToken,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), Error> {
+) -> Result<(), Error>
+where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let Door { auth, names, descriptors } = door;
     let (health, health_service) = tonic_health::server::health_reporter();
-    report(&health, false).await;
+    report(&health, names, false).await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(&descriptors)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let routes = routes
@@ -117,12 +179,13 @@ async fn run(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(MAX_STREAMS)
         .layer(front::FrontLayer::new(ready.clone()))
+        .layer(auth)
         .add_routes(routes)
-        .serve_with_incoming_shutdown(connections(listener), closing.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
     // Cancel-safe: whichever ends, the other is not needed any more.
     tokio::select! {
         ended = server => Ok(ended?),
-        () = conduct(health, ready, closing, shutdown) => {
+        () = conduct(health, names, ready, closing, shutdown) => {
             tracing::warn!("calls did not end within {LAST_CALLS:?} and are cut off");
             Ok(())
         }
@@ -132,6 +195,7 @@ async fn run(
 /// Keeps health true, then opens the end; returns when the last calls have had their time.
 async fn conduct(
     mut health: HealthReporter,
+    names: &[&str],
     ready: watch::Receiver<bool>,
     closing: CancellationToken,
     shutdown: impl Future<Output = ()>,
@@ -139,10 +203,10 @@ async fn conduct(
     // Cancel-safe: following readiness holds nothing.
     tokio::select! {
         () = shutdown => {}
-        () = follow(&health, ready) => {}
+        () = follow(&health, names, ready) => {}
     }
-    report(&health, false).await;
-    for name in HEALTH_NAMES {
+    report(&health, names, false).await;
+    for name in names {
         // Ends the watches, which are endless otherwise.
         health.clear_service_status(name).await;
     }
@@ -151,20 +215,20 @@ async fn conduct(
 }
 
 /// Never ends: an agent whose readiness nobody changes any more stays as it is.
-async fn follow(health: &HealthReporter, mut ready: watch::Receiver<bool>) {
+async fn follow(health: &HealthReporter, names: &[&str], mut ready: watch::Receiver<bool>) {
     loop {
         let serving = *ready.borrow_and_update();
-        report(health, serving).await;
+        report(health, names, serving).await;
         if ready.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 }
 
-async fn report(health: &HealthReporter, serving: bool) {
+async fn report(health: &HealthReporter, names: &[&str], serving: bool) {
     let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-    for name in HEALTH_NAMES {
-        health.set_service_status(name, status).await;
+    for name in names {
+        health.set_service_status(*name, status).await;
     }
 }
 

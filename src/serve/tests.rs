@@ -78,9 +78,11 @@ impl TestServer {
         let closing = CancellationToken::new();
         let stub = Stub(closing.clone());
         let routes = doors(stub.clone(), stub);
-        let running = tokio::spawn(run(listener, routes, follow, closing, async {
+        let stopped = async {
             let _ = stopped.await;
-        }));
+        };
+        let incoming = connections(listener);
+        let running = tokio::spawn(run(incoming, Door::local(), routes, follow, closing, stopped));
         Self { folder, ready, stop: Some(stop), running }
     }
 

@@ -5,7 +5,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use podbay::backend::{ErrorKind, Host, NetnsState, RootfsMount};
+use podbay::backend::{
+    ErrorKind, Host, HostPathKind, Medium, NetnsState, RootfsMount, VolumeDir, VolumeFile,
+    VolumeFiles,
+};
 use podbay::model::security::{IdMapping, IdMappings};
 
 use super::{kind, new_path};
@@ -22,6 +25,7 @@ pub async fn host_contract(host: &Arc<dyn Host>, folder: &Path, netns_folder: &P
     mounts(host, folder).await;
     images(host, folder).await;
     sources(host, folder).await;
+    volumes(host, folder).await;
     connections(host, &new_path(netns_folder, prefix)).await;
     // No process has this number.
     assert_eq!(host.process_start_time(u32::MAX - 1).await.unwrap(), None);
@@ -184,6 +188,58 @@ async fn sources(host: &Arc<dyn Host>, folder: &Path) {
     assert_eq!(host.resolve_mount_source(&link, false).await.unwrap(), path);
 }
 
+async fn volumes(host: &Arc<dyn Host>, folder: &Path) {
+    let pod = new_path(folder, "volumes");
+    let (disk, memory) = (pod.join("v/disk"), pod.join("v/memory"));
+    for (path, medium) in [(&disk, Medium::Disk), (&memory, Medium::Memory(Some(1 << 20)))] {
+        let dir = VolumeDir { medium, mode: 0o2770, gid: Some(4242) };
+        host.create_volume(path, dir).await.unwrap();
+        assert_eq!(mode(path), 0o2770);
+        fs::write(path.join("own"), b"x").unwrap();
+        host.create_volume(path, VolumeDir { mode: 0o777, ..dir }).await.unwrap();
+        assert_eq!(mode(path), 0o2770, "it is the pod's by now");
+        assert!(path.join("own").exists());
+    }
+    assert_eq!(mode(&pod.join("v")), 0o700);
+
+    let file = VolumeFile { content: b"one".to_vec(), mode: 0o640, uid: None };
+    let mut files = VolumeFiles { files: [("a/key".to_owned(), file)].into(), gid: None };
+    assert!(host.write_volume(&disk, &files).await.unwrap());
+    assert!(!host.write_volume(&disk, &files).await.unwrap());
+    assert_eq!(fs::read(disk.join("a/key")).unwrap(), b"one");
+    assert_eq!(fs::read_link(disk.join("a")).unwrap(), Path::new("..data/a"));
+    let file = files.files.remove("a/key").unwrap();
+    files.files.insert("b".to_owned(), file.clone());
+    assert!(host.write_volume(&disk, &files).await.unwrap());
+    assert!(!disk.join("a").exists() && disk.join("b").exists());
+    files.files.insert("../out".to_owned(), file);
+    let out = host.write_volume(&disk, &files).await;
+    assert_eq!(kind(out), ErrorKind::InvalidArgument);
+    let missing = host.write_volume(&pod.join("none"), &files).await;
+    assert_eq!(kind(missing), ErrorKind::NotFound);
+
+    let target = pod.join("subpaths/x/0");
+    host.bind_sub_path(&disk, Path::new("new/deep"), &target).await.unwrap();
+    host.bind_sub_path(&disk, Path::new("new/deep"), &target).await.expect("mounted so already");
+    assert!(disk.join("new/deep").is_dir() && target.is_dir());
+    let file = pod.join("subpaths/x/1");
+    host.bind_sub_path(&disk, Path::new("b"), &file).await.unwrap();
+    assert!(file.is_file());
+
+    assert!(!host.check_host_path(&disk, HostPathKind::File).await.unwrap());
+    assert!(host.check_host_path(&disk, HostPathKind::Directory).await.unwrap());
+    let (made, gone) = (pod.join("host/made"), pod.join("host/gone"));
+    assert!(host.check_host_path(&made, HostPathKind::DirectoryOrCreate).await.unwrap());
+    assert_eq!(mode(&made), 0o755);
+    assert!(!host.check_host_path(&gone, HostPathKind::Socket).await.unwrap());
+
+    assert_eq!(host.read_tail(&gone, 5).await.unwrap(), None);
+    assert_eq!(host.read_tail(&disk.join("own"), 5).await.unwrap().as_deref(), Some(&b"x"[..]));
+    assert_eq!(kind(host.read_tail(&disk, 5).await), ErrorKind::FailedPrecondition);
+    host.remove_tree(&pod).await.expect("a tree with volumes in it");
+    assert!(!pod.exists());
+}
+
 async fn connections(host: &Arc<dyn Host>, netns: &Path) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -198,5 +254,13 @@ async fn connections(host: &Arc<dyn Host>, netns: &Path) {
         assert_eq!(near.unwrap().local_addr().unwrap(), far.unwrap().1);
     }
     let gone = host.connect_in_netns(Some(netns), port).await;
+    assert_eq!(kind(gone), ErrorKind::NotFound);
+    let far = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let near = host.connect_udp_in_netns(None, far.local_addr().unwrap().port()).await.unwrap();
+    near.send(b"datagram").await.unwrap();
+    let mut got = [0; 16];
+    let (length, from) = far.recv_from(&mut got).await.unwrap();
+    assert_eq!((&got[..length], from), (&b"datagram"[..], near.local_addr().unwrap()));
+    let gone = host.connect_udp_in_netns(Some(netns), port).await;
     assert_eq!(kind(gone), ErrorKind::NotFound);
 }

@@ -2,6 +2,8 @@
 
 use futures::future::join_all;
 use podbay::backend::Process;
+use podbay::model::pod::{HostAlias, HostsFile, PodConfig, PodMetadata};
+use podbay::model::security::NamespaceMode;
 use podbay::proto::runtime::v1 as cri;
 use tonic::Code;
 
@@ -232,4 +234,61 @@ async fn a_caller_who_hangs_up_tears_nothing_in_half() {
         agent.remove_all().await;
         assert_eq!(world.leftovers(), [""; 0], "{step}");
     }
+}
+
+fn managed(name: &str, network: NamespaceMode) -> PodConfig {
+    let mut config = PodConfig {
+        hostname: name.to_owned(),
+        hosts: Some(HostsFile {
+            hostname: name.to_owned(),
+            domain: "s.ns.svc".to_owned(),
+            aliases: vec![HostAlias {
+                ip: "10.9.9.9".parse().unwrap(),
+                hostnames: vec!["db".to_owned(), "db.example".to_owned()],
+            }],
+        }),
+        ..PodConfig::default()
+    };
+    let (namespace, uid) = ("ns".to_owned(), format!("uid-{name}"));
+    config.metadata = PodMetadata { name: name.to_owned(), namespace, uid, attempt: 0 };
+    config.security.namespaces.network = network;
+    config
+}
+
+#[tokio::test]
+async fn a_managed_hosts_file_has_the_pods_addresses_and_aliases() {
+    let world = World::new();
+    world.fakes.host.put_file("/etc/hosts".as_ref(), b"127.0.0.1 node\n");
+    let agent = world.agent().await;
+    let hosts = async |config| {
+        let id = agent.rooms.sandboxes.run(config, "").await.unwrap();
+        let file = world.path("state/pods").join(id.as_str()).join("hosts");
+        std::fs::read_to_string(file).unwrap()
+    };
+    let aliases = "\n# Entries added by HostAliases.\n10.9.9.9\tdb\tdb.example\n";
+    let own = hosts(managed("web", NamespaceMode::Pod)).await;
+    assert!(own.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"), "{own}");
+    assert!(own.ends_with(&format!("\n10.88.0.1\tweb.s.ns.svc\tweb\n{aliases}")), "{own}");
+    let of_node = hosts(managed("agent", NamespaceMode::Node)).await;
+    let head = "# Kubernetes-managed hosts file (host network).\n127.0.0.1 node\n";
+    assert_eq!(of_node, format!("{head}{aliases}"));
+    agent.remove_all().await;
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn a_hosts_file_that_cannot_be_written_leaves_nothing() {
+    let world = World::new();
+    let agent = world.agent().await;
+    world.fakes.steps.hang("attach");
+    let failing = async {
+        world.fakes.steps.called("attach", 1).await;
+        world.fakes.steps.fail("write_file", podbay::backend::ErrorKind::Other, 1);
+        world.fakes.steps.release("attach");
+    };
+    let run = agent.rooms.sandboxes.run(managed("web", NamespaceMode::Pod), "");
+    let (made, ()) = tokio::join!(run, failing);
+    assert!(made.is_err());
+    world.clean().await;
+    assert_eq!(agent.rows(), [""; 0]);
 }

@@ -17,6 +17,8 @@ use podbay::image::{self, Images};
 use podbay::lifecycle::Tasks;
 use podbay::logs::Pumps;
 use podbay::oci;
+use podbay::pod::translate::NodeFacts;
+use podbay::pod::{BackoffPolicy, Pods, PodsDeps, PodsOptions, Policy};
 use podbay::proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
 use podbay::sandbox::{self, PauseSource, SandboxRecord, Sandboxes};
 use podbay::serve::{self, CriServices, Identity, SocketOptions};
@@ -47,6 +49,8 @@ pub struct World {
     agents: AtomicUsize,
     folder: tempfile::TempDir,
     nri: Option<nri::Options>,
+    /// Pauses between restarts of whole pods' containers.
+    pub backoff: BackoffPolicy,
 }
 
 impl World {
@@ -60,7 +64,8 @@ impl World {
         let root = folder.path().join("pause");
         let pause = PauseSource::Embedded { root, program: "/pause".to_owned() };
         let agents = AtomicUsize::new(0);
-        Self { fakes, pause, host_network_port_forward: true, agents, folder, nri: None }
+        let backoff = BackoffPolicy::default();
+        Self { fakes, pause, host_network_port_forward: true, agents, folder, nri: None, backoff }
     }
 
     /// A host whose pause container comes from an image.
@@ -118,15 +123,16 @@ impl World {
         let tokio = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let tokio = tokio.expect("a tokio runtime");
         let (fakes, options, nri) = (self.fakes.clone(), self.rooms(), self.nri.clone());
+        let pods = self.pods_options();
         let store = self.open_store().await;
         let (ready, is_ready) = watch::channel(false);
         let at = socket.clone();
         let built = tokio.spawn(async move {
-            let rooms = Rooms::build(fakes.clone(), store, options, nri);
+            let rooms = Rooms::build(fakes.clone(), store, options, nri, pods);
             let socket = SocketOptions { path: at, mode: 0o600, gid: None };
             let listener = serve::bind(&socket).await.expect("bind");
             let server =
-                serve::serve(listener, rooms.services(&fakes), is_ready, rooms.tasks.draining());
+                serve::serve(listener, rooms.services(&fakes), None, is_ready, rooms.tasks.draining());
             drop(rooms.tasks.spawn("server", async move { server.await.expect("serve") }));
             rooms
         });
@@ -178,6 +184,20 @@ impl World {
         (containers, sandboxes, stats)
     }
 
+    fn pods_options(&self) -> PodsOptions {
+        let node = NodeFacts {
+            name: "node-1".to_owned(),
+            ips: vec![[192, 0, 2, 10].into()],
+            capacity: plenty(),
+            allocatable: plenty(),
+            log_root: self.path("logs"),
+            cgroup_v2: true,
+            ..NodeFacts::default()
+        };
+        let policy = Policy { restart: self.backoff, pull: self.backoff };
+        PodsOptions { root: self.path("root"), node, policy }
+    }
+
     /// The agent before this one may still be letting go of it.
     async fn open_store(&self) -> Store {
         let path = self.path("state.redb");
@@ -194,7 +214,7 @@ impl World {
     /// What somebody would have to clean up: below the seams, and in the folders of the agent.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = self.fakes.leftovers();
-        for folder in ["state/pods", "state/containers", "root/containers"] {
+        for folder in ["state/pods", "state/containers", "root/containers", "root/pods", "logs"] {
             let names = std::fs::read_dir(self.path(folder)).into_iter().flatten();
             left.extend(
                 names.map(|name| format!("{folder}/{:?}", name.expect("name").file_name())),
@@ -218,6 +238,16 @@ impl World {
     }
 }
 
+fn plenty() -> podbay::pod::translate::Amounts {
+    podbay::pod::translate::Amounts {
+        milli_cpu: 64_000,
+        memory: 64 << 30,
+        ephemeral_storage: 1 << 40,
+        pods: 110,
+        ..podbay::pod::translate::Amounts::default()
+    }
+}
+
 async fn connect(socket: PathBuf) -> Channel {
     let endpoint = Endpoint::from_static("http://podbay.invalid");
     let connector = tower::service_fn(move |_| {
@@ -237,6 +267,7 @@ pub struct Rooms {
     pub stats: Arc<Stats>,
     images: Arc<Images>,
     pub nri: Option<Nri>,
+    pub pods: Arc<Pods>,
 }
 
 impl Rooms {
@@ -249,6 +280,7 @@ impl Rooms {
             stats::Options,
         ),
         nri: Option<nri::Options>,
+        pods: PodsOptions,
     ) -> Self {
         let tasks = Tasks::new();
         let nri = nri.map(|options| Nri::new(options, tasks.clone()));
@@ -293,7 +325,15 @@ impl Rooms {
             tasks: tasks.clone(),
         };
         let stats = Stats::new(deps, of_stats);
-        Self { tasks, store, sandboxes, containers, board, images, stats, nri }
+        let deps = PodsDeps {
+            sandboxes: sandboxes.clone(),
+            images: images.clone(),
+            host: fakes.host.clone(),
+            store: store.clone(),
+            tasks: tasks.clone(),
+        };
+        let pods = Pods::new(deps, pods);
+        Self { tasks, store, sandboxes, containers, board, images, stats, nri, pods }
     }
 
     fn services(&self, fakes: &Fakes) -> CriServices {
@@ -322,10 +362,12 @@ impl Agent {
     /// Takes over what is there, as at every start, and opens the gate.
     pub async fn recover(&self) {
         let (sandboxes, nri) = (self.rooms.sandboxes.clone(), self.rooms.nri.clone());
+        let pods = self.rooms.pods.clone();
         let tokio = self.tokio.as_ref().expect("it lives");
         let recovered = tokio.spawn(async move {
             sandboxes.learn_features().await;
             sandboxes.recover().await?;
+            pods.recover().await.expect("pods are recovered");
             if let Some(nri) = nri {
                 nri.start(sandboxes).await;
             }

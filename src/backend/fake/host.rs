@@ -1,23 +1,26 @@
 //! The fake host: namespaces and mounts in memory, files and FIFOs for real below a folder of the
 //! test.
 
+mod volumes;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 use super::super::linux::archive;
 use super::super::{
-    CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, HostProcess, NetnsState, Result,
-    RootfsMount, SHIM_ID, TrustedFile, UserFiles,
+    CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, HostProcess, NetnsState,
+    Result, RootfsMount, SHIM_ID, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
 };
 use super::files::Files;
 use super::steps::Steps;
 use super::world::World;
 use crate::model::container::Propagation;
+use crate::model::resources::CgroupLimits;
 use crate::model::security::IdMappings;
 
 /// A host that keeps its hands off the machine: it refuses to change files outside its folder.
@@ -148,6 +151,11 @@ impl FakeHost {
     /// Tasks of lost shims that live.
     pub fn lost_shims(&self) -> Vec<String> {
         self.world.lock().strays.iter().map(|it| it.arguments[2].clone()).collect()
+    }
+
+    /// The figures of a cgroup that holds others.
+    pub fn cgroup_limits(&self, path: &Path) -> Option<CgroupLimits> {
+        self.world.lock().pod_cgroups.get(path).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -284,6 +292,26 @@ impl Host for FakeHost {
             Ok(())
         };
         self.step("mount_shm", path, work).await
+    }
+
+    async fn create_volume(&self, path: &Path, dir: VolumeDir) -> Result<()> {
+        self.step("create_volume", path, || self.make_volume(path, dir)).await
+    }
+
+    async fn write_volume(&self, volume: &Path, files: &VolumeFiles) -> Result<bool> {
+        self.step("write_volume", volume, || self.fill_volume(volume, files)).await
+    }
+
+    async fn bind_sub_path(&self, volume: &Path, sub: &Path, target: &Path) -> Result<()> {
+        self.step("bind_sub_path", target, || self.bind_part(volume, sub, target)).await
+    }
+
+    async fn check_host_path(&self, path: &Path, kind: HostPathKind) -> Result<bool> {
+        self.step("check_host_path", path, || self.look_at(path, kind)).await
+    }
+
+    async fn read_tail(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
+        self.step("read_tail", path, || self.tail_of(path, max)).await
     }
 
     async fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<()> {
@@ -450,6 +478,20 @@ impl Host for FakeHost {
         self.steps.run("connect_in_netns", port, work).await
     }
 
+    async fn connect_udp_in_netns(&self, netns: Option<&Path>, port: u16) -> Result<UdpSocket> {
+        let work = async {
+            let tried = || format!("open a UDP socket for port {port}");
+            if netns.is_some_and(|netns| !self.world.lock().netns.contains(netns)) {
+                return Err(Error::new(ErrorKind::NotFound, tried()));
+            }
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await;
+            let socket = socket.map_err(|error| Error::io(tried(), error))?;
+            let connected = socket.connect((Ipv4Addr::LOCALHOST, port)).await;
+            connected.map(|()| socket).map_err(|error| Error::io(tried(), error))
+        };
+        self.steps.run("connect_udp_in_netns", port, work).await
+    }
+
     async fn oom_kills(&self, memory_cgroup: &Path) -> Result<Option<u64>> {
         let kills = || Ok(self.world.lock().cgroups.get(memory_cgroup).copied());
         self.step("oom_kills", memory_cgroup, kills).await
@@ -478,9 +520,19 @@ impl Host for FakeHost {
 
     async fn remove_cgroup(&self, path: &Path) -> Result<()> {
         let work = || {
-            self.world.lock().empty_cgroups.remove(path);
+            let mut world = self.world.lock();
+            world.empty_cgroups.remove(path);
+            world.pod_cgroups.remove(path);
             Ok(())
         };
         self.step("remove_cgroup", path, work).await
+    }
+
+    async fn make_cgroup(&self, path: &Path, limits: &CgroupLimits) -> Result<()> {
+        let work = || {
+            self.world.lock().pod_cgroups.insert(path.to_owned(), limits.clone());
+            Ok(())
+        };
+        self.step("make_cgroup", path, work).await
     }
 }

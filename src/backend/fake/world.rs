@@ -8,6 +8,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::super::{Error, ErrorKind, HostProcess, Result, RuntimeEvent};
 use crate::model::image::ChainId;
+use crate::model::resources::CgroupLimits;
 
 /// Above any real PID: what a test does to one of these cannot hit a process of the machine.
 const FIRST_PID: u32 = 5_000_000;
@@ -34,6 +35,8 @@ pub(super) struct WorldState {
     pub(super) cgroups: BTreeMap<PathBuf, u64>,
     /// Cgroups without a container, by their path in the hierarchies.
     pub(super) empty_cgroups: BTreeSet<PathBuf>,
+    /// Cgroups that hold others, with their figures.
+    pub(super) pod_cgroups: BTreeMap<PathBuf, CgroupLimits>,
     /// Live network namespaces.
     pub(super) netns: BTreeSet<PathBuf>,
     /// Mount points.
@@ -46,6 +49,10 @@ pub(super) struct Live {
     /// In ticks since boot.
     pub(super) start_time: u64,
     pub(super) cgroup: PathBuf,
+}
+
+fn is_of_pod(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pod"))
 }
 
 /// The cgroup of a container.
@@ -110,6 +117,7 @@ impl World {
         state.processes.clear();
         state.cgroups.clear();
         state.empty_cgroups.clear();
+        state.pod_cgroups.clear();
         state.netns.clear();
         state.mounts.clear();
     }
@@ -120,7 +128,9 @@ impl World {
         let netns = state.netns.iter().map(|path| format!("netns {}", path.display()));
         let mounts = state.mounts.iter().map(|path| format!("mount {}", path.display()));
         let processes = state.processes.keys().map(|pid| format!("process {pid}"));
-        let cgroups = state.cgroups.keys().chain(&state.empty_cgroups);
+        // Those of all pods and of their classes stay, as they do on a host.
+        let of_pods = state.pod_cgroups.keys().filter(|path| is_of_pod(path));
+        let cgroups = state.cgroups.keys().chain(&state.empty_cgroups).chain(of_pods);
         let cgroups = cgroups.map(|path| format!("cgroup {}", path.display()));
         roots.chain(netns).chain(mounts).chain(processes).chain(cgroups).collect()
     }

@@ -1,7 +1,7 @@
 //! Small files and folders of the agent itself.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind as IoKind, Read, Write};
+use std::io::{ErrorKind as IoKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -66,6 +66,27 @@ pub(in crate::backend) fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>
         Err(error) => return Err(failed("open", path, error)),
     };
     read_regular(&file, max, &path.display().to_string()).map(Some)
+}
+
+/// Reads the end of a regular file; a FIFO cannot block it.
+pub(in crate::backend) fn read_tail(path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
+    absolute("path", path)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mut file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(failed("open", path, error)),
+    };
+    let meta = file.metadata().map_err(|error| failed("stat", path, error))?;
+    if !meta.is_file() {
+        let tried = format!("{} is not a regular file", path.display());
+        return Err(Error::new(ErrorKind::FailedPrecondition, tried));
+    }
+    let mut tail = Vec::with_capacity(max.min(meta.len() as usize));
+    file.seek(SeekFrom::Start(meta.len().saturating_sub(max as u64)))
+        .and_then(|_| file.take(max as u64).read_to_end(&mut tail))
+        .map_err(|error| failed("read", path, error))?;
+    Ok(Some(tail))
 }
 
 /// Reads an open file when it is regular and not over `max` bytes.

@@ -6,6 +6,7 @@
 
 pub(in crate::backend) mod archive;
 mod cgroup;
+mod cgroup_tree;
 mod connect;
 mod copy;
 mod criu;
@@ -18,11 +19,14 @@ mod links;
 mod mountinfo;
 mod mounts;
 mod netns;
+pub(in crate::backend) mod payload;
 mod processes;
 mod rootfs;
 mod standin;
+mod subpath;
 mod tree;
 mod userns;
+pub(in crate::backend) mod volume;
 
 pub use limits::raise_file_limit;
 pub(super) use standin::StandIn;
@@ -32,13 +36,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 use super::{
-    DeviceNode, Error, ErrorKind, Host, HostFacts, HostProcess, NetnsState, Result, RootfsMount,
-    TrustedFile, UserFiles,
+    DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, HostProcess, NetnsState, Result,
+    RootfsMount, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
 };
 use crate::model::container::Propagation;
+use crate::model::resources::CgroupLimits;
 use crate::model::security::IdMappings;
 
 /// How long a caller's path (a mount source, a device) may take to answer before the call fails:
@@ -224,6 +229,31 @@ impl Host for LinuxHost {
         blocking(move || mounts::shm(&path, size)).await
     }
 
+    async fn create_volume(&self, path: &Path, dir: VolumeDir) -> Result<()> {
+        let path = path.to_owned();
+        blocking(move || volume::create(&path, dir)).await
+    }
+
+    async fn write_volume(&self, volume: &Path, files: &VolumeFiles) -> Result<bool> {
+        let (volume, files) = (volume.to_owned(), files.clone());
+        blocking(move || payload::write(&volume, &files)).await
+    }
+
+    async fn bind_sub_path(&self, volume: &Path, sub: &Path, target: &Path) -> Result<()> {
+        let (source, sub, target) = (volume.to_owned(), sub.to_owned(), target.to_owned());
+        foreign(volume, move || subpath::bind(&source, &sub, &target)).await
+    }
+
+    async fn check_host_path(&self, path: &Path, kind: HostPathKind) -> Result<bool> {
+        let source = path.to_owned();
+        foreign(path, move || volume::check_host_path(&source, kind)).await
+    }
+
+    async fn read_tail(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
+        let path = path.to_owned();
+        blocking(move || files::read_tail(&path, max)).await
+    }
+
     async fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<()> {
         let path = path.to_owned();
         blocking(move || files::set_owner(&path, uid, gid)).await
@@ -313,6 +343,10 @@ impl Host for LinuxHost {
         connect::to_localhost(netns, port).await
     }
 
+    async fn connect_udp_in_netns(&self, netns: Option<&Path>, port: u16) -> Result<UdpSocket> {
+        connect::udp_to_localhost(netns, port).await
+    }
+
     async fn oom_kills(&self, memory_cgroup: &Path) -> Result<Option<u64>> {
         let (Some(memory), cgroup) = (self.memory.clone(), memory_cgroup.to_owned()) else {
             return Ok(None);
@@ -342,5 +376,11 @@ impl Host for LinuxHost {
     async fn remove_cgroup(&self, path: &Path) -> Result<()> {
         let (hierarchies, path) = (Arc::clone(&self.hierarchies), path.to_owned());
         blocking(move || cgroup::remove(&hierarchies, &path)).await
+    }
+
+    async fn make_cgroup(&self, path: &Path, limits: &CgroupLimits) -> Result<()> {
+        let (hierarchies, path) = (Arc::clone(&self.hierarchies), path.to_owned());
+        let limits = limits.clone();
+        blocking(move || cgroup_tree::make(&hierarchies, &path, &limits)).await
     }
 }

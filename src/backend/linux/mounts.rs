@@ -96,7 +96,7 @@ pub(super) fn allows_propagation(path: &Path, wanted: Propagation) -> Result<boo
 
 /// Identity of the mount that holds a path. The kernel tells it for any open file, which no
 /// comparison of path strings could get right for stacked mounts.
-fn mount_id(path: &Path) -> Result<u64> {
+pub(super) fn mount_id(path: &Path) -> Result<u64> {
     use std::os::fd::AsRawFd;
     let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| failed("open", path, error))?;

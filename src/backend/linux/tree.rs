@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use rustix::mount::UnmountFlags;
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
 
 use super::super::{Error, ErrorKind, Result};
 use super::{absolute, failed, mountinfo, mounts};
@@ -67,6 +67,14 @@ pub(super) fn remove(path: &Path) -> Result<()> {
         ErrorKind::FailedPrecondition,
         format!("remove {}: mounts keep appearing in it", path.display()),
     ))
+}
+
+/// Removes an entry of an open folder with all below, as long as nothing is mounted in it.
+pub(super) fn remove_at(parent: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<(), Errno> {
+    remove_entry(parent, name).map_err(|stop| match stop {
+        Stop::Mounted => Errno::BUSY,
+        Stop::Failed(_, error) => error,
+    })
 }
 
 fn remove_entry(parent: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<(), Stop> {
@@ -158,14 +166,20 @@ fn unmount_below(parent: &OwnedFd, name: &OsStr) -> Result<()> {
         .map_err(|error| failed("resolve", Path::new(&link), error))?;
     let root = PathBuf::from(std::ffi::OsString::from_vec(CString::into_bytes(real))).join(name);
     let give_up = Instant::now() + BUSY_LIMIT;
-    let mut none = true;
-    for mount in mountinfo::read()?.iter().rev() {
-        if mount.point.starts_with(&root) {
-            none = false;
-            unmount(&mount.point, give_up)?;
+    let mut mounts = mountinfo::read()?;
+    mounts.retain(|mount| mount.point.starts_with(&root));
+    for mount in &mounts {
+        let alone = MountPropagationFlags::PRIVATE;
+        // Gone is fine; a mount that shares its events would take the host's own mounts with it.
+        match rustix::mount::mount_change(&mount.point, alone) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => return Err(failed("make private", &mount.point, error)),
         }
     }
-    if none {
+    for mount in mounts.iter().rev() {
+        unmount(&mount.point, give_up)?;
+    }
+    if mounts.is_empty() {
         // Not a mount, yet busy or read-only: nothing we can do will change it.
         return Err(Error::new(
             ErrorKind::FailedPrecondition,

@@ -1,0 +1,117 @@
+//! Pauses between restarts, as the kubelet makes them. Pure.
+//!
+//! The first restart is made at once. Each restart sets the pause that the next exit has to wait
+//! for: 10 s, then twice as long up to 300 s, counted from the moment of the exit. A container
+//! that ran for 600 s since its last restart begins anew.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::UnixNanos;
+
+/// How long pauses are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// The pause after the first restart; doubled with each one.
+    pub first: Duration,
+    /// The longest pause.
+    pub longest: Duration,
+    /// Quiet for so long since the last restart: begin anew.
+    pub reset: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(10),
+            longest: Duration::from_secs(300),
+            reset: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Where one container, or one pull of an image, is in its pauses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backoff {
+    /// The pause that the next failure has to wait for.
+    pub pause: Duration,
+    /// When the last try began.
+    pub updated: UnixNanos,
+}
+
+impl Backoff {
+    /// After one more try at `now`.
+    pub fn next(before: Option<Self>, now: UnixNanos, policy: &Policy) -> Self {
+        let fresh = before.filter(|before| !before.is_over(now, policy));
+        let pause = fresh.map_or(policy.first, |before| (before.pause * 2).min(policy.longest));
+        Self { pause: pause.min(policy.longest), updated: now }
+    }
+
+    /// Until when a failure at `failed` has to wait; `None` when it need not.
+    pub fn until(&self, failed: UnixNanos, policy: &Policy) -> Option<UnixNanos> {
+        (!self.is_over(failed, policy)).then(|| later(failed, self.pause))
+    }
+
+    fn is_over(&self, at: UnixNanos, policy: &Policy) -> bool {
+        at > later(self.updated, policy.reset)
+    }
+}
+
+/// A moment and a while after it.
+pub fn later(at: UnixNanos, pause: Duration) -> UnixNanos {
+    at.saturating_add(i64::try_from(pause.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// The while between two moments; nothing when the second is not later.
+pub fn between(from: UnixNanos, to: UnixNanos) -> Duration {
+    Duration::from_nanos(u64::try_from(to.saturating_sub(from)).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    #[test]
+    fn pauses_double_up_to_five_minutes() {
+        let policy = Policy::default();
+        let (mut state, mut now, mut pauses) = (None, 0, Vec::new());
+        for _ in 0..8 {
+            let next = Backoff::next(state, now, &policy);
+            pauses.push(next.pause.as_secs());
+            now = next.until(now + SECOND, &policy).expect("a pause");
+            state = Some(next);
+        }
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 300, 300, 300]);
+    }
+
+    #[test]
+    fn ten_quiet_minutes_begin_anew() {
+        let policy = Policy::default();
+        let state = Backoff { pause: Duration::from_secs(300), updated: 0 };
+        assert_eq!(state.until(600 * SECOND, &policy), Some(900 * SECOND));
+        assert_eq!(state.until(600 * SECOND + 1, &policy), None);
+        let next = Backoff::next(Some(state), 601 * SECOND, &policy);
+        assert_eq!(next.pause, policy.first);
+    }
+
+    proptest! {
+        #[test]
+        fn a_pause_never_shrinks_without_quiet(waits in prop::collection::vec(0_i64..200, 1..30)) {
+            let policy = Policy::default();
+            let (mut state, mut now) = (None, 0_i64);
+            let mut before = Duration::ZERO;
+            for wait in waits {
+                now += wait * SECOND;
+                let next = Backoff::next(state, now, &policy);
+                prop_assert!(next.pause >= before && next.pause <= policy.longest);
+                before = next.pause;
+                state = Some(next);
+            }
+        }
+    }
+}

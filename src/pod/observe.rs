@@ -1,0 +1,218 @@
+//! What is seen of a pod at one moment, and how that becomes part of what is remembered. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::plan::{Job, Unwind, wanted};
+use super::record::{Doom, Instance, Life, State, Termination, Unit};
+use crate::ids::{ContainerId, PodId};
+use crate::model::UnixNanos;
+
+/// All that is seen of a pod.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Its sandboxes, the newest first.
+    pub sandboxes: Vec<SeenSandbox>,
+    /// The containers of all of them.
+    pub containers: Vec<SeenContainer>,
+    /// What probes say, by container name.
+    pub probes: BTreeMap<String, Probed>,
+    /// What is being done, and until when at most.
+    pub busy: BTreeMap<Job, Option<UnixNanos>>,
+    /// What of the node's own work for the pod is done.
+    pub prepared: bool,
+    /// Containers whose preStop has been run.
+    pub pre_stopped: BTreeSet<ContainerId>,
+    /// The pod that this one follows is still there.
+    pub predecessor: bool,
+    /// Failed steps of an end, by what was tried.
+    pub unwinds: BTreeMap<Job, Unwind>,
+}
+
+/// A sandbox.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeenSandbox {
+    /// Id.
+    pub id: PodId,
+    /// How many there were before.
+    pub attempt: u32,
+    /// Whether containers can run in it.
+    pub ready: bool,
+    /// It has been stopped whole.
+    pub stopped: bool,
+    /// It is in the host's network.
+    pub host_network: bool,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+}
+
+/// A container.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeenContainer {
+    /// Id.
+    pub id: ContainerId,
+    /// Its sandbox.
+    pub sandbox: PodId,
+    /// Its name in the spec.
+    pub name: String,
+    /// How many there were before.
+    pub attempt: u32,
+    /// When it was made.
+    pub created_at: UnixNanos,
+    /// Image as it was asked for.
+    pub image: String,
+    /// Image as it was found.
+    pub image_id: String,
+    /// State.
+    pub state: State,
+}
+
+/// What the probes of a container say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probed {
+    /// Of which container.
+    pub id: ContainerId,
+    /// The startup probe has succeeded, or there is none.
+    pub started: bool,
+    /// The readiness probe succeeds, or there is none.
+    pub ready: bool,
+    /// A liveness or startup probe has failed: why, and its own grace period.
+    pub failed: Option<(String, Option<Duration>)>,
+}
+
+impl Observed {
+    /// The sandbox that containers run in: the newest one, when it is ready.
+    pub fn home(&self) -> Option<&SeenSandbox> {
+        let usable = |s: &&SeenSandbox| s.ready && (s.host_network || !s.ips.is_empty());
+        self.sandboxes.iter().max_by_key(|sandbox| sandbox.attempt).filter(usable)
+    }
+
+    /// Whether this is being done.
+    pub fn is_busy(&self, job: &Job) -> bool {
+        self.busy.contains_key(job)
+    }
+
+    /// Containers whose process runs, or may run.
+    pub fn live(&self) -> impl Iterator<Item = &SeenContainer> {
+        let live = |c: &&SeenContainer| matches!(c.state, State::Running { .. } | State::Unknown);
+        self.containers.iter().filter(live)
+    }
+}
+
+/// Makes what is seen a part of what is remembered.
+pub fn fold(life: &mut Life, seen: &Observed, now: UnixNanos) {
+    let attempts = seen.sandboxes.iter().map(|sandbox| sandbox.attempt + 1);
+    life.sandboxes = attempts.max().unwrap_or(0).max(life.sandboxes);
+    if let Some(home) = seen.home() {
+        life.ips = home.ips.clone();
+    }
+    for name in wanted(life.given.spec()).iter().map(|w| w.name.to_owned()).collect::<Vec<_>>() {
+        fold_unit(life, &name, seen, now);
+    }
+}
+
+fn fold_unit(life: &mut Life, name: &str, seen: &Observed, now: UnixNanos) {
+    let newest = seen.containers.iter().filter(|container| container.name == name);
+    let newest = newest.max_by_key(|container| (container.attempt, container.created_at));
+    let spec = wanted(life.given.spec()).into_iter().find(|wanted| wanted.name == name);
+    let hook = spec.as_ref().is_some_and(|wanted| wanted.post_start().is_some());
+    let has_startup = spec.as_ref().is_some_and(|w| w.container.startup_probe.is_some());
+    let has_readiness = spec.as_ref().is_some_and(|w| w.container.readiness_probe.is_some());
+    let unit = life.unit(name);
+    match newest {
+        Some(found) => take(unit, found, hook),
+        None => lost(unit, now),
+    }
+    let previous = unit.previous.clone();
+    if previous.is_some_and(|id| !seen.containers.iter().any(|container| container.id == id)) {
+        unit.previous = None;
+    }
+    let Some(current) = &mut unit.current else { return };
+    let running = matches!(current.state, State::Running { .. });
+    let probed = seen.probes.get(name).filter(|probed| probed.id == current.id);
+    match probed {
+        Some(probed) if running => {
+            current.started = probed.started;
+            current.ready = probed.started && probed.ready;
+        }
+        // Nothing is known yet: what was known is kept, as after a restart of the agent.
+        None if running => {
+            current.started |= !has_startup;
+            current.ready = current.started && (current.ready || !has_readiness);
+        }
+        _ => (current.started, current.ready) = (false, false),
+    }
+    current.ready &= !current.post_start_due;
+}
+
+/// Liveness and startup probes that failed doom their containers.
+pub fn doom_failed(life: &mut Life, seen: &Observed, now: UnixNanos) {
+    let grace = life.grace();
+    for (name, probed) in &seen.probes {
+        let Some((message, of_probe)) = &probed.failed else { continue };
+        let current = life.units.get_mut(name).and_then(|unit| unit.current.as_mut());
+        if let Some(current) = current.filter(|current| current.id == probed.id) {
+            let grace = of_probe.unwrap_or(grace);
+            doom(current, message.clone(), grace, now);
+        }
+    }
+}
+
+/// A running container is to be ended; the first reason stands.
+pub fn doom(current: &mut Instance, message: String, grace: Duration, now: UnixNanos) {
+    if current.is_live() {
+        current.doom.get_or_insert(Doom { message, since: now, grace });
+    }
+}
+
+fn take(unit: &mut Unit, found: &SeenContainer, hook: bool) {
+    unit.made = unit.made.max(found.attempt + 1);
+    if let Some(current) = &mut unit.current {
+        if current.id == found.id {
+            current.state = found.state.clone();
+            return;
+        }
+        if let State::Ended(end) = &current.state {
+            unit.last = Some(end.clone());
+        }
+        unit.previous = Some(current.id.clone());
+        unit.again = None;
+    }
+    unit.current = Some(Instance {
+        id: found.id.clone(),
+        sandbox: found.sandbox.clone(),
+        attempt: found.attempt,
+        image: found.image.clone(),
+        image_id: found.image_id.clone(),
+        state: found.state.clone(),
+        post_start_due: hook,
+        started: false,
+        ready: false,
+        doom: None,
+    });
+}
+
+/// Nothing is there of what was: one that ended stays as it was, one that was never started does
+/// not count, and any other has ended somehow.
+fn lost(unit: &mut Unit, now: UnixNanos) {
+    let Some(current) = &mut unit.current else { return };
+    let started_at = match &current.state {
+        State::Ended(_) => return,
+        State::Created => {
+            unit.made = current.attempt;
+            unit.current = None;
+            return;
+        }
+        State::Running { started_at } => Some(*started_at),
+        State::Unknown => None,
+    };
+    current.state = State::Ended(Termination {
+        id: current.id.clone(),
+        started_at,
+        finished_at: now,
+        code: 137,
+        reason: "ContainerStatusUnknown".to_owned(),
+        message: "The container could not be located when the pod was looked at".to_owned(),
+    });
+}

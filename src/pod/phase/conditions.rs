@@ -1,0 +1,138 @@
+//! Conditions of a pod.
+
+use k8s_openapi::api::core::v1::PodCondition;
+
+use super::super::observe::Observed;
+use super::super::plan::{Role, wanted};
+use super::super::record::{Life, Since};
+use super::{Phase, time, waiting_inits};
+use crate::model::UnixNanos;
+
+struct Draft {
+    kind: &'static str,
+    status: bool,
+    reason: &'static str,
+    message: String,
+}
+
+fn yes(kind: &'static str) -> Draft {
+    Draft { kind, status: true, reason: "", message: String::new() }
+}
+
+fn no(kind: &'static str, reason: &'static str, message: String) -> Draft {
+    Draft { kind, status: false, reason, message }
+}
+
+/// All conditions, in the order in which a kubelet shows them.
+pub(super) fn conditions(
+    life: &mut Life,
+    seen: &Observed,
+    phase: Phase,
+    now: UnixNanos,
+) -> Vec<PodCondition> {
+    let containers = containers_ready(life, phase);
+    let mut drafts = Vec::new();
+    if let Some(verdict) = life.verdict.as_ref().filter(|verdict| verdict.disrupted) {
+        drafts.push(Draft {
+            kind: "DisruptionTarget",
+            status: true,
+            reason: "TerminationByKubelet",
+            message: verdict.message.clone(),
+        });
+    }
+    drafts.extend([
+        match seen.home() {
+            Some(_) => yes("PodReadyToStartContainers"),
+            None => no("PodReadyToStartContainers", "", String::new()),
+        },
+        initialized(life, seen, phase),
+        ready(life, &containers),
+        containers,
+        yes("PodScheduled"),
+    ]);
+    drafts.into_iter().map(|draft| keep(life, draft, now)).collect()
+}
+
+fn keep(life: &mut Life, draft: Draft, now: UnixNanos) -> PodCondition {
+    let since = life
+        .conditions
+        .entry(draft.kind.to_owned())
+        .or_insert_with(|| Since { status: draft.status, at: now });
+    if since.status != draft.status {
+        *since = Since { status: draft.status, at: now };
+    }
+    PodCondition {
+        type_: draft.kind.to_owned(),
+        status: if draft.status { "True" } else { "False" }.to_owned(),
+        reason: Some(draft.reason.to_owned()).filter(|reason| !reason.is_empty()),
+        message: Some(draft.message).filter(|message| !message.is_empty()),
+        last_transition_time: time(since.at),
+        ..PodCondition::default()
+    }
+}
+
+fn initialized(life: &Life, seen: &Observed, phase: Phase) -> Draft {
+    const KIND: &str = "Initialized";
+    let waiting = waiting_inits(life, seen);
+    match phase {
+        Phase::Succeeded => Draft { reason: "PodCompleted", ..yes(KIND) },
+        _ if waiting.is_empty() => yes(KIND),
+        _ => {
+            let message = format!("containers with incomplete status: [{}]", waiting.join(" "));
+            no(KIND, "ContainersNotInitialized", message)
+        }
+    }
+}
+
+fn containers_ready(life: &Life, phase: Phase) -> Draft {
+    const KIND: &str = "ContainersReady";
+    match phase {
+        Phase::Succeeded => return no(KIND, "PodCompleted", String::new()),
+        Phase::Failed => return no(KIND, "PodFailed", String::new()),
+        Phase::Pending | Phase::Running => {}
+    }
+    let wanted = wanted(life.given.spec());
+    let unready: Vec<&str> = wanted
+        .iter()
+        .filter(|wanted| wanted.role != Role::Init)
+        .map(|wanted| wanted.name)
+        .filter(|name| {
+            let current = life.units.get(*name).and_then(|unit| unit.current.as_ref());
+            !current.is_some_and(|current| current.ready)
+        })
+        .collect();
+    if unready.is_empty() {
+        return yes(KIND);
+    }
+    let message = format!("containers with unready status: [{}]", unready.join(" "));
+    no(KIND, "ContainersNotReady", message)
+}
+
+/// Ready: all containers are, and so is each readiness gate. Gates are conditions that others
+/// set; here those of the status that was given with the pod count.
+fn ready(life: &Life, containers: &Draft) -> Draft {
+    const KIND: &str = "Ready";
+    if !containers.status {
+        return no(KIND, containers.reason, containers.message.clone());
+    }
+    let given = life.given.pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let gates = life.given.spec().readiness_gates.iter().flatten();
+    let faults: Vec<String> = gates
+        .filter_map(|gate| {
+            let kind = &gate.condition_type;
+            let found = given.and_then(|all| all.iter().find(|c| c.type_ == *kind));
+            match found {
+                None => Some(format!("corresponding condition of pod readiness gate {kind:?} does not exist.")),
+                Some(condition) if condition.status != "True" => Some(format!(
+                    "the status of pod readiness gate {kind:?} is not \"True\", but {}",
+                    condition.status
+                )),
+                Some(_) => None,
+            }
+        })
+        .collect();
+    if faults.is_empty() {
+        return yes(KIND);
+    }
+    no(KIND, "ReadinessGatesNotReady", faults.join(", "))
+}

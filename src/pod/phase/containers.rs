@@ -1,0 +1,168 @@
+//! Statuses of a pod's containers.
+
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus,
+};
+
+use super::super::backoff::{Policy, between};
+use super::super::observe::Observed;
+use super::super::plan::{Job, Role, Wanted, wanted};
+use super::super::record::{Life, State, Termination, Trouble, Unit};
+use super::time;
+use crate::ids::ContainerId;
+use crate::model::UnixNanos;
+
+/// Of init containers and of apps.
+pub(super) fn statuses(
+    life: &Life,
+    seen: &Observed,
+    now: UnixNanos,
+    policy: &Policy,
+) -> (Vec<ContainerStatus>, Vec<ContainerStatus>) {
+    let wanted = wanted(life.given.spec());
+    let none = Unit::default();
+    let one = |wanted: &Wanted<'_>| {
+        let unit = life.units.get(wanted.name).unwrap_or(&none);
+        status(life, (wanted, unit), seen, now, policy)
+    };
+    let (apps, inits): (Vec<_>, Vec<_>) = wanted.iter().partition(|w| w.role == Role::App);
+    (inits.into_iter().map(one).collect(), apps.into_iter().map(one).collect())
+}
+
+fn status(
+    life: &Life,
+    (wanted, unit): (&Wanted<'_>, &Unit),
+    seen: &Observed,
+    now: UnixNanos,
+    policy: &Policy,
+) -> ContainerStatus {
+    let (state, last) = states(life, (wanted, unit), seen, now, policy);
+    let current = unit.current.as_ref();
+    let running = state.running.is_some();
+    let succeeded = unit.ended().is_some_and(|end| end.code == 0);
+    let plain_init = wanted.role == Role::Init;
+    ContainerStatus {
+        name: wanted.name.to_owned(),
+        image: current.map_or(wanted.image(), |current| &current.image).to_owned(),
+        image_id: current.map(|current| current.image_id.clone()).unwrap_or_default(),
+        container_id: current.map(|current| named(&current.id)),
+        restart_count: i32::try_from(unit.restarts()).unwrap_or(i32::MAX),
+        ready: if plain_init { succeeded } else { running && current.is_some_and(|c| c.ready) },
+        started: Some(running && current.is_some_and(|current| current.started)),
+        state: Some(state),
+        last_state: last,
+        ..ContainerStatus::default()
+    }
+}
+
+fn states(
+    life: &Life,
+    (wanted, unit): (&Wanted<'_>, &Unit),
+    seen: &Observed,
+    now: UnixNanos,
+    policy: &Policy,
+) -> (ContainerState, Option<ContainerState>) {
+    let ended_before = unit.last.as_ref().map(terminated);
+    let waiting_since_end = || unit.ended().map(terminated).or_else(|| ended_before.clone());
+    if !life.is_ending() {
+        if let Some(trouble) = &unit.trouble {
+            return (waiting_for(trouble, wanted, now), waiting_since_end());
+        }
+    }
+    let current = unit.current.as_ref();
+    match current.map(|current| (&current.state, current)) {
+        Some((State::Running { started_at }, current)) if !current.post_start_due => {
+            let running = ContainerStateRunning { started_at: time(*started_at) };
+            let state = ContainerState { running: Some(running), ..ContainerState::default() };
+            (state, ended_before)
+        }
+        Some((State::Ended(end), _)) => {
+            let starts = seen.is_busy(&Job::Start(wanted.name.to_owned()));
+            if !life.is_ending() && !starts {
+                if let Some(state) = crash_loop(life, wanted, unit, end, (now, policy)) {
+                    return (state, Some(terminated(end)));
+                }
+            }
+            (terminated(end), ended_before)
+        }
+        _ => {
+            let has_inits = life.given.spec().init_containers.as_ref();
+            let inits = has_inits.is_some_and(|inits| !inits.is_empty());
+            let reason = if inits { "PodInitializing" } else { "ContainerCreating" };
+            (waiting(reason, None), ended_before)
+        }
+    }
+}
+
+/// Whether it waits for its back-off, and how that is shown.
+fn crash_loop(
+    life: &Life,
+    wanted: &Wanted<'_>,
+    unit: &Unit,
+    end: &Termination,
+    (now, policy): (UnixNanos, &Policy),
+) -> Option<ContainerState> {
+    if !wanted.policy.applies(end.code) || unit.again.is_some() {
+        return None;
+    }
+    let backoff = unit.backoff?;
+    backoff.until(end.finished_at, policy).filter(|until| *until > now)?;
+    let meta = &life.given.pod.metadata;
+    let message = format!(
+        "back-off {} restarting failed container={} pod={}_{}({})",
+        go_duration(backoff.pause),
+        wanted.name,
+        meta.name.as_deref().unwrap_or_default(),
+        meta.namespace.as_deref().unwrap_or_default(),
+        life.uid
+    );
+    Some(waiting("CrashLoopBackOff", Some(message)))
+}
+
+/// As Go prints a duration: `10s`, `2m40s`, `5m0s`.
+fn go_duration(pause: std::time::Duration) -> String {
+    let (minutes, seconds) = (pause.as_secs() / 60, pause.as_secs() % 60);
+    match (minutes, pause.as_millis() % 1000) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{}s", pause.as_secs_f64()),
+        _ => format!("{minutes}m{seconds}s"),
+    }
+}
+
+/// A failure is shown as such for the first half of the pause that follows, then as a back-off.
+fn waiting_for(trouble: &Trouble, wanted: &Wanted<'_>, now: UnixNanos) -> ContainerState {
+    let early = between(trouble.failed, now) < trouble.backoff.pause / 2;
+    if trouble.reason == "ErrImagePull" && !early {
+        let message = format!(
+            "Back-off pulling image {:?}: ErrImagePull: {}",
+            wanted.image(),
+            trouble.message
+        );
+        return waiting("ImagePullBackOff", Some(message));
+    }
+    waiting(&trouble.reason, Some(trouble.message.clone()))
+}
+
+fn waiting(reason: &str, message: Option<String>) -> ContainerState {
+    let waiting = ContainerStateWaiting { reason: Some(reason.to_owned()), message };
+    ContainerState { waiting: Some(waiting), ..ContainerState::default() }
+}
+
+fn terminated(end: &Termination) -> ContainerState {
+    let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let terminated = ContainerStateTerminated {
+        container_id: Some(named(&end.id)),
+        exit_code: end.code,
+        reason: text(&end.reason),
+        message: text(&end.message),
+        started_at: end.started_at.and_then(time),
+        finished_at: time(end.finished_at),
+        signal: None,
+    };
+    ContainerState { terminated: Some(terminated), ..ContainerState::default() }
+}
+
+fn named(id: &ContainerId) -> String {
+    format!("containerd://{id}")
+}

@@ -1,0 +1,90 @@
+//! The plan of a pod that ends.
+
+use super::super::record::Life;
+use super::{Action, Job, Planner, Role, wanted};
+
+impl Planner<'_> {
+    /// Ends what runs, then the sandboxes, then the rest.
+    pub(super) fn end(&mut self, life: &mut Life) {
+        let deadline = life.deadline().unwrap_or(self.now);
+        self.cancel_starts();
+        let live = self.end_containers(life, deadline);
+        if live {
+            self.plan.wake(deadline);
+            let unblocks = "the end of its containers, at the latest the end of the grace period";
+            let at = (deadline, "");
+            return self.plan.wait_until(None, "its containers end", at, unblocks);
+        }
+        if self.starting() {
+            return self.plan.wait(None, "work under way ends", "the end of this step");
+        }
+        let mut left = false;
+        for sandbox in self.seen.sandboxes.iter().filter(|sandbox| !sandbox.stopped) {
+            left = true;
+            self.act(Action::StopSandbox { id: sandbox.id.clone() });
+        }
+        if left {
+            return self.plan.wait(None, "stop the pod sandbox", "the end of this step");
+        }
+        if life.deletion.is_some() {
+            self.plan.wait(None, "take away what the pod had", "the end of this step");
+            self.act(Action::Finish);
+        } else if !life.settled {
+            self.plan.wait(None, "take volumes and cgroup away", "the end of this step");
+            self.act(Action::Settle);
+        } else {
+            self.plan.at_rest = true;
+        }
+    }
+
+    /// Whoever starts something is told to stop; what cannot be stopped is waited for.
+    fn cancel_starts(&mut self) {
+        for job in self.seen.busy.keys() {
+            if matches!(job, Job::Start(_) | Job::PostStart(_) | Job::Prepare | Job::Sandbox) {
+                self.plan.cancel.insert(job.clone());
+            }
+        }
+    }
+
+    fn starting(&self) -> bool {
+        let busy = self.seen.busy.keys();
+        let begins = |job: &Job| matches!(job, Job::Start(_) | Job::Prepare | Job::Sandbox);
+        let mut others = busy.filter(|job| begins(job) || matches!(job, Job::Remove(_) | Job::RemoveSandbox(_)));
+        others.next().is_some()
+    }
+
+    /// Apps and init containers at once; sidecars when all apps have ended, the last one first,
+    /// or when time is up. Whether any lives.
+    fn end_containers(&mut self, life: &Life, deadline: i64) -> bool {
+        let given = life.given.clone();
+        let wanted = wanted(given.spec());
+        let why = match (&life.deletion, &life.verdict) {
+            (Some(_), _) => "Stopping container: the pod is deleted".to_owned(),
+            (None, Some(verdict)) if !verdict.message.is_empty() => verdict.message.clone(),
+            _ => "Stopping container: the pod has ended".to_owned(),
+        };
+        let live: Vec<_> = self.seen.live().cloned().collect();
+        let sidecar = |name: &str| {
+            let mut sidecars = wanted.iter().filter(|w| w.role == Role::Sidecar);
+            sidecars.position(|w| w.name == name)
+        };
+        let apps_live = live.iter().any(|container| sidecar(&container.name).is_none());
+        let last = live.iter().filter_map(|container| sidecar(&container.name)).max();
+        for container in &live {
+            let turn = match sidecar(&container.name) {
+                None => true,
+                Some(place) => !apps_live && Some(place) == last,
+            };
+            if turn || self.now >= deadline {
+                self.kill(&container.name, &container.id, deadline, &why);
+                continue;
+            }
+            let has_hook = wanted.iter().any(|w| w.name == container.name && w.pre_stop().is_some());
+            if has_hook && !self.seen.pre_stopped.contains(&container.id) {
+                let (name, id) = (container.name.clone(), container.id.clone());
+                self.act(Action::PreStop { name, id, deadline });
+            }
+        }
+        !live.is_empty()
+    }
+}

@@ -1,0 +1,88 @@
+//! Whether a container may be started now.
+
+use super::super::backoff::Backoff;
+use super::super::record::{Life, State, Unit};
+use super::{Action, Job, Planner, Role, Wanted};
+use crate::ids::PodId;
+
+/// Where a container stands that should run in a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It was never there, or has to be there again.
+    Due,
+    /// It runs, or may.
+    Live,
+    /// It ended and stays so: with success or not.
+    Done {
+        /// Its exit code was 0.
+        succeeded: bool,
+    },
+}
+
+/// Where a container stands. An init container that ran in another sandbox has to run again; an
+/// app that ended there for good has not.
+pub(super) fn standing(unit: Option<&Unit>, wanted: &Wanted<'_>, home: &PodId) -> Standing {
+    let Some(unit) = unit else { return Standing::Due };
+    let Some(current) = &unit.current else { return Standing::Due };
+    let here = current.sandbox == *home;
+    match &current.state {
+        State::Created => Standing::Due,
+        State::Running { .. } | State::Unknown if here => Standing::Live,
+        // What runs elsewhere is ended with that sandbox first.
+        State::Running { .. } | State::Unknown => Standing::Due,
+        State::Ended(end) if unit.again.as_ref() == Some(&end.id) => Standing::Due,
+        State::Ended(_) if !here && wanted.role != Role::App => Standing::Due,
+        State::Ended(end) if wanted.policy.applies(end.code) => Standing::Due,
+        State::Ended(end) => Standing::Done { succeeded: end.code == 0 },
+    }
+}
+
+impl Planner<'_> {
+    /// Starts a container, if no back-off holds it up.
+    pub(super) fn start(&mut self, life: &mut Life, wanted: &Wanted<'_>, home: &PodId) {
+        let (name, now) = (wanted.name, self.now);
+        let job = Job::Start(name.to_owned());
+        if self.seen.is_busy(&job) {
+            return self.plan.wait(Some(name), "start the container", "the end of this step");
+        }
+        let live_elsewhere = self.seen.live().any(|container| container.name == name);
+        if live_elsewhere {
+            return self.plan.wait(Some(name), "its old container ends", "that end");
+        }
+        let policy = self.policy;
+        let unit = life.unit(name);
+        if let Some(trouble) = &unit.trouble {
+            if trouble.next_try > now {
+                let (step, unblocks) = match trouble.reason.as_str() {
+                    "ErrImagePull" => ("pull the image", "an image that can be pulled"),
+                    "CreateContainerConfigError" => {
+                        ("make the container's configuration", "the objects that it refers to")
+                    }
+                    _ => ("start the container", "the next try"),
+                };
+                let at = (trouble.next_try, trouble.message.as_str());
+                // Its status changes in between.
+                self.plan.wake(trouble.failed + (trouble.next_try - trouble.failed) / 2);
+                return self.plan.wait_until(Some(name), step, at, unblocks);
+            }
+        }
+        let again = unit.again.is_some();
+        if let Some(end) = unit.ended().filter(|_| !again).cloned() {
+            let held = unit.backoff.and_then(|b| b.until(end.finished_at, &policy.restart));
+            if let Some(until) = held.filter(|until| *until > now) {
+                let error = format!("exit code {}: {}", end.code, end.reason);
+                let step = "wait for back-off";
+                return self.plan.wait_until(Some(name), step, (until, &error), "time");
+            }
+        }
+        let restarts = unit.ended().is_some() && unit.trouble.is_none() && !again;
+        if restarts {
+            unit.backoff = Some(Backoff::next(unit.backoff, now, &policy.restart));
+        }
+        let created = unit.current.as_ref().filter(|c| c.state == State::Created);
+        let stale = created.map(|current| current.id.clone());
+        let attempt = created.map_or(unit.made, |current| current.attempt);
+        let sandbox = home.clone();
+        self.act(Action::Start { name: name.to_owned(), attempt, sandbox, stale });
+    }
+}

@@ -1,0 +1,288 @@
+//! The plan of a pod that lives.
+
+use super::super::backoff::later;
+use super::super::observe::doom;
+use super::super::record::{Instance, Life, State, Verdict};
+use super::restart::{Standing, standing};
+use super::{Action, Job, Planner, Restart, Role, Wanted, wanted};
+use crate::ids::PodId;
+
+impl Planner<'_> {
+    pub(super) fn live(&mut self, life: &mut Life) {
+        let given = life.given.clone();
+        let wanted = wanted(given.spec());
+        let home = self.seen.home().map(|home| home.id.clone());
+        if !self.seen.prepared {
+            // What runs already is cared for meanwhile.
+            if let Some(home) = home {
+                self.care(life, &wanted, &home);
+            }
+            return self.prepare(life);
+        }
+        let Some(home) = home else {
+            return self.find_home(life, &wanted);
+        };
+        if changed_init(life, &wanted, &home) {
+            return self.restart_pod(life);
+        }
+        self.stop_others(life, &home);
+        if self.init(life, &wanted, &home) {
+            self.apps(life, &wanted, &home);
+        }
+        self.care(life, &wanted, &home);
+        self.remove_dead(life);
+        judge(life, &wanted, &home, self.now);
+    }
+
+    fn prepare(&mut self, life: &Life) {
+        if let Some(trouble) = &life.trouble {
+            if trouble.next_try > self.now {
+                let at = (trouble.next_try, trouble.message.as_str());
+                let unblocks = "what its volumes need";
+                return self.plan.wait_until(None, "prepare cgroup and volumes", at, unblocks);
+            }
+        }
+        self.plan.wait(None, "prepare cgroup and volumes", "the end of this step");
+        self.act(Action::Prepare);
+    }
+
+    /// There is no sandbox that containers can run in.
+    fn find_home(&mut self, life: &mut Life, wanted: &[Wanted<'_>]) {
+        if self.end_old(life, None) {
+            self.plan.wait(None, "the old sandbox ends", "that end");
+            return;
+        }
+        if !wants_sandbox(life, wanted) {
+            let succeeded = wanted.iter().filter(|w| w.role == Role::App).all(|w| {
+                life.units.get(w.name).and_then(|u| u.ended()).is_some_and(|end| end.code == 0)
+            });
+            return self.decide(life, succeeded, "", "");
+        }
+        if self.seen.is_busy(&Job::Sandbox) {
+            return self.plan.wait(None, "make the pod sandbox", "the end of this step");
+        }
+        if let Some(trouble) = &life.trouble {
+            if trouble.next_try > self.now {
+                let at = (trouble.next_try, trouble.message.as_str());
+                let unblocks = "a network and runtime that work";
+                return self.plan.wait_until(None, "make the pod sandbox", at, unblocks);
+            }
+        }
+        self.plan.wait(None, "make the pod sandbox", "the end of this step");
+        self.act(Action::RunSandbox { attempt: life.sandboxes });
+    }
+
+    /// A pod whose init container has another image now begins anew.
+    fn restart_pod(&mut self, life: &Life) {
+        self.end_old(life, None);
+        self.plan.wait(None, "the pod restarts: an init container has changed", "its end");
+    }
+
+    fn stop_others(&mut self, life: &Life, home: &PodId) {
+        self.end_old(life, Some(home));
+    }
+
+    /// Ends what runs in other sandboxes than this one, then them; whether any is left.
+    fn end_old(&mut self, life: &Life, home: Option<&PodId>) -> bool {
+        let deadline = later(self.now, life.grace());
+        let old = |sandbox: &PodId| Some(sandbox) != home;
+        let live: Vec<_> = self.seen.live().filter(|c| old(&c.sandbox)).cloned().collect();
+        for container in &live {
+            self.kill(&container.name, &container.id, deadline, "Pod sandbox changed");
+        }
+        let left: Vec<_> = self.seen.sandboxes.iter().filter(|s| old(&s.id) && !s.stopped).collect();
+        for sandbox in &left {
+            if !live.iter().any(|container| container.sandbox == sandbox.id) {
+                self.act(Action::StopSandbox { id: sandbox.id.clone() });
+            }
+        }
+        !left.is_empty()
+    }
+
+    pub(super) fn kill(
+        &mut self,
+        name: &str,
+        id: &crate::ids::ContainerId,
+        deadline: i64,
+        why: &str,
+    ) {
+        let pre_stop = !self.seen.pre_stopped.contains(id);
+        let (name, id) = (name.to_owned(), id.clone());
+        self.act(Action::Kill { name, id, deadline, pre_stop, why: why.to_owned() });
+    }
+
+    /// Init containers and sidecars in their order; whether the apps may run.
+    fn init(&mut self, life: &mut Life, wanted: &[Wanted<'_>], home: &PodId) -> bool {
+        let begun = apps_begun(life, wanted, home);
+        let mut passed = true;
+        for init in wanted.iter().filter(|wanted| wanted.role != Role::App) {
+            if !passed || (begun && init.role == Role::Init) {
+                // Those behind wait. Once apps run, a plain init container has done its part.
+                if !begun {
+                    self.plan.wait(Some(init.name), "those before it", "their success");
+                }
+                continue;
+            }
+            passed = self.init_step(life, init, home) || begun;
+        }
+        if !passed {
+            for app in wanted.iter().filter(|wanted| wanted.role == Role::App) {
+                self.plan.wait(Some(app.name), "the init containers", "their success");
+            }
+        }
+        passed
+    }
+
+    /// One init container or sidecar; whether the next one may go on.
+    fn init_step(&mut self, life: &mut Life, init: &Wanted<'_>, home: &PodId) -> bool {
+        match standing(life.units.get(init.name), init, home) {
+            Standing::Done { succeeded: true } => true,
+            Standing::Done { succeeded: false } => {
+                self.decide(life, false, "", "");
+                false
+            }
+            Standing::Live if init.role == Role::Sidecar => {
+                let current = life.units.get(init.name).and_then(|unit| unit.current.as_ref());
+                let up = current.is_some_and(Instance::is_up);
+                if !up {
+                    let unblocks = "its postStart hook and startup probe";
+                    self.plan.wait(Some(init.name), "the sidecar starts", unblocks);
+                }
+                up
+            }
+            Standing::Live => {
+                self.plan.wait(Some(init.name), "the init container runs", "its success");
+                false
+            }
+            Standing::Due => {
+                self.start(life, init, home);
+                false
+            }
+        }
+    }
+
+    fn apps(&mut self, life: &mut Life, wanted: &[Wanted<'_>], home: &PodId) {
+        for app in wanted.iter().filter(|wanted| wanted.role == Role::App) {
+            if standing(life.units.get(app.name), app, home) == Standing::Due {
+                self.start(life, app, home);
+            }
+        }
+    }
+
+    /// What running containers need: hooks, and the end of those that must not go on.
+    fn care(&mut self, life: &mut Life, wanted: &[Wanted<'_>], home: &PodId) {
+        let (now, grace) = (self.now, life.grace());
+        for wanted in wanted {
+            let Some(unit) = life.units.get_mut(wanted.name) else { continue };
+            let Some(current) = unit.current.as_mut() else { continue };
+            if current.sandbox != *home {
+                continue;
+            }
+            if wanted.role != Role::Init && current.image != wanted.image() {
+                let message = format!(
+                    "Container {} definition changed, will be restarted",
+                    wanted.name
+                );
+                doom(current, message, grace, now);
+                unit.again = Some(current.id.clone());
+            }
+            if current.state == State::Unknown {
+                doom(current, "Container state is unknown".to_owned(), grace, now);
+            }
+            if let Some(doom) = current.doom.clone().filter(|_| current.is_live()) {
+                let (id, deadline) = (current.id.clone(), later(doom.since, doom.grace));
+                self.plan.wait(Some(wanted.name), format!("it ends: {}", doom.message), "its end");
+                self.kill(wanted.name, &id, deadline, &doom.message);
+            } else if matches!(current.state, State::Running { .. }) && current.post_start_due {
+                self.plan.wait(Some(wanted.name), "run the postStart hook", "the hook's success");
+                let (name, id) = (wanted.name.to_owned(), current.id.clone());
+                self.act(Action::PostStart { name, id });
+            } else if matches!(current.state, State::Running { .. }) && !current.started {
+                self.plan.wait(Some(wanted.name), "the startup probe", "its success");
+            } else if matches!(current.state, State::Running { .. })
+                && !current.ready
+                && wanted.role != Role::Init
+            {
+                self.plan.wait(Some(wanted.name), "the readiness probe", "its success");
+            }
+        }
+    }
+
+    /// Dead containers that nobody asks for any more.
+    fn remove_dead(&mut self, life: &Life) {
+        for container in &self.seen.containers {
+            let ended = matches!(container.state, State::Ended(_));
+            let unit = life.units.get(&container.name);
+            let kept = unit.is_some_and(|unit| {
+                unit.current.as_ref().is_some_and(|current| current.id == container.id)
+                    || unit.previous.as_ref() == Some(&container.id)
+            });
+            if ended && !kept {
+                self.act(Action::Remove { id: container.id.clone() });
+            }
+        }
+        let home = self.seen.home().map(|home| &home.id);
+        for sandbox in self.seen.sandboxes.iter().filter(|s| s.stopped && Some(&s.id) != home) {
+            if !self.seen.containers.iter().any(|container| container.sandbox == sandbox.id) {
+                self.act(Action::RemoveSandbox { id: sandbox.id.clone() });
+            }
+        }
+    }
+
+    fn decide(&mut self, life: &mut Life, succeeded: bool, reason: &str, message: &str) {
+        let deadline = later(self.now, life.grace());
+        life.judge(Verdict {
+            succeeded,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            at: self.now,
+            deadline,
+            disrupted: false,
+        });
+    }
+}
+
+/// Whether an app has been begun in this sandbox.
+pub(crate) fn apps_begun(life: &Life, wanted: &[Wanted<'_>], home: &PodId) -> bool {
+    wanted.iter().filter(|wanted| wanted.role == Role::App).any(|app| {
+        let current = life.units.get(app.name).and_then(|unit| unit.current.as_ref());
+        current.is_some_and(|current| current.sandbox == *home)
+    })
+}
+
+/// Whether an init container of the sandbox in use has another image in the spec now.
+fn changed_init(life: &Life, wanted: &[Wanted<'_>], home: &PodId) -> bool {
+    wanted.iter().filter(|wanted| wanted.role == Role::Init).any(|init| {
+        let current = life.units.get(init.name).and_then(|unit| unit.current.as_ref());
+        let current = current.filter(|current| current.sandbox == *home);
+        current.is_some_and(|current| current.image != init.image())
+    })
+}
+
+/// Whether containers would run in a new sandbox: not when the pod may not be restarted, and not
+/// when all it wants is done.
+fn wants_sandbox(life: &Life, wanted: &[Wanted<'_>]) -> bool {
+    let ran = life.units.values().any(|unit| unit.current.is_some());
+    if !ran {
+        return true;
+    }
+    let mut apps = wanted.iter().filter(|wanted| wanted.role == Role::App);
+    apps.any(|app| match life.units.get(app.name).and_then(|unit| unit.ended()) {
+        Some(end) => app.policy.applies(end.code),
+        None => app.policy != Restart::Never,
+    })
+}
+
+/// A pod whose apps have all ended for good has ended.
+fn judge(life: &mut Life, wanted: &[Wanted<'_>], home: &PodId, now: i64) {
+    let mut succeeded = true;
+    for app in wanted.iter().filter(|wanted| wanted.role == Role::App) {
+        match standing(life.units.get(app.name), app, home) {
+            Standing::Done { succeeded: this } => succeeded &= this,
+            Standing::Due | Standing::Live => return,
+        }
+    }
+    let deadline = later(now, life.grace());
+    let (reason, message) = (String::new(), String::new());
+    life.judge(Verdict { succeeded, reason, message, at: now, deadline, disrupted: false });
+}

@@ -1,0 +1,98 @@
+//! The containers of a spec, with the part that each plays.
+
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, PodSpec};
+
+/// The part of a container in its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Runs to its end before the next one begins.
+    Init,
+    /// An init container that goes on beside the others (`restartPolicy: Always`).
+    Sidecar,
+    /// An app container.
+    App,
+}
+
+/// When a container that has ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// Whatever its exit code.
+    Always,
+    /// When it failed.
+    OnFailure,
+    /// Not at all.
+    Never,
+}
+
+impl Restart {
+    fn parse(text: Option<&str>) -> Option<Self> {
+        match text? {
+            "Always" => Some(Self::Always),
+            "OnFailure" => Some(Self::OnFailure),
+            "Never" => Some(Self::Never),
+            _ => None,
+        }
+    }
+
+    /// Whether one that ended with this code is started again.
+    pub fn applies(self, code: i32) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => code != 0,
+            Self::Never => false,
+        }
+    }
+}
+
+/// A container as the spec wants it.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its part.
+    pub role: Role,
+    /// Its own restart policy, or the pod's.
+    pub policy: Restart,
+    /// The rest.
+    pub container: &'a Container,
+}
+
+impl<'a> Wanted<'a> {
+    /// Its image as written.
+    pub fn image(&self) -> &'a str {
+        self.container.image.as_deref().unwrap_or_default()
+    }
+
+    /// Its postStart hook.
+    pub fn post_start(&self) -> Option<&'a LifecycleHandler> {
+        self.container.lifecycle.as_ref()?.post_start.as_ref()
+    }
+
+    /// Its preStop hook.
+    pub fn pre_stop(&self) -> Option<&'a LifecycleHandler> {
+        self.container.lifecycle.as_ref()?.pre_stop.as_ref()
+    }
+}
+
+/// The containers of a pod: init containers and sidecars in their order, then the apps.
+pub fn wanted(spec: &PodSpec) -> Vec<Wanted<'_>> {
+    let of_pod = Restart::parse(spec.restart_policy.as_deref()).unwrap_or(Restart::Always);
+    let inits = spec.init_containers.iter().flatten().map(|container| {
+        let own = Restart::parse(container.restart_policy.as_deref());
+        // A plain init container has to succeed: `Always` can only mean "when it fails".
+        let (role, policy) = match own {
+            Some(Restart::Always) => (Role::Sidecar, Restart::Always),
+            Some(own) => (Role::Init, own),
+            None if of_pod == Restart::Never => (Role::Init, Restart::Never),
+            None => (Role::Init, Restart::OnFailure),
+        };
+        Wanted { name: &container.name, role, policy, container }
+    });
+    let apps = spec.containers.iter().map(|container| Wanted {
+        name: &container.name,
+        role: Role::App,
+        policy: Restart::parse(container.restart_policy.as_deref()).unwrap_or(of_pod),
+        container,
+    });
+    inits.chain(apps).collect()
+}

@@ -1,0 +1,309 @@
+//! Pods are made and changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::Pods;
+use crate::board::now;
+use crate::pod::face::{Applied, Apply, Change, Error, Manner, Preconditions};
+use crate::pod::manifest::{self, ParseOptions};
+use crate::pod::object::{Given, Objects, Source};
+use crate::pod::phase::time;
+use crate::pod::record::{Life, Verdict};
+use crate::pod::room::Entry;
+use crate::pod::view::{EventType, PodView};
+use crate::store::Batch;
+
+/// What is to be done for one pod of a manifest.
+enum Step {
+    /// It is as wanted.
+    Keep(Arc<Entry>),
+    /// It is changed in place.
+    Set(Arc<Entry>, Given),
+    /// It is new, after the one that ends for it.
+    Make(Box<Life>, Option<Arc<Entry>>),
+}
+
+/// What a manifest asks for.
+pub(super) struct Asked {
+    /// Its pods.
+    pub(super) given: Vec<Given>,
+    /// The uids that it names for them.
+    uids: Vec<Option<String>>,
+    /// Its objects by namespace.
+    objects: BTreeMap<String, Objects>,
+    warnings: Vec<String>,
+}
+
+impl Pods {
+    /// What a manifest asks for.
+    pub(super) fn read(&self, request: &Apply) -> Result<Asked, Error> {
+        let options =
+            ParseOptions { lenient: request.lenient, namespace: request.namespace.clone() };
+        let parsed = manifest::parse(request.manifest.as_bytes(), &options)?;
+        let created = time(now()).ok_or_else(|| Error::Argument {
+            field: "clock",
+            message: "the time of day is beyond what can be written".to_owned(),
+        })?;
+        let uids = parsed.pods.iter().map(|pod| pod.metadata.uid.clone()).collect();
+        let warnings = parsed.warnings.clone();
+        let objects =
+            manifest::objects(parsed.config_maps.clone(), parsed.secrets.clone())?;
+        let mut uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_else(uuid);
+        let known = |namespace: &str, name: &str| self.objects(namespace, name);
+        let given = manifest::given(parsed, Source::Api, &created, &mut uid, known)?;
+        Ok(Asked { given, uids, objects, warnings })
+    }
+
+    /// The objects that a pod has already.
+    fn objects(&self, namespace: &str, name: &str) -> Objects {
+        let key = crate::pod::PodKey::new(namespace, name);
+        self.room.newest(&key).map(|entry| entry.life().given.objects).unwrap_or_default()
+    }
+
+    pub(super) async fn apply_pods(&self, request: Apply) -> Result<Applied, Error> {
+        let _changing = self.changing.lock().await;
+        let Asked { given, uids, objects, mut warnings } = self.read(&request)?;
+        if given.len() != 1 && request.preconditions != Preconditions::default() {
+            return Err(Error::Argument {
+                field: "preconditions",
+                message: format!("they need exactly one pod, the manifest has {}", given.len()),
+            });
+        }
+        let mut steps = Vec::new();
+        for (given, uid) in given.into_iter().zip(uids) {
+            steps.push(self.decide(given, uid.as_deref(), &request)?);
+        }
+        let others = self.refer(&objects, &steps);
+        if steps.is_empty() && others.is_empty() {
+            warnings.push("no pod refers to these objects: they are not kept".to_owned());
+        }
+        steps.extend(others);
+        if request.dry_run {
+            let pods = steps.into_iter().map(|step| self.would(step)).collect();
+            return Ok(Applied { pods, warnings });
+        }
+        self.write(&mut steps, &request).await?;
+        let pods = steps.into_iter().map(|step| self.done(step)).collect();
+        Ok(Applied { pods, warnings })
+    }
+
+    /// Pods that are there already and refer to objects that are given now.
+    fn refer(&self, objects: &BTreeMap<String, Objects>, steps: &[Step]) -> Vec<Step> {
+        let of_step = |entry: &Entry| {
+            steps.iter().any(|step| match step {
+                Step::Keep(other) | Step::Set(other, _) => other.uid == entry.uid,
+                Step::Make(_, old) => old.as_ref().is_some_and(|old| old.uid == entry.uid),
+            })
+        };
+        let mut others = Vec::new();
+        for entry in self.room.all().into_iter().filter(|entry| !of_step(entry)) {
+            let life = entry.life();
+            let Some(new) = objects.get(&entry.key.namespace) else { continue };
+            if life.given.source.is_static() || life.is_ending() {
+                continue;
+            }
+            let mut all = life.given.objects.clone();
+            all.config_maps.extend(new.config_maps.clone());
+            all.secrets.extend(new.secrets.clone());
+            let picked = manifest::pick(&life.given.pod, &all);
+            if picked != life.given.objects {
+                others.push(Step::Set(entry, Given { objects: picked, ..life.given }));
+            }
+        }
+        others
+    }
+
+    fn decide(
+        &self,
+        mut given: Given,
+        uid: Option<&str>,
+        request: &Apply,
+    ) -> Result<Step, Error> {
+        let key = given.key();
+        let old = self.room.newest(&key);
+        let Some(old) = old else {
+            if request.manner == Manner::Replace
+                || request.preconditions != Preconditions::default()
+            {
+                return Err(Error::NotFound(key));
+            }
+            return Ok(Step::Make(Box::new(self.judged(given, None)), None));
+        };
+        let life = old.life();
+        if life.given.source.is_static() {
+            return Err(Error::Static(key));
+        }
+        self.check(&old, &request.preconditions)?;
+        if let Some(uid) = uid.filter(|uid| *uid != old.uid && request.manner == Manner::Apply) {
+            let message = format!("the manifest is of uid {uid:?}, its uid is {:?}", old.uid);
+            return Err(Error::Conflict { pod: key, message });
+        }
+        if request.manner == Manner::Create {
+            return Err(Error::AlreadyExists(key));
+        }
+        let meant_anew = life.deletion.is_some();
+        if meant_anew && request.manner == Manner::Apply {
+            let message = "it is being deleted; replace it, or wait until it is gone".to_owned();
+            return Err(Error::Conflict { pod: key, message });
+        }
+        // What the node sets is no change.
+        let mut next = Pod::clone(&given.pod);
+        next.metadata.uid.clone_from(&life.given.pod.metadata.uid);
+        next.metadata.creation_timestamp.clone_from(&life.given.pod.metadata.creation_timestamp);
+        next.metadata.resource_version = None;
+        let change = manifest::change(&life.given.pod, &next);
+        match change {
+            _ if meant_anew => {}
+            manifest::Difference::None if given.objects == life.given.objects => {
+                return Ok(Step::Keep(old));
+            }
+            manifest::Difference::None | manifest::Difference::InPlace => {
+                given.pod = Arc::new(next);
+                return Ok(Step::Set(old, given));
+            }
+            manifest::Difference::Replace(paths) if request.manner == Manner::Apply => {
+                return Err(Error::Immutable { pod: key, paths });
+            }
+            manifest::Difference::Replace(_) => {}
+        }
+        let life = self.judged(given, Some(&old));
+        Ok(Step::Make(Box::new(life), Some(old)))
+    }
+
+    /// A new pod; one that the node does not take has failed from the start, and is shown so.
+    pub(super) fn judged(&self, given: Given, old: Option<&Arc<Entry>>) -> Life {
+        let reasons = self.against(&given);
+        let mut life = self.new_life(given, old);
+        if let Some(first) = reasons.first() {
+            let messages: Vec<&str> = reasons.iter().map(|r| r.message.as_str()).collect();
+            let at = now();
+            life.judge(Verdict {
+                succeeded: false,
+                reason: first.reason.to_owned(),
+                message: format!("Pod was rejected: {}", messages.join("; ")),
+                at,
+                deadline: at,
+                disrupted: false,
+            });
+            let event = (EventType::Warning, first.reason, messages.join("; "));
+            self.room.event(&life, None, event);
+        }
+        life
+    }
+
+    pub(super) fn check(&self, entry: &Entry, wanted: &Preconditions) -> Result<(), Error> {
+        let conflict = |message: String| Error::Conflict { pod: entry.key.clone(), message };
+        if let Some(uid) = wanted.uid.as_ref().filter(|uid| **uid != entry.uid) {
+            return Err(conflict(format!("precondition uid {uid:?}: its uid is {:?}", entry.uid)));
+        }
+        let view = self.room.deps.hub.get(&entry.key);
+        let version = view.and_then(|view| view.pod.metadata.resource_version.clone());
+        match &wanted.resource_version {
+            Some(wanted) if Some(wanted) != version.as_ref() => Err(conflict(format!(
+                "precondition resourceVersion {wanted:?}: it is {:?}",
+                version.unwrap_or_default()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// All rows at once: all or none.
+    async fn write(&self, steps: &mut [Step], request: &Apply) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        let mut turns = Vec::new();
+        let mut changed = Vec::new();
+        for step in steps.iter() {
+            let (entry, life) = match step {
+                Step::Keep(_) => continue,
+                Step::Set(entry, given) => {
+                    turns.push(entry.turn.lock().await);
+                    let mut life = entry.life();
+                    life.given = given.clone();
+                    (Some(entry), life)
+                }
+                Step::Make(life, old) => {
+                    if let Some(old) = old {
+                        turns.push(old.turn.lock().await);
+                        let mut ended = old.life();
+                        ended.delete(request.grace, false, now());
+                        batch = batch.put(&ended)?;
+                        changed.push((old.clone(), ended));
+                    }
+                    (None, Life::clone(life))
+                }
+            };
+            batch = batch.put(&life)?;
+            changed.extend(entry.map(|entry| (entry.clone(), life)));
+        }
+        self.room.deps.store.write(batch).await?;
+        for (entry, life) in changed {
+            entry.set(life);
+            entry.regenerate();
+            entry.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    fn done(&self, step: Step) -> (PodView, Change) {
+        match step {
+            Step::Keep(entry) => (self.current(&entry), Change::Unchanged),
+            Step::Set(entry, _) => (self.current(&entry), Change::Configured),
+            Step::Make(mut life, old) => {
+                let view = self.unseen(&mut life);
+                let change = if old.is_some() { Change::Replaced } else { Change::Created };
+                let entry = Entry::new(*life);
+                self.room.add(&entry);
+                let shown = old.is_none();
+                let view = if shown { self.room.deps.hub.publish(view) } else { view };
+                self.start(entry);
+                (view, change)
+            }
+        }
+    }
+
+    fn would(&self, step: Step) -> (PodView, Change) {
+        match step {
+            Step::Keep(entry) => (self.current(&entry), Change::Unchanged),
+            Step::Set(entry, given) => {
+                let mut life = entry.life();
+                life.given = given;
+                (self.as_shown(&entry, &life), Change::Configured)
+            }
+            Step::Make(mut life, old) => {
+                let change = if old.is_some() { Change::Replaced } else { Change::Created };
+                (self.unseen(&mut life), change)
+            }
+        }
+    }
+
+    /// A pod as it is remembered now, with the status that is shown.
+    pub(super) fn current(&self, entry: &Entry) -> PodView {
+        let view = self.as_shown(entry, &entry.life());
+        if self.room.shown(&entry.key).is_some_and(|shown| shown.uid == entry.uid) {
+            return self.room.deps.hub.publish(view);
+        }
+        view
+    }
+
+    fn as_shown(&self, entry: &Entry, life: &Life) -> PodView {
+        let shown = self.room.deps.hub.get(&entry.key);
+        let shown = shown.filter(|view| view.pod.metadata.uid.as_deref() == Some(&*entry.uid));
+        match shown.and_then(|view| view.pod.status.clone()) {
+            Some(status) => self.room.view(life, status),
+            None => self.unseen(&mut life.clone()),
+        }
+    }
+}
+
+/// A random uid as Kubernetes has them (RFC 9562, version 4).
+fn uuid() -> String {
+    let mut bytes: [u8; 16] = rand::random();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let text = hex::encode(bytes);
+    let parts = [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]];
+    parts.join("-")
+}

@@ -1,0 +1,238 @@
+//! The pods of this node: made, found, changed and ended by whoever may.
+
+mod apply;
+mod delete;
+mod door;
+mod logs;
+mod node;
+mod statics;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use super::handler::{Exec, ExecEnd, ExecError, Report, Reporter};
+use super::news::EventLog;
+use super::object::{Given, PodKey};
+use super::phase;
+use super::plan::Policy;
+use super::probe::{self, Prober};
+use super::record::Life;
+use super::room::{Deps, Entry, Room, Settings};
+use super::translate::{NodeFacts, free_user_ids, wants_user_ids};
+use super::view::{EventType, PodView};
+use super::volume::{self, Volumes};
+use super::watch::{Hub, HubOptions};
+use super::worker::Worker;
+use crate::backend::Host;
+use crate::board::now;
+use crate::container;
+use crate::ids::ContainerId;
+use crate::image::Images;
+use crate::lifecycle::Tasks;
+use crate::model::Owner;
+use crate::sandbox::{self, Sandboxes};
+use crate::store::{self, Store};
+use crate::telemetry::error_chain;
+
+/// What the engine stands on.
+#[derive(Clone)]
+pub struct PodsDeps {
+    /// Runs sandboxes and containers.
+    pub sandboxes: Arc<Sandboxes>,
+    /// Finds and pulls images.
+    pub images: Arc<Images>,
+    /// The host.
+    pub host: Arc<dyn Host>,
+    /// Remembers.
+    pub store: Store,
+    /// Owned tasks.
+    pub tasks: Tasks,
+}
+
+/// Settings of the engine.
+#[derive(Debug, Clone)]
+pub struct PodsOptions {
+    /// Folder in which pods have their volumes.
+    pub root: PathBuf,
+    /// The node.
+    pub node: NodeFacts,
+    /// Pauses between tries.
+    pub policy: Policy,
+}
+
+/// The engine of whole pods.
+pub struct Pods {
+    room: Arc<Room>,
+    /// Who changes which pods there are holds this.
+    changing: tokio::sync::Mutex<()>,
+    statics: Mutex<BTreeMap<PodKey, Given>>,
+    gone: Arc<Notify>,
+}
+
+impl Pods {
+    /// An engine without pods; [`Pods::recover`] finds those that were there.
+    pub fn new(deps: PodsDeps, options: PodsOptions) -> Arc<Self> {
+        Arc::new_cyclic(|pods: &std::sync::Weak<Self>| {
+            let exec: Arc<dyn Exec> = Arc::new(Commands(deps.sandboxes.clone()));
+            let events = Arc::new(EventLog::new());
+            let prober = Arc::new(Prober::new(probe::Options {
+                exec: exec.clone(),
+                tasks: deps.tasks.clone(),
+                clock: now,
+                seed: rand::random(),
+                on_change: {
+                    let pods = pods.clone();
+                    Arc::new(move |uid: &str| {
+                        if let Some(entry) = pods.upgrade().and_then(|p| p.room.by_uid(uid)) {
+                            entry.changed.notify_one();
+                        }
+                    })
+                },
+                report: reporter(pods.clone()),
+            }));
+            let volumes =
+                Volumes::new(volume::Options { root: options.root.clone() }, deps.host.clone());
+            let hub = Hub::new(deps.store.revision().number, HubOptions::default());
+            let gone = Arc::new(Notify::new());
+            let deps = Deps {
+                sandboxes: deps.sandboxes,
+                images: deps.images,
+                host: deps.host,
+                store: deps.store,
+                tasks: deps.tasks,
+                volumes: Arc::new(volumes),
+                prober,
+                exec,
+                report: reporter(pods.clone()),
+                hub: Arc::new(hub),
+                events,
+                gone: gone.clone(),
+            };
+            let settings = Settings { policy: options.policy };
+            Self {
+                room: Arc::new(Room::new(deps, settings, options.node)),
+                changing: tokio::sync::Mutex::default(),
+                statics: Mutex::default(),
+                gone,
+            }
+        })
+    }
+
+    /// Goes on with the pods that were there. Sandboxes and containers have to be recovered
+    /// already.
+    ///
+    /// # Errors
+    /// When the store cannot be read. A row that cannot be read is left alone and told of.
+    pub async fn recover(self: &Arc<Self>) -> Result<(), store::Error> {
+        let loaded = self.room.deps.store.load::<Life>()?;
+        for fault in &loaded.faults {
+            tracing::error!(key = fault.key, error = error_chain(&fault.problem), "pod not read");
+        }
+        let at = now();
+        let mut lives = loaded.records;
+        // Those that others follow come first.
+        lives.sort_by_key(|life| life.follows.is_some());
+        let faulty = loaded.faults.into_iter().map(|fault| fault.key);
+        let known: BTreeSet<String> =
+            lives.iter().map(|life| life.uid.clone()).chain(faulty).collect();
+        let entries: Vec<_> = lives
+            .into_iter()
+            .map(|mut life| {
+                life.taken_over(at);
+                Entry::new(life)
+            })
+            .collect();
+        entries.iter().for_each(|entry| self.room.add(entry));
+        if let Err(error) = self.room.deps.volumes.orphans(&known).await {
+            tracing::warn!(error = error_chain(&error), "volumes of pods that are gone stay");
+        }
+        self.listen();
+        self.mind_statics();
+        entries.into_iter().for_each(|entry| self.start(entry));
+        Ok(())
+    }
+
+    /// Runs the life of a pod that is in the table.
+    fn start(&self, entry: Arc<Entry>) {
+        let worker = Worker::new(self.room.clone(), entry);
+        drop(self.room.deps.tasks.spawn_until_drain("pod", worker.run()));
+    }
+
+    /// Passes the news of sandboxes and containers on to their pods.
+    fn listen(&self) {
+        let room = self.room.clone();
+        drop(self.room.deps.tasks.spawn_until_drain("pod news", async move {
+            loop {
+                let mut news = room.deps.sandboxes.events();
+                while let Some(event) = news.next().await {
+                    if event.sandbox.owner != Owner::Pod {
+                        continue;
+                    }
+                    if let Some(entry) = room.by_uid(&event.sandbox.config.metadata.uid) {
+                        entry.changed.notify_one();
+                    }
+                }
+                // Cut off for being behind: whatever was missed is seen by looking.
+                room.all().iter().for_each(|entry| entry.changed.notify_one());
+            }
+        }));
+    }
+
+    /// A pod as it is remembered, before anything has been seen of it.
+    fn unseen(&self, life: &mut Life) -> PodView {
+        let nothing = super::observe::Observed::default();
+        let status = phase::status(life, &nothing, now(), &self.room.viewpoint());
+        self.room.view(life, status)
+    }
+
+    /// The record of a new pod.
+    fn new_life(&self, given: Given, follows: Option<&Arc<Entry>>) -> Life {
+        let wants = wants_user_ids(given.spec());
+        let mut life = Life::new(given);
+        life.follows = follows.map(|old| old.uid.clone());
+        if wants {
+            let taken = self.room.all().iter().filter_map(|entry| entry.life().user_ids).collect();
+            life.user_ids = free_user_ids(&taken);
+        }
+        life
+    }
+}
+
+fn reporter(pods: std::sync::Weak<Pods>) -> Reporter {
+    Arc::new(move |report: Report| {
+        let Some(pods) = pods.upgrade() else { return };
+        let Some(entry) = pods.room.by_uid(&report.uid) else { return };
+        let whose = (entry.key.clone(), report.uid, Some(report.container));
+        pods.room.deps.events.add(whose, EventType::Warning, report.reason, report.message);
+    })
+}
+
+/// Commands in containers, for probes and hooks.
+struct Commands(Arc<Sandboxes>);
+
+#[async_trait]
+impl Exec for Commands {
+    async fn exec_sync(
+        &self,
+        container: &ContainerId,
+        command: &[String],
+        limit: Option<Duration>,
+    ) -> Result<ExecEnd, ExecError> {
+        let ran = self.0.exec_sync(container.as_str(), command.to_vec(), limit).await;
+        match ran {
+            Ok(mut ran) => {
+                ran.stdout.extend_from_slice(&ran.stderr);
+                Ok(ExecEnd { code: ran.code, output: ran.stdout })
+            }
+            Err(sandbox::Error::Container(container::Error::ExecTimeout(_))) => {
+                Err(ExecError::Timeout)
+            }
+            Err(error) => Err(ExecError::Other(error_chain(&error))),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The node as controllers see it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    ContainerImage, Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::Pods;
+use crate::pod::translate::Amounts;
+
+/// Most images that are shown, the largest first, as a kubelet has it.
+const MAX_IMAGES: usize = 50;
+
+impl Pods {
+    pub(super) async fn node_object(&self) -> Node {
+        let facts = self.room.node();
+        let host = self.room.deps.host.facts().clone();
+        let mut images = self.room.deps.images.list(None).await.unwrap_or_default();
+        images.sort_by_key(|image| std::cmp::Reverse(image.size));
+        let images = images.into_iter().take(MAX_IMAGES).map(|image| ContainerImage {
+            names: Some(image.repo_digests.into_iter().chain(image.repo_tags).collect()),
+            size_bytes: i64::try_from(image.size).ok(),
+        });
+        let addresses = facts.ips.iter().map(|ip| NodeAddress {
+            type_: "InternalIP".to_owned(),
+            address: ip.to_string(),
+        });
+        let hostname = NodeAddress { type_: "Hostname".to_owned(), address: facts.name.clone() };
+        let ready = NodeCondition {
+            type_: "Ready".to_owned(),
+            status: "True".to_owned(),
+            reason: Some("AgentReady".to_owned()),
+            message: Some("podbay runs pods".to_owned()),
+            ..NodeCondition::default()
+        };
+        let info = NodeSystemInfo {
+            architecture: facts.arch.clone(),
+            operating_system: facts.os.clone(),
+            boot_id: host.boot_id.clone(),
+            kernel_version: format!("{}.{}", host.kernel.0, host.kernel.1),
+            kubelet_version: format!("podbay {}", env!("CARGO_PKG_VERSION")),
+            container_runtime_version: "containerd".to_owned(),
+            ..NodeSystemInfo::default()
+        };
+        Node {
+            metadata: ObjectMeta {
+                name: Some(facts.name.clone()),
+                labels: Some(facts.labels.clone()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(NodeSpec::default()),
+            status: Some(NodeStatus {
+                addresses: Some(addresses.chain([hostname]).collect()),
+                capacity: Some(quantities(&facts.capacity)),
+                allocatable: Some(quantities(&facts.allocatable)),
+                conditions: Some(vec![ready]),
+                images: Some(images.collect()),
+                node_info: Some(info),
+                ..NodeStatus::default()
+            }),
+        }
+    }
+}
+
+fn quantities(amounts: &Amounts) -> BTreeMap<String, Quantity> {
+    let cpu = match amounts.milli_cpu % 1000 {
+        0 => (amounts.milli_cpu / 1000).to_string(),
+        _ => format!("{}m", amounts.milli_cpu),
+    };
+    [
+        ("cpu", cpu),
+        ("memory", amounts.memory.to_string()),
+        ("ephemeral-storage", amounts.ephemeral_storage.to_string()),
+        ("pods", amounts.pods.to_string()),
+    ]
+    .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
+    .into()
+}

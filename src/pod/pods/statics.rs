@@ -1,0 +1,71 @@
+//! Static pods: they live as long as their file has them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use super::Pods;
+use crate::pod::face::Error;
+use crate::pod::object::{Given, PodKey};
+use crate::pod::room::Entry;
+use crate::store::Batch;
+use crate::telemetry::error_chain;
+
+impl Pods {
+    /// From now on exactly these static pods are wanted. A pod that changes has another uid: the
+    /// old one ends gracefully and the new one follows it.
+    pub async fn set_static(&self, wanted: BTreeMap<PodKey, Given>) {
+        *self.statics.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
+        self.adjust_statics().await;
+    }
+
+    /// Looks at the static pods again whenever a pod has gone: the same one may be wanted again.
+    pub(super) fn mind_statics(self: &Arc<Self>) {
+        let (pods, gone) = (Arc::downgrade(self), self.gone.clone());
+        drop(self.room.deps.tasks.spawn_until_drain("static pods", async move {
+            loop {
+                gone.notified().await;
+                let Some(pods) = pods.upgrade() else { return };
+                pods.adjust_statics().await;
+            }
+        }));
+    }
+
+    async fn adjust_statics(&self) {
+        let _changing = self.changing.lock().await;
+        let wanted = self.statics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for entry in self.room.all() {
+            let life = entry.life();
+            let is_wanted = wanted.get(&entry.key).is_some_and(|given| given.uid() == entry.uid);
+            if life.given.source.is_static() && !is_wanted && life.deletion.is_none() {
+                if let Err(error) = self.end(&entry, None, false).await {
+                    tracing::warn!(pod = %entry.key, error = error_chain(&error), "not ended yet");
+                }
+            }
+        }
+        for (key, given) in wanted {
+            if self.room.has(given.uid()) {
+                continue;
+            }
+            if let Err(error) = self.begin_static(&key, given).await {
+                tracing::warn!(pod = %key, error = error_chain(&error), "static pod not begun");
+            }
+        }
+    }
+
+    async fn begin_static(&self, key: &PodKey, given: Given) -> Result<(), Error> {
+        let old = self.room.newest(key);
+        if old.as_ref().is_some_and(|old| !old.life().given.source.is_static()) {
+            return Err(Error::AlreadyExists(key.clone()));
+        }
+        let mut life = self.judged(given, old.as_ref());
+        self.room.deps.store.write(Batch::new().put(&life)?).await?;
+        let view = self.unseen(&mut life);
+        let entry = Entry::new(life);
+        self.room.add(&entry);
+        if old.is_none() {
+            self.room.deps.hub.publish(view);
+        }
+        self.start(entry);
+        Ok(())
+    }
+}

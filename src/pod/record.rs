@@ -1,0 +1,347 @@
+//! What is remembered of a pod: its row of the store.
+//!
+//! ```text
+//! life ──verdict──> ending ──all ended──> settled (Succeeded or Failed, shown until deleted)
+//!   └───deletion──> ending ──all ended──> finished: the row goes
+//! ```
+//! Neither a verdict nor a deletion is ever taken back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::backoff::{self, Backoff, later};
+use super::object::Given;
+use crate::ids::{ContainerId, PodId};
+use crate::model::UnixNanos;
+use crate::store::Record;
+
+/// Grace period of a pod that names none.
+const DEFAULT_GRACE: i64 = 30;
+
+/// The shortest grace period of a pod.
+const SHORTEST_GRACE: Duration = Duration::from_secs(1);
+
+/// All that is remembered of a pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Life {
+    /// Its uid: the key of the row.
+    pub uid: String,
+    /// The pod as wanted.
+    pub given: Given,
+    /// Uid of the pod of the same name that has to be gone before this one begins.
+    #[serde(default)]
+    pub follows: Option<String>,
+    /// First of the ids on the host that are its own users'.
+    #[serde(default)]
+    pub user_ids: Option<u32>,
+    /// When it was accepted here (`status.startTime`).
+    #[serde(default)]
+    pub started: Option<UnixNanos>,
+    /// How many sandboxes were made for it.
+    #[serde(default)]
+    pub sandboxes: u32,
+    /// Why there is no sandbox, or no volumes.
+    #[serde(default)]
+    pub trouble: Option<Trouble>,
+    /// Its last addresses, the first is the pod IP.
+    #[serde(default)]
+    pub ips: Vec<std::net::IpAddr>,
+    /// Its end, once that is decided.
+    #[serde(default)]
+    pub verdict: Option<Verdict>,
+    /// Its deletion, once that is asked for.
+    #[serde(default)]
+    pub deletion: Option<Deletion>,
+    /// After a verdict: nothing runs, volumes and cgroup are gone.
+    #[serde(default)]
+    pub settled: bool,
+    /// Its containers by name.
+    #[serde(default)]
+    pub units: BTreeMap<String, Unit>,
+    /// Conditions with the time of their last change, by type.
+    #[serde(default)]
+    pub conditions: BTreeMap<String, Since>,
+}
+
+impl Record for Life {
+    const TABLE: &'static str = "pods";
+    const VERSION: u16 = 1;
+
+    fn key(&self) -> &str {
+        &self.uid
+    }
+}
+
+/// One container of the spec over all its restarts.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unit {
+    /// Its newest container.
+    pub current: Option<Instance>,
+    /// How many were made.
+    pub made: u32,
+    /// How the one before ended.
+    pub last: Option<Termination>,
+    /// The one before, while it is kept for its log.
+    pub previous: Option<ContainerId>,
+    /// Pauses between restarts.
+    pub backoff: Option<Backoff>,
+    /// Why it cannot be started.
+    pub trouble: Option<Trouble>,
+    /// A caller wants it to be started again when this one has ended.
+    pub again: Option<ContainerId>,
+}
+
+impl Unit {
+    /// How often it was restarted.
+    pub fn restarts(&self) -> u32 {
+        self.made.saturating_sub(1)
+    }
+
+    /// How its newest container ended.
+    pub fn ended(&self) -> Option<&Termination> {
+        match &self.current.as_ref()?.state {
+            State::Ended(end) => Some(end),
+            _ => None,
+        }
+    }
+}
+
+/// A container that was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Id.
+    pub id: ContainerId,
+    /// The sandbox that it is in.
+    pub sandbox: PodId,
+    /// How many there were before.
+    pub attempt: u32,
+    /// Image as the spec named it.
+    pub image: String,
+    /// Image as it was found.
+    pub image_id: String,
+    /// State.
+    pub state: State,
+    /// Whether postStart has still to be run.
+    #[serde(default)]
+    pub post_start_due: bool,
+    /// Whether its startup probe has succeeded, or it runs without one.
+    #[serde(default)]
+    pub started: bool,
+    /// Whether it is ready.
+    #[serde(default)]
+    pub ready: bool,
+    /// Why it is to be ended while the pod lives on.
+    #[serde(default)]
+    pub doom: Option<Doom>,
+}
+
+impl Instance {
+    /// Whether its process runs, or may run.
+    pub fn is_live(&self) -> bool {
+        matches!(self.state, State::Running { .. } | State::Unknown)
+    }
+
+    /// Whether others may go on because it runs: started, and postStart done.
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, State::Running { .. }) && self.started && !self.post_start_due
+    }
+}
+
+/// State of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Made, not started.
+    Created,
+    /// Its process runs.
+    Running {
+        /// Since when.
+        started_at: UnixNanos,
+    },
+    /// It ended.
+    Ended(Termination),
+    /// Nothing below answers about it.
+    Unknown,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Termination {
+    /// Which.
+    pub id: ContainerId,
+    /// When it was started, if it was.
+    pub started_at: Option<UnixNanos>,
+    /// When it ended.
+    pub finished_at: UnixNanos,
+    /// Exit code.
+    pub code: i32,
+    /// `Completed`, `Error`, `OOMKilled`, …
+    pub reason: String,
+    /// Its termination message, or what went wrong.
+    pub message: String,
+}
+
+/// Why a running container is to be ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doom {
+    /// In words.
+    pub message: String,
+    /// Since when.
+    pub since: UnixNanos,
+    /// Grace period.
+    pub grace: Duration,
+}
+
+/// Something that failed and is tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// Kubernetes' word, e.g. `ErrImagePull`.
+    pub reason: String,
+    /// What the last try ended with.
+    pub message: String,
+    /// When the first of these tries failed.
+    pub since: UnixNanos,
+    /// When the last of these tries failed.
+    pub failed: UnixNanos,
+    /// When the next try is made.
+    pub next_try: UnixNanos,
+    /// Pauses between the tries.
+    pub backoff: Backoff,
+}
+
+impl Trouble {
+    /// One more failure.
+    pub fn again(
+        before: Option<&Self>,
+        reason: &str,
+        message: String,
+        (now, policy): (UnixNanos, &backoff::Policy),
+    ) -> Self {
+        let same = before.filter(|before| before.reason == reason);
+        let backoff = Backoff::next(same.map(|same| same.backoff), now, policy);
+        Self {
+            reason: reason.to_owned(),
+            message,
+            since: before.map_or(now, |before| before.since),
+            failed: now,
+            next_try: later(now, backoff.pause),
+            backoff,
+        }
+    }
+}
+
+/// The decided end of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Whether it succeeded.
+    pub succeeded: bool,
+    /// Kubernetes' word; empty for an end by its containers' own.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// When.
+    pub at: UnixNanos,
+    /// Until when what runs still may.
+    pub deadline: UnixNanos,
+    /// The node took it away (condition `DisruptionTarget`).
+    #[serde(default)]
+    pub disrupted: bool,
+}
+
+/// A deletion under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deletion {
+    /// When it was asked for.
+    pub since: UnixNanos,
+    /// Grace period in force; it only shrinks.
+    pub grace: Duration,
+    /// Until when what runs still may.
+    pub deadline: UnixNanos,
+    /// Nobody is shown this pod any more.
+    pub hidden: bool,
+}
+
+/// A condition's status and since when it has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Since {
+    /// `True` or not.
+    pub status: bool,
+    /// When it became so.
+    pub at: UnixNanos,
+}
+
+impl Life {
+    /// A new pod.
+    pub fn new(given: Given) -> Self {
+        Self {
+            uid: given.uid().to_owned(),
+            given,
+            follows: None,
+            user_ids: None,
+            started: None,
+            sandboxes: 0,
+            trouble: None,
+            ips: Vec::new(),
+            verdict: None,
+            deletion: None,
+            settled: false,
+            units: BTreeMap::new(),
+            conditions: BTreeMap::new(),
+        }
+    }
+
+    /// The grace period of its spec.
+    pub fn grace(&self) -> Duration {
+        let seconds = self.given.spec().termination_grace_period_seconds;
+        let seconds = u64::try_from(seconds.unwrap_or(DEFAULT_GRACE)).unwrap_or(1);
+        Duration::from_secs(seconds).max(SHORTEST_GRACE)
+    }
+
+    /// Whether it is being ended for good.
+    pub fn is_ending(&self) -> bool {
+        self.verdict.is_some() || self.deletion.is_some()
+    }
+
+    /// Until when its containers may run: the earliest of what was promised.
+    pub fn deadline(&self) -> Option<UnixNanos> {
+        let deletion = self.deletion.as_ref().map(|deletion| deletion.deadline);
+        let verdict = self.verdict.as_ref().map(|verdict| verdict.deadline);
+        deletion.into_iter().chain(verdict).min()
+    }
+
+    /// Begins the deletion, or shortens its grace period; a longer one changes nothing.
+    pub fn delete(&mut self, grace: Option<Duration>, hide: bool, now: UnixNanos) {
+        let grace = grace.unwrap_or_else(|| self.grace()).max(SHORTEST_GRACE);
+        let deadline = later(now, grace);
+        match &mut self.deletion {
+            Some(deletion) => {
+                if deadline < deletion.deadline {
+                    deletion.deadline = deadline;
+                    deletion.grace = deletion.grace.min(grace);
+                }
+                deletion.hidden |= hide;
+            }
+            None => self.deletion = Some(Deletion { since: now, grace, deadline, hidden: hide }),
+        }
+    }
+
+    /// Decides the end; the first verdict stands.
+    pub fn judge(&mut self, verdict: Verdict) {
+        self.verdict.get_or_insert(verdict);
+    }
+
+    /// Another agent goes on with it: a deletion that waits has its whole grace period again.
+    pub fn taken_over(&mut self, now: UnixNanos) {
+        if let Some(deletion) = &mut self.deletion {
+            deletion.deadline = later(now, deletion.grace);
+        }
+    }
+
+    /// A container by name, made when there is none.
+    pub fn unit(&mut self, name: &str) -> &mut Unit {
+        self.units.entry(name.to_owned()).or_default()
+    }
+}

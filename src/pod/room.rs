@@ -1,0 +1,381 @@
+//! What all pods share, and the table of them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::core::v1::{Pod as Object, PodStatus};
+use tokio::sync::Notify;
+
+use super::handler::{Exec, Reporter};
+use super::news::EventLog;
+use super::object::{Given, PodKey};
+use super::phase::{Viewpoint, time};
+use super::plan::{Policy, Wait};
+use super::probe::Prober;
+use super::record::Life;
+use super::translate::{NodeFacts, cgroup, qos};
+use super::view::{EventType, PodView, Waits};
+use super::watch::Hub;
+use super::{Allocatable, VolumeContext, Volumes};
+use crate::backend::Host;
+use crate::image::Images;
+use crate::lifecycle::Tasks;
+use crate::model::UnixNanos;
+use crate::sandbox::Sandboxes;
+use crate::store::{Revision, Store};
+use crate::telemetry::error_chain;
+
+/// What is read of a log for a container's last words: lines and their bytes.
+const LAST_LINES: usize = 80;
+const LAST_BYTES: usize = 2048;
+
+/// What the pods stand on.
+#[derive(Clone)]
+pub(super) struct Deps {
+    pub(super) sandboxes: Arc<Sandboxes>,
+    pub(super) images: Arc<Images>,
+    pub(super) host: Arc<dyn Host>,
+    pub(super) store: Store,
+    pub(super) tasks: Tasks,
+    pub(super) volumes: Arc<Volumes>,
+    pub(super) prober: Arc<Prober>,
+    pub(super) exec: Arc<dyn Exec>,
+    pub(super) report: Reporter,
+    pub(super) hub: Arc<Hub>,
+    pub(super) events: Arc<EventLog>,
+    /// Told when a pod has gone.
+    pub(super) gone: Arc<Notify>,
+}
+
+/// Settings that do not change.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Settings {
+    pub(super) policy: Policy,
+}
+
+/// All that pods share.
+pub(super) struct Room {
+    pub(super) deps: Deps,
+    pub(super) options: Settings,
+    node: Arc<NodeFacts>,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    by_uid: BTreeMap<String, Arc<Entry>>,
+    /// Who is shown of those with one name.
+    shown: BTreeMap<PodKey, String>,
+}
+
+/// One pod.
+pub(super) struct Entry {
+    pub(super) uid: String,
+    pub(super) key: PodKey,
+    /// Who changes what is remembered of it holds this.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    /// Something has changed for it.
+    pub(super) changed: Notify,
+    /// Counts changes of what is given.
+    generation: AtomicU64,
+    life: Mutex<Life>,
+    waits: Mutex<Vec<Waits>>,
+}
+
+impl Entry {
+    pub(super) fn new(life: Life) -> Arc<Self> {
+        Arc::new(Self {
+            uid: life.uid.clone(),
+            key: life.given.key(),
+            turn: tokio::sync::Mutex::default(),
+            changed: Notify::new(),
+            generation: AtomicU64::new(0),
+            life: Mutex::new(life),
+            waits: Mutex::default(),
+        })
+    }
+
+    /// What is remembered of it.
+    pub(super) fn life(&self) -> Life {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// By whoever has its turn, once it is stored.
+    pub(super) fn set(&self, life: Life) {
+        *self.life.lock().unwrap_or_else(PoisonError::into_inner) = life;
+    }
+
+    /// Another one when something else is given.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// What is given has changed.
+    pub(super) fn regenerate(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// What it waits for.
+    pub(super) fn waits(&self) -> Vec<Waits> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A step that goes on keeps the time since when it does.
+    pub(super) fn set_waits(&self, waits: &[Wait], now: UnixNanos) {
+        let mut kept = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = |wait: &Wait| {
+            let mut same = kept.iter();
+            let same = same.find(|old| old.container == wait.container && old.step == wait.step);
+            same.map_or(now, |old| old.since)
+        };
+        let next = waits.iter().map(|wait| Waits {
+            container: wait.container.clone(),
+            step: wait.step.clone(),
+            since: since(wait),
+            last_error: wait.last_error.clone(),
+            next_try: wait.next_try,
+            unblocks: wait.unblocks.clone(),
+        });
+        let next: Vec<_> = next.collect();
+        *kept = next;
+    }
+}
+
+impl Room {
+    pub(super) fn new(deps: Deps, options: Settings, node: NodeFacts) -> Self {
+        Self { deps, options, node: Arc::new(node), table: Mutex::default() }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The node.
+    pub(super) fn node(&self) -> Arc<NodeFacts> {
+        self.node.clone()
+    }
+
+    pub(super) fn viewpoint(&self) -> Viewpoint {
+        Viewpoint { ips: self.node.ips.clone(), restart: self.options.policy.restart }
+    }
+
+    /// All pods, also those that nobody is shown.
+    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
+        self.table().by_uid.values().cloned().collect()
+    }
+
+    /// The pod that is shown under a name.
+    pub(super) fn shown(&self, key: &PodKey) -> Option<Arc<Entry>> {
+        let table = self.table();
+        table.by_uid.get(table.shown.get(key)?).cloned()
+    }
+
+    /// The newest pod of a name: the one that is shown, or the last that waits for it to go.
+    pub(super) fn newest(&self, key: &PodKey) -> Option<Arc<Entry>> {
+        let table = self.table();
+        let mut newest = table.by_uid.get(table.shown.get(key)?)?.clone();
+        while let Some(next) = table.by_uid.values().find(|e| follows(e, &newest.uid)).cloned() {
+            newest = next;
+        }
+        Some(newest)
+    }
+
+    /// A pod by its uid.
+    pub(super) fn by_uid(&self, uid: &str) -> Option<Arc<Entry>> {
+        self.table().by_uid.get(uid).cloned()
+    }
+
+    pub(super) fn has(&self, uid: &str) -> bool {
+        self.table().by_uid.contains_key(uid)
+    }
+
+    /// A pod is there from now on; shown when it follows nobody.
+    pub(super) fn add(&self, entry: &Arc<Entry>) {
+        let life = entry.life();
+        let hidden = life.deletion.as_ref().is_some_and(|deletion| deletion.hidden);
+        let mut table = self.table();
+        table.by_uid.insert(entry.uid.clone(), entry.clone());
+        let waits = life.follows.as_ref().is_some_and(|uid| table.by_uid.contains_key(uid));
+        if !hidden && !waits {
+            table.shown.insert(entry.key.clone(), entry.uid.clone());
+        }
+    }
+
+    /// A pod is shown no more, though it may still be there.
+    pub(super) fn hide(&self, entry: &Entry) {
+        let next = {
+            let mut table = self.table();
+            if table.shown.get(&entry.key) != Some(&entry.uid) {
+                return;
+            }
+            table.shown.remove(&entry.key);
+            let next = table.by_uid.values().find(|next| follows(next, &entry.uid)).cloned();
+            if let Some(next) = &next {
+                table.shown.insert(entry.key.clone(), next.uid.clone());
+            }
+            next
+        };
+        self.deps.hub.gone(&entry.key);
+        if let Some(next) = next {
+            next.changed.notify_one();
+        }
+    }
+
+    /// A pod is gone; the one that follows it begins.
+    pub(super) fn forget(&self, entry: &Entry) {
+        self.hide(entry);
+        let mut table = self.table();
+        table.by_uid.remove(&entry.uid);
+        let next = table.by_uid.values().filter(|next| follows(next, &entry.uid));
+        next.for_each(|next| next.changed.notify_one());
+        self.deps.gone.notify_one();
+    }
+
+    /// Shows a pod as it is now.
+    pub(super) fn show(&self, entry: &Entry, life: &Life, status: PodStatus) {
+        if self.table().shown.get(&entry.key) == Some(&entry.uid) {
+            let view = self.view(life, status);
+            self.deps.hub.publish(view);
+        }
+    }
+
+    /// The object of a pod, with its status.
+    pub(super) fn view(&self, life: &Life, status: PodStatus) -> PodView {
+        let mut pod = Object::clone(&life.given.pod);
+        pod.status = Some(status);
+        if let Some(spec) = &mut pod.spec {
+            spec.node_name.get_or_insert_with(|| self.node.name.clone());
+        }
+        if let Some(deletion) = &life.deletion {
+            let grace = i64::try_from(deletion.grace.as_secs()).unwrap_or(i64::MAX);
+            pod.metadata.deletion_grace_period_seconds = Some(grace);
+            pod.metadata.deletion_timestamp = time(deletion.deadline);
+        }
+        let revision = Revision { epoch: String::new(), number: 0 };
+        PodView { pod: Arc::new(pod), source: life.given.source, revision }
+    }
+
+    /// Tells what happened.
+    pub(super) fn event(
+        &self,
+        life: &Life,
+        container: Option<&str>,
+        (kind, reason, message): (EventType, &'static str, String),
+    ) {
+        let whose = (life.given.key(), life.uid.clone(), container.map(str::to_owned));
+        self.deps.events.add(whose, kind, reason, message);
+    }
+
+    pub(super) fn volume_context(&self, given: &Given) -> VolumeContext {
+        let allocatable = &self.node.allocatable;
+        let unsigned = |amount: i64| u64::try_from(amount).unwrap_or(0);
+        let limits = cgroup::pod_resources(given, &self.node);
+        VolumeContext {
+            allocatable: Allocatable {
+                milli_cpu: unsigned(allocatable.milli_cpu),
+                memory: unsigned(allocatable.memory),
+                ephemeral_storage: unsigned(allocatable.ephemeral_storage),
+            },
+            pod_memory_limit: limits.memory.map(unsigned),
+        }
+    }
+
+    /// Makes the cgroup of a pod, or sets its figures again.
+    pub(super) async fn make_cgroup(&self, given: &Given) -> Result<(), String> {
+        let node = &self.node;
+        let class = qos(given.spec());
+        let all: Vec<_> = self.all().iter().map(|entry| entry.life().given).collect();
+        let of_class = cgroup::class_limits(class, all.iter().map(Given::spec));
+        // Guaranteed pods stand right below the root.
+        let mut groups = vec![(cgroup::root(node), cgroup::root_limits(node))];
+        if cgroup::of_class(class, node) != cgroup::root(node) {
+            groups.push((cgroup::of_class(class, node), of_class));
+        }
+        groups.push((cgroup::of_pod(given, node), cgroup::pod_resources(given, node)));
+        for (path, limits) in groups {
+            let made = self.deps.host.make_cgroup(Path::new(&path), &limits).await;
+            made.map_err(|error| error_chain(&error))?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn remove_cgroup(&self, given: &Given) -> Result<(), String> {
+        let path = cgroup::of_pod(given, &self.node);
+        let removed = self.deps.host.remove_cgroup(Path::new(&path)).await;
+        removed.map_err(|error| error_chain(&error))
+    }
+
+    /// The last lines of a log.
+    pub(super) async fn last_lines(&self, log: Option<&Path>) -> String {
+        let Some(log) = log else { return String::new() };
+        // Each line has a head of some forty bytes.
+        let most = LAST_BYTES + LAST_LINES * 48;
+        match self.deps.host.read_tail(log, most).await {
+            Ok(Some(tail)) => last_words(&String::from_utf8_lossy(&tail)),
+            _ => String::new(),
+        }
+    }
+
+    /// Removes the log of a container that is gone, with its rotated parts.
+    pub(super) async fn remove_log(&self, log: &Path) {
+        let (Some(folder), Some(name)) = (log.parent(), log.file_name()) else { return };
+        let name = name.to_string_lossy().into_owned();
+        let Ok(names) = self.deps.host.list_dir(folder).await else { return };
+        for found in names.into_iter().filter(|found| {
+            found.strip_prefix(&name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        }) {
+            drop(self.deps.host.remove_tree(&folder.join(found)).await);
+        }
+    }
+
+    pub(super) fn log_folder(&self, given: &Given) -> PathBuf {
+        let key = given.key();
+        let name = format!("{}_{}_{}", key.namespace, key.name, given.uid());
+        self.node.log_root.join(name)
+    }
+
+    pub(super) async fn remove_logs(&self, given: &Given) {
+        let folder = self.log_folder(given);
+        if let Err(error) = self.deps.host.remove_tree(&folder).await {
+            tracing::warn!(folder = %folder.display(), error = error_chain(&error), "logs stay");
+        }
+    }
+}
+
+fn follows(entry: &Entry, uid: &str) -> bool {
+    entry.life().follows.as_deref() == Some(uid)
+}
+
+/// What the last lines of a log say, without their heads.
+fn last_words(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    let mut text = String::new();
+    for line in &lines[lines.len().saturating_sub(LAST_LINES)..] {
+        let mut parts = line.splitn(4, ' ').skip(2);
+        let (Some(tag), Some(content)) = (parts.next(), parts.next()) else { continue };
+        text.push_str(content);
+        if tag != "P" {
+            text.push('\n');
+        }
+    }
+    let from = text.ceil_char_boundary(text.len().saturating_sub(LAST_BYTES));
+    text.split_off(from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_the_end_of_a_log_without_its_heads() {
+        let log = "cut\n2026-01-01T00:00:00Z stdout P one \n2026-01-01T00:00:00Z stderr F two\n";
+        assert_eq!(last_words(log), "one two\n");
+        let long: String = (0..200).map(|n| format!("t stdout F line {n}\n")).collect();
+        let words = last_words(&long);
+        assert!(words.starts_with("line 120\n") && words.ends_with("line 199\n"), "{words}");
+        let wide = format!("t stdout F {}\n", "é".repeat(3000));
+        assert!(last_words(&wide).len() <= LAST_BYTES);
+    }
+}

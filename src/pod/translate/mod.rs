@@ -1,0 +1,245 @@
+//! From a Kubernetes pod to what the rooms below are asked for: a [`PodConfig`] for its sandbox
+//! and a [`ContainerConfig`] for each container, with the figures that a kubelet sends. Pure.
+//!
+//! ```text
+//! Given + NodeFacts ──> pod_config ───────────────> sandbox
+//!        └── + image, addresses, mounts ──> container_config ──> container
+//!        └── qos, sums, cgroup ──> the pod's cgroups, admission, status
+//! ```
+//! What is wrong in a way that only starting shows (a config map that is not there yet, an image
+//! that would run as root) is an [`Error`] with the kubelet's words; it can go away by itself, so
+//! the pod waits and the translation is tried again. What is only worth knowing is a [`Warning`].
+
+mod amount;
+pub mod cgroup;
+mod container;
+mod dns;
+mod downward;
+mod env;
+mod expand;
+mod hostname;
+mod node;
+mod pod;
+mod resources;
+mod security;
+mod sums;
+
+pub use amount::{Totals, milli, page_size, value};
+pub use container::{ContainerContext, ImageFacts, container_config, hash};
+pub use downward::Downward;
+pub use env::environment;
+pub use expand::expand;
+pub use node::{Amounts, NodeFacts};
+pub use pod::{PodContext, free_user_ids, host_ports, pod_config, runtime_handler, wants_user_ids};
+pub use resources::{Qos, container_resources, is_critical, oom_score_adj, priority, qos};
+pub use sums::{pod_limits, pod_requests};
+
+use std::borrow::Cow;
+
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, PodSpec};
+use serde::{Deserialize, Serialize};
+
+/// Label of sandboxes and containers: name of the pod.
+pub const POD_NAME_LABEL: &str = "io.kubernetes.pod.name";
+/// Label of sandboxes and containers: namespace of the pod.
+pub const POD_NAMESPACE_LABEL: &str = "io.kubernetes.pod.namespace";
+/// Label of sandboxes and containers: uid of the pod.
+pub const POD_UID_LABEL: &str = "io.kubernetes.pod.uid";
+/// Label of containers: name of the container in its pod.
+pub const CONTAINER_NAME_LABEL: &str = "io.kubernetes.container.name";
+/// Annotation of containers: [`hash`] of what it was made from, in hexadecimal.
+pub const HASH_ANNOTATION: &str = "io.kubernetes.container.hash";
+/// Annotation of containers: how often it was restarted before.
+pub const RESTART_COUNT_ANNOTATION: &str = "io.kubernetes.container.restartCount";
+/// Annotation of containers: where it leaves its last words.
+pub const MESSAGE_PATH_ANNOTATION: &str = "io.kubernetes.container.terminationMessagePath";
+/// Annotation of containers: what its last words are when it leaves none.
+pub const MESSAGE_POLICY_ANNOTATION: &str = "io.kubernetes.container.terminationMessagePolicy";
+/// Annotation of containers: its ports, as JSON.
+pub const PORTS_ANNOTATION: &str = "io.kubernetes.container.ports";
+/// Annotation of containers: its preStop hook, as JSON.
+pub const PRE_STOP_ANNOTATION: &str = "io.kubernetes.container.preStopHandler";
+/// Annotation of containers: the grace that a deletion of the pod asked for, in seconds.
+pub const DELETION_GRACE_ANNOTATION: &str = "io.kubernetes.pod.deletionGracePeriod";
+/// Annotation of containers: the grace period of the pod, in seconds.
+pub const GRACE_ANNOTATION: &str = "io.kubernetes.pod.terminationGracePeriod";
+
+/// Kinds of containers of a pod.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ContainerKind {
+    /// Of `initContainers`, sidecars too.
+    Init,
+    /// Of `containers`.
+    #[default]
+    App,
+    /// Of `ephemeralContainers`.
+    Ephemeral,
+}
+
+/// One container of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct ContainerRef {
+    /// Which list it is in.
+    pub kind: ContainerKind,
+    /// Its name.
+    pub name: String,
+}
+
+impl ContainerRef {
+    /// The container of this kind and name.
+    pub fn new(kind: ContainerKind, name: impl Into<String>) -> Self {
+        Self { kind, name: name.into() }
+    }
+
+    /// What the pod says of it.
+    pub fn find<'a>(&self, spec: &'a PodSpec) -> Option<Cow<'a, Container>> {
+        containers(spec)
+            .find(|(kind, container)| *kind == self.kind && container.name == self.name)
+            .map(|(_, container)| container)
+    }
+}
+
+/// All containers of a pod: init, app, ephemeral ones, each kind in its order.
+pub fn containers(spec: &PodSpec) -> impl Iterator<Item = (ContainerKind, Cow<'_, Container>)> {
+    let of = |kind| move |container| (kind, Cow::Borrowed(container));
+    let init = spec.init_containers.iter().flatten().map(of(ContainerKind::Init));
+    let apps = spec.containers.iter().map(of(ContainerKind::App));
+    let ephemeral = spec.ephemeral_containers.iter().flatten();
+    let ephemeral = ephemeral.map(|it| (ContainerKind::Ephemeral, Cow::Owned(plain_container(it))));
+    init.chain(apps).chain(ephemeral)
+}
+
+/// Whether an init container is a sidecar: started in its turn and kept running.
+pub fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// An ephemeral container is a container with a target.
+fn plain_container(ephemeral: &EphemeralContainer) -> Container {
+    let it = ephemeral.clone();
+    Container {
+        args: it.args,
+        command: it.command,
+        env: it.env,
+        env_from: it.env_from,
+        image: it.image,
+        image_pull_policy: it.image_pull_policy,
+        lifecycle: it.lifecycle,
+        liveness_probe: it.liveness_probe,
+        name: it.name,
+        ports: it.ports,
+        readiness_probe: it.readiness_probe,
+        resize_policy: it.resize_policy,
+        resources: it.resources,
+        restart_policy: it.restart_policy,
+        restart_policy_rules: it.restart_policy_rules,
+        security_context: it.security_context,
+        startup_probe: it.startup_probe,
+        stdin: it.stdin,
+        stdin_once: it.stdin_once,
+        termination_message_path: it.termination_message_path,
+        termination_message_policy: it.termination_message_policy,
+        tty: it.tty,
+        volume_devices: it.volume_devices,
+        volume_mounts: it.volume_mounts,
+        working_dir: it.working_dir,
+    }
+}
+
+/// A translation and what should be known about it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Translated<T> {
+    /// What is asked for.
+    pub config: T,
+    /// What was cut or left out.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something that was cut or left out: an event of type Warning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// Kubernetes' word, e.g. `DNSConfigForming`, `InvalidEnvironmentVariableNames`.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// Why a pod or container cannot be started as it is; the messages are the kubelet's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The pod has no such container.
+    #[error("the pod has no container {0:?}")]
+    NoContainer(String),
+    /// A config map that is not optional is not there (yet).
+    #[error("configmap {0:?} not found")]
+    NoConfigMap(String),
+    /// A secret that is not optional is not there (yet).
+    #[error("secret {0:?} not found")]
+    NoSecret(String),
+    /// A key that is not optional is not in its object.
+    #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
+    NoKey {
+        /// `ConfigMap` or `Secret`.
+        kind: &'static str,
+        /// Namespace of the object.
+        namespace: String,
+        /// Name of the object.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// The value of a key cannot be put into an environment.
+    #[error("key {key} in {kind} {namespace}/{name} {problem}")]
+    BadValue {
+        /// `ConfigMap` or `Secret`.
+        kind: &'static str,
+        /// Namespace of the object.
+        namespace: String,
+        /// Name of the object.
+        name: String,
+        /// The key.
+        key: String,
+        /// What is wrong with the value.
+        problem: &'static str,
+    },
+    /// The container would run as root, or might, and must not.
+    #[error("{0}")]
+    NonRoot(String),
+    /// A field of the pod holds what cannot be served, and validation cannot know.
+    #[error("{field}: {problem}")]
+    Field {
+        /// Its path below the pod or the container.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The sandbox of the pod cannot be described.
+    #[error("{0}")]
+    Sandbox(String),
+}
+
+impl Error {
+    /// The reason that a waiting container shows, or the event of a sandbox that cannot be made.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Sandbox(_) => "FailedCreatePodSandBox",
+            Self::NoContainer(_)
+            | Self::NoConfigMap(_)
+            | Self::NoSecret(_)
+            | Self::NoKey { .. }
+            | Self::BadValue { .. }
+            | Self::NonRoot(_)
+            | Self::Field { .. } => "CreateContainerConfigError",
+        }
+    }
+
+    fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Field { field: field.into(), problem: problem.into() }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fixture;

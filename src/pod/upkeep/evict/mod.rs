@@ -1,0 +1,161 @@
+//! Eviction: pods end before the node runs out of something.
+//!
+//! ```text
+//!   observe ─► signals met? ─► pressure (held for a while, seen by admission)
+//!                  │
+//!   a pod over its own limits? ─► evict it
+//!                  │ none
+//!                  └─► free disk ─► still met? ─► rank ─► evict the first one
+//! ```
+//!
+//! The rules and the words are the kubelet's (`pkg/kubelet/eviction`) for hard thresholds.
+
+mod local;
+mod observe;
+mod rank;
+mod signals;
+
+pub use local::over_limits;
+pub use observe::NodePaths;
+pub use rank::{ContainerUse, Disk, PodUse, rank};
+pub use signals::{
+    BadThreshold, Limit, Observation, Observations, Signal, Signals, Threshold, defaults,
+};
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use crate::pod::admit::Pressure;
+use crate::pod::translate::is_critical;
+
+/// How long a round waits for an evicted pod to be gone, so that the next one sees what it freed.
+const GONE_WITHIN: Duration = Duration::from_secs(30);
+
+/// The node and its pods.
+#[async_trait]
+pub trait Node: Send + Sync {
+    /// What is left now.
+    async fn observe(&self) -> Observations;
+
+    /// What the pods that run take.
+    async fn pods(&self) -> Vec<PodUse>;
+
+    /// Frees disk without ending a pod: dead containers, unused images.
+    async fn reclaim(&self);
+
+    /// Ends a pod; returns when it is gone.
+    async fn evict(&self, uid: &str, eviction: Eviction);
+}
+
+/// Why a pod is evicted, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Eviction {
+    /// Reason of the pod's status and of the event.
+    pub reason: &'static str,
+    /// Message of both.
+    pub message: String,
+    /// Seconds that its containers have to end.
+    pub grace: i64,
+}
+
+impl Eviction {
+    fn new(message: String) -> Self {
+        Self { reason: "Evicted", message, grace: 1 }
+    }
+}
+
+/// When pods are evicted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvictionOptions {
+    /// What must be left.
+    pub thresholds: Vec<Threshold>,
+    /// How long the node counts as under pressure after a threshold was last met.
+    pub hold: Duration,
+    /// Images and writable layers are on a disk of their own.
+    pub own_image_disk: bool,
+}
+
+impl Default for EvictionOptions {
+    fn default() -> Self {
+        Self { thresholds: defaults(), hold: Duration::from_secs(300), own_image_disk: false }
+    }
+}
+
+/// Watches the node.
+pub struct Evictor {
+    node: Arc<dyn Node>,
+    options: EvictionOptions,
+    signals: Mutex<Signals>,
+    pressure: watch::Sender<Pressure>,
+}
+
+impl Evictor {
+    /// An evictor that has seen nothing yet.
+    pub fn new(node: Arc<dyn Node>, options: EvictionOptions) -> Self {
+        let signals = Signals::new(options.thresholds.clone(), options.hold);
+        let pressure = watch::Sender::new(Pressure::default());
+        Self { node, options, signals: Mutex::new(signals), pressure }
+    }
+
+    /// What the node is short of; changes are told.
+    pub fn pressure(&self) -> watch::Receiver<Pressure> {
+        self.pressure.subscribe()
+    }
+
+    /// One round; evicts one pod at most for the node's sake.
+    pub async fn round(&self) {
+        let seen = self.node.observe().await;
+        let met = self.note(&seen);
+        let pods = self.node.pods().await;
+        let mut evicted = false;
+        for pod in pods.iter().filter(|pod| !is_critical(&pod.given)) {
+            if let Some(message) = over_limits(pod) {
+                self.evict(pod, message).await;
+                evicted = true;
+            }
+        }
+        let Some(signal) = met.first().copied().filter(|_| !evicted) else { return };
+        let seen = if signal.is_disk() {
+            self.node.reclaim().await;
+            let seen = self.node.observe().await;
+            if !self.note(&seen).contains(&signal) {
+                return;
+            }
+            seen
+        } else {
+            seen
+        };
+        let ranked = rank(signal, pods, self.options.own_image_disk);
+        let Some(victim) = ranked.iter().find(|pod| !is_critical(&pod.given)) else {
+            tracing::warn!(signal = signal.as_str(), "the node is low and no pod can be evicted");
+            return;
+        };
+        let threshold = self.options.thresholds.iter().find(|known| known.signal == signal);
+        let message = rank::message(signal, victim, threshold, &seen);
+        self.evict(victim, message).await;
+    }
+
+    /// Takes note of an observation; answers which thresholds are met now.
+    fn note(&self, seen: &Observations) -> Vec<Signal> {
+        let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
+        let (met, pressure) = signals.note(seen, Instant::now());
+        drop(signals);
+        self.pressure.send_if_modified(|known| std::mem::replace(known, pressure) != pressure);
+        met
+    }
+
+    async fn evict(&self, pod: &PodUse, message: String) {
+        tracing::warn!(pod = %pod.given.key(), message, "evicting");
+        let evict = self.node.evict(pod.given.uid(), Eviction::new(message));
+        if timeout(GONE_WITHIN, evict).await.is_err() {
+            tracing::warn!(pod = %pod.given.key(), "an evicted pod is not gone yet");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! Who goes first.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Container, Volume};
+
+use super::signals::{Observations, Signal, Threshold};
+use crate::pod::Given;
+use crate::pod::translate::{pod_requests, priority, value};
+
+/// Use of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Disk {
+    /// Bytes.
+    pub bytes: u64,
+    /// Inodes.
+    pub inodes: u64,
+}
+
+impl Disk {
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            inodes: self.inodes.saturating_add(other.inodes),
+        }
+    }
+}
+
+/// What a container takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ContainerUse {
+    /// Bytes of memory that it works with; `None` when not known.
+    pub memory: Option<u64>,
+    /// Its writable layer.
+    pub layer: Disk,
+    /// Its logs, rotated ones included.
+    pub logs: Disk,
+}
+
+/// What a pod takes.
+#[derive(Debug, Clone)]
+pub struct PodUse {
+    /// The pod.
+    pub given: Arc<Given>,
+    /// Bytes of memory that it works with, as its cgroup counts; `None` when not known.
+    pub memory: Option<u64>,
+    /// Its processes; `None` when not known.
+    pub processes: Option<u64>,
+    /// Its containers, by name.
+    pub containers: BTreeMap<String, ContainerUse>,
+    /// Its `emptyDir` volumes by name, those in memory, too.
+    pub empty_dirs: BTreeMap<String, Disk>,
+}
+
+impl PodUse {
+    /// What its writable layers take.
+    fn layers(&self) -> Disk {
+        self.containers.values().map(|used| used.layer).fold(Disk::default(), Disk::plus)
+    }
+
+    /// What its logs and volumes take, without those in memory.
+    fn logs_and_volumes(&self) -> Disk {
+        let logs = self.containers.values().map(|used| used.logs);
+        let on_disk = |volume: &&Volume| {
+            volume.empty_dir.as_ref().is_some_and(|dir| dir.medium.as_deref() != Some("Memory"))
+        };
+        let volumes = self.given.spec().volumes.iter().flatten().filter(on_disk);
+        let volumes = volumes.filter_map(|volume| self.empty_dirs.get(&volume.name).copied());
+        logs.chain(volumes).fold(Disk::default(), Disk::plus)
+    }
+
+    /// All that it takes of the node's disks.
+    pub(super) fn disk(&self) -> Disk {
+        self.layers().plus(self.logs_and_volumes())
+    }
+
+    fn request(&self, resource: &str) -> u64 {
+        let requests = pod_requests(self.given.spec());
+        u64::try_from(requests.get(resource).copied().unwrap_or_default()).unwrap_or_default()
+    }
+
+    /// What it takes of what a signal measures.
+    fn used(&self, signal: Signal, own_image_disk: bool) -> Option<u64> {
+        match signal {
+            Signal::MemoryAvailable => return self.memory,
+            Signal::PidAvailable => return self.processes,
+            _ => {}
+        }
+        let image = matches!(signal, Signal::ImagefsAvailable | Signal::ImagefsInodesFree);
+        let used = match (own_image_disk, image) {
+            (false, _) => self.disk(),
+            (true, true) => self.layers(),
+            (true, false) => self.logs_and_volumes(),
+        };
+        Some(if signal.is_inodes() { used.inodes } else { used.bytes })
+    }
+}
+
+/// Orders pods by who is evicted first: who takes more than it asked for, then who has the lower
+/// priority, then who takes the most (of memory: the most beyond what it asked for). Nobody asks
+/// for process ids, so priority is first there. A pod of which nothing is known goes before others.
+pub fn rank(signal: Signal, pods: Vec<PodUse>, own_image_disk: bool) -> Vec<PodUse> {
+    let mut keyed: Vec<_> =
+        pods.into_iter().map(|pod| (key(signal, &pod, own_image_disk), pod)).collect();
+    // Stable: of equals the first given goes first.
+    keyed.sort_by(|(one, _), (other, _)| one.cmp(other));
+    keyed.into_iter().map(|(_, pod)| pod).collect()
+}
+
+/// Smaller goes first.
+fn key(signal: Signal, pod: &PodUse, own_image_disk: bool) -> (bool, bool, i32, Reverse<i128>) {
+    let priority = priority(pod.given.spec());
+    let Some(used) = pod.used(signal, own_image_disk) else {
+        return (false, false, priority, Reverse(0));
+    };
+    let request = pod.request(signal.resource());
+    let modest = signal != Signal::PidAvailable && used.cmp(&request) != Ordering::Greater;
+    let beyond = match signal {
+        Signal::MemoryAvailable => i128::from(used) - i128::from(request),
+        _ => i128::from(used),
+    };
+    (true, modest, priority, Reverse(beyond))
+}
+
+/// Why this pod is evicted, in the kubelet's words.
+pub(super) fn message(
+    signal: Signal,
+    pod: &PodUse,
+    threshold: Option<&Threshold>,
+    seen: &Observations,
+) -> String {
+    let resource = signal.resource();
+    let mut text = format!("The node was low on resource: {resource}. ");
+    if let (Some(threshold), Some(seen)) = (threshold, seen.get(&signal)) {
+        let least = signal.show(threshold.least(seen.capacity));
+        let available = signal.show(seen.available);
+        text.push_str(&format!("Threshold quantity: {least}, available: {available}. "));
+    }
+    let spec = pod.given.spec();
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    for container in containers {
+        let Some(used) = pod.containers.get(&container.name) else { continue };
+        let used = match resource {
+            "memory" => used.memory,
+            "ephemeral-storage" => Some(used.layer.plus(used.logs).bytes),
+            _ => None,
+        };
+        let request = requested(container, resource);
+        if let Some(used) = used.filter(|used| *used > request) {
+            let name = &container.name;
+            let (used, request) = (signal.show(used), signal.show(request));
+            text.push_str(&format!(
+                "Container {name} was using {used}, request is {request}, has larger consumption \
+                 of {resource}. "
+            ));
+        }
+    }
+    text
+}
+
+fn requested(container: &Container, resource: &str) -> u64 {
+    let requests = container.resources.as_ref().and_then(|it| it.requests.as_ref());
+    let request = requests.and_then(|requests| requests.get(resource));
+    request.map_or(0, |request| u64::try_from(value(request)).unwrap_or_default())
+}

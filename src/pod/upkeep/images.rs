@@ -1,0 +1,162 @@
+//! Removing images when their disk gets full: the least recently used first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::model::image::Digest;
+
+/// When images are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Percent of the disk in use from which on images are removed.
+    pub high: u8,
+    /// Percent of the disk in use that is aimed at.
+    pub low: u8,
+    /// Images seen for less than this are left alone: somebody may be about to use them.
+    pub age: Duration,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self { high: 85, low: 80, age: Duration::from_secs(120) }
+    }
+}
+
+/// An image that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageUse {
+    /// Its id.
+    pub id: Digest,
+    /// Bytes.
+    pub size: u64,
+    /// Never to be removed.
+    pub pinned: bool,
+}
+
+/// The disk that images are on, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disks {
+    /// All.
+    pub capacity: u64,
+    /// What can still be written.
+    pub available: u64,
+}
+
+/// The images of this node.
+#[async_trait]
+pub trait ImageStore: Send + Sync {
+    /// All images.
+    async fn images(&self) -> Result<Vec<ImageUse>, String>;
+
+    /// Those that containers, running or not, or volumes are made from.
+    fn in_use(&self) -> BTreeSet<Digest>;
+
+    /// Their disk.
+    async fn disk(&self) -> Result<Disks, String>;
+
+    /// Removes an image under all its names.
+    async fn remove(&self, image: &Digest) -> Result<(), String>;
+}
+
+/// When images were first seen and last used. Lost at a restart, as the kubelet's: all are new
+/// then.
+#[derive(Debug, Default)]
+pub struct Unused {
+    seen: BTreeMap<Digest, Seen>,
+}
+
+#[derive(Debug, Clone)]
+struct Seen {
+    first: Instant,
+    used: Option<Instant>,
+    in_use: bool,
+    size: u64,
+    pinned: bool,
+}
+
+impl Unused {
+    /// Takes note of what is there now.
+    pub fn note(&mut self, images: &[ImageUse], in_use: &BTreeSet<Digest>, now: Instant) {
+        let before = std::mem::take(&mut self.seen);
+        let note = |image: &ImageUse| {
+            let old = before.get(&image.id);
+            let in_use = in_use.contains(&image.id);
+            let seen = Seen {
+                first: old.map_or(now, |old| old.first),
+                used: if in_use { Some(now) } else { old.and_then(|old| old.used) },
+                in_use,
+                size: image.size,
+                pinned: image.pinned,
+            };
+            (image.id.clone(), seen)
+        };
+        self.seen = images.iter().map(note).collect();
+    }
+
+    /// The images that may be removed, least recently used first, with their sizes. What was
+    /// never used goes by when it was first seen.
+    pub fn removable(&self, age: Duration, now: Instant) -> Vec<(Digest, u64)> {
+        let old = |seen: &&Seen| now.saturating_duration_since(seen.first) >= age;
+        let free = self.seen.iter().filter(|(_, seen)| !seen.in_use && !seen.pinned);
+        let mut found: Vec<_> = free.filter(|(_, seen)| old(seen)).collect();
+        // Never used counts as used at no time at all, before all others.
+        found.sort_by_key(|(_, seen)| (seen.used, seen.first));
+        found.into_iter().map(|(id, seen)| (id.clone(), seen.size)).collect()
+    }
+}
+
+/// Bytes to free, when the disk is fuller than allowed.
+fn excess(disk: Disks, limits: ImageLimits) -> Option<u64> {
+    let Disks { capacity, available } = disk;
+    if capacity == 0 {
+        return None;
+    }
+    let percent = |of: u64| u128::from(capacity) * u128::from(of) / 100;
+    let used = 100 - (u128::from(available.min(capacity)) * 100 / u128::from(capacity));
+    (used >= u128::from(limits.high)).then(|| {
+        let wanted = percent(100u64.saturating_sub(limits.low.into()));
+        u64::try_from(wanted.saturating_sub(available.into())).unwrap_or(u64::MAX)
+    })
+}
+
+/// One round. With `all` every image that nobody uses goes, however full the disk is. Answers how
+/// many bytes were freed, by the sizes of the images.
+///
+/// # Errors
+/// When nothing can be learnt of images or disk, or when too little could be freed: the message
+/// of the event `FreeDiskSpaceFailed`.
+pub async fn free_images(
+    store: &dyn ImageStore,
+    unused: &mut Unused,
+    limits: ImageLimits,
+    all: bool,
+) -> Result<u64, String> {
+    let images = store.images().await?;
+    // Asked after the list: who has begun to use an image since then is seen.
+    unused.note(&images, &store.in_use(), Instant::now());
+    let wanted = if all { Some(u64::MAX) } else { excess(store.disk().await?, limits) };
+    let Some(wanted) = wanted else { return Ok(0) };
+    let mut freed = 0u64;
+    for (id, size) in unused.removable(limits.age, Instant::now()) {
+        if freed >= wanted {
+            break;
+        }
+        match store.remove(&id).await {
+            Ok(()) => freed = freed.saturating_add(size),
+            Err(error) => tracing::warn!(image = %id, error, "an unused image is not removed"),
+        }
+    }
+    if all || freed >= wanted {
+        return Ok(freed);
+    }
+    Err(format!(
+        "Failed to garbage collect required amount of images. Attempted to free {wanted} bytes, \
+         but only found {freed} bytes eligible to free."
+    ))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,416 @@
+//! What actions do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Container as Spec;
+use tokio_util::sync::CancellationToken;
+
+use super::outcome::Outcome;
+use crate::ids::{ContainerId, PodId};
+use crate::model::Owner;
+use crate::model::container::ContainerConfig;
+use crate::model::image::Image;
+use crate::pod::hook::{self, Moment};
+use crate::pod::observe::SeenSandbox;
+use crate::pod::plan::{Action, Role, wanted};
+use crate::pod::record::Life;
+use crate::pod::room::Room;
+use crate::pod::translate::{
+    ContainerContext, ContainerKind, ContainerRef, ImageFacts, PodContext, Warning,
+    container_config, environment, pod_config, runtime_handler,
+};
+use crate::pod::view::EventType::{self, Normal};
+use crate::pod::MountContext;
+use crate::telemetry::error_chain;
+
+/// One action, with the pod as it was decided upon.
+pub(super) struct Work {
+    pub(super) room: Arc<Room>,
+    pub(super) life: Life,
+    pub(super) home: Option<SeenSandbox>,
+    pub(super) sandboxes: Vec<PodId>,
+    pub(super) cancel: CancellationToken,
+}
+
+/// A container to be started.
+struct Start {
+    name: String,
+    attempt: u32,
+    sandbox: PodId,
+    stale: Option<ContainerId>,
+}
+
+impl Work {
+    pub(super) async fn run(self, action: Action) -> Outcome {
+        match action {
+            Action::Prepare => self.prepare().await,
+            Action::RunSandbox { attempt } => self.run_sandbox(attempt).await,
+            Action::StopSandbox { id } => unwound(self.room.deps.sandboxes.stop(id.as_str()).await),
+            Action::RemoveSandbox { id } => {
+                unwound(self.room.deps.sandboxes.remove(id.as_str()).await)
+            }
+            Action::Start { name, attempt, sandbox, stale } => {
+                self.start(Start { name, attempt, sandbox, stale }).await
+            }
+            Action::PostStart { name, id } => self.post_start(&name, &id).await,
+            Action::PreStop { name, id, deadline } => {
+                self.pre_stop(&name, &id, deadline).await;
+                Outcome::Done
+            }
+            Action::Kill { name, id, deadline, pre_stop, why } => {
+                self.kill((&name, &id), deadline, pre_stop, &why).await
+            }
+            Action::Remove { id } => self.remove(&id).await,
+            Action::Settle => self.settle().await,
+            Action::Finish => self.finish().await,
+        }
+    }
+
+    pub(super) fn event(
+        &self,
+        container: Option<&str>,
+        kind: EventType,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
+        self.room.event(&self.life, container, (kind, reason, message.into()));
+    }
+
+    fn warn(&self, container: Option<&str>, warnings: Vec<Warning>) {
+        for Warning { reason, message } in warnings {
+            self.event(container, EventType::Warning, reason, message);
+        }
+    }
+
+    pub(super) fn spec(&self, name: &str) -> Option<Spec> {
+        let given = self.life.given.clone();
+        wanted(given.spec()).iter().find(|w| w.name == name).map(|w| w.container.clone())
+    }
+
+    async fn prepare(&self) -> Outcome {
+        let given = &self.life.given;
+        if let Err(message) = self.room.make_cgroup(given).await {
+            self.event(None, EventType::Warning, "FailedCreatePodContainer", message.clone());
+            return Outcome::failed("FailedCreatePodContainer", message);
+        }
+        let context = self.room.volume_context(given);
+        match self.room.deps.volumes.setup(given, &context).await {
+            Ok(()) => Outcome::Done,
+            Err(error) => {
+                let (reason, message) = (error.reason(), error_chain(&error));
+                self.event(None, EventType::Warning, reason, message.clone());
+                Outcome::failed(reason, message)
+            }
+        }
+    }
+
+    async fn run_sandbox(&self, attempt: u32) -> Outcome {
+        const FAILED: &str = "FailedCreatePodSandBox";
+        let given = &self.life.given;
+        let node = self.room.node();
+        let context = PodContext { attempt, user_ids: self.life.user_ids };
+        let made = match pod_config(given, context, &node) {
+            Ok(made) => made,
+            Err(error) => {
+                self.event(None, EventType::Warning, FAILED, error.to_string());
+                return Outcome::failed(FAILED, error.to_string());
+            }
+        };
+        self.warn(None, made.warnings);
+        let handler = runtime_handler(given.spec());
+        if attempt > 0 {
+            let message = "Pod sandbox changed, it will be killed and re-created.";
+            self.event(None, Normal, "SandboxChanged", message);
+        }
+        let sandboxes = &self.room.deps.sandboxes;
+        match sandboxes.run_for(Owner::Pod, made.config, handler).await {
+            Ok(_) => Outcome::Done,
+            Err(error) => {
+                let chain = error_chain(&error);
+                let message = format!("Failed to create pod sandbox: {chain}");
+                self.event(None, EventType::Warning, FAILED, message);
+                Outcome::failed(FAILED, chain)
+            }
+        }
+    }
+
+    async fn start(&self, start: Start) -> Outcome {
+        let name = start.name.as_str();
+        match self.try_start(&start).await {
+            Ok(()) => Outcome::Done,
+            Err(None) => Outcome::Cancelled,
+            Err(Some((reason, message))) => {
+                self.event(Some(name), EventType::Warning, "Failed", format!("Error: {message}"));
+                Outcome::failed(reason, message)
+            }
+        }
+    }
+
+    /// `Err(None)` when it was told to stop.
+    async fn try_start(&self, start: &Start) -> Result<(), Option<(String, String)>> {
+        let name = start.name.as_str();
+        let failed = |reason: &str, message: String| Some((reason.to_owned(), message));
+        let spec = self.spec(name).ok_or_else(|| failed("CreateContainerConfigError", "gone".into()))?;
+        let sandboxes = &self.room.deps.sandboxes;
+        if let Some(stale) = &start.stale {
+            let removed = sandboxes.remove_container(stale.as_str()).await;
+            removed.map_err(|error| failed("CreateContainerError", error_chain(&error)))?;
+        }
+        let image = self.image(&spec).await?;
+        if self.cancel.is_cancelled() {
+            return Err(None);
+        }
+        let config = self.config(start, &spec, &image).await?;
+        for mount in &config.mounts {
+            if let Some(volume) = &mount.image {
+                self.volume_image(name, &volume.image).await?;
+            }
+        }
+        let created = sandboxes.create_container(start.sandbox.as_str(), config).await;
+        let id = created.map_err(|error| failed("CreateContainerError", error_chain(&error)))?;
+        self.event(Some(name), Normal, "Created", format!("Container created: {name}"));
+        if self.cancel.is_cancelled() {
+            return Err(None);
+        }
+        let started = sandboxes.start_container(id.as_str()).await;
+        started.map_err(|error| failed("RunContainerError", error_chain(&error)))?;
+        self.event(Some(name), Normal, "Started", format!("Container started: {name}"));
+        Ok(())
+    }
+
+    /// The image of a container, pulled where its policy says so.
+    async fn image(&self, spec: &Spec) -> Result<Image, Option<(String, String)>> {
+        let (name, image) = (spec.name.as_str(), spec.image.as_deref().unwrap_or_default());
+        let policy = spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
+        self.find_image(name, image, policy).await
+    }
+
+    async fn volume_image(
+        &self,
+        name: &str,
+        image: &str,
+    ) -> Result<(), Option<(String, String)>> {
+        let given = self.life.given.clone();
+        let mut volumes = given.spec().volumes.iter().flatten();
+        let policy = volumes.find_map(|volume| {
+            let source = volume.image.as_ref()?;
+            (source.reference.as_deref() == Some(image)).then(|| source.pull_policy.clone())?
+        });
+        let policy = policy.unwrap_or_else(|| "IfNotPresent".to_owned());
+        self.find_image(name, image, &policy).await.map(drop)
+    }
+
+    async fn find_image(
+        &self,
+        name: &str,
+        image: &str,
+        policy: &str,
+    ) -> Result<Image, Option<(String, String)>> {
+        let images = &self.room.deps.images;
+        let handler = runtime_handler(self.life.given.spec()).to_owned();
+        let failed = |reason: &str, message: String| Some((reason.to_owned(), message));
+        if policy != "Always" {
+            let found = images.get_for(&handler, image).await.map_err(|error| {
+                let reason = match error {
+                    crate::image::Error::InvalidReference { .. } => "InvalidImageName",
+                    _ => "ImageInspectError",
+                };
+                failed(reason, error_chain(&error))
+            })?;
+            if let Some(found) = found {
+                let message =
+                    format!("Container image {image:?} already present on machine");
+                self.event(Some(name), Normal, "Pulled", message);
+                return Ok(found);
+            }
+            if policy == "Never" {
+                let message =
+                    format!("Container image {image:?} is not present with pull policy of Never");
+                return Err(failed("ErrImageNeverPull", message));
+            }
+        }
+        self.event(Some(name), Normal, "Pulling", format!("Pulling image {image:?}"));
+        let pull = self.pull(&handler, image);
+        // Cancel-safe: a pull that nobody waits for ends.
+        let pulled = tokio::select! {
+            pulled = pull => pulled,
+            () = self.cancel.cancelled() => return Err(None),
+        };
+        match pulled {
+            Ok(pulled) => {
+                let message = format!("Successfully pulled image {image:?}");
+                self.event(Some(name), Normal, "Pulled", message);
+                Ok(pulled)
+            }
+            Err(error) => {
+                let reason = match &error {
+                    crate::image::Error::InvalidReference { .. } => "InvalidImageName",
+                    crate::image::Error::RegistryUnavailable { .. } => "RegistryUnavailable",
+                    _ => "ErrImagePull",
+                };
+                let reason = if reason == "RegistryUnavailable" { "ErrImagePull" } else { reason };
+                let chain = error_chain(&error);
+                let message = format!("Failed to pull image {image:?}: {chain}");
+                self.event(Some(name), EventType::Warning, "Failed", message);
+                Err(failed(reason, chain))
+            }
+        }
+    }
+
+    /// With each of the pod's secrets for this registry in turn, then with what the node has.
+    async fn pull(&self, handler: &str, image: &str) -> Result<Image, crate::image::Error> {
+        let images = &self.room.deps.images;
+        for credentials in crate::pod::secrets::of_registry(&self.life.given, image) {
+            if let Ok(pulled) = images.pull_for(handler, image, Some(credentials)).await {
+                return Ok(pulled);
+            }
+        }
+        images.pull_for(handler, image, None).await
+    }
+
+    async fn config(
+        &self,
+        start: &Start,
+        spec: &Spec,
+        image: &Image,
+    ) -> Result<ContainerConfig, Option<(String, String)>> {
+        let (given, node) = (&self.life.given, self.room.node());
+        let failed = |reason: &str, message: String| Some((reason.to_owned(), message));
+        let untranslated =
+            |error: crate::pod::translate::Error| failed(error.reason(), error.to_string());
+        let sandbox = self.room.deps.sandboxes.get(start.sandbox.as_str());
+        let sandbox = sandbox.map_err(|error| failed("CreateContainerError", error_chain(&error)))?;
+        let pod_ips = match (&self.home, sandbox.config.host_network()) {
+            (_, true) => node.ips.clone(),
+            (Some(home), false) => home.ips.clone(),
+            (None, false) => Vec::new(),
+        };
+        let env = environment(given, spec, &pod_ips, &node).map_err(untranslated)?.config;
+        let env: BTreeMap<String, String> = env.into_iter().collect();
+        let features = self.room.deps.sandboxes.features();
+        let handler = features.get(&sandbox.handler).or_else(|| features.values().next());
+        let context = MountContext {
+            env: &env,
+            restart_count: start.attempt,
+            recursive_read_only: handler.is_some_and(|handler| handler.recursive_read_only_mounts),
+        };
+        let mounts = self.room.deps.volumes.mounts(given, spec, &context).await;
+        let mounts = mounts.map_err(|error| failed(error.reason(), error_chain(&error)))?;
+        let context = ContainerContext {
+            restart_count: start.attempt,
+            image: ImageFacts { id: image.id.to_string(), user: image.config.user.clone() },
+            pod_ips,
+            mounts,
+            target: None,
+            sandbox: &sandbox.config,
+            node: &node,
+        };
+        let kind = self.kind(&start.name);
+        let reference = ContainerRef::new(kind, start.name.clone());
+        let made = container_config(given, &reference, &context).map_err(untranslated)?;
+        self.warn(Some(&start.name), made.warnings);
+        Ok(made.config)
+    }
+
+    fn kind(&self, name: &str) -> ContainerKind {
+        let given = self.life.given.clone();
+        let found = wanted(given.spec()).iter().any(|w| w.name == name && w.role == Role::App);
+        if found { ContainerKind::App } else { ContainerKind::Init }
+    }
+
+    async fn post_start(&self, name: &str, id: &ContainerId) -> Outcome {
+        // Cancel-safe: a hook ends when it is dropped.
+        let run = tokio::select! {
+            run = self.hook(name, id, Moment::PostStart) => run,
+            () = self.cancel.cancelled() => return Outcome::Cancelled,
+        };
+        match run {
+            Ok(()) => Outcome::Done,
+            Err(message) => Outcome::failed("PostStartHookError", message),
+        }
+    }
+
+    /// Runs a hook of a container; none is well.
+    pub(super) async fn hook(
+        &self,
+        name: &str,
+        id: &ContainerId,
+        moment: Moment,
+    ) -> Result<(), String> {
+        let Some(spec) = self.spec(name) else { return Ok(()) };
+        let lifecycle = spec.lifecycle.as_ref();
+        let handler = lifecycle.and_then(|lifecycle| match moment {
+            Moment::PostStart => lifecycle.post_start.as_ref(),
+            Moment::PreStop => lifecycle.pre_stop.as_ref(),
+        });
+        let Some(handler) = handler else { return Ok(()) };
+        let ip = match &self.home {
+            Some(home) if home.host_network => self.room.node().ips.first().copied(),
+            Some(home) => home.ips.first().copied(),
+            None => self.life.ips.first().copied(),
+        };
+        let ip = ip.map(|ip| ip.to_string());
+        let context = hook::Context {
+            pod: &self.life.given.pod,
+            container: &spec,
+            container_id: id,
+            pod_ip: ip.as_deref(),
+            exec: &self.room.deps.exec,
+            report: &self.room.deps.report,
+        };
+        hook::run(handler, &context).await.map_err(|error| {
+            tracing::info!(pod = %self.life.given.key(), container = name, %error, "hook failed");
+            self.event(Some(name), EventType::Warning, moment.reason(), moment.message());
+            error.to_string()
+        })
+    }
+
+    async fn remove(&self, id: &ContainerId) -> Outcome {
+        let sandboxes = &self.room.deps.sandboxes;
+        let log = sandboxes.container(id.as_str()).ok().and_then(|container| container.log_path);
+        let removed = unwound(sandboxes.remove_container(id.as_str()).await);
+        if let (Outcome::Done, Some(log)) = (&removed, log) {
+            self.room.remove_log(&log).await;
+        }
+        removed
+    }
+
+    async fn settle(&self) -> Outcome {
+        if let Err(error) = self.room.deps.volumes.teardown(&self.life.uid).await {
+            return Outcome::failed("FailedUnmount", error_chain(&error));
+        }
+        match self.room.remove_cgroup(&self.life.given).await {
+            Ok(()) => Outcome::Done,
+            Err(message) => Outcome::failed("FailedRemoveCgroup", message),
+        }
+    }
+
+    /// Everything goes; each step is tried even when one before it has failed.
+    async fn finish(&self) -> Outcome {
+        let mut faults = Vec::new();
+        for id in &self.sandboxes {
+            if let Err(error) = self.room.deps.sandboxes.remove(id.as_str()).await {
+                faults.push(error_chain(&error));
+            }
+        }
+        if !faults.is_empty() {
+            return Outcome::failed("FailedKillPod", faults.join("; "));
+        }
+        if let Err(error) = self.room.deps.volumes.teardown(&self.life.uid).await {
+            faults.push(error_chain(&error));
+        }
+        if let Err(message) = self.room.remove_cgroup(&self.life.given).await {
+            faults.push(message);
+        }
+        self.room.remove_logs(&self.life.given).await;
+        if faults.is_empty() { Outcome::Done } else { Outcome::failed("FailedKillPod", faults.join("; ")) }
+    }
+}
+
+pub(super) fn unwound(result: Result<(), crate::sandbox::Error>) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Done,
+        Err(error) => Outcome::failed("FailedKillPod", error_chain(&error)),
+    }
+}

@@ -1,0 +1,43 @@
+//! The end of one container: hook, stop signal, SIGKILL.
+
+use std::time::Duration;
+
+use super::act::{Work, unwound};
+use super::outcome::Outcome;
+use crate::board::now;
+use crate::ids::ContainerId;
+use crate::model::UnixNanos;
+use crate::pod::backoff::between;
+use crate::pod::hook::Moment;
+use crate::pod::view::EventType::Normal;
+
+/// What a container has from its stop signal on, even when its time is up.
+const LEAST: Duration = Duration::from_secs(2);
+
+impl Work {
+    pub(super) async fn kill(
+        &self,
+        (name, id): (&str, &ContainerId),
+        deadline: UnixNanos,
+        pre_stop: bool,
+        why: &str,
+    ) -> Outcome {
+        self.event(Some(name), Normal, "Killing", why);
+        if pre_stop {
+            self.pre_stop(name, id, deadline).await;
+        }
+        let grace = between(now(), deadline).max(LEAST);
+        unwound(self.room.deps.sandboxes.stop_container(id.as_str(), grace).await)
+    }
+
+    /// Runs the hook as long as the container's time is not up, and two seconds more.
+    pub(super) async fn pre_stop(&self, name: &str, id: &ContainerId, deadline: UnixNanos) {
+        let budget = between(now(), deadline).max(LEAST);
+        let hook = self.hook(name, id, Moment::PreStop);
+        // A hook that fails or is late keeps nothing from ending; the event says so.
+        if tokio::time::timeout(budget, hook).await.is_err() {
+            let message = Moment::PreStop.message();
+            self.event(Some(name), crate::pod::EventType::Warning, "FailedPreStopHook", message);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What is there of a pod, gathered from the board, the probes and the work under way.
+
+use super::Worker;
+use crate::board::{
+    Container, ContainerFilter, ContainerState, Exited, Sandbox, SandboxFilter,
+};
+use crate::model::{Owner, StringMap};
+use crate::pod::observe::{Observed, Probed, SeenContainer, SeenSandbox};
+use crate::pod::record::{Life, State, Termination};
+use crate::pod::translate::{CONTAINER_NAME_LABEL, POD_UID_LABEL};
+
+/// The most that is kept of a container's last words.
+const LONGEST_MESSAGE: usize = 4096;
+
+impl Worker {
+    pub(super) async fn look(&self, life: &Life) -> Observed {
+        let labels = StringMap::from([(POD_UID_LABEL.to_owned(), life.uid.clone())]);
+        let owner = Some(Owner::Pod);
+        let sandboxes = &self.room.deps.sandboxes;
+        let filter = SandboxFilter { labels: labels.clone(), owner, ..SandboxFilter::default() };
+        let found = sandboxes.list(&filter);
+        let filter = ContainerFilter { labels, owner, ..ContainerFilter::default() };
+        let mut containers = Vec::new();
+        for container in sandboxes.containers(&filter) {
+            containers.extend(self.container(life, container).await);
+        }
+        let busy = self.busy.iter().map(|(job, busy)| (job.clone(), busy.deadline)).collect();
+        let unwinds =
+            self.unwinds.iter().map(|(job, (_, unwind))| (job.clone(), unwind.clone())).collect();
+        Observed {
+            sandboxes: found.iter().map(|sandbox| self.sandbox(life, sandbox)).collect(),
+            containers,
+            probes: self.probed(life),
+            busy,
+            prepared: self.prepared == Some(self.pod.generation()),
+            pre_stopped: self.pre_stopped.clone(),
+            predecessor: life.follows.as_ref().is_some_and(|uid| self.room.has(uid)),
+            unwinds,
+        }
+    }
+
+    fn sandbox(&self, life: &Life, sandbox: &Sandbox) -> SeenSandbox {
+        let network = sandbox.network.as_ref();
+        SeenSandbox {
+            id: sandbox.id.clone(),
+            attempt: sandbox.config.metadata.attempt,
+            ready: sandbox.is_ready(),
+            // What was settled before has been stopped by an agent before this one.
+            stopped: life.settled || self.stopped.contains(&sandbox.id),
+            host_network: sandbox.config.host_network(),
+            ips: network.map(|network| network.ips.clone()).unwrap_or_default(),
+        }
+    }
+
+    async fn container(&self, life: &Life, found: Container) -> Option<SeenContainer> {
+        let name = found.config.labels.get(CONTAINER_NAME_LABEL)?.clone();
+        let known = life.units.get(&name).and_then(|unit| unit.current.as_ref());
+        let known = known.filter(|known| known.id == found.id).map(|known| &known.state);
+        let state = match (&found.state, known) {
+            // Its last words have been read.
+            (ContainerState::Exited(_), Some(State::Ended(end))) => State::Ended(end.clone()),
+            (ContainerState::Exited(exited), _) => {
+                State::Ended(self.termination(life, &name, &found, exited).await)
+            }
+            (ContainerState::Creating | ContainerState::Created, _) => State::Created,
+            (ContainerState::Running { started_at, .. }, _) => {
+                State::Running { started_at: *started_at }
+            }
+            (ContainerState::Unknown { .. }, _) => State::Unknown,
+        };
+        Some(SeenContainer {
+            id: found.id.clone(),
+            sandbox: found.pod.clone(),
+            name,
+            attempt: found.config.metadata.attempt,
+            created_at: found.created_at,
+            image: found.config.image.user_specified_image.clone(),
+            image_id: found.image_ref.clone(),
+            state,
+        })
+    }
+
+    async fn termination(
+        &self,
+        life: &Life,
+        name: &str,
+        container: &Container,
+        exited: &Exited,
+    ) -> Termination {
+        let attempt = container.config.metadata.attempt;
+        let said = self.room.deps.volumes.termination_message(&life.uid, name, attempt).await;
+        let mut message = said.ok().flatten().unwrap_or_default();
+        let spec = crate::pod::plan::wanted(life.given.spec());
+        let fallback = spec.iter().find(|wanted| wanted.name == name).is_some_and(|wanted| {
+            let policy = wanted.container.termination_message_policy.as_deref();
+            policy == Some("FallbackToLogsOnError")
+        });
+        if message.is_empty() && exited.code != 0 && fallback {
+            message = self.room.last_lines(container.log_path.as_deref()).await;
+        }
+        if message.is_empty() {
+            message = exited.message.clone();
+        }
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+        Termination {
+            id: container.id.clone(),
+            started_at: exited.started_at,
+            finished_at: exited.finished_at,
+            code: exited.code,
+            reason: exited.reason.clone(),
+            message,
+        }
+    }
+
+    fn probed(&self, life: &Life) -> std::collections::BTreeMap<String, Probed> {
+        let states = self.room.deps.prober.states(&life.uid);
+        let one = |(name, state): (String, crate::pod::probe::ProbeState)| {
+            let failed = state.failed.map(|failed| {
+                let grace = failed.grace.and_then(|seconds| u64::try_from(seconds).ok());
+                (failed.killing(&name), grace.map(std::time::Duration::from_secs))
+            });
+            let probed =
+                Probed { id: state.container_id, started: state.started, ready: state.ready, failed };
+            (name, probed)
+        };
+        states.into_iter().map(one).collect()
+    }
+}

@@ -1,0 +1,219 @@
+//! The task of one pod: look, decide, write down, act, wait.
+//!
+//! ```text
+//!   board, probes, results ──fold──> Life ──plan──> store ──> shown ──> actions ─┐
+//!         ▲                                                                      │
+//!         └───────────────── a change, a result, or the time to look again ◄─────┘
+//! ```
+//! Each action is a task of its own, so one that hangs holds up nothing but itself. What must
+//! not be torn in half (sandboxes, containers) goes on in the rooms below even when the action
+//! that waits for it is dropped.
+
+mod act;
+mod kill;
+mod launch;
+mod look;
+mod outcome;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::between;
+use super::observe::{Observed, fold};
+use super::phase;
+use super::plan::{Action, Job, Plan, Unwind, plan};
+use super::record::Life;
+use super::room::{Entry, Room};
+use crate::board::now;
+use crate::ids::{ContainerId, PodId};
+use crate::model::UnixNanos;
+use crate::telemetry::error_chain;
+use outcome::Outcome;
+
+/// A store that does not take changes is asked again so often.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// One pod's task.
+pub(super) struct Worker {
+    room: Arc<Room>,
+    pod: Arc<Entry>,
+    actions: JoinSet<Outcome>,
+    jobs: HashMap<tokio::task::Id, Job>,
+    busy: BTreeMap<Job, Busy>,
+    results: Vec<(Job, Outcome)>,
+    /// The generation of the pod that the node's own work was done for, and is being done for.
+    prepared: Option<u64>,
+    preparing: u64,
+    stopped: BTreeSet<PodId>,
+    pre_stopped: BTreeSet<ContainerId>,
+    unwinds: BTreeMap<Job, (u32, Unwind)>,
+}
+
+/// An action under way.
+struct Busy {
+    deadline: Option<UnixNanos>,
+    cancel: CancellationToken,
+    task: AbortHandle,
+}
+
+/// What follows from a look at a pod.
+enum Next {
+    /// Look again at this time, or when something changes.
+    Wait(Option<UnixNanos>),
+    /// The pod is gone.
+    Gone,
+}
+
+impl Worker {
+    pub(super) fn new(room: Arc<Room>, pod: Arc<Entry>) -> Self {
+        Self {
+            room,
+            pod,
+            actions: JoinSet::new(),
+            jobs: HashMap::new(),
+            busy: BTreeMap::new(),
+            results: Vec::new(),
+            prepared: None,
+            preparing: 0,
+            stopped: BTreeSet::new(),
+            pre_stopped: BTreeSet::new(),
+            unwinds: BTreeMap::new(),
+        }
+    }
+
+    /// Runs the pod's life; ends when the pod is gone.
+    pub(super) async fn run(mut self) {
+        loop {
+            let wake_at = match self.step().await {
+                Next::Wait(wake_at) => wake_at,
+                Next::Gone => return,
+            };
+            let pause = wake_at.map(|at| between(now(), at));
+            let pod = self.pod.clone();
+            // Cancel-safe: a notice and a result are kept until they are taken; a timer is made
+            // anew.
+            tokio::select! {
+                () = pod.changed.notified() => {}
+                Some(ended) = self.actions.join_next_with_id() => self.take(ended),
+                () = sleep(pause) => {}
+            }
+            while let Some(ended) = self.actions.try_join_next_with_id() {
+                self.take(ended);
+            }
+        }
+    }
+
+    fn take(&mut self, ended: Result<(tokio::task::Id, Outcome), tokio::task::JoinError>) {
+        let (id, outcome) = match ended {
+            Ok((id, outcome)) => (id, Some(outcome)),
+            Err(error) => (error.id(), error.is_panic().then_some(Outcome::Panicked)),
+        };
+        let Some(job) = self.jobs.remove(&id) else { return };
+        if self.busy.get(&job).is_some_and(|busy| busy.task.id() == id) {
+            self.busy.remove(&job);
+            // One that was aborted has no result, and what it did will be seen.
+            if let Some(outcome) = outcome {
+                self.results.push((job, outcome));
+            }
+        }
+    }
+
+    /// One look at the pod.
+    async fn step(&mut self) -> Next {
+        let pod = self.pod.clone();
+        let turn = pod.turn.lock().await;
+        let before = pod.life();
+        let mut life = before.clone();
+        let results = std::mem::take(&mut self.results);
+        let gone = results.iter().any(|(job, o)| *job == Job::Finish && matches!(o, Outcome::Done));
+        if gone {
+            drop(turn);
+            return self.leave().await;
+        }
+        self.note(&mut life, &results);
+        let seen = self.look(&life).await;
+        let at = now();
+        fold(&mut life, &seen, at);
+        let plan = plan(&mut life, &seen, at, &self.room.options.policy);
+        let status = phase::status(&mut life, &seen, at, &self.room.viewpoint());
+        if life != before {
+            if let Err(error) = self.save(&life).await {
+                tracing::warn!(pod = %pod.key, error = error_chain(&error), "not written down yet");
+                // Results are not seen anywhere else: they are noted again.
+                self.results = results;
+                return Next::Wait(Some(at + STORE_RETRY.as_nanos() as i64));
+            }
+            pod.set(life.clone());
+        }
+        self.tell(&before, &life);
+        self.room.show(&pod, &life, status);
+        pod.set_waits(&plan.waits, at);
+        self.probe(&life, &seen);
+        drop(turn);
+        self.launch(&life, &seen, plan)
+    }
+
+    async fn save(&self, life: &Life) -> Result<(), crate::store::Error> {
+        let batch = crate::store::Batch::new().put(life)?;
+        let batch = if life.is_ending() { batch.ends_work() } else { batch };
+        self.room.deps.store.write(batch).await.map(drop)
+    }
+
+    fn launch(&mut self, life: &Life, seen: &Observed, plan: Plan) -> Next {
+        for job in &plan.cancel {
+            if let Some(busy) = self.busy.get(job) {
+                busy.cancel.cancel();
+            }
+        }
+        for action in plan.actions {
+            self.begin(life, seen, action);
+        }
+        Next::Wait(plan.wake_at)
+    }
+
+    fn begin(&mut self, life: &Life, seen: &Observed, action: Action) {
+        let job = action.job();
+        if job == Job::Prepare {
+            self.preparing = self.pod.generation();
+        }
+        let deadline = action.deadline();
+        let cancel = CancellationToken::new();
+        let work = act::Work {
+            room: self.room.clone(),
+            life: life.clone(),
+            home: seen.home().cloned(),
+            sandboxes: seen.sandboxes.iter().map(|sandbox| sandbox.id.clone()).collect(),
+            cancel: cancel.clone(),
+        };
+        let task = self.actions.spawn(work.run(action));
+        self.jobs.insert(task.id(), job.clone());
+        let busy = Busy { deadline, cancel, task };
+        if let Some(old) = self.busy.insert(job, busy) {
+            old.task.abort();
+        }
+    }
+
+    /// The pod is gone: its row goes, then nobody is shown it any more.
+    async fn leave(&mut self) -> Next {
+        let batch = crate::store::Batch::new().delete::<Life>(&self.pod.uid);
+        if let Err(error) = self.room.deps.store.write(batch).await {
+            tracing::warn!(pod = %self.pod.key, error = error_chain(&error), "its row stays");
+            self.results.push((Job::Finish, Outcome::Done));
+            return Next::Wait(Some(now() + STORE_RETRY.as_nanos() as i64));
+        }
+        self.room.deps.prober.sync(&self.pod.uid, Vec::new());
+        self.room.forget(&self.pod);
+        Next::Gone
+    }
+}
+
+async fn sleep(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}

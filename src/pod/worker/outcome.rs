@@ -1,0 +1,133 @@
+//! What actions end with, and what is remembered of it.
+
+use std::time::Duration;
+
+use super::Worker;
+use crate::board::now;
+use crate::pod::backoff::{self, later};
+use crate::pod::observe::doom;
+use crate::pod::plan::{Job, Unwind};
+use crate::pod::record::{Life, Trouble};
+use crate::pod::view::EventType;
+
+/// Pauses between tries of what fails for the pod as a whole: its network may be there in a
+/// moment, its config map may be given any time.
+const POD_RETRY: backoff::Policy = backoff::Policy {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(10),
+    reset: Duration::from_secs(600),
+};
+
+/// Pauses between tries to start a container that cannot be made.
+const START_RETRY: backoff::Policy = backoff::Policy {
+    first: Duration::from_secs(10),
+    longest: Duration::from_secs(10),
+    reset: Duration::from_secs(600),
+};
+
+/// Pauses between tries to take something away.
+const UNWIND_FIRST: Duration = Duration::from_secs(1);
+const UNWIND_LONGEST: Duration = Duration::from_secs(60);
+
+/// What an action ended with.
+#[derive(Debug, Clone)]
+pub(super) enum Outcome {
+    /// Well.
+    Done,
+    /// Told to stop, and stopped.
+    Cancelled,
+    /// It failed: Kubernetes' word, and what went wrong.
+    Failed {
+        reason: String,
+        message: String,
+    },
+    /// A bug; the log has it.
+    Panicked,
+}
+
+impl Outcome {
+    pub(super) fn failed(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Failed { reason: reason.into(), message: message.into() }
+    }
+}
+
+impl Worker {
+    /// Results become part of what is remembered.
+    pub(super) fn note(&mut self, life: &mut Life, results: &[(Job, Outcome)]) {
+        for (job, outcome) in results {
+            match outcome {
+                Outcome::Done => self.note_success(life, job),
+                Outcome::Cancelled => {}
+                Outcome::Failed { reason, message } => self.note_failure(life, job, reason, message),
+                Outcome::Panicked => {
+                    self.note_failure(life, job, "InternalError", "a bug; see the agent's log");
+                }
+            }
+        }
+    }
+
+    fn note_success(&mut self, life: &mut Life, job: &Job) {
+        self.unwinds.remove(job);
+        match job {
+            Job::Prepare => {
+                self.prepared = Some(self.preparing);
+                life.trouble = None;
+            }
+            Job::Sandbox => life.trouble = None,
+            Job::Start(name) => life.unit(name).trouble = None,
+            Job::PostStart(id) => {
+                for unit in life.units.values_mut() {
+                    if let Some(current) = unit.current.as_mut().filter(|c| c.id == *id) {
+                        current.post_start_due = false;
+                    }
+                }
+            }
+            Job::PreStop(id) => drop(self.pre_stopped.insert(id.clone())),
+            Job::StopSandbox(id) => drop(self.stopped.insert(id.clone())),
+            Job::Settle => life.settled = true,
+            Job::Kill(_) | Job::Remove(_) | Job::RemoveSandbox(_) | Job::Finish => {}
+        }
+    }
+
+    fn note_failure(&mut self, life: &mut Life, job: &Job, reason: &str, message: &str) {
+        let at = now();
+        let pull = self.room.options.policy.pull;
+        match job {
+            Job::Prepare | Job::Sandbox => {
+                let before = life.trouble.take();
+                let text = message.to_owned();
+                life.trouble =
+                    Some(Trouble::again(before.as_ref(), reason, text, (at, &POD_RETRY)));
+            }
+            Job::Start(name) => {
+                let policy = if reason == "ErrImagePull" { &pull } else { &START_RETRY };
+                let unit = life.unit(name);
+                // A container that was made and did not start has ended, which says it all.
+                if reason != "RunContainerError" {
+                    let before = unit.trouble.take();
+                    let text = message.to_owned();
+                    unit.trouble =
+                        Some(Trouble::again(before.as_ref(), reason, text, (at, policy)));
+                }
+            }
+            Job::PostStart(id) => {
+                let grace = life.grace();
+                for unit in life.units.values_mut() {
+                    if let Some(current) = unit.current.as_mut().filter(|c| c.id == *id) {
+                        doom(current, message.to_owned(), grace, at);
+                    }
+                }
+            }
+            Job::PreStop(id) => drop(self.pre_stopped.insert(id.clone())),
+            _ => {
+                let tries = self.unwinds.get(job).map_or(0, |(tries, _)| tries + 1);
+                let pause = UNWIND_FIRST * 2_u32.saturating_pow(tries.min(16));
+                let next_try = later(at, pause.min(UNWIND_LONGEST));
+                let unwind = Unwind { message: message.to_owned(), next_try };
+                self.unwinds.insert(job.clone(), (tries, unwind));
+                let event = (EventType::Warning, "FailedKillPod", message.to_owned());
+                self.room.event(life, None, event);
+            }
+        }
+    }
+}

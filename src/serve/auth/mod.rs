@@ -1,0 +1,134 @@
+//! Who may call what.
+//!
+//! ```text
+//!  certificate --> names --> policy --> roles ----.
+//!                                                 +--> Grant, in the request's extensions
+//!  path of the RPC --> table --> role it takes ---'    or PermissionDenied
+//! ```
+//!
+//! What is not allowed is denied: an RPC without a row in the table, a name that the policy does
+//! not have. Every change and every denial leaves one line in the log (target `audit`). Who may
+//! open the unix socket may do everything there: the CRI on it is as good as root.
+//!
+//! A handler asks its [`Grant`] for each namespace that it touches. It may put a [`Subject`] into
+//! the extensions of its response, to have it in the line.
+
+mod layer;
+mod names;
+mod policy;
+mod table;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use tonic::{Request, Status};
+
+pub(super) use layer::AuthLayer;
+pub(super) use names::Caller;
+pub use policy::{Policy, PolicyFaults};
+
+/// What a caller may do. Each role includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// See pods, their logs and the node.
+    View,
+    /// Make, change, restart and delete pods.
+    Operate,
+    /// Reach into containers: exec, attach, port-forward.
+    Admin,
+}
+
+impl Role {
+    const ALL: [Self; 3] = [Self::View, Self::Operate, Self::Admin];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::View => "view",
+            Self::Operate => "operate",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What one call may touch. Every call of podbay.v1 that is let in has it in its extensions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The role that the call takes; the caller has it in all of the namespaces.
+    pub role: Role,
+    /// The namespaces of pods; `None` for all of them.
+    pub namespaces: Option<Arc<BTreeSet<String>>>,
+}
+
+impl Grant {
+    /// The grant of a request.
+    ///
+    /// # Errors
+    /// PermissionDenied when nobody has looked at who calls: that is a fault of the server.
+    pub fn of<T>(request: &Request<T>) -> Result<&Self, Status> {
+        let found = request.extensions().get();
+        found.ok_or_else(|| Status::permission_denied("the caller is not known"))
+    }
+
+    /// Whether pods of a namespace may be touched; `""` stands for all namespaces.
+    pub fn allows(&self, namespace: &str) -> bool {
+        self.namespaces.as_ref().is_none_or(|some| some.contains(namespace))
+    }
+
+    /// The same, as the answer of a handler.
+    ///
+    /// # Errors
+    /// PermissionDenied with the namespaces that are allowed.
+    pub fn check(&self, namespace: &str) -> Result<(), Status> {
+        let Some(some) = self.namespaces.as_ref().filter(|some| !some.contains(namespace)) else {
+            return Ok(());
+        };
+        let some = some.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let what = match namespace {
+            "" => "all namespaces are".to_owned(),
+            one => format!("namespace {one:?} is"),
+        };
+        let role = self.role;
+        Err(Status::permission_denied(format!("{what} not yours to {role}, but these are: {some}")))
+    }
+}
+
+/// What a change was about, e.g. `default/web`, for the line about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_is_for_its_namespaces() {
+        let everywhere = Grant { role: Role::View, namespaces: None };
+        assert!(everywhere.allows("") && everywhere.allows("a") && everywhere.check("").is_ok());
+        let some = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
+        let some = Grant { role: Role::Operate, namespaces: Some(Arc::new(some)) };
+        assert!(some.allows("a") && !some.allows("c") && !some.allows(""));
+        let denied = some.check("c").unwrap_err();
+        assert_eq!(denied.code(), tonic::Code::PermissionDenied);
+        assert_eq!(
+            denied.message(),
+            "namespace \"c\" is not yours to operate, but these are: a, b"
+        );
+        assert!(some.check("").unwrap_err().message().starts_with("all namespaces are not"));
+    }
+
+    #[test]
+    fn a_request_that_nobody_looked_at_is_denied() {
+        let mut request = Request::new(());
+        assert_eq!(Grant::of(&request).unwrap_err().code(), tonic::Code::PermissionDenied);
+        let grant = Grant { role: Role::View, namespaces: None };
+        request.extensions_mut().insert(grant.clone());
+        assert_eq!(Grant::of(&request).unwrap(), &grant);
+    }
+}

@@ -1,0 +1,355 @@
+//! The remote door: podbay.v1 over TCP with mutual TLS 1.3. The CRI is never served here.
+//!
+//! A connection must have shown its certificate within ten seconds. So many may be in the making
+//! that strangers cannot crowd others out: when there are too many, the oldest is dropped. Files
+//! of keys and policy are looked at every second; what is wrong with a new one is said, and the
+//! last good one stays in use.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::Stream;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::server::Connected;
+
+use super::auth::{AuthLayer, Caller, Policy, PolicyFaults};
+use super::tls::{Stamp, TlsError, TlsFiles};
+use super::{ACCEPT_PAUSE, Door};
+use crate::telemetry::error_chain;
+
+/// How long a client may take to show its certificate.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Connections in the making.
+const MAX_HANDSHAKES: usize = 512;
+
+/// Connections of clients with a good certificate.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Where to listen, and the files that say who is who.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteOptions {
+    /// Address; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Keys and certificates.
+    pub tls: TlsFiles,
+    /// The policy file.
+    pub policy: PathBuf,
+}
+
+/// A remote door that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// Keys or certificates are of no use.
+    #[error("set up TLS")]
+    Tls(#[from] TlsError),
+    /// The policy cannot be read.
+    #[error("read the policy {}", path.display())]
+    Read {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The policy is faulty.
+    #[error("understand the policy")]
+    Policy(#[from] PolicyFaults),
+    /// The address cannot be listened on.
+    #[error("listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A remote door that is open: it listens, but nobody is let in yet.
+#[derive(Debug)]
+pub struct Remote {
+    listener: TcpListener,
+    tls: watch::Sender<Arc<ServerConfig>>,
+    policy: watch::Sender<Arc<Policy>>,
+    files: Files,
+}
+
+/// The files as they were read last.
+#[derive(Debug)]
+struct Files {
+    options: RemoteOptions,
+    tls: Stamp,
+    policy: Stamp,
+}
+
+impl Remote {
+    /// Reads all files and listens.
+    pub async fn open(options: RemoteOptions) -> Result<Self, RemoteError> {
+        // Looked at before they are read: a change in between is found later.
+        let files = Files::new(options);
+        let tls = files.options.tls.load()?;
+        let policy = read_policy(&files.options.policy)?;
+        let address = files.options.address;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| RemoteError::Listen { address, source })?;
+        let (tls, policy) =
+            (watch::Sender::new(Arc::new(tls)), watch::Sender::new(Arc::new(policy)));
+        Ok(Self { listener, tls, policy, files })
+    }
+
+    /// The address that is listened on.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap_or(self.files.options.address)
+    }
+}
+
+/// Serves `routes`, health and reflection at a remote door until `shutdown` ends; then `closing`
+/// is cancelled, which must end endless streams, and calls in flight have five seconds.
+///
+/// Every request that reaches a handler has a [`super::Grant`] in its extensions.
+pub async fn serve_remote(
+    remote: Remote,
+    routes: Routes,
+    ready: watch::Receiver<bool>,
+    closing: CancellationToken,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), super::Error> {
+    let Remote { listener, tls, policy, files } = remote;
+    let door = Door::remote(AuthLayer::remote(policy.subscribe()));
+    let incoming = connections(listener, tls.subscribe());
+    let server = super::run(incoming, door, routes, ready, closing, shutdown);
+    // Cancel-safe: looking at files holds nothing.
+    tokio::select! {
+        ended = server => ended,
+        never = files.follow(tls, policy) => match never {},
+    }
+}
+
+fn read_policy(path: &Path) -> Result<Policy, RemoteError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| RemoteError::Read { path: path.to_owned(), source })?;
+    Ok(Policy::parse(path, &text)?)
+}
+
+impl Files {
+    fn new(options: RemoteOptions) -> Self {
+        let (tls, policy) = Self::look(&options);
+        Self { options, tls, policy }
+    }
+
+    fn look(options: &RemoteOptions) -> (Stamp, Stamp) {
+        let TlsFiles { cert, key, client_ca } = options.tls.clone();
+        (Stamp::of(&[cert, key, client_ca]), Stamp::of(&[options.policy.clone()]))
+    }
+
+    /// Takes over what changes.
+    async fn follow(
+        mut self,
+        tls: watch::Sender<Arc<ServerConfig>>,
+        policy: watch::Sender<Arc<Policy>>,
+    ) -> std::convert::Infallible {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let (new_tls, new_policy) = Self::look(&self.options);
+            if new_tls != self.tls {
+                self.tls = new_tls;
+                replace(&tls, "keys and certificates", self.options.tls.load());
+            }
+            if new_policy != self.policy {
+                self.policy = new_policy;
+                replace(&policy, "the policy", read_policy(&self.options.policy));
+            }
+        }
+    }
+}
+
+fn replace<T, E: std::error::Error>(
+    place: &watch::Sender<Arc<T>>,
+    what: &'static str,
+    read: Result<T, E>,
+) {
+    match read {
+        Ok(new) => {
+            place.send_replace(Arc::new(new));
+            tracing::info!("{what} of the remote door have changed");
+        }
+        Err(error) => tracing::error!(
+            error = error_chain(&error),
+            "{what} of the remote door have changed and are of no use: the old ones stay"
+        ),
+    }
+}
+
+/// Connections whose certificate is verified.
+fn connections(
+    listener: TcpListener,
+    tls: watch::Receiver<Arc<ServerConfig>>,
+) -> impl Stream<Item = io::Result<Connection>> {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let state = (listener, tls, places, Handshakes::default());
+    futures::stream::unfold(state, |(listener, tls, places, mut handshakes)| async move {
+        loop {
+            // Cancel-safe: an accepted connection is taken in at once; one that is ready stays in
+            // the set until it is taken out.
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, address)) => {
+                        let tls = Arc::clone(&tls.borrow());
+                        handshakes.begin(stream, address, tls, Arc::clone(&places));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "accept a remote connection");
+                        // There may be no more file descriptors: strangers give theirs back.
+                        handshakes.drop_oldest();
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                made = handshakes.next(), if !handshakes.all.is_empty() => {
+                    if let Some(connection) = made {
+                        return Some((Ok(connection), (listener, tls, places, handshakes)));
+                    }
+                }
+            }
+        }
+    })
+}
+
+/// Connections in the making.
+#[derive(Default)]
+struct Handshakes {
+    all: JoinSet<Option<Connection>>,
+    /// Oldest first.
+    order: VecDeque<AbortHandle>,
+}
+
+impl Handshakes {
+    fn begin(
+        &mut self,
+        stream: TcpStream,
+        address: SocketAddr,
+        tls: Arc<ServerConfig>,
+        places: Arc<Semaphore>,
+    ) {
+        if self.order.len() >= MAX_HANDSHAKES {
+            self.drop_oldest();
+        }
+        self.order.push_back(self.all.spawn(async move {
+            match tokio::time::timeout(HANDSHAKE, handshake(stream, address, tls, places)).await {
+                Ok(Ok(connection)) => return Some(connection),
+                Ok(Err(error)) => tracing::info!(%address, %error, "remote connection refused"),
+                Err(_) => tracing::info!(%address, "remote connection showed no certificate"),
+            }
+            None
+        }));
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(oldest) = self.order.pop_front() {
+            oldest.abort();
+        }
+    }
+
+    /// The next connection that is made; `None` when one has failed, or there are none.
+    async fn next(&mut self) -> Option<Connection> {
+        let (id, made) = match self.all.join_next_with_id().await? {
+            Ok((id, made)) => (id, made),
+            Err(failed) => (failed.id(), None),
+        };
+        self.order.retain(|handle| handle.id() != id);
+        made
+    }
+}
+
+async fn handshake(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Arc<ServerConfig>,
+    places: Arc<Semaphore>,
+) -> io::Result<Connection> {
+    stream.set_nodelay(true)?;
+    let stream = TlsAcceptor::from(tls).accept(stream).await?;
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let caller = certificates.first().and_then(|first| Caller::new(first, address));
+    let caller = caller.ok_or_else(|| io::Error::other("the certificate is not understood"))?;
+    let full = |_| io::Error::other(format!("{MAX_CONNECTIONS} connections are open"));
+    let place = places.try_acquire_owned().map_err(full)?;
+    Ok(Connection { stream, caller, _place: place })
+}
+
+/// A connection and who has opened it.
+struct Connection {
+    stream: TlsStream<TcpStream>,
+    caller: Caller,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests;

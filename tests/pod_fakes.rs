@@ -1,0 +1,15 @@
+//! Whole pods over fakes: what the engine decides, from a manifest to the last trace of a pod.
+
+#[path = "pod_fakes/ends.rs"]
+mod ends;
+#[path = "pod_fakes/life.rs"]
+mod life;
+#[path = "pod_fakes/restarts.rs"]
+mod restarts;
+#[path = "pod_fakes/rig.rs"]
+mod rig;
+#[path = "pod_fakes/statics.rs"]
+mod statics;
+#[allow(dead_code)]
+#[path = "cri_fakes/world.rs"]
+mod world;

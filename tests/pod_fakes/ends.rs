@@ -1,0 +1,73 @@
+//! Hooks, deadlines, and how pods are refused.
+
+use serde_json::json;
+
+use crate::rig::{Rig, container, phase, pod, quick, state};
+
+#[tokio::test]
+async fn a_pod_beyond_its_deadline_has_failed() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let deadline = json!({ "activeDeadlineSeconds": 1 });
+    rig.apply(&pod("late", &[container("a", &["run"])], deadline)).await;
+    let failed = rig.phase("late", "Failed").await;
+    assert_eq!(failed.status.expect("a status").reason.as_deref(), Some("DeadlineExceeded"));
+    rig.delete("late", None).await;
+    rig.gone("late").await;
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn a_failing_post_start_hook_ends_its_container() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let mut hooked = container("a", &["run"]);
+    hooked["lifecycle"] = json!({ "postStart": { "exec": { "command": ["exit", "1"] } } });
+    let never = json!({ "restartPolicy": "Never" });
+    rig.apply(&pod("hooked", &[hooked], never)).await;
+    let failed = rig.phase("hooked", "Failed").await;
+    assert!(state(&failed, "a").starts_with("exit"), "{failed:#?}");
+    let events = rig.events("hooked").await;
+    assert!(events.iter().any(|event| event.0 == "FailedPostStartHook"), "{events:?}");
+    rig.delete("hooked", None).await;
+    rig.gone("hooked").await;
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_the_node_does_not_take_is_shown_as_failed() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let mut big = container("a", &["run"]);
+    big["resources"] = json!({ "requests": { "cpu": "1000" } });
+    rig.apply(&pod("big", &[big], json!({}))).await;
+    let failed = rig.phase("big", "Failed").await;
+    let status = failed.status.clone().expect("a status");
+    assert_eq!(status.reason.as_deref(), Some("OutOfcpu"));
+    assert_eq!(phase(&failed), "Failed");
+    assert!(rig.ids("a").is_empty());
+    rig.delete("big", None).await;
+    rig.gone("big").await;
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn a_missing_image_is_told_and_tried_again() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let mut absent = container("a", &["run"]);
+    absent["image"] = json!("test.example/absent:1");
+    absent["imagePullPolicy"] = json!("Never");
+    rig.apply(&pod("absent", &[absent], json!({}))).await;
+    let waiting = rig
+        .until("absent", "waiting", |pod| state(pod, "a") == "ErrImageNeverPull")
+        .await;
+    assert_eq!(phase(&waiting), "Pending");
+    rig.delete("absent", None).await;
+    rig.gone("absent").await;
+    world.clean().await;
+}

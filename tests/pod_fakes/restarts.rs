@@ -1,0 +1,136 @@
+//! Restarts: of containers, of sandboxes, of the agent.
+
+use std::time::Duration;
+
+use podbay::pod::{Delete, Error, Face};
+use serde_json::json;
+
+use crate::rig::{Rig, container, key, named, phase, pod, quick, state, status, uid};
+use crate::world::World;
+
+#[tokio::test]
+async fn a_crashing_container_is_restarted_with_back_off() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    rig.apply(&pod("crash", &[container("a", &["exit", "7"])], json!({}))).await;
+    // The first restart comes at once, the second has to wait for ten seconds.
+    let looping = rig
+        .until("crash", "in back-off", |pod| state(pod, "a") == "CrashLoopBackOff")
+        .await;
+    assert_eq!(phase(&looping), "Running");
+    let shown = status(&looping, "a");
+    assert_eq!(shown.restart_count, 1);
+    let waiting = shown.state.expect("a state").waiting.expect("waiting");
+    let message = waiting.message.expect("a message");
+    assert!(message.starts_with("back-off 10s restarting failed container=a pod=crash_default("));
+    let last = shown.last_state.expect("a last state").terminated.expect("an end");
+    assert_eq!((last.exit_code, last.reason.as_deref()), (7, Some("Error")));
+    let waits = rig.pods().explain(&key("crash")).expect("explained").waits;
+    assert!(waits[0].step == "wait for back-off" && waits[0].next_try.is_some(), "{waits:#?}");
+    // A caller can have it at once.
+    let pods = rig.pods();
+    agent.inside(async move { pods.restart_container(&key("crash"), "a").await }).await.expect("no panic").expect("restarted");
+    rig.until("crash", "restarted", |pod| status(pod, "a").restart_count == 2).await;
+    rig.delete("crash", None).await;
+    rig.gone("crash").await;
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn a_dead_pause_container_restarts_the_pod() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let inits = json!({ "initContainers": [container("init", &["exit", "0"])] });
+    rig.apply(&pod("pausing", &[container("a", &["run"])], inits)).await;
+    rig.phase("pausing", "Running").await;
+    let pause = rig.pods().sandbox(&key("pausing")).expect("a sandbox");
+    world.fakes.runtime.lose_task(pause.as_str());
+    let again = rig
+        .until("pausing", "made anew", |pod| {
+            status(pod, "init").restart_count == 1
+                && status(pod, "a").restart_count == 1
+                && status(pod, "a").ready
+        })
+        .await;
+    assert_eq!(phase(&again), "Running");
+    let other = rig.pods().sandbox(&key("pausing")).expect("a sandbox");
+    assert_ne!(pause, other);
+    rig.delete("pausing", None).await;
+    rig.gone("pausing").await;
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn a_killed_agent_leaves_everything_as_it_was() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let inits = json!({ "initContainers": [container("init", &["exit", "0"])] });
+    rig.apply(&pod("kept", &[container("a", &["run"])], inits)).await;
+    rig.apply(&pod("crash", &[container("a", &["exit", "7"])], json!({}))).await;
+    let before = rig.phase("kept", "Running").await;
+    rig.until("crash", "in back-off", |pod| state(pod, "a") == "CrashLoopBackOff").await;
+    let ids = rig.ids("a");
+    agent.kill().await;
+
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let after = rig.phase("kept", "Running").await;
+    assert_eq!(uid(&after), uid(&before));
+    assert_eq!(after.status, before.status);
+    let crash = rig.get("crash").expect("it is there");
+    assert_eq!(state(&crash, "a"), "CrashLoopBackOff");
+    assert_eq!(status(&crash, "a").restart_count, 1);
+    assert_eq!(rig.ids("a"), ids);
+    for name in ["kept", "crash"] {
+        rig.delete(name, None).await;
+        rig.gone(name).await;
+    }
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn a_deletion_goes_on_under_the_next_agent() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    rig.apply(&pod("leaving", &[container("a", &["ignore-term"])], json!({}))).await;
+    rig.phase("leaving", "Running").await;
+    rig.delete("leaving", Some(Duration::from_secs(600))).await;
+    agent.kill().await;
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let there = rig.phase("leaving", "Running").await;
+    assert!(there.metadata.deletion_timestamp.is_some());
+    // Shorter is heard, longer is not.
+    rig.delete("leaving", Some(Duration::from_secs(1))).await;
+    let shown = rig.delete("leaving", Some(Duration::from_secs(900))).await;
+    assert_eq!(shown.pod.metadata.deletion_grace_period_seconds, Some(1));
+    rig.gone("leaving").await;
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn deletions_are_checked() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    rig.apply(&pod("a", &[container("a", &["ignore-term"])], json!({}))).await;
+    rig.phase("a", "Running").await;
+    let empty = rig.try_delete(Delete::default()).await.expect_err("empty");
+    assert!(matches!(empty, Error::Argument { field: "selector", .. }));
+    let force = Delete { selector: named("a"), force: true, ..Delete::default() };
+    let force = rig.try_delete(force).await.expect_err("with grace");
+    assert!(matches!(force, Error::Argument { field: "force", .. }));
+    let missing = Delete { selector: named("b"), ..Delete::default() };
+    assert!(matches!(rig.try_delete(missing).await.expect_err("none"), Error::NotFound(_)));
+    let mut uid = Delete { selector: named("a"), ..Delete::default() };
+    uid.preconditions.uid = Some("other".into());
+    assert!(matches!(rig.try_delete(uid).await.expect_err("another"), Error::Conflict { .. }));
+    let now = Delete { selector: named("a"), force: true, grace: Some(Duration::ZERO), ..Delete::default() };
+    rig.try_delete(now).await.expect("forced");
+    assert!(rig.get("a").is_none(), "gone at once");
+    world.clean().await;
+}
