@@ -215,7 +215,7 @@ impl App {
         let tasks = parts.tasks.clone();
         drop(tasks.spawn_until_drain("recover", parts.clone().recover(ready)));
         drop(tasks.spawn("streaming server", streams.run()));
-        let server = serve::serve(listener, services, is_ready, tasks.draining());
+        let server = serve::serve(listener, services, None, is_ready, tasks.draining());
         tokio::pin!(server);
         // Cancel-safe: the server is pinned outside and polled again below.
         tokio::select! {

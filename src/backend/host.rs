@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 use super::{Result, RootfsMount};
 use crate::model::container::Propagation;
@@ -235,6 +235,10 @@ pub trait Host: Send + Sync + 'static {
     /// Connects with a TCP port of localhost (127.0.0.1, then ::1) in a pinned network namespace,
     /// or in the agent's own when that is `None`. `DeadlineExceeded` after ten seconds.
     async fn connect_in_netns(&self, netns: Option<&Path>, port: u16) -> Result<TcpStream>;
+
+    /// A socket that talks with a UDP port of localhost (127.0.0.1, or ::1 where there is no IPv4)
+    /// as [`Host::connect_in_netns`] does with a TCP one. Nobody needs to listen there yet.
+    async fn connect_udp_in_netns(&self, netns: Option<&Path>, port: u16) -> Result<UdpSocket>;
 
     /// How often the kernel killed for lack of memory in a memory cgroup; `None` when it is gone
     /// or has no such counter.

@@ -6,11 +6,17 @@
 
 mod face;
 mod object;
+mod select;
 mod view;
+mod watch;
 
 pub use face::{
     Admission, AdmitReason, Applied, Apply, Change, Delete, Error, Events, Face, Listing, LogLines,
     LogOptions, Manner, Preconditions, Selector, Target, Watch, WatchEvent,
 };
 pub use object::{FieldError, Given, Objects, PodKey, Source};
+pub use select::Selection;
 pub use view::{Event, EventType, Explanation, NodeView, PodView, Waits};
+pub use watch::{Hub, HubOptions};
+
+pub use crate::store::Revision;

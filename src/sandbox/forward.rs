@@ -1,6 +1,6 @@
 //! Sessions of clients: commands, attached streams, and connections to ports inside a pod.
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 use super::error::{Error, Step};
 use super::{Sandbox, Sandboxes};
@@ -43,11 +43,22 @@ impl Sandboxes {
     /// [`Error::Invalid`] for port 0; that of the last try when nobody listens.
     pub async fn port_forward(&self, id: &str, port: u16) -> Result<TcpStream, Error> {
         let sandbox = self.forwardable(id)?;
-        if port == 0 {
-            return Err(Error::invalid("port", "must be between 1 and 65535"));
-        }
+        check_port(port)?;
         let host = &self.room.deps.base.host;
         let connected = host.connect_in_netns(sandbox.netns.as_deref(), port).await;
+        connected.step("reach a port of the pod")
+    }
+
+    /// A socket for a UDP port on the pod's own localhost, as [`Sandboxes::port_forward`] has it
+    /// for TCP.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for port 0. Whether somebody listens is seen when something is sent.
+    pub async fn port_forward_udp(&self, id: &str, port: u16) -> Result<UdpSocket, Error> {
+        let sandbox = self.forwardable(id)?;
+        check_port(port)?;
+        let host = &self.room.deps.base.host;
+        let connected = host.connect_udp_in_netns(sandbox.netns.as_deref(), port).await;
         connected.step("reach a port of the pod")
     }
 
@@ -61,4 +72,11 @@ impl Sandboxes {
         }
         Ok(sandbox)
     }
+}
+
+fn check_port(port: u16) -> Result<(), Error> {
+    if port == 0 {
+        return Err(Error::invalid("port", "must be between 1 and 65535"));
+    }
+    Ok(())
 }

@@ -18,11 +18,11 @@ use tracing::Instrument as _;
 
 use super::status::not_ready;
 
-/// CRI calls in flight; a kubelet with hundreds of pods stays far below.
+/// Calls in flight; a kubelet with hundreds of pods stays far below.
 const MAX_CALLS: usize = 1024;
 
 /// Calls of these services are gated and counted; health and reflection never are.
-const GATED: &str = "/runtime.v1.";
+const GATED: [&str; 2] = ["/runtime.v1.", "/podbay.v1."];
 
 /// The one call that is answered at any time.
 const ALWAYS: &str = "/runtime.v1.RuntimeService/Version";
@@ -72,7 +72,7 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
         let span = tracing::debug_span!("rpc", method = path);
-        let gated = path.starts_with(GATED);
+        let gated = GATED.iter().any(|package| path.starts_with(package));
         if gated && path != ALWAYS && !*self.gate.ready.borrow() {
             let refused = not_ready();
             span.in_scope(|| tracing::debug!(code = ?refused.code(), "refused"));

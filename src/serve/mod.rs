@@ -5,6 +5,7 @@
 mod auth;
 mod cri;
 mod front;
+pub mod pods;
 mod remote;
 mod socket;
 mod status;
@@ -31,12 +32,13 @@ use tonic_health::server::HealthReporter;
 
 pub use auth::{Grant, Policy, PolicyFaults, Role, Subject};
 pub use cri::{CriServices, Identity};
+pub use pods::PodServices;
 pub use remote::{Remote, RemoteError, RemoteOptions, serve_remote};
 pub use socket::{SocketError, SocketOptions, bind};
 pub use tls::{TlsError, TlsFiles};
 
 use crate::proto::FILE_DESCRIPTOR_SET;
-use crate::proto::podbay::v1::pods_server;
+use crate::proto::podbay::v1::pods_server::{self, PodsServer};
 use crate::proto::runtime::v1::image_service_server::{self, ImageService, ImageServiceServer};
 use crate::proto::runtime::v1::runtime_service_server::{
     self, RuntimeService, RuntimeServiceServer,
@@ -74,7 +76,12 @@ struct Door {
 impl Door {
     /// The unix socket.
     fn local() -> Self {
-        let names = &["", runtime_service_server::SERVICE_NAME, image_service_server::SERVICE_NAME];
+        let names = &[
+            "",
+            runtime_service_server::SERVICE_NAME,
+            image_service_server::SERVICE_NAME,
+            pods_server::SERVICE_NAME,
+        ];
         let auth = auth::AuthLayer::local();
         Self { auth, names, descriptors: FILE_DESCRIPTOR_SET.to_vec() }
     }
@@ -99,21 +106,37 @@ pub enum Error {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves the CRI, health and reflection on a socket until `shutdown` ends.
+/// Serves the CRI, whole pods, health and reflection on a socket until `shutdown` ends.
 ///
-/// Until `ready` is true every CRI call but Version answers Unavailable and health says
+/// Until `ready` is true every call but the CRI's Version answers Unavailable and health says
 /// NOT_SERVING. After `shutdown` nothing new is accepted, endless streams end, and calls in
 /// flight have five seconds.
 pub async fn serve(
     listener: UnixListener,
     services: CriServices,
+    pods: Option<PodServices>,
     ready: watch::Receiver<bool>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let closing = CancellationToken::new();
     let cri = cri::Cri::new(services, closing.clone());
-    let routes = doors(cri.clone(), cri);
+    let mut routes = doors(cri.clone(), cri);
+    if let Some(pods) = pods {
+        routes = routes.add_service(pods_door(pods::Pods::new(pods, closing.clone())));
+    }
     run(connections(listener), Door::local(), routes, ready, closing, shutdown).await
+}
+
+/// What a remote door serves: whole pods. `closing` ends the endless streams.
+pub fn pod_routes(pods: PodServices, closing: CancellationToken) -> Routes {
+    Routes::new(pods_door(pods::Pods::new(pods, closing)))
+}
+
+/// The service of whole pods with its limits.
+fn pods_door(pods: pods::Pods) -> PodsServer<pods::Pods> {
+    PodsServer::new(pods)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE)
 }
 
 /// The CRI services with their limits.

@@ -3,9 +3,13 @@
 //! Every match is exhaustive, so a new kind of error does not compile until somebody chooses
 //! its code here. The message is the whole chain of causes.
 
+mod pods;
+
 use std::error::Error as StdError;
 
 use tonic::{Code, Status};
+
+pub(super) use pods::bad_field;
 
 use crate::backend::ErrorKind;
 use crate::{cdi, container, image, oci, sandbox, store, stream};
@@ -58,6 +62,16 @@ fn stream_code(error: &stream::Error) -> Code {
     match error {
         Error::Listen { .. } => Code::Unavailable,
         Error::TooManyInFlight(_) => Code::ResourceExhausted,
+    }
+}
+
+fn stream_code_of_session(error: &stream::SessionError) -> Code {
+    use stream::SessionError;
+    match error {
+        SessionError::Exec(error) | SessionError::Attach(error) => sandbox_code(error),
+        SessionError::NotStarted(_) => Code::InvalidArgument,
+        SessionError::Idle(_) => Code::DeadlineExceeded,
+        SessionError::Stopping => Code::Unavailable,
     }
 }
 
@@ -210,10 +224,14 @@ pub(crate) fn chain(error: &dyn StdError) -> String {
     shorten(message)
 }
 
-fn shorten(mut message: String) -> String {
+fn shorten(message: String) -> String {
+    shorten_to(message, MAX_MESSAGE)
+}
+
+fn shorten_to(mut message: String, most: usize) -> String {
     const CUT: &str = " … (cut)";
-    if message.len() > MAX_MESSAGE {
-        let mut end = MAX_MESSAGE - CUT.len();
+    if message.len() > most {
+        let mut end = most - CUT.len();
         while !message.is_char_boundary(end) {
             end -= 1;
         }

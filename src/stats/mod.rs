@@ -7,6 +7,7 @@
 
 mod cgroup;
 mod metrics;
+mod node;
 mod parse;
 mod sampler;
 mod usage;
@@ -72,6 +73,7 @@ pub struct Stats {
     /// cgroups by id of the container or pod.
     groups: Mutex<HashMap<String, Arc<Group>>>,
     layers: Layers,
+    node: node::Noted,
 }
 
 /// What a look for a cgroup finds.
@@ -91,8 +93,8 @@ impl Stats {
             root: options.cgroup_root.clone(),
             proc: options.proc.clone(),
         };
-        let (groups, layers) = (Mutex::default(), Layers::default());
-        Arc::new(Self { deps, options, tree, groups, layers })
+        let (groups, layers, node) = Default::default();
+        Arc::new(Self { deps, options, tree, groups, layers, node })
     }
 
     /// One container, whatever its state. Its writable layer is measured now if it never was.
@@ -135,6 +137,15 @@ impl Stats {
             stats.filter(|pod| pod.usage.is_some() || !room.has_ended(&pod.sandbox)).collect()
         })
         .await
+    }
+
+    /// The whole node; `None` when its kernel does not tell.
+    pub async fn node(self: &Arc<Self>) -> Option<Usage> {
+        self.blocking(|room| room.read_node().ok()).await
+    }
+
+    fn read_node(&self) -> io::Result<Usage> {
+        self.node.read(&self.options.proc, now(), self.options.interval / 2)
     }
 
     /// One trip to the blocking pool for a whole list: a trip costs more than a reading.

@@ -67,6 +67,8 @@ impl Stats {
                 let _ended = group.sample();
             }
         }
+        // Notes the time of the node as well.
+        let _unread = self.read_node();
         let keys: HashSet<&str> = sought.iter().map(|sought| sought.key.as_str()).collect();
         self.groups().retain(|key, _| keys.contains(key.as_str()));
     }

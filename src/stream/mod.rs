@@ -25,7 +25,7 @@ mod websocket;
 mod tests;
 
 use async_trait::async_trait;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 pub use pods::Pods;
 pub use server::{Options, Server};
@@ -86,6 +86,9 @@ pub trait Sessions: Send + Sync {
 
     /// Connects to a port of a pod.
     async fn port_forward(&self, pod: &PodId, port: u16) -> Result<TcpStream, sandbox::Error>;
+
+    /// A socket for a UDP port of a pod.
+    async fn port_forward_udp(&self, pod: &PodId, port: u16) -> Result<UdpSocket, sandbox::Error>;
 }
 
 /// Which streams a client asked for; at least one of the first three.

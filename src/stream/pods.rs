@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 use super::{Attach, Exec, SessionError, Sessions};
 use crate::ids::PodId;
@@ -26,5 +26,9 @@ impl Sessions for Pods {
 
     async fn port_forward(&self, pod: &PodId, port: u16) -> Result<TcpStream, sandbox::Error> {
         self.0.port_forward(pod.as_str(), port).await
+    }
+
+    async fn port_forward_udp(&self, pod: &PodId, port: u16) -> Result<UdpSocket, sandbox::Error> {
+        self.0.port_forward_udp(pod.as_str(), port).await
     }
 }

@@ -197,4 +197,12 @@ async fn connections(host: &Arc<dyn Host>, netns: &Path) {
     }
     let gone = host.connect_in_netns(Some(netns), port).await;
     assert_eq!(kind(gone), ErrorKind::NotFound);
+    let far = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let near = host.connect_udp_in_netns(None, far.local_addr().unwrap().port()).await.unwrap();
+    near.send(b"datagram").await.unwrap();
+    let mut got = [0; 16];
+    let (length, from) = far.recv_from(&mut got).await.unwrap();
+    assert_eq!((&got[..length], from), (&b"datagram"[..], near.local_addr().unwrap()));
+    let gone = host.connect_udp_in_netns(Some(netns), port).await;
+    assert_eq!(kind(gone), ErrorKind::NotFound);
 }

@@ -205,6 +205,13 @@ async fn ports_are_reached_inside_a_namespace() {
         let error = ground.host.connect_in_netns(Some(&there), port).await.unwrap_err();
         assert!(error.to_string().contains(&there.display().to_string()), "{error}");
     }
+    let far = in_netns(&here, || std::net::UdpSocket::bind("127.0.0.1:0")).join().unwrap().unwrap();
+    let port = far.local_addr().unwrap().port();
+    let near = ground.host.connect_udp_in_netns(Some(&here), port).await.unwrap();
+    near.send(b"datagram").await.unwrap();
+    let mut got = [0; 16];
+    let (length, from) = far.recv_from(&mut got).unwrap();
+    assert_eq!((&got[..length], from), (&b"datagram"[..], near.local_addr().unwrap()));
     let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
     let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
     for thread in threads {

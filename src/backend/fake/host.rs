@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 use super::super::linux::archive;
 use super::super::{
@@ -423,6 +423,20 @@ impl Host for FakeHost {
             connected.map_err(|error| Error::io(tried(), error))
         };
         self.steps.run("connect_in_netns", port, work).await
+    }
+
+    async fn connect_udp_in_netns(&self, netns: Option<&Path>, port: u16) -> Result<UdpSocket> {
+        let work = async {
+            let tried = || format!("open a UDP socket for port {port}");
+            if netns.is_some_and(|netns| !self.world.lock().netns.contains(netns)) {
+                return Err(Error::new(ErrorKind::NotFound, tried()));
+            }
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await;
+            let socket = socket.map_err(|error| Error::io(tried(), error))?;
+            let connected = socket.connect((Ipv4Addr::LOCALHOST, port)).await;
+            connected.map(|()| socket).map_err(|error| Error::io(tried(), error))
+        };
+        self.steps.run("connect_udp_in_netns", port, work).await
     }
 
     async fn oom_kills(&self, memory_cgroup: &Path) -> Result<Option<u64>> {

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,13 +37,39 @@ pub(super) async fn to_localhost(netns: Option<&Path>, port: u16) -> Result<TcpS
     let tried = || format!("connect with port {port} on localhost of {place}");
     let sockets = match netns {
         None => Sockets::new(),
-        Some(netns) => sockets_in(netns.to_owned()).await?,
+        Some(netns) => made_in(netns.to_owned(), Sockets::new).await?,
     };
     match tokio::time::timeout(LIMIT, connect(sockets, port)).await {
         Ok(connected) => connected.map_err(|error| Error::io(tried(), error)),
         Err(_) => Err(Error::new(ErrorKind::DeadlineExceeded, tried())
             .because(format!("nobody answered within {LIMIT:?}"))),
     }
+}
+
+/// A socket for a UDP port of localhost in `netns`, or in the agent's own namespace.
+pub(super) async fn udp_to_localhost(
+    netns: Option<&Path>,
+    port: u16,
+) -> Result<tokio::net::UdpSocket> {
+    let place = netns.map_or("the host".into(), |netns| netns.display().to_string());
+    let tried = || format!("open a UDP socket for port {port} on localhost of {place}");
+    let socket = match netns {
+        None => udp(port),
+        Some(netns) => made_in(netns.to_owned(), move || udp(port)).await?,
+    };
+    let socket = socket.and_then(tokio::net::UdpSocket::from_std);
+    socket.map_err(|error| Error::io(tried(), error))
+}
+
+fn udp(port: u16) -> io::Result<UdpSocket> {
+    let to = |ip: IpAddr| {
+        let socket = UdpSocket::bind(SocketAddr::new(ip, 0))?;
+        socket.connect(SocketAddr::new(ip, port))?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    };
+    let v4 = to(Ipv4Addr::LOCALHOST.into());
+    v4.or_else(|error| to(Ipv6Addr::LOCALHOST.into()).map_err(|_| error))
 }
 
 /// Tells of IPv4 when both fail: it is what is expected to work.
@@ -62,11 +88,14 @@ async fn attempt(socket: io::Result<TcpSocket>, ip: IpAddr, port: u16) -> io::Re
 }
 
 /// Makes sockets on a thread that goes into the namespace and never comes back.
-async fn sockets_in(path: PathBuf) -> Result<Sockets> {
+async fn made_in<T: Send + 'static>(
+    path: PathBuf,
+    make: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
     let (answer, wait) = tokio::sync::oneshot::channel();
     let work = move || {
         // Nobody may be waiting any more; then the sockets close.
-        let _ = answer.send(enter(&path).map(|()| Sockets::new()));
+        let _ = answer.send(enter(&path).map(|()| make()));
     };
     std::thread::Builder::new()
         .name("netns-dial".to_owned())

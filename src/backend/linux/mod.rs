@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 use super::{
     DeviceNode, Error, ErrorKind, Host, HostFacts, NetnsState, Result, RootfsMount, TrustedFile,
@@ -306,6 +306,10 @@ impl Host for LinuxHost {
 
     async fn connect_in_netns(&self, netns: Option<&Path>, port: u16) -> Result<TcpStream> {
         connect::to_localhost(netns, port).await
+    }
+
+    async fn connect_udp_in_netns(&self, netns: Option<&Path>, port: u16) -> Result<UdpSocket> {
+        connect::udp_to_localhost(netns, port).await
     }
 
     async fn oom_kills(&self, memory_cgroup: &Path) -> Result<Option<u64>> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -115,6 +115,10 @@ impl Sessions for MadeUp {
     async fn port_forward(&self, _: &PodId, port: u16) -> Result<TcpStream, sandbox::Error> {
         let refused = |error: std::io::Error| sandbox::Error::NotFound(error.to_string());
         TcpStream::connect(("127.0.0.1", port)).await.map_err(refused)
+    }
+
+    async fn port_forward_udp(&self, _: &PodId, _: u16) -> Result<UdpSocket, sandbox::Error> {
+        Err(sandbox::Error::Unsupported("UDP over SPDY or WebSocket".into()))
     }
 }
 

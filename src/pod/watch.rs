@@ -1,0 +1,356 @@
+//! What the pods are now, and news of them to whoever watches.
+//!
+//! Every change has a number. A state and the place in a watcher's queue are taken in one step, so
+//! nothing is lost or told twice between them; a bounded window of past changes lets a watcher that
+//! was away go on. A change is one shared value however many watch, and each watcher's queue is
+//! bounded: who does not read is cut off and told so, and nobody else waits for it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::face::{Error, Listing, Selector, Watch, WatchEvent};
+use super::object::PodKey;
+use super::select::Selection;
+use super::view::PodView;
+use crate::store::Revision;
+
+/// Bounds of a [`Hub`].
+#[derive(Debug, Clone, Copy)]
+pub struct HubOptions {
+    /// Past changes that are kept for watchers to go on from. Each may hold a pod.
+    pub window: usize,
+    /// News that a watcher may be behind.
+    pub queue: usize,
+    /// A watcher without news is told the revision so often.
+    pub bookmark: Duration,
+}
+
+impl Default for HubOptions {
+    fn default() -> Self {
+        Self { window: 512, queue: 256, bookmark: Duration::from_secs(30) }
+    }
+}
+
+/// The pods as they are shown, their history, and those who watch.
+#[derive(Debug)]
+pub struct Hub {
+    options: HubOptions,
+    epoch: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Number of the last change.
+    number: u64,
+    /// Changes after this one are all in the window.
+    floor: u64,
+    pods: BTreeMap<PodKey, PodView>,
+    window: VecDeque<Arc<Change>>,
+    watchers: Vec<Watcher>,
+}
+
+/// What became of one pod.
+#[derive(Debug)]
+struct Change {
+    revision: Revision,
+    before: Option<PodView>,
+    after: Option<PodView>,
+    /// `before` with the number of this change: what those are told who do not see it any more.
+    left: OnceLock<PodView>,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    selection: Selection,
+    news: mpsc::Sender<News>,
+}
+
+/// A change as one watcher sees it.
+#[derive(Debug)]
+struct News(Kind, Arc<Change>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl Hub {
+    /// An empty hub with an epoch of its own, whose numbers come after `after`: the store's, so
+    /// that a pod's resource version of an earlier life of the agent does not come again.
+    pub fn new(after: u64, options: HubOptions) -> Self {
+        let state = State {
+            number: after,
+            floor: after,
+            pods: BTreeMap::new(),
+            window: VecDeque::new(),
+            watchers: Vec::new(),
+        };
+        let epoch = format!("{:016x}", rand::random::<u64>());
+        Self { options, epoch, state: Mutex::new(state) }
+    }
+
+    /// Number of the last change.
+    pub fn revision(&self) -> Revision {
+        self.at(self.state().number)
+    }
+
+    /// Shows a pod as it is now, and tells those who watch. What is shown already is no change.
+    ///
+    /// The number of the change, at least that of the given view, becomes the revision and the
+    /// resource version of the view that is returned.
+    pub fn publish(&self, view: PodView) -> PodView {
+        let key = view.key();
+        let mut state = self.state();
+        let mut before = state.pods.get(&key).cloned();
+        if let Some(shown) = &before {
+            if same(shown, &view) {
+                return shown.clone();
+            }
+            if shown.pod.metadata.uid != view.pod.metadata.uid {
+                // Another pod of the same name: the first one is gone.
+                self.remove(&mut state, &key);
+                before = None;
+            }
+        }
+        let number = view.revision.number.max(state.number + 1);
+        let after = stamped(view, self.at(number));
+        state.pods.insert(key, after.clone());
+        self.change(&mut state, number, before, Some(after.clone()));
+        after
+    }
+
+    /// Shows a pod of an earlier life of the agent as it was last, with the number that it had: no
+    /// change, and nobody watches yet.
+    pub fn restore(&self, view: PodView) -> PodView {
+        let mut state = self.state();
+        let number = view.revision.number.min(state.number);
+        let view = stamped(view, self.at(number));
+        state.pods.insert(view.key(), view.clone());
+        view
+    }
+
+    /// A pod is gone; as it was last.
+    pub fn gone(&self, key: &PodKey) -> Option<PodView> {
+        self.remove(&mut self.state(), key)
+    }
+
+    /// One pod.
+    pub fn get(&self, key: &PodKey) -> Option<PodView> {
+        self.state().pods.get(key).cloned()
+    }
+
+    /// Pods by selector, in order of namespace and name.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a selector that cannot be read.
+    pub fn list(&self, selector: &Selector) -> Result<Listing, Error> {
+        let selection = Selection::parse(selector)?;
+        let state = self.state();
+        Ok(Listing { pods: state.select(&selection), revision: self.at(state.number) })
+    }
+
+    /// The pods of a selector and then every change of them; or, `from` a revision on, every
+    /// change after it. A bookmark comes where the present is reached, and again when there was
+    /// nothing to tell for some time.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a selector that cannot be read, or a revision to come;
+    /// [`Error::TooOld`] when not all changes since are kept, or none of that epoch. The stream
+    /// ends with [`Error::TooSlow`] once its reader is too far behind.
+    pub fn watch(
+        self: &Arc<Self>,
+        selector: &Selector,
+        from: Option<Revision>,
+    ) -> Result<Watch, Error> {
+        let selection = Selection::parse(selector)?;
+        let (sender, queue) = mpsc::channel(self.options.queue);
+        let mut state = self.state();
+        let mut start = match from {
+            None => state.select(&selection).into_iter().map(WatchEvent::Added).collect(),
+            Some(from) => self.backlog(&state, &selection, &from)?,
+        };
+        start.push(WatchEvent::Bookmark(self.at(state.number)));
+        state.watchers.push(Watcher { selection, news: sender });
+        drop(state);
+        let news = Arc::clone(self).news(queue);
+        Ok(futures::stream::iter(start).map(Ok).chain(news).boxed())
+    }
+
+    /// What happened in a selection after a revision.
+    fn backlog(
+        &self,
+        state: &State,
+        selection: &Selection,
+        from: &Revision,
+    ) -> Result<Vec<WatchEvent>, Error> {
+        if from.epoch != self.epoch || from.number < state.floor {
+            return Err(Error::TooOld { asked: from.number, current: self.at(state.number) });
+        }
+        if from.number > state.number {
+            let message = format!(
+                "revision {} is yet to come: the current one is {}",
+                from.number, state.number
+            );
+            return Err(Error::Argument { field: "after", message });
+        }
+        let first = state.window.partition_point(|change| change.revision.number <= from.number);
+        let changes = state.window.range(first..);
+        Ok(changes.filter_map(|change| News::of(change, selection)).map(News::event).collect())
+    }
+
+    /// The events of a queue, with bookmarks when it is silent.
+    fn news(
+        self: Arc<Self>,
+        mut queue: mpsc::Receiver<News>,
+    ) -> impl futures::Stream<Item = Result<WatchEvent, Error>> + Send {
+        let period = self.options.bookmark;
+        async_stream::stream! {
+            let mut silence = tokio::time::interval_at(Instant::now() + period, period);
+            silence.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                // Cancel-safe: neither loses anything when it is dropped.
+                tokio::select! {
+                    biased;
+                    news = queue.recv() => match news {
+                        Some(news) => {
+                            silence.reset();
+                            yield Ok(news.event());
+                        }
+                        None => {
+                            yield Err(Error::TooSlow { current: self.revision() });
+                            return;
+                        }
+                    },
+                    _ = silence.tick() => {
+                        if let Some(revision) = self.all_told(&queue) {
+                            yield Ok(WatchEvent::Bookmark(revision));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The present revision, when nothing up to it is still in the queue.
+    fn all_told(&self, queue: &mpsc::Receiver<News>) -> Option<Revision> {
+        let state = self.state();
+        queue.is_empty().then(|| self.at(state.number))
+    }
+
+    fn remove(&self, state: &mut State, key: &PodKey) -> Option<PodView> {
+        let before = state.pods.remove(key)?;
+        let number = state.number + 1;
+        Some(self.change(state, number, Some(before), None).left().clone())
+    }
+
+    /// Keeps a change and tells it; one that does not keep up is cut off.
+    fn change(
+        &self,
+        state: &mut State,
+        number: u64,
+        before: Option<PodView>,
+        after: Option<PodView>,
+    ) -> Arc<Change> {
+        let revision = self.at(number);
+        let change = Arc::new(Change { revision, before, after, left: OnceLock::new() });
+        state.number = number;
+        state.window.push_back(Arc::clone(&change));
+        while state.window.len() > self.options.window {
+            if let Some(oldest) = state.window.pop_front() {
+                state.floor = oldest.revision.number;
+            }
+        }
+        state.watchers.retain(|watcher| match News::of(&change, &watcher.selection) {
+            Some(news) => watcher.news.try_send(news).is_ok(),
+            None => !watcher.news.is_closed(),
+        });
+        change
+    }
+
+    fn at(&self, number: u64) -> Revision {
+        Revision { epoch: self.epoch.clone(), number }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn select(&self, selection: &Selection) -> Vec<PodView> {
+        self.pods.values().filter(|view| selection.matches(&view.pod)).cloned().collect()
+    }
+}
+
+impl Change {
+    /// The pod as it was before; of a change that has one.
+    fn left(&self) -> &PodView {
+        self.left.get_or_init(|| {
+            let view = self.before.as_ref().or(self.after.as_ref());
+            let view = view.expect("a change has a pod before or after it");
+            stamped(view.clone(), self.revision.clone())
+        })
+    }
+}
+
+impl News {
+    /// What a change is in a selection, if it is anything.
+    fn of(change: &Arc<Change>, selection: &Selection) -> Option<Self> {
+        let seen =
+            |view: &Option<PodView>| view.as_ref().is_some_and(|view| selection.matches(&view.pod));
+        let kind = match (seen(&change.before), seen(&change.after)) {
+            (false, false) => return None,
+            (false, true) => Kind::Added,
+            (true, true) => Kind::Modified,
+            (true, false) => Kind::Deleted,
+        };
+        Some(Self(kind, Arc::clone(change)))
+    }
+
+    fn event(self) -> WatchEvent {
+        let Self(kind, change) = self;
+        match (kind, &change.after) {
+            (Kind::Added, Some(view)) => WatchEvent::Added(view.clone()),
+            (Kind::Modified, Some(view)) => WatchEvent::Modified(view.clone()),
+            _ => WatchEvent::Deleted(change.left().clone()),
+        }
+    }
+}
+
+/// Whether a view shows what is shown already, whatever its revision.
+fn same(shown: &PodView, view: &PodView) -> bool {
+    if shown.source != view.source {
+        return false;
+    }
+    if Arc::ptr_eq(&shown.pod, &view.pod) {
+        return true;
+    }
+    let (a, b) = (&*shown.pod, &*view.pod);
+    if a.status != b.status || a.spec != b.spec {
+        return false;
+    }
+    let mut meta = b.metadata.clone();
+    meta.resource_version.clone_from(&a.metadata.resource_version);
+    a.metadata == meta
+}
+
+fn stamped(mut view: PodView, revision: Revision) -> PodView {
+    let number = revision.number.to_string();
+    if view.pod.metadata.resource_version.as_deref() != Some(number.as_str()) {
+        // Of a pod that the caller holds on to this makes a copy: one for all who watch.
+        Arc::make_mut(&mut view.pod).metadata.resource_version = Some(number);
+    }
+    view.revision = revision;
+    view
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! The service as tonic wants it: each RPC parses, asks once, converts.
+
+use std::sync::Arc;
+
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Measure, Places, Shown, convert, page};
+use crate::pod::Face;
+use crate::proto::podbay::v1::*;
+use crate::serve::status::bad_field;
+use crate::stream::Sessions;
+
+type Answer<T> = Result<Response<T>, Status>;
+type Stream<T> = Answer<BoxStream<T>>;
+
+/// The service of whole pods.
+#[derive(Clone)]
+pub struct Pods {
+    pub(super) face: Arc<dyn Face>,
+    pub(super) sessions: Arc<dyn Sessions>,
+    pub(super) meters: Arc<dyn Measure>,
+    pub(super) node: Arc<str>,
+    pub(super) shown: Arc<Shown>,
+    pub(super) places: Places,
+}
+
+impl Pods {
+    fn list(&self, request: ListRequest) -> Result<ListResponse, Status> {
+        let listing = self.face.list(&convert::selector(request.selector))?;
+        let page = page::page(listing, request.limit, &request.continue_token)?;
+        Ok(ListResponse {
+            pods: page.pods.iter().map(|view| self.shown.pod(view)).collect(),
+            revision: Some(convert::revision(page.revision)),
+            continue_token: page.token,
+            remaining: page.remaining.try_into().unwrap_or(u64::MAX),
+        })
+    }
+
+    fn explain(&self, request: ExplainRequest) -> Result<ExplainResponse, Status> {
+        let key = convert::key(request.namespace, request.name)?;
+        let explanation = self.face.explain(&key)?;
+        Ok(ExplainResponse {
+            pod: Some(self.shown.pod(&explanation.view)),
+            waits: explanation.waits.into_iter().map(convert::wait).collect(),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl pods_server::Pods for Pods {
+    async fn apply(&self, request: Request<ApplyRequest>) -> Answer<ApplyResponse> {
+        let applied = self.face.apply(convert::apply(request.into_inner())?).await?;
+        Ok(Response::new(convert::applied(&applied)))
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Answer<DeleteResponse> {
+        let ended = self.face.delete(convert::delete(request.into_inner())?).await?;
+        let pods = ended.iter().map(|view| self.shown.pod(view)).collect();
+        Ok(Response::new(DeleteResponse { pods }))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Answer<GetResponse> {
+        let GetRequest { namespace, name } = request.into_inner();
+        let view = self.face.get(&convert::key(namespace, name)?)?;
+        Ok(Response::new(GetResponse { pod: Some(self.shown.pod(&view)) }))
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Answer<ListResponse> {
+        self.list(request.into_inner()).map(Response::new)
+    }
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Stream<WatchResponse> {
+        self.watch(request.into_inner()).map(Response::new)
+    }
+
+    async fn logs(&self, request: Request<LogsRequest>) -> Stream<LogsResponse> {
+        self.logs(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn exec(&self, request: Request<Streaming<ExecRequest>>) -> Stream<ExecResponse> {
+        self.exec(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn attach(&self, request: Request<Streaming<AttachRequest>>) -> Stream<AttachResponse> {
+        self.attach(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn port_forward(
+        &self,
+        request: Request<Streaming<PortForwardRequest>>,
+    ) -> Stream<PortForwardResponse> {
+        self.port_forward(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn stats(&self, request: Request<StatsRequest>) -> Answer<StatsResponse> {
+        let selector = convert::selector(request.into_inner().selector);
+        self.stats(&selector).await.map(Response::new)
+    }
+
+    async fn watch_stats(&self, request: Request<WatchStatsRequest>) -> Stream<WatchStatsResponse> {
+        self.watch_stats(request.into_inner()).map(Response::new)
+    }
+
+    async fn events(&self, request: Request<EventsRequest>) -> Stream<EventsResponse> {
+        self.events(request.into_inner()).map(Response::new)
+    }
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Answer<ExplainResponse> {
+        self.explain(request.into_inner()).map(Response::new)
+    }
+
+    async fn restart_container(
+        &self,
+        request: Request<RestartContainerRequest>,
+    ) -> Answer<RestartContainerResponse> {
+        let RestartContainerRequest { namespace, name, container } = request.into_inner();
+        let key = convert::key(namespace, name)?;
+        if container.is_empty() {
+            return Err(bad_field("container", "must be given"));
+        }
+        self.face.restart_container(&key, &container).await?;
+        Ok(Response::new(RestartContainerResponse {}))
+    }
+
+    async fn admit(&self, request: Request<AdmitRequest>) -> Answer<AdmitResponse> {
+        let admissions = self.face.admit(convert::admit(request.into_inner())?).await?;
+        let pods = admissions.into_iter().map(convert::admission).collect();
+        Ok(Response::new(AdmitResponse { pods }))
+    }
+
+    async fn get_node(&self, _: Request<GetNodeRequest>) -> Answer<GetNodeResponse> {
+        let node = Some(convert::node(&self.face.node().await?));
+        Ok(Response::new(GetNodeResponse { node }))
+    }
+}

@@ -1,0 +1,184 @@
+//! Answers that go on: watches, events, logs, stats.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::codegen::BoxStream;
+
+use super::{Pods, Shown, convert};
+use crate::pod::{self, LogLines, Selector, Watch, WatchEvent};
+use crate::proto::podbay::v1;
+use crate::serve::status::bad_field;
+
+/// Answers without an end; each holds a queue.
+const MAX_ENDLESS: usize = 1024;
+
+/// A piece of a log that is sent at a time.
+const PIECE: usize = 64 << 10;
+
+/// Time between two looks at what pods use, where the caller names none, …
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// … and where it does, at least.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The places for answers without an end, and what ends them.
+#[derive(Clone)]
+pub(super) struct Places {
+    free: Arc<Semaphore>,
+    closing: CancellationToken,
+}
+
+impl Places {
+    pub fn new(closing: CancellationToken) -> Self {
+        Self { free: Arc::new(Semaphore::new(MAX_ENDLESS)), closing }
+    }
+
+    /// What is waited for besides the stream itself.
+    pub fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
+    pub fn take(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let full = |_| {
+            Status::resource_exhausted(format!("{MAX_ENDLESS} callers follow something already"))
+        };
+        Arc::clone(&self.free).try_acquire_owned().map_err(full)
+    }
+
+    /// A stream that holds a place and ends cleanly when the agent stops.
+    fn endless<T: Send + 'static>(
+        &self,
+        stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    ) -> Result<BoxStream<T>, Status> {
+        let place = self.take()?;
+        let closing = self.closing.clone();
+        let held = stream.map(move |item| {
+            let _held = &place;
+            item
+        });
+        Ok(Box::pin(held.take_until(closing.cancelled_owned())))
+    }
+}
+
+impl Pods {
+    pub(super) fn watch(
+        &self,
+        request: v1::WatchRequest,
+    ) -> Result<BoxStream<v1::WatchResponse>, Status> {
+        let selector = convert::selector(request.selector);
+        let after = convert::after(request.after)?;
+        let resumed = after.is_some();
+        let watch = self.face.watch(selector, after)?;
+        self.places.endless(news(watch, Arc::clone(&self.shown), resumed))
+    }
+
+    pub(super) fn events(
+        &self,
+        request: v1::EventsRequest,
+    ) -> Result<BoxStream<v1::EventsResponse>, Status> {
+        let events = self.face.events(convert::selector(request.selector), request.follow)?;
+        self.places.endless(events.map(|event| {
+            Ok(v1::EventsResponse { event: Some(convert::event(event?)) })
+        }))
+    }
+
+    pub(super) async fn logs(
+        &self,
+        request: v1::LogsRequest,
+    ) -> Result<BoxStream<v1::LogsResponse>, Status> {
+        let (key, options) = convert::logs(request, crate::board::now())?;
+        let lines = self.face.logs(&key, options).await?;
+        self.places.endless(pieces(lines))
+    }
+
+    pub(super) fn watch_stats(
+        &self,
+        request: v1::WatchStatsRequest,
+    ) -> Result<BoxStream<v1::WatchStatsResponse>, Status> {
+        let interval = convert::duration("interval", request.interval)?.unwrap_or(INTERVAL);
+        if interval < MIN_INTERVAL {
+            return Err(bad_field("interval", "must be at least one second"));
+        }
+        let selector = convert::selector(request.selector);
+        // What is wrong with the selector is said at once.
+        self.face.list(&selector)?;
+        let pods = self.clone();
+        self.places.endless(async_stream::try_stream! {
+            let mut ticks = tokio::time::interval(interval);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let v1::StatsResponse { pods, node } = pods.stats(&selector).await?;
+                yield v1::WatchStatsResponse { pods, node };
+            }
+        })
+    }
+
+    pub(super) async fn stats(&self, selector: &Selector) -> Result<v1::StatsResponse, Status> {
+        let listed = self.face.list(selector)?.pods;
+        let sandbox = |view: &pod::PodView| self.face.sandbox(&view.key()).ok();
+        let sandboxes: Vec<_> = listed.iter().map(sandbox).collect();
+        let running: Vec<_> = sandboxes.iter().flatten().cloned().collect();
+        let measured = self.meters.pods(&running).await;
+        let mut by_id: HashMap<_, _> =
+            measured.into_iter().map(|stats| (stats.sandbox.id.clone(), stats)).collect();
+        let shown = listed.iter().zip(sandboxes).map(|(view, id)| {
+            convert::pod_stats(view, id.and_then(|id| by_id.remove(&id)))
+        });
+        let pods = shown.collect();
+        let node = convert::node_stats(self.node.to_string(), self.meters.node().await);
+        Ok(v1::StatsResponse { pods, node: Some(node) })
+    }
+}
+
+/// News outwards. Before the first bookmark of a watch that was not resumed, nothing says up to
+/// where all was told.
+fn news(
+    watch: Watch,
+    shown: Arc<Shown>,
+    resumed: bool,
+) -> impl Stream<Item = Result<v1::WatchResponse, Status>> + Send {
+    use v1::WatchEventType as Type;
+    let mut placed = resumed;
+    watch.map(move |event| {
+        let (kind, view) = match event? {
+            WatchEvent::Added(view) => (Type::Added, view),
+            WatchEvent::Modified(view) => (Type::Modified, view),
+            WatchEvent::Deleted(view) => (Type::Deleted, view),
+            WatchEvent::Bookmark(revision) => {
+                placed = true;
+                return Ok(v1::WatchResponse {
+                    r#type: Type::Bookmark.into(),
+                    pod: None,
+                    revision: Some(convert::revision(revision)),
+                });
+            }
+        };
+        Ok(v1::WatchResponse {
+            r#type: kind.into(),
+            pod: Some(shown.pod(&view)),
+            revision: placed.then(|| convert::revision(view.revision)),
+        })
+    })
+}
+
+/// A log outwards, in pieces that no message limit stops.
+fn pieces(lines: LogLines) -> impl Stream<Item = Result<v1::LogsResponse, Status>> + Send {
+    lines.flat_map(|text| {
+        let pieces: Vec<_> = match text {
+            Ok(text) => {
+                let piece = |data: &[u8]| Ok(v1::LogsResponse { data: data.to_vec() });
+                text.chunks(PIECE).map(piece).collect()
+            }
+            Err(error) => vec![Err(Status::from(error))],
+        };
+        futures::stream::iter(pieces)
+    })
+}
