@@ -19,12 +19,13 @@ fn compile_protos(out: &Path) -> Result<(), Box<dyn Error>> {
     compiler
         .include_imports(true)
         .include_source_info(true)
-        .open_files(["runtime/v1/api.proto"])?;
+        .open_files(["runtime/v1/api.proto", "podbay/v1/pods.proto"])?;
     tonic_prost_build::configure()
         .btree_map(".")
         .generate_default_stubs(true)
-        // Credentials: their Debug is written by hand in src/proto.rs.
+        // Credentials and secrets: their Debug is written by hand in src/proto.rs.
         .skip_debug([".runtime.v1.AuthConfig"])
+        .skip_debug([".podbay.v1.ApplyRequest", ".podbay.v1.AdmitRequest"])
         .out_dir(out)
         .compile_fds(compiler.file_descriptor_set())?;
     // Comments are of use to rustdoc only; callers of the reflection do without.

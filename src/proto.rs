@@ -20,3 +20,29 @@ pub mod runtime {
         }
     }
 }
+
+/// podbay's own interface.
+pub mod podbay {
+    /// Pods as whole objects, version 1.
+    #[allow(missing_docs, rustdoc::all, clippy::all, clippy::pedantic)]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/podbay.v1.rs"));
+
+        /// Without the manifest: it may hold secrets.
+        impl std::fmt::Debug for ApplyRequest {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct("ApplyRequest")
+                    .field("manner", &self.manner())
+                    .field("dry_run", &self.dry_run)
+                    .finish_non_exhaustive()
+            }
+        }
+
+        /// Without the manifest: it may hold secrets.
+        impl std::fmt::Debug for AdmitRequest {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct("AdmitRequest").finish_non_exhaustive()
+            }
+        }
+    }
+}
