@@ -30,9 +30,8 @@ impl FromStr for Columns {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let column = |text: &str| {
-            let parts = text.split_once(':').filter(|(name, path)| {
-                !name.is_empty() && !path.is_empty()
-            });
+            let parts =
+                text.split_once(':').filter(|(name, path)| !name.is_empty() && !path.is_empty());
             let (name, path) =
                 parts.ok_or_else(|| format!("custom-columns: {text:?} is not NAME:PATH"))?;
             Ok((name.to_owned(), path::single(path)?))
@@ -49,7 +48,8 @@ mod tests {
 
     #[test]
     fn columns_are_picked() {
-        let columns: Columns = "NAME:.metadata.name,IMAGES:.spec.containers[*].image".parse().expect("good");
+        let columns: Columns =
+            "NAME:.metadata.name,IMAGES:.spec.containers[*].image".parse().expect("good");
         let objects = [
             json!({"metadata": {"name": "a"}, "spec": {"containers": [{"image": "x"}, {"image": "y"}]}}),
             json!({"metadata": {"name": "b"}}),

@@ -226,7 +226,10 @@ mod tests {
             ("{.items[0].metadata.annotations.x\\.io/y}", "1"),
             ("{.items[1].n}", "[1,{\"k\":true}]"),
             ("{.items[0].absent}", ""),
-            ("names: {range .items[*]}{.metadata.name}{\"\\t\"}{.status.phase}{'\\n'}{end}!", "names: a\tRunning\nb\tFailed\n!"),
+            (
+                "names: {range .items[*]}{.metadata.name}{\"\\t\"}{.status.phase}{'\\n'}{end}!",
+                "names: a\tRunning\nb\tFailed\n!",
+            ),
             ("{range .items[*]}{@.metadata.name},{end}", "a,b,"),
             ("plain", "plain"),
             ("{\"}\"}", "}"),
@@ -241,7 +244,15 @@ mod tests {
     #[test]
     fn broken_templates_are_refused() {
         let rows = [
-            "{.a", "{end}", "{range .a}x", "{.a[}", "{.a[?(}", "{\"a}", "{.a..}", "{..}", "{.a.'b}",
+            "{.a",
+            "{end}",
+            "{range .a}x",
+            "{.a[}",
+            "{.a[?(}",
+            "{\"a}",
+            "{.a..}",
+            "{..}",
+            "{.a.'b}",
             "{\"a\"b\"}",
         ];
         for template in rows {

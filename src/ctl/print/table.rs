@@ -113,14 +113,14 @@ impl Table {
 pub fn align(text: &str) -> String {
     const PADDING: usize = 2;
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
-    let mut widths: Vec<Vec<usize>> =
-        lines.iter().map(|cells| vec![0; cells.len() - 1]).collect();
+    let mut widths: Vec<Vec<usize>> = lines.iter().map(|cells| vec![0; cells.len() - 1]).collect();
     let columns = widths.iter().map(Vec::len).max().unwrap_or_default();
     for column in 0..columns {
         let mut from = 0;
         while from < lines.len() {
             let run = widths[from..].iter().take_while(|row| row.len() > column).count();
-            let widest = lines[from..from + run].iter().map(|row| row[column].chars().count()).max();
+            let widest =
+                lines[from..from + run].iter().map(|row| row[column].chars().count()).max();
             for row in &mut widths[from..from + run] {
                 row[column] = widest.unwrap_or_default() + PADDING;
             }

@@ -38,7 +38,8 @@ fn running(ready: bool) -> Value {
 fn a_row_says_what_kubectl_says() {
     let one = json!({"containers": [{"name": "app"}]});
     let two = json!({"containers": [{"name": "app"}, {"name": "side"}]});
-    let init = json!({"initContainers": [{"name": "a"}, {"name": "b"}], "containers": [{"name": "app"}]});
+    let init =
+        json!({"initContainers": [{"name": "a"}, {"name": "b"}], "containers": [{"name": "app"}]});
     let sidecar = json!({
         "initContainers": [{"name": "a", "restartPolicy": "Always"}], "containers": [{"name": "app"}],
     });
@@ -46,30 +47,76 @@ fn a_row_says_what_kubectl_says() {
         json!({"name": "app", "restartCount": count, "state": {"waiting": {"reason": reason}},
             "lastState": {"terminated": {"exitCode": 1, "finishedAt": "2026-11-23T07:04:00Z"}}})
     };
-    let ended = |end: Value| json!({"name": "app", "restartCount": 0, "state": {"terminated": end}});
-    let apps = |phase: &str, statuses: Value| json!({"phase": phase, "containerStatuses": statuses});
+    let ended =
+        |end: Value| json!({"name": "app", "restartCount": 0, "state": {"terminated": end}});
+    let apps =
+        |phase: &str, statuses: Value| json!({"phase": phase, "containerStatuses": statuses});
     let inits = |statuses: Value| json!({"phase": "Pending", "initContainerStatuses": statuses});
     let rows = [
         (&one, json!({"phase": "Pending"}), "0/1 Pending 0"),
         (&one, apps("Running", json!([running(true)])), "1/1 Running 0"),
         (&one, apps("Running", json!([running(false)])), "0/1 Running 0"),
-        (&one, apps("Pending", json!([waiting("ContainerCreating", 0)])), "0/1 ContainerCreating 0"),
-        (&one, apps("Running", json!([waiting("CrashLoopBackOff", 3)])), "0/1 CrashLoopBackOff 3 (60s ago)"),
-        (&one, apps("Succeeded", json!([ended(json!({"exitCode": 0, "reason": "Completed"}))])), "0/1 Completed 0"),
+        (
+            &one,
+            apps("Pending", json!([waiting("ContainerCreating", 0)])),
+            "0/1 ContainerCreating 0",
+        ),
+        (
+            &one,
+            apps("Running", json!([waiting("CrashLoopBackOff", 3)])),
+            "0/1 CrashLoopBackOff 3 (60s ago)",
+        ),
+        (
+            &one,
+            apps("Succeeded", json!([ended(json!({"exitCode": 0, "reason": "Completed"}))])),
+            "0/1 Completed 0",
+        ),
         (&one, apps("Failed", json!([ended(json!({"exitCode": 3}))])), "0/1 ExitCode:3 0"),
-        (&one, apps("Failed", json!([ended(json!({"exitCode": 137, "signal": 9}))])), "0/1 Signal:9 0"),
-        (&two, apps("Running", json!([ended(json!({"reason": "Completed"})), running(true)])), "1/2 NotReady 0"),
-        (&init, inits(json!([{"name": "a", "restartCount": 0, "state": {"running": {}}}])), "0/1 Init:0/2 0"),
-        (&init, inits(json!([{"name": "a", "restartCount": 2, "state": {"terminated": {"exitCode": 1}}}])), "0/1 Init:ExitCode:1 2"),
-        (&init, inits(json!([{"name": "a", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}])), "0/1 Init:Error 0"),
-        (&init, inits(json!([
-            {"name": "a", "state": {"terminated": {"exitCode": 0}}},
-            {"name": "b", "state": {"waiting": {"reason": "ImagePullBackOff"}}},
-        ])), "0/1 Init:ImagePullBackOff 0"),
-        (&sidecar, json!({"phase": "Running",
-            "initContainerStatuses": [{"name": "a", "started": true, "ready": true, "restartCount": 4, "state": {"running": {}}}],
-            "containerStatuses": [running(true)],
-        }), "2/2 Running 4"),
+        (
+            &one,
+            apps("Failed", json!([ended(json!({"exitCode": 137, "signal": 9}))])),
+            "0/1 Signal:9 0",
+        ),
+        (
+            &two,
+            apps("Running", json!([ended(json!({"reason": "Completed"})), running(true)])),
+            "1/2 NotReady 0",
+        ),
+        (
+            &init,
+            inits(json!([{"name": "a", "restartCount": 0, "state": {"running": {}}}])),
+            "0/1 Init:0/2 0",
+        ),
+        (
+            &init,
+            inits(
+                json!([{"name": "a", "restartCount": 2, "state": {"terminated": {"exitCode": 1}}}]),
+            ),
+            "0/1 Init:ExitCode:1 2",
+        ),
+        (
+            &init,
+            inits(
+                json!([{"name": "a", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}]),
+            ),
+            "0/1 Init:Error 0",
+        ),
+        (
+            &init,
+            inits(json!([
+                {"name": "a", "state": {"terminated": {"exitCode": 0}}},
+                {"name": "b", "state": {"waiting": {"reason": "ImagePullBackOff"}}},
+            ])),
+            "0/1 Init:ImagePullBackOff 0",
+        ),
+        (
+            &sidecar,
+            json!({"phase": "Running",
+                "initContainerStatuses": [{"name": "a", "started": true, "ready": true, "restartCount": 4, "state": {"running": {}}}],
+                "containerStatuses": [running(true)],
+            }),
+            "2/2 Running 4",
+        ),
         (&one, json!({"phase": "Failed", "reason": "Evicted"}), "0/1 Evicted 0"),
     ];
     for (spec, status, expected) in rows {
