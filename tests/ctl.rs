@@ -14,3 +14,5 @@ mod images;
 mod shows;
 #[path = "ctl/streams.rs"]
 mod streams;
+#[path = "ctl/tls.rs"]
+mod tls;

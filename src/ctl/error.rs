@@ -118,7 +118,7 @@ impl Error {
                 format!("error: the agent answers {:?}\n", status.code())
             }
             Self::Agent(status) => format!("error: {}\n", safe(status.message()).trim_end()),
-            other => format!("error: {}\n", safe(&error_chain(other))),
+            other => format!("error: {}\n", error_chain(other)),
         };
         if let Self::Agent(status) = self {
             let line = text.clone();
@@ -184,6 +184,6 @@ mod tests {
         let quiet = Error::from(Status::new(Code::Aborted, ""));
         assert_eq!(quiet.report(), "error: the agent answers Aborted\n");
         let escape = Error::Failed("a\u{1b}[2J".to_owned());
-        assert_eq!(escape.report(), "error: a^[[2J\n");
+        assert_eq!(escape.report(), "error: a\\u{1b}[2J\n");
     }
 }

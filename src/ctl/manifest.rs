@@ -111,7 +111,9 @@ fn join(texts: &[String]) -> String {
 
 /// Namespace (empty when it names none) and name of each pod of a manifest, in its order.
 pub fn pods(manifest: &str) -> Result<Vec<(String, String)>, Error> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(manifest)
+    // Names such as `n` and `off` are names; the message is one line.
+    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(manifest, options)
         .map_err(|error| Error::Misuse(format!("manifest: {error}")))?;
     let mut pods = Vec::new();
     for document in documents {

@@ -197,7 +197,6 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::config::{Config, FileOnly};
 
     #[test]
     fn the_command_line_is_sound() {

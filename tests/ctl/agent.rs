@@ -464,7 +464,18 @@ async fn execute(
         .kill_on_drop(true)
         .spawn();
     let Ok(mut child) = spawned else { return 127 };
-    let mut stdin = child.stdin.take();
+    // Written apart: a command that waits for a reader of its output takes no input.
+    let mut writers = tokio::task::JoinSet::new();
+    let mut stdin = child.stdin.take().map(|mut pipe| {
+        let (pieces, mut taken) = mpsc::channel::<Vec<u8>>(1024);
+        writers.spawn(async move {
+            while let Some(piece) = taken.recv().await {
+                // It may have ended.
+                let _ = pipe.write_all(&piece).await;
+            }
+        });
+        pieces
+    });
     let mut stdout = child.stdout.take().expect("stdout");
     let mut stderr = child.stderr.take().expect("stderr");
     let (mut out, mut err) = (vec![0; 4096], vec![0; 4096]);
@@ -482,7 +493,7 @@ async fn execute(
             request = requests.message(), if asking => match request {
                 Ok(Some(ExecRequest { input: Some(input) })) => match input {
                     exec_request::Input::Stdin(data) => if let Some(stdin) = &mut stdin {
-                        let _ = stdin.write_all(&data).await;
+                        stdin.try_send(data).expect("room");
                     },
                     exec_request::Input::StdinEnd(_) => stdin = None,
                     other => drop(fake.ask("Exec", &other)),

@@ -116,7 +116,7 @@ fn split(path: &str) -> (String, String) {
     let (folder, name) = match trimmed.rsplit_once('/') {
         Some(("", name)) => ("/", name),
         Some((folder, name)) => (folder, name),
-        None if path.starts_with('/') => ("/", "."),
+        None if path.starts_with('/') => return ("/".to_owned(), ".".to_owned()),
         None => (".", trimmed),
     };
     match name {

@@ -199,6 +199,8 @@ mod tests {
     #[test]
     fn yaml_can_be_read_back() {
         let value = json!({"a": {"b": ["x", 1, true, null, "true", "1", "", "a: b", "two\nlines\n"]},
+            "odd": ["n", "yes", "off", "null", "~", "-", "0x1f", "012", "1e3", ".5", "-1", "2026-01-01", "a #b",
+                " lead", "@x", "%x", "*a", "&a", "!t", "? x", "1:30", ".inf", "{a}", "[", "'", "\"", "\t", "a\u{1b}b"],
             "empty": {}, "none": [], "metadata": {"name": "web", "when": "2026-11-23T07:00:00Z"}});
         let text = yaml(&value);
         let back: Value = serde_saphyr::from_str(&text).expect(&text);

@@ -29,8 +29,14 @@ impl Template {
 
 /// A path that stands alone: `.status.phase`, with or without braces around it.
 pub fn single(text: &str) -> Result<JsonPath, String> {
-    let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(text);
-    path(inner)
+    let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    match inner {
+        Some(inner) => path(inner),
+        None if text.contains(['{', '}']) => {
+            Err(format!("jsonpath: {text}: the braces do not match"))
+        }
+        None => path(text),
+    }
 }
 
 /// What a path gives, separated by `separator`.
