@@ -16,7 +16,7 @@ Exit codes:
   1    refused by the agent, or failed
   2    wrong arguments, manifest file, context or configuration
   3    there is no such pod, container or image
-  4    the agent cannot be reached
+  4    the agent cannot be reached, or the connection broke
   5    a wait took longer than --timeout
   130  interrupted
   exec ends with the exit code of its command.
@@ -101,6 +101,7 @@ impl Error {
             Self::Connect { .. } => 4,
             Self::Timeout(_) => 5,
             Self::Interrupted => 130,
+            Self::Agent(status) if broken(status).is_some() => 4,
             Self::Agent(status) => match status.code() {
                 Code::NotFound => 3,
                 Code::Unavailable => 4,
@@ -112,6 +113,11 @@ impl Error {
 
     /// What is said about it: one line, and one for each field that it does not name.
     pub fn report(&self) -> String {
+        if let Self::Agent(status) = self
+            && let Some(why) = broken(status)
+        {
+            return format!("error: the connection with the agent broke: {}\n", error_chain(why));
+        }
         let mut text = match self {
             Self::Gone => return String::new(),
             Self::Agent(status) if status.message().is_empty() => {
@@ -130,6 +136,11 @@ impl Error {
         }
         text
     }
+}
+
+/// What broke the connection: a status that an agent has made comes without a source.
+fn broken(status: &Status) -> Option<&(dyn std::error::Error + 'static)> {
+    std::error::Error::source(status)
 }
 
 /// The fields and preconditions that a status names.

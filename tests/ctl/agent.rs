@@ -130,10 +130,12 @@ impl Agent {
     pub async fn run_with(&self, args: &[&str], input: &[u8]) -> Done {
         let mut child = self.command(args).stdin(Stdio::piped()).spawn().expect("spawn");
         let mut stdin = child.stdin.take().expect("stdin");
-        // Who does not want the input hangs up.
-        let _ = stdin.write_all(input).await;
-        drop(stdin);
-        let done = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+        let feed = async move {
+            // Who does not want the input hangs up.
+            let _ = stdin.write_all(input).await;
+        };
+        let both = async { tokio::join!(feed, child.wait_with_output()).1 };
+        let done = tokio::time::timeout(PATIENCE, both).await;
         Done::from(done.unwrap_or_else(|_| panic!("{args:?} hangs")).expect("wait"))
     }
 

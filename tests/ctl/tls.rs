@@ -149,7 +149,8 @@ async fn a_remote_agent_is_asked_with_certificates() {
     let fault = agent.run(&["--context", "other", "get", "pods"]).await.bad(4);
     assert!(fault.contains("certificate"), "the name is another: {fault}");
     let asked = agent.state(|state| state.asked.len());
-    agent.run(&["--context", "stranger", "get", "pods"]).await.bad(4);
+    let fault = agent.run(&["--context", "stranger", "get", "pods"]).await.bad(4);
+    assert!(fault.starts_with("error: ") && !fault.ends_with("transport error\n"), "{fault}");
     assert_eq!(agent.state(|state| state.asked.len()), asked, "a stranger asks nothing");
     let fault = agent.run(&["--context", "empty", "get", "pods"]).await.bad(2);
     assert!(fault.contains("empty."), "the file is named: {fault}");
