@@ -4,6 +4,8 @@
 mod agent;
 #[path = "ctl/changes.rs"]
 mod changes;
+#[path = "ctl/commands.rs"]
+mod commands;
 #[path = "ctl/copies.rs"]
 mod copies;
 #[path = "ctl/door.rs"]
