@@ -76,6 +76,25 @@ fn defaults_need_no_file() {
 }
 
 #[test]
+fn the_remote_door_is_off_unless_it_has_an_address() {
+    let remote = World::default().load().expect("defaults").remote;
+    assert_eq!(remote.address, None);
+    assert_eq!(remote.policy, Path::new("/etc/podbay/policy.toml"));
+    let text = "[remote]\naddress = \"[::]:10350\"\ncert = \"/a.crt\"";
+    let remote = World::file(text).load().expect("load").remote;
+    assert_eq!(remote.address, Some("[::]:10350".parse().expect("address")));
+    assert_eq!(remote.cert, Path::new("/a.crt"));
+    for (text, fault) in [
+        ("address = \"node-1:10350\"", "remote.address: must be an IP address and a port"),
+        ("policy = \"\"", "remote.policy: must be an absolute path"),
+        ("tls = false", "remote.tls: unknown key"),
+    ] {
+        let told = World::file(&format!("[remote]\n{text}")).fault();
+        assert!(told.starts_with(fault), "{told}");
+    }
+}
+
+#[test]
 fn measuring_is_neither_frantic_nor_asleep() {
     let stats = |text: &str| World::file(&format!("[stats]\n{text}"));
     let config = stats("interval = \"2s\"").load().expect("load").stats;

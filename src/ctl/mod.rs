@@ -1,5 +1,6 @@
 //! The command line: what can be said, and the commands that need no agent.
 
+pub mod certs;
 pub mod config;
 
 use std::path::PathBuf;
@@ -25,6 +26,9 @@ pub enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make certificates for the remote door.
+    #[command(subcommand)]
+    Certs(certs::CertsCommand),
     /// Print the version.
     Version,
 }

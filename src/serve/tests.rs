@@ -135,8 +135,8 @@ async fn before_recovery_only_version_answers() {
 async fn health_follows_readiness_for_every_service() {
     let server = TestServer::start().await;
     let mut health = HealthClient::new(server.connect().await);
-    for service in HEALTH_NAMES {
-        let request = HealthCheckRequest { service: service.to_owned() };
+    for service in Door::local().names {
+        let request = HealthCheckRequest { service: (*service).to_owned() };
         let mut watch = health.watch(request).await.unwrap().into_inner();
         let mut next = async || {
             let next = tokio::time::timeout(LIMIT, watch.message()).await.unwrap().unwrap();

@@ -193,3 +193,30 @@ impl Drop for Pending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_outlives_its_certificate_but_its_calls_do_not() {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "alice");
+        params.not_after = time::OffsetDateTime::UNIX_EPOCH + time::Duration::days(1);
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let caller = Caller::new(certificate.der(), ([127, 0, 0, 1], 1).into()).unwrap();
+        let text = "[[allow]]\nnames = [\"cn:alice\"]\nrole = \"view\"";
+        let policy = Policy::parse(Path::new("/p"), text).unwrap();
+        let at = |seconds| {
+            let now = UNIX_EPOCH + Duration::from_secs(seconds);
+            allow(&policy, &caller, Role::View, now).map_err(|status| status.code())
+        };
+        assert!(at(86_400).is_ok());
+        assert_eq!(at(86_401), Err(Code::Unauthenticated));
+    }
+}

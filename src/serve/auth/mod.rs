@@ -27,6 +27,8 @@ use tonic::{Request, Status};
 pub(super) use layer::AuthLayer;
 pub(super) use names::Caller;
 pub use policy::{Policy, PolicyFaults};
+#[cfg(test)]
+pub(super) use table::rows;
 
 /// What a caller may do. Each role includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

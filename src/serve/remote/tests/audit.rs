@@ -1,0 +1,128 @@
+//! One line for each change and each denial.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Endpoint;
+
+use super::super::super::{Door, SocketOptions, bind, connections, run};
+use super::world::{Caller, LIMIT, Stub, World};
+use crate::proto::podbay::v1::GetRequest;
+use crate::proto::podbay::v1::pods_client::PodsClient;
+use crate::proto::podbay::v1::pods_server::PodsServer;
+
+/// What was logged with the target `audit` by this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn start() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter("off,audit=info")
+            .with_ansi(false)
+            .without_time()
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// The one line that there is, with all of these in it.
+    fn has(&self, parts: &[&str]) {
+        let lines = self.lines();
+        let [line] = lines.as_slice() else { panic!("{lines:#?}") };
+        assert!(parts.iter().all(|part| line.contains(part)), "{parts:?} in {line}");
+    }
+}
+
+#[tokio::test]
+async fn changes_and_denials_leave_one_line_each() {
+    let (log, _guard) = Log::start();
+    let world = World::start().await;
+    let mut caller = world.caller("operate").await;
+    caller.call("/podbay.v1.Pods/Get").await.unwrap();
+    caller.call("/grpc.health.v1.Health/Check").await.unwrap();
+    assert_eq!(log.lines(), Vec::<String>::new(), "reads leave none");
+
+    caller.call("/podbay.v1.Pods/Apply").await.unwrap();
+    log.has(&["INFO", "change", "cn:operate from 127.0.0.1:", "Pods/Apply", "default/web", "Ok"]);
+    caller.call("/podbay.v1.Pods/Delete").await.unwrap_err();
+    log.has(&["INFO", "change", "cn:operate", "Pods/Delete", "NotFound"]);
+    caller.call("/podbay.v1.Pods/Exec").await.unwrap_err();
+    log.has(&["WARN", "denied", "cn:operate", "Pods/Exec", "does not give the role admin"]);
+    caller.call("/runtime.v1.RuntimeService/Version").await.unwrap_err();
+    log.has(&["WARN", "denied", "cn:operate", "there is no such operation"]);
+
+    // Denied by the handler, for the namespace's sake.
+    let mut team = PodsClient::new(world.caller("team").await.0);
+    let request = GetRequest { namespace: "team-b".to_owned(), ..Default::default() };
+    team.get(request).await.unwrap_err();
+    log.has(&["WARN", "denied", "cn:team", "Pods/Get", "team-b", "not yours to view"]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_is_written_down_also_when_its_caller_leaves() {
+    let (log, _guard) = Log::start();
+    let world = World::start().await;
+    let mut caller = world.caller("operate").await;
+    let never = caller.call("/podbay.v1.Pods/RestartContainer");
+    tokio::time::timeout(std::time::Duration::from_millis(300), never).await.unwrap_err();
+    world.until(async || !log.0.lock().unwrap().is_empty()).await;
+    log.has(&["INFO", "cn:operate", "RestartContainer", "the caller left"]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn everybody_on_the_unix_socket_is_an_admin() {
+    let (log, _guard) = Log::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("podbay.sock");
+    let options = SocketOptions { path: path.clone(), mode: 0o600, gid: None };
+    let incoming = connections(bind(&options).await.unwrap());
+    let (_ready, ready) = watch::channel(true);
+    let closing = CancellationToken::new();
+    let stop = closing.clone();
+    let routes = Routes::new(PodsServer::new(Stub));
+    let server = tokio::spawn(async move {
+        let stopped = stop.clone().cancelled_owned();
+        run(incoming, Door::local(), routes, ready, stop, stopped).await
+    });
+    let endpoint = Endpoint::from_static("http://local");
+    let connect = tower::service_fn(move |_: http::Uri| {
+        let path = path.clone();
+        async move {
+            let stream = UnixStream::connect(path).await?;
+            Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
+        }
+    });
+    let mut caller = Caller(endpoint.connect_with_connector(connect).await.unwrap());
+    for path in ["Get", "Exec", "List"] {
+        let path: &'static str = format!("/podbay.v1.Pods/{path}").leak();
+        caller.call(path).await.unwrap();
+    }
+    let uid = format!("uid {} pid {}", nix::unistd::getuid(), std::process::id());
+    log.has(&["INFO", "change", &uid, "Pods/Exec"]);
+    drop(caller);
+    closing.cancel();
+    tokio::time::timeout(LIMIT, server).await.unwrap().unwrap().unwrap();
+}
