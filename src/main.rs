@@ -1,5 +1,6 @@
 //! The street door: arguments, then the agent or a command, then an exit code:
-//! 0 done, 1 failed, 2 wrong arguments or configuration.
+//! 0 done, 1 failed, 2 wrong arguments or configuration, and what `--help` lists for the commands
+//! that ask an agent.
 
 use std::process::ExitCode;
 
@@ -18,13 +19,20 @@ const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Agent(args) => agent(&args),
-        Command::Config(ConfigCommand::Show(args)) => match load(&args) {
+    let cli = Cli::parse();
+    match &cli.command {
+        Command::Agent(_) | Command::Config(_) if !cli.agent.is_empty() => {
+            eprintln!(
+                "error: --context, --address and --client-config are for commands that ask an agent"
+            );
+            ExitCode::from(MISUSED)
+        }
+        Command::Agent(args) => agent(args),
+        Command::Config(ConfigCommand::Show(args)) => match load(args) {
             Ok(config) => print(&config.show()),
             Err(code) => code,
         },
-        Command::Config(ConfigCommand::Check { file }) => match ctl::config::check(&file) {
+        Command::Config(ConfigCommand::Check { file }) => match ctl::config::check(file) {
             Ok(()) => print("ok\n"),
             Err(faults) => refuse(&faults, FAILED),
         },
@@ -36,6 +44,28 @@ fn main() -> ExitCode {
             }
         },
         Command::Version => print(&format!("{}\n", ctl::version())),
+        _ => ask(&cli),
+    }
+}
+
+/// Does what is no business of the agent's own process.
+fn ask(cli: &Cli) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: start the runtime: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    let done = runtime.block_on(ctl::run(&cli.agent, &cli.command));
+    // A read of standard input that nobody answers must not hold up the end.
+    runtime.shutdown_background();
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprint!("{}", error.report());
+            ExitCode::from(error.exit_code())
+        }
     }
 }
 

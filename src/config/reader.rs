@@ -14,6 +14,10 @@ const PREFIX: &str = "PODBAY_";
 /// Names the file to read, as the flag `--config` does.
 const CONFIG_VARIABLE: &str = "PODBAY_CONFIG";
 
+/// Variables of the command line's clients; they say nothing to the agent, and a shell may have
+/// them set when it starts one.
+const CLIENT_VARIABLES: [&str; 3] = ["PODBAY_ADDRESS", "PODBAY_CONTEXT", "PODBAY_CLIENT_CONFIG"];
+
 pub(super) struct Reader {
     file: File,
     variables: BTreeMap<String, String>,
@@ -62,7 +66,7 @@ impl Reader {
     fn read_variables(&mut self, inputs: &dyn Inputs) {
         for (name, value) in inputs.variables() {
             let name = name.to_string_lossy().into_owned();
-            if !name.starts_with(PREFIX) {
+            if !name.starts_with(PREFIX) || CLIENT_VARIABLES.contains(&name.as_str()) {
                 continue;
             }
             match value.into_string() {

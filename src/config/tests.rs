@@ -376,6 +376,15 @@ fn service_links_of_kubernetes_are_no_settings() {
 }
 
 #[test]
+fn variables_of_the_client_are_no_settings() {
+    let world = World::default()
+        .env("PODBAY_ADDRESS", "https://10.0.0.5:7443")
+        .env("PODBAY_CONTEXT", "lab")
+        .env("PODBAY_CLIENT_CONFIG", "/home/me/lab.toml");
+    world.load().expect("ignored");
+}
+
+#[test]
 fn faults_forge_no_lines() {
     let mut world = World::file("\"a\\nb\" = 1\n");
     world.variables.push(("PODBAY_ROOT".into(), OsString::from_vec(vec![0xff])));

@@ -1,18 +1,55 @@
-//! The command line: what can be said, and the commands that need no agent.
+//! The command line: what can be said, the commands that need no agent, and those that ask one.
+//!
+//! A command that asks an agent is a client of `podbay.v1` (of the CRI for images) and nothing
+//! else: what it shows are the Kubernetes objects of the answers. [`run`] joins all of it.
 
 pub mod certs;
+pub mod agent;
+pub mod apply;
 pub mod config;
+pub mod connect;
+pub mod context;
+pub mod contexts;
+pub mod copy;
+pub mod delete;
+mod describe;
+pub mod error;
+pub mod events;
+pub mod exec;
+pub mod explain;
+pub mod forward;
+pub mod get;
+pub mod images;
+pub mod logs;
+pub mod manifest;
+pub mod node;
+pub mod print;
+pub mod scope;
+pub mod screen;
+pub mod shell;
+mod terminal;
+pub mod top;
+mod wait;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::config::{Flag, Flags};
+pub use self::agent::AgentArgs;
+use self::connect::Client;
+use self::context::ContextArgs;
+use self::error::{EXIT_CODES, Error};
+use self::screen::Screen;
+use crate::config::Process;
+use crate::proto::podbay::v1::Manner;
 
 /// A Kubernetes-style node agent: runs pods on containerd.
 #[derive(Debug, Parser)]
-#[command(name = "podbay", version, propagate_version = false)]
+#[command(name = "podbay", version, propagate_version = false, after_help = EXIT_CODES)]
 pub struct Cli {
+    /// Which agent to ask.
+    #[command(flatten)]
+    pub agent: ContextArgs,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -29,8 +66,117 @@ pub enum Command {
     /// Make certificates for the remote door.
     #[command(subcommand)]
     Certs(certs::CertsCommand),
+    /// Create pods; refused when they are there.
+    Create(apply::ApplyArgs),
+    /// Create pods or change them in place.
+    Apply(apply::ApplyArgs),
+    /// Change pods, by a new one where it must be.
+    Replace(apply::ReplaceArgs),
+    /// Show pods, the node or events.
+    Get(get::GetArgs),
+    /// Show everything of a pod or the node.
+    Describe(get::DescribeArgs),
+    /// End pods.
+    Delete(delete::DeleteArgs),
+    /// Show what containers have written.
+    Logs(logs::LogsArgs),
+    /// Run a command in a container.
+    Exec(exec::ExecArgs),
+    /// Join the streams of a container.
+    Attach(exec::AttachArgs),
+    /// Copy files into or out of a container.
+    Cp(copy::CopyArgs),
+    /// Lead ports of this machine into a pod.
+    PortForward(forward::ForwardArgs),
+    /// Show what pods or the node use.
+    #[command(subcommand)]
+    Top(top::TopCommand),
+    /// Show what happened to pods.
+    Events(events::EventsArgs),
+    /// Say what a pod waits for.
+    Explain(explain::ExplainArgs),
+    /// Restart a container.
+    Restart(explain::RestartArgs),
+    /// Show images.
+    Images(images::ImagesArgs),
+    /// Pull images.
+    Pull(images::PullArgs),
+    /// Remove images.
+    Rmi(images::RemoveArgs),
+    /// Show the node.
+    Node(node::NodeArgs),
+    /// Show the contexts of the client's configuration.
+    Contexts(contexts::ContextsArgs),
     /// Print the version.
     Version,
+    /// Print the completion script of a shell.
+    Completion {
+        /// The shell.
+        shell: shell::Shell,
+    },
+    /// Write the manual pages.
+    Man(shell::ManArgs),
+}
+
+/// Does what was told, for commands that are not the agent's own; the exit code.
+///
+/// # Errors
+///
+/// What went wrong; [`Error::report`] and [`Error::exit_code`] say how to tell it.
+pub async fn run(agent: &ContextArgs, command: &Command) -> Result<u8, Error> {
+    let screen = Screen::new();
+    if let Some(done) = without_agent(agent, command, screen) {
+        return done.map(|()| 0);
+    }
+    let client = &mut Client::connect(agent.resolve(&Process)?).await?;
+    match command {
+        Command::Create(args) => apply::apply(client, args, Manner::Create, None, screen).await,
+        Command::Apply(args) => apply::apply(client, args, Manner::Apply, None, screen).await,
+        Command::Replace(args) => {
+            apply::apply(client, &args.apply, Manner::Replace, args.grace_period, screen).await
+        }
+        Command::Get(args) => get::get(client, args, screen).await,
+        Command::Describe(args) => get::describe(client, args, screen).await,
+        Command::Delete(args) => delete::delete(client, args, screen).await,
+        Command::Logs(args) => logs::logs(client, args).await,
+        Command::Exec(args) => return exec::exec(client, args, screen).await,
+        Command::Attach(args) => exec::attach(client, args, screen).await,
+        Command::Cp(args) => copy::copy(client, args, screen).await,
+        Command::PortForward(args) => forward::forward(client, args, screen).await,
+        Command::Top(command) => top::top(client, command, screen).await,
+        Command::Events(args) => events::events(client, args, screen).await,
+        Command::Explain(args) => explain::explain(client, args, screen).await,
+        Command::Restart(args) => explain::restart(client, args, screen).await,
+        Command::Images(args) => images::images(client, args, screen).await,
+        Command::Pull(args) => images::pull(client, args, screen).await,
+        Command::Rmi(args) => images::remove(client, args, screen).await,
+        Command::Node(args) => {
+            node::get(client, args.output.clone().unwrap_or_default(), screen).await
+        }
+        // Done above, or by the street door.
+        Command::Agent(_)
+        | Command::Config(_)
+        | Command::Contexts(_)
+        | Command::Version
+        | Command::Completion { .. }
+        | Command::Man(_) => Ok(()),
+    }
+    .map(|()| 0)
+}
+
+/// The commands that need nobody else; nothing for the others.
+fn without_agent(
+    agent: &ContextArgs,
+    command: &Command,
+    screen: Screen,
+) -> Option<Result<(), Error>> {
+    match command {
+        Command::Version => Some(screen.print(&format!("{}\n", version()))),
+        Command::Completion { shell } => Some(screen.print(&shell::completion(*shell))),
+        Command::Man(args) => Some(shell::man(&args.folder)),
+        Command::Contexts(args) => Some(contexts::contexts(agent, args, screen)),
+        _ => None,
+    }
 }
 
 /// What can be asked about the configuration.
@@ -45,66 +191,6 @@ pub enum ConfigCommand {
     },
 }
 
-/// Settings of the agent on the command line: they win over environment and file.
-#[derive(Debug, Default, Args)]
-pub struct AgentArgs {
-    /// Configuration file [default: /etc/podbay/config.toml, which may be absent]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Folder of lasting data
-    #[arg(long, value_name = "DIR")]
-    pub root: Option<String>,
-    /// Folder of run state
-    #[arg(long, value_name = "DIR")]
-    pub state: Option<String>,
-    /// Socket that CRI clients connect to
-    #[arg(long, value_name = "PATH")]
-    pub cri_socket: Option<String>,
-    /// Socket of containerd
-    #[arg(long, value_name = "PATH")]
-    pub containerd_address: Option<String>,
-    /// Namespace in containerd
-    #[arg(long, value_name = "NAME")]
-    pub containerd_namespace: Option<String>,
-    /// Level of the agent's log: error, warn, info, debug, trace
-    #[arg(long, value_name = "LEVEL")]
-    pub log_level: Option<String>,
-    /// Format of the agent's log: text, json
-    #[arg(long, value_name = "FORMAT")]
-    pub log_format: Option<String>,
-    /// Folder of CNI configurations
-    #[arg(long, value_name = "DIR")]
-    pub cni_conf_dir: Option<String>,
-    /// Folder of CNI plugins; may be repeated
-    #[arg(long, value_name = "DIR")]
-    pub cni_bin_dir: Vec<String>,
-}
-
-impl AgentArgs {
-    /// The same, as the configuration takes it.
-    pub fn flags(&self) -> Flags {
-        let single = [
-            ("root", "--root", &self.root),
-            ("state", "--state", &self.state),
-            ("cri.socket", "--cri-socket", &self.cri_socket),
-            ("containerd.address", "--containerd-address", &self.containerd_address),
-            ("containerd.namespace", "--containerd-namespace", &self.containerd_namespace),
-            ("telemetry.level", "--log-level", &self.log_level),
-            ("telemetry.format", "--log-format", &self.log_format),
-            ("network.conf_dir", "--cni-conf-dir", &self.cni_conf_dir),
-        ];
-        let single = single.into_iter().filter_map(|(key, name, value)| {
-            Some(Flag { key, name, values: vec![value.clone()?] })
-        });
-        let mut settings: Vec<Flag> = single.collect();
-        if !self.cni_bin_dir.is_empty() {
-            let (key, name) = ("network.bin_dirs", "--cni-bin-dir");
-            settings.push(Flag { key, name, values: self.cni_bin_dir.clone() });
-        }
-        Flags { config: self.config.clone(), settings }
-    }
-}
-
 /// The text of `podbay version`.
 pub fn version() -> String {
     format!("podbay {}", env!("CARGO_PKG_VERSION"))
@@ -115,41 +201,9 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::config::{Config, FileOnly};
 
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn every_flag_sets_its_key() {
-        let dir = tempfile::tempdir().expect("temporary folder");
-        let file = dir.path().join("empty.toml");
-        std::fs::write(&file, "").expect("write");
-        let given = [
-            ("root", "--root", "/flag/root"),
-            ("state", "--state", "/flag/state"),
-            ("cri.socket", "--cri-socket", "/flag/cri.sock"),
-            ("containerd.address", "--containerd-address", "/flag/containerd.sock"),
-            ("containerd.namespace", "--containerd-namespace", "flag"),
-            ("telemetry.level", "--log-level", "debug"),
-            ("telemetry.format", "--log-format", "json"),
-            ("network.conf_dir", "--cni-conf-dir", "/flag/net.d"),
-            ("network.bin_dirs", "--cni-bin-dir", "/flag/a"),
-            ("network.bin_dirs", "--cni-bin-dir", "/flag/b"),
-        ];
-        let mut line = vec!["podbay", "agent", "--config", file.to_str().expect("path")];
-        line.extend(given.iter().flat_map(|(_, name, value)| [*name, *value]));
-        let Command::Agent(args) = Cli::try_parse_from(line).expect("parse").command else {
-            panic!("not the agent")
-        };
-        let config = Config::load(&FileOnly, &args.flags()).expect("load");
-        let shown = config.show();
-        for (key, name, value) in given {
-            let source = config.source(key).expect(key).to_string();
-            assert_eq!(source, format!("flag {name}"), "{key}");
-            assert!(shown.contains(value), "{value} in {shown}");
-        }
     }
 }

@@ -1,0 +1,133 @@
+//! The connection with an agent.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::context::{Address, Meant, TlsFiles};
+use super::error::Error;
+use crate::proto::podbay::v1::pods_client::PodsClient;
+use crate::proto::runtime::v1::image_service_client::ImageServiceClient;
+
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Largest answer: a full list of pods with their objects fits easily.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// An agent that can be asked.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Its pods.
+    pub pods: PodsClient<Channel>,
+    channel: Channel,
+    meant: Meant,
+}
+
+impl Client {
+    /// Connects with an agent.
+    pub async fn connect(meant: Meant) -> Result<Self, Error> {
+        let channel = channel(&meant).await?;
+        let pods = PodsClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
+        Ok(Self { pods, channel, meant })
+    }
+
+    /// Its images: the CRI's image service, which is served on the agent's own socket only.
+    pub fn images(&self) -> Result<ImageServiceClient<Channel>, Error> {
+        match self.meant.address {
+            Address::Unix(_) => {
+                Ok(ImageServiceClient::new(self.channel.clone())
+                    .max_decoding_message_size(MAX_ANSWER))
+            }
+            Address::Tls { .. } => Err(Error::Misuse(format!(
+                "images are managed on the agent's own socket, not through {}",
+                self.meant.shown
+            ))),
+        }
+    }
+
+    /// The namespace that is meant: the named one, that of the context, or `default`.
+    pub fn namespace(&self, named: Option<&str>) -> String {
+        named.or(self.meant.namespace.as_deref()).unwrap_or("default").to_owned()
+    }
+}
+
+async fn channel(meant: &Meant) -> Result<Channel, Error> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Connect {
+        address: meant.shown.clone(),
+        source,
+    };
+    // The authority says nothing on a unix socket; TLS checks the name of the certificate itself.
+    let endpoint = Endpoint::from_static("http://podbay")
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_while_idle(true);
+    let connected = match meant.address.clone() {
+        Address::Unix(path) => {
+            let connector = tower::service_fn(move |_: Uri| {
+                let path = path.clone();
+                async move { UnixStream::connect(path).await.map(TokioIo::new) }
+            });
+            endpoint.connect_with_connector(connector).await
+        }
+        Address::Tls { host, port, files } => {
+            let tls = Tls::load(&files)?;
+            let connector = tower::service_fn(move |_: Uri| {
+                let (host, tls) = (host.clone(), tls.clone());
+                async move {
+                    let tcp = TcpStream::connect((host.as_str(), port)).await?;
+                    tcp.set_nodelay(true)?;
+                    let stream = tls.connector.connect(tls.name, tcp).await?;
+                    Ok::<_, io::Error>(TokioIo::new(stream))
+                }
+            });
+            endpoint.connect_with_connector(connector).await
+        }
+    };
+    connected.map_err(|error| failed(error.into()))
+}
+
+/// A TLS client: version 1.3, the agent checked against one authority, the caller with a
+/// certificate.
+#[derive(Clone)]
+struct Tls {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl Tls {
+    fn load(files: &TlsFiles) -> Result<Self, Error> {
+        let bad = |path: &std::path::Path, why: String| {
+            Error::Misuse(format!("{}: {why}", path.display()))
+        };
+        let read = |path: &std::path::Path| -> Result<Vec<CertificateDer<'static>>, Error> {
+            let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+            let all: Vec<_> = all.map_err(|error| bad(path, error.to_string()))?;
+            if all.is_empty() { Err(bad(path, "no certificate in it".to_owned())) } else { Ok(all) }
+        };
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in read(&files.ca)? {
+            roots.add(certificate).map_err(|error| bad(&files.ca, error.to_string()))?;
+        }
+        let key = PrivateKeyDer::from_pem_file(&files.key)
+            .map_err(|error| bad(&files.key, error.to_string()))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| Error::Misuse(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(read(&files.cert)?, key)
+            .map_err(|error| bad(&files.cert, error.to_string()))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let name = ServerName::try_from(files.server_name.clone())
+            .map_err(|error| Error::Misuse(format!("server_name: {error}")))?;
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
+    }
+}

@@ -1,0 +1,255 @@
+//! `cp`: files into and out of containers, as a tar archive through a command there.
+
+mod archive;
+mod stream;
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Args;
+use tokio::sync::mpsc;
+
+use self::archive::Unpacked;
+use self::stream::{Running, run};
+use super::connect::Client;
+use super::error::Error;
+use super::scope::Namespace;
+use super::screen::Screen;
+
+/// Pieces of an archive on their way.
+const AHEAD: usize = 16;
+
+/// What `cp` takes.
+#[derive(Debug, Clone, Args)]
+pub struct CopyArgs {
+    /// A path here, POD:PATH or NAMESPACE/POD:PATH
+    #[arg(value_name = "FROM")]
+    pub from: Place,
+    /// The same; one of the two is in a pod
+    #[arg(value_name = "TO")]
+    pub to: Place,
+    /// The container [default: the only one, or that of the annotation
+    /// kubectl.kubernetes.io/default-container]
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// The namespace.
+    #[command(flatten)]
+    pub namespace: Namespace,
+}
+
+/// One end of a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A path of this machine.
+    Here(PathBuf),
+    /// A path in a container.
+    Pod {
+        /// Namespace, when it was given.
+        namespace: Option<String>,
+        /// The pod.
+        pod: String,
+        /// The path there.
+        path: String,
+    },
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // A path with a colon is meant as a path when it begins as one.
+        let pod = text.split_once(':').filter(|_| !text.starts_with(['/', '.']));
+        let Some((pod, path)) = pod else {
+            return match text {
+                "" => Err("a path is missing".to_owned()),
+                path => Ok(Self::Here(path.into())),
+            };
+        };
+        let (namespace, pod) = match pod.split_once('/') {
+            Some((namespace, pod)) => (Some(namespace.to_owned()), pod),
+            None => (None, pod),
+        };
+        if pod.is_empty() || pod.contains('/') || namespace.as_deref() == Some("") {
+            return Err(format!("{text:?}: not POD:PATH or NAMESPACE/POD:PATH"));
+        }
+        if path.is_empty() {
+            return Err(format!("{text:?}: a path in the pod is missing"));
+        }
+        Ok(Self::Pod { namespace, pod: pod.to_owned(), path: path.to_owned() })
+    }
+}
+
+/// The container that files are copied to or from.
+struct Far {
+    namespace: String,
+    pod: String,
+    container: String,
+    path: String,
+}
+
+/// Copies files one way or the other.
+pub async fn copy(client: &mut Client, args: &CopyArgs, screen: Screen) -> Result<(), Error> {
+    let far = |namespace: &Option<String>, pod: &str, path: &str, client: &Client| Far {
+        namespace: namespace.clone().unwrap_or_else(|| args.namespace.of(client)),
+        pod: pod.to_owned(),
+        container: args.container.clone().unwrap_or_default(),
+        path: path.to_owned(),
+    };
+    match (&args.from, &args.to) {
+        (Place::Here(from), Place::Pod { namespace, pod, path }) => {
+            let far = far(namespace, pod, path, client);
+            upload(client, from, &far, screen).await
+        }
+        (Place::Pod { namespace, pod, path }, Place::Here(to)) => {
+            let far = far(namespace, pod, path, client);
+            download(client, &far, to, screen).await
+        }
+        _ => {
+            Err(Error::Misuse("one of the two must be POD:PATH, the other a path here".to_owned()))
+        }
+    }
+}
+
+/// Folder and last name of a path in a container; the name is `.` when the path has none.
+fn split(path: &str) -> (String, String) {
+    let trimmed = path.trim_end_matches('/');
+    let (folder, name) = match trimmed.rsplit_once('/') {
+        Some(("", name)) => ("/", name),
+        Some((folder, name)) => (folder, name),
+        None if path.starts_with('/') => return ("/".to_owned(), ".".to_owned()),
+        None => (".", trimmed),
+    };
+    match name {
+        "" | "." | ".." => (trimmed.to_owned(), ".".to_owned()),
+        name => (folder.to_owned(), name.to_owned()),
+    }
+}
+
+async fn upload(client: &mut Client, from: &Path, far: &Far, screen: Screen) -> Result<(), Error> {
+    let read = |error| Error::Misuse(format!("read {}: {error}", from.display()));
+    std::fs::symlink_metadata(from).map_err(read)?;
+    let whole = std::fs::canonicalize(from).map_err(read)?;
+    let own = whole.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+        Error::Misuse(format!("{}: has no name that can be copied", from.display()))
+    })?;
+    // Into a folder that is there already, else under the name that was given.
+    let (folder, name) = if is_folder(client, far).await? {
+        (far.path.clone(), own.to_owned())
+    } else {
+        split(&far.path)
+    };
+    let name = if name == "." { own.to_owned() } else { name };
+    let _progress = screen.spinner(&format!("copying {} to {}", from.display(), far.pod));
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    let packing = tokio::task::spawn_blocking(move || archive::pack(&whole, &name, sender));
+    // A name that begins with a dash is none of an option.
+    let command = ["tar", "-xmf", "-", "-C", &dashed(&folder)].map(str::to_owned);
+    let mut running = run(client, far, &command, Some(receiver)).await?;
+    let unpacked = running.end("unpack there").await;
+    // What the far side says weighs more than that nobody took the rest.
+    let packed = packing.await.map_err(|_| Error::Failed("the packing broke down".to_owned()))?;
+    unpacked?;
+    let skipped = packed.map_err(Error::local(format!("read {}", from.display())))?;
+    skipped.iter().for_each(|path| screen.note(&format!("warning: {path} is skipped")));
+    Ok(())
+}
+
+fn dashed(path: &str) -> String {
+    if path.starts_with('-') { format!("./{path}") } else { path.to_owned() }
+}
+
+async fn is_folder(client: &mut Client, far: &Far) -> Result<bool, Error> {
+    let command = ["test", "-d", &dashed(&far.path)].map(str::to_owned);
+    let mut running = run(client, far, &command, None).await?;
+    Ok(running.code().await? == 0)
+}
+
+async fn download(client: &mut Client, far: &Far, to: &Path, screen: Screen) -> Result<(), Error> {
+    let (folder, name) = split(&far.path);
+    // Under its own name into a folder that is there; else under the name that was given.
+    let (into, as_name) = if to.is_dir() {
+        (to.to_owned(), (name != ".").then(|| name.clone()))
+    } else {
+        let own = to
+            .file_name()
+            .and_then(|own| own.to_str())
+            .ok_or_else(|| Error::Misuse(format!("{}: has no name to copy to", to.display())))?;
+        let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty());
+        (parent.unwrap_or(Path::new(".")).to_owned(), Some(own.to_owned()))
+    };
+    if !into.is_dir() {
+        return Err(Error::Misuse(format!("{}: there is no such folder", into.display())));
+    }
+    let _progress = screen.spinner(&format!("copying {} of {}", far.path, far.pod));
+    let command = ["tar", "-cf", "-", "-C", &dashed(&folder), &dashed(&name)].map(str::to_owned);
+    let mut running = run(client, far, &command, None).await?;
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    let unpacking = tokio::task::spawn_blocking(move || {
+        archive::unpack(receiver, &into, &name, as_name.as_deref())
+    });
+    let packed = running.output(sender).await;
+    let unpacked =
+        unpacking.await.map_err(|_| Error::Failed("the unpacking broke down".to_owned()))?;
+    let Unpacked { files, skipped } =
+        unpacked.map_err(Error::local(format!("write {}", to.display())))?;
+    skipped.iter().for_each(|why| screen.note(&format!("warning: {why}")));
+    packed?;
+    match (files, skipped.len()) {
+        (0, 0) => Err(Error::NotFound(format!("{}: nothing came out of the pod", far.path))),
+        _ => Ok(()),
+    }
+}
+
+impl Running {
+    /// Waits for a good end.
+    async fn end(&mut self, what: &str) -> Result<(), Error> {
+        match self.code().await? {
+            0 => Ok(()),
+            code => Err(self.failed(what, code)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read() {
+        let pod = |namespace: Option<&str>, pod: &str, path: &str| Place::Pod {
+            namespace: namespace.map(str::to_owned),
+            pod: pod.to_owned(),
+            path: path.to_owned(),
+        };
+        let rows = [
+            ("web:/a", pod(None, "web", "/a")),
+            ("ns/web:a:b", pod(Some("ns"), "web", "a:b")),
+            ("/a:b", Place::Here("/a:b".into())),
+            ("./a:b", Place::Here("./a:b".into())),
+            ("a", Place::Here("a".into())),
+        ];
+        for (text, place) in rows {
+            assert_eq!(text.parse(), Ok(place), "{text}");
+        }
+        for bad in ["", ":/a", "web:", "/web", "a/b/c:/d", "/", "n/:/a"] {
+            let here = bad.starts_with('/');
+            assert_eq!(bad.parse::<Place>().is_ok(), here, "{bad}");
+        }
+    }
+
+    #[test]
+    fn paths_are_split_at_their_last_name() {
+        let rows = [
+            ("/etc/hosts", ("/etc", "hosts")),
+            ("/etc/", ("/", "etc")),
+            ("a", (".", "a")),
+            ("a/b", ("a", "b")),
+            ("/", ("/", ".")),
+            ("/a/..", ("/a/..", ".")),
+            (".", (".", ".")),
+        ];
+        for (path, (folder, name)) in rows {
+            assert_eq!(split(path), (folder.to_owned(), name.to_owned()), "{path}");
+        }
+    }
+}

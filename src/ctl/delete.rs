@@ -1,0 +1,136 @@
+//! `delete`: pods by name, selector or manifest.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::connect::Client;
+use super::error::Error;
+use super::manifest::{self, Files};
+use super::scope::{Kind, Selection, duration, resources, wire_duration};
+use super::screen::Screen;
+use super::wait::{Until, wait};
+use crate::proto::podbay::v1::{DeleteRequest, Pod, Preconditions, Selector};
+
+/// What `delete` takes.
+#[derive(Debug, Clone, Args)]
+pub struct DeleteArgs {
+    /// pod NAME..., pod/NAME..., or pods with --all or a selector
+    #[arg(value_name = "POD", required_unless_present = "files")]
+    pub words: Vec<String>,
+    /// The pods of these manifests: a file, a folder, or - for standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE", conflicts_with = "words")]
+    pub files: Vec<std::path::PathBuf>,
+    /// Folders within folders too
+    #[arg(short = 'R', long, requires = "files")]
+    pub recursive: bool,
+    /// Which, when none is named.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// All pods of the namespace
+    #[arg(long)]
+    pub all: bool,
+    /// Gone from the API at once, cleaned up behind; with --grace-period=0
+    #[arg(long)]
+    pub force: bool,
+    /// Seconds that the containers have to end [default: what each pod says]
+    #[arg(long, value_name = "SECONDS")]
+    pub grace_period: Option<u64>,
+    /// Do it only to the pod that has this uid
+    #[arg(long, value_name = "UID")]
+    pub uid: Option<String>,
+    /// Say what would happen, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// It is no error when there is no such pod
+    #[arg(long)]
+    pub ignore_not_found: bool,
+    /// Wait until they are gone; --wait=false to leave at once
+    #[arg(
+        long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", action = clap::ArgAction::Set
+    )]
+    pub wait: bool,
+    /// Longest wait, e.g. 90s or 5m; 0 for ever
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+/// Deletes, tells of it, and waits for the end.
+pub async fn delete(client: &mut Client, args: &DeleteArgs, screen: Screen) -> Result<(), Error> {
+    let selectors = selectors(client, args)?;
+    let mut begun = BTreeMap::new();
+    let mut fault = None;
+    for selector in selectors {
+        let request = DeleteRequest {
+            selector: Some(selector),
+            all: args.all,
+            grace: args.grace_period.map(Duration::from_secs).map(wire_duration),
+            force: args.force,
+            preconditions: Some(Preconditions {
+                uid: args.uid.clone().unwrap_or_default(),
+                resource_version: String::new(),
+            }),
+            dry_run: args.dry_run,
+        };
+        // One that cannot be deleted does not spare the others.
+        match client.pods.delete(request).await {
+            Ok(answer) => {
+                let pods = answer.into_inner().pods;
+                screen.print(&pods.iter().map(|pod| told(pod, args)).collect::<String>())?;
+                begun.extend(pods.into_iter().map(|pod| ((pod.namespace, pod.name), pod.uid)));
+            }
+            Err(status) if status.code() == tonic::Code::NotFound && args.ignore_not_found => {}
+            Err(status) => {
+                if let Some(earlier) = fault.replace(Error::from(status)) {
+                    screen.note(earlier.report().trim_end());
+                }
+            }
+        }
+    }
+    if begun.is_empty() && fault.is_none() {
+        screen.note("no pods found");
+    }
+    if args.wait && !args.dry_run && !args.force && !begun.is_empty() {
+        let limit = (!args.timeout.is_zero()).then_some(args.timeout);
+        wait(client, begun, Until::Gone, limit, screen).await?;
+    }
+    fault.map_or(Ok(()), Err)
+}
+
+fn told(pod: &Pod, args: &DeleteArgs) -> String {
+    let how = if args.force { "force deleted" } else { "deleted" };
+    format!("pod {:?} {how}{}\n", pod.name, if args.dry_run { " (dry run)" } else { "" })
+}
+
+/// What to ask for, one call each.
+fn selectors(client: &Client, args: &DeleteArgs) -> Result<Vec<Selector>, Error> {
+    if !args.files.is_empty() {
+        let files = Files { files: args.files.clone(), recursive: args.recursive };
+        let namespace = args.selection.namespace.of(client);
+        let pods = manifest::pods(&files.read()?)?;
+        return Ok(pods
+            .into_iter()
+            .map(|(own, name)| Selector {
+                namespace: if own.is_empty() { namespace.clone() } else { own },
+                name,
+                ..Selector::default()
+            })
+            .collect());
+    }
+    let (kind, names) = resources(&args.words)?;
+    if kind != Kind::Pod {
+        return Err(Error::Misuse("only pods can be deleted".to_owned()));
+    }
+    args.selection.check(&names)?;
+    let chosen = args.selection.selector.is_some() || args.selection.field_selector.is_some();
+    match (names.is_empty(), args.all || chosen) {
+        (true, false) => Err(Error::Misuse("name pods, or give --all or a selector".to_owned())),
+        (false, true) => Err(Error::Misuse("a name and --all do not go together".to_owned())),
+        (true, true) => Ok(vec![args.selection.wire(client, None)]),
+        (false, false) => {
+            Ok(names.iter().map(|name| args.selection.wire(client, Some(name))).collect())
+        }
+    }
+}

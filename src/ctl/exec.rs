@@ -1,0 +1,238 @@
+//! `exec` and `attach`: a command in a container, or its own streams, joined to ours.
+
+use clap::Args;
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::connect::Client;
+use super::error::Error;
+use super::scope::{Namespace, pod_name};
+use super::screen::Screen;
+use super::terminal::{self, Raw};
+use crate::proto::podbay::v1::{
+    AttachRequest, AttachStart, ExecRequest, ExecStart, StdinEnd, TerminalSize, attach_request,
+    attach_response, exec_request, exec_response,
+};
+
+/// What `exec` takes.
+#[derive(Debug, Clone, Args)]
+pub struct ExecArgs {
+    /// NAME or pod/NAME
+    #[arg(value_name = "POD", value_parser = pod_name)]
+    pub pod: String,
+    /// Program and arguments; no shell looks at them
+    #[arg(value_name = "COMMAND", last = true, required = true)]
+    pub command: Vec<String>,
+    /// The container [default: the only one, or that of the annotation
+    /// kubectl.kubernetes.io/default-container]
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// The namespace.
+    #[command(flatten)]
+    pub namespace: Namespace,
+    /// Send standard input
+    #[arg(short = 'i', long)]
+    pub stdin: bool,
+    /// Run it in a terminal
+    #[arg(short = 't', long)]
+    pub tty: bool,
+}
+
+/// What `attach` takes.
+#[derive(Debug, Clone, Args)]
+pub struct AttachArgs {
+    /// NAME or pod/NAME
+    #[arg(value_name = "POD", value_parser = pod_name)]
+    pub pod: String,
+    /// The container [default: the only one, or that of the annotation
+    /// kubectl.kubernetes.io/default-container]
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// The namespace.
+    #[command(flatten)]
+    pub namespace: Namespace,
+    /// Send standard input
+    #[arg(short = 'i', long)]
+    pub stdin: bool,
+    /// Make the terminal raw when the container has one
+    #[arg(short = 't', long)]
+    pub tty: bool,
+}
+
+/// What goes to the far side, whichever call it is.
+enum Outgoing {
+    Input(Vec<u8>),
+    End,
+    Size(TerminalSize),
+}
+
+/// What comes from there.
+enum Incoming {
+    /// It runs; whether the caller's terminal is to be raw.
+    Started {
+        raw: bool,
+    },
+    Stdout(Vec<u8>),
+    Stderr(Vec<u8>),
+    Exit(i32),
+    Nothing,
+}
+
+/// Runs a command and answers its exit code.
+pub async fn exec(client: &mut Client, args: &ExecArgs, screen: Screen) -> Result<u8, Error> {
+    let with_terminal = args.tty && terminal::is_terminal();
+    if args.tty && !with_terminal {
+        screen.note("warning: standard input and output are no terminal: -t is left out");
+    }
+    let start = ExecStart {
+        namespace: args.namespace.of(client),
+        name: args.pod.clone(),
+        container: args.container.clone().unwrap_or_default(),
+        command: args.command.clone(),
+        stdin: args.stdin,
+        tty: with_terminal,
+        size: with_terminal.then(terminal::size).flatten(),
+    };
+    let request = |input| ExecRequest { input: Some(input) };
+    let (sender, receiver) = mpsc::channel(8);
+    let _ = sender.try_send(request(exec_request::Input::Start(start)));
+    let stream = client.pods.exec(ReceiverStream::new(receiver)).await?.into_inner();
+    let news = futures::StreamExt::map(stream, move |answer| {
+        Ok(match answer?.output {
+            Some(exec_response::Output::Started(_)) => Incoming::Started { raw: with_terminal },
+            Some(exec_response::Output::Stdout(data)) => Incoming::Stdout(data),
+            Some(exec_response::Output::Stderr(data)) => Incoming::Stderr(data),
+            Some(exec_response::Output::Exit(exit)) => Incoming::Exit(exit.exit_code),
+            None => Incoming::Nothing,
+        })
+    });
+    let wrap = move |outgoing| {
+        request(match outgoing {
+            Outgoing::Input(data) => exec_request::Input::Stdin(data),
+            Outgoing::End => exec_request::Input::StdinEnd(StdinEnd {}),
+            Outgoing::Size(size) => exec_request::Input::Resize(size),
+        })
+    };
+    match join(sender, wrap, news, args.stdin).await? {
+        // What a process ends with fits a byte; anything else is no success.
+        Some(code) => Ok(u8::try_from(code).unwrap_or(255)),
+        None => Err(Error::Failed("the connection has ended before the command".to_owned())),
+    }
+}
+
+/// Joins the streams of a container until it ends.
+pub async fn attach(client: &mut Client, args: &AttachArgs, screen: Screen) -> Result<(), Error> {
+    let with_terminal = args.tty && terminal::is_terminal();
+    let start = AttachStart {
+        namespace: args.namespace.of(client),
+        name: args.pod.clone(),
+        container: args.container.clone().unwrap_or_default(),
+        stdin: args.stdin,
+        size: with_terminal.then(terminal::size).flatten(),
+    };
+    let request = |input| AttachRequest { input: Some(input) };
+    let (sender, receiver) = mpsc::channel(8);
+    let _ = sender.try_send(request(attach_request::Input::Start(start)));
+    let stream = client.pods.attach(ReceiverStream::new(receiver)).await?.into_inner();
+    let wants_terminal = args.tty;
+    let news = futures::StreamExt::map(stream, move |answer| {
+        Ok(match answer?.output {
+            Some(attach_response::Output::Started(started)) => {
+                if wants_terminal && !started.tty {
+                    screen.note("warning: the container has no terminal: -t does nothing");
+                }
+                Incoming::Started { raw: with_terminal && started.tty }
+            }
+            Some(attach_response::Output::Stdout(data)) => Incoming::Stdout(data),
+            Some(attach_response::Output::Stderr(data)) => Incoming::Stderr(data),
+            None => Incoming::Nothing,
+        })
+    });
+    let wrap = move |outgoing| {
+        request(match outgoing {
+            Outgoing::Input(data) => attach_request::Input::Stdin(data),
+            Outgoing::End => attach_request::Input::StdinEnd(StdinEnd {}),
+            Outgoing::Size(size) => attach_request::Input::Resize(size),
+        })
+    };
+    join(sender, wrap, news, args.stdin).await.map(drop)
+}
+
+/// Carries bytes both ways until the far side ends; the exit code when it told one.
+async fn join<T>(
+    sender: mpsc::Sender<T>,
+    wrap: impl Fn(Outgoing) -> T,
+    news: impl futures::Stream<Item = Result<Incoming, tonic::Status>>,
+    stdin: bool,
+) -> Result<Option<i32>, Error> {
+    let mut news = std::pin::pin!(news);
+    let mut resizes = terminal::resizes()?;
+    let mut ended = std::pin::pin!(terminal::ended());
+    let (mut out, mut err) = (tokio::io::stdout(), tokio::io::stderr());
+    let (mut raw, mut exit) = (None, None);
+    // Input begins when the far side is there to take it.
+    let mut input = None;
+    loop {
+        tokio::select! {
+            // Takes whole messages only, so nothing is lost with the other arms.
+            message = futures::StreamExt::next(&mut news) => match message {
+                None => break,
+                Some(message) => match message? {
+                    Incoming::Started { raw: wanted } => {
+                        if wanted {
+                            raw = Some(Raw::new()?);
+                        }
+                        input = stdin.then(terminal::input);
+                    }
+                    Incoming::Stdout(data) => write(&mut out, &data).await?,
+                    Incoming::Stderr(data) => write(&mut err, &data).await?,
+                    Incoming::Exit(code) => exit = Some(code),
+                    Incoming::Nothing => {}
+                },
+            },
+            // A permit is given back unless a piece is taken; a piece taken is sent at once.
+            piece = next(&sender, &mut input), if input.is_some() => match piece {
+                Some((permit, Some(Ok(data)))) => permit.send(wrap(Outgoing::Input(data))),
+                Some((permit, None)) => {
+                    permit.send(wrap(Outgoing::End));
+                    input = None;
+                }
+                Some((_, Some(Err(error)))) => {
+                    return Err(Error::local("read standard input")(error));
+                }
+                None => input = None,
+            },
+            // A signal that is missed is followed by the next size.
+            _ = resizes.recv(), if raw.is_some() => {
+                if let Some(size) = terminal::size() {
+                    // A full queue is one that a later size will find empty.
+                    let _ = sender.try_send(wrap(Outgoing::Size(size)));
+                }
+            }
+            // Ends everything.
+            done = &mut ended => {
+                done?;
+                return Err(Error::Interrupted);
+            }
+        }
+    }
+    Ok(exit)
+}
+
+type Input = (mpsc::Receiver<std::io::Result<Vec<u8>>>, tokio::task::JoinSet<()>);
+
+/// A place in the queue and then a piece for it; `None` when the far side takes no more.
+async fn next<'a, T>(
+    sender: &'a mpsc::Sender<T>,
+    input: &mut Option<Input>,
+) -> Option<(mpsc::Permit<'a, T>, Option<std::io::Result<Vec<u8>>>)> {
+    let (pieces, _) = input.as_mut()?;
+    let permit = sender.reserve().await.ok()?;
+    Some((permit, pieces.recv().await))
+}
+
+async fn write(to: &mut (impl tokio::io::AsyncWrite + Unpin), data: &[u8]) -> Result<(), Error> {
+    to.write_all(data).await.map_err(Error::output)?;
+    to.flush().await.map_err(Error::output)
+}

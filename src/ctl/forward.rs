@@ -1,0 +1,295 @@
+//! `port-forward`: ports here that lead into a pod. Each connection is a call of its own, so one
+//! that fails takes no other with it.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use clap::Args;
+use futures::StreamExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::connect::Client;
+use super::error::Error;
+use super::scope::{Namespace, pod_name};
+use super::screen::Screen;
+use crate::proto::podbay::v1::{
+    PortForwardRequest, PortForwardResponse, PortForwardStart, Protocol, port_forward_request,
+    port_forward_response,
+};
+
+/// Bytes of a connection in one message; also the largest datagram.
+const PIECE: usize = 64 << 10;
+
+/// Most UDP flows of one port; further senders are not heard until one is idle.
+const FLOWS: usize = 256;
+
+/// After so long without a datagram a UDP flow ends.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// What `port-forward` takes.
+#[derive(Debug, Clone, Args)]
+pub struct ForwardArgs {
+    /// NAME or pod/NAME
+    #[arg(value_name = "POD", value_parser = pod_name)]
+    pub pod: String,
+    /// PORT, LOCAL:REMOTE or :REMOTE (a free local port), each with /udp where it is meant
+    #[arg(value_name = "PORTS", required = true)]
+    pub ports: Vec<Ports>,
+    /// The namespace.
+    #[command(flatten)]
+    pub namespace: Namespace,
+    /// Address to listen on here; may be repeated
+    #[arg(long, value_name = "IP", default_values = ["127.0.0.1"])]
+    pub listen: Vec<IpAddr>,
+}
+
+/// A port here and one in the pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    local: u16,
+    remote: u16,
+    udp: bool,
+}
+
+impl FromStr for Ports {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (ports, udp) = match text.rsplit_once('/') {
+            Some((ports, protocol)) => match protocol.to_ascii_lowercase().as_str() {
+                "tcp" => (ports, false),
+                "udp" => (ports, true),
+                other => return Err(format!("{other:?} is neither tcp nor udp")),
+            },
+            None => (text, false),
+        };
+        let (local, remote) = ports.split_once(':').unwrap_or((ports, ports));
+        let port = |text: &str| match text.parse::<u16>() {
+            Ok(port) if port > 0 && !text.starts_with('+') => Ok(port),
+            _ => Err(format!("{text:?} is no port from 1 to 65535")),
+        };
+        let local = if local.is_empty() && ports.contains(':') { 0 } else { port(local)? };
+        Ok(Self { local, remote: port(remote)?, udp })
+    }
+}
+
+/// The pod that connections lead to.
+#[derive(Clone)]
+struct Goal {
+    client: Client,
+    namespace: String,
+    pod: String,
+    screen: Screen,
+}
+
+/// Listens until it is interrupted.
+pub async fn forward(client: &mut Client, args: &ForwardArgs, screen: Screen) -> Result<(), Error> {
+    let goal = Goal {
+        client: client.clone(),
+        namespace: args.namespace.of(client),
+        pod: args.pod.clone(),
+        screen,
+    };
+    // A pod that is not there is told at once, not at the first connection.
+    super::get::pod(client, &args.namespace, &args.pod).await?;
+    let mut listeners = JoinSet::new();
+    for ports in &args.ports {
+        for address in &args.listen {
+            let address = SocketAddr::new(*address, ports.local);
+            let fault = || Error::local(format!("listen on {address}"));
+            let (remote, goal) = (ports.remote, goal.clone());
+            let bound = if ports.udp {
+                let socket = UdpSocket::bind(address).await.map_err(fault())?;
+                let bound = socket.local_addr().map_err(fault())?;
+                listeners.spawn(udp(socket, remote, goal));
+                bound
+            } else {
+                let listener = TcpListener::bind(address).await.map_err(fault())?;
+                let bound = listener.local_addr().map_err(fault())?;
+                listeners.spawn(tcp(listener, remote, goal));
+                bound
+            };
+            let protocol = if ports.udp { "/udp" } else { "" };
+            screen.print(&format!("Forwarding from {bound}{protocol} -> {remote}\n"))?;
+        }
+    }
+    match listeners.join_next().await {
+        Some(Ok(Err(error))) => Err(error),
+        _ => Err(Error::Failed("nobody listens any more".to_owned())),
+    }
+}
+
+/// Takes TCP connections; an error of one is told and the next is taken.
+async fn tcp(listener: TcpListener, remote: u16, goal: Goal) -> Result<(), Error> {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            // A connection not yet taken stays in the backlog.
+            taken = listener.accept() => {
+                let (stream, _) = taken.map_err(Error::local("take a connection"))?;
+                goal.screen.note(&format!("Handling connection for {remote}"));
+                let mut goal = goal.clone();
+                connections.spawn(async move {
+                    if let Err(error) = connection(stream, remote, &mut goal).await {
+                        goal.screen.note(error.report().trim_end());
+                    }
+                });
+            }
+            // Only tidies up.
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// One TCP connection, until both sides have ended.
+async fn connection(stream: TcpStream, remote: u16, goal: &mut Goal) -> Result<(), Error> {
+    let (mut from, mut to) = stream.into_split();
+    let (sender, mut answers) = goal.open(remote, Protocol::Tcp).await?;
+    let outward = async {
+        let mut piece = vec![0; PIECE];
+        // The sender is dropped at the end, which closes this direction.
+        let sender = sender;
+        loop {
+            match from.read(&mut piece).await {
+                Ok(0) => return Ok(()),
+                Ok(length) => {
+                    if sender.send(data(&piece[..length])).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(Error::local("read a connection")(error)),
+            }
+        }
+    };
+    let inward = async {
+        while let Some(answer) = answers.message().await? {
+            if let Some(port_forward_response::Output::Data(data)) = answer.output {
+                to.write_all(&data).await.map_err(Error::local("write a connection"))?;
+            }
+        }
+        // Who reads here learns that no more will come.
+        let _ = to.shutdown().await;
+        Ok(())
+    };
+    let mut outward = std::pin::pin!(outward);
+    let mut inward = std::pin::pin!(inward);
+    tokio::select! {
+        // A direction keeps its state in its future, which the other arm goes on with.
+        done = &mut outward => { done?; inward.await }
+        // The pod has hung up: what is still sent there would go nowhere.
+        done = &mut inward => done,
+    }
+}
+
+/// Takes datagrams; each sender is a flow of its own.
+async fn udp(socket: UdpSocket, remote: u16, goal: Goal) -> Result<(), Error> {
+    let socket = Arc::new(socket);
+    let mut flows: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>> = HashMap::new();
+    let mut tasks = JoinSet::new();
+    let mut datagram = vec![0; PIECE];
+    loop {
+        tokio::select! {
+            // A datagram is taken whole or stays in the socket.
+            taken = socket.recv_from(&mut datagram) => {
+                let Ok((length, peer)) = taken else { continue };
+                flows.retain(|_, flow| !flow.is_closed());
+                if !flows.contains_key(&peer) && flows.len() < FLOWS {
+                    goal.screen.note(&format!("Handling datagrams for {remote}"));
+                    let (sender, receiver) = mpsc::channel(64);
+                    flows.insert(peer, sender);
+                    let (socket, mut goal) = (Arc::clone(&socket), goal.clone());
+                    tasks.spawn(async move {
+                        if let Err(error) = flow(&socket, peer, receiver, remote, &mut goal).await {
+                            goal.screen.note(error.report().trim_end());
+                        }
+                    });
+                }
+                if let Some(flow) = flows.get(&peer) {
+                    // A full queue loses datagrams, as networks do.
+                    let _ = flow.try_send(datagram[..length].to_vec());
+                }
+            }
+            // Only tidies up.
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+}
+
+/// The datagrams of one sender, until the pod ends them or none comes for a while.
+async fn flow(
+    socket: &UdpSocket,
+    peer: SocketAddr,
+    mut datagrams: mpsc::Receiver<Vec<u8>>,
+    remote: u16,
+    goal: &mut Goal,
+) -> Result<(), Error> {
+    let (sender, mut answers) = goal.open(remote, Protocol::Udp).await?;
+    loop {
+        tokio::select! {
+            // Datagrams are taken whole on both sides.
+            datagram = datagrams.recv() => match datagram {
+                Some(datagram) if sender.send(data(&datagram)).await.is_ok() => {}
+                _ => return Ok(()),
+            },
+            answer = answers.message() => match answer?.map(|answer| answer.output) {
+                Some(Some(port_forward_response::Output::Data(data))) => {
+                    let _ = socket.send_to(&data, peer).await;
+                }
+                Some(_) => {}
+                None => return Ok(()),
+            },
+            // Begins anew with each datagram.
+            () = tokio::time::sleep(IDLE) => return Ok(()),
+        }
+    }
+}
+
+fn data(bytes: &[u8]) -> PortForwardRequest {
+    PortForwardRequest { input: Some(port_forward_request::Input::Data(bytes.to_vec())) }
+}
+
+impl Goal {
+    /// Connects with a port of the pod.
+    async fn open(
+        &mut self,
+        port: u16,
+        protocol: Protocol,
+    ) -> Result<(mpsc::Sender<PortForwardRequest>, Streaming<PortForwardResponse>), Error> {
+        let start = PortForwardStart {
+            namespace: self.namespace.clone(),
+            name: self.pod.clone(),
+            port: port.into(),
+            protocol: protocol.into(),
+        };
+        let (sender, receiver) = mpsc::channel(8);
+        let start = port_forward_request::Input::Start(start);
+        let _ = sender.try_send(PortForwardRequest { input: Some(start) });
+        let requests = ReceiverStream::new(receiver).fuse();
+        let answers = self.client.pods.port_forward(requests).await?.into_inner();
+        Ok((sender, answers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read_and_refused() {
+        let ports = |local, remote, udp| Ok(Ports { local, remote, udp });
+        assert_eq!("80".parse(), ports(80, 80, false));
+        assert_eq!("8080:80".parse(), ports(8080, 80, false));
+        assert_eq!(":80/tcp".parse(), ports(0, 80, false));
+        assert_eq!("53:53/UDP".parse(), ports(53, 53, true));
+        for bad in ["", ":", "0", "80:", "80:0", "65536", "-1", "+80", "a", "80:81:82", "80/sctp"] {
+            assert!(bad.parse::<Ports>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `images`, `pull`, `rmi`: the images of the machine, through the CRI's image service.
+
+use clap::Args;
+use serde_json::{Value, json};
+use tonic::Code;
+
+use super::connect::Client;
+use super::error::Error;
+use super::print::Output;
+use super::print::table::{Cell, Table};
+use super::screen::Screen;
+use crate::proto::runtime::v1::{
+    Image, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest, RemoveImageRequest,
+};
+
+/// Digits of an image's id in a table.
+const SHORT: usize = 12;
+
+/// What `images` takes.
+#[derive(Debug, Clone, Args)]
+pub struct ImagesArgs {
+    /// Of this name or id only
+    #[arg(value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Ids in full
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// json, yaml, name, jsonpath=... or custom-columns=...
+    #[arg(short, long, value_name = "FORMAT")]
+    pub output: Option<Output>,
+}
+
+/// What `pull` takes.
+#[derive(Debug, Clone, Args)]
+pub struct PullArgs {
+    /// The images
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<String>,
+}
+
+/// What `rmi` takes.
+#[derive(Debug, Clone, Args)]
+pub struct RemoveArgs {
+    /// Names or ids
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<String>,
+}
+
+fn spec(image: &str) -> ImageSpec {
+    ImageSpec { image: image.to_owned(), ..ImageSpec::default() }
+}
+
+/// Lists images.
+pub async fn images(client: &mut Client, args: &ImagesArgs, screen: Screen) -> Result<(), Error> {
+    let filter = args
+        .image
+        .as_deref()
+        .map(|image| crate::proto::runtime::v1::ImageFilter { image: Some(spec(image)) });
+    let answer = client.images()?.list_images(ListImagesRequest { filter }).await?;
+    let mut images = answer.into_inner().images;
+    images.sort_by(|a, b| (&a.repo_tags, &a.id).cmp(&(&b.repo_tags, &b.id)));
+    let output = args.output.clone().unwrap_or_default();
+    if matches!(output, Output::Name) {
+        let names = images.iter().map(|image| image.repo_tags.first().unwrap_or(&image.id));
+        return screen.print(&names.map(|name| format!("{name}\n")).collect::<String>());
+    }
+    if !output.is_table() {
+        let objects: Vec<_> = images.iter().map(object).collect();
+        return screen.print(&output.objects(&objects, true).map_err(Error::Misuse)?);
+    }
+    let header = ["IMAGE", "TAG", "IMAGE ID", "SIZE"];
+    let rows: Vec<_> = images.iter().flat_map(|image| rows(image, args.no_trunc)).collect();
+    screen.print(&Table::new(header, screen.colours).rows(&rows))
+}
+
+fn object(image: &Image) -> Value {
+    json!({
+        "kind": "Image", "id": image.id, "repoTags": image.repo_tags,
+        "repoDigests": image.repo_digests, "size": image.size, "pinned": image.pinned,
+    })
+}
+
+/// A row for each name; one without a name when there is none.
+fn rows(image: &Image, whole: bool) -> Vec<Vec<Cell>> {
+    let id = image.id.trim_start_matches("sha256:");
+    let id = if whole { image.id.as_str() } else { id.get(..SHORT).unwrap_or(id) };
+    let row = |name: &str, tag: &str| -> Vec<Cell> {
+        vec![name.into(), tag.into(), id.into(), size(image.size).into()]
+    };
+    if image.repo_tags.is_empty() {
+        let digest = image.repo_digests.first().and_then(|name| name.split_once('@'));
+        return vec![row(digest.map_or("<none>", |(name, _)| name), "<none>")];
+    }
+    let named = |name: &String| match name.rsplit_once(':') {
+        // What follows the last colon is a port when there is a slash in it.
+        Some((name, tag)) if !tag.contains('/') => row(name, tag),
+        _ => row(name, "<none>"),
+    };
+    image.repo_tags.iter().map(named).collect()
+}
+
+/// Bytes in three digits and a unit.
+fn size(bytes: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    match value {
+        value if unit == 0 => format!("{value}B"),
+        value if value < 9.995 => format!("{value:.2}{}", units[unit]),
+        value if value < 99.95 => format!("{value:.1}{}", units[unit]),
+        value => format!("{value:.0}{}", units[unit]),
+    }
+}
+
+/// Pulls images, one after another.
+pub async fn pull(client: &mut Client, args: &PullArgs, screen: Screen) -> Result<(), Error> {
+    let mut images = client.images()?;
+    for image in &args.images {
+        let progress = screen.spinner(&format!("pulling {image}"));
+        let request = PullImageRequest { image: Some(spec(image)), ..PullImageRequest::default() };
+        let answer = images.pull_image(request).await;
+        drop(progress);
+        screen.print(&format!("{}\n", answer?.into_inner().image_ref))?;
+    }
+    Ok(())
+}
+
+/// Removes images; one that cannot be removed does not spare the others.
+pub async fn remove(client: &mut Client, args: &RemoveArgs, screen: Screen) -> Result<(), Error> {
+    let mut images = client.images()?;
+    let mut fault = None;
+    for image in &args.images {
+        let status = ImageStatusRequest { image: Some(spec(image)), verbose: false };
+        let found = images.image_status(status).await?.into_inner().image;
+        let removed = match found {
+            // The CRI finds nothing wrong with removing what is not there; a person may have mistyped.
+            None => Err(Error::NotFound(format!("image {image} is not found"))),
+            Some(_) => {
+                let request = RemoveImageRequest { image: Some(spec(image)) };
+                images.remove_image(request).await.map(drop).map_err(Error::from)
+            }
+        };
+        match removed {
+            Ok(()) => screen.print(&format!("image {image} deleted\n"))?,
+            Err(Error::Agent(status)) if status.code() == Code::Unavailable => {
+                return Err(Error::Agent(status));
+            }
+            Err(error) => {
+                if let Some(earlier) = fault.replace(error) {
+                    screen.note(earlier.report().trim_end());
+                }
+            }
+        }
+    }
+    fault.map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits() {
+        let rows = [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1.00kB"),
+            (12_345, "12.3kB"),
+            (999_499, "999kB"),
+            (999_500, "1.00MB"),
+            (4_270_000_000, "4.27GB"),
+            (u64::MAX, "18446744TB"),
+        ];
+        for (bytes, text) in rows {
+            assert_eq!(size(bytes), text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn names_ports_and_digests() {
+        let image = Image {
+            id: format!("sha256:{}", "ab".repeat(32)),
+            repo_tags: vec!["localhost:5000/a:1".to_owned(), "b:2".to_owned()],
+            size: 1000,
+            ..Image::default()
+        };
+        let short = "abababababab";
+        let row = |name: &str, tag: &str| -> Vec<Cell> {
+            vec![name.into(), tag.into(), short.into(), "1.00kB".into()]
+        };
+        assert_eq!(rows(&image, false), [row("localhost:5000/a", "1"), row("b", "2")]);
+        let digest = vec!["c@sha256:0".to_owned()];
+        let unnamed = Image { repo_tags: vec![], repo_digests: digest, ..image };
+        assert_eq!(rows(&unnamed, false), [row("c", "<none>")]);
+    }
+}

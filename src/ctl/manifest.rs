@@ -1,0 +1,187 @@
+//! Manifests as they are given with `-f`: files, folders, standard input. The agent reads what is
+//! in them; here they are only put together.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::Value;
+
+use super::error::Error;
+use super::print::{items, text};
+
+/// Most bytes of all manifests of one call; the agent takes less.
+const MOST: u64 = 32 << 20;
+
+/// Where manifests are.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Files {
+    /// Manifest: a file, a folder of .yaml, .yml and .json files, or - for standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Folders within folders too
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+}
+
+impl Files {
+    /// All manifests as one text of several documents.
+    pub fn read(&self) -> Result<String, Error> {
+        let mut texts = Vec::new();
+        let mut left = MOST;
+        for path in &self.files {
+            if path.as_os_str() == "-" {
+                texts.push(take(std::io::stdin().lock(), "standard input", &mut left)?);
+                continue;
+            }
+            let kind = std::fs::metadata(path).map_err(unreadable(path))?;
+            if kind.is_dir() {
+                let mut files = Vec::new();
+                self.walk(path, &mut files)?;
+                if files.is_empty() {
+                    let why = format!("{}: no .yaml, .yml or .json file in it", path.display());
+                    return Err(Error::Misuse(why));
+                }
+                for file in files {
+                    texts.push(read(&file, &mut left)?);
+                }
+            } else {
+                texts.push(read(path, &mut left)?);
+            }
+        }
+        Ok(join(&texts))
+    }
+
+    fn walk(&self, folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Error> {
+        let entries = std::fs::read_dir(folder).map_err(unreadable(folder))?;
+        let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+        let mut paths: Vec<_> = paths.collect::<Result<_, _>>().map_err(unreadable(folder))?;
+        paths.sort();
+        for path in paths {
+            let is_manifest = path
+                .extension()
+                .and_then(|ext| ext.to_str())
+                .is_some_and(|ext| ["yaml", "yml", "json"].contains(&ext));
+            let kind = std::fs::symlink_metadata(&path).map_err(unreadable(&path))?;
+            if kind.is_dir() && self.recursive {
+                self.walk(&path, files)?;
+            } else if is_manifest && path.is_file() {
+                files.push(path);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
+    let path = path.display().to_string();
+    move |error| Error::Misuse(format!("read {path}: {error}"))
+}
+
+fn read(path: &Path, left: &mut u64) -> Result<String, Error> {
+    let file = std::fs::File::open(path).map_err(unreadable(path))?;
+    take(file, &path.display().to_string(), left)
+}
+
+/// Reads text up to what is left of the limit, and takes it off.
+fn take(from: impl std::io::Read, name: &str, left: &mut u64) -> Result<String, Error> {
+    let mut text = String::new();
+    let read = from.take(*left + 1).read_to_string(&mut text);
+    let read = read.map_err(|error| Error::Misuse(format!("read {name}: {error}")))? as u64;
+    *left = left.checked_sub(read).ok_or_else(|| {
+        Error::Misuse(format!("{name}: the manifests have more than {} MiB", MOST >> 20))
+    })?;
+    Ok(text)
+}
+
+/// Several texts as documents of one; YAML takes JSON as it is.
+fn join(texts: &[String]) -> String {
+    let mut whole = String::new();
+    for text in texts {
+        if !whole.is_empty() {
+            if !whole.ends_with('\n') {
+                whole.push('\n');
+            }
+            whole.push_str("---\n");
+        }
+        whole.push_str(text);
+    }
+    whole
+}
+
+/// Namespace (empty when it names none) and name of each pod of a manifest, in its order.
+pub fn pods(manifest: &str) -> Result<Vec<(String, String)>, Error> {
+    // Names such as `n` and `off` are names; the message is one line.
+    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(manifest, options)
+        .map_err(|error| Error::Misuse(format!("manifest: {error}")))?;
+    let mut pods = Vec::new();
+    for document in documents {
+        let listed = items(&document, "/items");
+        let objects = if text(&document, "/kind").ends_with("List") {
+            listed.iter().collect()
+        } else {
+            vec![&document]
+        };
+        for object in objects.into_iter().filter(|object| text(object, "/kind") == "Pod") {
+            let name = text(object, "/metadata/name").to_owned();
+            if name.is_empty() {
+                return Err(Error::Misuse("manifest: metadata.name: a pod has no name".to_owned()));
+            }
+            pods.push((text(object, "/metadata/namespace").to_owned(), name));
+        }
+    }
+    Ok(pods)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(paths: &[&Path], recursive: bool) -> Files {
+        Files { files: paths.iter().map(|path| (*path).to_owned()).collect(), recursive }
+    }
+
+    #[test]
+    fn folders_are_read_in_order_and_only_manifests_of_them() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let write =
+            |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect(name);
+        std::fs::create_dir_all(dir.path().join("sub")).expect("sub");
+        write("b.yml", "b: 1");
+        write("a.yaml", "a: 1\n");
+        write("notes.txt", "no");
+        write("sub/c.json", "{\"c\": 1}");
+        let read = |recursive| files(&[dir.path()], recursive).read().expect("read");
+        assert_eq!(read(false), "a: 1\n---\nb: 1");
+        assert_eq!(read(true), "a: 1\n---\nb: 1\n---\n{\"c\": 1}");
+        std::fs::remove_dir_all(dir.path().join("sub")).expect("remove");
+        let absent = dir.path().join("absent");
+        let fault = files(&[&absent], false).read().expect_err("absent");
+        assert_eq!(fault.exit_code(), 2);
+        assert!(fault.to_string().contains("absent"), "{fault}");
+        let empty = tempfile::tempdir().expect("temporary folder");
+        assert!(files(&[empty.path()], false).read().is_err());
+    }
+
+    #[test]
+    fn the_limit_is_of_all_files_together() {
+        let mut left = 10;
+        assert_eq!(take(&b"123456"[..], "a", &mut left).expect("fits"), "123456");
+        assert_eq!(take(&b"7890"[..], "b", &mut left).expect("fits"), "7890");
+        assert!(
+            take(&b"x"[..], "c", &mut left).expect_err("too much").to_string().starts_with("c: ")
+        );
+        assert!(take(&[0xff][..], "d", &mut 10).is_err());
+    }
+
+    #[test]
+    fn pods_of_a_manifest() {
+        let text = "kind: Pod\nmetadata: {name: a}\n---\nkind: ConfigMap\nmetadata: {name: x}\n---\n\
+            kind: List\nitems:\n- {kind: Pod, metadata: {name: b, namespace: n}}\n";
+        let pair = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
+        assert_eq!(pods(text).expect("pods"), [pair("", "a"), pair("n", "b")]);
+        assert!(pods("kind: Pod\n").is_err());
+        assert!(pods("a: [").is_err());
+    }
+}

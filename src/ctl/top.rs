@@ -1,0 +1,194 @@
+//! `top`: what pods, containers and the node use now.
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::connect::Client;
+use super::error::Error;
+use super::print::Output;
+use super::print::table::{Cell, Table};
+use super::scope::{Selection, pod_name};
+use super::screen::Screen;
+use crate::proto::podbay::v1::{ContainerStats, PodStats, StatsRequest, StatsResponse, Usage};
+
+/// Whose use.
+#[derive(Debug, Clone, Subcommand)]
+pub enum TopCommand {
+    /// Use of pods.
+    #[command(visible_aliases = ["pods", "po"])]
+    Pod(TopPodArgs),
+    /// Use of the node.
+    #[command(visible_aliases = ["nodes", "no"])]
+    Node {
+        /// json, yaml, jsonpath=... or custom-columns=...
+        #[arg(short, long, value_name = "FORMAT")]
+        output: Option<Output>,
+    },
+}
+
+/// What `top pod` takes.
+#[derive(Debug, Clone, Args)]
+pub struct TopPodArgs {
+    /// This one only: NAME or pod/NAME
+    #[arg(value_name = "POD", value_parser = pod_name)]
+    pub pod: Option<String>,
+    /// Which pods.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// A row for each container
+    #[arg(long)]
+    pub containers: bool,
+    /// The one that uses the most first
+    #[arg(long, value_name = "WHAT")]
+    pub sort_by: Option<SortBy>,
+    /// No header row
+    #[arg(long)]
+    pub no_headers: bool,
+    /// json, yaml, jsonpath=... or custom-columns=...
+    #[arg(short, long, value_name = "FORMAT")]
+    pub output: Option<Output>,
+}
+
+/// What rows are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SortBy {
+    /// Most cpu first.
+    Cpu,
+    /// Most memory first.
+    Memory,
+}
+
+/// Shows the use.
+pub async fn top(client: &mut Client, command: &TopCommand, screen: Screen) -> Result<(), Error> {
+    match command {
+        TopCommand::Node { output } => {
+            let request = StatsRequest { selector: None };
+            let stats = client.pods.stats(request).await?.into_inner();
+            node(&stats, &output.clone().unwrap_or_default(), screen)
+        }
+        TopCommand::Pod(args) => {
+            args.selection.check(args.pod.as_slice())?;
+            let selector = Some(args.selection.wire(client, args.pod.as_deref()));
+            let stats = client.pods.stats(StatsRequest { selector }).await?.into_inner();
+            if let (Some(pod), []) = (&args.pod, stats.pods.as_slice()) {
+                return Err(Error::NotFound(format!("pod {pod} is not found")));
+            }
+            pods(stats.pods, args, screen)
+        }
+    }
+}
+
+fn node(stats: &StatsResponse, output: &Output, screen: Screen) -> Result<(), Error> {
+    let node = stats.node.clone().unwrap_or_default();
+    if !output.is_table() {
+        let object = json!({"kind": "NodeMetrics", "apiVersion": "metrics.k8s.io/v1beta1",
+            "metadata": {"name": node.name}, "usage": usage(node.usage.as_ref())});
+        return screen.print(&output.objects(&[object], false).map_err(Error::Misuse)?);
+    }
+    let mut row = vec![Cell::from(&node.name)];
+    row.extend(cells(node.usage.as_ref()));
+    let available = node.usage.as_ref().and_then(|usage| usage.memory_available_bytes);
+    row.push(available.map_or("<unknown>".to_owned(), mebibytes).into());
+    let header = ["NAME", "CPU(cores)", "MEMORY(bytes)", "AVAILABLE(bytes)"];
+    screen.print(&Table::new(header, screen.colours).rows(&[row]))
+}
+
+fn pods(mut pods: Vec<PodStats>, args: &TopPodArgs, screen: Screen) -> Result<(), Error> {
+    match args.sort_by {
+        None => {}
+        Some(by) => pods.sort_by_key(|pod| std::cmp::Reverse(weight(pod.usage.as_ref(), by))),
+    }
+    let output = args.output.clone().unwrap_or_default();
+    if !output.is_table() {
+        let objects: Vec<_> = pods.iter().map(object).collect();
+        return screen.print(&output.objects(&objects, args.pod.is_none()).map_err(Error::Misuse)?);
+    }
+    if pods.is_empty() {
+        screen.note("No resources found");
+        return Ok(());
+    }
+    let mut header = if args.selection.all_namespaces { vec!["NAMESPACE"] } else { vec![] };
+    header.extend(if args.containers { vec!["POD", "NAME"] } else { vec!["NAME"] });
+    header.extend(["CPU(cores)", "MEMORY(bytes)"]);
+    let mut rows = Vec::new();
+    for pod in &mut pods {
+        let mut start: Vec<Cell> =
+            if args.selection.all_namespaces { vec![(&pod.namespace).into()] } else { vec![] };
+        start.push((&pod.name).into());
+        if !args.containers {
+            start.extend(cells(pod.usage.as_ref()));
+            rows.push(start);
+            continue;
+        }
+        if let Some(by) = args.sort_by {
+            let of = |container: &ContainerStats| weight(container.usage.as_ref(), by);
+            pod.containers.sort_by_key(|container| std::cmp::Reverse(of(container)));
+        }
+        for container in &pod.containers {
+            let mut row = start.clone();
+            row.push((&container.name).into());
+            row.extend(cells(container.usage.as_ref()));
+            rows.push(row);
+        }
+    }
+    let header = if args.no_headers { Vec::new() } else { header };
+    screen.print(&Table::new(header, screen.colours).rows(&rows))
+}
+
+fn weight(usage: Option<&Usage>, by: SortBy) -> u64 {
+    let weight = usage.map(|usage| match by {
+        SortBy::Cpu => usage.cpu_nano_cores.unwrap_or_default(),
+        SortBy::Memory => usage.memory_working_set_bytes,
+    });
+    weight.unwrap_or_default()
+}
+
+/// Thousandths of a core and mebibytes, as `kubectl top` has them.
+fn cells(usage: Option<&Usage>) -> [Cell; 2] {
+    let unknown = || "<unknown>".to_owned();
+    let cpu = usage.and_then(|usage| usage.cpu_nano_cores).map(millicores);
+    let memory = usage.map(|usage| mebibytes(usage.memory_working_set_bytes));
+    [cpu.unwrap_or_else(unknown).into(), memory.unwrap_or_else(unknown).into()]
+}
+
+/// A part of a thousandth counts as one: something runs.
+fn millicores(nano: u64) -> String {
+    format!("{}m", nano.div_ceil(1_000_000))
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{}Mi", bytes >> 20)
+}
+
+fn usage(usage: Option<&Usage>) -> Value {
+    let Some(usage) = usage else { return json!({}) };
+    let mut object = json!({"memory": format!("{}Ki", usage.memory_working_set_bytes >> 10)});
+    if let Some(cores) = usage.cpu_nano_cores {
+        object["cpu"] = json!(format!("{cores}n"));
+    }
+    object
+}
+
+/// The use of a pod as the metrics API has it.
+fn object(pod: &PodStats) -> Value {
+    let container = |container: &ContainerStats| json!({"name": container.name, "usage": usage(container.usage.as_ref())});
+    json!({
+        "kind": "PodMetrics", "apiVersion": "metrics.k8s.io/v1beta1",
+        "metadata": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid},
+        "usage": usage(pod.usage.as_ref()),
+        "containers": pod.containers.iter().map(container).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn use_is_rounded_as_kubectl_does() {
+        assert_eq!(millicores(1), "1m");
+        assert_eq!(millicores(250_000_000), "250m");
+        assert_eq!(mebibytes((3 << 20) + 5), "3Mi");
+        assert_eq!(cells(None), ["<unknown>".into(), "<unknown>".into()]);
+    }
+}

@@ -1,0 +1,20 @@
+//! The command line end to end: the built program against an agent of fakes on a unix socket.
+
+#[path = "ctl/agent.rs"]
+mod agent;
+#[path = "ctl/changes.rs"]
+mod changes;
+#[path = "ctl/commands.rs"]
+mod commands;
+#[path = "ctl/copies.rs"]
+mod copies;
+#[path = "ctl/door.rs"]
+mod door;
+#[path = "ctl/images.rs"]
+mod images;
+#[path = "ctl/shows.rs"]
+mod shows;
+#[path = "ctl/streams.rs"]
+mod streams;
+#[path = "ctl/tls.rs"]
+mod tls;
