@@ -36,7 +36,7 @@ fn main() -> ExitCode {
             Ok(()) => print("ok\n"),
             Err(faults) => refuse(&faults, FAILED),
         },
-        Command::Certs(command) => match ctl::certs::run(&command) {
+        Command::Certs(command) => match ctl::certs::run(command) {
             Ok(told) => print(&told),
             Err(error) => {
                 eprintln!("podbay: {}", telemetry::error_chain(error.as_ref()));

@@ -156,6 +156,7 @@ pub async fn run(agent: &ContextArgs, command: &Command) -> Result<u8, Error> {
         // Done above, or by the street door.
         Command::Agent(_)
         | Command::Config(_)
+        | Command::Certs(_)
         | Command::Contexts(_)
         | Command::Version
         | Command::Completion { .. }

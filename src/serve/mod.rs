@@ -5,8 +5,9 @@
 mod auth;
 mod cri;
 mod front;
-mod remote;
 pub mod pods;
+pub mod pods;
+mod remote;
 mod socket;
 mod status;
 mod tls;
@@ -32,13 +33,13 @@ use tonic_health::server::HealthReporter;
 
 pub use auth::{Grant, Policy, PolicyFaults, Role, Subject};
 pub use cri::{CriServices, Identity};
-pub use remote::{Remote, RemoteError, RemoteOptions, serve_remote};
 pub use pods::PodServices;
+pub use pods::PodServices;
+pub use remote::{Remote, RemoteError, RemoteOptions, serve_remote};
 pub use socket::{SocketError, SocketOptions, bind};
 pub use tls::{TlsError, TlsFiles};
 
 use crate::proto::FILE_DESCRIPTOR_SET;
-use crate::proto::podbay::v1::pods_server;
 use crate::proto::podbay::v1::pods_server::{self, PodsServer};
 use crate::proto::runtime::v1::image_service_server::{self, ImageService, ImageServiceServer};
 use crate::proto::runtime::v1::runtime_service_server::{
@@ -77,7 +78,12 @@ struct Door {
 impl Door {
     /// The unix socket.
     fn local() -> Self {
-        let names = &["", runtime_service_server::SERVICE_NAME, image_service_server::SERVICE_NAME];
+        let names = &[
+            "",
+            runtime_service_server::SERVICE_NAME,
+            image_service_server::SERVICE_NAME,
+            pods_server::SERVICE_NAME,
+        ];
         let auth = auth::AuthLayer::local();
         Self { auth, names, descriptors: FILE_DESCRIPTOR_SET.to_vec() }
     }
@@ -90,13 +96,6 @@ impl Door {
         Self { auth, names: &["", pods_server::SERVICE_NAME], descriptors: files.encode_to_vec() }
     }
 }
-/// Names that the health service knows; "" stands for all.
-const HEALTH_NAMES: [&str; 4] = [
-    "",
-    runtime_service_server::SERVICE_NAME,
-    image_service_server::SERVICE_NAME,
-    pods_server::SERVICE_NAME,
-];
 
 /// A server that cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -123,13 +122,23 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let closing = CancellationToken::new();
     let cri = cri::Cri::new(services, closing.clone());
-    let routes = doors(cri.clone(), cri);
-    run(connections(listener), Door::local(), routes, ready, closing, shutdown).await
     let mut routes = doors(cri.clone(), cri);
     if let Some(pods) = pods {
         routes = routes.add_service(pods_door(pods::Pods::new(pods, closing.clone())));
     }
-    run(listener, routes, ready, closing, shutdown).await
+    run(connections(listener), Door::local(), routes, ready, closing, shutdown).await
+}
+
+/// Serves whole pods at the remote door until `shutdown` ends; see [`serve_remote`].
+pub async fn serve_pods(
+    remote: Remote,
+    pods: PodServices,
+    ready: watch::Receiver<bool>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let closing = CancellationToken::new();
+    let routes = Routes::new(pods_door(pods::Pods::new(pods, closing.clone())));
+    serve_remote(remote, routes, ready, closing, shutdown).await
 }
 
 /// The service of whole pods with its limits.
