@@ -6,7 +6,6 @@ mod auth;
 mod cri;
 mod front;
 pub mod pods;
-pub mod pods;
 mod remote;
 mod socket;
 mod status;
@@ -33,7 +32,6 @@ use tonic_health::server::HealthReporter;
 
 pub use auth::{Grant, Policy, PolicyFaults, Role, Subject};
 pub use cri::{CriServices, Identity};
-pub use pods::PodServices;
 pub use pods::PodServices;
 pub use remote::{Remote, RemoteError, RemoteOptions, serve_remote};
 pub use socket::{SocketError, SocketOptions, bind};
