@@ -5,8 +5,11 @@
 //! waits for a change.
 
 mod face;
+pub mod manifest;
 mod object;
+mod quantity;
 mod select;
+pub mod statics;
 mod view;
 mod watch;
 
@@ -15,6 +18,7 @@ pub use face::{
     LogOptions, Manner, Preconditions, Selector, Target, Watch, WatchEvent,
 };
 pub use object::{FieldError, Given, Objects, PodKey, Source};
+pub use quantity::{Quantity, QuantityError};
 pub use select::Selection;
 pub use view::{Event, EventType, Explanation, NodeView, PodView, Waits};
 pub use watch::{Hub, HubOptions};

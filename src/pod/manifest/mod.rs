@@ -1,0 +1,24 @@
+//! Manifests: text to objects that are checked, complete and ready to run. Pure.
+//!
+//! ```text
+//! text --tree--> values with places --unserved--> those that podbay serves --typed--> objects
+//!      --given: defaults, validation, the objects referred to--> Given
+//! ```
+
+mod change;
+mod defaults;
+mod given;
+mod parse;
+mod references;
+mod tree;
+mod typed;
+mod unserved;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+pub use change::{Difference, change};
+pub use given::{check, given, objects};
+pub use parse::{ParseOptions, Parsed, parse};
+pub use references::{Reference, pick, references};

@@ -1,0 +1,54 @@
+//! Whether objects are right: all faults at once, with the field paths and the words of Kubernetes
+//! (`pkg/apis/core/validation`).
+//!
+//! Stricter than the API server where a later step would fail without a way out: paths of hosts
+//! and mounts are absolute, values of sysctls and headers are one line.
+
+mod at;
+mod containers;
+mod debug;
+mod env;
+mod handlers;
+mod mounts;
+mod names;
+mod network;
+mod objects;
+mod ports;
+mod resources;
+mod security;
+mod spec;
+mod volumes;
+
+#[cfg(test)]
+mod tests;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+
+use self::at::Faults;
+use crate::pod::FieldError;
+
+/// All faults of a pod whose defaults are filled in.
+pub(super) fn pod(pod: &Pod) -> Vec<FieldError> {
+    let faults = Faults::default();
+    let root = faults.root();
+    objects::metadata(&root.field("metadata"), &pod.metadata);
+    match &pod.spec {
+        Some(spec) => spec::pod_spec(&root.field("spec"), spec),
+        None => root.field("spec").required(""),
+    }
+    faults.into_list()
+}
+
+/// All faults of a config map.
+pub(super) fn config_map(map: &ConfigMap) -> Vec<FieldError> {
+    let faults = Faults::default();
+    objects::config_map(&faults.root(), map);
+    faults.into_list()
+}
+
+/// All faults of a secret, whose `stringData` is not folded in yet.
+pub(super) fn secret(secret: &Secret) -> Vec<FieldError> {
+    let faults = Faults::default();
+    objects::secret(&faults.root(), secret);
+    faults.into_list()
+}

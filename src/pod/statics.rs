@@ -1,0 +1,174 @@
+//! Static pods: those of the manifests folder and of an HTTP address.
+//!
+//! They live as long as their file does. A file that is broken, half-written, unreadable or on a
+//! folder that went away keeps its last good version running; only a file that is really gone,
+//! seen twice, ends its pods. Every such state is told by [`Statics::faults`].
+//!
+//! ```text
+//! folder --look--> files that changed ---+
+//! address --fetch--> text ---------------+--> Sheet: last good version of each --> sink
+//! ```
+
+mod fetch;
+mod folder;
+mod sheet;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use reqwest::Url;
+use reqwest::header::HeaderMap;
+use tokio::time::Instant;
+
+use self::fetch::Address;
+use self::folder::{Folder, Look};
+use self::sheet::Sheet;
+use self::watch::Watch;
+use super::{Given, PodKey, Source};
+
+/// How long a file that changes silently, or is gone, is given before it is believed.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// Where static pods come from.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folder of manifests: `*.yaml`, `*.yml` and `*.json` in it, none below.
+    pub dir: Option<PathBuf>,
+    /// Address of a manifest.
+    pub http_url: Option<Url>,
+    /// Headers to ask it with.
+    pub http_headers: HeaderMap,
+    /// How often both are looked at again, come what may.
+    pub interval: Duration,
+    /// Name of this node.
+    pub node: String,
+    /// The static pods of the last run: they stay while their file cannot be read.
+    pub last: Vec<Given>,
+}
+
+/// Looks at the folder and the address, and tells what pods they want.
+pub struct Statics {
+    folder: Option<Folder>,
+    address: Option<Address>,
+    interval: Duration,
+    sheet: Mutex<Sheet>,
+    sink: Box<dyn Fn(BTreeMap<PodKey, Given>) + Send + Sync>,
+}
+
+impl Statics {
+    /// `sink` is given all static pods, each time that one of them changes, and once at the start
+    /// as soon as a first look has succeeded.
+    ///
+    /// # Errors
+    /// What keeps an HTTP client from being made.
+    pub fn new(
+        options: Options,
+        sink: impl Fn(BTreeMap<PodKey, Given>) + Send + Sync + 'static,
+    ) -> Result<Arc<Self>, String> {
+        let Options { dir, http_url, http_headers, interval, node, last } = options;
+        let address = http_url.map(|url| Address::new(url, http_headers)).transpose()?;
+        let mut sheet = Sheet::new(node);
+        let name = address.as_ref().map(Address::name);
+        sheet.remember(last, |source, origin| match source {
+            Source::Http => Some(origin) == name,
+            _ => dir.is_some(),
+        });
+        Ok(Arc::new(Self {
+            folder: dir.map(Folder::new),
+            address,
+            interval,
+            sheet: Mutex::new(sheet),
+            sink: Box::new(sink),
+        }))
+    }
+
+    /// Works until it is dropped, which is safe at every await.
+    pub async fn run(self: Arc<Self>) {
+        let mut watch = Watch::default();
+        let mut complete = BTreeSet::new();
+        let mut next_fetch = Instant::now();
+        if self.folder.is_none() && self.address.is_none() {
+            self.sheet().looked();
+        }
+        loop {
+            let mut unsettled = false;
+            if let Some(folder) = &self.folder {
+                watch.keep(folder.path());
+                unsettled = self.look(folder, std::mem::take(&mut complete)).await;
+            }
+            if let Some(address) = &self.address
+                && Instant::now() >= next_fetch
+            {
+                let text = address.fetch().await;
+                self.sheet().offer(address.name(), Source::Http, text, &now());
+                next_fetch = Instant::now() + self.interval;
+            }
+            self.publish();
+            let pause = if unsettled { SETTLE } else { self.interval };
+            // Cancel-safe: the watch takes names out only as it returns them.
+            tokio::select! {
+                names = watch.changed() => complete = names,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// What is wrong with which file, folder or address, as of the last look.
+    pub fn faults(&self) -> Vec<(PathBuf, String)> {
+        self.sheet().faults()
+    }
+
+    /// One look at the folder; whether another one should follow soon. The names are of files
+    /// that are known to be written to their end.
+    async fn look(&self, folder: &Folder, complete: BTreeSet<String>) -> bool {
+        let known = self.sheet().stamps();
+        let looking = folder.clone();
+        let look = tokio::task::spawn_blocking(move || looking.look(&known, &complete, SETTLE));
+        let look = match look.await {
+            Ok(look) => look,
+            Err(error) => Err(format!("look into the folder: {error}")),
+        };
+        let mut sheet = self.sheet();
+        match look {
+            Ok(Look { present, changed, mut unsettled }) => {
+                sheet.trouble(folder.path(), None);
+                for (path, stamp, text) in changed {
+                    sheet.offer(&path, Source::File, text, &now());
+                    sheet.stamp(&path, stamp);
+                }
+                unsettled |= sheet.keep_only(&present);
+                unsettled
+            }
+            Err(why) => {
+                sheet.trouble(folder.path(), Some(why));
+                false
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let wanted = self.sheet().settle();
+        if let Some(wanted) = wanted {
+            (self.sink)(wanted);
+        }
+    }
+
+    fn sheet(&self) -> std::sync::MutexGuard<'_, Sheet> {
+        self.sheet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn now() -> Time {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = i64::try_from(now.as_secs()).unwrap_or(0);
+    let nanos = i32::try_from(now.subsec_nanos()).unwrap_or(0);
+    Time(Timestamp::new(seconds, nanos).unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
+#[cfg(test)]
+mod tests;

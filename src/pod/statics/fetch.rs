@@ -1,0 +1,79 @@
+//! The address of a manifest.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Url};
+use rustls::{ClientConfig, RootCertStore};
+
+/// Longest manifest, in bytes.
+const LONGEST: usize = 10 << 20;
+/// A whole answer, and the longest pause in it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The address and how it is asked.
+pub(super) struct Address {
+    client: Client,
+    url: Url,
+    name: PathBuf,
+}
+
+impl Address {
+    pub fn new(url: Url, headers: HeaderMap) -> Result<Self, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("make an HTTP client: {error}");
+        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| failed(&error))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        // Not sent on to another address: the headers may be secrets, and what is fetched runs.
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .user_agent(concat!("podbay/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .connect_timeout(PATIENCE)
+            .timeout(PATIENCE)
+            .build()
+            .map_err(|error| failed(&error.without_url()))?;
+        // Without what may be a secret in it: the name is shown.
+        let mut shown = url.clone();
+        shown.set_query(None);
+        let _ = shown.set_password(None);
+        let _ = shown.set_username("");
+        Ok(Self { client, url, name: PathBuf::from(shown.as_str()) })
+    }
+
+    /// What it is called in faults and in the pods that come from it.
+    pub fn name(&self) -> &Path {
+        &self.name
+    }
+
+    /// Its text, or why it cannot be had.
+    pub async fn fetch(&self) -> Result<Vec<u8>, String> {
+        let failed = |error: reqwest::Error| {
+            let error = error.without_url();
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            format!("fetch it: {error}{}", cause.unwrap_or_default())
+        };
+        let mut answer = self.client.get(self.url.clone()).send().await.map_err(failed)?;
+        let status = answer.status();
+        if status != reqwest::StatusCode::OK {
+            return Err(format!("fetch it: it answers {status}"));
+        }
+        let mut text = Vec::new();
+        while let Some(piece) = answer.chunk().await.map_err(failed)? {
+            if text.len() + piece.len() > LONGEST {
+                return Err(format!("it has more than the {LONGEST} bytes allowed"));
+            }
+            text.extend_from_slice(&piece);
+        }
+        Ok(text)
+    }
+}
