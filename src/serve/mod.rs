@@ -137,6 +137,9 @@ pub async fn serve_pods(
     let closing = CancellationToken::new();
     let routes = Routes::new(pods_door(pods::Pods::new(pods, closing.clone())));
     serve_remote(remote, routes, ready, closing, shutdown).await
+/// What a remote door serves: whole pods. `closing` ends the endless streams.
+pub fn pod_routes(pods: PodServices, closing: CancellationToken) -> Routes {
+    Routes::new(pods_door(pods::Pods::new(pods, closing)))
 }
 
 /// The service of whole pods with its limits.
