@@ -29,16 +29,16 @@ use crate::image::Images;
 use crate::lifecycle::{Backoff, Tasks};
 use crate::logs::Pumps;
 use crate::oci;
-use crate::pod::{Pods, PodsDeps};
+use crate::pod::{Pods, PodsDeps, statics};
 use crate::sandbox::{self, Sandboxes};
-use crate::serve::{self, CriServices, Identity, SocketOptions};
+use crate::serve::{self, CriServices, Identity, PodServices, Remote, SocketOptions};
 use crate::stats::{self, Stats};
 use crate::store::{self, Store};
 use crate::stream;
 use crate::telemetry::error_chain;
 use options::{
     container_options, handlers, image_options, netns_prefix, nri_options, oci_settings,
-    pods_options, sandbox_options, stats_options,
+    pods_options, remote_options, sandbox_options, statics_options, stats_options,
 };
 
 /// Pauses between tries to reach containerd at start.
@@ -87,6 +87,9 @@ pub enum Error {
     /// The streaming server cannot start.
     #[error("open the streaming server")]
     Streaming(#[from] stream::Error),
+    /// The remote door cannot be opened.
+    #[error("open the remote door")]
+    Remote(#[from] serve::RemoteError),
     /// The server failed.
     #[error("serve")]
     Serve(#[from] serve::Error),
@@ -96,6 +99,8 @@ pub enum Error {
 pub struct App {
     listener: UnixListener,
     services: CriServices,
+    pods: PodServices,
+    remote: Option<Remote>,
     streams: stream::Server,
     parts: Parts,
     drain: Duration,
@@ -116,6 +121,7 @@ struct Parts {
     nri: Option<Nri>,
     runtime: Arc<dyn Runtime>,
     namespace: String,
+    statics: statics::Options,
 }
 
 /// Runs the agent until SIGTERM or SIGINT. Running containers are not touched by its end.
@@ -193,6 +199,15 @@ impl App {
             gid: config.cri.socket_gid,
         };
         let streams = streams(&config, sandboxes.clone(), tasks.clone()).await?;
+        let doors = PodServices {
+            face: pods.clone(),
+            sessions: Arc::new(stream::Pods(sandboxes.clone())),
+            meters: Arc::new(serve::pods::Meters {
+                sandboxes: sandboxes.clone(),
+                stats: stats.clone(),
+            }),
+            node: pods.node_name(),
+        };
         let services = CriServices {
             sandboxes: sandboxes.clone(),
             images: images.clone(),
@@ -213,26 +228,43 @@ impl App {
             sandboxes,
             containers,
             images,
-            pods,
+            pods: pods.clone(),
             stats,
             image_store: below.clone(),
             nri,
             runtime: below,
             namespace: config.containerd.namespace.clone(),
+            statics: statics_options(&config, pods.node_name()),
         };
         let listener = serve::bind(&socket).await?;
-        Ok(Self { listener, services, streams, parts, drain: config.drain.timeout })
+        let remote = match remote_options(&config) {
+            Some(options) => Some(Remote::open(options).await?),
+            None => None,
+        };
+        let drain = config.drain.timeout;
+        Ok(Self { listener, services, pods: doors, remote, streams, parts, drain })
     }
 
     /// Serves until `stop` ends, then drains: takes no new work, lets work under way finish for
     /// a while, and leaves the rest to the next start.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { listener, services, streams, parts, drain } = self;
+        let Self { listener, services, pods, remote, streams, parts, drain } = self;
         let (ready, is_ready) = watch::channel(false);
         let tasks = parts.tasks.clone();
         drop(tasks.spawn_until_drain("recover", parts.clone().recover(ready)));
         drop(tasks.spawn("streaming server", streams.run()));
-        let server = serve::serve(listener, services, None, is_ready, tasks.draining());
+        if let Some(remote) = remote {
+            tracing::info!(address = %remote.address(), "remote door");
+            let served =
+                serve::serve_pods(remote, pods.clone(), is_ready.clone(), tasks.draining());
+            drop(tasks.spawn("remote door", async move {
+                if let Err(error) = served.await {
+                    tracing::error!(error = error_chain(&error), "the remote door is closed");
+                }
+            }));
+        }
+        let server =
+            serve::serve(listener, services, Some(pods), is_ready, tasks.draining());
         tokio::pin!(server);
         // Cancel-safe: the server is pinned outside and polled again below.
         tokio::select! {
@@ -269,8 +301,19 @@ impl Parts {
         let sandboxes = self.sandboxes.clone();
         let sweep = async move { sandboxes.sweep_shims(SHIM_LOOKS).await };
         drop(self.tasks.spawn_until_drain("lost-shims", sweep));
+        self.start_statics();
         tracing::info!("ready");
         self.follow_events().await;
+    }
+
+    /// Looks for static pods from now on.
+    fn start_statics(&self) {
+        let pods = self.pods.clone();
+        let options = statics::Options { last: pods.static_pods(), ..self.statics.clone() };
+        match statics::Statics::new(options, move |wanted| pods.set_static(wanted)) {
+            Ok(statics) => drop(self.tasks.spawn_until_drain("statics", statics.run())),
+            Err(error) => tracing::error!(error, "static pods are not looked for"),
+        }
     }
 
     async fn take_over(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {

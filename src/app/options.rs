@@ -8,7 +8,7 @@ use super::{Error, node};
 use crate::backend::{self, Host, RuntimeHandler, linux, nri};
 use crate::config::{self, Config};
 use crate::sandbox::{self, PauseSource};
-use crate::{container, image, oci, pause, pod, stats};
+use crate::{container, image, oci, pause, pod, serve, stats};
 
 /// Size of a pod's /dev/shm, as containerd and CRI-O have it.
 const SHM_SIZE: u64 = 64 << 20;
@@ -180,6 +180,31 @@ pub(super) fn pods_options(config: &Config, host: &dyn Host, systemd: bool) -> p
         node: node::facts(config, host, systemd),
         policy: pod::Policy { restart: pauses, pull: pauses },
     }
+}
+
+pub(super) fn statics_options(config: &Config, node: String) -> pod::statics::Options {
+    pod::statics::Options {
+        dir: config.pods.manifests.clone(),
+        http_url: config.pods.manifests_url.clone(),
+        http_headers: reqwest::header::HeaderMap::new(),
+        interval: config.pods.manifests_interval,
+        node,
+        last: Vec::new(),
+    }
+}
+
+/// The remote door; none unless it has an address.
+pub(super) fn remote_options(config: &Config) -> Option<serve::RemoteOptions> {
+    let remote = &config.remote;
+    Some(serve::RemoteOptions {
+        address: remote.address?,
+        tls: serve::TlsFiles {
+            cert: remote.cert.clone(),
+            key: remote.key.clone(),
+            client_ca: remote.client_ca.clone(),
+        },
+        policy: remote.policy.clone(),
+    })
 }
 
 pub(super) fn stats_options(

@@ -25,6 +25,9 @@ mod select;
 pub mod translate;
 pub mod statics;
 pub mod upkeep;
+mod quantity;
+mod select;
+pub mod statics;
 mod view;
 mod volume;
 mod watch;
@@ -41,6 +44,7 @@ pub use plan::Policy;
 pub use pods::{Pods, PodsDeps, PodsOptions};
 pub use quantity::{Quantity, QuantityError};
 pub use record::Life;
+pub use quantity::{Quantity, QuantityError};
 pub use select::Selection;
 pub use view::{Event, EventType, Explanation, NodeView, PodView, Waits};
 pub use volume::{

@@ -135,8 +135,7 @@ impl Rig<'_> {
             let given: Vec<Given> = given.expect("a static pod");
             wanted.extend(given.into_iter().map(|given| (given.key(), given)));
         }
-        let pods = self.pods();
-        self.0.inside(async move { pods.set_static(wanted).await }).await.expect("no panic");
+        self.pods().set_static(wanted);
     }
 
     /// Ids of the live containers of this name.

@@ -70,7 +70,8 @@ pub struct Pods {
     room: Arc<Room>,
     /// Who changes which pods there are holds this.
     changing: tokio::sync::Mutex<()>,
-    statics: Mutex<BTreeMap<PodKey, Given>>,
+    /// The static pods that are wanted, once that is known.
+    statics: Mutex<Option<BTreeMap<PodKey, Given>>>,
     gone: Arc<Notify>,
 }
 
@@ -155,6 +156,11 @@ impl Pods {
         self.mind_statics();
         entries.into_iter().for_each(|entry| self.start(entry));
         Ok(())
+    }
+
+    /// Name of the node.
+    pub fn node_name(&self) -> String {
+        self.room.node().name.clone()
     }
 
     /// Runs the life of a pod that is in the table.

@@ -12,13 +12,22 @@ use crate::telemetry::error_chain;
 
 impl Pods {
     /// From now on exactly these static pods are wanted. A pod that changes has another uid: the
-    /// old one ends gracefully and the new one follows it.
-    pub async fn set_static(&self, wanted: BTreeMap<PodKey, Given>) {
-        *self.statics.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
-        self.adjust_statics().await;
+    /// old one ends gracefully and the new one follows it. Until this is called for the first
+    /// time, those of an earlier life of the agent go on.
+    pub fn set_static(&self, wanted: BTreeMap<PodKey, Given>) {
+        *self.statics.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
+        self.gone.notify_one();
     }
 
-    /// Looks at the static pods again whenever a pod has gone: the same one may be wanted again.
+    /// The static pods of the last run.
+    pub fn static_pods(&self) -> Vec<Given> {
+        let all = self.room.all();
+        let lives = all.iter().map(|entry| entry.life()).filter(|life| !life.is_ending());
+        lives.map(|life| life.given).filter(|given| given.source.is_static()).collect()
+    }
+
+    /// Looks at the static pods when others are wanted, and whenever a pod has gone: the same one
+    /// may be wanted again.
     pub(super) fn mind_statics(self: &Arc<Self>) {
         let (pods, gone) = (Arc::downgrade(self), self.gone.clone());
         drop(self.room.deps.tasks.spawn_until_drain("static pods", async move {
@@ -33,6 +42,7 @@ impl Pods {
     async fn adjust_statics(&self) {
         let _changing = self.changing.lock().await;
         let wanted = self.statics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(wanted) = wanted else { return };
         for entry in self.room.all() {
             let life = entry.life();
             let is_wanted = wanted.get(&entry.key).is_some_and(|given| given.uid() == entry.uid);
