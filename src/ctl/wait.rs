@@ -25,7 +25,11 @@ pub enum Until {
 /// A pod that is waited for.
 type Key = (String, String);
 
-/// Waits for pods (namespace, name → uid; any uid when it is empty).
+/// Between two watches, where the first has ended before the wait.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Waits for pods (namespace, name → uid). An empty uid is that of a pod which follows one that is
+/// being ended, and may not be there yet.
 pub async fn wait(
     client: &mut Client,
     pods: BTreeMap<Key, String>,
@@ -38,6 +42,9 @@ pub async fn wait(
     let watched = async {
         while !waiting.pods.is_empty() {
             waiting.watch(client, |text| progress.say(text)).await?;
+            if !waiting.pods.is_empty() {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
         Ok(())
     };
@@ -111,15 +118,16 @@ impl Waiting {
 
     /// After the state at the start: what was not in it is not there.
     fn missing(&mut self, seen: &[Key]) -> Result<(), Error> {
-        let gone = self.pods.keys().find(|key| !seen.contains(key)).cloned();
-        match (gone, self.until) {
-            (Some((namespace, name)), Until::Ready) => {
+        if self.until == Until::Gone {
+            self.pods.retain(|key, _| seen.contains(key));
+            return Ok(());
+        }
+        let gone = self.pods.iter().find(|(key, uid)| !uid.is_empty() && !seen.contains(key));
+        match gone {
+            Some(((namespace, name), _)) => {
                 Err(Error::NotFound(format!("pod {namespace}/{name} is gone")))
             }
-            _ => {
-                self.pods.retain(|key, _| seen.contains(key));
-                Ok(())
-            }
+            None => Ok(()),
         }
     }
 
@@ -127,12 +135,13 @@ impl Waiting {
         let Some(uid) = self.pods.get(key) else { return Ok(()) };
         let other = !uid.is_empty() && *uid != pod.uid;
         let deleted = kind == WatchEventType::Deleted;
+        let followed = uid.is_empty() && (deleted || pod.deletion_deadline.is_some());
         let name = format!("pod {}/{}", key.0, key.1);
         match self.until {
             Until::Gone if deleted || other => {}
             Until::Gone => return Ok(()),
             // The old one of a pod that is replaced.
-            Until::Ready if other => return Ok(()),
+            Until::Ready if other || followed => return Ok(()),
             Until::Ready if deleted => return Err(Error::NotFound(format!("{name} is gone"))),
             Until::Ready => match pod.phase() {
                 Phase::Failed => {

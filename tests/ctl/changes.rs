@@ -71,6 +71,7 @@ async fn waits_for_readiness_end_one_way_or_another() {
     });
     let fault = agent.run(&["apply", "-f", "web.yaml", "--wait", "--timeout", "50ms"]).await.bad(5);
     assert_eq!(fault, "error: after 50ms: waiting for web to be ready\n");
+    agent.state(|state| state.asked.clear());
     let waiting = agent.command(&["apply", "-f", "web.yaml", "--wait"]).spawn().expect("spawn");
     until_watched(&agent).await;
     agent.fake.tell(WatchEventType::Modified, pod("default", "web", Phase::Running, true));
@@ -78,9 +79,32 @@ async fn waits_for_readiness_end_one_way_or_another() {
     assert!(done.expect("wait").status.success());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_for_a_replaced_pod_is_for_the_one_that_follows() {
+    let agent = with_web(Phase::Running, true).await;
+    let mut old = pod("default", "web", Phase::Running, true);
+    old.deletion_deadline = Some(prost_types::Timestamp::default());
+    agent.state(|state| {
+        (state.watch_on, state.change, state.pods) = (true, Change::Replaced, vec![old.clone()]);
+    });
+    agent.state(|state| state.asked.clear());
+    let waiting = agent.command(&["replace", "-f", "web.yaml", "--wait"]).spawn().expect("spawn");
+    until_watched(&agent).await;
+    old.phase = Phase::Failed.into();
+    agent.fake.tell(WatchEventType::Modified, old.clone());
+    agent.fake.tell(WatchEventType::Deleted, old);
+    let mut new = pod("default", "web", Phase::Pending, false);
+    new.uid = "new".to_owned();
+    agent.fake.tell(WatchEventType::Added, new.clone());
+    new.phase = Phase::Succeeded.into();
+    agent.fake.tell(WatchEventType::Modified, new);
+    let done = tokio::time::timeout(PATIENCE, waiting.wait_with_output()).await.expect("in time");
+    let done = done.expect("wait");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
 /// Waits until the last thing asked for is a watch.
 async fn until_watched(agent: &Agent) {
-    agent.state(|state| state.asked.clear());
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !agent.asked().starts_with("Watch") {
         assert!(tokio::time::Instant::now() < deadline, "no watch: {}", agent.asked());
@@ -125,6 +149,7 @@ async fn a_delete_waits_until_the_pod_is_gone() {
     let args = ["delete", "pod", "web", "--timeout=50ms"];
     let fault = agent.run(&args).await.bad(5);
     assert_eq!(fault, "error: after 50ms: waiting for web to be gone\n");
+    agent.state(|state| state.asked.clear());
     let waiting = agent.command(&["delete", "pod/web"]).spawn().expect("spawn");
     until_watched(&agent).await;
     agent.fake.tell(WatchEventType::Deleted, pod("default", "web", Phase::Running, true));
