@@ -135,12 +135,12 @@ impl Sources<'_> {
     fn value_of(&self, variable: &EnvVar, before: &Variables) -> Result<Option<String>, Error> {
         match (variable.value.as_deref(), &variable.value_from) {
             (Some(value), _) if !value.is_empty() => Ok(Some(before.expand(value))),
-            (_, Some(source)) => self.from_source(&variable.name, source),
+            (_, Some(source)) => self.resolved(&variable.name, source),
             _ => Ok(Some(String::new())),
         }
     }
 
-    fn from_source(&self, name: &str, source: &EnvVarSource) -> Result<Option<String>, Error> {
+    fn resolved(&self, name: &str, source: &EnvVarSource) -> Result<Option<String>, Error> {
         let EnvVarSource {
             config_map_key_ref,
             field_ref,
