@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::backend::cni::{self, Cni};
 use crate::backend::containerd::{self, Containerd};
@@ -255,8 +256,10 @@ impl App {
         drop(tasks.spawn("streaming server", streams.run()));
         if let Some(remote) = remote {
             tracing::info!(address = %remote.address(), "remote door");
-            let served =
-                serve::serve_pods(remote, pods.clone(), is_ready.clone(), tasks.draining());
+            let closing = CancellationToken::new();
+            let routes = serve::pod_routes(pods.clone(), closing.clone());
+            let ready = is_ready.clone();
+            let served = serve::serve_remote(remote, routes, ready, closing, tasks.draining());
             drop(tasks.spawn("remote door", async move {
                 if let Err(error) = served.await {
                     tracing::error!(error = error_chain(&error), "the remote door is closed");

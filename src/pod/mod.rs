@@ -25,9 +25,6 @@ mod select;
 pub mod translate;
 pub mod statics;
 pub mod upkeep;
-mod quantity;
-mod select;
-pub mod statics;
 mod view;
 mod volume;
 mod watch;
@@ -44,7 +41,6 @@ pub use plan::Policy;
 pub use pods::{Pods, PodsDeps, PodsOptions};
 pub use quantity::{Quantity, QuantityError};
 pub use record::Life;
-pub use quantity::{Quantity, QuantityError};
 pub use select::Selection;
 pub use view::{Event, EventType, Explanation, NodeView, PodView, Waits};
 pub use volume::{

@@ -127,16 +127,6 @@ pub async fn serve(
     run(connections(listener), Door::local(), routes, ready, closing, shutdown).await
 }
 
-/// Serves whole pods at the remote door until `shutdown` ends; see [`serve_remote`].
-pub async fn serve_pods(
-    remote: Remote,
-    pods: PodServices,
-    ready: watch::Receiver<bool>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), Error> {
-    let closing = CancellationToken::new();
-    let routes = Routes::new(pods_door(pods::Pods::new(pods, closing.clone())));
-    serve_remote(remote, routes, ready, closing, shutdown).await
 /// What a remote door serves: whole pods. `closing` ends the endless streams.
 pub fn pod_routes(pods: PodServices, closing: CancellationToken) -> Routes {
     Routes::new(pods_door(pods::Pods::new(pods, closing)))
