@@ -159,8 +159,8 @@ fn unknown_fields_are_refused_by_path() {
     assert_eq!(
         told,
         [
-            "spec.containers[0].comand: unknown field (line 8, column 11)",
-            "spec.containers[0].ports[0].port: unknown field (line 10, column 11)",
+            "spec.containers[0].comand: unknown field (line 8, column 13)",
+            "spec.containers[0].ports[0].port: unknown field (line 10, column 13)",
             "spec.foo: unknown field (line 11, column 6)",
         ]
     );
