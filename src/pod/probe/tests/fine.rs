@@ -37,6 +37,6 @@ fn period_annotations_that_mean_nothing_are_faults() {
         assert_eq!(faults[0].path, format!("metadata.annotations[{key}]"));
         assert!(faults[0].message.contains(says), "{}", faults[0].message);
         let container = &pod.spec.as_ref().unwrap().containers[0];
-        assert!(periods::of(&pod, container).get(&Kind::Readiness).is_none());
+        assert!(!periods::of(&pod, container).contains_key(&Kind::Readiness));
     }
 }
