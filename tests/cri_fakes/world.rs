@@ -125,8 +125,13 @@ impl World {
             let rooms = Rooms::build(fakes.clone(), store, options, nri);
             let socket = SocketOptions { path: at, mode: 0o600, gid: None };
             let listener = serve::bind(&socket).await.expect("bind");
-            let server =
-                serve::serve(listener, rooms.services(&fakes), None, is_ready, rooms.tasks.draining());
+            let server = serve::serve(
+                listener,
+                rooms.services(&fakes),
+                None,
+                is_ready,
+                rooms.tasks.draining(),
+            );
             drop(rooms.tasks.spawn("server", async move { server.await.expect("serve") }));
             rooms
         });
