@@ -43,7 +43,10 @@ pub async fn a_crash_is_told_and_restarted(line: Line) {
     assert_eq!((pod.phase(), shown.restarts), (Phase::Running, 1));
     let last = shown.last_state.as_ref().and_then(|state| state.state.as_ref());
     let Some(State::Terminated(end)) = last else { panic!("{shown:#?}") };
-    assert_eq!((end.exit_code, end.reason.as_str(), end.message.as_str()), (7, "Error", "so it ends"));
+    assert_eq!(
+        (end.exit_code, end.reason.as_str(), end.message.as_str()),
+        (7, "Error", "so it ends")
+    );
     rig.delete("crash", None).await;
     rig.gone("crash").await;
     rig.agent.assert_clean().await;

@@ -13,7 +13,8 @@ pub async fn a_pod_from_its_manifest_to_its_last_trace(line: Line) {
         rig.script("second", "cat /work/first && date +%s%N > /work/second"),
     ], "volumes": [{ "name": "work", "emptyDir": {} }] });
     let web = "while true; do echo hello | nc -l -p 8080; done";
-    let near = "until nc 127.0.0.1 8080 | grep hello; do sleep 0.1; done; ls /work; sleep 600";
+    let near =
+        "until nc 127.0.0.1 8080 2>/dev/null | grep hello; do sleep 0.1; done; ls /work; sleep 600";
     let mut manifest = pod("slice", &[rig.script("web", web), rig.script("near", near)], inits);
     let mounts = json!([{ "name": "work", "mountPath": "/work" }]);
     for list in ["initContainers", "containers"] {

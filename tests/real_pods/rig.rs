@@ -86,12 +86,9 @@ impl Rig {
             name: name.to_owned(),
             ..Default::default()
         };
-        let grace = grace.map(|seconds| prost_types::Duration {
-            seconds: seconds as i64,
-            nanos: 0,
-        });
-        let request =
-            api::DeleteRequest { selector: Some(selector), grace, ..Default::default() };
+        let grace =
+            grace.map(|seconds| prost_types::Duration { seconds: seconds as i64, nanos: 0 });
+        let request = api::DeleteRequest { selector: Some(selector), grace, ..Default::default() };
         self.pods().delete(request).await.expect("deleted");
     }
 

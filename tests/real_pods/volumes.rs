@@ -8,8 +8,10 @@ use crate::support::containerd::Line;
 
 pub async fn volumes_are_there_and_go(line: Line) {
     let rig = Rig::start(line).await;
-    let map = |text: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": { "name": "words" }, "data": { "greeting": text } });
+    let map = |text: &str| {
+        json!({ "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": "words" }, "data": { "greeting": text } })
+    };
     let script = "while true; do cat /config/greeting; echo \" $WORD $(stat -f -c %T /mem)\"; sleep 0.2; done";
     let mut reader = rig.script("a", script);
     reader["volumeMounts"] = json!([{ "name": "config", "mountPath": "/config" },

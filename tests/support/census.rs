@@ -121,13 +121,15 @@ fn shims(env: &TestEnv) -> BTreeSet<String> {
 
 /// Files and folders of the agent that carry a pod's or container's id, and all FIFOs.
 fn files_of_pods(env: &TestEnv) -> BTreeSet<String> {
+    let pods = env.root().join("pods");
     let with_id = |path: &Path| {
-        path.starts_with(env.root().join("pods")) && path != env.root().join("pods")
+        let named_by_uid = path.starts_with(&pods) && path != pods;
+        named_by_uid
             || path.components().any(|part| {
-            let name = part.as_os_str().to_string_lossy();
-            name.split(['.', '-', '_'])
-                .any(|word| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit()))
-        })
+                let name = part.as_os_str().to_string_lossy();
+                name.split(['.', '-', '_'])
+                    .any(|word| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit()))
+            })
     };
     let is_fifo = |path: &Path| path.symlink_metadata().is_ok_and(|it| it.file_type().is_fifo());
     let all = all_below(&env.root()).into_iter().chain(all_below(&env.state()));
