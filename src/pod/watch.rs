@@ -184,6 +184,12 @@ impl Hub {
         Ok(futures::stream::iter(start).map(Ok).chain(news).boxed())
     }
 
+    /// Watchers that are not cut off, with those that left since the last change.
+    #[cfg(test)]
+    pub(crate) fn watchers(&self) -> usize {
+        self.state().watchers.len()
+    }
+
     /// What happened in a selection after a revision.
     fn backlog(
         &self,

@@ -122,12 +122,9 @@ impl Pods {
             stdout: |bytes| v1::AttachResponse { output: Some(Out::Stdout(bytes)) },
             stderr: |bytes| v1::AttachResponse { output: Some(Out::Stderr(bytes)) },
         };
-        let started =
-            v1::AttachStarted { container: name, tty: target.tty, stdin: target.stdin };
-        let attach = Attach {
-            container: target.container,
-            streams: streams(start.stdin, target.tty),
-        };
+        let started = v1::AttachStarted { container: name, tty: target.tty, stdin: target.stdin };
+        let attach =
+            Attach { container: target.container, streams: streams(start.stdin, target.tty) };
         let sessions = Arc::clone(&self.sessions);
         let talk = converse(
             heard(requests, |request| match request.input {

@@ -101,15 +101,17 @@ fn tcp(
 /// Ends some time after the caller's last datagram, or when nobody listens on the port.
 fn udp(
     socket: UdpSocket,
-    mut requests: Requests,
+    requests: Requests,
     closing: CancellationToken,
 ) -> BoxStream<v1::PortForwardResponse> {
     Box::pin(async_stream::stream! {
         yield Ok(message(Output::Started(v1::PortForwardStarted {})));
         let mut piece = vec![0; DATAGRAM];
+        let sending = send_datagrams(&socket, requests);
+        tokio::pin!(sending);
         let mut sends = true;
         loop {
-            // Cancel-safe: `recv` and `message` lose nothing when they are dropped.
+            // Cancel-safe: `recv` loses nothing, the others are pinned outside or only wait.
             let ended = tokio::select! {
                 received = socket.recv(&mut piece) => match received {
                     Ok(length) => {
@@ -118,9 +120,9 @@ fn udp(
                     }
                     Err(error) => Err(failed(error)),
                 },
-                sent = send_next(&socket, &mut requests), if sends => match sent {
-                    Ok(more) => {
-                        sends = more;
+                sent = &mut sending, if sends => match sent {
+                    Ok(()) => {
+                        sends = false;
                         continue;
                     }
                     Err(status) => Err(status),
@@ -136,20 +138,18 @@ fn udp(
     })
 }
 
-/// Passes one datagram on; whether there may be more.
-async fn send_next(socket: &UdpSocket, requests: &mut Requests) -> Result<bool, Status> {
-    let Some(bytes) = data(requests).await? else { return Ok(false) };
-    if bytes.len() > DATAGRAM {
-        return Err(bad_field("data", format!("a datagram has at most {DATAGRAM} bytes")));
+/// Passes all datagrams of the caller on.
+async fn send_datagrams(socket: &UdpSocket, mut requests: Requests) -> Result<(), Status> {
+    while let Some(bytes) = data(&mut requests).await? {
+        if bytes.len() > DATAGRAM {
+            return Err(bad_field("data", format!("a datagram has at most {DATAGRAM} bytes")));
+        }
+        socket.send(&bytes).await.map_err(failed)?;
     }
-    // A full buffer of the kernel drops it, as UDP does.
-    match socket.try_send(&bytes) {
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(failed(error)),
-        _ => Ok(true),
-    }
+    Ok(())
 }
 
-/// The next bytes of the caller; `None` when it sends no more. Cancel-safe.
+/// The next bytes of the caller; `None` when it sends no more.
 async fn data(requests: &mut Requests) -> Result<Option<Vec<u8>>, Status> {
     let Some(request) = requests.message().await? else { return Ok(None) };
     match request.input {

@@ -17,6 +17,12 @@ const KEPT: usize = 32;
 pub(super) struct Shown(Mutex<VecDeque<(Arc<k8s::Pod>, Arc<v1::Pod>)>>);
 
 impl Shown {
+    /// How many are kept.
+    #[cfg(test)]
+    pub fn written(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// A pod, outwards. The same object is known by its place in memory, which nobody else has
     /// while it is kept here.
     pub fn pod(&self, view: &PodView) -> v1::Pod {

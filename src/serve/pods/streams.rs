@@ -84,9 +84,9 @@ impl Pods {
         request: v1::EventsRequest,
     ) -> Result<BoxStream<v1::EventsResponse>, Status> {
         let events = self.face.events(convert::selector(request.selector), request.follow)?;
-        self.places.endless(events.map(|event| {
-            Ok(v1::EventsResponse { event: Some(convert::event(event?)) })
-        }))
+        self.places.endless(
+            events.map(|event| Ok(v1::EventsResponse { event: Some(convert::event(event?)) })),
+        )
     }
 
     pub(super) async fn logs(
@@ -129,9 +129,10 @@ impl Pods {
         let measured = self.meters.pods(&running).await;
         let mut by_id: HashMap<_, _> =
             measured.into_iter().map(|stats| (stats.sandbox.id.clone(), stats)).collect();
-        let shown = listed.iter().zip(sandboxes).map(|(view, id)| {
-            convert::pod_stats(view, id.and_then(|id| by_id.remove(&id)))
-        });
+        let shown = listed
+            .iter()
+            .zip(sandboxes)
+            .map(|(view, id)| convert::pod_stats(view, id.and_then(|id| by_id.remove(&id))));
         let pods = shown.collect();
         let node = convert::node_stats(self.node.to_string(), self.meters.node().await);
         Ok(v1::StatsResponse { pods, node: Some(node) })

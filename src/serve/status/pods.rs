@@ -212,11 +212,7 @@ mod tests {
                 "REVISION_TOO_OLD",
             ),
             (Error::TooSlow { current }, Code::ResourceExhausted, "WATCHER_TOO_SLOW"),
-            (
-                Error::Store(crate::store::Error::Busy),
-                Code::Unavailable,
-                "STORE_UNAVAILABLE",
-            ),
+            (Error::Store(crate::store::Error::Busy), Code::Unavailable, "STORE_UNAVAILABLE"),
             (
                 Error::Sandbox(crate::sandbox::Error::NotFound("x".into())),
                 Code::NotFound,
@@ -260,8 +256,7 @@ mod tests {
     #[test]
     fn many_faults_fit_into_a_header() {
         let faults: Vec<_> = (0..5000).map(|at| fault(&format!("spec.containers[{at}]"))).collect();
-        let status =
-            Status::from(Error::Invalid { kind: "Pod", name: "web".into(), faults });
+        let status = Status::from(Error::Invalid { kind: "Pod", name: "web".into(), faults });
         assert!(status.message().len() <= MAX_MESSAGE);
         assert!(status.details().len() < 12_000, "{}", status.details().len());
         let told = status.get_details_bad_request().unwrap().field_violations;

@@ -12,9 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use prost_types::Timestamp;
 
 use crate::model::UnixNanos;
-use crate::pod::{
-    Admission, AdmitReason, Applied, Change, Event, EventType, Revision, Waits,
-};
+use crate::pod::{Admission, AdmitReason, Applied, Change, Event, EventType, Revision, Waits};
 use crate::proto::podbay::v1;
 
 pub(super) use node::node;
@@ -56,10 +54,10 @@ pub(super) fn applied(applied: &Applied) -> v1::ApplyResponse {
         Change::Unchanged => v1::Change::Unchanged,
         Change::Replaced => v1::Change::Replaced,
     };
-    let pods = applied.pods.iter().map(|(view, what)| v1::AppliedPod {
-        pod: Some(pod(view)),
-        change: change(*what).into(),
-    });
+    let pods = applied
+        .pods
+        .iter()
+        .map(|(view, what)| v1::AppliedPod { pod: Some(pod(view)), change: change(*what).into() });
     v1::ApplyResponse { pods: pods.collect(), warnings: applied.warnings.clone() }
 }
 
