@@ -7,6 +7,7 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Url};
 use rustls::{ClientConfig, RootCertStore};
+use url::Host;
 
 /// Longest manifest, in bytes.
 const LONGEST: usize = 10 << 20;
@@ -39,9 +40,10 @@ impl Address {
             .user_agent(concat!("podbay/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)
             .connect_timeout(PATIENCE)
-            .timeout(PATIENCE)
-            .build()
-            .map_err(|error| failed(&error.without_url()))?;
+            .timeout(PATIENCE);
+        // A proxy is of no use for this host, as other programs have it.
+        let client = if is_here(&url) { client.no_proxy() } else { client };
+        let client = client.build().map_err(|error| failed(&error.without_url()))?;
         // Without what may be a secret in it: the name is shown.
         let mut shown = url.clone();
         shown.set_query(None);
@@ -75,5 +77,14 @@ impl Address {
             text.extend_from_slice(&piece);
         }
         Ok(text)
+    }
+}
+
+fn is_here(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }

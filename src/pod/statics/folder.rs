@@ -178,9 +178,7 @@ fn read(place: &OwnedFd, shown: &Stat) -> Result<Vec<u8>, String> {
     let path = format!("/proc/self/fd/{}", place.as_fd().as_raw_fd());
     let file = File::open(path).map_err(|error| format!("open it: {error}"))?;
     let mut text = Vec::new();
-    file.take(LONGEST + 1)
-        .read_to_end(&mut text)
-        .map_err(|error| format!("read it: {error}"))?;
+    file.take(LONGEST + 1).read_to_end(&mut text).map_err(|error| format!("read it: {error}"))?;
     if text.len() as u64 > LONGEST { Err(too_long()) } else { Ok(text) }
 }
 

@@ -214,7 +214,8 @@ impl Sheet {
             for (namespace, own) in own {
                 let there = all.entry(namespace.clone()).or_default();
                 let mut double = |kind: &str, name: &str| {
-                    let message = format!("{kind} {namespace}/{name} is in an earlier file already");
+                    let message =
+                        format!("{kind} {namespace}/{name} is in an earlier file already");
                     doubles.push((path.clone(), message));
                 };
                 for (name, map) in own.config_maps {

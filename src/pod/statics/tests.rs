@@ -1,0 +1,337 @@
+//! Files and addresses that come, change, break and go.
+
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+
+use super::*;
+
+type Wanted = Option<BTreeMap<PodKey, Given>>;
+
+/// A folder that is looked at.
+struct House {
+    dir: tempfile::TempDir,
+    statics: Arc<Statics>,
+    told: watch::Receiver<Wanted>,
+    _task: tokio::task::JoinSet<()>,
+}
+
+impl House {
+    fn new(prepare: impl FnOnce(&Path)) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        prepare(dir.path());
+        Self::of(dir, None, Vec::new())
+    }
+
+    fn of(dir: tempfile::TempDir, http_url: Option<Url>, last: Vec<Given>) -> Self {
+        let (tell, told) = watch::channel(None);
+        let options = Options {
+            dir: Some(dir.path().to_owned()),
+            http_url,
+            http_headers: HeaderMap::new(),
+            interval: Duration::from_millis(100),
+            node: "node".to_owned(),
+            last,
+        };
+        let statics = Statics::new(options, move |wanted| {
+            tell.send_replace(Some(wanted));
+        })
+        .expect("statics");
+        let mut task = tokio::task::JoinSet::new();
+        task.spawn(Arc::clone(&statics).run());
+        Self { dir, statics, told, _task: task }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Puts a whole file there at once, as good tools do.
+    fn put(&self, name: &str, text: &str) {
+        let part = self.path(".part");
+        std::fs::write(&part, text).expect("written");
+        std::fs::rename(part, self.path(name)).expect("renamed");
+    }
+
+    /// Waits until these pods are wanted, by name and image.
+    async fn wants(&self, pods: &[(&str, &str)]) -> BTreeMap<PodKey, Given> {
+        let expected: Vec<(String, String)> =
+            pods.iter().map(|(name, image)| ((*name).to_owned(), (*image).to_owned())).collect();
+        let mut told = self.told.clone();
+        let as_expected =
+            |wanted: &Wanted| wanted.as_ref().is_some_and(|wanted| shown(wanted) == expected);
+        let waiting = told.wait_for(as_expected);
+        if let Ok(Ok(wanted)) = tokio::time::timeout(Duration::from_secs(20), waiting).await {
+            return wanted.clone().unwrap_or_default();
+        }
+        let last = self.told.borrow().as_ref().map(shown);
+        panic!("{last:?} in place of {expected:?}; {:?}", self.statics.faults())
+    }
+
+    /// Waits for a fault of a file.
+    async fn complains(&self, name: &str, why: &str) {
+        let path = self.path(name);
+        let there =
+            || self.statics.faults().iter().any(|(of, text)| *of == path && text.contains(why));
+        until(there, || format!("{name} {why}: {:?}", self.statics.faults())).await;
+    }
+
+    async fn is_content(&self) {
+        until(|| self.statics.faults().is_empty(), || format!("{:?}", self.statics.faults())).await;
+    }
+}
+
+async fn until(holds: impl Fn() -> bool, told: impl Fn() -> String) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {}", told());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn shown(wanted: &BTreeMap<PodKey, Given>) -> Vec<(String, String)> {
+    let image = |given: &Given| given.spec().containers[0].image.clone().unwrap_or_default();
+    wanted.iter().map(|(key, given)| (key.name.clone(), image(given))).collect()
+}
+
+fn pod(name: &str, image: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\n\
+         spec: {{containers: [{{name: c, image: '{image}'}}]}}\n"
+    )
+}
+
+#[tokio::test]
+async fn pods_come_change_and_go_with_their_files() {
+    let house = House::new(|dir| {
+        std::fs::write(dir.join("a.yaml"), pod("a", "i:1")).expect("written");
+        std::fs::write(dir.join(".hidden.yaml"), pod("hidden", "i")).expect("written");
+        std::fs::write(dir.join("a.yaml.bak"), pod("a", "old")).expect("written");
+        std::fs::create_dir(dir.join("below.yaml")).expect("a folder");
+        std::fs::write(dir.join("below.yaml/b.yaml"), pod("below", "i")).expect("written");
+    });
+    let first = house.wants(&[("a", "i:1")]).await;
+    house.put("b.json", &format!("{}---\n{}", pod("b", "i"), pod("c", "i")));
+    house.wants(&[("a", "i:1"), ("b", "i"), ("c", "i")]).await;
+    house.put("a.yaml", &pod("a", "i:2"));
+    let second = house.wants(&[("a", "i:2"), ("b", "i"), ("c", "i")]).await;
+    let key = PodKey::new("default", "a");
+    assert_ne!(first[&key].uid(), second[&key].uid(), "an edit makes another pod");
+    assert_eq!(first[&key].spec().node_name.as_deref(), Some("node"));
+    let notes = second[&key].pod.metadata.annotations.clone().expect("annotations");
+    assert_eq!(notes["kubernetes.io/config.source"], "file");
+    assert_eq!(notes["kubernetes.io/config.hash"], second[&key].uid());
+    std::fs::remove_file(house.path("b.json")).expect("removed");
+    let last = house.wants(&[("a", "i:2")]).await;
+    assert_eq!(last[&key], second[&key], "what others do is nothing to it");
+    house.is_content().await;
+}
+
+#[tokio::test]
+async fn an_empty_folder_is_told_once() {
+    let house = House::new(|_| {});
+    house.wants(&[]).await;
+}
+
+#[tokio::test]
+async fn a_broken_file_keeps_its_last_good_version() {
+    let house = House::new(|dir| {
+        std::fs::write(dir.join("a.yaml"), pod("a", "i:1")).expect("written");
+        std::fs::write(dir.join("b.yaml"), pod("b", "i:1")).expect("written");
+    });
+    house.wants(&[("a", "i:1"), ("b", "i:1")]).await;
+    for (text, why) in [
+        ("apiVersion: v1\nkind: Po", "no object of kind \"Po\""),
+        ("", "there is no object in it"),
+        ("a: [", "unclosed bracket"),
+        (&pod("a", ""), "spec.containers[0].image: Required value"),
+        (&pod("../../x", "i"), "metadata.name: Invalid value"),
+    ] {
+        house.put("a.yaml", text);
+        house.complains("a.yaml", why).await;
+    }
+    // The other file is still listened to, and the broken one still runs.
+    house.put("b.yaml", &pod("b", "i:2"));
+    house.wants(&[("a", "i:1"), ("b", "i:2")]).await;
+    house.put("a.yaml", &pod("a", "i:3"));
+    house.wants(&[("a", "i:3"), ("b", "i:2")]).await;
+    house.is_content().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_being_written_is_waited_for() {
+    let house = House::new(|_| {});
+    house.wants(&[]).await;
+    let mut file = std::fs::File::create(house.path("a.yaml")).expect("created");
+    file.write_all(pod("a", "i:1").as_bytes()).expect("written");
+    file.sync_all().expect("on disk");
+    drop(file);
+    house.wants(&[("a", "i:1")]).await;
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_trusted_changes_nothing() {
+    let house =
+        House::new(|dir| std::fs::write(dir.join("a.yaml"), pod("a", "i")).expect("written"));
+    house.wants(&[("a", "i")]).await;
+    let dir = house.dir.path().to_owned();
+    let mode =
+        |mode| std::fs::set_permissions(&dir, PermissionsExt::from_mode(mode)).expect("mode");
+    mode(0o777);
+    house.complains("", "others than its owner may write into it (mode 0777)").await;
+    house.put("b.yaml", &pod("b", "i"));
+    mode(0o700);
+    house.wants(&[("a", "i"), ("b", "i")]).await;
+
+    // Gone, and then another and empty one, as when it is unmounted.
+    let aside = dir.with_extension("aside");
+    std::fs::rename(&dir, &aside).expect("renamed");
+    house.complains("", "open the manifests folder").await;
+    std::fs::create_dir(&dir).expect("a folder");
+    house.complains("", "it is another folder than before, and empty").await;
+    assert_eq!(house.told.borrow().as_ref().map(BTreeMap::len), Some(2));
+    std::fs::remove_dir(&dir).expect("removed");
+    std::fs::rename(&aside, &dir).expect("renamed");
+    house.is_content().await;
+    house.put("b.yaml", &pod("b", "i:2"));
+    house.wants(&[("a", "i"), ("b", "i:2")]).await;
+}
+
+#[tokio::test]
+async fn odd_files_are_told_and_not_waited_for() {
+    let outside = tempfile::tempdir().expect("a folder");
+    std::fs::write(outside.path().join("x.yaml"), pod("x", "i")).expect("written");
+    let house = House::new(|dir| {
+        let make = |kind, name: &str| {
+            let mode = rustix::fs::Mode::from_raw_mode(0o600);
+            rustix::fs::mknodat(rustix::fs::CWD, dir.join(name), kind, mode, 0).expect("made");
+        };
+        make(rustix::fs::FileType::Fifo, "fifo.yaml");
+        make(rustix::fs::FileType::Socket, "socket.yaml");
+        symlink(outside.path().join("x.yaml"), dir.join("out.yaml")).expect("linked");
+        symlink("/dev/zero", dir.join("zero.yaml")).expect("linked");
+        symlink("nothing", dir.join("dangling.yaml")).expect("linked");
+        symlink("loop.yaml", dir.join("loop.yaml")).expect("linked");
+        std::fs::File::create(dir.join("long.yaml"))
+            .and_then(|f| f.set_len(1 << 40))
+            .expect("long");
+        std::fs::create_dir(dir.join("..data")).expect("a folder");
+        std::fs::write(dir.join("..data/in.yaml"), pod("in", "i")).expect("written");
+        symlink("..data/in.yaml", dir.join("in.yaml")).expect("linked");
+    });
+    house.wants(&[("in", "i")]).await;
+    house.complains("fifo.yaml", "no regular file").await;
+    house.complains("socket.yaml", "no regular file").await;
+    house.complains("out.yaml", "a link out of the manifests folder").await;
+    house.complains("zero.yaml", "a link out of the manifests folder").await;
+    house.complains("dangling.yaml", "a link to nothing").await;
+    house.complains("loop.yaml", "open it").await;
+    house.complains("long.yaml", "more than the 10485760 bytes").await;
+}
+
+#[tokio::test]
+async fn the_first_file_of_a_pod_counts() {
+    let house = House::new(|dir| {
+        std::fs::write(dir.join("a.yaml"), pod("p", "first")).expect("written");
+        std::fs::write(dir.join("b.yaml"), pod("p", "second") + "---\n" + &pod("q", "i"))
+            .expect("written");
+    });
+    house.wants(&[("p", "first"), ("q", "i")]).await;
+    house.complains("b.yaml", "pod default/p is in").await;
+    std::fs::remove_file(house.path("a.yaml")).expect("removed");
+    house.wants(&[("p", "second"), ("q", "i")]).await;
+    house.is_content().await;
+}
+
+#[tokio::test]
+async fn objects_of_the_folder_go_to_its_pods() {
+    let map = |text: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m}}\ndata: {{a: {text}}}\n")
+    };
+    let with_map = format!(
+        "{}\nspec: {{containers: [{{name: c, image: i}}], volumes: [{{name: v, configMap: {{name: m}}}}]}}\n",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}"
+    );
+    let house = House::new(|dir| std::fs::write(dir.join("p.yaml"), with_map).expect("written"));
+    house.wants(&[]).await;
+    house.complains("p.yaml", "spec.volumes[0].configMap.name: Not found: ConfigMap \"m\"").await;
+    house.put("m.yaml", &map("one"));
+    let first = house.wants(&[("p", "i")]).await;
+    house.put("m.yaml", &map("two"));
+    let key = PodKey::new("default", "p");
+    let data = |wanted: &BTreeMap<PodKey, Given>| {
+        wanted[&key].objects.config_maps["m"].data.as_ref().expect("data")["a"].clone()
+    };
+    let mut told = house.told.clone();
+    let changed = |wanted: &Wanted| wanted.as_ref().is_some_and(|wanted| data(wanted) == "two");
+    let second = told.wait_for(changed).await.expect("told").clone().expect("pods");
+    assert_eq!(first[&key].uid(), second[&key].uid(), "it runs on, with the new text");
+}
+
+#[tokio::test]
+async fn pods_of_the_last_run_outlive_a_file_that_is_broken_now() {
+    let house = House::new(|dir| {
+        std::fs::write(dir.join("a.yaml"), pod("a", "i")).expect("written");
+        std::fs::write(dir.join("b.yaml"), pod("b", "i")).expect("written");
+        std::fs::write(dir.join("c.yaml"), pod("c", "i")).expect("written");
+    });
+    let last = house.wants(&[("a", "i"), ("b", "i"), ("c", "i")]).await;
+    house.put("a.yaml", "broken: [");
+    std::fs::remove_file(house.path("c.yaml")).expect("removed");
+    let House { dir, .. } = house;
+    let house = House::of(dir, None, last.values().cloned().collect());
+    let now = house.wants(&[("a", "i"), ("b", "i")]).await;
+    for (key, given) in &now {
+        assert_eq!(given, &last[key], "as old as it was");
+    }
+    house.complains("a.yaml", "unclosed bracket").await;
+}
+
+/// Serves each answer to one request, the last one for ever.
+async fn server(answers: Vec<(&'static str, String)>) -> (Url, tokio::task::JoinSet<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let mut task = tokio::task::JoinSet::new();
+    task.spawn(async move {
+        for turn in 0.. {
+            let (status, body) = &answers[turn.min(answers.len() - 1)];
+            let Ok((mut stream, _)) = listener.accept().await else { return };
+            let _ = stream.read(&mut [0; 4096]).await;
+            let head = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\
+                 location: http://127.0.0.1:1/\r\n\r\n",
+                body.len()
+            );
+            let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+        }
+    });
+    let url = format!("http://user:geheim@{address}/pods?token=geheim");
+    (url.parse().expect("an address"), task)
+}
+
+#[tokio::test]
+async fn an_address_is_asked_again_and_again() {
+    let (url, _server) = server(vec![
+        ("200 OK", pod("a", "i:1")),
+        ("500 Broken", String::new()),
+        ("302 Found", String::new()),
+        ("200 OK", "half: [".to_owned()),
+        ("200 OK", pod("a", "i:2")),
+        ("200 OK", "x".repeat((10 << 20) + 1)),
+    ])
+    .await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let house = House::of(dir, Some(url), Vec::new());
+    house.wants(&[("a", "i:1")]).await;
+    let second = house.wants(&[("a", "i:2")]).await;
+    let given = &second[&PodKey::new("default", "a")];
+    assert_eq!(given.source, Source::Http);
+    let faults = || house.statics.faults();
+    let too_long = || faults().iter().any(|(_, why)| why.contains("more than the 10485760 bytes"));
+    until(too_long, || format!("{:?}", faults())).await;
+    assert!(!format!("{:?} {given:?}", faults()).contains("geheim"), "secrets are not shown");
+    assert_eq!(house.told.borrow().as_ref().map(BTreeMap::len), Some(1), "the last good one stays");
+}
