@@ -213,11 +213,13 @@ async fn ports_are_reached_inside_a_namespace() {
     let (length, from) = far.recv_from(&mut got).unwrap();
     assert_eq!((&got[..length], from), (&b"datagram"[..], near.local_addr().unwrap()));
     let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
-    let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
-    for thread in threads {
-        let namespace = fs::metadata(thread.path().join("ns/net"));
-        assert!(namespace.is_err() || namespace.unwrap().ino() == own, "a thread stayed there");
-    }
+    // Threads that have ended, and those of other tests, are there for a moment.
+    wait_until("no thread stays there", || {
+        fs::read_dir("/proc/self/task").unwrap().flatten().all(|thread| {
+            let namespace = fs::metadata(thread.path().join("ns/net"));
+            namespace.is_err() || namespace.unwrap().ino() == own
+        })
+    });
     for path in [&here, &there] {
         ground.host.remove_netns(path).await.unwrap();
     }

@@ -7,9 +7,10 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::kind::Kind;
-use super::{Error, VolumeContext, downward};
+use super::{Error, VolumeContext};
 use crate::backend::{VolumeFile, VolumeFiles};
 use crate::pod::Given;
+use crate::pod::translate::{Downward, NodeFacts};
 
 /// Mode of a file that nobody says anything about.
 const DEFAULT_MODE: i32 = 0o644;
@@ -144,11 +145,32 @@ impl Content<'_> {
 
     fn downward(&mut self, items: Option<&[DownwardAPIVolumeFile]>) -> Result<(), Error> {
         for item in items.unwrap_or_default() {
-            let value = downward::value(&self.given.pod, item, &self.context.allocatable)
+            let value = self.told(item);
+            let value = value
                 .map_err(|problem| Error::Value { volume: self.volume.to_owned(), problem })?;
             self.put(&item.path, value.into_bytes(), item.mode, item.user);
         }
         Ok(())
+    }
+
+    /// What a file tells of the pod.
+    fn told(&self, item: &DownwardAPIVolumeFile) -> Result<String, String> {
+        let allocatable = self.context.allocatable.amounts();
+        let node = NodeFacts { allocatable, ..NodeFacts::default() };
+        let downward = Downward { given: self.given, node: &node, pod_ips: &[] };
+        match (&item.field_ref, &item.resource_field_ref) {
+            // The rest is not known before the pod runs, and Kubernetes gives it to nobody's files.
+            (Some(field), _) if !field.field_path.starts_with("metadata.") => {
+                Err(format!("unsupported fieldPath: {}", field.field_path))
+            }
+            (Some(field), _) => {
+                downward.field(&field.field_path).map_err(|error| error.to_string())
+            }
+            (None, Some(resource)) => {
+                downward.resource(None, resource).map_err(|error| error.to_string())
+            }
+            (None, None) => Err(format!("{}: neither fieldRef nor resourceFieldRef", item.path)),
+        }
     }
 
     fn put(&mut self, path: &str, content: Vec<u8>, mode: Option<i32>, user: Option<i64>) {

@@ -6,7 +6,6 @@
 //! done again at any time, and after a crash.
 
 mod content;
-mod downward;
 mod empty_dir;
 mod error;
 mod kind;
@@ -22,7 +21,7 @@ use k8s_openapi::api::core::v1::{HostPathVolumeSource, Volume};
 use self::kind::Kind;
 use super::Given;
 use crate::backend::{Host, HostPathKind, Medium, VolumeDir};
-use crate::pod::Quantity;
+use crate::pod::translate::Amounts;
 
 pub use self::empty_dir::EmptyDir;
 pub use self::error::Error;
@@ -53,15 +52,13 @@ pub struct Allocatable {
 }
 
 impl Allocatable {
-    fn of(&self, resource: &str) -> Option<Quantity> {
+    fn amounts(&self) -> Amounts {
         let signed = |amount| i64::try_from(amount).unwrap_or(i64::MAX);
-        match resource {
-            "cpu" => Some(Quantity::from_milli(signed(self.milli_cpu))),
-            "memory" => Some(Quantity::bytes(signed(self.memory))),
-            "ephemeral-storage" => Some(Quantity::bytes(signed(self.ephemeral_storage))),
-            // Only those who ask for huge pages get any.
-            _ if resource.starts_with("hugepages-") => Some(Quantity::default()),
-            _ => None,
+        Amounts {
+            milli_cpu: signed(self.milli_cpu),
+            memory: signed(self.memory),
+            ephemeral_storage: signed(self.ephemeral_storage),
+            ..Amounts::default()
         }
     }
 }

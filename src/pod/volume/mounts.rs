@@ -1,5 +1,6 @@
 //! What of a pod's volumes a container mounts.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -9,6 +10,7 @@ use super::kind::Kind;
 use super::{Error, Volumes, file_name};
 use crate::model::container::{ImageSpec, Mount, Propagation};
 use crate::pod::Given;
+use crate::pod::translate::expand;
 
 /// What mounts depend on besides the pod.
 #[derive(Debug, Clone, Copy)]
@@ -165,9 +167,8 @@ fn sub_path(asked: Asked<'_>, env: &BTreeMap<String, String>) -> Result<Option<S
     let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
     let mount = asked.mount;
     let sub = match (&mount.sub_path, &mount.sub_path_expr) {
-        (_, Some(text)) if given(&mount.sub_path_expr) => {
-            expand(text, env).map_err(|name| asked.wrong(format!("missing value for {name:?}")))?
-        }
+        (_, Some(text)) if given(&mount.sub_path_expr) => expanded(text, env)
+            .map_err(|name| asked.wrong(format!("missing value for {name:?}")))?,
         (Some(text), _) if given(&mount.sub_path) => text.clone(),
         _ => return Ok(None),
     };
@@ -181,26 +182,17 @@ fn sub_path(asked: Asked<'_>, env: &BTreeMap<String, String>) -> Result<Option<S
     Ok(Some(sub).filter(|sub| !sub.is_empty()))
 }
 
-/// Puts in the values of `$(NAME)`; `$$` is a dollar. Fails with a name that has no value.
-fn expand(text: &str, env: &BTreeMap<String, String>) -> Result<String, String> {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
-        let after = &rest[at + 1..];
-        rest = if let Some(tail) = after.strip_prefix('$') {
-            out.push('$');
-            tail
-        } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|t| t.split_once(')')) {
-            out.push_str(env.get(name).ok_or_else(|| name.to_owned())?);
-            tail
-        } else {
-            out.push('$');
-            after
-        };
-    }
-    out.push_str(rest);
-    Ok(out)
+/// Puts in the values of `$(NAME)`. Fails with a name that has no value.
+fn expanded(text: &str, env: &BTreeMap<String, String>) -> Result<String, String> {
+    let missing = RefCell::new(None);
+    let expanded = expand(text, |name| {
+        let value = env.get(name).cloned();
+        if value.is_none() {
+            missing.borrow_mut().get_or_insert_with(|| name.to_owned());
+        }
+        value
+    });
+    missing.into_inner().map_or(Ok(expanded), Err)
 }
 
 #[cfg(test)]

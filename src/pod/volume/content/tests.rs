@@ -131,3 +131,49 @@ fn the_group_may_read_and_owners_are_kept() {
     assert_eq!((made.files["a"].mode, made.files["a"].uid), (0o440, Some(7)));
     assert_eq!((made.files["s"].mode, made.files["s"].uid), (0o440, Some(9)));
 }
+
+#[test]
+fn files_tell_of_the_pod_and_of_what_the_node_gives() {
+    let context = VolumeContext {
+        allocatable: crate::pod::Allocatable {
+            milli_cpu: 3500,
+            memory: 8 << 30,
+            ..Default::default()
+        },
+        pod_memory_limit: None,
+    };
+    let told = |item: Value| {
+        let mut item = item;
+        item["path"] = json!("f");
+        let volume = json!({ "name": "v", "downwardAPI": { "items": [item] } });
+        let volume: Volume = serde_json::from_value(volume).unwrap();
+        let mut given = given();
+        let mut pod = given.pod.as_ref().clone();
+        let labels = [("b", "2"), ("a", "say \"hi\"\n")];
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        pod.metadata.labels = Some(labels.into());
+        let containers = json!([{ "name": "app", "resources": { "limits": { "cpu": "1200m" } } }]);
+        pod.spec.as_mut().unwrap().containers = serde_json::from_value(containers).unwrap();
+        given.pod = Arc::new(pod);
+        let made = files(&given, "v", &Kind::of(&volume), None, &context);
+        made.map(|made| String::from_utf8(made.files["f"].content.clone()).unwrap())
+    };
+    let field = |path: &str| told(json!({ "fieldRef": { "fieldPath": path } }));
+    assert_eq!(field("metadata.labels").unwrap(), "a=\"say \\\"hi\\\"\\n\"\nb=\"2\"");
+    assert_eq!(field("metadata.labels['b']").unwrap(), "2");
+    assert_eq!(field("metadata.uid").unwrap(), "u");
+    for bad in ["spec.nodeName", "status.podIP", "status.hostIPs", "metadata.owner", ""] {
+        let error = field(bad).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("unsupported fieldPath: {bad}")), "{error}");
+    }
+    let resource = |name: &str, divisor: &str| {
+        told(json!({ "resourceFieldRef": {
+            "containerName": "app", "resource": name, "divisor": divisor } }))
+    };
+    assert_eq!(resource("limits.cpu", "0").unwrap(), "2");
+    assert_eq!(resource("limits.cpu", "1m").unwrap(), "1200");
+    assert_eq!(resource("limits.memory", "1Gi").unwrap(), "8");
+    assert_eq!(resource("requests.memory", "1").unwrap(), "0");
+    assert!(matches!(resource("limits.nonsense", "1"), Err(Error::Value { .. })));
+    assert!(matches!(told(json!({})), Err(Error::Value { .. })));
+}
