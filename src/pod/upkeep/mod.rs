@@ -1,14 +1,17 @@
 //! What a node does for itself now and then: logs are rotated, dead containers and unused images
 //! removed, and pods evicted before the node runs out of something.
 //!
-//! Each file has the decision as a pure function and a thin loop that asks a trait for what is
-//! there and tells it what to do. The figures are the kubelet's defaults.
+//! Each file has the decision as a pure function and a round that asks a trait for what is there
+//! and tells it what to do. The figures are the kubelet's defaults.
 
+mod below;
 mod containers;
 mod evict;
 mod images;
 mod rotate;
+mod rounds;
 
+pub use below::{Below, IsKnown};
 pub use containers::{Containers, Dead, Sandbox, collect, too_many, too_many_sandboxes};
 pub use evict::{
     BadThreshold, ContainerUse, Disk, Eviction, EvictionOptions, Evictor, Limit, Node, NodePaths,
@@ -16,17 +19,4 @@ pub use evict::{
 };
 pub use images::{Disks, ImageLimits, ImageStore, ImageUse, Unused, free_images};
 pub use rotate::{LogLimits, Logs, rotate};
-
-use std::time::Duration;
-
-use tokio::time::{MissedTickBehavior, interval};
-
-/// Runs `round` now and then once a period, never two at a time. Ends when it is dropped.
-pub async fn every<F: Future<Output = ()>>(period: Duration, mut round: impl FnMut() -> F) {
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        round().await;
-    }
-}
+pub use rounds::{Upkeep, UpkeepOptions};

@@ -105,7 +105,7 @@ pub fn rank(signal: Signal, pods: Vec<PodUse>, own_image_disk: bool) -> Vec<PodU
     let mut keyed: Vec<_> =
         pods.into_iter().map(|pod| (key(signal, &pod, own_image_disk), pod)).collect();
     // Stable: of equals the first given goes first.
-    keyed.sort_by(|(one, _), (other, _)| one.cmp(other));
+    keyed.sort_by_key(|(key, _)| *key);
     keyed.into_iter().map(|(_, pod)| pod).collect()
 }
 

@@ -1,0 +1,141 @@
+//! The rooms below, as the rounds want to see them.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::containers::{Containers, Dead, Sandbox};
+use super::images::{Disks, ImageStore, ImageUse};
+use super::rotate::Logs;
+use crate::container::{self, StateName};
+use crate::ids::{ContainerId, PodId};
+use crate::image::Images;
+use crate::model::Owner;
+use crate::model::image::{Digest, Image};
+use crate::pod::translate::POD_UID_LABEL;
+use crate::sandbox::{self, Sandboxes};
+use crate::telemetry::error_chain;
+
+/// Says whether a pod of this uid is still known to the engine.
+pub type IsKnown = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// Logs, containers and images of the engine's pods. Those of other front doors are left to whoever
+/// drives them, but an image that they use is in use.
+pub struct Below {
+    /// Sandboxes and containers.
+    pub sandboxes: Arc<Sandboxes>,
+    /// Images.
+    pub images: Arc<Images>,
+    /// Tells pods from what is left of them.
+    pub is_known: IsKnown,
+}
+
+impl Below {
+    fn containers(&self, state: StateName) -> Vec<container::Container> {
+        let filter = container::Filter {
+            owner: Some(Owner::Pod),
+            state: Some(state),
+            ..container::Filter::default()
+        };
+        self.sandboxes.containers(&filter)
+    }
+}
+
+#[async_trait]
+impl Logs for Below {
+    fn running(&self) -> Vec<(ContainerId, PathBuf)> {
+        let running = self.containers(StateName::Running).into_iter();
+        running.filter_map(|container| Some((container.id, container.log_path?))).collect()
+    }
+
+    async fn reopen(&self, container: &ContainerId) -> Result<(), String> {
+        let reopened = self.sandboxes.reopen_log(container.as_str()).await;
+        reopened.map_err(|error| error_chain(&error))
+    }
+}
+
+#[async_trait]
+impl Containers for Below {
+    fn dead(&self) -> Vec<Dead> {
+        let dead = self.containers(StateName::Exited).into_iter().map(|container| {
+            let uid = container.config.labels.get(POD_UID_LABEL).cloned().unwrap_or_default();
+            Dead {
+                pod_gone: !(self.is_known)(&uid),
+                uid,
+                name: container.config.metadata.name.clone(),
+                created: container.created_at,
+                id: container.id,
+            }
+        });
+        dead.collect()
+    }
+
+    fn sandboxes(&self) -> Vec<Sandbox> {
+        let all = container::Filter { owner: Some(Owner::Pod), ..container::Filter::default() };
+        // Before the containers: one that comes later is in a sandbox that is not looked at.
+        let filter = sandbox::Filter { owner: Some(Owner::Pod), ..sandbox::Filter::default() };
+        let sandboxes = self.sandboxes.list(&filter);
+        let containers = self.sandboxes.containers(&all).into_iter();
+        let with_containers: BTreeSet<PodId> = containers.map(|it| it.pod).collect();
+        let sandbox = |sandbox: sandbox::Sandbox| {
+            let uid = sandbox.config.metadata.uid.clone();
+            Sandbox {
+                pod_gone: !(self.is_known)(&uid),
+                uid,
+                created: sandbox.created_at,
+                in_use: sandbox.is_ready() || with_containers.contains(&sandbox.id),
+                id: sandbox.id,
+            }
+        };
+        sandboxes.into_iter().map(sandbox).collect()
+    }
+
+    async fn remove(&self, container: &ContainerId) -> Result<(), String> {
+        let removed = self.sandboxes.remove_container(container.as_str()).await;
+        removed.map_err(|error| error_chain(&error))
+    }
+
+    async fn remove_sandbox(&self, sandbox: &PodId) -> Result<(), String> {
+        let removed = self.sandboxes.remove(sandbox.as_str()).await;
+        removed.map_err(|error| error_chain(&error))
+    }
+}
+
+#[async_trait]
+impl ImageStore for Below {
+    async fn images(&self) -> Result<Vec<ImageUse>, String> {
+        let images = self.images.list(None).await;
+        let images = images.map_err(|error| error_chain(&error))?;
+        let image =
+            |image: Image| ImageUse { id: image.id, size: image.size, pinned: image.pinned };
+        Ok(images.into_iter().map(image).collect())
+    }
+
+    /// Those of containers of all front doors; the image room itself refuses to remove those that
+    /// are mounted as volumes.
+    fn in_use(&self) -> BTreeSet<Digest> {
+        let all = self.sandboxes.containers(&container::Filter::default());
+        all.into_iter().map(|container| container.image_id).collect()
+    }
+
+    async fn disk(&self) -> Result<Disks, String> {
+        let found = self.images.fs_info().await;
+        let found = found.map_err(|error| error_chain(&error))?;
+        let Some(first) = found.into_iter().next() else {
+            return Err("the images are on no disk that is known".to_owned());
+        };
+        let folder = first.mountpoint;
+        let measure = move || rustix::fs::statvfs(&folder);
+        let stat = tokio::task::spawn_blocking(measure).await.map_err(|error| error.to_string())?;
+        let stat = stat.map_err(|error| format!("measure the disk of images: {error}"))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Disks { capacity: bytes(stat.f_blocks), available: bytes(stat.f_bavail) })
+    }
+
+    async fn remove(&self, image: &Digest) -> Result<(), String> {
+        let removed = self.images.remove(image.as_str()).await;
+        removed.map_err(|error| error_chain(&error))
+    }
+}

@@ -1,0 +1,236 @@
+//! The rounds and how often they are made.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Mutex;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::containers::{self, Containers};
+use super::evict::Evictor;
+use super::images::{ImageLimits, ImageStore, Unused, free_images};
+use super::rotate::{LogLimits, Logs, rotate};
+use crate::lifecycle::Tasks;
+
+/// What is done, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpkeepOptions {
+    /// When logs are rotated.
+    pub logs: LogLimits,
+    /// When images are removed.
+    pub images: ImageLimits,
+    /// Dead containers that are kept of each name.
+    pub dead: usize,
+    /// Between two looks at the logs, …
+    pub logs_every: Duration,
+    /// … at dead containers, …
+    pub dead_every: Duration,
+    /// … at images, …
+    pub images_every: Duration,
+    /// … and at what the node has left.
+    pub evict_every: Duration,
+}
+
+impl Default for UpkeepOptions {
+    fn default() -> Self {
+        Self {
+            logs: LogLimits::default(),
+            images: ImageLimits::default(),
+            dead: 1,
+            logs_every: Duration::from_secs(10),
+            dead_every: Duration::from_secs(60),
+            images_every: Duration::from_secs(300),
+            evict_every: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Looks after logs, dead containers and images.
+pub struct Upkeep {
+    options: UpkeepOptions,
+    logs: Arc<dyn Logs>,
+    containers: Arc<dyn Containers>,
+    images: Arc<dyn ImageStore>,
+    /// One round over the images at a time.
+    unused: Mutex<Unused>,
+}
+
+impl Upkeep {
+    /// Does nothing yet.
+    pub fn new(
+        options: UpkeepOptions,
+        logs: Arc<dyn Logs>,
+        containers: Arc<dyn Containers>,
+        images: Arc<dyn ImageStore>,
+    ) -> Arc<Self> {
+        Arc::new(Self { options, logs, containers, images, unused: Mutex::default() })
+    }
+
+    /// Begins the rounds, which end with the drain. Each kind has a task of its own: a registry
+    /// of images that hangs keeps no log from being rotated.
+    pub fn start(self: &Arc<Self>, tasks: &Tasks, evictor: Option<Arc<Evictor>>) {
+        let options = self.options;
+        let me = Arc::clone(self);
+        let logs = every(options.logs_every, move || {
+            let me = Arc::clone(&me);
+            async move { rotate(&*me.logs, me.options.logs, SystemTime::now()).await }
+        });
+        let me = Arc::clone(self);
+        let dead = every(options.dead_every, move || {
+            let me = Arc::clone(&me);
+            async move { containers::collect(&*me.containers, me.options.dead).await }
+        });
+        let me = Arc::clone(self);
+        let images = every(options.images_every, move || {
+            let me = Arc::clone(&me);
+            async move { me.free_images(false).await }
+        });
+        drop(tasks.spawn_until_drain("log rotation", logs));
+        drop(tasks.spawn_until_drain("dead containers", dead));
+        drop(tasks.spawn_until_drain("unused images", images));
+        if let Some(evictor) = evictor {
+            let evict = every(options.evict_every, move || {
+                let evictor = Arc::clone(&evictor);
+                async move { evictor.round().await }
+            });
+            drop(tasks.spawn_until_drain("eviction", evict));
+        }
+    }
+
+    /// Frees disk at once: dead containers that are too many, and all images that nobody uses.
+    pub async fn reclaim(&self) {
+        containers::collect(&*self.containers, self.options.dead).await;
+        self.free_images(true).await;
+    }
+
+    async fn free_images(&self, all: bool) {
+        let mut unused = self.unused.lock().await;
+        match free_images(&*self.images, &mut unused, self.options.images, all).await {
+            Ok(0) => {}
+            Ok(bytes) => tracing::info!(bytes, "unused images removed"),
+            Err(error) => tracing::warn!(error, "images"),
+        }
+    }
+}
+
+/// Makes a round now and then once a period, never two at a time.
+async fn every<F: Future<Output = ()>>(period: Duration, round: impl Fn() -> F) {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        round().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::ids::{ContainerId, PodId};
+    use crate::model::image::Digest;
+    use crate::pod::upkeep::{Dead, Disks, ImageUse, Sandbox};
+
+    /// Takes note of who looks.
+    #[derive(Default)]
+    struct Fake {
+        looks: Mutex<Vec<&'static str>>,
+        hangs: bool,
+    }
+
+    impl Fake {
+        fn look(&self, at: &'static str) {
+            self.looks.lock().unwrap().push(at);
+        }
+
+        fn looks(&self, at: &str) -> usize {
+            self.looks.lock().unwrap().iter().filter(|look| **look == at).count()
+        }
+    }
+
+    #[async_trait]
+    impl Logs for Fake {
+        fn running(&self) -> Vec<(ContainerId, PathBuf)> {
+            self.look("logs");
+            Vec::new()
+        }
+
+        async fn reopen(&self, _: &ContainerId) -> Result<(), String> {
+            unreachable!("no log is there")
+        }
+    }
+
+    #[async_trait]
+    impl Containers for Fake {
+        fn dead(&self) -> Vec<Dead> {
+            self.look("dead");
+            Vec::new()
+        }
+
+        fn sandboxes(&self) -> Vec<Sandbox> {
+            Vec::new()
+        }
+
+        async fn remove(&self, _: &ContainerId) -> Result<(), String> {
+            unreachable!("nothing is dead")
+        }
+
+        async fn remove_sandbox(&self, _: &PodId) -> Result<(), String> {
+            unreachable!("nothing is dead")
+        }
+    }
+
+    #[async_trait]
+    impl ImageStore for Fake {
+        async fn images(&self) -> Result<Vec<ImageUse>, String> {
+            self.look("images");
+            if self.hangs {
+                std::future::pending::<()>().await;
+            }
+            Ok(Vec::new())
+        }
+
+        fn in_use(&self) -> BTreeSet<Digest> {
+            BTreeSet::new()
+        }
+
+        async fn disk(&self) -> Result<Disks, String> {
+            self.look("disk");
+            Ok(Disks { capacity: 100, available: 50 })
+        }
+
+        async fn remove(&self, _: &Digest) -> Result<(), String> {
+            unreachable!("no image is there")
+        }
+    }
+
+    fn upkeep(fake: &Arc<Fake>) -> Arc<Upkeep> {
+        Upkeep::new(UpkeepOptions::default(), fake.clone(), fake.clone(), fake.clone())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_round_has_its_period_and_one_that_hangs_holds_up_no_other() {
+        for hangs in [false, true] {
+            let fake = Arc::new(Fake { hangs, ..Fake::default() });
+            let tasks = Tasks::new();
+            upkeep(&fake).start(&tasks, None);
+            tokio::time::sleep(Duration::from_secs(601)).await;
+            assert_eq!(fake.looks("logs"), 61);
+            assert_eq!(fake.looks("dead"), 11);
+            assert_eq!(fake.looks("images"), if hangs { 1 } else { 3 });
+            assert!(tasks.drain(Duration::from_secs(1)).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn to_reclaim_is_to_free_everything_unused() {
+        let fake = Arc::new(Fake::default());
+        upkeep(&fake).reclaim().await;
+        assert_eq!(*fake.looks.lock().unwrap(), ["dead", "images"]);
+    }
+}
