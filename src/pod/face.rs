@@ -228,6 +228,9 @@ pub enum Error {
         /// Why not.
         message: String,
     },
+    /// The caller may not do this; the text says what it may.
+    #[error("{0}")]
+    Forbidden(String),
     /// A pod of this name is there.
     #[error("pod {0} already exists")]
     AlreadyExists(PodKey),

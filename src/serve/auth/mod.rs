@@ -10,7 +10,7 @@
 //! not have. Every change and every denial leaves one line in the log (target `audit`). Who may
 //! open the unix socket may do everything there: the CRI on it is as good as root.
 //!
-//! A handler asks its [`Grant`] for each namespace that it touches. It may put a [`Subject`] into
+//! Handlers of whole pods see them through their [`Grant`] (`serve/pods/granted.rs`). They may put a [`Subject`] into
 //! the extensions of its response, to have it in the line.
 
 mod layer;
@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Status};
 
+use crate::pod;
 pub(super) use layer::AuthLayer;
 pub(super) use names::Caller;
 pub use policy::{Policy, PolicyFaults};
@@ -83,11 +84,11 @@ impl Grant {
         self.namespaces.as_ref().is_none_or(|some| some.contains(namespace))
     }
 
-    /// The same, as the answer of a handler.
+    /// The same, as the answer to who asks.
     ///
     /// # Errors
-    /// PermissionDenied with the namespaces that are allowed.
-    pub fn check(&self, namespace: &str) -> Result<(), Status> {
+    /// [`pod::Error::Forbidden`] with the namespaces that are allowed.
+    pub fn check(&self, namespace: &str) -> Result<(), pod::Error> {
         let Some(some) = self.namespaces.as_ref().filter(|some| !some.contains(namespace)) else {
             return Ok(());
         };
@@ -97,7 +98,8 @@ impl Grant {
             one => format!("namespace {one:?} is"),
         };
         let role = self.role;
-        Err(Status::permission_denied(format!("{what} not yours to {role}, but these are: {some}")))
+        let message = format!("{what} not yours to {role}, but these are: {some}");
+        Err(pod::Error::Forbidden(message))
     }
 }
 
@@ -117,12 +119,11 @@ mod tests {
         let some = Grant { role: Role::Operate, namespaces: Some(Arc::new(some)) };
         assert!(some.allows("a") && !some.allows("c") && !some.allows(""));
         let denied = some.check("c").unwrap_err();
-        assert_eq!(denied.code(), tonic::Code::PermissionDenied);
         assert_eq!(
-            denied.message(),
+            denied.to_string(),
             "namespace \"c\" is not yours to operate, but these are: a, b"
         );
-        assert!(some.check("").unwrap_err().message().starts_with("all namespaces are not"));
+        assert!(some.check("").unwrap_err().to_string().starts_with("all namespaces are not"));
     }
 
     #[test]

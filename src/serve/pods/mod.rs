@@ -7,6 +7,7 @@
 mod command;
 mod convert;
 mod forward;
+mod granted;
 mod measure;
 mod page;
 mod service;

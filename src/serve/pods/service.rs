@@ -50,87 +50,93 @@ impl Pods {
 #[tonic::async_trait]
 impl pods_server::Pods for Pods {
     async fn apply(&self, request: Request<ApplyRequest>) -> Answer<ApplyResponse> {
-        let applied = self.face.apply(convert::apply(request.into_inner())?).await?;
+        let face = self.granted(&request)?.face;
+        let applied = face.apply(convert::apply(request.into_inner())?).await?;
         Ok(Response::new(convert::applied(&applied)))
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Answer<DeleteResponse> {
-        let ended = self.face.delete(convert::delete(request.into_inner())?).await?;
+        let face = self.granted(&request)?.face;
+        let ended = face.delete(convert::delete(request.into_inner())?).await?;
         let pods = ended.iter().map(|view| self.shown.pod(view)).collect();
         Ok(Response::new(DeleteResponse { pods }))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Answer<GetResponse> {
+        let face = self.granted(&request)?.face;
         let GetRequest { namespace, name } = request.into_inner();
-        let view = self.face.get(&convert::key(namespace, name)?)?;
+        let view = face.get(&convert::key(namespace, name)?)?;
         Ok(Response::new(GetResponse { pod: Some(self.shown.pod(&view)) }))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Answer<ListResponse> {
-        self.list(request.into_inner()).map(Response::new)
+        self.granted(&request)?.list(request.into_inner()).map(Response::new)
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Stream<WatchResponse> {
-        self.watch(request.into_inner()).map(Response::new)
+        self.granted(&request)?.watch(request.into_inner()).map(Response::new)
     }
 
     async fn logs(&self, request: Request<LogsRequest>) -> Stream<LogsResponse> {
-        self.logs(request.into_inner()).await.map(Response::new)
+        self.granted(&request)?.logs(request.into_inner()).await.map(Response::new)
     }
 
     async fn exec(&self, request: Request<Streaming<ExecRequest>>) -> Stream<ExecResponse> {
-        self.exec(request.into_inner()).await.map(Response::new)
+        self.granted(&request)?.exec(request.into_inner()).await.map(Response::new)
     }
 
     async fn attach(&self, request: Request<Streaming<AttachRequest>>) -> Stream<AttachResponse> {
-        self.attach(request.into_inner()).await.map(Response::new)
+        self.granted(&request)?.attach(request.into_inner()).await.map(Response::new)
     }
 
     async fn port_forward(
         &self,
         request: Request<Streaming<PortForwardRequest>>,
     ) -> Stream<PortForwardResponse> {
-        self.port_forward(request.into_inner()).await.map(Response::new)
+        self.granted(&request)?.port_forward(request.into_inner()).await.map(Response::new)
     }
 
     async fn stats(&self, request: Request<StatsRequest>) -> Answer<StatsResponse> {
+        let pods = self.granted(&request)?;
         let selector = convert::selector(request.into_inner().selector);
-        self.stats(&selector).await.map(Response::new)
+        pods.stats(&selector).await.map(Response::new)
     }
 
     async fn watch_stats(&self, request: Request<WatchStatsRequest>) -> Stream<WatchStatsResponse> {
-        self.watch_stats(request.into_inner()).map(Response::new)
+        self.granted(&request)?.watch_stats(request.into_inner()).map(Response::new)
     }
 
     async fn events(&self, request: Request<EventsRequest>) -> Stream<EventsResponse> {
-        self.events(request.into_inner()).map(Response::new)
+        self.granted(&request)?.events(request.into_inner()).map(Response::new)
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Answer<ExplainResponse> {
-        self.explain(request.into_inner()).map(Response::new)
+        self.granted(&request)?.explain(request.into_inner()).map(Response::new)
     }
 
     async fn restart_container(
         &self,
         request: Request<RestartContainerRequest>,
     ) -> Answer<RestartContainerResponse> {
+        let face = self.granted(&request)?.face;
         let RestartContainerRequest { namespace, name, container } = request.into_inner();
         let key = convert::key(namespace, name)?;
         if container.is_empty() {
             return Err(bad_field("container", "must be given"));
         }
-        self.face.restart_container(&key, &container).await?;
+        face.restart_container(&key, &container).await?;
         Ok(Response::new(RestartContainerResponse {}))
     }
 
     async fn admit(&self, request: Request<AdmitRequest>) -> Answer<AdmitResponse> {
-        let admissions = self.face.admit(convert::admit(request.into_inner())?).await?;
+        let face = self.granted(&request)?.face;
+        let admissions = face.admit(convert::admit(request.into_inner())?).await?;
         let pods = admissions.into_iter().map(convert::admission).collect();
         Ok(Response::new(AdmitResponse { pods }))
     }
 
-    async fn get_node(&self, _: Request<GetNodeRequest>) -> Answer<GetNodeResponse> {
-        let node = Some(convert::node(&self.face.node().await?));
+    async fn get_node(&self, request: Request<GetNodeRequest>) -> Answer<GetNodeResponse> {
+        let node = Some(convert::node(&self.granted(&request)?.face.node().await?));
         Ok(Response::new(GetNodeResponse { node }))
     }
 }

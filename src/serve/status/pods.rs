@@ -43,6 +43,7 @@ fn pod_code(error: &Error) -> Code {
             Code::InvalidArgument
         }
         Error::NotFound(_) => Code::NotFound,
+        Error::Forbidden(_) => Code::PermissionDenied,
         Error::AlreadyExists(_) => Code::AlreadyExists,
         // NotFound would say that the pod is gone.
         Error::Container { .. }
@@ -76,6 +77,7 @@ fn details(error: &Error) -> ErrorDetails {
             details.set_bad_request(violations([(*field, message.as_str())]));
             "ARGUMENT_INVALID"
         }
+        Error::Forbidden(_) => "NAMESPACE_FORBIDDEN",
         Error::NotFound(pod) => about(&mut details, pod, "POD_NOT_FOUND"),
         Error::AlreadyExists(pod) => about(&mut details, pod, "POD_EXISTS"),
         Error::Container { pod, container, message } => {

@@ -1,0 +1,122 @@
+//! The pods as a caller may see them: those of the namespaces of its grant.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use tonic::{Request, Status};
+
+use super::Pods;
+use crate::ids::PodId;
+use crate::pod::manifest::{ParseOptions, parse};
+use crate::pod::{
+    Admission, Applied, Apply, Delete, Error, Events, Explanation, Face, Listing, LogLines,
+    LogOptions, NodeView, PodKey, PodView, Revision, Selector, Target, Watch,
+};
+use crate::serve::Grant;
+
+impl Pods {
+    /// The service as the caller of this request may use it.
+    pub(super) fn granted<T>(&self, request: &Request<T>) -> Result<Self, Status> {
+        let grant = Grant::of(request)?;
+        let mut pods = self.clone();
+        if grant.namespaces.is_some() {
+            let (face, grant) = (Arc::clone(&self.face), grant.clone());
+            pods.face = Arc::new(Granted { face, grant });
+        }
+        Ok(pods)
+    }
+}
+
+/// Asks the grant, then the pods.
+struct Granted {
+    face: Arc<dyn Face>,
+    grant: Grant,
+}
+
+impl Granted {
+    /// That every object of a manifest is of a namespace that is allowed.
+    fn check_manifest(&self, request: &Apply) -> Result<(), Error> {
+        let options =
+            ParseOptions { lenient: request.lenient, namespace: request.namespace.clone() };
+        let parsed = parse(request.manifest.as_bytes(), &options)?;
+        let of = |meta: ObjectMeta| meta.namespace.unwrap_or_default();
+        let pods = parsed.pods.into_iter().map(|pod| of(pod.metadata));
+        let maps = parsed.config_maps.into_iter().map(|map| of(map.metadata));
+        let secrets = parsed.secrets.into_iter().map(|secret| of(secret.metadata));
+        let touched: BTreeSet<String> = pods.chain(maps).chain(secrets).collect();
+        touched.iter().try_for_each(|namespace| self.grant.check(namespace))
+    }
+}
+
+#[async_trait]
+impl Face for Granted {
+    async fn apply(&self, request: Apply) -> Result<Applied, Error> {
+        self.check_manifest(&request)?;
+        self.face.apply(request).await
+    }
+
+    async fn delete(&self, request: Delete) -> Result<Vec<PodView>, Error> {
+        self.grant.check(&request.selector.namespace)?;
+        self.face.delete(request).await
+    }
+
+    fn get(&self, key: &PodKey) -> Result<PodView, Error> {
+        self.grant.check(&key.namespace)?;
+        self.face.get(key)
+    }
+
+    fn list(&self, selector: &Selector) -> Result<Listing, Error> {
+        self.grant.check(&selector.namespace)?;
+        self.face.list(selector)
+    }
+
+    fn watch(&self, selector: Selector, from: Option<Revision>) -> Result<Watch, Error> {
+        self.grant.check(&selector.namespace)?;
+        self.face.watch(selector, from)
+    }
+
+    fn explain(&self, key: &PodKey) -> Result<Explanation, Error> {
+        self.grant.check(&key.namespace)?;
+        self.face.explain(key)
+    }
+
+    fn events(&self, selector: Selector, follow: bool) -> Result<Events, Error> {
+        self.grant.check(&selector.namespace)?;
+        self.face.events(selector, follow)
+    }
+
+    async fn logs(&self, key: &PodKey, options: LogOptions) -> Result<LogLines, Error> {
+        self.grant.check(&key.namespace)?;
+        self.face.logs(key, options).await
+    }
+
+    fn target(&self, key: &PodKey, container: Option<&str>) -> Result<Target, Error> {
+        self.grant.check(&key.namespace)?;
+        self.face.target(key, container)
+    }
+
+    fn sandbox(&self, key: &PodKey) -> Result<PodId, Error> {
+        self.grant.check(&key.namespace)?;
+        self.face.sandbox(key)
+    }
+
+    async fn restart_container(&self, key: &PodKey, container: &str) -> Result<(), Error> {
+        self.grant.check(&key.namespace)?;
+        self.face.restart_container(key, container).await
+    }
+
+    async fn admit(&self, request: Apply) -> Result<Vec<Admission>, Error> {
+        self.check_manifest(&request)?;
+        self.face.admit(request).await
+    }
+
+    /// The node is everybody's: who gives it work must know its room.
+    async fn node(&self) -> Result<NodeView, Error> {
+        self.face.node().await
+    }
+}
+
+#[cfg(test)]
+mod tests;
