@@ -307,4 +307,8 @@ pub trait Host: Send + Sync + 'static {
     /// have its figures, with all above it, and sets the figures. There already is fine. A figure
     /// that this host has no controller for is left out.
     async fn make_cgroup(&self, path: &Path, limits: &CgroupLimits) -> Result<()>;
+
+    /// Removes the cgroup of this path, absolute from the root of the hierarchies, with all below
+    /// it, from each of them; what still runs in it is killed. Gone is fine.
+    async fn destroy_cgroup(&self, path: &Path) -> Result<()>;
 }

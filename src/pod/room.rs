@@ -303,7 +303,7 @@ impl Room {
 
     pub(super) async fn remove_cgroup(&self, given: &Given) -> Result<(), String> {
         let path = cgroup::of_pod(given, &self.node);
-        let removed = self.deps.host.remove_cgroup(Path::new(&path)).await;
+        let removed = self.deps.host.destroy_cgroup(Path::new(&path)).await;
         removed.map_err(|error| error_chain(&error))
     }
 

@@ -63,9 +63,8 @@ async fn a_missing_image_is_told_and_tried_again() {
     absent["image"] = json!("test.example/absent:1");
     absent["imagePullPolicy"] = json!("Never");
     rig.apply(&pod("absent", &[absent], json!({}))).await;
-    let waiting = rig
-        .until("absent", "waiting", |pod| state(pod, "a") == "ErrImageNeverPull")
-        .await;
+    let waiting =
+        rig.until("absent", "waiting", |pod| state(pod, "a") == "ErrImageNeverPull").await;
     assert_eq!(phase(&waiting), "Pending");
     rig.delete("absent", None).await;
     rig.gone("absent").await;

@@ -30,7 +30,8 @@ async fn a_pod_with_init_containers_runs_and_goes_without_a_trace() {
     assert!(shown.pod_ip.is_some());
     assert_eq!(shown.qos_class.as_deref(), Some("BestEffort"));
     // Strictly one after the other.
-    let started: Vec<_> = rig.events("slice").await.into_iter().filter(|e| e.0 == "Started").collect();
+    let started: Vec<_> =
+        rig.events("slice").await.into_iter().filter(|e| e.0 == "Started").collect();
     assert_eq!([&*started[0].1, &*started[1].1], ["first", "second"]);
     assert!(rig.pods().explain(&key("slice")).expect("explained").waits.is_empty());
 
@@ -51,7 +52,8 @@ async fn phases_follow_the_restart_policy() {
     rig.apply(&pod("bad", &[container("a", &["exit", "3"])], never.clone())).await;
     let on_failure = json!({ "restartPolicy": "OnFailure" });
     rig.apply(&pod("once", &[container("a", &["exit", "0"])], on_failure)).await;
-    let failing = json!({ "restartPolicy": "Never", "initContainers": [container("i", &["exit", "9"])] });
+    let failing =
+        json!({ "restartPolicy": "Never", "initContainers": [container("i", &["exit", "9"])] });
     rig.apply(&pod("init", &[container("a", &["run"])], failing)).await;
     rig.phase("good", "Succeeded").await;
     rig.phase("once", "Succeeded").await;
@@ -79,7 +81,8 @@ async fn sidecars_begin_before_apps_and_end_after_them() {
     let done = rig.phase("mesh", "Succeeded").await;
     assert_eq!(state(&done, "job"), "exit 0");
     assert!(state(&done, "proxy").starts_with("exit"), "{done:#?}");
-    let started: Vec<_> = rig.events("mesh").await.into_iter().filter(|e| e.0 == "Started").map(|e| e.1).collect();
+    let started: Vec<_> =
+        rig.events("mesh").await.into_iter().filter(|e| e.0 == "Started").map(|e| e.1).collect();
     assert_eq!(started, ["proxy", "i", "job"]);
     rig.delete("mesh", None).await;
     rig.gone("mesh").await;
@@ -94,7 +97,11 @@ async fn changes_are_made_in_place_or_refused_by_name() {
     let first = pod("web", &[container("a", &["run"])], json!({}));
     let made = rig.apply(&first).await;
     rig.phase("web", "Running").await;
-    let apply = |pod: &serde_json::Value, manner| Apply { manifest: pod.to_string(), manner, ..Apply::default() };
+    let apply = |pod: &serde_json::Value, manner| Apply {
+        manifest: pod.to_string(),
+        manner,
+        ..Apply::default()
+    };
     let same = rig.try_apply(apply(&first, Manner::Apply)).await.expect("applied");
     assert_eq!(same.pods[0].1, Change::Unchanged);
     let mut labelled = first.clone();
@@ -104,7 +111,10 @@ async fn changes_are_made_in_place_or_refused_by_name() {
     assert_eq!(uid(&set.pods[0].0.pod), uid(&made.pod));
     let other = pod("web", &[container("a", &["cat"])], json!({}));
     let refused = rig.try_apply(apply(&other, Manner::Apply)).await.expect_err("immutable");
-    assert!(matches!(&refused, Error::Immutable { paths, .. } if paths[0].contains("command")), "{refused}");
+    assert!(
+        matches!(&refused, Error::Immutable { paths, .. } if paths[0].contains("command")),
+        "{refused}"
+    );
     let twice = rig.try_apply(apply(&first, Manner::Create)).await.expect_err("there");
     assert!(matches!(twice, Error::AlreadyExists(_)));
     let missing = pod("none", &[container("a", &["run"])], json!({}));

@@ -15,9 +15,8 @@ async fn a_crashing_container_is_restarted_with_back_off() {
     let rig = Rig(&agent);
     rig.apply(&pod("crash", &[container("a", &["exit", "7"])], json!({}))).await;
     // The first restart comes at once, the second has to wait for ten seconds.
-    let looping = rig
-        .until("crash", "in back-off", |pod| state(pod, "a") == "CrashLoopBackOff")
-        .await;
+    let looping =
+        rig.until("crash", "in back-off", |pod| state(pod, "a") == "CrashLoopBackOff").await;
     assert_eq!(phase(&looping), "Running");
     let shown = status(&looping, "a");
     assert_eq!(shown.restart_count, 1);
@@ -30,7 +29,11 @@ async fn a_crashing_container_is_restarted_with_back_off() {
     assert!(waits[0].step == "wait for back-off" && waits[0].next_try.is_some(), "{waits:#?}");
     // A caller can have it at once.
     let pods = rig.pods();
-    agent.inside(async move { pods.restart_container(&key("crash"), "a").await }).await.expect("no panic").expect("restarted");
+    agent
+        .inside(async move { pods.restart_container(&key("crash"), "a").await })
+        .await
+        .expect("no panic")
+        .expect("restarted");
     rig.until("crash", "restarted", |pod| status(pod, "a").restart_count == 2).await;
     rig.delete("crash", None).await;
     rig.gone("crash").await;
@@ -129,7 +132,12 @@ async fn deletions_are_checked() {
     let mut uid = Delete { selector: named("a"), ..Delete::default() };
     uid.preconditions.uid = Some("other".into());
     assert!(matches!(rig.try_delete(uid).await.expect_err("another"), Error::Conflict { .. }));
-    let now = Delete { selector: named("a"), force: true, grace: Some(Duration::ZERO), ..Delete::default() };
+    let now = Delete {
+        selector: named("a"),
+        force: true,
+        grace: Some(Duration::ZERO),
+        ..Delete::default()
+    };
     rig.try_delete(now).await.expect("forced");
     assert!(rig.get("a").is_none(), "gone at once");
     world.clean().await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use podbay::pod::{
-    Apply, Applied, Delete, Error, Event, Face, Given, PodKey, PodView, Pods, Selector, Source,
+    Applied, Apply, Delete, Error, Event, Face, Given, PodKey, PodView, Pods, Selector, Source,
     manifest,
 };
 use serde_json::{Value, json};
@@ -112,7 +112,8 @@ impl Rig<'_> {
     pub async fn events(&self, name: &str) -> Vec<(String, String)> {
         let events = self.pods().events(named(name), false).expect("events");
         let events: Vec<Event> = events.map(|event| event.expect("an event")).collect().await;
-        let one = |event: &Event| (event.reason.to_owned(), event.container.clone().unwrap_or_default());
+        let one =
+            |event: &Event| (event.reason.to_owned(), event.container.clone().unwrap_or_default());
         events.iter().map(one).collect()
     }
 

@@ -121,12 +121,15 @@ fn shims(env: &TestEnv) -> BTreeSet<String> {
 
 /// Files and folders of the agent that carry a pod's or container's id, and all FIFOs.
 fn files_of_pods(env: &TestEnv) -> BTreeSet<String> {
+    let pods = env.root().join("pods");
     let with_id = |path: &Path| {
-        path.components().any(|part| {
-            let name = part.as_os_str().to_string_lossy();
-            name.split(['.', '-', '_'])
-                .any(|word| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit()))
-        })
+        let named_by_uid = path.starts_with(&pods) && path != pods;
+        named_by_uid
+            || path.components().any(|part| {
+                let name = part.as_os_str().to_string_lossy();
+                name.split(['.', '-', '_'])
+                    .any(|word| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit()))
+            })
     };
     let is_fifo = |path: &Path| path.symlink_metadata().is_ok_and(|it| it.file_type().is_fifo());
     let all = all_below(&env.root()).into_iter().chain(all_below(&env.state()));
@@ -138,8 +141,9 @@ fn files_of_pods(env: &TestEnv) -> BTreeSet<String> {
 fn cgroups(env: &TestEnv) -> BTreeSet<String> {
     let parent = env.cgroup_parent();
     let mine = cgroups_below(&parent).into_iter().map(|path| path.display().to_string());
-    // The parent itself belongs to the caller of the CRI.
-    mine.filter(|path| !path.ends_with(&parent)).collect()
+    // The parent itself belongs to the caller of the CRI; those of the pods' classes stay.
+    let stays = ["", "/burstable", "/besteffort"].map(|class| format!("{parent}{class}"));
+    mine.filter(|path| !stays.iter().any(|stays| path.ends_with(stays))).collect()
 }
 
 /// Snapshots, containers, tasks, leases, ingests, images and content of the test's namespace.

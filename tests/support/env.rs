@@ -78,6 +78,7 @@ impl TestEnv {
             env.log_root(),
             env.certs_dir(),
             env.extra_bin_dir(),
+            env.manifests_dir(),
         ];
         for dir in folders {
             std::fs::create_dir_all(dir).expect("a folder of the environment");
@@ -142,6 +143,11 @@ impl TestEnv {
     /// For `log_directory` of pods.
     pub fn log_root(&self) -> PathBuf {
         self.path().join("logs")
+    }
+
+    /// Where static pods come from.
+    pub fn manifests_dir(&self) -> PathBuf {
+        self.path().join("manifests")
     }
 
     /// `hosts.toml` tree of the registries.
@@ -226,6 +232,8 @@ impl TestEnv {
              [network]\nconf_dir = {conf:?}\nbin_dirs = [{extra_bin:?}, {bin:?}]\ncache_dir = {cache:?}\nnetns_dir = {netns:?}\n\
              default_network = {default}\ndefault_bridge = {bridge:?}\ndefault_subnets = [{subnet:?}]\n\n\
              [images]\nconfig_dirs = [{certs:?}]\n\n\
+             [pods]\nmanifests = {manifests:?}\nlog_root = {logs:?}\ncgroup_root = {cgroup:?}\n\
+             node_name = \"node-1\"\n\n\
              [telemetry]\nlevel = \"debug\"\n\n{extra}",
             root = self.root(),
             state = self.state(),
@@ -244,6 +252,9 @@ impl TestEnv {
             bridge = self.bridge(),
             subnet = self.subnet(),
             certs = self.certs_dir(),
+            manifests = self.manifests_dir(),
+            logs = self.log_root(),
+            cgroup = self.cgroup_parent().trim_start_matches('/'),
             extra = self.extra_config,
         );
         let path = self.path().join("podbay.toml");

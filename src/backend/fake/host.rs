@@ -520,9 +520,7 @@ impl Host for FakeHost {
 
     async fn remove_cgroup(&self, path: &Path) -> Result<()> {
         let work = || {
-            let mut world = self.world.lock();
-            world.empty_cgroups.remove(path);
-            world.pod_cgroups.remove(path);
+            self.world.lock().empty_cgroups.remove(path);
             Ok(())
         };
         self.step("remove_cgroup", path, work).await
@@ -534,5 +532,15 @@ impl Host for FakeHost {
             Ok(())
         };
         self.step("make_cgroup", path, work).await
+    }
+
+    async fn destroy_cgroup(&self, path: &Path) -> Result<()> {
+        let work = || {
+            let mut world = self.world.lock();
+            world.empty_cgroups.retain(|found| !found.starts_with(path));
+            world.pod_cgroups.retain(|found, _| !found.starts_with(path));
+            Ok(())
+        };
+        self.step("destroy_cgroup", path, work).await
     }
 }

@@ -1,7 +1,11 @@
-//! Cgroups that hold other cgroups: made, and their figures set.
+//! Cgroups that hold other cgroups: made with their figures, and taken away with all in them.
 
 use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::super::{Error, ErrorKind, Result};
 use super::{absolute, failed};
@@ -10,13 +14,68 @@ use crate::model::resources::CgroupLimits;
 /// Period of CPU quotas where none is given, in microseconds.
 const PERIOD: i64 = 100_000;
 
-/// Makes a cgroup with all above it and sets its figures.
-pub(super) fn make(hierarchies: &[PathBuf], path: &Path, limits: &CgroupLimits) -> Result<()> {
+/// How often processes that were killed are given a moment to leave, and how long it is.
+const TRIES: u32 = 100;
+const MOMENT: Duration = Duration::from_millis(10);
+
+/// A path below the root of a hierarchy.
+fn inside(path: &Path) -> Result<&Path> {
     absolute("cgroup", path)?;
     let inside = path.strip_prefix("/").unwrap_or(path);
     if inside.as_os_str().is_empty() {
         return Err(Error::new(ErrorKind::InvalidArgument, "cgroup: / is not a cgroup of ours"));
     }
+    Ok(inside)
+}
+
+/// Removes a cgroup with all below it from all hierarchies; every one is tried.
+pub(super) fn destroy(hierarchies: &[PathBuf], path: &Path) -> Result<()> {
+    let inside = inside(path)?;
+    let mut result = Ok(());
+    for point in hierarchies {
+        let done = remove_below(&point.join(inside));
+        result = result.and(done);
+    }
+    result
+}
+
+fn remove_below(folder: &Path) -> Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == Io::NotFound => return Ok(()),
+        Err(error) => return Err(failed("read cgroup", folder, error)),
+    };
+    for entry in entries.flatten() {
+        // Not followed: in a cgroup file system there are no links.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_below(&entry.path())?;
+        }
+    }
+    for _ in 0..TRIES {
+        match std::fs::remove_dir(folder) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == Io::NotFound => return Ok(()),
+            Err(_) => kill_in(folder),
+        }
+        std::thread::sleep(MOMENT);
+    }
+    std::fs::remove_dir(folder).map_err(|error| failed("remove cgroup", folder, error))
+}
+
+/// Kills what runs in a cgroup. The kernel names the processes of this very group.
+fn kill_in(folder: &Path) {
+    let processes = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    for pid in processes.lines().filter_map(|line| line.trim().parse().ok()) {
+        // 0 stands for a process of another PID namespace; 1 is never ours.
+        if pid > 1 {
+            drop(kill(Pid::from_raw(pid), Signal::SIGKILL));
+        }
+    }
+}
+
+/// Makes a cgroup with all above it and sets its figures.
+pub(super) fn make(hierarchies: &[PathBuf], path: &Path, limits: &CgroupLimits) -> Result<()> {
+    let inside = inside(path)?;
     for point in hierarchies {
         // A new cpuset has no CPUs: it is left to the OCI runtime, which gives it some.
         if point.join("cpuset.cpus").exists() {
@@ -128,6 +187,18 @@ mod tests {
         assert!(!v2.join("kubepods/burstable/cpu.shares").exists());
         make(&[v1.clone()], path, &CgroupLimits::default()).expect("again");
         assert_eq!(of(&v1, "memory.limit_in_bytes"), "-1");
+    }
+
+    #[test]
+    fn a_cgroup_goes_with_all_below_it() {
+        let root = tempfile::tempdir().unwrap();
+        let pod = root.path().join("pods/pod1");
+        std::fs::create_dir_all(pod.join("a/b")).unwrap();
+        let points = [root.path().to_owned(), root.path().join("none")];
+        destroy(&points, Path::new("/pods/pod1")).unwrap();
+        assert!(!pod.exists() && root.path().join("pods").exists());
+        destroy(&points, Path::new("/pods/pod1")).expect("gone is fine");
+        assert!(destroy(&points, Path::new("/")).is_err());
     }
 
     #[test]

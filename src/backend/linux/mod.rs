@@ -383,4 +383,9 @@ impl Host for LinuxHost {
         let limits = limits.clone();
         blocking(move || cgroup_tree::make(&hierarchies, &path, &limits)).await
     }
+
+    async fn destroy_cgroup(&self, path: &Path) -> Result<()> {
+        let (hierarchies, path) = (Arc::clone(&self.hierarchies), path.to_owned());
+        blocking(move || cgroup_tree::destroy(&hierarchies, &path)).await
+    }
 }

@@ -152,6 +152,10 @@ impl Pods {
         if let Err(error) = self.room.deps.volumes.orphans(&known).await {
             tracing::warn!(error = error_chain(&error), "volumes of pods that are gone stay");
         }
+        // Whoever asks first finds them all.
+        for entry in &entries {
+            Worker::new(self.room.clone(), entry.clone()).present().await;
+        }
         self.listen();
         self.mind_statics();
         entries.into_iter().for_each(|entry| self.start(entry));

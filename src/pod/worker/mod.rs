@@ -85,6 +85,15 @@ impl Worker {
         }
     }
 
+    /// Shows the pod as it is, before anything is done about it.
+    pub(super) async fn present(&self) {
+        let mut life = self.pod.life();
+        let seen = self.look(&life).await;
+        fold(&mut life, &seen, now());
+        let status = phase::status(&mut life, &seen, now(), &self.room.viewpoint());
+        self.room.show(&self.pod, &life, status);
+    }
+
     /// Runs the pod's life; ends when the pod is gone.
     pub(super) async fn run(mut self) {
         loop {
@@ -135,10 +144,12 @@ impl Worker {
             return self.leave().await;
         }
         self.note(&mut life, &results);
-        let seen = self.look(&life).await;
+        let mut seen = self.look(&life).await;
         let at = now();
         fold(&mut life, &seen, at);
         let plan = plan(&mut life, &seen, at, &self.room.options.policy);
+        // What is about to be done is shown as being done.
+        seen.busy.extend(plan.actions.iter().map(|action| (action.job(), action.deadline())));
         let status = phase::status(&mut life, &seen, at, &self.room.viewpoint());
         if life != before {
             if let Err(error) = self.save(&life).await {

@@ -125,6 +125,7 @@ impl Worker {
                 let next_try = later(at, pause.min(UNWIND_LONGEST));
                 let unwind = Unwind { message: message.to_owned(), next_try };
                 self.unwinds.insert(job.clone(), (tries, unwind));
+                tracing::warn!(pod = %life.given.key(), ?job, error = message, "tried again later");
                 let event = (EventType::Warning, "FailedKillPod", message.to_owned());
                 self.room.event(life, None, event);
             }

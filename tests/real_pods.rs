@@ -1,0 +1,43 @@
+//! Whole pods with the real binary on both lines of containerd: from a manifest to the first line
+//! of a log, through restarts and crashes of the agent, to the last trace of a pod.
+
+mod support;
+
+#[path = "real_pods/ends.rs"]
+mod ends;
+#[path = "real_pods/life.rs"]
+mod life;
+#[path = "real_pods/rig.rs"]
+mod rig;
+#[path = "real_pods/volumes.rs"]
+mod volumes;
+
+use support::containerd::Line;
+
+macro_rules! on_both_lines {
+    ($($room:ident::$name:ident,)*) => {
+        $(mod $name {
+            use super::*;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn v1() {
+                $room::$name(Line::V1).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn v2() {
+                $room::$name(Line::V2).await;
+            }
+        })*
+    };
+}
+
+on_both_lines! {
+    life::a_pod_from_its_manifest_to_its_last_trace,
+    life::a_killed_agent_keeps_pods_running,
+    life::a_static_pod_follows_its_file,
+    ends::deletion_is_graceful,
+    ends::a_crash_is_told_and_restarted,
+    ends::probes_decide,
+    volumes::volumes_are_there_and_go,
+}
