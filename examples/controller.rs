@@ -45,11 +45,21 @@ const NEWS: usize = 256;
 
 /// What a watch tells.
 enum News {
-    Pod { agent: usize, pod: Box<api::Pod> },
-    Gone { agent: usize, name: String },
+    Pod {
+        agent: usize,
+        pod: Box<api::Pod>,
+    },
+    Gone {
+        agent: usize,
+        name: String,
+    },
     /// All that the agent has is told.
-    UpToDate { agent: usize },
-    Away { agent: usize },
+    UpToDate {
+        agent: usize,
+    },
+    Away {
+        agent: usize,
+    },
 }
 
 #[tokio::main]
@@ -58,7 +68,8 @@ async fn main() -> Result<()> {
     let text = std::fs::read_to_string(&arguments.template)
         .with_context(|| format!("read {}", arguments.template.display()))?;
     let mut template: Value = serde_saphyr::from_str(&text).context("read the template")?;
-    let name = template["metadata"]["name"].as_str().context("the template has no name")?.to_owned();
+    let name =
+        template["metadata"]["name"].as_str().context("the template has no name")?.to_owned();
     template["metadata"]["labels"][LABEL] = name.as_str().into();
 
     let (sender, mut news) = mpsc::channel(NEWS);
@@ -187,8 +198,12 @@ impl Controller {
         }
         for index in 0..self.agents.len() {
             let agent = &self.agents[index];
-            let over: Vec<_> =
-                agent.pods.values().filter(|pod| is_over(pod)).map(|pod| pod.name.clone()).collect();
+            let over: Vec<_> = agent
+                .pods
+                .values()
+                .filter(|pod| is_over(pod))
+                .map(|pod| pod.name.clone())
+                .collect();
             for name in over {
                 self.delete(index, &name).await;
             }

@@ -57,10 +57,8 @@ async fn all(line: Line) {
     let mut agent = TestAgent::start(TestEnv::start(line).await).await;
     let mut images = agent.images();
     let spec = podbay::proto::runtime::v1::ImageSpec { image: image.clone(), ..Default::default() };
-    let pull = podbay::proto::runtime::v1::PullImageRequest {
-        image: Some(spec),
-        ..Default::default()
-    };
+    let pull =
+        podbay::proto::runtime::v1::PullImageRequest { image: Some(spec), ..Default::default() };
     images.pull_image(pull).await.expect("the image is pulled");
     agent.count_from_here().await;
     let world = Arc::new(World { agent, image, _registry: registry });
@@ -141,7 +139,8 @@ impl Case {
         };
         let reached = tokio::time::timeout(LIMIT, watching).await;
         let text = |until: &Until| format!("{until:?} is not reached within {LIMIT:?}");
-        reached.unwrap_or_else(|_| Err(text(&self.row.until)))
+        reached
+            .unwrap_or_else(|_| Err(text(&self.row.until)))
             .map_err(|fault| format!("{fault}; the pod is\n{:#?}", watched.summary()))
     }
 

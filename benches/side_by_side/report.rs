@@ -191,7 +191,9 @@ impl Report {
             };
             println!("  {:<34}{:>22}{:>22}{ratio:>8}  {verdict}", row.name, sides[0], sides[1]);
         }
-        println!("(calls in ms as p50 / p95, of many samples also p99; other figures as median; ratio of the medians)");
+        println!(
+            "(calls in ms as p50 / p95, of many samples also p99; other figures as median; ratio of the medians)"
+        );
     }
 
     pub fn write_json(&self, path: &Path) -> Result<()> {

@@ -158,7 +158,8 @@ impl WholePods {
             let mut times = vec![None; CHANGES];
             while times.iter().any(Option::is_none) {
                 let event = news.message().await.ok().flatten()?;
-                let mark = event.pod.and_then(|pod| pod.labels.get("change")?.parse::<usize>().ok());
+                let mark =
+                    event.pod.and_then(|pod| pod.labels.get("change")?.parse::<usize>().ok());
                 if let Some(time) = mark.and_then(|mark| times.get_mut(mark)) {
                     time.get_or_insert_with(|| begin.elapsed());
                 }

@@ -90,9 +90,10 @@ impl Until {
         let named = |name: &String| pod.containers.iter().find(|it| it.name == *name);
         match self {
             Self::Phase(phase) => super::watched::phase(pod) == *phase,
-            Self::Ready => pod.conditions.iter().any(|it| {
-                it.r#type == "Ready" && it.status() == api::ConditionStatus::True
-            }),
+            Self::Ready => pod
+                .conditions
+                .iter()
+                .any(|it| it.r#type == "Ready" && it.status() == api::ConditionStatus::True),
             Self::Restarts(name, count) => named(name).is_some_and(|it| {
                 let running = it.state.as_ref().and_then(|it| it.state.as_ref());
                 let running = matches!(running, Some(api::container_state::State::Running(_)));

@@ -13,8 +13,8 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use super::super::linux::archive;
 use super::super::{
-    CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, HostProcess, NetnsState,
-    Result, RootfsMount, SHIM_ID, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
+    CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, HostProcess,
+    NetnsState, Result, RootfsMount, SHIM_ID, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
 };
 use super::files::Files;
 use super::steps::Steps;

@@ -68,7 +68,8 @@ fn kill_in(folder: &Path) {
     for pid in processes.lines().filter_map(|line| line.trim().parse().ok()) {
         // 0 stands for a process of another PID namespace; 1 is never ours.
         if pid > 1 {
-            drop(kill(Pid::from_raw(pid), Signal::SIGKILL));
+            // Gone meanwhile is fine.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
 }
@@ -164,10 +165,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (v1, v2) = (root.path().join("memory"), root.path().join("unified"));
         let path = Path::new("/kubepods/burstable");
-        for (point, files) in [
-            (&v1, ["memory.limit_in_bytes", "cpu.shares"]),
-            (&v2, ["memory.max", "cpu.max"]),
-        ] {
+        for (point, files) in
+            [(&v1, ["memory.limit_in_bytes", "cpu.shares"]), (&v2, ["memory.max", "cpu.max"])]
+        {
             let folder = point.join("kubepods/burstable");
             std::fs::create_dir_all(&folder).unwrap();
             files.iter().for_each(|file| std::fs::write(folder.join(file), "").unwrap());

@@ -305,9 +305,12 @@ impl World {
         let routes = Routes::new(crate::serve::pods_door(pods.clone()));
         let (stop, stopped) = oneshot::channel();
         let (_, ready) = watch::channel(true);
-        let running = tokio::spawn(crate::serve::run(listener, routes, ready, closing, async {
+        let stopped = async {
             let _ = stopped.await;
-        }));
+        };
+        let (incoming, door) = (crate::serve::connections(listener), crate::serve::Door::local());
+        let running =
+            tokio::spawn(crate::serve::run(incoming, door, routes, ready, closing, stopped));
         Self { folder, face, acts, pods, stop: Some(stop), running }
     }
 
