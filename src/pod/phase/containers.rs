@@ -65,10 +65,10 @@ fn states(
 ) -> (ContainerState, Option<ContainerState>) {
     let ended_before = unit.last.as_ref().map(terminated);
     let waiting_since_end = || unit.ended().map(terminated).or_else(|| ended_before.clone());
-    if !life.is_ending() {
-        if let Some(trouble) = &unit.trouble {
-            return (waiting_for(trouble, wanted, now), waiting_since_end());
-        }
+    if !life.is_ending()
+        && let Some(trouble) = &unit.trouble
+    {
+        return (waiting_for(trouble, wanted, now), waiting_since_end());
     }
     let current = unit.current.as_ref();
     match current.map(|current| (&current.state, current)) {
@@ -79,10 +79,11 @@ fn states(
         }
         Some((State::Ended(end), _)) => {
             let starts = seen.is_busy(&Job::Start(wanted.name.to_owned()));
-            if !life.is_ending() && !starts {
-                if let Some(state) = crash_loop(life, wanted, unit, end, (now, policy)) {
-                    return (state, Some(terminated(end)));
-                }
+            if !life.is_ending()
+                && !starts
+                && let Some(state) = crash_loop(life, wanted, unit, end, (now, policy))
+            {
+                return (state, Some(terminated(end)));
             }
             (terminated(end), ended_before)
         }

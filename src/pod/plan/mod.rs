@@ -274,12 +274,12 @@ impl Planner<'_> {
         if !sooner {
             return;
         }
-        if let Some(failed) = self.seen.unwinds.get(&action.job()) {
-            if failed.next_try > self.now {
-                let at = (failed.next_try, failed.message.as_str());
-                self.plan.wait_until(None, step_name(&action), at, "the next try");
-                return;
-            }
+        if let Some(failed) = self.seen.unwinds.get(&action.job())
+            && failed.next_try > self.now
+        {
+            let at = (failed.next_try, failed.message.as_str());
+            self.plan.wait_until(None, step_name(&action), at, "the next try");
+            return;
         }
         self.plan.actions.push(action);
     }

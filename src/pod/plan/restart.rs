@@ -51,20 +51,20 @@ impl Planner<'_> {
         }
         let policy = self.policy;
         let unit = life.unit(name);
-        if let Some(trouble) = &unit.trouble {
-            if trouble.next_try > now {
-                let (step, unblocks) = match trouble.reason.as_str() {
-                    "ErrImagePull" => ("pull the image", "an image that can be pulled"),
-                    "CreateContainerConfigError" => {
-                        ("make the container's configuration", "the objects that it refers to")
-                    }
-                    _ => ("start the container", "the next try"),
-                };
-                let at = (trouble.next_try, trouble.message.as_str());
-                // Its status changes in between.
-                self.plan.wake(trouble.failed + (trouble.next_try - trouble.failed) / 2);
-                return self.plan.wait_until(Some(name), step, at, unblocks);
-            }
+        if let Some(trouble) = &unit.trouble
+            && trouble.next_try > now
+        {
+            let (step, unblocks) = match trouble.reason.as_str() {
+                "ErrImagePull" => ("pull the image", "an image that can be pulled"),
+                "CreateContainerConfigError" => {
+                    ("make the container's configuration", "the objects that it refers to")
+                }
+                _ => ("start the container", "the next try"),
+            };
+            let at = (trouble.next_try, trouble.message.as_str());
+            // Its status changes in between.
+            self.plan.wake(trouble.failed + (trouble.next_try - trouble.failed) / 2);
+            return self.plan.wait_until(Some(name), step, at, unblocks);
         }
         let again = unit.again.is_some();
         if let Some(end) = unit.ended().filter(|_| !again).cloned() {

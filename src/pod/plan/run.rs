@@ -35,12 +35,12 @@ impl Planner<'_> {
     }
 
     fn prepare(&mut self, life: &Life) {
-        if let Some(trouble) = &life.trouble {
-            if trouble.next_try > self.now {
-                let at = (trouble.next_try, trouble.message.as_str());
-                let unblocks = "what its volumes need";
-                return self.plan.wait_until(None, "prepare cgroup and volumes", at, unblocks);
-            }
+        if let Some(trouble) = &life.trouble
+            && trouble.next_try > self.now
+        {
+            let at = (trouble.next_try, trouble.message.as_str());
+            let unblocks = "what its volumes need";
+            return self.plan.wait_until(None, "prepare cgroup and volumes", at, unblocks);
         }
         self.plan.wait(None, "prepare cgroup and volumes", "the end of this step");
         self.act(Action::Prepare);
@@ -61,12 +61,12 @@ impl Planner<'_> {
         if self.seen.is_busy(&Job::Sandbox) {
             return self.plan.wait(None, "make the pod sandbox", "the end of this step");
         }
-        if let Some(trouble) = &life.trouble {
-            if trouble.next_try > self.now {
-                let at = (trouble.next_try, trouble.message.as_str());
-                let unblocks = "a network and runtime that work";
-                return self.plan.wait_until(None, "make the pod sandbox", at, unblocks);
-            }
+        if let Some(trouble) = &life.trouble
+            && trouble.next_try > self.now
+        {
+            let at = (trouble.next_try, trouble.message.as_str());
+            let unblocks = "a network and runtime that work";
+            return self.plan.wait_until(None, "make the pod sandbox", at, unblocks);
         }
         self.plan.wait(None, "make the pod sandbox", "the end of this step");
         self.act(Action::RunSandbox { attempt: life.sandboxes });

@@ -46,10 +46,12 @@ impl Pods {
         for entry in self.room.all() {
             let life = entry.life();
             let is_wanted = wanted.get(&entry.key).is_some_and(|given| given.uid() == entry.uid);
-            if life.given.source.is_static() && !is_wanted && life.deletion.is_none() {
-                if let Err(error) = self.end(&entry, None, false).await {
-                    tracing::warn!(pod = %entry.key, error = error_chain(&error), "not ended yet");
-                }
+            if life.given.source.is_static()
+                && !is_wanted
+                && life.deletion.is_none()
+                && let Err(error) = self.end(&entry, None, false).await
+            {
+                tracing::warn!(pod = %entry.key, error = error_chain(&error), "not ended yet");
             }
         }
         for (key, given) in wanted {

@@ -27,12 +27,15 @@ pub(super) struct Stamp {
     changed: (i64, i64),
 }
 
+/// The text of a file, or why it cannot be had.
+pub(super) type Content = Result<Vec<u8>, String>;
+
 /// One look at the folder.
 pub(super) struct Look {
     /// Every manifest file that is there.
     pub present: BTreeSet<PathBuf>,
     /// Those that changed: what they show now, and their text or why it cannot be had.
-    pub changed: Vec<(PathBuf, Option<Stamp>, Result<Vec<u8>, String>)>,
+    pub changed: Vec<(PathBuf, Option<Stamp>, Content)>,
     /// A file is perhaps being written: look again soon.
     pub unsettled: bool,
 }

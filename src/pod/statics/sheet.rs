@@ -1,5 +1,6 @@
 //! The last good version of every file, and what they want together.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -219,17 +220,19 @@ impl Sheet {
                     doubles.push((path.clone(), message));
                 };
                 for (name, map) in own.config_maps {
-                    if there.config_maps.contains_key(&name) {
-                        double("config map", &name);
-                    } else {
-                        there.config_maps.insert(name, map);
+                    match there.config_maps.entry(name) {
+                        Entry::Occupied(taken) => double("config map", taken.key()),
+                        Entry::Vacant(free) => {
+                            free.insert(map);
+                        }
                     }
                 }
                 for (name, secret) in own.secrets {
-                    if there.secrets.contains_key(&name) {
-                        double("secret", &name);
-                    } else {
-                        there.secrets.insert(name, secret);
+                    match there.secrets.entry(name) {
+                        Entry::Occupied(taken) => double("secret", taken.key()),
+                        Entry::Vacant(free) => {
+                            free.insert(secret);
+                        }
                     }
                 }
             }

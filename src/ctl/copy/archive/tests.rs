@@ -34,9 +34,12 @@ fn unpacked(into: &Path, entries: &[(EntryType, &str, &str, &[u8])]) -> io::Resu
 const FILE: EntryType = EntryType::Regular;
 const FOLDER: EntryType = EntryType::Directory;
 
+/// Kind, path, target of a link, content.
+type Member = (EntryType, &'static str, &'static str, &'static [u8]);
+
 #[test]
 fn cp_refuses_hostile_archives() {
-    let rows: &[(&str, &[(EntryType, &str, &str, &[u8])])] = &[
+    let rows: &[(&str, &[Member])] = &[
         ("above", &[(FILE, "a/../../evil", "", b"x")]),
         ("absolute", &[(FILE, "/evil", "", b"x")]),
         ("absolute folder", &[(FOLDER, "/tmp/evil", "", b"")]),

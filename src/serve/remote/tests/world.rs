@@ -121,11 +121,14 @@ role = "operate"
 namespaces = ["team-a"]
 "#;
 
+/// Ends the server, and its end.
+type Running = (oneshot::Sender<()>, JoinHandle<Result<(), Error>>);
+
 pub struct World {
     folder: tempfile::TempDir,
     pub authority: Authority,
     pub address: SocketAddr,
-    running: Option<(oneshot::Sender<()>, JoinHandle<Result<(), Error>>)>,
+    running: Option<Running>,
     _ready: watch::Sender<bool>,
 }
 
