@@ -263,8 +263,7 @@ impl App {
                 }
             }));
         }
-        let server =
-            serve::serve(listener, services, Some(pods), is_ready, tasks.draining());
+        let server = serve::serve(listener, services, Some(pods), is_ready, tasks.draining());
         tokio::pin!(server);
         // Cancel-safe: the server is pinned outside and polled again below.
         tokio::select! {

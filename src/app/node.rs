@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn reads_resolv_conf() {
-        let text = "# c\nnameserver 10.0.0.1\nsearch old\nnameserver ::1\nsearch a b\noptions ndots:2\n";
+        let text =
+            "# c\nnameserver 10.0.0.1\nsearch old\nnameserver ::1\nsearch a b\noptions ndots:2\n";
         let dns = resolv_conf(text);
         assert_eq!(dns.servers, ["10.0.0.1", "::1"]);
         assert_eq!(dns.searches, ["a", "b"]);

@@ -3,9 +3,9 @@
 //! A command that asks an agent is a client of `podbay.v1` (of the CRI for images) and nothing
 //! else: what it shows are the Kubernetes objects of the answers. [`run`] joins all of it.
 
-pub mod certs;
 pub mod agent;
 pub mod apply;
+pub mod certs;
 pub mod config;
 pub mod connect;
 pub mod context;

@@ -64,9 +64,18 @@ impl EventLog {
         let number = kept.number;
         let event = match old {
             Some(old) => Event { number, last: at, count: old.count.saturating_add(1), ..old },
-            None => {
-                Event { number, pod, uid, container, kind, reason, message, first: at, last: at, count: 1 }
-            }
+            None => Event {
+                number,
+                pod,
+                uid,
+                container,
+                kind,
+                reason,
+                message,
+                first: at,
+                last: at,
+                count: 1,
+            },
         };
         kept.events.push_back(event.clone());
         if kept.events.len() > KEPT {

@@ -164,10 +164,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (v1, v2) = (root.path().join("memory"), root.path().join("unified"));
         let path = Path::new("/kubepods/burstable");
-        for (point, files) in [
-            (&v1, ["memory.limit_in_bytes", "cpu.shares"]),
-            (&v2, ["memory.max", "cpu.max"]),
-        ] {
+        for (point, files) in
+            [(&v1, ["memory.limit_in_bytes", "cpu.shares"]), (&v2, ["memory.max", "cpu.max"])]
+        {
             let folder = point.join("kubepods/burstable");
             std::fs::create_dir_all(&folder).unwrap();
             files.iter().for_each(|file| std::fs::write(folder.join(file), "").unwrap());

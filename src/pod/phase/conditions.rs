@@ -122,7 +122,9 @@ fn ready(life: &Life, containers: &Draft) -> Draft {
             let kind = &gate.condition_type;
             let found = given.and_then(|all| all.iter().find(|c| c.type_ == *kind));
             match found {
-                None => Some(format!("corresponding condition of pod readiness gate {kind:?} does not exist.")),
+                None => Some(format!(
+                    "corresponding condition of pod readiness gate {kind:?} does not exist."
+                )),
                 Some(condition) if condition.status != "True" => Some(format!(
                     "the status of pod readiness gate {kind:?} is not \"True\", but {}",
                     condition.status

@@ -115,12 +115,7 @@ fn waiting_inits<'a>(life: &'a Life, seen: &Observed) -> Vec<&'a str> {
 }
 
 /// The whole status; the times at which conditions changed are kept in `life`.
-pub fn status(
-    life: &mut Life,
-    seen: &Observed,
-    now: UnixNanos,
-    node: &Viewpoint,
-) -> PodStatus {
+pub fn status(life: &mut Life, seen: &Observed, now: UnixNanos, node: &Viewpoint) -> PodStatus {
     let phase = phase(life, seen);
     let conditions = conditions::conditions(life, seen, phase, now);
     let (inits, apps) = containers::statuses(life, seen, now, &node.restart);
@@ -131,8 +126,7 @@ pub fn status(
     let show_ips = seen.home().is_some();
     let host_network = life.given.spec().host_network == Some(true);
     let ips = if host_network { &node.ips } else { &life.ips };
-    let ips: Vec<String> =
-        ips.iter().filter(|_| show_ips).map(ToString::to_string).collect();
+    let ips: Vec<String> = ips.iter().filter(|_| show_ips).map(ToString::to_string).collect();
     PodStatus {
         phase: Some(phase.as_str().to_owned()),
         conditions: Some(conditions),

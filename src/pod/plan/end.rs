@@ -49,7 +49,8 @@ impl Planner<'_> {
     fn starting(&self) -> bool {
         let busy = self.seen.busy.keys();
         let begins = |job: &Job| matches!(job, Job::Start(_) | Job::Prepare | Job::Sandbox);
-        let mut others = busy.filter(|job| begins(job) || matches!(job, Job::Remove(_) | Job::RemoveSandbox(_)));
+        let mut others =
+            busy.filter(|job| begins(job) || matches!(job, Job::Remove(_) | Job::RemoveSandbox(_)));
         others.next().is_some()
     }
 
@@ -79,7 +80,8 @@ impl Planner<'_> {
                 self.kill(&container.name, &container.id, deadline, &why);
                 continue;
             }
-            let has_hook = wanted.iter().any(|w| w.name == container.name && w.pre_stop().is_some());
+            let has_hook =
+                wanted.iter().any(|w| w.name == container.name && w.pre_stop().is_some());
             if has_hook && !self.seen.pre_stopped.contains(&container.id) {
                 let (name, id) = (container.name.clone(), container.id.clone());
                 self.act(Action::PreStop { name, id, deadline });

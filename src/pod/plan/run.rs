@@ -90,7 +90,8 @@ impl Planner<'_> {
         for container in &live {
             self.kill(&container.name, &container.id, deadline, "Pod sandbox changed");
         }
-        let left: Vec<_> = self.seen.sandboxes.iter().filter(|s| old(&s.id) && !s.stopped).collect();
+        let left: Vec<_> =
+            self.seen.sandboxes.iter().filter(|s| old(&s.id) && !s.stopped).collect();
         for sandbox in &left {
             if !live.iter().any(|container| container.sandbox == sandbox.id) {
                 self.act(Action::StopSandbox { id: sandbox.id.clone() });
@@ -179,10 +180,8 @@ impl Planner<'_> {
                 continue;
             }
             if wanted.role != Role::Init && current.image != wanted.image() {
-                let message = format!(
-                    "Container {} definition changed, will be restarted",
-                    wanted.name
-                );
+                let message =
+                    format!("Container {} definition changed, will be restarted", wanted.name);
                 doom(current, message, grace, now);
                 unit.again = Some(current.id.clone());
             }

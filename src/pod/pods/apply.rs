@@ -49,8 +49,7 @@ impl Pods {
         })?;
         let uids = parsed.pods.iter().map(|pod| pod.metadata.uid.clone()).collect();
         let warnings = parsed.warnings.clone();
-        let objects =
-            manifest::objects(parsed.config_maps.clone(), parsed.secrets.clone())?;
+        let objects = manifest::objects(parsed.config_maps.clone(), parsed.secrets.clone())?;
         let mut uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_else(uuid);
         let known = |namespace: &str, name: &str| self.objects(namespace, name);
         let given = manifest::given(parsed, Source::Api, &created, &mut uid, known)?;
@@ -116,12 +115,7 @@ impl Pods {
         others
     }
 
-    fn decide(
-        &self,
-        mut given: Given,
-        uid: Option<&str>,
-        request: &Apply,
-    ) -> Result<Step, Error> {
+    fn decide(&self, mut given: Given, uid: Option<&str>, request: &Apply) -> Result<Step, Error> {
         let key = given.key();
         let old = self.room.newest(&key);
         let Some(old) = old else {

@@ -204,10 +204,7 @@ impl Source {
 }
 
 /// Each line with the container's name before it.
-fn prefixed(
-    name: &str,
-    mut stream: LogLines,
-) -> BoxStream<'static, Result<Bytes, Error>> {
+fn prefixed(name: &str, mut stream: LogLines) -> BoxStream<'static, Result<Bytes, Error>> {
     let head = format!("[{name}] ");
     let lines = async_stream::stream! {
         let mut at_start = true;

@@ -24,10 +24,10 @@ impl Pods {
             names: Some(image.repo_digests.into_iter().chain(image.repo_tags).collect()),
             size_bytes: i64::try_from(image.size).ok(),
         });
-        let addresses = facts.ips.iter().map(|ip| NodeAddress {
-            type_: "InternalIP".to_owned(),
-            address: ip.to_string(),
-        });
+        let addresses = facts
+            .ips
+            .iter()
+            .map(|ip| NodeAddress { type_: "InternalIP".to_owned(), address: ip.to_string() });
         let hostname = NodeAddress { type_: "Hostname".to_owned(), address: facts.name.clone() };
         let ready = NodeCondition {
             type_: "Ready".to_owned(),

@@ -11,6 +11,7 @@ use crate::ids::{ContainerId, PodId};
 use crate::model::Owner;
 use crate::model::container::ContainerConfig;
 use crate::model::image::Image;
+use crate::pod::MountContext;
 use crate::pod::hook::{self, Moment};
 use crate::pod::observe::SeenSandbox;
 use crate::pod::plan::{Action, Role, wanted};
@@ -21,7 +22,6 @@ use crate::pod::translate::{
     container_config, environment, pod_config, runtime_handler,
 };
 use crate::pod::view::EventType::{self, Normal};
-use crate::pod::MountContext;
 use crate::telemetry::error_chain;
 
 /// One action, with the pod as it was decided upon.
@@ -151,7 +151,8 @@ impl Work {
     async fn try_start(&self, start: &Start) -> Result<(), Option<(String, String)>> {
         let name = start.name.as_str();
         let failed = |reason: &str, message: String| Some((reason.to_owned(), message));
-        let spec = self.spec(name).ok_or_else(|| failed("CreateContainerConfigError", "gone".into()))?;
+        let spec =
+            self.spec(name).ok_or_else(|| failed("CreateContainerConfigError", "gone".into()))?;
         let sandboxes = &self.room.deps.sandboxes;
         if let Some(stale) = &start.stale {
             let removed = sandboxes.remove_container(stale.as_str()).await;
@@ -186,11 +187,7 @@ impl Work {
         self.find_image(name, image, policy).await
     }
 
-    async fn volume_image(
-        &self,
-        name: &str,
-        image: &str,
-    ) -> Result<(), Option<(String, String)>> {
+    async fn volume_image(&self, name: &str, image: &str) -> Result<(), Option<(String, String)>> {
         let given = self.life.given.clone();
         let mut volumes = given.spec().volumes.iter().flatten();
         let policy = volumes.find_map(|volume| {
@@ -219,8 +216,7 @@ impl Work {
                 failed(reason, error_chain(&error))
             })?;
             if let Some(found) = found {
-                let message =
-                    format!("Container image {image:?} already present on machine");
+                let message = format!("Container image {image:?} already present on machine");
                 self.event(Some(name), Normal, "Pulled", message);
                 return Ok(found);
             }
@@ -280,7 +276,8 @@ impl Work {
         let untranslated =
             |error: crate::pod::translate::Error| failed(error.reason(), error.to_string());
         let sandbox = self.room.deps.sandboxes.get(start.sandbox.as_str());
-        let sandbox = sandbox.map_err(|error| failed("CreateContainerError", error_chain(&error)))?;
+        let sandbox =
+            sandbox.map_err(|error| failed("CreateContainerError", error_chain(&error)))?;
         let pod_ips = match (&self.home, sandbox.config.host_network()) {
             (_, true) => node.ips.clone(),
             (Some(home), false) => home.ips.clone(),
@@ -404,7 +401,11 @@ impl Work {
             faults.push(message);
         }
         self.room.remove_logs(&self.life.given).await;
-        if faults.is_empty() { Outcome::Done } else { Outcome::failed("FailedKillPod", faults.join("; ")) }
+        if faults.is_empty() {
+            Outcome::Done
+        } else {
+            Outcome::failed("FailedKillPod", faults.join("; "))
+        }
     }
 }
 

@@ -47,13 +47,17 @@ impl Worker {
             let backing_off = unit.backoff.filter(|_| unit.ended().is_some());
             let ended_now = old.is_none_or(|old| old.ended() != unit.ended());
             if let (Some(_), true, false) = (backing_off, ended_now, life.is_ending()) {
-                let message = format!("Back-off restarting failed container {name} in pod {}", life.given.key());
+                let message = format!(
+                    "Back-off restarting failed container {name} in pod {}",
+                    life.given.key()
+                );
                 self.room.event(life, Some(name), (EventType::Warning, "BackOff", message));
             }
         }
         if let (None, Some(verdict)) = (&before.verdict, &life.verdict) {
             if !verdict.reason.is_empty() {
-                let event = (EventType::Warning, verdict_reason(&verdict.reason), verdict.message.clone());
+                let event =
+                    (EventType::Warning, verdict_reason(&verdict.reason), verdict.message.clone());
                 self.room.event(life, None, event);
             }
         }

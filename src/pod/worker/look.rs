@@ -1,9 +1,7 @@
 //! What is there of a pod, gathered from the board, the probes and the work under way.
 
 use super::Worker;
-use crate::board::{
-    Container, ContainerFilter, ContainerState, Exited, Sandbox, SandboxFilter,
-};
+use crate::board::{Container, ContainerFilter, ContainerState, Exited, Sandbox, SandboxFilter};
 use crate::model::{Owner, StringMap};
 use crate::pod::observe::{Observed, Probed, SeenContainer, SeenSandbox};
 use crate::pod::record::{Life, State, Termination};
@@ -119,8 +117,12 @@ impl Worker {
                 let grace = failed.grace.and_then(|seconds| u64::try_from(seconds).ok());
                 (failed.killing(&name), grace.map(std::time::Duration::from_secs))
             });
-            let probed =
-                Probed { id: state.container_id, started: state.started, ready: state.ready, failed };
+            let probed = Probed {
+                id: state.container_id,
+                started: state.started,
+                ready: state.ready,
+                failed,
+            };
             (name, probed)
         };
         states.into_iter().map(one).collect()

@@ -37,10 +37,7 @@ pub(super) enum Outcome {
     /// Told to stop, and stopped.
     Cancelled,
     /// It failed: Kubernetes' word, and what went wrong.
-    Failed {
-        reason: String,
-        message: String,
-    },
+    Failed { reason: String, message: String },
     /// A bug; the log has it.
     Panicked,
 }
@@ -58,7 +55,9 @@ impl Worker {
             match outcome {
                 Outcome::Done => self.note_success(life, job),
                 Outcome::Cancelled => {}
-                Outcome::Failed { reason, message } => self.note_failure(life, job, reason, message),
+                Outcome::Failed { reason, message } => {
+                    self.note_failure(life, job, reason, message)
+                }
                 Outcome::Panicked => {
                     self.note_failure(life, job, "InternalError", "a bug; see the agent's log");
                 }
