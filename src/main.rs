@@ -12,8 +12,8 @@ use podbay::telemetry;
 /// Most worker threads: the agent waits far more than it computes, and each costs memory.
 const MAX_WORKERS: usize = 4;
 
-/// Stack of a worker thread.
-const STACK: usize = 1 << 20;
+/// Stack of a worker thread: deep manifests are read on it. It costs memory only where it was used.
+const STACK: usize = 2 << 20;
 
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;

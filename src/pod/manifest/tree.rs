@@ -14,7 +14,8 @@ use serde_saphyr::options::AliasLimits;
 pub(super) const LONGEST: usize = 10 << 20;
 const MOST_VALUES: usize = 100_000;
 const MOST_ALIASES: usize = 1_000;
-const DEEPEST: usize = 64;
+/// Half as much again as the deepest field of a pod in a list of lists; each level costs stack.
+const DEEPEST: usize = 24;
 
 /// Where in the text, from one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
