@@ -1,6 +1,7 @@
 //! The fake host: namespaces and mounts in memory, files and FIFOs for real below a folder of the
 //! test.
 
+mod setup;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use super::super::linux::archive;
 use super::super::{
     CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, HostProcess,
-    NetnsState, Result, RootfsMount, SHIM_ID, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
+    NetnsState, Result, RootfsMount, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
 };
 use super::files::Files;
 use super::steps::Steps;
@@ -95,67 +96,6 @@ impl FakeHost {
         let number = self.facts.boot_id.rsplit('-').next().and_then(|text| text.parse().ok());
         let boot_id = format!("boot-{}", number.unwrap_or(1) + 1);
         self.with_facts(HostFacts { boot_id, ..self.facts.clone() })
-    }
-
-    /// The user files of every image from now on.
-    pub fn set_user_files(&self, users: UserFiles) {
-        self.lock().users = users;
-    }
-
-    /// A file that every image root has, for `copy_from_rootfs` and `find_inside`.
-    pub fn put_rootfs_file(&self, path: &str, content: &[u8]) {
-        self.lock().rootfs.insert(path.to_owned(), content.to_vec());
-    }
-
-    /// A file of the host outside its folder, e.g. `/etc/resolv.conf`; such files are absent else.
-    pub fn put_file(&self, path: &Path, content: &[u8]) {
-        self.lock().files.insert(path.to_owned(), content.to_vec());
-    }
-
-    /// A device node; its host path is `device.path`.
-    pub fn put_device(&self, device: DeviceNode) {
-        self.lock().devices.insert(PathBuf::from(&device.path), device);
-    }
-
-    /// Who was given a file or folder.
-    pub fn owner(&self, path: &Path) -> Option<(u32, u32)> {
-        self.lock().owners.get(path).copied()
-    }
-
-    /// The SELinux label that a file or folder was given.
-    pub fn label(&self, path: &Path) -> Option<String> {
-        self.lock().labels.get(path).cloned()
-    }
-
-    /// Whether no mount of the host is shared or a slave from now on.
-    pub fn set_private_mounts(&self, private: bool) {
-        self.lock().private_mounts = private;
-    }
-
-    /// The version of CRIU from now on; it is not installed else.
-    pub fn set_criu(&self, version: Option<u32>) {
-        self.lock().criu = version;
-    }
-
-    /// An empty cgroup, as an OCI runtime leaves it that is killed while it creates a container.
-    pub fn put_cgroup(&self, path: &Path) {
-        self.world.lock().empty_cgroups.insert(path.to_owned());
-    }
-
-    /// A shim of this task that the runtime has lost.
-    pub fn put_lost_shim(&self, pid: u32, task: &str) {
-        let arguments = ["fake-shim", SHIM_ID, task].map(str::to_owned).to_vec();
-        self.world.lock().strays.push(HostProcess { pid, start_time: u64::from(pid), arguments });
-    }
-
-    /// Tasks of lost shims that live.
-    pub fn lost_shims(&self) -> Vec<String> {
-        self.world.lock().strays.iter().map(|it| it.arguments[2].clone()).collect()
-    }
-
-    /// The figures of a cgroup that holds others.
-    pub fn cgroup_limits(&self, path: &Path) -> Option<CgroupLimits> {
-        self.world.lock().pod_cgroups.get(path).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -38,7 +38,7 @@ fn volumes() {
         ),
         ("[{name: a, secret: {}}]", &["[0].secret.secretName: Required value"]),
         (
-            "[{name: a, downwardAPI: {items: [{path: x}, {path: y, resourceFieldRef: {resource: limits.cpu}}, {path: z, fieldRef: {fieldPath: spec.nodeName}}]}}]",
+            "[{name: a, downwardAPI: {items: [{path: x}, {path: w, resourceFieldRef: {resource: limits.cpu}}, {path: z, fieldRef: {fieldPath: spec.nodeName}}]}}]",
             &[
                 "[0].downwardAPI.items[0]: Required value: one of fieldRef and resourceFieldRef",
                 "[0].downwardAPI.items[1].resourceFieldRef.containerName: Required value",
