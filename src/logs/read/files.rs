@@ -140,11 +140,14 @@ impl Place {
         loop {
             let Some(folder) = self.open_folder()? else { return Ok(Set::default()) };
             let live = self.open_file(&folder, &self.name, None, false)?;
-            let mut set = self.open_rotated(&folder, live.as_ref())?;
-            // Rotated meanwhile: there may be a file between those listed and the live one.
+            let times = self.rotated(&folder)?;
+            let mut set = self.open_rotated(&folder, &times, live.as_ref())?;
+            // Rotated meanwhile: there may be a file between those listed and the live one. And a
+            // listing may miss a file that got another name while it was made.
             let changed =
                 self.live_id(&folder)?.is_some_and(|id| live.as_ref().is_none_or(|f| f.id != id));
-            if !changed || look == LOOKS {
+            let missed = || Ok::<_, io::Error>(!self.rotated(&folder)?.is_subset(&times));
+            if look == LOOKS || !(changed || missed()?) {
                 set.files.extend(live);
                 return Ok(set);
             }
@@ -171,10 +174,14 @@ impl Place {
         Ok(set)
     }
 
-    fn open_rotated(&self, folder: &OwnedFd, live: Option<&LogFile>) -> io::Result<Set> {
-        let times = self.rotated(folder)?;
+    fn open_rotated(
+        &self,
+        folder: &OwnedFd,
+        times: &BTreeSet<String>,
+        live: Option<&LogFile>,
+    ) -> io::Result<Set> {
         let mut set = Set { files: Vec::new(), newest: times.last().cloned() };
-        for time in times.into_iter().rev().take(MOST) {
+        for time in times.iter().rev().take(MOST) {
             for (ending, packed) in [("", false), (".gz", true)] {
                 let mut name = self.name.clone();
                 name.push(format!(".{time}{ending}"));
