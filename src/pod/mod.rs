@@ -19,6 +19,8 @@ mod pods;
 pub mod probe;
 mod quantity;
 mod record;
+#[cfg(test)]
+mod rehearsal;
 mod room;
 mod secrets;
 mod select;

@@ -167,18 +167,23 @@ pub fn doom(current: &mut Instance, message: String, grace: Duration, now: UnixN
 }
 
 fn take(unit: &mut Unit, found: &SeenContainer, hook: bool) {
-    unit.made = unit.made.max(found.attempt + 1);
     if let Some(current) = &mut unit.current {
         if current.id == found.id {
             current.state = found.state.clone();
             return;
         }
-        if let State::Ended(end) = &current.state {
-            unit.last = Some(end.clone());
+        match &current.state {
+            // It was never started, so it does not count, and there is no log of it to keep.
+            State::Created => unit.made = current.attempt,
+            State::Ended(end) => unit.last = Some(end.clone()),
+            State::Running { .. } | State::Unknown => {}
         }
-        unit.previous = Some(current.id.clone());
+        if current.state != State::Created {
+            unit.previous = Some(current.id.clone());
+        }
         unit.again = None;
     }
+    unit.made = unit.made.max(found.attempt + 1);
     unit.current = Some(Instance {
         id: found.id.clone(),
         sandbox: found.sandbox.clone(),

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observe::Observed;
-use super::plan::{Role, Wanted, wanted};
+use super::plan::{Job, Role, Wanted, wanted};
 use super::record::{Life, State};
 use crate::model::UnixNanos;
 
@@ -51,9 +51,12 @@ impl Phase {
 
 /// The phase.
 pub fn phase(life: &Life, seen: &Observed) -> Phase {
+    // What still runs is on its way out; a pod of which something runs, or may in a moment, has
+    // not ended.
+    let starts = seen.busy.keys().any(|job| matches!(job, Job::Start(_)));
+    let over = !starts && seen.live().next().is_none();
     if let Some(verdict) = &life.verdict {
-        // What still runs is on its way out; a pod of which something runs has not ended.
-        if seen.live().next().is_none() || !life.units.values().any(has_run) {
+        if over {
             return if verdict.succeeded { Phase::Succeeded } else { Phase::Failed };
         }
     }
@@ -61,7 +64,7 @@ pub fn phase(life: &Life, seen: &Observed) -> Phase {
     let apps: Vec<_> = wanted.iter().filter(|wanted| wanted.role == Role::App).collect();
     let ended = |w: &&&Wanted<'_>| life.units.get(w.name).is_some_and(|u| u.ended().is_some());
     let all_ended = apps.iter().all(|app| ended(&app));
-    if life.deletion.is_some() && all_ended && seen.live().next().is_none() {
+    if life.deletion.is_some() && all_ended && over {
         let good = apps.iter().all(|app| {
             let unit = life.units.get(app.name);
             unit.and_then(|unit| unit.ended()).is_some_and(|end| end.code == 0)

@@ -10,10 +10,10 @@ impl Planner<'_> {
         self.cancel_starts();
         let live = self.end_containers(life, deadline);
         if live {
-            self.plan.wake(deadline);
+            self.wake(deadline);
             let unblocks = "the end of its containers, at the latest the end of the grace period";
             let at = (deadline, "");
-            return self.plan.wait_until(None, "its containers end", at, unblocks);
+            return self.wait_until(None, "its containers end", at, unblocks);
         }
         if self.starting() {
             return self.plan.wait(None, "work under way ends", "the end of this step");
@@ -76,7 +76,8 @@ impl Planner<'_> {
                 None => true,
                 Some(place) => !apps_live && Some(place) == last,
             };
-            if turn || self.now >= deadline {
+            let hook_runs = self.seen.is_busy(&Job::PreStop(container.id.clone()));
+            if (turn && !hook_runs) || self.now >= deadline {
                 self.kill(&container.name, &container.id, deadline, &why);
                 continue;
             }

@@ -203,10 +203,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn wake(&mut self, at: UnixNanos) {
-        self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
-    }
-
     fn wait(&mut self, container: Option<&str>, step: impl Into<String>, unblocks: &str) {
         self.waits.push(Wait {
             container: container.map(str::to_owned),
@@ -215,21 +211,6 @@ impl Plan {
             next_try: None,
             unblocks: unblocks.to_owned(),
         });
-    }
-
-    fn wait_until(
-        &mut self,
-        container: Option<&str>,
-        step: impl Into<String>,
-        (at, error): (UnixNanos, &str),
-        unblocks: &str,
-    ) {
-        self.wait(container, step, unblocks);
-        if let Some(wait) = self.waits.last_mut() {
-            wait.next_try = Some(at);
-            wait.last_error = Some(error.to_owned()).filter(|error| !error.is_empty());
-        }
-        self.wake(at);
     }
 }
 
@@ -256,6 +237,10 @@ pub fn plan(life: &mut Life, seen: &Observed, now: UnixNanos, policy: &Policy) -
     if !life.is_ending() {
         doom_failed(life, seen, now);
         planner.live(life);
+        if life.is_ending() {
+            // It ends in this very moment: what was planned for its life is not begun.
+            planner.plan = Plan::default();
+        }
     }
     if life.is_ending() {
         planner.end(life);
@@ -264,6 +249,29 @@ pub fn plan(life: &mut Life, seen: &Observed, now: UnixNanos, policy: &Policy) -
 }
 
 impl Planner<'_> {
+    /// Has the pod looked at again then. A moment that has passed is no reason to: what follows
+    /// from it is in this very plan.
+    fn wake(&mut self, at: UnixNanos) {
+        if at > self.now {
+            self.plan.wake_at = Some(self.plan.wake_at.map_or(at, |before| before.min(at)));
+        }
+    }
+
+    fn wait_until(
+        &mut self,
+        container: Option<&str>,
+        step: impl Into<String>,
+        (at, error): (UnixNanos, &str),
+        unblocks: &str,
+    ) {
+        self.plan.wait(container, step, unblocks);
+        if let Some(wait) = self.plan.waits.last_mut() {
+            wait.next_try = Some(at);
+            wait.last_error = Some(error.to_owned()).filter(|error| !error.is_empty());
+        }
+        self.wake(at);
+    }
+
     fn act(&mut self, action: Action) {
         let busy_until = self.seen.busy.get(&action.job());
         let sooner = match (busy_until, action.deadline()) {
@@ -274,11 +282,12 @@ impl Planner<'_> {
         if !sooner {
             return;
         }
-        if let Some(failed) = self.seen.unwinds.get(&action.job())
+        let seen = self.seen;
+        if let Some(failed) = seen.unwinds.get(&action.job())
             && failed.next_try > self.now
         {
             let at = (failed.next_try, failed.message.as_str());
-            self.plan.wait_until(None, step_name(&action), at, "the next try");
+            self.wait_until(None, step_name(&action), at, "the next try");
             return;
         }
         self.plan.actions.push(action);
@@ -290,7 +299,7 @@ impl Planner<'_> {
         let Some(seconds) = seconds.and_then(|s| u64::try_from(s).ok()) else { return };
         let end = later(life.started.unwrap_or(self.now), Duration::from_secs(seconds));
         if self.now < end {
-            return self.plan.wake(end);
+            return self.wake(end);
         }
         let grace = life.grace();
         life.judge(Verdict {

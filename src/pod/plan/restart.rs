@@ -63,8 +63,8 @@ impl Planner<'_> {
             };
             let at = (trouble.next_try, trouble.message.as_str());
             // Its status changes in between.
-            self.plan.wake(trouble.failed + (trouble.next_try - trouble.failed) / 2);
-            return self.plan.wait_until(Some(name), step, at, unblocks);
+            self.wake(trouble.failed + (trouble.next_try - trouble.failed) / 2);
+            return self.wait_until(Some(name), step, at, unblocks);
         }
         let again = unit.again.is_some();
         if let Some(end) = unit.ended().filter(|_| !again).cloned() {
@@ -72,7 +72,7 @@ impl Planner<'_> {
             if let Some(until) = held.filter(|until| *until > now) {
                 let error = format!("exit code {}: {}", end.code, end.reason);
                 let step = "wait for back-off";
-                return self.plan.wait_until(Some(name), step, (until, &error), "time");
+                return self.wait_until(Some(name), step, (until, &error), "time");
             }
         }
         let restarts = unit.ended().is_some() && unit.trouble.is_none() && !again;

@@ -40,7 +40,7 @@ impl Planner<'_> {
         {
             let at = (trouble.next_try, trouble.message.as_str());
             let unblocks = "what its volumes need";
-            return self.plan.wait_until(None, "prepare cgroup and volumes", at, unblocks);
+            return self.wait_until(None, "prepare cgroup and volumes", at, unblocks);
         }
         self.plan.wait(None, "prepare cgroup and volumes", "the end of this step");
         self.act(Action::Prepare);
@@ -66,7 +66,7 @@ impl Planner<'_> {
         {
             let at = (trouble.next_try, trouble.message.as_str());
             let unblocks = "a network and runtime that work";
-            return self.plan.wait_until(None, "make the pod sandbox", at, unblocks);
+            return self.wait_until(None, "make the pod sandbox", at, unblocks);
         }
         self.plan.wait(None, "make the pod sandbox", "the end of this step");
         self.act(Action::RunSandbox { attempt: life.sandboxes });
@@ -107,7 +107,8 @@ impl Planner<'_> {
         deadline: i64,
         why: &str,
     ) {
-        let pre_stop = !self.seen.pre_stopped.contains(id);
+        let ahead = self.seen.is_busy(&Job::PreStop(id.clone()));
+        let pre_stop = !ahead && !self.seen.pre_stopped.contains(id);
         let (name, id) = (name.to_owned(), id.clone());
         self.act(Action::Kill { name, id, deadline, pre_stop, why: why.to_owned() });
     }
@@ -179,7 +180,12 @@ impl Planner<'_> {
             if current.sandbox != *home {
                 continue;
             }
-            if wanted.role != Role::Init && current.image != wanted.image() {
+            // One that has ended for good stays so, whatever its image.
+            let over = match &current.state {
+                State::Ended(end) => !wanted.policy.applies(end.code),
+                _ => false,
+            };
+            if wanted.role != Role::Init && !over && current.image != wanted.image() {
                 let message =
                     format!("Container {} definition changed, will be restarted", wanted.name);
                 doom(current, message, grace, now);
