@@ -3,6 +3,7 @@
 //! Order: config -> store -> backends -> domain -> socket -> serve (answering Unavailable) ->
 //! recover once containerd answers -> ready -> stop signal -> drain under a deadline.
 
+mod meter;
 mod node;
 mod options;
 
@@ -30,16 +31,18 @@ use crate::image::Images;
 use crate::lifecycle::{Backoff, Tasks};
 use crate::logs::Pumps;
 use crate::oci;
-use crate::pod::{Pods, PodsDeps, statics};
+use crate::pod::{KeepOptions, Meter, Pods, PodsDeps, statics};
 use crate::sandbox::{self, Sandboxes};
 use crate::serve::{self, CriServices, Identity, PodServices, Remote, SocketOptions};
 use crate::stats::{self, Stats};
 use crate::store::{self, Store};
 use crate::stream;
 use crate::telemetry::error_chain;
+use meter::NodeMeter;
 use options::{
-    container_options, handlers, image_options, netns_prefix, nri_options, oci_settings,
-    pods_options, remote_options, sandbox_options, statics_options, stats_options,
+    container_options, handlers, image_options, keep_options, netns_prefix, node_paths,
+    nri_options, oci_settings, pods_options, remote_options, sandbox_options, statics_options,
+    stats_options,
 };
 
 /// Pauses between tries to reach containerd at start.
@@ -91,6 +94,9 @@ pub enum Error {
     /// The remote door cannot be opened.
     #[error("open the remote door")]
     Remote(#[from] serve::RemoteError),
+    /// A setting that eviction cannot work with.
+    #[error("read pods.eviction")]
+    Eviction(#[from] crate::pod::upkeep::BadThreshold),
     /// The server failed.
     #[error("serve")]
     Serve(#[from] serve::Error),
@@ -123,6 +129,8 @@ struct Parts {
     runtime: Arc<dyn Runtime>,
     namespace: String,
     statics: statics::Options,
+    keep: KeepOptions,
+    meter: Arc<dyn Meter>,
 }
 
 /// Runs the agent until SIGTERM or SIGINT. Running containers are not touched by its end.
@@ -230,6 +238,8 @@ impl App {
             containers,
             images,
             pods: pods.clone(),
+            meter: Arc::new(NodeMeter { stats: stats.clone(), paths: node_paths(&config) }),
+            keep: keep_options(&config)?,
             stats,
             image_store: below.clone(),
             nri,
@@ -303,6 +313,7 @@ impl Parts {
         let sandboxes = self.sandboxes.clone();
         let sweep = async move { sandboxes.sweep_shims(SHIM_LOOKS).await };
         drop(self.tasks.spawn_until_drain("lost-shims", sweep));
+        self.pods.start_upkeep(self.keep.clone(), self.meter.clone());
         self.start_statics();
         tracing::info!("ready");
         self.follow_events().await;

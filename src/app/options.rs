@@ -7,11 +7,18 @@ use sha2::{Digest, Sha256};
 use super::{Error, node};
 use crate::backend::{self, Host, RuntimeHandler, linux, nri};
 use crate::config::{self, Config};
+use crate::pod::KeepOptions;
+use crate::pod::upkeep::{
+    BadThreshold, EvictionOptions, ImageLimits, LogLimits, NodePaths, UpkeepOptions,
+};
 use crate::sandbox::{self, PauseSource};
 use crate::{container, image, oci, pause, pod, serve, stats};
 
 /// Size of a pod's /dev/shm, as containerd and CRI-O have it.
 const SHM_SIZE: u64 = 64 << 20;
+
+/// Where containerd keeps images and layers unless it is told otherwise.
+const CONTAINERD_ROOT: &str = "/var/lib/containerd";
 
 /// Most files that statistics keep open: each costs the kernel a page once it is read.
 const MAX_STATS_FILES: usize = 2048;
@@ -180,6 +187,42 @@ pub(super) fn pods_options(config: &Config, host: &dyn Host, systemd: bool) -> p
         node: node::facts(config, host, systemd),
         policy: pod::Policy { restart: pauses, pull: pauses },
     }
+}
+
+/// Where the node is measured. Images and layers are taken to be below containerd's usual root.
+pub(super) fn node_paths(config: &Config) -> NodePaths {
+    let images = std::path::PathBuf::from(CONTAINERD_ROOT);
+    let imagefs = if images.is_dir() { images } else { config.root.clone() };
+    NodePaths { proc: "/proc".into(), nodefs: config.root.clone(), imagefs }
+}
+
+pub(super) fn keep_options(config: &Config) -> Result<KeepOptions, BadThreshold> {
+    let pods = &config.pods;
+    let thresholds = pods.eviction.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let percent = |value: u32| u8::try_from(value).unwrap_or(100);
+    let images = ImageLimits {
+        high: percent(pods.image_gc_high),
+        low: percent(pods.image_gc_low),
+        ..ImageLimits::default()
+    };
+    Ok(KeepOptions {
+        upkeep: UpkeepOptions {
+            logs: LogLimits {
+                size: u64::try_from(pods.log_max_size).unwrap_or(u64::MAX),
+                files: pods.log_max_files,
+            },
+            images,
+            // The last two of a name are what is shown as state and last state.
+            dead: 2,
+            ..UpkeepOptions::default()
+        },
+        image_gc: pods.image_gc,
+        eviction: EvictionOptions {
+            thresholds,
+            own_image_disk: node_paths(config).own_image_disk(),
+            ..EvictionOptions::default()
+        },
+    })
 }
 
 pub(super) fn statics_options(config: &Config, node: String) -> pod::statics::Options {

@@ -47,6 +47,55 @@ pub struct Pods {
     pub backoff_first: Duration,
     /// The longest pause between restarts.
     pub backoff_longest: Duration,
+    /// Bytes from which on a container's log is rotated.
+    pub log_max_size: usize,
+    /// Files of a log that are kept, the one written to included.
+    pub log_max_files: usize,
+    /// Unused images are removed when their disk gets full, while there are pods here. For a node
+    /// whose images a kubelet looks after: false.
+    pub image_gc: bool,
+    /// Percent of the disk of images in use from which on images are removed.
+    pub image_gc_high: u32,
+    /// Percent that is aimed at then.
+    pub image_gc_low: u32,
+    /// What must be left of the node before pods are evicted, e.g. `memory.available<100Mi`.
+    pub eviction: Vec<String>,
+}
+
+/// What eviction may watch.
+const SIGNALS: [&str; 6] = [
+    "memory.available",
+    "nodefs.available",
+    "nodefs.inodesFree",
+    "imagefs.available",
+    "imagefs.inodesFree",
+    "pid.available",
+];
+
+/// The kubelet's own thresholds.
+const EVICTION: [&str; 5] = [
+    "memory.available<100Mi",
+    "nodefs.available<10%",
+    "nodefs.inodesFree<5%",
+    "imagefs.available<15%",
+    "imagefs.inodesFree<5%",
+];
+
+/// `SIGNAL<AMOUNT` or `SIGNAL<PERCENT%`.
+fn is_threshold(text: &str) -> bool {
+    let Some((signal, limit)) = text.split_once('<') else { return false };
+    let end = limit.find(|c: char| !c.is_ascii_digit()).unwrap_or(limit.len());
+    let (number, unit) = limit.split_at(end);
+    let number = number.parse::<u64>().ok();
+    let good = match unit {
+        "%" => number.is_some_and(|percent| (1..100).contains(&percent)),
+        "" => number.is_some(),
+        unit => {
+            let known = ["k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"].contains(&unit);
+            known && number.is_some_and(|number| number < 1 << 20)
+        }
+    };
+    SIGNALS.contains(&signal) && good
 }
 
 /// Reads the section.
@@ -71,7 +120,14 @@ pub(super) fn read(reader: &mut Reader) -> Pods {
         allowed_unsafe_sysctls: reader.get("pods.allowed_unsafe_sysctls", Vec::new()),
         backoff_first: reader.get("pods.backoff_first", seconds(10)),
         backoff_longest: reader.get("pods.backoff_longest", seconds(300)),
+        log_max_size: reader.get("pods.log_max_size", 10 << 20),
+        log_max_files: reader.get("pods.log_max_files", 5),
+        image_gc: reader.get("pods.image_gc", true),
+        image_gc_high: reader.get("pods.image_gc_high", 85),
+        image_gc_low: reader.get("pods.image_gc_low", 80),
+        eviction: reader.get("pods.eviction", EVICTION.map(str::to_owned).into()),
     };
+    check_upkeep(reader, &pods);
     let labelled = pods.node_labels.iter().all(|label| label.contains('='));
     reader.check(labelled, &["pods", "node_labels"], "must be key=value each");
     let addresses = pods.cluster_dns.iter().all(|ip| ip.parse::<std::net::IpAddr>().is_ok());
@@ -89,4 +145,39 @@ pub(super) fn read(reader: &mut Reader) -> Pods {
     let problem = "must be more than nothing, and no more than backoff_longest";
     reader.check(pauses, &["pods", "backoff_first"], problem);
     pods
+}
+
+fn check_upkeep(reader: &mut Reader, pods: &Pods) {
+    reader.check(pods.log_max_size > 0, &["pods", "log_max_size"], "must be more than nothing");
+    reader.check(pods.log_max_files >= 2, &["pods", "log_max_files"], "must be at least 2");
+    let percents = pods.image_gc_low < pods.image_gc_high && pods.image_gc_high <= 100;
+    let problem = "must be more than image_gc_low, and at most 100";
+    reader.check(percents, &["pods", "image_gc_high"], problem);
+    let thresholds = pods.eviction.iter().all(|text| is_threshold(text));
+    let problem = "must be such as \"memory.available<100Mi\" or \"nodefs.available<10%\" each";
+    reader.check(thresholds, &["pods", "eviction"], problem);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_have_a_signal_and_a_limit() {
+        for good in EVICTION.into_iter().chain(["pid.available<1000", "memory.available<1Gi"]) {
+            assert!(is_threshold(good), "{good}");
+        }
+        for bad in [
+            "memory.available",
+            "memory.available<",
+            "memory.available<-1",
+            "memory.available<0%",
+            "memory.available<100%",
+            "memory.available<1Xi",
+            "memory<1Mi",
+            "memory.available<99999999999999999999",
+        ] {
+            assert!(!is_threshold(bad), "{bad}");
+        }
+    }
 }

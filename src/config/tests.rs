@@ -401,3 +401,19 @@ fn auto_follows_the_host() {
     assert!(CgroupDriver::Systemd.is_systemd(false, false));
     assert!(!CgroupDriver::Cgroupfs.is_systemd(true, true));
 }
+
+#[test]
+fn upkeep_of_pods_has_bounds() {
+    for (line, key) in [
+        ("log_max_size = 0", "log_max_size"),
+        ("log_max_files = 1", "log_max_files"),
+        ("image_gc_high = 80", "image_gc_high"),
+        ("image_gc_high = 101", "image_gc_high"),
+        ("eviction = [\"memory<1\"]", "eviction"),
+    ] {
+        let faults = World::file(&format!("[pods]\n{line}\n")).faults();
+        assert!(faults.len() == 1 && faults[0].contains(key), "{faults:#?}");
+    }
+    let none = World::file("[pods]\neviction = []\n").load().expect("no eviction");
+    assert!(none.pods.eviction.is_empty() && none.pods.image_gc);
+}

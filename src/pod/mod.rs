@@ -40,7 +40,7 @@ pub use face::{
 };
 pub use object::{FieldError, Given, Objects, PodKey, Source};
 pub use plan::Policy;
-pub use pods::{Pods, PodsDeps, PodsOptions};
+pub use pods::{KeepOptions, Meter, Pods, PodsDeps, PodsOptions, Used};
 pub use quantity::{Quantity, QuantityError};
 pub use record::Life;
 pub use select::Selection;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::{Pod as Object, PodStatus};
@@ -78,8 +78,11 @@ pub(super) struct Entry {
     pub(super) turn: tokio::sync::Mutex<()>,
     /// Something has changed for it.
     pub(super) changed: Notify,
+    /// Wakes those who wait for an end, after each change of what is remembered.
+    told: Notify,
     /// Counts changes of what is given.
     generation: AtomicU64,
+    left: AtomicBool,
     life: Mutex<Life>,
     waits: Mutex<Vec<Waits>>,
 }
@@ -91,7 +94,9 @@ impl Entry {
             key: life.given.key(),
             turn: tokio::sync::Mutex::default(),
             changed: Notify::new(),
+            told: Notify::new(),
             generation: AtomicU64::new(0),
+            left: AtomicBool::new(false),
             life: Mutex::new(life),
             waits: Mutex::default(),
         })
@@ -105,6 +110,26 @@ impl Entry {
     /// By whoever has its turn, once it is stored.
     pub(super) fn set(&self, life: Life) {
         *self.life.lock().unwrap_or_else(PoisonError::into_inner) = life;
+        self.told.notify_waiters();
+    }
+
+    /// Returns when nothing of it runs any more and its volumes are gone.
+    pub(super) async fn ended(&self) {
+        loop {
+            let told = self.told.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if self.left.load(Ordering::Acquire) || self.life().settled {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// It is gone.
+    fn leave(&self) {
+        self.left.store(true, Ordering::Release);
+        self.told.notify_waiters();
     }
 
     /// Another one when something else is given.
@@ -146,6 +171,11 @@ impl Entry {
 impl Room {
     pub(super) fn new(deps: Deps, options: Settings, node: NodeFacts) -> Self {
         Self { deps, options, node: Arc::new(node), table: Mutex::default() }
+    }
+
+    /// Whether there is no pod at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.table().by_uid.is_empty()
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -228,6 +258,7 @@ impl Room {
         self.hide(entry);
         let mut table = self.table();
         table.by_uid.remove(&entry.uid);
+        entry.leave();
         let next = table.by_uid.values().filter(|next| follows(next, &entry.uid));
         next.for_each(|next| next.changed.notify_one());
         self.deps.gone.notify_one();

@@ -3,6 +3,8 @@
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements, Toleration};
 use serde_json::Value;
 
+use crate::pod::translate::qos;
+
 /// How a pod becomes another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
@@ -36,6 +38,11 @@ pub fn change(old: &Pod, new: &Pod) -> Difference {
         return Difference::Replace(paths);
     }
     differences(&value(old_spec), &new_value, "spec", &mut paths);
+    // Its cgroup says what class a pod is of, and no limit is ever lifted.
+    let resized = |path: &String| path.contains(".resources");
+    if paths.iter().any(resized) && (qos(old_spec) != qos(new_spec) || lifts(old_spec, new_spec)) {
+        return Difference::Replace(paths.into_iter().filter(resized).collect());
+    }
     let same = paths.is_empty()
         && filled(&old_meta.labels) == filled(&new_meta.labels)
         && notes(old) == notes(new);
@@ -70,6 +77,22 @@ fn with_allowed(old: &PodSpec, new: &PodSpec) -> PodSpec {
         allowed.ephemeral_containers.clone_from(&new.ephemeral_containers);
     }
     allowed
+}
+
+/// Whether a limit of CPU or memory that was there is there no more.
+fn lifts(old: &PodSpec, new: &PodSpec) -> bool {
+    let lists = |spec: &PodSpec| {
+        let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let own = all.map(|container| container.resources.clone());
+        own.chain([spec.resources.clone()]).collect::<Vec<_>>()
+    };
+    let has = |list: &Option<ResourceRequirements>, name: &str| {
+        let limits = list.as_ref().and_then(|list| list.limits.as_ref());
+        limits.is_some_and(|limits| limits.contains_key(name))
+    };
+    lists(old).iter().zip(&lists(new)).any(|(old, new)| {
+        ["cpu", "memory"].into_iter().any(|name| has(old, name) && !has(new, name))
+    })
 }
 
 fn of_container(old: &mut Container, new: &Container) {

@@ -40,6 +40,13 @@ pub(super) fn conditions(
             message: verdict.message.clone(),
         });
     }
+    let resize = life.trouble.as_ref().filter(|trouble| trouble.reason == "ResizeError");
+    if let Some(trouble) = resize {
+        let message = trouble.message.clone();
+        drafts.push(Draft { reason: "Error", message, ..yes("PodResizeInProgress") });
+    } else {
+        life.conditions.remove("PodResizeInProgress");
+    }
     drafts.extend([
         match seen.home() {
             Some(_) => yes("PodReadyToStartContainers"),

@@ -41,6 +41,7 @@ fn status(
     let current = unit.current.as_ref();
     let running = state.running.is_some();
     let succeeded = unit.ended().is_some_and(|end| end.code == 0);
+    let resources = wanted.container.resources.as_ref().filter(|_| running);
     let plain_init = wanted.role == Role::Init;
     ContainerStatus {
         name: wanted.name.to_owned(),
@@ -52,6 +53,8 @@ fn status(
         started: Some(running && current.is_some_and(|current| current.started)),
         state: Some(state),
         last_state: last,
+        allocated_resources: resources.and_then(|own| own.requests.clone()),
+        resources: resources.cloned(),
         ..ContainerStatus::default()
     }
 }

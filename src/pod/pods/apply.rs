@@ -156,6 +156,7 @@ impl Pods {
             }
             manifest::Difference::None | manifest::Difference::InPlace => {
                 given.pod = Arc::new(next);
+                self.has_room(&given)?;
                 return Ok(Step::Set(old, given));
             }
             manifest::Difference::Replace(paths) if request.manner == Manner::Apply => {
@@ -165,6 +166,15 @@ impl Pods {
         }
         let life = self.judged(given, Some(&old));
         Ok(Step::Make(Box::new(life), Some(old)))
+    }
+
+    /// A pod that runs may not grow beyond the node.
+    fn has_room(&self, given: &Given) -> Result<(), Error> {
+        let reasons = self.against(given);
+        match reasons.iter().find(|reason| reason.reason.starts_with("OutOf")) {
+            Some(reason) => Err(Error::State { pod: given.key(), message: reason.message.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// A new pod; one that the node does not take has failed from the start, and is shown so.

@@ -141,7 +141,7 @@ impl Pods {
             .filter(|life| life.given.key() != given.key())
             .map(|life| std::sync::Arc::new(life.given))
             .collect();
-        let pressure = crate::pod::admit::Pressure::default();
+        let pressure = self.pressure();
         let ending = self.room.deps.tasks.is_draining();
         crate::pod::admit::admit(given, &running, &self.room.node(), pressure, ending)
     }

@@ -3,18 +3,23 @@
 mod apply;
 mod delete;
 mod door;
+mod keep;
 mod logs;
 mod node;
 mod statics;
+mod strays;
+
+pub use keep::{KeepOptions, Meter, Used};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
+use super::admit::Pressure;
 use super::handler::{Exec, ExecEnd, ExecError, Report, Reporter};
 use super::news::EventLog;
 use super::object::{Given, PodKey};
@@ -73,6 +78,10 @@ pub struct Pods {
     /// The static pods that are wanted, once that is known.
     statics: Mutex<Option<BTreeMap<PodKey, Given>>>,
     gone: Arc<Notify>,
+    /// Pods whose rows cannot be read: what is theirs is left alone.
+    unread: Mutex<BTreeSet<String>>,
+    /// What the node is short of, once that is watched.
+    pressure: OnceLock<watch::Receiver<Pressure>>,
 }
 
 impl Pods {
@@ -120,6 +129,8 @@ impl Pods {
                 changing: tokio::sync::Mutex::default(),
                 statics: Mutex::default(),
                 gone,
+                unread: Mutex::default(),
+                pressure: OnceLock::new(),
             }
         })
     }
@@ -138,9 +149,13 @@ impl Pods {
         let mut lives = loaded.records;
         // Those that others follow come first.
         lives.sort_by_key(|life| life.follows.is_some());
-        let faulty = loaded.faults.into_iter().map(|fault| fault.key);
-        let known: BTreeSet<String> =
-            lives.iter().map(|life| life.uid.clone()).chain(faulty).collect();
+        let unread: BTreeSet<String> = loaded.faults.into_iter().map(|fault| fault.key).collect();
+        let mut known: BTreeSet<String> = lives.iter().map(|life| life.uid.clone()).collect();
+        known.extend(unread.iter().cloned());
+        *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = unread;
+        let strays = self.strays(&known);
+        // Their volumes go after what runs on them.
+        known.extend(strays.iter().map(|stray| stray.uid.clone()));
         let entries: Vec<_> = lives
             .into_iter()
             .map(|mut life| {
@@ -158,6 +173,7 @@ impl Pods {
         }
         self.listen();
         self.mind_statics();
+        self.remove_strays(strays);
         entries.into_iter().for_each(|entry| self.start(entry));
         Ok(())
     }

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::Pods;
+use crate::pod::admit::Pressure;
 use crate::pod::translate::Amounts;
 
 /// Most images that are shown, the largest first, as a kubelet has it.
@@ -36,6 +37,7 @@ impl Pods {
             message: Some("podbay runs pods".to_owned()),
             ..NodeCondition::default()
         };
+        let conditions = shortages(self.pressure()).into_iter().chain([ready]).collect();
         let info = NodeSystemInfo {
             architecture: facts.arch.clone(),
             operating_system: facts.os.clone(),
@@ -56,13 +58,42 @@ impl Pods {
                 addresses: Some(addresses.chain([hostname]).collect()),
                 capacity: Some(quantities(&facts.capacity)),
                 allocatable: Some(quantities(&facts.allocatable)),
-                conditions: Some(vec![ready]),
+                conditions: Some(conditions),
                 images: Some(images.collect()),
                 node_info: Some(info),
                 ..NodeStatus::default()
             }),
         }
     }
+}
+
+/// What the node may be short of, in the kubelet's words.
+fn shortages(pressure: Pressure) -> [NodeCondition; 3] {
+    let one = |kind: &str, holds: bool, [short, well]: [&str; 2], what: &str| NodeCondition {
+        type_: kind.to_owned(),
+        status: if holds { "True" } else { "False" }.to_owned(),
+        reason: Some(if holds { short } else { well }.to_owned()),
+        message: Some(format!(
+            "kubelet has {} {what}",
+            if holds { "insufficient" } else { "sufficient" }
+        )),
+        ..NodeCondition::default()
+    };
+    let memory = ["KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"];
+    let pids = ["KubeletHasInsufficientPID", "KubeletHasSufficientPID"];
+    let mut disk = one(
+        "DiskPressure",
+        pressure.disk,
+        ["KubeletHasDiskPressure", "KubeletHasNoDiskPressure"],
+        "",
+    );
+    let has = if pressure.disk { "has" } else { "has no" };
+    disk.message = Some(format!("kubelet {has} disk pressure"));
+    [
+        one("MemoryPressure", pressure.memory, memory, "memory available"),
+        disk,
+        one("PIDPressure", pressure.pid, pids, "PID available"),
+    ]
 }
 
 fn quantities(amounts: &Amounts) -> BTreeMap<String, Quantity> {

@@ -30,6 +30,8 @@ pub struct Below {
     pub images: Arc<Images>,
     /// Tells pods from what is left of them.
     pub is_known: IsKnown,
+    /// Says whether unused images are removed.
+    pub collects_images: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Below {
@@ -105,6 +107,10 @@ impl Containers for Below {
 
 #[async_trait]
 impl ImageStore for Below {
+    fn collects(&self) -> bool {
+        (self.collects_images)()
+    }
+
     async fn images(&self) -> Result<Vec<ImageUse>, String> {
         let images = self.images.list(None).await;
         let images = images.map_err(|error| error_chain(&error))?;

@@ -48,6 +48,12 @@ pub struct Disks {
 /// The images of this node.
 #[async_trait]
 pub trait ImageStore: Send + Sync {
+    /// Whether unused images are to be removed now. On a node without pods of the engine they are
+    /// the business of whoever else works there.
+    fn collects(&self) -> bool {
+        true
+    }
+
     /// All images.
     async fn images(&self) -> Result<Vec<ImageUse>, String>;
 

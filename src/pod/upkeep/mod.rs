@@ -15,7 +15,8 @@ pub use below::{Below, IsKnown};
 pub use containers::{Containers, Dead, Sandbox, collect, too_many, too_many_sandboxes};
 pub use evict::{
     BadThreshold, ContainerUse, Disk, Eviction, EvictionOptions, Evictor, Limit, Node, NodePaths,
-    Observation, Observations, PodUse, Signal, Signals, Threshold, defaults, over_limits, rank,
+    Observation, Observations, PodUse, Signal, Signals, Threshold, defaults, disk_of_tree,
+    over_limits, rank,
 };
 pub use images::{Disks, ImageLimits, ImageStore, ImageUse, Unused, free_images};
 pub use rotate::{LogLimits, Logs, rotate};

@@ -104,6 +104,9 @@ impl Upkeep {
     }
 
     async fn free_images(&self, all: bool) {
+        if !self.images.collects() {
+            return;
+        }
         let mut unused = self.unused.lock().await;
         match free_images(&*self.images, &mut unused, self.options.images, all).await {
             Ok(0) => {}

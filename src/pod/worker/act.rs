@@ -90,9 +90,8 @@ impl Work {
 
     async fn prepare(&self) -> Outcome {
         let given = &self.life.given;
-        if let Err(message) = self.room.make_cgroup(given).await {
-            self.event(None, EventType::Warning, "FailedCreatePodContainer", message.clone());
-            return Outcome::failed("FailedCreatePodContainer", message);
+        if let Err(outcome) = self.resize().await {
+            return outcome;
         }
         let context = self.room.volume_context(given);
         match self.room.deps.volumes.setup(given, &context).await {
@@ -310,7 +309,7 @@ impl Work {
         Ok(made.config)
     }
 
-    fn kind(&self, name: &str) -> ContainerKind {
+    pub(super) fn kind(&self, name: &str) -> ContainerKind {
         let given = self.life.given.clone();
         let found = wanted(given.spec()).iter().any(|w| w.name == name && w.role == Role::App);
         if found { ContainerKind::App } else { ContainerKind::Init }

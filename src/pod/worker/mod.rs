@@ -14,6 +14,7 @@ mod kill;
 mod launch;
 mod look;
 mod outcome;
+mod resize;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -128,3 +128,13 @@ fn a_deadline_only_comes_nearer_and_tolerations_only_grow() {
     assert_eq!(tolerations, replace(&["spec.tolerations[0].key"]));
     assert_eq!(changed(|spec| spec.tolerations = None), replace(&["spec.tolerations"]));
 }
+
+#[test]
+fn no_limit_is_lifted_in_place() {
+    let limits_gone = |spec: &mut PodSpec| {
+        let resources = spec.containers[0].resources.as_mut().expect("resources");
+        resources.limits.as_mut().expect("limits").remove("cpu");
+    };
+    let changed = after(|_, spec| limits_gone(spec));
+    assert_eq!(changed, replace(&["spec.containers[0].resources.limits.cpu"]));
+}

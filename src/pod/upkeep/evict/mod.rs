@@ -16,7 +16,7 @@ mod rank;
 mod signals;
 
 pub use local::over_limits;
-pub use observe::NodePaths;
+pub use observe::{NodePaths, disk_of_tree};
 pub use rank::{ContainerUse, Disk, PodUse, rank};
 pub use signals::{
     BadThreshold, Limit, Observation, Observations, Signal, Signals, Threshold, defaults,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::rank::Disk;
 use super::signals::{Observation, Observations, Signal};
 
 /// Where to look.
@@ -71,6 +72,22 @@ fn disk(folder: &Path) -> (Option<Observation>, Option<Observation>) {
     (Some(space), Some(inodes))
 }
 
+/// What a folder takes with all below it, links not followed. Blocks, as disks do.
+pub fn disk_of_tree(folder: &Path) -> Disk {
+    use std::os::unix::fs::MetadataExt;
+    let mut used = Disk::default();
+    let mut left = vec![folder.to_owned()];
+    while let Some(path) = left.pop() {
+        let Ok(found) = std::fs::symlink_metadata(&path) else { continue };
+        used = used.plus(Disk { bytes: found.blocks().saturating_mul(512), inodes: 1 });
+        if found.is_dir() {
+            let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
+            left.extend(entries.map(|entry| entry.path()));
+        }
+    }
+    used
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +109,18 @@ mod tests {
         assert_eq!((seen.available, seen.capacity), (20, 100));
         assert_eq!(pids("0.20 0.18 0.12 1/180 11206\n", 100).unwrap().available, 0);
         assert_eq!(pids("0.20", 100), None);
+    }
+
+    #[test]
+    fn trees_are_added_up_without_following_links() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("a")).unwrap();
+        std::fs::write(folder.path().join("a/b"), [1; 8192]).unwrap();
+        std::os::unix::fs::symlink("/proc", folder.path().join("link")).unwrap();
+        let used = disk_of_tree(folder.path());
+        assert_eq!(used.inodes, 4);
+        assert!((8192..1 << 20).contains(&used.bytes), "{}", used.bytes);
+        assert_eq!(disk_of_tree(Path::new("/nowhere/at/all")), Disk::default());
     }
 
     #[test]

@@ -1,0 +1,205 @@
+//! The node's upkeep over the pods: what it asks of them, and what it does to them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::Pods;
+use crate::board::{Sandbox, SandboxFilter, now};
+use crate::model::Owner;
+use crate::pod::admit::Pressure;
+use crate::pod::backoff::later;
+use crate::pod::object::Given;
+use crate::pod::record::Verdict;
+use crate::pod::room::Entry;
+use crate::pod::upkeep::{
+    Below, ContainerUse, Disk, Eviction, EvictionOptions, Evictor, Node, Observations, PodUse,
+    Upkeep, UpkeepOptions, disk_of_tree,
+};
+use crate::telemetry::error_chain;
+
+/// How the node is kept.
+#[derive(Debug, Clone)]
+pub struct KeepOptions {
+    /// Logs, dead containers, images.
+    pub upkeep: UpkeepOptions,
+    /// Remove unused images while there are pods.
+    pub image_gc: bool,
+    /// When pods are evicted.
+    pub eviction: EvictionOptions,
+}
+
+/// What one pod takes, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Used {
+    /// Bytes of memory that it works with.
+    pub memory: Option<u64>,
+    /// Its processes.
+    pub processes: Option<u64>,
+    /// Its containers by name, without their logs.
+    pub containers: BTreeMap<String, ContainerUse>,
+}
+
+/// Measures the node and what runs on it.
+#[async_trait]
+pub trait Meter: Send + Sync {
+    /// What is left of the node.
+    async fn observe(&self) -> Observations;
+
+    /// What the pods in these sandboxes take, by uid.
+    async fn used(&self, sandboxes: Vec<Sandbox>) -> BTreeMap<String, Used>;
+}
+
+impl Pods {
+    /// Looks after logs, dead containers, images and what the node has left, until the drain.
+    /// Only the first call counts.
+    pub fn start_upkeep(self: &Arc<Self>, options: KeepOptions, meter: Arc<dyn Meter>) {
+        let (known, there) = (Arc::downgrade(self), Arc::downgrade(self));
+        let image_gc = options.image_gc;
+        let below = Arc::new(Below {
+            sandboxes: self.room.deps.sandboxes.clone(),
+            images: self.room.deps.images.clone(),
+            is_known: Arc::new(move |uid: &str| known.upgrade().is_none_or(|it| it.knows(uid))),
+            collects_images: Arc::new(move || {
+                image_gc && there.upgrade().is_some_and(|pods| !pods.room.is_empty())
+            }),
+        });
+        let upkeep = Upkeep::new(options.upkeep, below.clone(), below.clone(), below);
+        let pods = Arc::downgrade(self);
+        let keeper = Arc::new(Keeper { pods, upkeep: upkeep.clone(), meter });
+        let evictor = Arc::new(Evictor::new(keeper, options.eviction));
+        if self.pressure.set(evictor.pressure()).is_ok() {
+            upkeep.start(&self.room.deps.tasks, Some(evictor));
+        }
+    }
+
+    /// What the node is short of.
+    pub(super) fn pressure(&self) -> Pressure {
+        self.pressure.get().map(|pressure| *pressure.borrow()).unwrap_or_default()
+    }
+
+    /// Whether there is a pod of this uid, or a row of it that cannot be read.
+    fn knows(&self, uid: &str) -> bool {
+        let unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        unread.contains(uid) || self.room.has(uid)
+    }
+}
+
+/// The node as the evictor sees it.
+struct Keeper {
+    pods: Weak<Pods>,
+    upkeep: Arc<Upkeep>,
+    meter: Arc<dyn Meter>,
+}
+
+#[async_trait]
+impl Node for Keeper {
+    async fn observe(&self) -> Observations {
+        self.meter.observe().await
+    }
+
+    async fn pods(&self) -> Vec<PodUse> {
+        let Some(pods) = self.pods.upgrade() else { return Vec::new() };
+        let filter = SandboxFilter {
+            owner: Some(Owner::Pod),
+            ready: Some(true),
+            ..SandboxFilter::default()
+        };
+        let mut used = self.meter.used(pods.room.deps.sandboxes.list(&filter)).await;
+        let short = pods.pressure().disk;
+        let mut found = Vec::new();
+        // What ends already frees what it has; what runs nothing has nothing to free.
+        for entry in pods.room.all() {
+            let life = entry.life();
+            let Some(used) = used.remove(&entry.uid).filter(|_| !life.is_ending()) else {
+                continue;
+            };
+            let folders = match short || has_limits(&life.given) {
+                true => folders(&pods, &life.given),
+                false => Folders::default(),
+            };
+            found.push(take(life.given, used, folders).await);
+        }
+        found
+    }
+
+    async fn reclaim(&self) {
+        self.upkeep.reclaim().await;
+    }
+
+    async fn evict(&self, uid: &str, eviction: Eviction) {
+        let Some(pods) = self.pods.upgrade() else { return };
+        let Some(entry) = pods.room.by_uid(uid) else { return };
+        if let Err(error) = pods.evict(&entry, eviction).await {
+            tracing::warn!(pod = %entry.key, error = error_chain(&error), "not evicted yet");
+            return;
+        }
+        drop(pods);
+        entry.ended().await;
+    }
+}
+
+impl Pods {
+    /// The pod has failed: the node takes it away.
+    async fn evict(&self, entry: &Entry, eviction: Eviction) -> Result<(), crate::pod::Error> {
+        let grace = Duration::from_secs(u64::try_from(eviction.grace).unwrap_or_default());
+        let at = now();
+        let verdict = Verdict {
+            succeeded: false,
+            reason: eviction.reason.to_owned(),
+            message: eviction.message.clone(),
+            at,
+            deadline: later(at, grace),
+            disrupted: true,
+        };
+        let life = self.change(entry, |life| life.judge(verdict)).await?;
+        let event = (crate::pod::EventType::Warning, "Evicted", eviction.message);
+        self.room.event(&life, None, event);
+        Ok(())
+    }
+}
+
+/// Whether what it writes has a limit, so that it is measured at each look.
+fn has_limits(given: &Given) -> bool {
+    let spec = given.spec();
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let lists = containers.filter_map(|it| it.resources.as_ref()).chain(spec.resources.as_ref());
+    let mut limits = lists.filter_map(|it| it.limits.as_ref());
+    let mut volumes = spec.volumes.iter().flatten();
+    limits.any(|limits| limits.contains_key("ephemeral-storage"))
+        || volumes.any(|v| v.empty_dir.as_ref().is_some_and(|dir| dir.size_limit.is_some()))
+}
+
+/// Folders to measure, by container and by volume.
+#[derive(Default)]
+struct Folders {
+    logs: Vec<(String, PathBuf)>,
+    volumes: Vec<(String, PathBuf)>,
+}
+
+fn folders(pods: &Pods, given: &Given) -> Folders {
+    let root = pods.room.log_folder(given);
+    let names = crate::pod::plan::wanted(given.spec());
+    let logs = names.iter().map(|it| (it.name.to_owned(), root.join(it.name))).collect();
+    let volumes = pods.room.deps.volumes.empty_dirs(given).unwrap_or_default();
+    let volumes = volumes.into_iter().map(|dir| (dir.volume, dir.path)).collect();
+    Folders { logs, volumes }
+}
+
+async fn take(given: Given, used: Used, folders: Folders) -> PodUse {
+    let measure = |list: Vec<(String, PathBuf)>| -> BTreeMap<String, Disk> {
+        list.into_iter().map(|(name, path)| (name, disk_of_tree(&path))).collect()
+    };
+    let measured = move || (measure(folders.logs), measure(folders.volumes));
+    let measured = tokio::task::spawn_blocking(measured).await;
+    let (logs, empty_dirs) = measured.unwrap_or_default();
+    let mut containers = used.containers;
+    for (name, logs) in logs {
+        containers.entry(name).or_default().logs = logs;
+    }
+    let (memory, processes) = (used.memory, used.processes);
+    PodUse { given: Arc::new(given), memory, processes, containers, empty_dirs }
+}

@@ -1,0 +1,137 @@
+//! What runs of whole pods that nobody knows, as after the loss of the state store: it has no
+//! owner any more and goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::Pods;
+use crate::board::{Sandbox, SandboxFilter};
+use crate::ids::PodId;
+use crate::lifecycle::Backoff;
+use crate::model::Owner;
+use crate::pod::translate::cgroup;
+use crate::telemetry::error_chain;
+
+/// Pauses between tries to remove what stays.
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// A pod that nobody knows.
+pub(super) struct Stray {
+    pub(super) uid: String,
+    sandboxes: Vec<PodId>,
+    cgroup: PathBuf,
+    logs: Option<PathBuf>,
+    /// It came from a file or an address, which may still want it.
+    is_static: bool,
+}
+
+impl Stray {
+    fn new(sandbox: &Sandbox) -> Self {
+        let config = &sandbox.config;
+        let source = config.annotations.get("kubernetes.io/config.source");
+        Self {
+            uid: config.metadata.uid.clone(),
+            sandboxes: Vec::new(),
+            cgroup: config.cgroup_parent.clone().into(),
+            logs: config.log_directory.clone(),
+            is_static: source.is_some_and(|source| source != "api"),
+        }
+    }
+}
+
+impl Pods {
+    /// The pods that have sandboxes and are not among the known ones.
+    pub(super) fn strays(&self, known: &BTreeSet<String>) -> Vec<Stray> {
+        let filter = SandboxFilter { owner: Some(Owner::Pod), ..SandboxFilter::default() };
+        let mut strays = BTreeMap::<String, Stray>::new();
+        for sandbox in self.room.deps.sandboxes.list(&filter) {
+            let uid = sandbox.config.metadata.uid.clone();
+            if !known.contains(&uid) {
+                let stray = strays.entry(uid).or_insert_with(|| Stray::new(&sandbox));
+                stray.sandboxes.push(sandbox.id.clone());
+            }
+        }
+        for stray in strays.values() {
+            let (uid, sandboxes) = (&stray.uid, stray.sandboxes.len());
+            tracing::warn!(uid, sandboxes, "nobody knows this pod: it is removed");
+        }
+        strays.into_values().collect()
+    }
+
+    /// Removes them behind, until none is left. A static one waits until it is known which are
+    /// wanted: the same pod, wanted again, takes over what runs.
+    pub(super) fn remove_strays(self: &Arc<Self>, mut strays: Vec<Stray>) {
+        if strays.is_empty() {
+            return;
+        }
+        let pods = Arc::downgrade(self);
+        drop(self.room.deps.tasks.spawn_until_drain("pods nobody knows", async move {
+            let mut pauses = Backoff::new(FIRST, LONGEST);
+            loop {
+                let Some(pods) = pods.upgrade() else { return };
+                let mut left = Vec::new();
+                for stray in strays {
+                    if !pods.is_settled(&stray).await {
+                        left.push(stray);
+                    }
+                }
+                drop(pods);
+                if left.is_empty() {
+                    return;
+                }
+                strays = left;
+                tokio::time::sleep(pauses.next()).await;
+            }
+        }));
+    }
+
+    /// Whether nothing is left to do about it.
+    async fn is_settled(&self, stray: &Stray) -> bool {
+        let _changing = self.changing.lock().await;
+        if self.room.has(&stray.uid) {
+            return true;
+        }
+        if stray.is_static {
+            let statics = self.statics.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*statics {
+                None => return false,
+                Some(wanted) if wanted.values().any(|given| given.uid() == stray.uid) => {
+                    return true;
+                }
+                Some(_) => {}
+            }
+        }
+        match self.remove_stray(stray).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(uid = stray.uid, error, "a pod nobody knows is not removed yet");
+                false
+            }
+        }
+    }
+
+    async fn remove_stray(&self, stray: &Stray) -> Result<(), String> {
+        let deps = &self.room.deps;
+        for id in &stray.sandboxes {
+            deps.sandboxes.remove(id.as_str()).await.map_err(|error| error_chain(&error))?;
+        }
+        deps.volumes.teardown(&stray.uid).await.map_err(|error| error_chain(&error))?;
+        let node = self.room.node();
+        if is_below(&stray.cgroup, Path::new(&cgroup::root(&node))) {
+            let gone = deps.host.destroy_cgroup(&stray.cgroup).await;
+            gone.map_err(|error| error_chain(&error))?;
+        }
+        if let Some(logs) = stray.logs.as_ref().filter(|logs| is_below(logs, &node.log_root)) {
+            deps.host.remove_tree(logs).await.map_err(|error| error_chain(&error))?;
+        }
+        Ok(())
+    }
+}
+
+fn is_below(path: &Path, root: &Path) -> bool {
+    let plain = |path: &Path| !path.components().any(|c| c == std::path::Component::ParentDir);
+    path != root && path.starts_with(root) && plain(path)
+}

@@ -1,0 +1,192 @@
+//! Other figures for containers that run.
+//!
+//! ```text
+//! what shrinks of containers ─> the pod's cgroup ─> what grows of containers
+//! ```
+//! So no container ever may use more than its pod, whichever way each figure goes.
+
+use k8s_openapi::api::core::v1::Container as Spec;
+
+use super::act::Work;
+use super::outcome::Outcome;
+use crate::board::{Container, ContainerFilter, ContainerState};
+use crate::model::resources::Resources;
+use crate::model::{Owner, StringMap};
+use crate::pod::translate::{CONTAINER_NAME_LABEL, POD_UID_LABEL, container_resources};
+use crate::pod::view::EventType;
+use crate::telemetry::error_chain;
+
+/// Reason of a failure, also in the pod's conditions.
+pub const FAILED: &str = "ResizeError";
+
+/// Figures that can be changed while a container runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Figures {
+    shares: i64,
+    /// `i64::MAX` for no limit.
+    quota: i64,
+    /// `i64::MAX` for no limit.
+    memory: i64,
+}
+
+impl Figures {
+    fn of(resources: &Resources) -> Self {
+        let limit = |figure: i64| if figure > 0 { figure } else { i64::MAX };
+        Self {
+            shares: resources.cpu_shares,
+            quota: limit(resources.cpu_quota),
+            memory: limit(resources.memory_limit),
+        }
+    }
+
+    fn least(self, other: Self) -> Self {
+        Self {
+            shares: self.shares.min(other.shares),
+            quota: self.quota.min(other.quota),
+            memory: self.memory.min(other.memory),
+        }
+    }
+
+    /// As an update has them, beside what is as it was.
+    fn update(self, before: Self, wanted: &Resources) -> Resources {
+        let mut update = Resources::default();
+        if self.shares != before.shares {
+            update.cpu_shares = self.shares;
+        }
+        if self.quota != before.quota {
+            update.cpu_period = wanted.cpu_period;
+            update.cpu_quota = if self.quota == i64::MAX { -1 } else { self.quota };
+        }
+        if self.memory != before.memory {
+            update.memory_limit = if self.memory == i64::MAX { -1 } else { self.memory };
+            if wanted.memory_swap_limit != 0 {
+                update.memory_swap_limit = update.memory_limit;
+            }
+        }
+        update
+    }
+}
+
+/// A container whose figures are to change.
+struct Change {
+    id: String,
+    name: String,
+    before: Figures,
+    wanted: Resources,
+    /// Its policy is to be started again for this.
+    restart: bool,
+}
+
+impl Work {
+    /// Brings the pod's cgroup and its containers to the figures of the spec.
+    pub(super) async fn resize(&self) -> Result<(), Outcome> {
+        let changes = self.changes();
+        let failed = |what: &str, message: String| {
+            let message = format!("{what}: {message}");
+            self.event(None, EventType::Warning, FAILED, message.clone());
+            Outcome::failed(FAILED, message)
+        };
+        for change in changes.iter().filter(|change| !change.restart) {
+            let least = Figures::of(&change.wanted).least(change.before);
+            self.set(change, change.before, least).await.map_err(|e| failed(&change.name, e))?;
+        }
+        if let Err(message) = self.room.make_cgroup(&self.life.given).await {
+            let reason = "FailedCreatePodContainer";
+            self.event(None, EventType::Warning, reason, message.clone());
+            return Err(Outcome::failed(reason, message));
+        }
+        for change in &changes {
+            if change.restart {
+                let message = format!("Container {} is restarted with other limits", change.name);
+                self.event(Some(&change.name), EventType::Normal, "Killing", message);
+                let stopped =
+                    self.room.deps.sandboxes.stop_container(&change.id, self.life.grace());
+                stopped.await.map_err(|error| failed(&change.name, error_chain(&error)))?;
+                continue;
+            }
+            let wanted = Figures::of(&change.wanted);
+            let least = wanted.least(change.before);
+            self.set(change, least, wanted).await.map_err(|e| failed(&change.name, e))?;
+        }
+        Ok(())
+    }
+
+    async fn set(&self, change: &Change, before: Figures, after: Figures) -> Result<(), String> {
+        if before == after {
+            return Ok(());
+        }
+        let update = after.update(before, &change.wanted);
+        let updated = self.room.deps.sandboxes.update_container(&change.id, update).await;
+        updated.map_err(|error| error_chain(&error))
+    }
+
+    /// The running containers that have other figures than the spec wants.
+    fn changes(&self) -> Vec<Change> {
+        let filter = ContainerFilter {
+            labels: StringMap::from([(POD_UID_LABEL.to_owned(), self.life.uid.clone())]),
+            owner: Some(Owner::Pod),
+            ..ContainerFilter::default()
+        };
+        let all = self.room.deps.sandboxes.containers(&filter).into_iter();
+        all.filter_map(|container| self.change_of(&container)).collect()
+    }
+
+    fn change_of(&self, container: &Container) -> Option<Change> {
+        if !matches!(container.state, ContainerState::Running { .. }) {
+            return None;
+        }
+        let name = container.config.labels.get(CONTAINER_NAME_LABEL)?;
+        let spec = self.spec(name)?;
+        let node = self.room.node();
+        let wanted = container_resources(&self.life.given, self.kind(name), &spec, &node);
+        let (before, after) = (Figures::of(&container.resources), Figures::of(&wanted));
+        (before != after).then(|| Change {
+            id: container.id.to_string(),
+            name: name.clone(),
+            before,
+            restart: needs_restart(&spec, before, after),
+            wanted,
+        })
+    }
+}
+
+/// Whether the policy for a figure that changes is to start the container again.
+fn needs_restart(spec: &Spec, before: Figures, after: Figures) -> bool {
+    let cpu = (before.shares, before.quota) != (after.shares, after.quota);
+    let memory = before.memory != after.memory;
+    spec.resize_policy.iter().flatten().any(|policy| {
+        let changed = match policy.resource_name.as_str() {
+            "cpu" => cpu,
+            "memory" => memory,
+            _ => false,
+        };
+        changed && policy.restart_policy == "RestartContainer"
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_shrink_first_and_grow_later() {
+        let before = Figures { shares: 100, quota: 20_000, memory: 64 };
+        let wanted = Resources {
+            cpu_shares: 200,
+            cpu_quota: 10_000,
+            cpu_period: 100_000,
+            memory_limit: 128,
+            memory_swap_limit: 128,
+            ..Resources::default()
+        };
+        let after = Figures::of(&wanted);
+        let least = after.least(before);
+        let first = least.update(before, &wanted);
+        let second = after.update(least, &wanted);
+        assert_eq!((first.cpu_shares, first.cpu_quota, first.memory_limit), (0, 10_000, 0));
+        assert_eq!((second.cpu_shares, second.cpu_quota, second.memory_limit), (200, 0, 128));
+        assert_eq!((first.memory_swap_limit, second.memory_swap_limit), (0, 128));
+        let free = Figures::of(&Resources::default());
+        assert_eq!(free.update(after, &wanted).cpu_quota, -1);
+    }
+}
