@@ -239,7 +239,7 @@ fn look(stage: &mut Stage, ended: &mut Option<String>) -> Result<(), TestCaseErr
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn every_life_keeps_the_rules(
