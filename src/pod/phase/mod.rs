@@ -55,10 +55,10 @@ pub fn phase(life: &Life, seen: &Observed) -> Phase {
     // not ended.
     let starts = seen.busy.keys().any(|job| matches!(job, Job::Start(_)));
     let over = !starts && seen.live().next().is_none();
-    if let Some(verdict) = &life.verdict {
-        if over {
-            return if verdict.succeeded { Phase::Succeeded } else { Phase::Failed };
-        }
+    if let Some(verdict) = &life.verdict
+        && over
+    {
+        return if verdict.succeeded { Phase::Succeeded } else { Phase::Failed };
     }
     let wanted = wanted(life.given.spec());
     let apps: Vec<_> = wanted.iter().filter(|wanted| wanted.role == Role::App).collect();

@@ -1,1 +1,294 @@
+//! What is told of pods in every stage of their lives.
 
+mod conditions;
+
+use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
+use serde_json::json;
+
+use super::super::record::{State, Verdict};
+use super::super::rehearsal::{DAWN, Ending, SECOND, Stage};
+
+/// State and last state of a container in a few words.
+fn told(status: &ContainerStatus) -> (String, String) {
+    let words = |state: Option<&k8s_openapi::api::core::v1::ContainerState>| {
+        let Some(state) = state else { return String::new() };
+        match (&state.waiting, &state.running, &state.terminated) {
+            (Some(waiting), None, None) => waiting.reason.clone().unwrap_or_default(),
+            (None, Some(_), None) => "running".to_owned(),
+            (None, None, Some(end)) => {
+                format!("{} {}", end.reason.clone().unwrap_or_default(), end.exit_code)
+            }
+            other => panic!("one of three: {other:?}"),
+        }
+    };
+    (words(status.state.as_ref()), words(status.last_state.as_ref()))
+}
+
+fn app(status: &PodStatus) -> &ContainerStatus {
+    &status.container_statuses.as_ref().expect("statuses")[0]
+}
+
+fn init(status: &PodStatus) -> &ContainerStatus {
+    &status.init_container_statuses.as_ref().expect("statuses")[0]
+}
+
+/// Phase, state and last state of the first app.
+fn shown(stage: &mut Stage) -> (String, String, String) {
+    let status = stage.status();
+    let (state, last) = told(app(&status));
+    (status.phase.clone().expect("a phase"), state, last)
+}
+
+fn check(stage: &mut Stage, (phase, state, last): (&str, &str, &str)) {
+    assert_eq!(shown(stage), (phase.to_owned(), state.to_owned(), last.to_owned()));
+}
+
+#[test]
+fn a_plain_pod_comes_up() {
+    let mut stage = Stage::new(json!({}));
+    check(&mut stage, ("Pending", "ContainerCreating", ""));
+    stage.play();
+    check(&mut stage, ("Running", "running", ""));
+    let status = stage.status();
+    let it = app(&status);
+    assert_eq!((it.ready, it.started, it.restart_count), (true, Some(true), 0));
+    assert_eq!((it.image.as_str(), it.image_id.as_str()), ("app:1", "sha256:1"));
+    let id = it.container_id.as_deref().expect("an id");
+    assert!(id.starts_with("containerd://"), "{id}");
+    assert_eq!(status.pod_ip.as_deref(), Some("10.0.0.0"));
+    assert_eq!(status.host_ip.as_deref(), Some("192.0.2.1"));
+    assert_eq!(status.start_time.map(|time| time.0.as_second()), Some(DAWN / SECOND));
+    assert_eq!((status.reason, status.message), (None, None));
+}
+
+#[test]
+fn init_containers_come_first() {
+    let mut stage = Stage::new(json!({"initContainers": [{"name": "init", "image": "init:1"}]}));
+    check(&mut stage, ("Pending", "PodInitializing", ""));
+    assert_eq!(told(init(&stage.status())).0, "PodInitializing");
+    stage.play();
+    check(&mut stage, ("Pending", "PodInitializing", ""));
+    let status = stage.status();
+    assert_eq!((told(init(&status)).0.as_str(), init(&status).ready), ("running", false));
+    stage.exit("init", 0);
+    stage.play();
+    check(&mut stage, ("Running", "running", ""));
+    let status = stage.status();
+    assert_eq!((told(init(&status)).0.as_str(), init(&status).ready), ("Completed 0", true));
+}
+
+#[test]
+fn an_init_container_that_fails_backs_off() {
+    let mut stage = Stage::new(json!({"initContainers": [{"name": "init", "image": "init:1"}]}));
+    stage.play();
+    for _ in 0..2 {
+        stage.exit("init", 2);
+        stage.play();
+    }
+    let status = stage.status();
+    assert_eq!(told(init(&status)), ("CrashLoopBackOff".to_owned(), "Error 2".to_owned()));
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+}
+
+#[test]
+fn a_crash_is_shown_as_what_it_is() {
+    let mut stage = Stage::new(json!({}));
+    stage.play();
+    stage.exit("app", 3);
+    stage.look();
+    // The restart is decided upon, and is being done.
+    let [action] = &stage.plan.actions[..] else { panic!("one action: {:?}", stage.plan) };
+    let job = action.job();
+    stage.begin(action.clone());
+    check(&mut stage, ("Running", "Error 3", ""));
+    stage.end(&job, Ending::Well);
+    stage.look();
+    check(&mut stage, ("Running", "running", "Error 3"));
+    assert_eq!(app(&stage.status()).restart_count, 1);
+    stage.exit("app", 4);
+    stage.play();
+    check(&mut stage, ("Running", "CrashLoopBackOff", "Error 4"));
+    let status = stage.status();
+    let waiting = app(&status).state.as_ref().and_then(|state| state.waiting.as_ref());
+    let expected = "back-off 10s restarting failed container=app pod=web_ns(u-1)";
+    assert_eq!(waiting.and_then(|waiting| waiting.message.as_deref()), Some(expected));
+    assert!(!app(&status).ready);
+    assert_eq!(app(&status).started, Some(false));
+    stage.after(10);
+    stage.play();
+    check(&mut stage, ("Running", "running", "Error 4"));
+}
+
+#[test]
+fn long_pauses_are_told_as_go_does() {
+    let mut stage = Stage::new(json!({}));
+    stage.play();
+    let mut told = Vec::new();
+    for _ in 0..7 {
+        stage.exit("app", 1);
+        if stage.play().is_empty() {
+            let status = stage.status();
+            let waiting = app(&status).state.as_ref().and_then(|state| state.waiting.clone());
+            let message = waiting.and_then(|waiting| waiting.message).expect("a message");
+            told.push(message.split(' ').nth(1).expect("a pause").to_owned());
+            stage.after(300);
+            stage.play();
+        }
+    }
+    assert_eq!(told, ["10s", "20s", "40s", "1m20s", "2m40s", "5m0s"]);
+}
+
+#[test]
+fn a_pull_that_fails_is_an_error_then_a_back_off() {
+    let mut stage = Stage::new(json!({}));
+    stage.bad.insert("start app".to_owned(), "ErrImagePull");
+    stage.play();
+    check(&mut stage, ("Pending", "ErrImagePull", ""));
+    stage.after(5);
+    check(&mut stage, ("Pending", "ImagePullBackOff", ""));
+    let status = stage.status();
+    let waiting = app(&status).state.as_ref().and_then(|state| state.waiting.clone());
+    let expected = "Back-off pulling image \"app:1\": ErrImagePull: no luck";
+    assert_eq!(waiting.and_then(|waiting| waiting.message).as_deref(), Some(expected));
+    stage.delete(None);
+    check(&mut stage, ("Pending", "ContainerCreating", ""));
+}
+
+#[test]
+fn other_troubles_are_told_by_their_name() {
+    for reason in ["CreateContainerConfigError", "ErrImageNeverPull", "InvalidImageName"] {
+        let mut stage = Stage::new(json!({}));
+        stage.bad.insert("start app".to_owned(), reason);
+        stage.play();
+        for _ in 0..2 {
+            check(&mut stage, ("Pending", reason, ""));
+            stage.after(6);
+        }
+    }
+}
+
+#[test]
+fn trouble_with_a_restart_keeps_the_last_state() {
+    let mut stage = Stage::new(json!({}));
+    stage.play();
+    stage.exit("app", 5);
+    stage.bad.insert("start app".to_owned(), "ErrImagePull");
+    stage.play();
+    check(&mut stage, ("Running", "ErrImagePull", "Error 5"));
+}
+
+#[test]
+fn a_pod_that_may_end_ends() {
+    // Policy, exit code, phase, state.
+    let table = [
+        ("Never", 0, "Succeeded", "Completed 0"),
+        ("OnFailure", 0, "Succeeded", "Completed 0"),
+        ("Never", 1, "Failed", "Error 1"),
+    ];
+    for (policy, code, phase, state) in table {
+        let mut stage = Stage::new(json!({"restartPolicy": policy}));
+        stage.play();
+        stage.exit("app", code);
+        stage.play();
+        check(&mut stage, (phase, state, ""));
+        assert_eq!(stage.status().pod_ip, None, "its sandbox is gone");
+    }
+}
+
+#[test]
+fn a_pod_has_not_ended_while_something_of_it_runs() {
+    let side = json!({"name": "side", "image": "side:1", "restartPolicy": "Always"});
+    let mut stage = Stage::new(json!({"restartPolicy": "Never", "initContainers": [side]}));
+    stage.play();
+    stage.exit("app", 0);
+    stage.look();
+    assert!(stage.life.verdict.is_some());
+    check(&mut stage, ("Running", "Completed 0", ""));
+    stage.play();
+    check(&mut stage, ("Succeeded", "Completed 0", ""));
+}
+
+#[test]
+fn a_pod_of_several_apps_runs_when_all_have_begun() {
+    let containers = json!([{"name": "a", "image": "a:1"}, {"name": "b", "image": "b:1"}]);
+    let mut stage = Stage::new(json!({"containers": containers, "restartPolicy": "Never"}));
+    stage.bad.insert("start b".to_owned(), "ErrImagePull");
+    stage.play();
+    check(&mut stage, ("Pending", "running", ""));
+    stage.bad.clear();
+    stage.after(10);
+    stage.play();
+    check(&mut stage, ("Running", "running", ""));
+    stage.exit("a", 1);
+    stage.play();
+    check(&mut stage, ("Running", "Error 1", ""));
+    stage.exit("b", 0);
+    stage.play();
+    check(&mut stage, ("Failed", "Error 1", ""));
+}
+
+#[test]
+fn a_container_is_not_shown_as_running_before_its_post_start_is_done() {
+    let hook = json!({"postStart": {"exec": {"command": ["x"]}}});
+    let app = json!({"name": "app", "image": "app:1", "lifecycle": hook});
+    let mut stage = Stage::new(json!({"containers": [app]}));
+    for _ in 0..3 {
+        let [action] = &stage.look().actions[..] else { panic!("one action: {:?}", stage.plan) };
+        let (action, job) = (action.clone(), action.job());
+        stage.begin(action);
+        stage.end(&job, Ending::Well);
+    }
+    stage.look();
+    check(&mut stage, ("Pending", "ContainerCreating", ""));
+    stage.play();
+    check(&mut stage, ("Running", "running", ""));
+}
+
+#[test]
+fn a_deleted_pod_runs_until_it_does_not() {
+    let mut stage = Stage::new(json!({}));
+    stage.play();
+    stage.delete(None);
+    stage.look();
+    check(&mut stage, ("Running", "running", ""));
+    stage.exit("app", 0);
+    stage.look();
+    check(&mut stage, ("Succeeded", "Completed 0", ""));
+}
+
+#[test]
+fn a_verdict_from_outside_is_told_with_its_reason() {
+    let mut stage = Stage::new(json!({}));
+    stage.life.judge(Verdict {
+        succeeded: false,
+        reason: "OutOfcpu".to_owned(),
+        message: "Node didn't have enough resource: cpu".to_owned(),
+        at: DAWN,
+        deadline: DAWN,
+        disrupted: false,
+    });
+    stage.play();
+    let status = stage.status();
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+    assert_eq!(status.reason.as_deref(), Some("OutOfcpu"));
+    assert_eq!(status.message.as_deref(), Some("Node didn't have enough resource: cpu"));
+}
+
+#[test]
+fn a_vanished_container_is_told_as_such() {
+    let mut stage = Stage::new(json!({"restartPolicy": "Never"}));
+    stage.play();
+    stage.seen.containers.clear();
+    stage.play();
+    check(&mut stage, ("Failed", "ContainerStatusUnknown 137", ""));
+}
+
+#[test]
+fn a_container_of_unknown_state_may_run() {
+    let mut stage = Stage::new(json!({"restartPolicy": "Never"}));
+    stage.play();
+    stage.seen.containers[0].state = State::Unknown;
+    stage.look();
+    assert_eq!(stage.status().phase.as_deref(), Some("Running"));
+    assert!(!app(&stage.status()).ready);
+}

@@ -156,7 +156,15 @@ fn a_sandbox_that_dies_is_made_anew_with_all_that_it_held() {
 #[test]
 fn a_sandbox_is_made_anew_only_for_those_that_would_run() {
     // Policy, exit code of the app before the sandbox dies, what becomes of the pod.
-    let table = [("Never", None, Some(false)), ("OnFailure", None, None), ("Always", None, None)];
+    let table = [
+        ("Never", None, Some(false)),
+        ("OnFailure", None, None),
+        ("Always", None, None),
+        ("Never", Some(0), Some(true)),
+        ("OnFailure", Some(0), Some(true)),
+        ("OnFailure", Some(1), None),
+        ("Always", Some(0), None),
+    ];
     for (policy, code, expected) in table {
         let mut stage = running(json!({"restartPolicy": policy}));
         if let Some(code) = code {
