@@ -215,6 +215,7 @@ async fn volumes(host: &Arc<dyn Host>, folder: &Path) {
     files.files.insert("../out".to_owned(), file);
     let out = host.write_volume(&disk, &files).await;
     assert_eq!(kind(out), ErrorKind::InvalidArgument);
+    files.files.remove("../out");
     let missing = host.write_volume(&pod.join("none"), &files).await;
     assert_eq!(kind(missing), ErrorKind::NotFound);
 

@@ -195,7 +195,7 @@ impl World {
             ips: vec![[192, 0, 2, 10].into()],
             capacity: plenty(),
             allocatable: plenty(),
-            log_root: self.path("logs"),
+            log_root: self.path("pod-logs"),
             cgroup_v2: true,
             ..NodeFacts::default()
         };
@@ -219,7 +219,8 @@ impl World {
     /// What somebody would have to clean up: below the seams, and in the folders of the agent.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = self.fakes.leftovers();
-        for folder in ["state/pods", "state/containers", "root/containers", "root/pods", "logs"] {
+        for folder in ["state/pods", "state/containers", "root/containers", "root/pods", "pod-logs"]
+        {
             let names = std::fs::read_dir(self.path(folder)).into_iter().flatten();
             left.extend(
                 names.map(|name| format!("{folder}/{:?}", name.expect("name").file_name())),
