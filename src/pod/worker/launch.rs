@@ -54,12 +54,12 @@ impl Worker {
                 self.room.event(life, Some(name), (EventType::Warning, "BackOff", message));
             }
         }
-        if let (None, Some(verdict)) = (&before.verdict, &life.verdict) {
-            if !verdict.reason.is_empty() {
-                let event =
-                    (EventType::Warning, verdict_reason(&verdict.reason), verdict.message.clone());
-                self.room.event(life, None, event);
-            }
+        if let (None, Some(verdict)) = (&before.verdict, &life.verdict)
+            && !verdict.reason.is_empty()
+        {
+            let event =
+                (EventType::Warning, verdict_reason(&verdict.reason), verdict.message.clone());
+            self.room.event(life, None, event);
         }
     }
 }
