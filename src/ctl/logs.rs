@@ -28,7 +28,7 @@ pub struct LogsArgs {
     /// The namespace.
     #[command(flatten)]
     pub namespace: Namespace,
-    /// Of all containers, with [name] before each line
+    /// Of all containers, each line with the name of its container before it
     #[arg(long, conflicts_with = "positional")]
     pub all_containers: bool,
     /// Go on with what comes, until the pod ends

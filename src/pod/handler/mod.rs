@@ -1,6 +1,6 @@
 //! What probes and hooks do: run a command, ask over HTTP, open a connection, ask a gRPC server.
 //!
-//! The other end is not trusted: no more than [`MOST_READ`] bytes of what it says are kept, a
+//! The other end is not trusted: no more than `MOST_READ` bytes of what it says are kept, a
 //! redirect to another host is not followed, and everything has a time limit.
 
 mod dial;

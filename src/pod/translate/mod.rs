@@ -1,5 +1,5 @@
-//! From a Kubernetes pod to what the rooms below are asked for: a [`PodConfig`] for its sandbox
-//! and a [`ContainerConfig`] for each container, with the figures that a kubelet sends. Pure.
+//! From a Kubernetes pod to what the rooms below are asked for: a `PodConfig` for its sandbox
+//! and a `ContainerConfig` for each container, with the figures that a kubelet sends. Pure.
 //!
 //! ```text
 //! Given + NodeFacts ──> pod_config ───────────────> sandbox

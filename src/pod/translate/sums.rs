@@ -20,7 +20,7 @@ pub fn pod_requests(spec: &PodSpec) -> Totals {
 }
 
 /// What a pod may use, summed likewise. A resource that one container does not limit has a sum
-/// all the same; see [`limits_all`].
+/// all the same; see `limits_all`.
 pub fn pod_limits(spec: &PodSpec) -> Totals {
     limits(spec, Overhead::With)
 }
