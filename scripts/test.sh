@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test of the crate and ends with the runner's own counts. Lints are `make check`.
 #
-# Test targets named real_* drive a real containerd as root, and twin two of them side by side; they
+# Test targets named real_*, timelines and twin (two side by side) drive a real containerd as root; they
 # run with few threads, because each starts daemons of its own. All others run with the runner's
 # defaults.
 set -euo pipefail
@@ -41,10 +41,10 @@ run unit --lib --bins
 run examples --examples
 run doc --doc
 for target in $targets; do
-    case $target in real_* | twin) ;; *) run "$target" --test "$target" ;; esac
+    case $target in real_* | twin | timelines) ;; *) run "$target" --test "$target" ;; esac
 done
 for target in $targets; do
-    case $target in real_* | twin) run "$target" --test "$target" -- --test-threads="$real_threads" ;; esac
+    case $target in real_* | twin | timelines) run "$target" --test "$target" -- --test-threads="$real_threads" ;; esac
 done
 
 echo

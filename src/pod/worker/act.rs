@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Container as Spec;
 use tokio_util::sync::CancellationToken;
 
 use super::outcome::Outcome;
+use crate::board::{Container, StateName};
 use crate::ids::{ContainerId, PodId};
 use crate::model::Owner;
 use crate::model::container::ContainerConfig;
@@ -173,8 +174,13 @@ impl Work {
         if self.cancel.is_cancelled() {
             return Err(None);
         }
-        let started = sandboxes.start_container(id.as_str()).await;
-        started.map_err(|error| failed("RunContainerError", error_chain(&error)))?;
+        if let Err(error) = sandboxes.start_container(id.as_str()).await {
+            let exited = |it: Container| it.state.name() == StateName::Exited;
+            // One that has not ended is made anew, but not at once: nothing paces it else.
+            let has_ended = sandboxes.container(id.as_str()).is_ok_and(exited);
+            let reason = if has_ended { "RunContainerError" } else { "CreateContainerError" };
+            return Err(failed(reason, error_chain(&error)));
+        }
         self.event(Some(name), Normal, "Started", format!("Container started: {name}"));
         Ok(())
     }
