@@ -172,6 +172,7 @@ namespace = "$NAMESPACE-$1"
 node_name = "node-$1"
 log_root = "$at/logs"
 cgroup_root = "$NAMESPACE-$1"
+eviction = []
 [network]
 conf_dir = "$at/net.d"
 bin_dirs = [${dirs%, }]

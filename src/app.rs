@@ -49,6 +49,10 @@ use options::{
 const RECOVER_FIRST: Duration = Duration::from_millis(200);
 const RECOVER_LONGEST: Duration = Duration::from_secs(5);
 
+/// How long the store may be locked at the start, and the pause between tries.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// Between two looks for shims that containerd has lost.
 const SHIM_LOOKS: Duration = Duration::from_secs(5);
 
@@ -158,7 +162,7 @@ impl App {
         for (path, mode) in [(&config.root, 0o700), (&config.state, 0o711)] {
             make_folder(path, mode)?;
         }
-        let store = open_store(&config)?;
+        let store = open_store(&config).await?;
         let tasks = Tasks::new();
         let host = Arc::new(host(&config)?);
         let below = Arc::new(containerd(&config)?);
@@ -398,8 +402,19 @@ fn make_folder(path: &std::path::Path, mode: u32) -> Result<(), Error> {
     made.map_err(|source| Error::Folder { path: path.to_owned(), source })
 }
 
-fn open_store(config: &Config) -> Result<Store, Error> {
-    let opened = Store::open(store::Options { path: config.root.join("state.redb") })?;
+/// Opens the store. The agent before this one may have been killed just now: a child that it was
+/// starting lets go of the lock a moment after it.
+async fn open_store(config: &Config) -> Result<Store, Error> {
+    let path = config.root.join("state.redb");
+    let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
+    let opened = loop {
+        match Store::open(store::Options { path: path.clone() }) {
+            Err(store::Error::Locked { .. }) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            opened => break opened?,
+        }
+    };
     if let Some(moved) = &opened.quarantined {
         tracing::error!(?moved, "the state store was damaged and is rebuilt from containerd");
     }

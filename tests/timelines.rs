@@ -134,6 +134,10 @@ impl Case {
                 if self.row.until.is_met(watched.last()) {
                     return Ok(());
                 }
+                // For ever: nothing that the row waits for can come.
+                if ["Succeeded", "Failed"].contains(&watched::phase(watched.last())) {
+                    return Err(format!("{:?} does not come", self.row.until));
+                }
             }
             Err("the watch has ended".to_owned())
         };

@@ -233,7 +233,7 @@ impl TestEnv {
              default_network = {default}\ndefault_bridge = {bridge:?}\ndefault_subnets = [{subnet:?}]\n\n\
              [images]\nconfig_dirs = [{certs:?}]\n\n\
              [pods]\nmanifests = {manifests:?}\nlog_root = {logs:?}\ncgroup_root = {cgroup:?}\n\
-             node_name = \"node-1\"\n\n\
+             node_name = \"node-1\"\neviction = []\n\n\
              [telemetry]\nlevel = \"debug\"\n\n{extra}",
             root = self.root(),
             state = self.state(),

@@ -20,8 +20,8 @@ pub(super) struct House<'a> {
     pub folders: Vec<&'a str>,
 }
 
-/// All containers of a pod that are there from its start; answers their names.
-pub(super) fn all<'a>(at: &At<'_>, house: &House<'a>) -> BTreeSet<&'a str> {
+/// All containers of a pod.
+pub(super) fn all(at: &At<'_>, house: &House<'_>) {
     let mut seen = BTreeSet::new();
     let mut taken = Taken::new();
     let init_at = at.field("initContainers");
@@ -45,7 +45,6 @@ pub(super) fn all<'a>(at: &At<'_>, house: &House<'a>) -> BTreeSet<&'a str> {
         unique(&at, &container.name, &mut seen);
         one(&at, container, house, &mut taken);
     }
-    seen
 }
 
 /// A name that no other container of the pod has.

@@ -6,7 +6,6 @@
 
 mod at;
 mod containers;
-mod debug;
 mod env;
 mod handlers;
 mod mounts;

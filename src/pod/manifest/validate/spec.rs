@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{PodSpec, Toleration};
 
 use super::at::At;
 use super::containers::{self, House};
-use super::{debug, names, network, objects, resources, security, volumes};
+use super::{names, network, objects, resources, security, volumes};
 
 pub(super) fn pod_spec(at: &At<'_>, spec: &PodSpec) {
     let house = House {
@@ -19,8 +19,7 @@ pub(super) fn pod_spec(at: &At<'_>, spec: &PodSpec) {
             .collect(),
     };
     volumes::all(&at.field("volumes"), spec.volumes.as_deref().unwrap_or_default());
-    let names = containers::all(at, &house);
-    debug::all(at, &house, names);
+    containers::all(at, &house);
     life(at, spec);
     node(at, spec);
     namespaces(at, spec);

@@ -106,14 +106,6 @@ fn names_and_images_of_containers() {
             "initContainers: [{name: i, image: i, restartPolicy: Always, livenessProbe: {tcpSocket: {port: 1}}}]\ncontainers: [{C}]",
             &[],
         ),
-        (
-            "containers: [{C}]\nephemeralContainers: [{name: c, image: i, targetContainerName: x, ports: [{containerPort: 1}]}]",
-            &[
-                "spec.ephemeralContainers[0].name: Duplicate value: \"c\"",
-                "spec.ephemeralContainers[0].targetContainerName: Not found: \"x\"",
-                "spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral",
-            ],
-        ),
     ]);
 }
 
