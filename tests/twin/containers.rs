@@ -81,6 +81,12 @@ async fn starting(rig: Arc<Rig>) -> Value {
 async fn stopping(rig: Arc<Rig>) -> Value {
     let pod = pod(&rig, "stopping-container").await;
     let graceful = rig.launch_waiting(&pod, "graceful").await;
+    // A shell as PID 1 heeds the signal only once its trap is set.
+    rig.exec(
+        &graceful,
+        "until grep -q '^SigCgt:.*[4-7c-f]...$' /proc/1/status; do sleep 0.1; done",
+    )
+    .await;
     rig.stop(&graceful, 20).await;
     let deaf = Container::script("deaf", &rig.image, "trap '' TERM; while :; do sleep 1; done");
     let deaf = rig.launch(&pod, &deaf).await;

@@ -11,6 +11,9 @@ use crate::proto::podbay::v1::{
     ExecRequest, ExecResponse, ExecStart, StdinEnd, exec_request, exec_response,
 };
 
+/// What may follow the end of an archive: it is filled up to a whole record.
+const PADDING: usize = 1 << 20;
+
 /// Most bytes that are kept of what a command complains.
 const COMPLAINT: usize = 4096;
 
@@ -70,13 +73,19 @@ impl Running {
         }
     }
 
-    /// Hands the output on until a good end. A receiver that has gone says itself why.
+    /// Hands the output on until a good end. A receiver that goes early says itself why; the end
+    /// is waited for all the same while no more comes than the padding of an archive.
     pub(super) async fn output(&mut self, to: mpsc::Sender<Bytes>) -> Result<(), Error> {
+        let mut unread = 0;
         loop {
             match self.next().await? {
                 Next::Output(piece) => {
+                    let length = piece.len();
                     if to.send(piece).await.is_err() {
-                        return Ok(());
+                        unread += length;
+                        if unread > PADDING {
+                            return Ok(());
+                        }
                     }
                 }
                 Next::Other => {}
