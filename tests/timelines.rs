@@ -24,7 +24,7 @@ use support::containerd::Line;
 use support::env::TestEnv;
 use support::images::ImageBuilder;
 use support::registry::Registry;
-use support::wait_until;
+use support::{eventually, wait_until};
 use watched::Watched;
 
 const NAMESPACE: &str = "timelines";
@@ -34,6 +34,9 @@ const AT_ONCE: usize = 8;
 
 /// How long a row may wait for anything.
 const LIMIT: Duration = Duration::from_secs(90);
+
+/// How long a container that runs may take to its first words.
+const SOON: Duration = Duration::from_secs(10);
 
 struct World {
     agent: TestAgent,
@@ -112,6 +115,11 @@ impl Case {
             faults.push(fault);
         }
         faults.extend(watched.faults(&self.row));
+        if self.row.delete.is_none() {
+            // A container runs a moment before its script has written anything.
+            let marks = || read_marks(&self.marks.join("order"));
+            eventually(SOON, async || self.row.wrong_marks(&marks()).is_none().then_some(())).await;
+        }
         faults.extend(self.end(&watched).await);
         let marks = read_marks(&self.marks.join("order"));
         faults.extend(self.row.wrong_marks(&marks));
