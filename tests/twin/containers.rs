@@ -78,18 +78,22 @@ async fn starting(rig: Arc<Rig>) -> Value {
     seen(&rig, &id).await
 }
 
+/// Waits until the shell has set its trap for SIGTERM; before, the signal may even meet the OCI
+/// runtime's own first process.
+async fn heeds_or_ignores(rig: &Rig, id: &str, mask: &str) {
+    let script =
+        format!("until grep -q '^{mask}:.*[4-7c-f]...$' /proc/1/status; do sleep 0.1; done");
+    rig.exec(id, &script).await;
+}
+
 async fn stopping(rig: Arc<Rig>) -> Value {
     let pod = pod(&rig, "stopping-container").await;
     let graceful = rig.launch_waiting(&pod, "graceful").await;
-    // A shell as PID 1 heeds the signal only once its trap is set.
-    rig.exec(
-        &graceful,
-        "until grep -q '^SigCgt:.*[4-7c-f]...$' /proc/1/status; do sleep 0.1; done",
-    )
-    .await;
+    heeds_or_ignores(&rig, &graceful, "SigCgt").await;
     rig.stop(&graceful, 20).await;
     let deaf = Container::script("deaf", &rig.image, "trap '' TERM; while :; do sleep 1; done");
     let deaf = rig.launch(&pod, &deaf).await;
+    heeds_or_ignores(&rig, &deaf, "SigIgn").await;
     rig.stop(&deaf, 1).await;
     let plain =
         rig.launch(&pod, &Container::new("plain", &rig.image).command(&["sleep", "999"])).await;
