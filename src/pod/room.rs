@@ -1,6 +1,7 @@
 //! What all pods share, and the table of them.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,7 @@ use tokio::sync::Notify;
 use super::handler::{Exec, Reporter};
 use super::news::EventLog;
 use super::object::{Given, PodKey};
+use super::observe::SeenSandbox;
 use super::phase::{Viewpoint, time};
 use super::plan::{Policy, Wait};
 use super::probe::Prober;
@@ -187,6 +189,11 @@ impl Room {
         self.node.clone()
     }
 
+    /// The addresses of a pod: the node's own in the host's network.
+    pub(super) fn ips<'a>(&'a self, home: &'a SeenSandbox) -> &'a [IpAddr] {
+        if home.host_network { &self.node.ips } else { &home.ips }
+    }
+
     pub(super) fn viewpoint(&self) -> Viewpoint {
         Viewpoint { ips: self.node.ips.clone(), restart: self.options.policy.restart }
     }
@@ -276,9 +283,6 @@ impl Room {
     pub(super) fn view(&self, life: &Life, status: PodStatus) -> PodView {
         let mut pod = Object::clone(&life.given.pod);
         pod.status = Some(status);
-        if let Some(spec) = &mut pod.spec {
-            spec.node_name.get_or_insert_with(|| self.node.name.clone());
-        }
         if let Some(deletion) = &life.deletion {
             let grace = i64::try_from(deletion.grace.as_secs()).unwrap_or(i64::MAX);
             pod.metadata.deletion_grace_period_seconds = Some(grace);

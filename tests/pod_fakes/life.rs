@@ -43,6 +43,31 @@ async fn a_pod_with_init_containers_runs_and_goes_without_a_trace() {
 }
 
 #[tokio::test]
+async fn what_is_shown_of_a_pod_can_be_applied() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    rig.apply(&pod("web", &[container("a", &["run"])], json!({}))).await;
+    let running = rig.phase("web", "Running").await;
+    let mut shown = serde_json::to_value(&running).expect("json");
+    shown["apiVersion"] = "v1".into();
+    shown["kind"] = "Pod".into();
+    assert!(shown["spec"]["nodeName"].is_string() && shown["status"].is_object());
+    let again = Apply { manifest: shown.to_string(), ..Apply::default() };
+    let applied = rig.try_apply(again).await.expect("applied").pods.remove(0);
+    assert_eq!(applied.1, Change::Unchanged);
+    shown["metadata"]["labels"] = json!({ "tier": "front" });
+    assert_eq!(uid(&rig.apply(&shown).await.pod), uid(&running));
+    assert_eq!(rig.get("web").expect("a pod").metadata.labels.expect("labels")["tier"], "front");
+    shown["spec"]["nodeName"] = "another".into();
+    let elsewhere = Apply { manifest: shown.to_string(), ..Apply::default() };
+    let Err(Error::Immutable { paths, .. }) = rig.try_apply(elsewhere).await else {
+        panic!("a pod went to another node");
+    };
+    assert_eq!(paths, ["spec.nodeName"]);
+}
+
+#[tokio::test]
 async fn phases_follow_the_restart_policy() {
     let world = quick();
     let agent = world.agent().await;

@@ -42,7 +42,11 @@ impl Pods {
     pub(super) fn read(&self, request: &Apply) -> Result<Asked, Error> {
         let options =
             ParseOptions { lenient: request.lenient, namespace: request.namespace.clone() };
-        let parsed = manifest::parse(request.manifest.as_bytes(), &options)?;
+        let mut parsed = manifest::parse(request.manifest.as_bytes(), &options)?;
+        // A pod that is given here is bound here, as by a scheduler: what `Get` shows can be applied.
+        for spec in parsed.pods.iter_mut().filter_map(|pod| pod.spec.as_mut()) {
+            spec.node_name.get_or_insert_with(|| self.room.node().name.clone());
+        }
         let created = time(now()).ok_or_else(|| Error::Argument {
             field: "clock",
             message: "the time of day is beyond what can be written".to_owned(),
