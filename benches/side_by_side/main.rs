@@ -78,6 +78,9 @@ pub struct Options {
     /// containerd's plugin on both sides: shows how far two equal sides differ.
     #[arg(long)]
     against_itself: bool,
+    /// One half alone: the calls of the CRI, or whole pods.
+    #[arg(long, value_enum)]
+    only: Option<Half>,
     /// Tells how to profile the agent, and waits before the first crowd until a line is read.
     #[arg(long)]
     profile: bool,
@@ -92,7 +95,20 @@ pub struct Options {
     bench: bool,
 }
 
+/// What is measured beside or without the other.
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum Half {
+    /// Both sides by the calls of the CRI.
+    Cri,
+    /// podbay by `podbay.v1`.
+    Pods,
+}
+
 impl Options {
+    fn has(&self, half: Half) -> bool {
+        self.only.is_none_or(|only| only == half)
+    }
+
     fn shortened(mut self) -> Self {
         if self.quick {
             (self.pods, self.rounds, self.singles) = (6, 1, 4);
@@ -117,16 +133,18 @@ async fn main() -> Result<()> {
         sides.push(side);
     }
     let mut report = Report::new(&options, &sides);
-    singles(&options, &sides, &images, &mut report).await?;
     if options.profile {
         profile_hint(&sides);
     }
-    for round in 0..options.rounds {
-        for number in order(round) {
-            crowd(&options, &sides[number], &images, round, &mut report).await?;
+    if options.has(Half::Cri) {
+        singles(&options, &sides, &images, &mut report).await?;
+        for round in 0..options.rounds {
+            for number in order(round) {
+                crowd(&options, &sides[number], &images, round, &mut report).await?;
+            }
         }
     }
-    if !options.against_itself {
+    if options.has(Half::Pods) && !options.against_itself {
         whole::measure(&options, &sides[0], &images.app, &mut report).await?;
         println!("whole pods done");
     }
