@@ -87,7 +87,7 @@ fn container_has_what_it_asked_for(host: &Host, pod: &PodConfig, pause: &Running
     let mut config = ContainerConfig::default();
     config.metadata.name = "main".to_owned();
     config.command = words(&["/bin/sh", "-c", "sleep 1000"]);
-    config.working_dir = "/work/new".to_owned();
+    config.working_dir = "/made/new".to_owned();
     config.envs = vec![("A".to_owned(), "1\n2".to_owned())];
     config.security.seccomp = Some(SecurityProfile::RuntimeDefault);
     config.security.capabilities.add = words(&["NET_ADMIN"]);
@@ -146,7 +146,7 @@ fn container_has_what_it_asked_for(host: &Host, pod: &PodConfig, pause: &Running
         "Seccomp:\t2",
         "Uid:\t1000\t1000\t1000\t1000",
         "100 2000",
-        "/work/new",
+        "/made/new",
         "web",
         "A=1\n2",
         "of the host",

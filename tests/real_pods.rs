@@ -13,24 +13,7 @@ mod rig;
 mod volumes;
 
 use support::containerd::Line;
-
-macro_rules! on_both_lines {
-    ($($room:ident::$name:ident,)*) => {
-        $(mod $name {
-            use super::*;
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn v1() {
-                $room::$name(Line::V1).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn v2() {
-                $room::$name(Line::V2).await;
-            }
-        })*
-    };
-}
+use support::on_both_lines;
 
 on_both_lines! {
     life::a_pod_from_its_manifest_to_its_last_trace,

@@ -18,24 +18,7 @@ mod midway;
 mod rig;
 
 use support::containerd::Line;
-
-macro_rules! on_both_lines {
-    ($($room:ident::$name:ident,)*) => {
-        $(mod $name {
-            use super::*;
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn v1() {
-                $room::$name(Line::V1).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn v2() {
-                $room::$name(Line::V2).await;
-            }
-        })*
-    };
-}
+use support::on_both_lines;
 
 on_both_lines! {
     agent::running_pods_are_taken_over,

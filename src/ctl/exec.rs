@@ -15,15 +15,12 @@ use crate::proto::podbay::v1::{
     attach_response, exec_request, exec_response,
 };
 
-/// What `exec` takes.
+/// One container of a pod.
 #[derive(Debug, Clone, Args)]
-pub struct ExecArgs {
+pub struct Place {
     /// NAME or pod/NAME
     #[arg(value_name = "POD", value_parser = pod_name)]
     pub pod: String,
-    /// Program and arguments; no shell looks at them
-    #[arg(value_name = "COMMAND", last = true, required = true)]
-    pub command: Vec<String>,
     /// The container [default: the only one, or that of the annotation
     /// kubectl.kubernetes.io/default-container]
     #[arg(short, long, value_name = "NAME")]
@@ -31,6 +28,17 @@ pub struct ExecArgs {
     /// The namespace.
     #[command(flatten)]
     pub namespace: Namespace,
+}
+
+/// What `exec` takes.
+#[derive(Debug, Clone, Args)]
+pub struct ExecArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// Program and arguments; no shell looks at them
+    #[arg(value_name = "COMMAND", last = true, required = true)]
+    pub command: Vec<String>,
     /// Send standard input
     #[arg(short = 'i', long)]
     pub stdin: bool,
@@ -42,16 +50,9 @@ pub struct ExecArgs {
 /// What `attach` takes.
 #[derive(Debug, Clone, Args)]
 pub struct AttachArgs {
-    /// NAME or pod/NAME
-    #[arg(value_name = "POD", value_parser = pod_name)]
-    pub pod: String,
-    /// The container [default: the only one, or that of the annotation
-    /// kubectl.kubernetes.io/default-container]
-    #[arg(short, long, value_name = "NAME")]
-    pub container: Option<String>,
-    /// The namespace.
+    /// Where.
     #[command(flatten)]
-    pub namespace: Namespace,
+    pub place: Place,
     /// Send standard input
     #[arg(short = 'i', long)]
     pub stdin: bool,
@@ -86,9 +87,9 @@ pub async fn exec(client: &mut Client, args: &ExecArgs, screen: Screen) -> Resul
         screen.note("warning: standard input and output are no terminal: -t is left out");
     }
     let start = ExecStart {
-        namespace: args.namespace.of(client),
-        name: args.pod.clone(),
-        container: args.container.clone().unwrap_or_default(),
+        namespace: args.place.namespace.of(client),
+        name: args.place.pod.clone(),
+        container: args.place.container.clone().unwrap_or_default(),
         command: args.command.clone(),
         stdin: args.stdin,
         tty: with_terminal,
@@ -125,9 +126,9 @@ pub async fn exec(client: &mut Client, args: &ExecArgs, screen: Screen) -> Resul
 pub async fn attach(client: &mut Client, args: &AttachArgs, screen: Screen) -> Result<(), Error> {
     let with_terminal = args.tty && terminal::is_terminal();
     let start = AttachStart {
-        namespace: args.namespace.of(client),
-        name: args.pod.clone(),
-        container: args.container.clone().unwrap_or_default(),
+        namespace: args.place.namespace.of(client),
+        name: args.place.pod.clone(),
+        container: args.place.container.clone().unwrap_or_default(),
         stdin: args.stdin,
         size: with_terminal.then(terminal::size).flatten(),
     };

@@ -129,6 +129,18 @@ pub enum SupplementalGroupsPolicy {
     Strict,
 }
 
+/// A capability as [`Capabilities`] has it: upper-case with the `CAP_` prefix, or `ALL`. It may be
+/// given in any case, with the prefix or without; `None` for one that is not known.
+pub fn capability(name: &str) -> Option<String> {
+    let upper = name.to_ascii_uppercase();
+    let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    if bare == "ALL" {
+        return Some(bare.to_owned());
+    }
+    let known = bare.parse::<oci_spec::runtime::Capability>().is_ok();
+    known.then(|| format!("CAP_{bare}"))
+}
+
 /// Capabilities to add and drop. Names are upper-case with the `CAP_` prefix, or `ALL`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]

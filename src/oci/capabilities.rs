@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use oci_spec::runtime::{Capability, LinuxCapabilities};
+use oci_spec::runtime::LinuxCapabilities;
 
 use super::{ContainerInput, Error};
+use crate::model::security::capability;
 
 const FIELD: &str = "linux.security_context.capabilities";
 
@@ -67,18 +68,10 @@ fn canonical(names: &[String], field: &str) -> Result<Vec<String>, Error> {
     names
         .iter()
         .map(|given| {
-            let upper = given.to_ascii_uppercase();
-            let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
-            if bare == "ALL" {
-                Ok(bare.to_owned())
-            } else if bare.parse::<Capability>().is_ok() {
-                Ok(format!("CAP_{bare}"))
-            } else {
-                Err(Error::invalid(
-                    format!("{FIELD}.{field}"),
-                    format!("{given:?} is no capability"),
-                ))
-            }
+            capability(given).ok_or_else(|| {
+                let problem = format!("{given:?} is no capability");
+                Error::invalid(format!("{FIELD}.{field}"), problem)
+            })
         })
         .collect()
 }

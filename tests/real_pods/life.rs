@@ -9,14 +9,13 @@ use crate::support::containerd::Line;
 pub async fn a_pod_from_its_manifest_to_its_last_trace(line: Line) {
     let rig = Rig::start(line).await;
     let inits = json!({ "initContainers": [
-        rig.script("first", "sleep 0.3; date +%s%N > /work/first"),
-        rig.script("second", "cat /work/first && date +%s%N > /work/second"),
+        rig.script("first", "sleep 0.3; date +%s%N > /shared/first"),
+        rig.script("second", "cat /shared/first && date +%s%N > /shared/second"),
     ], "volumes": [{ "name": "work", "emptyDir": {} }] });
     let web = "while true; do echo hello | nc -l -p 8080; done";
-    let near =
-        "until nc 127.0.0.1 8080 2>/dev/null | grep hello; do sleep 0.1; done; ls /work; sleep 600";
+    let near = "until nc 127.0.0.1 8080 2>/dev/null | grep hello; do sleep 0.1; done; ls /shared; sleep 600";
     let mut manifest = pod("slice", &[rig.script("web", web), rig.script("near", near)], inits);
-    let mounts = json!([{ "name": "work", "mountPath": "/work" }]);
+    let mounts = json!([{ "name": "work", "mountPath": "/shared" }]);
     for list in ["initContainers", "containers"] {
         for container in manifest["spec"][list].as_array_mut().expect("containers") {
             container["volumeMounts"] = mounts.clone();

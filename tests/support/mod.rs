@@ -5,7 +5,7 @@
 //! test is shared with another test or with the machine's own containerd.
 
 // Each test target uses its own part of the kit.
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code, unused_imports, unused_macros)]
 
 pub mod agent;
 pub mod builders;
@@ -20,3 +20,23 @@ pub mod sweep;
 pub mod wait;
 
 pub use wait::{eventually, wait_until};
+
+/// A test for each line of containerd, of functions that take the line: `room::name::v1` and `v2`.
+macro_rules! on_both_lines {
+    ($($room:ident::$name:ident,)*) => {
+        $(mod $name {
+            use super::*;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn v1() {
+                $room::$name(Line::V1).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn v2() {
+                $room::$name(Line::V2).await;
+            }
+        })*
+    };
+}
+pub(crate) use on_both_lines;

@@ -12,7 +12,7 @@ use crate::model::container::ContainerSecurity;
 use crate::model::pod::PodSecurity;
 use crate::model::security::{
     Capabilities, NamespaceMode, NamespaceOptions, SecurityProfile, SelinuxOptions,
-    SupplementalGroupsPolicy,
+    SupplementalGroupsPolicy, capability,
 };
 use crate::oci::user::{Reference, parse_image_user};
 use crate::pod::Given;
@@ -188,25 +188,16 @@ fn selinux(asked: &SELinuxOptions) -> SelinuxOptions {
 
 fn capabilities(asked: &Wanted) -> Result<Capabilities, Error> {
     let list = |names: &Option<Vec<String>>| {
-        names.iter().flatten().map(|name| capability(name)).collect::<Result<Vec<_>, _>>()
+        names.iter().flatten().map(|name| known(name)).collect::<Result<Vec<_>, _>>()
     };
     Ok(Capabilities { add: list(&asked.add)?, drop: list(&asked.drop)? })
 }
 
-/// With or without `CAP_`, in any case.
-fn capability(name: &str) -> Result<String, Error> {
-    let upper = name.to_ascii_uppercase();
-    let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    if bare == "ALL" {
-        return Ok("ALL".to_owned());
-    }
-    match bare.parse::<oci_spec::runtime::Capability>() {
-        Ok(_) => Ok(format!("CAP_{bare}")),
-        Err(_) => {
-            let problem = format!("unknown capability {name:?}");
-            Err(Error::field("securityContext.capabilities", problem))
-        }
-    }
+fn known(name: &str) -> Result<String, Error> {
+    capability(name).ok_or_else(|| {
+        let problem = format!("unknown capability {name:?}");
+        Error::field("securityContext.capabilities", problem)
+    })
 }
 
 fn seccomp(

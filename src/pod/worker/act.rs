@@ -34,6 +34,14 @@ pub(super) struct Work {
     pub(super) cancel: CancellationToken,
 }
 
+/// Why a start went no further: Kubernetes' word and what went wrong, or `None` when it was told to
+/// stop.
+type Stopped = Option<(String, String)>;
+
+fn failed(reason: &str, message: String) -> Stopped {
+    Some((reason.to_owned(), message))
+}
+
 /// A container to be started.
 struct Start {
     name: String,
@@ -85,8 +93,8 @@ impl Work {
     }
 
     pub(super) fn spec(&self, name: &str) -> Option<Spec> {
-        let given = self.life.given.clone();
-        wanted(given.spec()).iter().find(|w| w.name == name).map(|w| w.container.clone())
+        let all = wanted(self.life.given.spec());
+        all.iter().find(|w| w.name == name).map(|w| w.container.clone())
     }
 
     async fn prepare(&self) -> Outcome {
@@ -147,10 +155,8 @@ impl Work {
         }
     }
 
-    /// `Err(None)` when it was told to stop.
-    async fn try_start(&self, start: &Start) -> Result<(), Option<(String, String)>> {
+    async fn try_start(&self, start: &Start) -> Result<(), Stopped> {
         let name = start.name.as_str();
-        let failed = |reason: &str, message: String| Some((reason.to_owned(), message));
         let spec =
             self.spec(name).ok_or_else(|| failed("CreateContainerConfigError", "gone".into()))?;
         let sandboxes = &self.room.deps.sandboxes;
@@ -186,15 +192,14 @@ impl Work {
     }
 
     /// The image of a container, pulled where its policy says so.
-    async fn image(&self, spec: &Spec) -> Result<Image, Option<(String, String)>> {
+    async fn image(&self, spec: &Spec) -> Result<Image, Stopped> {
         let (name, image) = (spec.name.as_str(), spec.image.as_deref().unwrap_or_default());
         let policy = spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
         self.find_image(name, image, policy).await
     }
 
-    async fn volume_image(&self, name: &str, image: &str) -> Result<(), Option<(String, String)>> {
-        let given = self.life.given.clone();
-        let mut volumes = given.spec().volumes.iter().flatten();
+    async fn volume_image(&self, name: &str, image: &str) -> Result<(), Stopped> {
+        let mut volumes = self.life.given.spec().volumes.iter().flatten();
         let policy = volumes.find_map(|volume| {
             let source = volume.image.as_ref()?;
             (source.reference.as_deref() == Some(image)).then(|| source.pull_policy.clone())?
@@ -203,17 +208,11 @@ impl Work {
         self.find_image(name, image, &policy).await.map(drop)
     }
 
-    async fn find_image(
-        &self,
-        name: &str,
-        image: &str,
-        policy: &str,
-    ) -> Result<Image, Option<(String, String)>> {
+    async fn find_image(&self, name: &str, image: &str, policy: &str) -> Result<Image, Stopped> {
         let images = &self.room.deps.images;
-        let handler = runtime_handler(self.life.given.spec()).to_owned();
-        let failed = |reason: &str, message: String| Some((reason.to_owned(), message));
+        let handler = runtime_handler(self.life.given.spec());
         if policy != "Always" {
-            let found = images.get_for(&handler, image).await.map_err(|error| {
+            let found = images.get_for(handler, image).await.map_err(|error| {
                 let reason = match error {
                     crate::image::Error::InvalidReference { .. } => "InvalidImageName",
                     _ => "ImageInspectError",
@@ -232,7 +231,7 @@ impl Work {
             }
         }
         self.event(Some(name), Normal, "Pulling", format!("Pulling image {image:?}"));
-        let pull = self.pull(&handler, image);
+        let pull = self.pull(handler, image);
         // Cancel-safe: a pull that nobody waits for ends.
         let pulled = tokio::select! {
             pulled = pull => pulled,
@@ -247,10 +246,8 @@ impl Work {
             Err(error) => {
                 let reason = match &error {
                     crate::image::Error::InvalidReference { .. } => "InvalidImageName",
-                    crate::image::Error::RegistryUnavailable { .. } => "RegistryUnavailable",
                     _ => "ErrImagePull",
                 };
-                let reason = if reason == "RegistryUnavailable" { "ErrImagePull" } else { reason };
                 let chain = error_chain(&error);
                 let message = format!("Failed to pull image {image:?}: {chain}");
                 self.event(Some(name), EventType::Warning, "Failed", message);
@@ -275,9 +272,8 @@ impl Work {
         start: &Start,
         spec: &Spec,
         image: &Image,
-    ) -> Result<ContainerConfig, Option<(String, String)>> {
+    ) -> Result<ContainerConfig, Stopped> {
         let (given, node) = (&self.life.given, self.room.node());
-        let failed = |reason: &str, message: String| Some((reason.to_owned(), message));
         let untranslated =
             |error: crate::pod::translate::Error| failed(error.reason(), error.to_string());
         let sandbox = self.room.deps.sandboxes.get(start.sandbox.as_str());
@@ -316,8 +312,8 @@ impl Work {
     }
 
     pub(super) fn kind(&self, name: &str) -> ContainerKind {
-        let given = self.life.given.clone();
-        let found = wanted(given.spec()).iter().any(|w| w.name == name && w.role == Role::App);
+        let all = wanted(self.life.given.spec());
+        let found = all.iter().any(|w| w.name == name && w.role == Role::App);
         if found { ContainerKind::App } else { ContainerKind::Init }
     }
 
@@ -348,8 +344,7 @@ impl Work {
         });
         let Some(handler) = handler else { return Ok(()) };
         let ip = match &self.home {
-            Some(home) if home.host_network => self.room.node().ips.first().copied(),
-            Some(home) => home.ips.first().copied(),
+            Some(home) => self.room.ips(home).first().copied(),
             None => self.life.ips.first().copied(),
         };
         let ip = ip.map(|ip| ip.to_string());

@@ -10,12 +10,7 @@ use crate::pod::view::EventType;
 impl Worker {
     /// Has exactly those containers probed that run and are to be probed.
     pub(super) fn probe(&self, life: &Life, seen: &Observed) {
-        let home = seen.home();
-        let pod_ip = match home {
-            Some(home) if home.host_network => self.room.node().ips.first().copied(),
-            Some(home) => home.ips.first().copied(),
-            None => None,
-        };
+        let pod_ip = seen.home().and_then(|home| self.room.ips(home).first().copied());
         let mut targets = Vec::new();
         for wanted in wanted(life.given.spec()).iter().filter(|w| w.role != Role::Init) {
             let container = wanted.container;

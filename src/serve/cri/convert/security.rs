@@ -3,6 +3,7 @@
 use super::{Invalid, Result, Within, absolute_path, all, filled, known, one_line, refuse};
 use crate::model::container::ContainerSecurity;
 use crate::model::pod::PodSecurity;
+use crate::model::security;
 use crate::model::security::{
     Capabilities, IdMapping, NamespaceMode, NamespaceOptions, SecurityProfile, SelinuxOptions,
     SupplementalGroupsPolicy, UserNamespace,
@@ -230,17 +231,9 @@ fn capabilities_in(capabilities: v1::Capability) -> Result<Capabilities> {
     })
 }
 
-/// With or without `CAP_`, in any case.
 fn capability(name: String) -> Result<String> {
-    let upper = name.to_ascii_uppercase();
-    let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    if bare == "ALL" {
-        return Ok("ALL".to_owned());
-    }
-    match bare.parse::<oci_spec::runtime::Capability>() {
-        Ok(_) => Ok(format!("CAP_{bare}")),
-        Err(_) => Err(Invalid::new("", format_args!("unknown capability {name:?}"))),
-    }
+    security::capability(&name)
+        .ok_or_else(|| Invalid::new("", format_args!("unknown capability {name:?}")))
 }
 
 fn container_path(path: String) -> Result<String> {
