@@ -28,6 +28,7 @@ fn one(page: &mut Page, container: &Value, status: &Value, pod: &Value) {
     page.field(2, "Image", text(container, "/image"));
     page.field(2, "Image ID", text(status, "/imageID"));
     ports(page, container);
+    page.given(2, "Target", text(container, "/targetContainerName"));
     page.given(2, "Restart Policy", text(container, "/restartPolicy"));
     let words = |pointer| items(container, pointer).iter().map(plain).collect::<Vec<_>>();
     page.below(2, "Command", &words("/command"));

@@ -11,7 +11,6 @@ const HARMLESS: &[(&str, &str)] = &[
     ("metadata.finalizers", "finalizers are not served"),
     ("spec.schedulingGates", "no scheduler opens gates here"),
     ("spec.resourceClaims", "dynamic resource allocation is not served"),
-    ("spec.ephemeralContainers", "ephemeral containers are not served"),
     ("spec.evictionResponders", "eviction responders are not served"),
     ("spec.securityContext.windowsOptions", "Windows is not served"),
     ("spec.CONTAINERS[].securityContext.windowsOptions", "Windows is not served"),

@@ -1,6 +1,7 @@
 //! What is done when, told as lists of actions.
 
 mod ends;
+mod ephemeral;
 mod plays;
 mod restarts;
 

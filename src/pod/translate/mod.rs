@@ -118,7 +118,7 @@ pub fn is_sidecar(container: &Container) -> bool {
 }
 
 /// An ephemeral container is a container with a target.
-fn plain_container(ephemeral: &EphemeralContainer) -> Container {
+pub(super) fn plain_container(ephemeral: &EphemeralContainer) -> Container {
     let it = ephemeral.clone();
     Container {
         args: it.args,

@@ -94,7 +94,7 @@ impl Work {
 
     pub(super) fn spec(&self, name: &str) -> Option<Spec> {
         let all = wanted(self.life.given.spec());
-        all.iter().find(|w| w.name == name).map(|w| w.container.clone())
+        all.into_iter().find(|w| w.name == name).map(|w| w.container.into_owned())
     }
 
     async fn prepare(&self) -> Outcome {
@@ -300,7 +300,7 @@ impl Work {
             image: ImageFacts { id: image.id.to_string(), user: image.config.user.clone() },
             pod_ips,
             mounts,
-            target: None,
+            target: self.target(start)?,
             sandbox: &sandbox.config,
             node: &node,
         };
@@ -313,8 +313,26 @@ impl Work {
 
     pub(super) fn kind(&self, name: &str) -> ContainerKind {
         let all = wanted(self.life.given.spec());
-        let found = all.iter().any(|w| w.name == name && w.role == Role::App);
-        if found { ContainerKind::App } else { ContainerKind::Init }
+        match all.iter().find(|wanted| wanted.name == name).map(|wanted| wanted.role) {
+            Some(Role::App) => ContainerKind::App,
+            Some(Role::Ephemeral) => ContainerKind::Ephemeral,
+            Some(Role::Init | Role::Sidecar) | None => ContainerKind::Init,
+        }
+    }
+
+    /// The id of the container whose processes an ephemeral one is to see.
+    fn target(&self, start: &Start) -> Result<Option<String>, Stopped> {
+        let all = wanted(self.life.given.spec());
+        let target = all.iter().find(|wanted| wanted.name == start.name).and_then(|it| it.target);
+        let Some(target) = target else { return Ok(None) };
+        let current = self.life.units.get(target).and_then(|unit| unit.current.as_ref());
+        match current.filter(|current| current.is_live() && current.sandbox == start.sandbox) {
+            Some(current) => Ok(Some(current.id.to_string())),
+            None => {
+                let message = format!("target container {target:?} does not run");
+                Err(failed("CreateContainerError", message))
+            }
+        }
     }
 
     async fn post_start(&self, name: &str, id: &ContainerId) -> Outcome {

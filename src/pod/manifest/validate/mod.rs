@@ -7,6 +7,7 @@
 mod at;
 mod containers;
 mod env;
+mod ephemeral;
 mod handlers;
 mod mounts;
 mod names;

@@ -1,5 +1,6 @@
 //! Each rule: a spec, and every fault of it in order.
 
+mod ephemeral;
 mod whole;
 
 use super::super::defaults;
