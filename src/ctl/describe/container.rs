@@ -169,6 +169,15 @@ fn environment(page: &mut Page, container: &Value, pod: &Value) {
             (found, "in secret")
         } else if let Some(found) = from.get("configMapKeyRef") {
             (found, "of config map")
+        } else if let Some(found) = from.get("fileKeyRef") {
+            let (word, path) = (text(found, "/key"), text(found, "/path"));
+            let shown = format!(
+                "<set to the key '{word}' of file '{path}' in volume '{}'>  Optional: {}",
+                text(found, "/volumeName"),
+                optional(found)
+            );
+            page.field(3, name, shown);
+            continue;
         } else {
             let path = text(from, "/fieldRef/fieldPath");
             let shown = if path.is_empty() {

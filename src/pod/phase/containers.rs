@@ -22,12 +22,7 @@ pub(super) struct Statuses {
 }
 
 /// Of all containers.
-pub(super) fn statuses(
-    life: &Life,
-    seen: &Observed,
-    now: UnixNanos,
-    policy: &Policy,
-) -> Statuses {
+pub(super) fn statuses(life: &Life, seen: &Observed, now: UnixNanos, policy: &Policy) -> Statuses {
     let none = Unit::default();
     let mut statuses = Statuses::default();
     for wanted in &wanted(life.given.spec()) {

@@ -72,8 +72,7 @@ impl Planner<'_> {
         // Nobody needs a sidecar for the sake of an ephemeral container.
         let ephemeral =
             |name: &str| wanted.iter().any(|w| w.name == name && w.role == Role::Ephemeral);
-        let apps_live =
-            live.iter().any(|it| sidecar(&it.name).is_none() && !ephemeral(&it.name));
+        let apps_live = live.iter().any(|it| sidecar(&it.name).is_none() && !ephemeral(&it.name));
         let last = live.iter().filter_map(|container| sidecar(&container.name)).max();
         for container in &live {
             let turn = match sidecar(&container.name) {

@@ -284,7 +284,11 @@ impl Work {
             (Some(home), false) => home.ips.clone(),
             (None, false) => Vec::new(),
         };
-        let env = environment(given, spec, &pod_ips, &node).map_err(untranslated)?.config;
+        let volumes = &self.room.deps.volumes;
+        let unread = |error: crate::pod::VolumeError| failed(error.reason(), error_chain(&error));
+        let env_files = volumes.env_files(given, spec).await.map_err(unread)?;
+        let env = environment(given, spec, &pod_ips, &env_files, &node);
+        let env = env.map_err(untranslated)?.config;
         let env: BTreeMap<String, String> = env.into_iter().collect();
         let features = self.room.deps.sandboxes.features();
         let handler = features.get(&sandbox.handler).or_else(|| features.values().next());
@@ -293,12 +297,12 @@ impl Work {
             restart_count: start.attempt,
             recursive_read_only: handler.is_some_and(|handler| handler.recursive_read_only_mounts),
         };
-        let mounts = self.room.deps.volumes.mounts(given, spec, &context).await;
-        let mounts = mounts.map_err(|error| failed(error.reason(), error_chain(&error)))?;
+        let mounts = volumes.mounts(given, spec, &context).await.map_err(unread)?;
         let context = ContainerContext {
             restart_count: start.attempt,
             image: ImageFacts { id: image.id.to_string(), user: image.config.user.clone() },
             pod_ips,
+            env_files,
             mounts,
             target: self.target(start)?,
             sandbox: &sandbox.config,

@@ -23,7 +23,8 @@ pub(super) fn all<'a>(at: &At<'_>, house: &House<'a>, seen: &mut BTreeSet<&'a st
         containers::one(&at, &rest, house, &mut Taken::new());
         for (index, mount) in given.volume_mounts.iter().flatten().enumerate() {
             let at = at.field("volumeMounts").item(index);
-            for (name, path) in [("subPath", &mount.sub_path), ("subPathExpr", &mount.sub_path_expr)]
+            for (name, path) in
+                [("subPath", &mount.sub_path), ("subPathExpr", &mount.sub_path_expr)]
             {
                 if path.as_deref().is_some_and(|path| !path.is_empty()) {
                     at.field(name).forbidden(NOT_HERE);

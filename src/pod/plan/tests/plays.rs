@@ -145,7 +145,8 @@ fn check_start(stage: &Stage, name: &str) -> Result<(), TestCaseError> {
     if let Some(one) = wanted.iter().find(|w| w.name == name && w.role == Role::Ephemeral) {
         let ran = life.units.get(name).is_some_and(|unit| unit.ended().is_some());
         prop_assert!(!ran, "{name} ran before");
-        let runs = |target: &str| stage.seen.live().any(|it| it.name == target && it.sandbox == home);
+        let runs =
+            |target: &str| stage.seen.live().any(|it| it.name == target && it.sandbox == home);
         prop_assert!(one.target.is_none_or(runs), "{name} starts without its target");
         return Ok(());
     }

@@ -72,6 +72,9 @@ fn no_static_pod_begins_with_them() {
     let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers: [{name: c, image: i}]\n  \
                 ephemeralContainers: [{name: e, image: i}]\n";
     let told = completed(text, Source::File).expect_err("it was taken").to_string();
-    assert!(told.contains("spec.ephemeralContainers: Forbidden: cannot be set on create"), "{told}");
+    assert!(
+        told.contains("spec.ephemeralContainers: Forbidden: cannot be set on create"),
+        "{told}"
+    );
     completed(text, Source::Api).expect("it may be a change of a pod that runs");
 }
