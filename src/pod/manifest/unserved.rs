@@ -15,7 +15,6 @@ const HARMLESS: &[(&str, &str)] = &[
     ("spec.securityContext.windowsOptions", "Windows is not served"),
     ("spec.CONTAINERS[].securityContext.windowsOptions", "Windows is not served"),
     ("spec.CONTAINERS[].resources.claims", "dynamic resource allocation is not served"),
-    ("spec.CONTAINERS[].restartPolicyRules", "restart rules by exit code are not served"),
     ("spec.CONTAINERS[].volumeMounts[].bindMountOptions", "bind mount options are not served"),
     ("spec.CONTAINERS[].PROBES.httpGet.protocol", "other HTTP protocols are not served"),
     ("spec.CONTAINERS[].PROBES.grpc.mode", "gRPC over TLS is not served"),

@@ -119,7 +119,7 @@ fn crash_loop(
     end: &Termination,
     (now, policy): (UnixNanos, &Policy),
 ) -> Option<ContainerState> {
-    if !wanted.policy.applies(end.code) || unit.again.is_some() {
+    if !wanted.restarts(end.code) || unit.again.is_some() {
         return None;
     }
     let backoff = unit.backoff?;

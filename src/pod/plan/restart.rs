@@ -37,7 +37,7 @@ pub(super) fn standing(unit: Option<&Unit>, wanted: &Wanted<'_>, home: &PodId) -
         State::Running { .. } | State::Unknown => Standing::Due,
         State::Ended(end) if unit.again.as_ref() == Some(&end.id) => Standing::Due,
         State::Ended(_) if !here && wanted.role != Role::App => Standing::Due,
-        State::Ended(end) if wanted.policy.applies(end.code) => Standing::Due,
+        State::Ended(end) if wanted.restarts(end.code) => Standing::Due,
         State::Ended(end) => Standing::Done { succeeded: end.code == 0 },
     }
 }

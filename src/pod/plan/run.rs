@@ -199,7 +199,7 @@ impl Planner<'_> {
             }
             // One that has ended for good stays so, whatever its image.
             let over = match &current.state {
-                State::Ended(end) => !wanted.policy.applies(end.code),
+                State::Ended(end) => !wanted.restarts(end.code),
                 _ => false,
             };
             if wanted.role.is_lasting() && !over && current.image != wanted.image() {
@@ -298,7 +298,7 @@ fn wants_sandbox(life: &Life, wanted: &[Wanted<'_>]) -> bool {
     }
     let mut apps = wanted.iter().filter(|wanted| wanted.role == Role::App);
     apps.any(|app| match life.units.get(app.name).and_then(|unit| unit.ended()) {
-        Some(end) => app.policy.applies(end.code),
+        Some(end) => app.restarts(end.code),
         None => app.policy != Restart::Never,
     })
 }

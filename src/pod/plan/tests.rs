@@ -4,6 +4,7 @@ mod ends;
 mod ephemeral;
 mod plays;
 mod restarts;
+mod rules;
 
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, LifecycleHandler, PodSpec};
 
 use crate::pod::translate::plain_container;
 
@@ -78,6 +78,17 @@ pub struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
+    /// Whether it is started again after an end with this code: when one of its rules is about the
+    /// code, else by its policy.
+    pub fn restarts(&self, code: i32) -> bool {
+        // An init container that has succeeded has done its part, whatever its rules say.
+        if self.role == Role::Init && code == 0 {
+            return false;
+        }
+        let mut rules = self.container.restart_policy_rules.iter().flatten();
+        rules.any(|rule| is_about(rule, code)) || self.policy.applies(code)
+    }
+
     /// Its image as written.
     pub fn image(&self) -> &str {
         self.container.image.as_deref().unwrap_or_default()
@@ -92,6 +103,18 @@ impl Wanted<'_> {
     pub fn pre_stop(&self) -> Option<&LifecycleHandler> {
         self.container.lifecycle.as_ref()?.pre_stop.as_ref()
     }
+}
+
+/// Whether a rule is about this exit code. All rules do the same: restart.
+fn is_about(rule: &ContainerRestartRule, code: i32) -> bool {
+    rule.exit_codes.as_ref().is_some_and(|codes| {
+        let found = codes.values.iter().flatten().any(|value| *value == code);
+        match codes.operator.as_str() {
+            "In" => found,
+            "NotIn" => !found,
+            _ => false,
+        }
+    })
 }
 
 /// The containers of a pod: init containers and sidecars in their order, then the apps, then the

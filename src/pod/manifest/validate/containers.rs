@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::at::At;
 use super::ports::Taken;
-use super::{env, ephemeral, handlers, mounts, names, ports, resources, security};
+use super::{env, ephemeral, handlers, mounts, names, ports, resources, restarts, security};
 
 const ONLY_SIDECARS: &str = "may not be set for init containers without restartPolicy=Always";
 
@@ -74,8 +74,7 @@ pub(super) fn one(at: &At<'_>, container: &Container, house: &House<'_>, taken: 
     let spec = house.spec;
     image(&at.field("image"), container.image.as_deref());
     policies(at, &container.image_pull_policy, &container.termination_message_policy);
-    at.field("restartPolicy")
-        .one_of_if_set(&container.restart_policy, &["Always", "Never", "OnFailure"]);
+    restarts::of_container(at, container);
     let own_ports = container.ports.as_deref().unwrap_or_default();
     let host_network = spec.host_network.unwrap_or(false);
     ports::ports(&at.field("ports"), own_ports, host_network, taken);

@@ -53,6 +53,10 @@ fn not_here(at: &At<'_>, container: &mut Container) {
         ("startupProbe", container.startup_probe.take().is_some()),
         ("lifecycle", container.lifecycle.take().is_some()),
         ("restartPolicy", container.restart_policy.take().is_some_and(|it| !it.is_empty())),
+        (
+            "restartPolicyRules",
+            container.restart_policy_rules.take().is_some_and(|rules| !rules.is_empty()),
+        ),
     ] {
         if set {
             at.field(name).forbidden(NOT_HERE);

@@ -15,6 +15,7 @@ mod network;
 mod objects;
 mod ports;
 mod resources;
+mod restarts;
 mod security;
 mod spec;
 mod volumes;

@@ -45,11 +45,16 @@ fn container(prefix: &'static str) -> impl Strategy<Value = Value> {
         3 => Just(None), 2 => Just(Some("Always")), 1 => Just(Some("OnFailure")),
         1 => Just(Some("Never")),
     ];
-    (policy, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-        move |(policy, pre_stop, post_start, probed)| {
+    (policy, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        move |(policy, ruled, pre_stop, post_start, probed)| {
             let mut container = json!({"name": prefix, "image": "x:1", "lifecycle": {}});
             if let Some(policy) = policy {
                 container["restartPolicy"] = json!(policy);
+                if ruled {
+                    let codes = json!({"operator": "In", "values": [0, 2]});
+                    container["restartPolicyRules"] =
+                        json!([{"action": "Restart", "exitCodes": codes}]);
+                }
             }
             let plain_init = prefix == "init" && policy != Some("Always");
             let handler = json!({"exec": {"command": ["x"]}});

@@ -39,7 +39,8 @@ fn ephemeral_containers() {
             "[{name: a, image: i, ports: [{containerPort: 1}], resources: {limits: {cpu: 1}}, \
              resizePolicy: [{resourceName: cpu, restartPolicy: NotRequired}], \
              livenessProbe: {tcpSocket: {port: 1}}, readinessProbe: {}, startupProbe: {}, \
-             lifecycle: {}, restartPolicy: Always}]",
+             lifecycle: {}, restartPolicy: Always, \
+             restartPolicyRules: [{action: Restart}]}]",
             &[
                 "[0].ports: F",
                 "[0].resources: F",
@@ -49,6 +50,7 @@ fn ephemeral_containers() {
                 "[0].startupProbe: F",
                 "[0].lifecycle: F",
                 "[0].restartPolicy: F",
+                "[0].restartPolicyRules: F",
             ],
         ),
         (
