@@ -300,6 +300,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// All records of ours (label `io.podbay/owner` or as configured), streamed inside.
     async fn list_containers(&self) -> Result<Vec<RuntimeContainer>>;
 
+    /// Their ids alone: an OCI spec, once it is read, takes some hundred kilobytes.
+    async fn container_ids(&self) -> Result<Vec<String>>;
+
     /// Replaces the stored OCI spec.
     async fn update_container_spec(&self, id: &str, spec: &serde_json::Value) -> Result<()>;
 

@@ -26,6 +26,7 @@ mod secrets;
 mod select;
 pub mod statics;
 pub mod translate;
+mod turns;
 pub mod upkeep;
 mod view;
 mod volume;

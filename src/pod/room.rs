@@ -18,6 +18,7 @@ use super::plan::{Policy, Wait};
 use super::probe::Prober;
 use super::record::Life;
 use super::translate::{NodeFacts, cgroup, qos};
+use super::turns::Turns;
 use super::view::{EventType, PodView, Waits};
 use super::watch::Hub;
 use super::{Allocatable, VolumeContext, Volumes};
@@ -32,6 +33,9 @@ use crate::telemetry::error_chain;
 /// What is read of a log for a container's last words: lines and their bytes.
 const LAST_LINES: usize = 80;
 const LAST_BYTES: usize = 2048;
+
+/// What is made by the OCI runtime at one time, for each core: one waits while another computes.
+const STARTS_PER_CORE: usize = 2;
 
 /// What the pods stand on.
 #[derive(Clone)]
@@ -61,6 +65,8 @@ pub(super) struct Settings {
 pub(super) struct Room {
     pub(super) deps: Deps,
     pub(super) options: Settings,
+    /// Who starts something now.
+    pub(super) turns: Arc<Turns>,
     node: Arc<NodeFacts>,
     table: Mutex<Table>,
 }
@@ -172,7 +178,9 @@ impl Entry {
 
 impl Room {
     pub(super) fn new(deps: Deps, options: Settings, node: NodeFacts) -> Self {
-        Self { deps, options, node: Arc::new(node), table: Mutex::default() }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let turns = Turns::new(cores * STARTS_PER_CORE);
+        Self { deps, options, turns, node: Arc::new(node), table: Mutex::default() }
     }
 
     /// Whether there is no pod at all.

@@ -33,9 +33,12 @@ impl Sandboxes {
         }
         let (mut pods, mut containers) = (pods.records, containers.records);
         let (below, tasks) =
-            tokio::try_join!(base.runtime.list_containers(), base.runtime.list_tasks())
+            tokio::try_join!(base.runtime.container_ids(), base.runtime.list_tasks())
                 .step("list what runs")?;
-        adopt_unknown(&below, &mut pods, &mut containers);
+        for id in unknown(below, &pods, &containers) {
+            let record = base.runtime.container(&id).await.step("read an unknown container")?;
+            adopt(&record, &mut pods, &mut containers);
+        }
         let tasks: BTreeMap<_, _> = tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
         tracing::info!(pods = pods.len(), containers = containers.len(), "recovering");
         futures::stream::iter(pods)
@@ -51,41 +54,46 @@ impl Sandboxes {
     }
 }
 
-/// Takes records from containerd that the store does not have: the store was lost.
-fn adopt_unknown(
-    below: &[RuntimeContainer],
+/// Those that the store does not have.
+fn unknown(
+    below: Vec<String>,
+    pods: &[SandboxRecord],
+    containers: &[ContainerRecord],
+) -> Vec<String> {
+    let pods = pods.iter().map(|record| record.sandbox.id.as_str());
+    let containers = containers.iter().map(|record| record.container.id.as_str());
+    let known: BTreeSet<&str> = pods.chain(containers).collect();
+    below.into_iter().filter(|id| !known.contains(id.as_str())).collect()
+}
+
+/// Takes a record from containerd that the store does not have: the store was lost.
+fn adopt(
+    record: &RuntimeContainer,
     pods: &mut Vec<SandboxRecord>,
     containers: &mut Vec<ContainerRecord>,
 ) {
-    let known: BTreeSet<String> = pods
-        .iter()
-        .map(|record| record.sandbox.id.to_string())
-        .chain(containers.iter().map(|record| record.container.id.to_string()))
-        .collect();
-    for record in below.iter().filter(|record| !known.contains(&record.id)) {
-        let (extension, spec) = (record.extension.clone(), &record.spec);
-        let is_pod = record.labels.get(KIND_LABEL).is_some_and(|kind| kind == "sandbox");
-        let adopted = if is_pod {
-            serde_json::from_value(extension).map(|mut record: SandboxRecord| {
-                // Written before the network was there: whether it ever was is not known.
-                record.sandbox.state = SandboxState::Ready { pid: 0 };
-                record.was_attached = true;
-                pods.push(record);
-            })
-        } else {
-            serde_json::from_value(extension).map(|mut record: ContainerRecord| {
-                // What runs is taken over. What does not may have run: never run it again.
-                let started_at = Some(record.container.created_at);
-                record.container.state = ContainerState::Unknown { started_at };
-                // They may have been updated since it was created.
-                record.container.resources = resources_of(spec);
-                containers.push(record);
-            })
-        };
-        match adopted {
-            Ok(()) => tracing::warn!(id = record.id, "rebuilt from its containerd record"),
-            Err(error) => tracing::warn!(id = record.id, %error, "unknown record left alone"),
-        }
+    let (extension, spec) = (record.extension.clone(), &record.spec);
+    let is_pod = record.labels.get(KIND_LABEL).is_some_and(|kind| kind == "sandbox");
+    let adopted = if is_pod {
+        serde_json::from_value(extension).map(|mut record: SandboxRecord| {
+            // Written before the network was there: whether it ever was is not known.
+            record.sandbox.state = SandboxState::Ready { pid: 0 };
+            record.was_attached = true;
+            pods.push(record);
+        })
+    } else {
+        serde_json::from_value(extension).map(|mut record: ContainerRecord| {
+            // What runs is taken over. What does not may have run: never run it again.
+            let started_at = Some(record.container.created_at);
+            record.container.state = ContainerState::Unknown { started_at };
+            // They may have been updated since it was created.
+            record.container.resources = resources_of(spec);
+            containers.push(record);
+        })
+    };
+    match adopted {
+        Ok(()) => tracing::warn!(id = record.id, "rebuilt from its containerd record"),
+        Err(error) => tracing::warn!(id = record.id, %error, "unknown record left alone"),
     }
 }
 

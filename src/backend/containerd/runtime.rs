@@ -73,6 +73,10 @@ impl Runtime for Containerd {
         containers::list(&self.0.client).await
     }
 
+    async fn container_ids(&self) -> Result<Vec<String>> {
+        containers::ids(&self.0.client).await
+    }
+
     async fn update_container_spec(&self, id: &str, spec: &Value) -> Result<()> {
         containers::update_spec(&self.0.client, id, spec).await
     }

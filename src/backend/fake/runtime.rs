@@ -238,6 +238,11 @@ impl Runtime for FakeRuntime {
         self.0.step("list_containers", "", all).await
     }
 
+    async fn container_ids(&self) -> Result<Vec<String>> {
+        let all = |_: &str, state: &mut State| Ok(state.containers.keys().cloned().collect());
+        self.0.step("container_ids", "", all).await
+    }
+
     async fn update_container_spec(&self, id: &str, spec: &serde_json::Value) -> Result<()> {
         let work = |tried: &str, state: &mut State| {
             let record = state.containers.get_mut(id);

@@ -62,6 +62,9 @@ impl Runtime for Daemon {
     async fn list_containers(&self) -> Result<Vec<RuntimeContainer>> {
         unknown()
     }
+    async fn container_ids(&self) -> Result<Vec<String>> {
+        unknown()
+    }
     async fn update_container_spec(&self, _: &str, _: &serde_json::Value) -> Result<()> {
         unknown()
     }

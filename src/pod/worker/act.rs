@@ -22,6 +22,7 @@ use crate::pod::translate::{
     ContainerContext, ContainerKind, ContainerRef, ImageFacts, PodContext, Warning,
     container_config, environment, pod_config, runtime_handler,
 };
+use crate::pod::turns::Place;
 use crate::pod::view::EventType::{self, Normal};
 use crate::telemetry::error_chain;
 
@@ -131,8 +132,8 @@ impl Work {
             let message = "Pod sandbox changed, it will be killed and re-created.";
             self.event(None, Normal, "SandboxChanged", message);
         }
-        let sandboxes = &self.room.deps.sandboxes;
-        match sandboxes.run_for(Owner::Pod, made.config, handler).await {
+        let made = self.room.deps.sandboxes.run_for(Owner::Pod, made.config, handler);
+        match self.room.turns.take(Place::of(&self.life, attempt > 0), made).await {
             Ok(_) => Outcome::Done,
             Err(error) => {
                 let chain = error_chain(&error);
@@ -173,6 +174,17 @@ impl Work {
             if let Some(volume) = &mount.image {
                 self.volume_image(name, &volume.image).await?;
             }
+        }
+        let place = Place::of(&self.life, start.attempt > 0);
+        self.room.turns.take(place, self.make(start, config)).await
+    }
+
+    /// Creates and starts a container.
+    async fn make(&self, start: &Start, config: ContainerConfig) -> Result<(), Stopped> {
+        let name = start.name.as_str();
+        let sandboxes = &self.room.deps.sandboxes;
+        if self.cancel.is_cancelled() {
+            return Err(None);
         }
         let created = sandboxes.create_container(start.sandbox.as_str(), config).await;
         let id = created.map_err(|error| failed("CreateContainerError", error_chain(&error)))?;
