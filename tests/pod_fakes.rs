@@ -2,6 +2,8 @@
 
 #[path = "pod_fakes/ends.rs"]
 mod ends;
+#[path = "pod_fakes/ephemeral.rs"]
+mod ephemeral;
 #[path = "pod_fakes/keep.rs"]
 mod keep;
 #[path = "pod_fakes/life.rs"]

@@ -5,6 +5,8 @@ mod support;
 
 #[path = "real_pods/ends.rs"]
 mod ends;
+#[path = "real_pods/ephemeral.rs"]
+mod ephemeral;
 #[path = "real_pods/life.rs"]
 mod life;
 #[path = "real_pods/rig.rs"]
@@ -23,4 +25,6 @@ on_both_lines! {
     ends::a_crash_is_told_and_restarted,
     ends::probes_decide,
     volumes::volumes_are_there_and_go,
+    volumes::an_init_container_writes_the_environment_of_the_apps,
+    ephemeral::a_debugger_looks_at_its_target_and_outlives_the_agent,
 }

@@ -301,6 +301,15 @@ impl Stage {
         self.life.given.pod = Arc::new(pod);
     }
 
+    /// One more ephemeral container.
+    pub(super) fn debug(&mut self, container: Value) {
+        let mut pod = Pod::clone(&self.life.given.pod);
+        let spec = pod.spec.as_mut().expect("a spec");
+        let container = serde_json::from_value(container).expect("an ephemeral container");
+        spec.ephemeral_containers.get_or_insert_default().push(container);
+        self.life.given.pod = Arc::new(pod);
+    }
+
     pub(super) fn status(&mut self) -> PodStatus {
         let node = Viewpoint { ips: vec![[192, 0, 2, 1].into()], restart: Pauses::default() };
         status(&mut self.life, &self.seen, self.now, &node)

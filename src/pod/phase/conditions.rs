@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::PodCondition;
 
 use super::super::observe::Observed;
-use super::super::plan::{Role, wanted};
+use super::super::plan::wanted;
 use super::super::record::{Life, Since};
 use super::{Phase, time, waiting_inits};
 use crate::model::UnixNanos;
@@ -101,7 +101,7 @@ fn containers_ready(life: &Life, phase: Phase) -> Draft {
     let wanted = wanted(life.given.spec());
     let unready: Vec<&str> = wanted
         .iter()
-        .filter(|wanted| wanted.role != Role::Init)
+        .filter(|wanted| wanted.role.is_lasting())
         .map(|wanted| wanted.name)
         .filter(|name| {
             let current = life.units.get(*name).and_then(|unit| unit.current.as_ref());

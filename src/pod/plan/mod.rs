@@ -3,6 +3,7 @@
 //! ```text
 //! prepare ─> sandbox ─> init containers, one after the other ─> app containers, all at once
 //!                       sidecars: the next one goes on when it is up
+//!                  └──> ephemeral containers, at any time, once each
 //! end:  apps and init containers ─> sidecars in reverse order ─> sandbox ─> settle or finish
 //! ```
 //! [`plan`] looks at what is remembered and what is seen, writes down what it decides, and says

@@ -26,6 +26,7 @@ impl Planner<'_> {
             return self.restart_pod(life);
         }
         self.stop_others(life, &home);
+        self.ephemeral(life, &wanted, &home);
         if self.init(life, &wanted, &home) {
             self.apps(life, &wanted, &home);
         }
@@ -117,7 +118,7 @@ impl Planner<'_> {
     fn init(&mut self, life: &mut Life, wanted: &[Wanted<'_>], home: &PodId) -> bool {
         let begun = apps_begun(life, wanted, home);
         let mut passed = true;
-        for init in wanted.iter().filter(|wanted| wanted.role != Role::App) {
+        for init in wanted.iter().filter(|wanted| wanted.role.is_init()) {
             if !passed || (begun && init.role == Role::Init) {
                 // Those behind wait. Once apps run, a plain init container has done its part.
                 if !begun {
@@ -171,6 +172,22 @@ impl Planner<'_> {
         }
     }
 
+    /// These wait for nothing but the container whose processes they are to see.
+    fn ephemeral(&mut self, life: &mut Life, wanted: &[Wanted<'_>], home: &PodId) {
+        for one in wanted.iter().filter(|wanted| wanted.role == Role::Ephemeral) {
+            if standing(life.units.get(one.name), one, home) != Standing::Due {
+                continue;
+            }
+            match one.target.filter(|target| !runs(life, target, home)) {
+                Some(target) => {
+                    let step = format!("its target container {target} runs");
+                    self.plan.wait(Some(one.name), step, "the start of that container");
+                }
+                None => self.start(life, one, home),
+            }
+        }
+    }
+
     /// What running containers need: hooks, and the end of those that must not go on.
     fn care(&mut self, life: &mut Life, wanted: &[Wanted<'_>], home: &PodId) {
         let (now, grace) = (self.now, life.grace());
@@ -182,10 +199,10 @@ impl Planner<'_> {
             }
             // One that has ended for good stays so, whatever its image.
             let over = match &current.state {
-                State::Ended(end) => !wanted.policy.applies(end.code),
+                State::Ended(end) => !wanted.restarts(end.code),
                 _ => false,
             };
-            if wanted.role != Role::Init && !over && current.image != wanted.image() {
+            if wanted.role.is_lasting() && !over && current.image != wanted.image() {
                 let message =
                     format!("Container {} definition changed, will be restarted", wanted.name);
                 doom(current, message, grace, now);
@@ -206,7 +223,7 @@ impl Planner<'_> {
                 self.plan.wait(Some(wanted.name), "the startup probe", "its success");
             } else if matches!(current.state, State::Running { .. })
                 && !current.ready
-                && wanted.role != Role::Init
+                && wanted.role.is_lasting()
             {
                 self.plan.wait(Some(wanted.name), "the readiness probe", "its success");
             }
@@ -247,6 +264,14 @@ impl Planner<'_> {
     }
 }
 
+/// Whether a container of this name runs in this sandbox.
+fn runs(life: &Life, name: &str, home: &PodId) -> bool {
+    let current = life.units.get(name).and_then(|unit| unit.current.as_ref());
+    current.is_some_and(|current| {
+        current.sandbox == *home && matches!(current.state, State::Running { .. })
+    })
+}
+
 /// Whether an app has been begun in this sandbox.
 pub(crate) fn apps_begun(life: &Life, wanted: &[Wanted<'_>], home: &PodId) -> bool {
     wanted.iter().filter(|wanted| wanted.role == Role::App).any(|app| {
@@ -267,13 +292,13 @@ fn changed_init(life: &Life, wanted: &[Wanted<'_>], home: &PodId) -> bool {
 /// Whether containers would run in a new sandbox: not when the pod may not be restarted, and not
 /// when all it wants is done.
 fn wants_sandbox(life: &Life, wanted: &[Wanted<'_>]) -> bool {
-    let ran = life.units.values().any(|unit| unit.current.is_some());
-    if !ran {
+    let mut own = wanted.iter().filter(|wanted| wanted.role != Role::Ephemeral);
+    if !own.any(|it| life.units.get(it.name).is_some_and(|unit| unit.current.is_some())) {
         return true;
     }
     let mut apps = wanted.iter().filter(|wanted| wanted.role == Role::App);
     apps.any(|app| match life.units.get(app.name).and_then(|unit| unit.ended()) {
-        Some(end) => app.policy.applies(end.code),
+        Some(end) => app.restarts(end.code),
         None => app.policy != Restart::Never,
     })
 }

@@ -1,8 +1,10 @@
 //! What is done when, told as lists of actions.
 
 mod ends;
+mod ephemeral;
 mod plays;
 mod restarts;
+mod rules;
 
 use serde_json::{Value, json};
 

@@ -128,7 +128,7 @@ impl Pods {
             {
                 return Err(Error::NotFound(key));
             }
-            return Ok(Step::Make(Box::new(self.judged(given, None)), None));
+            return self.make(given, None);
         };
         let life = old.life();
         if life.given.source.is_static() {
@@ -152,6 +152,7 @@ impl Pods {
         next.metadata.uid.clone_from(&life.given.pod.metadata.uid);
         next.metadata.creation_timestamp.clone_from(&life.given.pod.metadata.creation_timestamp);
         next.metadata.resource_version = None;
+        manifest::keep_ephemeral(&life.given.pod, &mut next);
         let change = manifest::change(&life.given.pod, &next);
         match change {
             _ if meant_anew => {}
@@ -168,8 +169,16 @@ impl Pods {
             }
             manifest::Difference::Replace(_) => {}
         }
-        let life = self.judged(given, Some(&old));
-        Ok(Step::Make(Box::new(life), Some(old)))
+        self.make(given, Some(old))
+    }
+
+    fn make(&self, given: Given, old: Option<Arc<Entry>>) -> Result<Step, Error> {
+        if let Some(fault) = manifest::without_ephemeral(&given.pod) {
+            let name = given.key().name;
+            return Err(Error::Invalid { kind: "Pod", name, faults: vec![fault] });
+        }
+        let life = self.judged(given, old.as_ref());
+        Ok(Step::Make(Box::new(life), old))
     }
 
     /// A pod that runs may not grow beyond the node.
