@@ -6,6 +6,8 @@ mod ends;
 mod keep;
 #[path = "pod_fakes/life.rs"]
 mod life;
+#[path = "pod_fakes/preempt.rs"]
+mod preempt;
 #[path = "pod_fakes/resize.rs"]
 mod resize;
 #[path = "pod_fakes/restarts.rs"]

@@ -23,6 +23,9 @@ const DEFAULT_GRACE: i64 = 30;
 /// The shortest grace period of a pod.
 const SHORTEST_GRACE: Duration = Duration::from_secs(1);
 
+/// Reason of a pod that ended to make room for a critical one.
+pub const PREEMPTED: &str = "Preempting";
+
 /// All that is remembered of a pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Life {
@@ -33,6 +36,9 @@ pub struct Life {
     /// Uid of the pod of the same name that has to be gone before this one begins.
     #[serde(default)]
     pub follows: Option<String>,
+    /// Uids of the pods that have to end, because it needs their room, before it begins.
+    #[serde(default)]
+    pub preempts: Vec<String>,
     /// First of the ids on the host that are its own users'.
     #[serde(default)]
     pub user_ids: Option<u32>,
@@ -280,6 +286,7 @@ impl Life {
             uid: given.uid().to_owned(),
             given,
             follows: None,
+            preempts: Vec::new(),
             user_ids: None,
             started: None,
             sandboxes: 0,

@@ -3,6 +3,7 @@
 mod apply;
 mod delete;
 mod door;
+mod entrance;
 mod keep;
 mod logs;
 mod node;
@@ -43,6 +44,7 @@ use crate::model::Owner;
 use crate::sandbox::{self, Sandboxes};
 use crate::store::{self, Store};
 use crate::telemetry::error_chain;
+use entrance::Coming;
 
 /// What the engine stands on.
 #[derive(Clone)]
@@ -217,12 +219,14 @@ impl Pods {
     }
 
     /// The record of a new pod.
-    fn new_life(&self, given: Given, follows: Option<&Arc<Entry>>) -> Life {
+    fn new_life(&self, given: Given, follows: Option<&Arc<Entry>>, coming: &Coming) -> Life {
         let wants = wants_user_ids(given.spec());
         let mut life = Life::new(given);
         life.follows = follows.map(|old| old.uid.clone());
         if wants {
-            let taken = self.room.all().iter().filter_map(|entry| entry.life().user_ids).collect();
+            let all = self.room.all();
+            let taken = all.iter().filter_map(|entry| entry.life().user_ids);
+            let taken = taken.chain(coming.user_ids()).collect();
             life.user_ids = free_user_ids(&taken);
         }
         life

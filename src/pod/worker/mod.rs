@@ -174,6 +174,9 @@ impl Worker {
                 return Next::Wait(Some(at + STORE_RETRY.as_nanos() as i64));
             }
             pod.set(life.clone());
+            if life.settled && !before.settled {
+                self.room.settled(&pod.uid);
+            }
         }
         self.tell(&before, &life);
         self.room.show(&pod, &life, status);
