@@ -14,6 +14,8 @@ mod resize;
 mod restarts;
 #[path = "pod_fakes/rig.rs"]
 mod rig;
+#[path = "pod_fakes/shutdown.rs"]
+mod shutdown;
 #[path = "pod_fakes/statics.rs"]
 mod statics;
 #[path = "pod_fakes/strays.rs"]

@@ -9,6 +9,8 @@ mod ends;
 mod life;
 #[path = "real_pods/rig.rs"]
 mod rig;
+#[path = "real_pods/shutdown.rs"]
+mod shutdown;
 #[path = "real_pods/volumes.rs"]
 mod volumes;
 
@@ -23,4 +25,5 @@ on_both_lines! {
     ends::a_crash_is_told_and_restarted,
     ends::probes_decide,
     volumes::volumes_are_there_and_go,
+    shutdown::pods_end_before_the_host_does,
 }

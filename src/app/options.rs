@@ -225,6 +225,12 @@ pub(super) fn keep_options(config: &Config) -> Result<KeepOptions, BadThreshold>
     })
 }
 
+/// How pods end before the host shuts down.
+pub(super) fn shutdown_bands(config: &Config) -> pod::Bands {
+    let bands = config.pods.shutdown_bands().into_iter();
+    pod::Bands::new(bands.map(|(priority, grace)| pod::Band { priority, grace }).collect())
+}
+
 pub(super) fn statics_options(config: &Config, node: String) -> pod::statics::Options {
     pod::statics::Options {
         dir: config.pods.manifests.clone(),

@@ -73,7 +73,7 @@ impl Pods {
     /// Everything that is against a pod on this node, as it is without preemption.
     pub(super) fn against(&self, given: &Given, coming: &Coming) -> Vec<AdmitReason> {
         let others = [self.running(given, coming), coming.given.clone()].concat();
-        let ending = self.room.deps.tasks.is_draining();
+        let ending = self.is_shutting_down() || self.room.deps.tasks.is_draining();
         admit::admit(given, &others, &self.room.node(), self.pressure(), ending)
     }
 

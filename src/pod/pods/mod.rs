@@ -7,6 +7,7 @@ mod entrance;
 mod keep;
 mod logs;
 mod node;
+mod shutdown;
 mod statics;
 mod strays;
 
@@ -14,6 +15,7 @@ pub use keep::{KeepOptions, Meter, Used};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -84,6 +86,8 @@ pub struct Pods {
     unread: Mutex<BTreeSet<String>>,
     /// What the node is short of, once that is watched.
     pressure: OnceLock<watch::Receiver<Pressure>>,
+    /// The host is shutting down.
+    shutting_down: AtomicBool,
 }
 
 impl Pods {
@@ -133,6 +137,7 @@ impl Pods {
                 gone,
                 unread: Mutex::default(),
                 pressure: OnceLock::new(),
+                shutting_down: AtomicBool::new(false),
             }
         })
     }
@@ -161,7 +166,7 @@ impl Pods {
         let entries: Vec<_> = lives
             .into_iter()
             .map(|mut life| {
-                life.taken_over(at);
+                life.taken_over(at, &self.room.deps.host.facts().boot_id);
                 Entry::new(life)
             })
             .collect();

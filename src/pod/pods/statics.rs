@@ -54,6 +54,10 @@ impl Pods {
                 tracing::warn!(pod = %entry.key, error = error_chain(&error), "not ended yet");
             }
         }
+        // A static pod that comes now would have failed for ever; it begins with the next boot.
+        if self.is_shutting_down() {
+            return;
+        }
         for (key, given) in wanted {
             if self.room.has(given.uid()) {
                 continue;
