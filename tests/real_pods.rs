@@ -5,6 +5,8 @@ mod support;
 
 #[path = "real_pods/ends.rs"]
 mod ends;
+#[path = "real_pods/evict.rs"]
+mod evict;
 #[path = "real_pods/life.rs"]
 mod life;
 #[path = "real_pods/rig.rs"]
@@ -25,5 +27,7 @@ on_both_lines! {
     ends::a_crash_is_told_and_restarted,
     ends::probes_decide,
     volumes::volumes_are_there_and_go,
+    evict::a_volume_beyond_its_limit_evicts_its_pod,
+    evict::a_full_disk_evicts_and_keeps_pods_out,
     shutdown::pods_end_before_the_host_does,
 }

@@ -219,8 +219,8 @@ pub(super) fn keep_options(config: &Config) -> Result<KeepOptions, BadThreshold>
         image_gc: pods.image_gc,
         eviction: EvictionOptions {
             thresholds,
+            hold: pods.eviction_hold,
             own_image_disk: node_paths(config).own_image_disk(),
-            ..EvictionOptions::default()
         },
     })
 }

@@ -61,6 +61,8 @@ pub struct Pods {
     pub image_gc_low: u32,
     /// What must be left of the node before pods are evicted, e.g. `memory.available<100Mi`.
     pub eviction: Vec<String>,
+    /// How long the node counts as under pressure after it was last short of something.
+    pub eviction_hold: Duration,
     /// How long pods have to end before the host shuts down; zero for not being ended.
     pub shutdown_grace: Grace,
     /// How much of it only critical pods have, after the others.
@@ -162,6 +164,7 @@ pub(super) fn read(reader: &mut Reader) -> Pods {
         image_gc_high: reader.get("pods.image_gc_high", 85),
         image_gc_low: reader.get("pods.image_gc_low", 80),
         eviction: reader.get("pods.eviction", EVICTION.map(str::to_owned).into()),
+        eviction_hold: reader.get("pods.eviction_hold", seconds(300)),
         shutdown_grace: reader.get("pods.shutdown_grace", Grace(Duration::ZERO)),
         shutdown_grace_critical: reader.get("pods.shutdown_grace_critical", Grace(Duration::ZERO)),
         shutdown_grace_by_priority: reader.get("pods.shutdown_grace_by_priority", Vec::new()),
