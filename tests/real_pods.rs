@@ -9,6 +9,8 @@ mod ends;
 mod evict;
 #[path = "real_pods/life.rs"]
 mod life;
+#[path = "real_pods/ports.rs"]
+mod ports;
 #[path = "real_pods/rig.rs"]
 mod rig;
 #[path = "real_pods/shutdown.rs"]
@@ -29,5 +31,6 @@ on_both_lines! {
     volumes::volumes_are_there_and_go,
     evict::a_volume_beyond_its_limit_evicts_its_pod,
     evict::a_full_disk_evicts_and_keeps_pods_out,
+    ports::datagrams_reach_a_pod,
     shutdown::pods_end_before_the_host_does,
 }
