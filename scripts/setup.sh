@@ -78,6 +78,7 @@ packages_for_test() {
     want have nft -- nftables
     want have conntrack -- conntrack
     want have socat -- socat
+    want have dbus-daemon -- dbus
     want have skopeo -- skopeo
     want have buildah -- buildah
     want have curl -- curl

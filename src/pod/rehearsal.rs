@@ -284,7 +284,7 @@ impl Stage {
     pub(super) fn agent_restarts(&mut self) {
         let row = serde_json::to_string(&self.life).expect("a row");
         self.life = serde_json::from_str(&row).expect("the row again");
-        self.life.taken_over(self.now);
+        self.life.taken_over(self.now, "boot-1");
         self.under_way.clear();
         let (sandboxes, containers) = (self.seen.sandboxes.clone(), self.seen.containers.clone());
         self.seen = Observed { sandboxes, containers, ..Observed::default() };

@@ -236,6 +236,17 @@ impl Room {
         self.table().by_uid.contains_key(uid)
     }
 
+    /// Whether there is this pod, and something of it may still run or be in place.
+    pub(super) fn runs(&self, uid: &str) -> bool {
+        self.by_uid(uid).is_some_and(|entry| !entry.life().settled)
+    }
+
+    /// A pod has ended: whoever waits for its room looks again.
+    pub(super) fn settled(&self, uid: &str) {
+        let waits = |entry: &&Arc<Entry>| entry.life().preempts.iter().any(|one| one == uid);
+        self.all().iter().filter(waits).for_each(|entry| entry.changed.notify_one());
+    }
+
     /// A pod is there from now on; shown when it follows nobody.
     pub(super) fn add(&self, entry: &Arc<Entry>) {
         let life = entry.life();
@@ -271,11 +282,14 @@ impl Room {
     /// A pod is gone; the one that follows it begins.
     pub(super) fn forget(&self, entry: &Entry) {
         self.hide(entry);
-        let mut table = self.table();
-        table.by_uid.remove(&entry.uid);
-        entry.leave();
-        let next = table.by_uid.values().filter(|next| follows(next, &entry.uid));
-        next.for_each(|next| next.changed.notify_one());
+        {
+            let mut table = self.table();
+            table.by_uid.remove(&entry.uid);
+            entry.leave();
+            let next = table.by_uid.values().filter(|next| follows(next, &entry.uid));
+            next.for_each(|next| next.changed.notify_one());
+        }
+        self.settled(&entry.uid);
         self.deps.gone.notify_one();
     }
 

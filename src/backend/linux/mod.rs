@@ -16,6 +16,7 @@ pub(in crate::backend) mod files;
 mod labels;
 mod limits;
 mod links;
+mod logind;
 mod mountinfo;
 mod mounts;
 mod netns;
@@ -29,6 +30,7 @@ mod userns;
 pub(in crate::backend) mod volume;
 
 pub use limits::raise_file_limit;
+pub use logind::Logind;
 pub(super) use standin::StandIn;
 
 use std::path::{Component, Path, PathBuf};

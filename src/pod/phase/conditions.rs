@@ -4,9 +4,12 @@ use k8s_openapi::api::core::v1::PodCondition;
 
 use super::super::observe::Observed;
 use super::super::plan::wanted;
-use super::super::record::{Life, Since};
+use super::super::record::{Life, PREEMPTED, Since};
 use super::{Phase, time, waiting_inits};
 use crate::model::UnixNanos;
+
+/// The kubelet says more in the condition of a preempted pod than in its status.
+const PREEMPTION: &str = "Pod was preempted by Kubelet to accommodate a critical pod.";
 
 struct Draft {
     kind: &'static str,
@@ -37,7 +40,10 @@ pub(super) fn conditions(
             kind: "DisruptionTarget",
             status: true,
             reason: "TerminationByKubelet",
-            message: verdict.message.clone(),
+            message: match verdict.reason.as_str() {
+                PREEMPTED => PREEMPTION.to_owned(),
+                _ => verdict.message.clone(),
+            },
         });
     }
     let resize = life.trouble.as_ref().filter(|trouble| trouble.reason == "ResizeError");
