@@ -12,7 +12,7 @@ use super::entry::Entry;
 use super::error::{Error, Step};
 use super::record::SandboxRecord;
 use super::{Room, SandboxState, Sandboxes, volumes};
-use crate::backend::{RuntimeContainer, TaskState, TaskStatus};
+use crate::backend::{Process, RuntimeContainer, Stdio, TaskState, TaskStatus};
 use crate::container::{ContainerRecord, ContainerState, KIND_LABEL};
 use crate::ids::PodId;
 use crate::oci::resources_of;
@@ -39,7 +39,11 @@ impl Sandboxes {
             let record = base.runtime.container(&id).await.step("read an unknown container")?;
             adopt(&record, &mut pods, &mut containers);
         }
-        let tasks: BTreeMap<_, _> = tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
+        let mut tasks: BTreeMap<_, _> =
+            tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
+        let missing = expected(&pods, &containers).filter(|id| !tasks.contains_key(*id));
+        let asked = room.ask_for_tasks(missing.map(str::to_owned).collect()).await;
+        tasks.extend(asked.into_iter().map(|task| (task.id.clone(), task)));
         tracing::info!(pods = pods.len(), containers = containers.len(), "recovering");
         futures::stream::iter(pods)
             .for_each_concurrent(SIDE_BY_SIDE, |record| async {
@@ -52,6 +56,19 @@ impl Sandboxes {
         room.sweep().await;
         Ok(())
     }
+}
+
+/// Ids of those that may have a task.
+fn expected<'a>(
+    pods: &'a [SandboxRecord],
+    containers: &'a [ContainerRecord],
+) -> impl Iterator<Item = &'a str> {
+    let pods = pods.iter().filter(|record| record.sandbox.is_ready());
+    let containers = containers
+        .iter()
+        .filter(|record| !matches!(record.container.state, ContainerState::Exited(_)));
+    pods.map(|record| record.sandbox.id.as_str())
+        .chain(containers.map(|record| record.container.id.as_str()))
 }
 
 /// Those that the store does not have.
@@ -98,6 +115,24 @@ fn adopt(
 }
 
 impl Room {
+    /// Lists of containerd 2.x leave out tasks whose shims give no answer, which are not gone.
+    async fn ask_for_tasks(&self, ids: Vec<String>) -> Vec<TaskStatus> {
+        let asked = futures::stream::iter(ids).map(|id| async move {
+            let mute = || TaskStatus {
+                id: id.clone(),
+                pid: 0,
+                state: TaskState::Unknown,
+                stdio: Stdio::default(),
+            };
+            let task = self.deps.base.runtime.task(Process::init(&id)).await;
+            task.unwrap_or_else(|error| {
+                tracing::warn!(id, error = error_chain(&error), "its shim does not answer");
+                Some(mute())
+            })
+        });
+        asked.buffer_unordered(SIDE_BY_SIDE).filter_map(std::future::ready).collect().await
+    }
+
     async fn recover_one(self: &Arc<Self>, record: SandboxRecord, task: Option<TaskStatus>) {
         let entry = Entry::new(record);
         let sandbox = entry.sandbox();

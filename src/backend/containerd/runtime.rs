@@ -138,6 +138,14 @@ impl Runtime for Containerd {
         tasks::update(&self.0.client, id, resources).await
     }
 
+    async fn pause(&self, id: &str) -> Result<()> {
+        tasks::pause(&self.0.client, id).await
+    }
+
+    async fn resume(&self, id: &str) -> Result<()> {
+        tasks::resume(&self.0.client, id).await
+    }
+
     async fn checkpoint(
         &self,
         id: &str,

@@ -104,6 +104,12 @@ impl Runtime for Daemon {
     async fn update_resources(&self, _: &str, _: &serde_json::Value) -> Result<()> {
         unknown()
     }
+    async fn pause(&self, _: &str) -> Result<()> {
+        unknown()
+    }
+    async fn resume(&self, _: &str) -> Result<()> {
+        unknown()
+    }
     async fn checkpoint(&self, _: &str, _: &Path, _: &Path, _: Duration) -> Result<()> {
         unknown()
     }

@@ -206,12 +206,7 @@ impl Pods {
         self.make(given, Some(old), coming)
     }
 
-    fn make(
-        &self,
-        given: Given,
-        old: Option<Arc<Entry>>,
-        coming: &Coming,
-    ) -> Result<Step, Error> {
+    fn make(&self, given: Given, old: Option<Arc<Entry>>, coming: &Coming) -> Result<Step, Error> {
         if let Some(fault) = manifest::without_ephemeral(&given.pod) {
             let name = given.key().name;
             return Err(Error::Invalid { kind: "Pod", name, faults: vec![fault] });
