@@ -36,10 +36,11 @@ bench: ## side by side against containerd's own CRI plugin; writes target/bench.
 	@scripts/setup.sh test
 	$(CARGO) bench -q --bench side_by_side -- $(BENCH_ARGS)
 
-kubelet: ## a real kubelet on podbay runs a pod (its build takes ten minutes)
-	@scripts/setup.sh test
+kubelet: ## a real kubelet on podbay, and the table of timelines on it (its build takes ten minutes)
+	@scripts/setup.sh kubelet
 	@$(MAKE) --no-print-directory build
 	@scripts/kubelet.sh
+	$(CARGO) test --test kubelet -- --test-threads=1 --nocapture
 
 image: ## a container image of the static binary (buildah), and a run of it
 	@scripts/image.sh
