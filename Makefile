@@ -25,6 +25,7 @@ fuzz: ## a minute of every fuzz target (make test gives them two seconds)
 check: ## format, lints, docs, licences: no warning passes
 	cargo fmt --check
 	$(CARGO) clippy -q --all-targets -- -D warnings
+	$(CARGO) clippy -q --test kubelet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --no-deps --lib --document-private-items
 	@deny=$$(PATH="$(KIT_PARTS):$$PATH" command -v cargo-deny) || { echo "cargo-deny is missing: run scripts/setup.sh test"; exit 1; }; \
 	"$$deny" --log-level error check licenses bans sources

@@ -119,7 +119,7 @@ impl Planner<'_> {
     fn init(&mut self, life: &mut Life, wanted: &[Wanted<'_>], home: &PodId) -> bool {
         let apps_begun = apps_begun(life, wanted, home);
         let inits = || wanted.iter().filter(|wanted| wanted.role != Role::App);
-        let furthest = inits().filter(|init| is_begun(life, init, home)).last().map(|it| it.name);
+        let furthest = inits().rfind(|init| is_begun(life, init, home)).map(|init| init.name);
         let mut begun = apps_begun || furthest.is_some();
         let mut passed = true;
         for init in inits() {
