@@ -5,6 +5,7 @@
 #                           plugins, busybox, a registry
 #   scripts/setup.sh test   everything that `make test` and `make bench` use: the above, and a second,
 #                           newer line of containerd with its runc and CNI plugins, and outside clients
+#   scripts/setup.sh kubelet    the same, and a kubelet, which takes ten minutes to build on two cores
 #
 # For Debian 12 and later and Ubuntu 22.04 and later, as root, with Rust present. Parts that the distribution has too
 # old are built with `go install` into $KIT_PARTS (default /opt/podbay-parts/bin). Nothing is
@@ -162,14 +163,14 @@ go_parts() {
     say "parts in $parts: containerd $CONTAINERD, runc $RUNC, CNI plugins $CNI, grpcurl $GRPCURL"
 }
 
-# go_client NAME FOLDER: an outside client of the tests, from its source in tests/clients.
+# go_client NAME FOLDER [linker flags]: an outside client of the tests, from its source in tests/clients.
 go_client() {
-    local name=$1 source="$root/tests/clients/$2" version
+    local name=$1 source="$root/tests/clients/$2" flags=${3:-} version
     version=$(cat "$source"/*.go "$source"/go.* | sha256sum | cut -c1-16)
     stamped "$name" "$version" && return
     need_go
     quietly "$name" env CGO_ENABLED=0 \
-        go build -C "$source" -trimpath -buildvcs=false -ldflags='-s -w' -o "$parts/$name" .
+        go build -C "$source" -trimpath -buildvcs=false -ldflags="-s -w $flags" -o "$parts/$name" .
     put_stamp "$name" "$version"
 }
 
@@ -188,6 +189,12 @@ criu_kit() {
     chmod 755 "$kit/criu"
     "$kit/criu" check >/dev/null 2>&1 || say "CRIU does not work on this kernel, with criu-kit neither"
     put_stamp criu-kit/criu "$version"
+
+# It tells its version only when the linker is told.
+kubelet() {
+    local version
+    version=$(sed -n 's/^require k8s.io\/kubernetes //p' "$root/tests/clients/kubelet/go.mod")
+    go_client kubelet kubelet "-X k8s.io/component-base/version.gitVersion=$version"
 }
 
 # Unoptimised on purpose: it compiles in a third of the time and runs for two seconds a check.
@@ -215,7 +222,7 @@ demo)
     install_packages
     crates
     ;;
-test)
+test | kubelet)
     rust_present
     packages_for_test
     install_packages
@@ -225,8 +232,9 @@ test)
     go_client nri-plugin nri
     criu_kit
     cargo_deny
+    [ "$1" = test ] || kubelet
     ;;
-*) die "usage: $0 demo|test" ;;
+*) die "usage: $0 demo|test|kubelet" ;;
 esac
 rm -f "$log"
 say "ready for $1 ($SECONDS s)"

@@ -114,14 +114,19 @@ impl Planner<'_> {
         self.act(Action::Kill { name, id, deadline, pre_stop, why: why.to_owned() });
     }
 
-    /// Init containers and sidecars in their order; whether the apps may run.
+    /// Init containers and sidecars in their order; whether the apps may run. Once one of them has
+    /// been begun, those before it have done their part: a plain one does not run again, and a
+    /// sidecar that has ended is started again beside the others, who do not wait for it.
     fn init(&mut self, life: &mut Life, wanted: &[Wanted<'_>], home: &PodId) -> bool {
-        let begun = apps_begun(life, wanted, home);
+        let apps_begun = apps_begun(life, wanted, home);
+        let inits = || wanted.iter().filter(|wanted| wanted.role.is_init());
+        let furthest = inits().rfind(|init| is_begun(life, init, home)).map(|init| init.name);
+        let mut begun = apps_begun || furthest.is_some();
         let mut passed = true;
-        for init in wanted.iter().filter(|wanted| wanted.role.is_init()) {
+        for init in inits() {
+            begun &= apps_begun || furthest != Some(init.name);
             if !passed || (begun && init.role == Role::Init) {
-                // Those behind wait. Once apps run, a plain init container has done its part.
-                if !begun {
+                if !passed {
                     self.plan.wait(Some(init.name), "those before it", "their success");
                 }
                 continue;
@@ -274,10 +279,12 @@ fn runs(life: &Life, name: &str, home: &PodId) -> bool {
 
 /// Whether an app has been begun in this sandbox.
 pub(crate) fn apps_begun(life: &Life, wanted: &[Wanted<'_>], home: &PodId) -> bool {
-    wanted.iter().filter(|wanted| wanted.role == Role::App).any(|app| {
-        let current = life.units.get(app.name).and_then(|unit| unit.current.as_ref());
-        current.is_some_and(|current| current.sandbox == *home)
-    })
+    wanted.iter().any(|wanted| wanted.role == Role::App && is_begun(life, wanted, home))
+}
+
+fn is_begun(life: &Life, wanted: &Wanted<'_>, home: &PodId) -> bool {
+    let current = life.units.get(wanted.name).and_then(|unit| unit.current.as_ref());
+    current.is_some_and(|current| current.sandbox == *home)
 }
 
 /// Whether an init container of the sandbox in use has another image in the spec now.

@@ -158,7 +158,14 @@ fn check_start(stage: &Stage, name: &str) -> Result<(), TestCaseError> {
     if super::super::apps_begun(life, &wanted, &home) {
         return Ok(());
     }
-    for before in wanted.iter().take_while(|w| w.name != name).filter(|w| w.role.is_init()) {
+    let begun = |w: &Wanted<'_>| {
+        let current = life.units.get(w.name).and_then(|unit| unit.current.as_ref());
+        w.role.is_init() && current.is_some_and(|current| current.sandbox == home)
+    };
+    // Those before the last one that was begun had done their part by then.
+    let passed = wanted.iter().rposition(begun).unwrap_or(0);
+    let ahead = wanted.iter().take_while(|w| w.name != name).skip(passed);
+    for before in ahead.filter(|w| w.role.is_init()) {
         let done = has_done(life.units.get(before.name), before, stage);
         prop_assert!(done, "{name} starts ahead of {}", before.name);
     }
