@@ -189,6 +189,7 @@ criu_kit() {
     chmod 755 "$kit/criu"
     "$kit/criu" check >/dev/null 2>&1 || say "CRIU does not work on this kernel, with criu-kit neither"
     put_stamp criu-kit/criu "$version"
+}
 
 # It tells its version only when the linker is told.
 kubelet() {
