@@ -25,6 +25,7 @@ fuzz: ## a minute of every fuzz target (make test gives them two seconds)
 check: ## format, lints, docs, licences: no warning passes
 	cargo fmt --check
 	$(CARGO) clippy -q --all-targets -- -D warnings
+	$(CARGO) clippy -q --test kubelet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --no-deps --lib --document-private-items
 	@deny=$$(PATH="$(KIT_PARTS):$$PATH" command -v cargo-deny) || { echo "cargo-deny is missing: run scripts/setup.sh test"; exit 1; }; \
 	"$$deny" --log-level error check licenses bans sources
@@ -36,10 +37,11 @@ bench: ## side by side against containerd's own CRI plugin; writes target/bench.
 	@scripts/setup.sh test
 	$(CARGO) bench -q --bench side_by_side -- $(BENCH_ARGS)
 
-kubelet: ## a real kubelet on podbay runs a pod (its build takes ten minutes)
-	@scripts/setup.sh test
+kubelet: ## a real kubelet on podbay, and the table of timelines on it (its build takes ten minutes)
+	@scripts/setup.sh kubelet
 	@$(MAKE) --no-print-directory build
 	@scripts/kubelet.sh
+	$(CARGO) test --test kubelet -- --test-threads=1 --nocapture
 
 image: ## a container image of the static binary (buildah), and a run of it
 	@scripts/image.sh

@@ -12,9 +12,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # Each agent has its own of everything; the words of the second one contain those of the first.
 readonly NAMESPACE=podbay-demo BRIDGE=podbay-demo SUBNET_PREFIX=10.88.7
-parts=${KIT_PARTS:-/opt/podbay-parts/bin}
 shared_socket=${KIT_DEMO_CONTAINERD:-/run/containerd/containerd.sock}
-export PATH="$PATH:/usr/sbin:/sbin:$parts"
+export PATH="$PATH:/usr/sbin:/sbin:${KIT_PARTS:-/opt/podbay-parts/bin}"
 
 # `demo.sh show SOCKET` is what examples/cri.rs runs in the middle: the same pod through an outside
 # client, when there is one.
@@ -34,9 +33,9 @@ exec 9>/tmp/podbay-demo.lock
 flock -n 9 || { echo "demo: another demo runs on this machine" >&2; exit 1; }
 
 folder=$(mktemp -d /tmp/podbay-demo.XXXXXX)
+. scripts/kit.sh
 began=$(date +%s%N)
 forwarding=$(cat /proc/sys/net/ipv4/ip_forward)
-pids=()
 agents=()
 controller=
 private=no
@@ -60,20 +59,6 @@ fail() {
     done
     exit 1
 }
-until_true() { # until_true SECONDS COMMAND...
-    local deadline=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $deadline ] || return 1
-        sleep 0.05
-    done
-}
-# gone SECONDS PID: waits for the end of a child of ours.
-gone() { until_true "$1" eval "! kill -0 $2"; }
-end() {
-    kill -TERM "$1" 2>/dev/null || return 0
-    gone 10 "$1" || kill -KILL "$1" 2>/dev/null || true
-}
 
 clean_up() {
     local status=$? pid
@@ -87,7 +72,7 @@ clean_up() {
     if [ $private = no ] && [ -S "$containerd" ]; then
         for space in a b; do empty_namespace; done
     fi
-    for pid in "${pids[@]}"; do end "$pid"; done
+    end_all
     unmount_all
     for space in a b; do ip link delete $BRIDGE-$space 2>/dev/null; done
     echo "$forwarding" >/proc/sys/net/ipv4/ip_forward
@@ -109,57 +94,22 @@ empty_namespace() {
     for id in $(ctr_ content ls -q); do ctr_ content rm "$id"; done
     ctr_ namespaces rm "$NAMESPACE-$space"
 } >/dev/null 2>&1
-unmount_all() {
-    awk -v below="$folder/" 'index($5, below) == 1 {print $5}' /proc/self/mountinfo | tac |
-        while read -r mount; do umount -l "$mount"; done
-}
 shims() { pgrep -f "containerd-shim.*-namespace $NAMESPACE-[ab] .*-address $containerd" || true; }
 
 build() {
     cargo build -q --locked --release --bin podbay --example controller --example cri
 }
-answers() { [ -S "$1" ] && timeout 5 ctr --address "$1" version; }
 start_containerd() {
     containerd=$shared_socket
     if answers "$containerd" >/dev/null 2>&1; then return; fi
     private=yes
     containerd=$folder/containerd.sock
-    cat >"$folder/containerd.toml" <<TOML
-version = 2
-root = "$folder/containerd"
-state = "$folder/containerd-state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.nri.v1.nri"]
-[grpc]
-  address = "$containerd"
-[ttrpc]
-  address = "$containerd.ttrpc"
-TOML
-    containerd --config "$folder/containerd.toml" >"$folder/containerd.log" 2>&1 9>&- &
-    pids+=($!)
-    until_true 20 answers "$containerd"
-}
-port_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1"); }
-start_registry() {
-    scripts/busybox-registry.sh "$folder/registry" podbay/busybox latest
-    local attempt
-    for attempt in 1 2 3 4 5; do
-        port=$((20000 + (RANDOM % 20000)))
-        ! port_open $port 2>/dev/null || continue
-        printf 'version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: "127.0.0.1:%s", secret: demo}\n' \
-            "$folder/registry" "$port" >"$folder/registry.yml"
-        docker-registry serve "$folder/registry.yml" >"$folder/registry.log" 2>&1 9>&- &
-        pids+=($!)
-        until_true 5 port_open $port && return
-    done
-    return 1
+    private_containerd
 }
 # start_agent a|b
 start_agent() {
-    local dirs at=$folder/$1
+    local at=$folder/$1
     mkdir -p "$at"
-    dirs=$(for dir in /opt/cni/bin /usr/lib/cni /usr/libexec/cni "$parts"; do
-        [ ! -x "$dir/bridge" ] || printf '"%s", ' "$dir"
-    done)
     cat >"$at/podbay.toml" <<TOML
 root = "$at/root"
 state = "$at/state"
@@ -175,7 +125,7 @@ cgroup_root = "$NAMESPACE-$1"
 eviction = []
 [network]
 conf_dir = "$at/net.d"
-bin_dirs = [${dirs%, }]
+bin_dirs = [$(cni_dirs)]
 cache_dir = "$at/cni-cache"
 netns_dir = "$at/netns"
 default_network = true
@@ -229,7 +179,7 @@ says() {
     target/release/podbay --address "$folder/a/podbay.sock" "$@" || fail "podbay $*"
 }
 # with_image NAME: a manifest of examples/ with the registry's port, in the demo's folder.
-with_image() { sed "s/127.0.0.1:5000/127.0.0.1:$port/" "examples/$1" >"$folder/$1"; }
+with_image() { sed "s/127.0.0.1:5000/127.0.0.1:$registry/" "examples/$1" >"$folder/$1"; }
 # by_person: the life of a pod, typed at a shell.
 by_person() {
     local forward local_port
@@ -300,14 +250,14 @@ start_containerd || fail "start containerd"
 space=a
 version=$(ctr_ version | awk '/Version:/ {v = $2} END {print v}')
 line $((($(date +%s%N) - start) / 100000)) "containerd $version ($(start_text "namespaces $NAMESPACE-a and -b"))"
-step "registry with one image, busybox" start_registry
+step "registry with one image, busybox" private_registry
 step "podbay agent of node-a" start_agent a
 step "podbay agent of node-b" start_agent b
 echo "--- a pod, by the command line"
 by_person
 echo "--- the same kind of pod step by step, through the CRI"
 target/release/examples/cri --socket "$folder/a/podbay.sock" \
-    --image "127.0.0.1:$port/podbay/busybox:latest" --folder "$folder/cri" \
+    --image "127.0.0.1:$registry/podbay/busybox:latest" --folder "$folder/cri" \
     --while-running "scripts/demo.sh show $folder/a/podbay.sock" || fail "the CRI"
 echo "--- four replicas over two agents, by a small controller"
 by_controller

@@ -5,79 +5,46 @@
 #   make kubelet          builds the kubelet first, which takes ten minutes on two cores
 set -euo pipefail
 cd "$(dirname "$0")/.."
-parts=${KIT_PARTS:-/opt/podbay-parts/bin}
-export PATH="$parts:$PATH:/usr/sbin:/sbin"
 agent_binary=${KIT_AGENT:-target/release/podbay}
 die() { printf 'kubelet: %s\n' "$*" >&2; exit 1; }
 say() { printf 'kubelet: %s\n' "$*"; }
 [ "$(id -u)" = 0 ] || die "needs root"
 
-if [ ! -x "$parts/kubelet" ]; then
-    say "building the kubelet"
-    version=$(awk '$1 == "k8s.io/kubernetes" {print $2}' tests/clients/kubelet/go.mod)
-    CGO_ENABLED=0 go build -C tests/clients/kubelet -buildvcs=false -o "$parts/kubelet" \
-        -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=$version" .
-fi
-[ -x "$agent_binary" ] || cargo build -q --locked --release --bin podbay
-
 folder=$(mktemp -d /tmp/podbay-kubelet.XXXXXX)
-pids=()
-agent=
+. scripts/kit.sh
+export PATH="$parts:$PATH:/usr/sbin:/sbin"
+readonly CGROUP=podbay-kubelet BRIDGE=pbkubelet0
+agent= kubelet=
 clean_up() {
     local status=$?
     set +e
     if [ $status != 0 ]; then tail -n 8 "$folder"/*.log >&2; fi
-    [ -z "$agent" ] || pids=("$agent" "${pids[@]}")
-    for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; done
+    # The kubelet first: it would make its pods again.
+    for pid in $kubelet $agent; do end "$pid"; done
+    end_all
     for pid in $(pgrep -f "containerd-shim.*-address $folder/"); do kill -KILL "$pid"; done
-    awk -v below="$folder/" 'index($5, below) == 1 {print $5}' /proc/self/mountinfo | tac |
-        while read -r mount; do umount -l "$mount"; done
-    ip link delete pbkubelet0 2>/dev/null
+    unmount_all
+    until_true 10 no_cgroups
+    ip link delete $BRIDGE 2>/dev/null
     rm -rf "$folder"
     exit $status
 }
+# What still runs in the kubelet's cgroups is killed, and they go.
+no_cgroups() {
+    local cgroup pid
+    while read -r cgroup; do
+        for pid in $(cat "$cgroup/cgroup.procs"); do kill -KILL "$pid"; done
+        rmdir "$cgroup"
+    done < <(find /sys/fs/cgroup -depth -type d -path "/sys/fs/cgroup*/$CGROUP*")
+    [ -z "$(find /sys/fs/cgroup -type d -path "/sys/fs/cgroup*/$CGROUP*")" ]
+}
 trap clean_up EXIT
-until_true() { # until_true SECONDS COMMAND...
-    local deadline=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $deadline ] || return 1
-        sleep 0.2
-    done
-}
-free_port() {
-    local port
-    for _ in 1 2 3 4 5 6 7 8; do
-        port=$((20000 + RANDOM % 20000))
-        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo $port; return; }
-    done
-    die "no free port"
-}
 
-cat >"$folder/containerd.toml" <<TOML
-version = 2
-root = "$folder/containerd"
-state = "$folder/containerd-state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.nri.v1.nri"]
-[grpc]
-  address = "$folder/containerd.sock"
-[ttrpc]
-  address = "$folder/containerd.sock.ttrpc"
-TOML
-containerd --config "$folder/containerd.toml" >"$folder/containerd.log" 2>&1 &
-pids+=($!)
-until_true 20 test -S "$folder/containerd.sock" || die "containerd did not start"
+[ -x "$parts/kubelet" ] || die "the kubelet is missing: run scripts/setup.sh kubelet"
+[ -x "$agent_binary" ] || die "$agent_binary is missing: run make build"
+private_containerd || die "containerd did not start"
+private_registry || die "the registry did not start"
 
-registry=$(free_port)
-scripts/busybox-registry.sh "$folder/registry" podbay/busybox latest
-printf 'version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: "127.0.0.1:%s", secret: kubelet}\n' \
-    "$folder/registry" "$registry" >"$folder/registry.yml"
-docker-registry serve "$folder/registry.yml" >"$folder/registry.log" 2>&1 &
-pids+=($!)
-
-dirs=$(for dir in /opt/cni/bin /usr/lib/cni /usr/libexec/cni "$parts"; do
-    [ ! -x "$dir/bridge" ] || printf '"%s", ' "$dir"
-done)
 cat >"$folder/podbay.toml" <<TOML
 root = "$folder/podbay"
 state = "$folder/podbay-state"
@@ -88,10 +55,10 @@ address = "$folder/containerd.sock"
 namespace = "k8s.io"
 [network]
 conf_dir = "$folder/net.d"
-bin_dirs = [$dirs]
+bin_dirs = [$(cni_dirs)]
 cache_dir = "$folder/cni-cache"
 netns_dir = "$folder/netns"
-default_bridge = "pbkubelet0"
+default_bridge = "$BRIDGE"
 default_subnets = ["10.213.32.0/20"]
 TOML
 start_agent() {
@@ -103,17 +70,23 @@ start_agent
 
 health=$(free_port) api=$(free_port) read_only=$(free_port) host_port=$(free_port)
 mkdir "$folder/manifests"
+# In the hierarchies of version 1, or in the only one.
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then tops=(/sys/fs/cgroup); else tops=(/sys/fs/cgroup/*/); fi
+for top in "${tops[@]}"; do mkdir -p "$top/$CGROUP"; done
 cat >"$folder/kubelet.yaml" <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 containerRuntimeEndpoint: unix://$folder/podbay.sock
 staticPodPath: $folder/manifests
 podLogsDir: $folder/logs
+volumePluginDir: $folder/plugins
 cgroupDriver: cgroupfs
+cgroupRoot: /$CGROUP
 failSwapOn: false
 enforceNodeAllocatable: []
 evictionHard: {}
 localStorageCapacityIsolation: false
+makeIPTablesUtilChains: false
 authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
 authorization: {mode: AlwaysAllow}
 address: 127.0.0.1
@@ -124,7 +97,7 @@ fileCheckFrequency: 1s
 YAML
 kubelet --config "$folder/kubelet.yaml" --root-dir "$folder/kubelet" --cert-dir "$folder/pki" \
     --containerd "$folder/containerd.sock" --hostname-override node >"$folder/kubelet.log" 2>&1 &
-pids+=($!)
+kubelet=$!
 until_true 60 curl -fs "http://127.0.0.1:$health/healthz" || die "the kubelet is not healthy"
 say "$(kubelet --version) is healthy"
 

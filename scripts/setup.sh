@@ -5,6 +5,7 @@
 #                           plugins, busybox, a registry
 #   scripts/setup.sh test   everything that `make test` and `make bench` use: the above, and a second,
 #                           newer line of containerd with its runc and CNI plugins, and outside clients
+#   scripts/setup.sh kubelet    the same, and a kubelet, which takes ten minutes to build on two cores
 #
 # For Debian 12 and later and Ubuntu 22.04 and later, as root, with Rust present. Parts that the distribution has too
 # old are built with `go install` into $KIT_PARTS (default /opt/podbay-parts/bin). Nothing is
@@ -78,9 +79,11 @@ packages_for_test() {
     want have nft -- nftables
     want have conntrack -- conntrack
     want have socat -- socat
+    want have dbus-daemon -- dbus
     want have skopeo -- skopeo
     want have buildah -- buildah
     want have curl -- curl
+    want have criu -- criu
     want have pkg-config -- pkg-config
     want test -e /usr/include/seccomp.h -- libseccomp-dev
 }
@@ -160,15 +163,38 @@ go_parts() {
     say "parts in $parts: containerd $CONTAINERD, runc $RUNC, CNI plugins $CNI, grpcurl $GRPCURL"
 }
 
-# go_client NAME FOLDER: an outside client of the tests, from its source in tests/clients.
+# go_client NAME FOLDER [linker flags]: an outside client of the tests, from its source in tests/clients.
 go_client() {
-    local name=$1 source="$root/tests/clients/$2" version
+    local name=$1 source="$root/tests/clients/$2" flags=${3:-} version
     version=$(cat "$source"/*.go "$source"/go.* | sha256sum | cut -c1-16)
     stamped "$name" "$version" && return
     need_go
     quietly "$name" env CGO_ENABLED=0 \
-        go build -C "$source" -trimpath -buildvcs=false -ldflags='-s -w' -o "$parts/$name" .
+        go build -C "$source" -trimpath -buildvcs=false -ldflags="-s -w $flags" -o "$parts/$name" .
     put_stamp "$name" "$version"
+}
+
+# Debian 12's CRIU does not know the vDSO of kernels from 6.13 on: where that is so, the tests use it
+# with a library preloaded (see the source). Where it does not help either, they check how podbay
+# says that CRIU cannot.
+criu_kit() {
+    local kit="$parts/criu-kit" source="$root/tests/clients/criu/maps.c" version
+    version=$(sha256sum "$source" | cut -c1-16)
+    stamped criu-kit/criu "$version" && return
+    criu check >/dev/null 2>&1 && return
+    mkdir -p "$kit"
+    quietly "criu-kit" cc -O1 -Wall -shared -fPIC -o "$kit/maps.so" "$source"
+    # shellcheck disable=SC2016 # for the script's own shell
+    printf '#!/bin/sh\nLD_PRELOAD=${0%%/*}/maps.so exec %s "$@"\n' "$(command -v criu)" >"$kit/criu"
+    chmod 755 "$kit/criu"
+    "$kit/criu" check >/dev/null 2>&1 || say "CRIU does not work on this kernel, with criu-kit neither"
+    put_stamp criu-kit/criu "$version"
+
+# It tells its version only when the linker is told.
+kubelet() {
+    local version
+    version=$(sed -n 's/^require k8s.io\/kubernetes //p' "$root/tests/clients/kubelet/go.mod")
+    go_client kubelet kubelet "-X k8s.io/component-base/version.gitVersion=$version"
 }
 
 # Unoptimised on purpose: it compiles in a third of the time and runs for two seconds a check.
@@ -196,7 +222,7 @@ demo)
     install_packages
     crates
     ;;
-test)
+test | kubelet)
     rust_present
     packages_for_test
     install_packages
@@ -204,9 +230,11 @@ test)
     go_parts
     go_client streaming-client streaming
     go_client nri-plugin nri
+    criu_kit
     cargo_deny
+    [ "$1" = test ] || kubelet
     ;;
-*) die "usage: $0 demo|test" ;;
+*) die "usage: $0 demo|test|kubelet" ;;
 esac
 rm -f "$log"
 say "ready for $1 ($SECONDS s)"

@@ -33,7 +33,7 @@ run() {
 }
 
 targets=$(cargo --locked metadata --no-deps --format-version 1 |
-    jq -r '.packages[].targets[] | select(.kind == ["test"]) | .name' | sort)
+    jq -r '.packages[].targets[] | select(.kind == ["test"] and .test) | .name' | sort)
 
 echo "== building"
 cargo --locked test --no-run -q

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::cni::{self, Cni};
 use crate::backend::containerd::{self, Containerd};
-use crate::backend::linux::{self, LinuxHost};
+use crate::backend::linux::{self, LinuxHost, Logind};
 use crate::backend::nri::Nri;
 use crate::backend::{
     self, CallDeadlines, Hooks, Images as ImageStore, NoHooks, Runtime, RuntimeEvent,
@@ -31,7 +31,7 @@ use crate::image::Images;
 use crate::lifecycle::{Backoff, Tasks};
 use crate::logs::Pumps;
 use crate::oci;
-use crate::pod::{KeepOptions, Meter, Pods, PodsDeps, statics};
+use crate::pod::{Bands, KeepOptions, Meter, Pods, PodsDeps, statics};
 use crate::sandbox::{self, Sandboxes};
 use crate::serve::{self, CriServices, Identity, PodServices, Remote, SocketOptions};
 use crate::stats::{self, Stats};
@@ -41,8 +41,8 @@ use crate::telemetry::error_chain;
 use meter::NodeMeter;
 use options::{
     container_options, handlers, image_options, keep_options, netns_prefix, node_paths,
-    nri_options, oci_settings, pods_options, remote_options, sandbox_options, statics_options,
-    stats_options,
+    nri_options, oci_settings, pods_options, remote_options, sandbox_options, shutdown_bands,
+    statics_options, stats_options,
 };
 
 /// Pauses between tries to reach containerd at start.
@@ -135,6 +135,7 @@ struct Parts {
     statics: statics::Options,
     keep: KeepOptions,
     meter: Arc<dyn Meter>,
+    bands: Bands,
 }
 
 /// Runs the agent until SIGTERM or SIGINT. Running containers are not touched by its end.
@@ -244,6 +245,7 @@ impl App {
             pods: pods.clone(),
             meter: Arc::new(NodeMeter { stats: stats.clone(), paths: node_paths(&config) }),
             keep: keep_options(&config)?,
+            bands: shutdown_bands(&config),
             stats,
             image_store: below.clone(),
             nri,
@@ -318,6 +320,7 @@ impl Parts {
         let sweep = async move { sandboxes.sweep_shims(SHIM_LOOKS).await };
         drop(self.tasks.spawn_until_drain("lost-shims", sweep));
         self.pods.start_upkeep(self.keep.clone(), self.meter.clone());
+        self.pods.start_shutdown(self.bands.clone(), Arc::new(Logind::default()));
         self.start_statics();
         tracing::info!("ready");
         self.follow_events().await;

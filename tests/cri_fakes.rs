@@ -15,6 +15,8 @@ mod checkpoints;
 mod containers;
 #[path = "cri_fakes/crashes.rs"]
 mod crashes;
+#[path = "cri_fakes/crowds.rs"]
+mod crowds;
 #[path = "cri_fakes/door.rs"]
 mod door;
 #[path = "cri_fakes/events.rs"]

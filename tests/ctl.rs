@@ -8,6 +8,8 @@ mod changes;
 mod commands;
 #[path = "ctl/copies.rs"]
 mod copies;
+#[path = "ctl/debug.rs"]
+mod debug;
 #[path = "ctl/door.rs"]
 mod door;
 #[path = "ctl/images.rs"]

@@ -2,16 +2,22 @@
 
 #[path = "pod_fakes/ends.rs"]
 mod ends;
+#[path = "pod_fakes/ephemeral.rs"]
+mod ephemeral;
 #[path = "pod_fakes/keep.rs"]
 mod keep;
 #[path = "pod_fakes/life.rs"]
 mod life;
+#[path = "pod_fakes/preempt.rs"]
+mod preempt;
 #[path = "pod_fakes/resize.rs"]
 mod resize;
 #[path = "pod_fakes/restarts.rs"]
 mod restarts;
 #[path = "pod_fakes/rig.rs"]
 mod rig;
+#[path = "pod_fakes/shutdown.rs"]
+mod shutdown;
 #[path = "pod_fakes/statics.rs"]
 mod statics;
 #[path = "pod_fakes/strays.rs"]

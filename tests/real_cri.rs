@@ -5,6 +5,8 @@
 
 #[path = "real_cri/cdi.rs"]
 mod cdi;
+#[path = "real_cri/checkpoints.rs"]
+mod checkpoints;
 #[path = "real_cri/containers.rs"]
 mod containers;
 #[path = "real_cri/ends.rs"]
@@ -17,6 +19,8 @@ mod exec;
 mod files;
 #[path = "real_cri/handlers.rs"]
 mod handlers;
+#[path = "real_cri/hostile.rs"]
+mod hostile;
 #[path = "real_cri/images.rs"]
 mod images;
 #[path = "real_cri/logs.rs"]
@@ -132,6 +136,7 @@ on_both_lines! {
     registries::tampered_content_is_refused,
     node::lists_are_filtered,
     node::status_is_true,
+    node::verbose_facts_have_known_names,
     node::grpcurl_is_served,
     events::events_tell_the_life_of_a_pod,
     nri::plugins_hear_and_adjust,
@@ -146,4 +151,12 @@ on_both_lines! {
     updates::limits_change_before_and_after,
     updates::refused_limits_change_nothing,
     updates::updates_survive_the_agent,
+    hostile::images_do_not_reach_out,
+    hostile::working_folders_are_the_containers,
+    hostile::files_of_the_host_stay_as_they_are,
+    hostile::parameters_of_the_host_stay_as_they_are,
+    hostile::nothing_is_restored,
+    hostile::much_output_is_not_the_containers_memory,
+    checkpoints::containers_are_checkpointed,
+    checkpoints::what_cannot_be_dumped_goes_on,
 }

@@ -5,10 +5,18 @@ mod support;
 
 #[path = "real_pods/ends.rs"]
 mod ends;
+#[path = "real_pods/ephemeral.rs"]
+mod ephemeral;
+#[path = "real_pods/evict.rs"]
+mod evict;
 #[path = "real_pods/life.rs"]
 mod life;
+#[path = "real_pods/ports.rs"]
+mod ports;
 #[path = "real_pods/rig.rs"]
 mod rig;
+#[path = "real_pods/shutdown.rs"]
+mod shutdown;
 #[path = "real_pods/volumes.rs"]
 mod volumes;
 
@@ -23,4 +31,10 @@ on_both_lines! {
     ends::a_crash_is_told_and_restarted,
     ends::probes_decide,
     volumes::volumes_are_there_and_go,
+    volumes::an_init_container_writes_the_environment_of_the_apps,
+    ephemeral::a_debugger_looks_at_its_target_and_outlives_the_agent,
+    evict::a_volume_beyond_its_limit_evicts_its_pod,
+    evict::a_full_disk_evicts_and_keeps_pods_out,
+    ports::datagrams_reach_a_pod,
+    shutdown::pods_end_before_the_host_does,
 }

@@ -219,10 +219,16 @@ pub(super) fn keep_options(config: &Config) -> Result<KeepOptions, BadThreshold>
         image_gc: pods.image_gc,
         eviction: EvictionOptions {
             thresholds,
+            hold: pods.eviction_hold,
             own_image_disk: node_paths(config).own_image_disk(),
-            ..EvictionOptions::default()
         },
     })
+}
+
+/// How pods end before the host shuts down.
+pub(super) fn shutdown_bands(config: &Config) -> pod::Bands {
+    let bands = config.pods.shutdown_bands().into_iter();
+    pod::Bands::new(bands.map(|(priority, grace)| pod::Band { priority, grace }).collect())
 }
 
 pub(super) fn statics_options(config: &Config, node: String) -> pod::statics::Options {

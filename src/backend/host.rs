@@ -208,6 +208,16 @@ pub trait Host: Send + Sync + 'static {
     /// back.
     async fn bind_sub_path(&self, volume: &Path, sub: &Path, target: &Path) -> Result<()>;
 
+    /// Reads a regular file of at most `max` bytes at `sub` in a volume, `None` when absent. What is
+    /// at the name is looked at before it is opened. Nothing that happens in the volume meanwhile
+    /// leads out of it: `FailedPrecondition`.
+    async fn read_in_volume(
+        &self,
+        volume: &Path,
+        sub: &Path,
+        max: usize,
+    ) -> Result<Option<Vec<u8>>>;
+
     /// Whether what stands at a path of the host is of this kind; links are followed.
     async fn check_host_path(&self, path: &Path, kind: HostPathKind) -> Result<bool>;
 

@@ -1,4 +1,5 @@
-//! The five seams to the outside: [`Runtime`], [`Images`], [`Network`], [`Host`], [`Hooks`].
+//! The seams to the outside: [`Runtime`], [`Images`], [`Network`], [`Host`], [`Hooks`], and
+//! [`Shutdown`], which is so small that tests bring their own.
 //!
 //! Each is in podbay's own plain types, has a real adapter below this folder and an in-memory
 //! fake that keeps state (`fake/`). One contract suite runs against both, so that the fake
@@ -16,6 +17,7 @@ pub mod linux;
 mod network;
 pub mod nri;
 mod runtime;
+mod shutdown;
 mod volumes;
 mod wait;
 
@@ -25,5 +27,6 @@ pub use host::*;
 pub use images::*;
 pub use network::*;
 pub use runtime::*;
+pub use shutdown::{Notice, Shutdown};
 pub use volumes::*;
 pub use wait::wait_for_end;

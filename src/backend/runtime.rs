@@ -300,6 +300,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// All records of ours (label `io.podbay/owner` or as configured), streamed inside.
     async fn list_containers(&self) -> Result<Vec<RuntimeContainer>>;
 
+    /// Their ids alone: an OCI spec, once it is read, takes some hundred kilobytes.
+    async fn container_ids(&self) -> Result<Vec<String>>;
+
     /// Replaces the stored OCI spec.
     async fn update_container_spec(&self, id: &str, spec: &serde_json::Value) -> Result<()>;
 
@@ -331,7 +334,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// State of a task or exec, `None` when there is none.
     async fn task(&self, process: Process<'_>) -> Result<Option<TaskStatus>>;
 
-    /// All tasks of our namespace. A shim that does not answer is `Unknown`.
+    /// All tasks of our namespace. One whose shim does not answer is `Unknown`, or not among them
+    /// (containerd 2.x): [`Runtime::task`] tells whether it is gone.
     async fn list_tasks(&self) -> Result<Vec<TaskStatus>>;
 
     /// Tells the shim that stdin has ended.
@@ -343,8 +347,14 @@ pub trait Runtime: Send + Sync + 'static {
     /// Changes the limits of a live task (OCI `LinuxResources` JSON).
     async fn update_resources(&self, id: &str, resources: &serde_json::Value) -> Result<()>;
 
-    /// Dumps a running task with CRIU within `limit`: its images into the folder `images`, logs of
-    /// the dump into `work`. The task goes on running, also after a failure.
+    /// Freezes all processes of a running task where they are.
+    async fn pause(&self, id: &str) -> Result<()>;
+
+    /// Lets a frozen task go on. One that is not frozen, or is gone, is fine.
+    async fn resume(&self, id: &str) -> Result<()>;
+
+    /// Dumps a frozen task with CRIU within `limit`: its images into the folder `images`, logs of
+    /// the dump into `work`. Afterwards, also after a failure, [`Runtime::resume`] is owed.
     async fn checkpoint(&self, id: &str, images: &Path, work: &Path, limit: Duration)
     -> Result<()>;
 

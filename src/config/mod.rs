@@ -27,7 +27,7 @@ use crate::telemetry::Format;
 
 pub use faults::{Fault, Faults, Source};
 pub use inputs::{DEFAULT_FILE, FileOnly, Flag, Flags, Inputs, Process};
-pub use pods::Pods;
+pub use pods::{Grace, Pods};
 
 /// The whole configuration. The fields say what the keys of the file mean: `cri.socket` is the
 /// key `socket` of the table `[cri]`.

@@ -1,5 +1,6 @@
 //! `[pods]`: whole pods.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -60,6 +61,43 @@ pub struct Pods {
     pub image_gc_low: u32,
     /// What must be left of the node before pods are evicted, e.g. `memory.available<100Mi`.
     pub eviction: Vec<String>,
+    /// How long the node counts as under pressure after it was last short of something.
+    pub eviction_hold: Duration,
+    /// How long pods have to end before the host shuts down; zero for not being ended.
+    pub shutdown_grace: Grace,
+    /// How much of it only critical pods have, after the others.
+    pub shutdown_grace_critical: Grace,
+    /// Instead of both: `PRIORITY=TIME` for each band of priorities, by its lowest one.
+    pub shutdown_grace_by_priority: Vec<String>,
+}
+
+/// A time that may be zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grace(pub Duration);
+
+/// The lowest priority of critical pods.
+const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
+impl Pods {
+    /// How long pods of each band have to end before the host shuts down, by the lowest priority
+    /// of the band; empty when pods are not ended.
+    pub fn shutdown_bands(&self) -> Vec<(i32, Duration)> {
+        if !self.shutdown_grace_by_priority.is_empty() {
+            return self.shutdown_grace_by_priority.iter().filter_map(|text| band(text)).collect();
+        }
+        let (Grace(all), Grace(critical)) = (self.shutdown_grace, self.shutdown_grace_critical);
+        if all.is_zero() {
+            return Vec::new();
+        }
+        vec![(0, all.saturating_sub(critical)), (CRITICAL_PRIORITY, critical)]
+    }
+}
+
+/// `PRIORITY=TIME`.
+fn band(text: &str) -> Option<(i32, Duration)> {
+    let (priority, time) = text.split_once('=')?;
+    let time = humantime::parse_duration(time.trim()).ok()?;
+    Some((priority.trim().parse().ok()?, time))
 }
 
 /// What eviction may watch.
@@ -126,8 +164,13 @@ pub(super) fn read(reader: &mut Reader) -> Pods {
         image_gc_high: reader.get("pods.image_gc_high", 85),
         image_gc_low: reader.get("pods.image_gc_low", 80),
         eviction: reader.get("pods.eviction", EVICTION.map(str::to_owned).into()),
+        eviction_hold: reader.get("pods.eviction_hold", seconds(300)),
+        shutdown_grace: reader.get("pods.shutdown_grace", Grace(Duration::ZERO)),
+        shutdown_grace_critical: reader.get("pods.shutdown_grace_critical", Grace(Duration::ZERO)),
+        shutdown_grace_by_priority: reader.get("pods.shutdown_grace_by_priority", Vec::new()),
     };
     check_upkeep(reader, &pods);
+    check_shutdown(reader, &pods);
     let labelled = pods.node_labels.iter().all(|label| label.contains('='));
     reader.check(labelled, &["pods", "node_labels"], "must be key=value each");
     let addresses = pods.cluster_dns.iter().all(|ip| ip.parse::<std::net::IpAddr>().is_ok());
@@ -156,6 +199,29 @@ fn check_upkeep(reader: &mut Reader, pods: &Pods) {
     let thresholds = pods.eviction.iter().all(|text| is_threshold(text));
     let problem = "must be such as \"memory.available<100Mi\" or \"nodefs.available<10%\" each";
     reader.check(thresholds, &["pods", "eviction"], problem);
+}
+
+/// The kubelet's rules for the same settings.
+fn check_shutdown(reader: &mut Reader, pods: &Pods) {
+    let (Grace(all), Grace(critical)) = (pods.shutdown_grace, pods.shutdown_grace_critical);
+    let long = |time: Duration| time.is_zero() || time >= Duration::from_secs(1);
+    let problem = "must be nothing, or at least 1 s";
+    reader.check(long(all), &["pods", "shutdown_grace"], problem);
+    let problem = "must be nothing, or at least 1 s, and no more than shutdown_grace";
+    let good = long(critical) && critical <= all;
+    reader.check(good, &["pods", "shutdown_grace_critical"], problem);
+    let texts = &pods.shutdown_grace_by_priority;
+    let bands: Vec<_> = texts.iter().filter_map(|text| band(text)).collect();
+    let priorities: BTreeSet<i32> = bands.iter().map(|(priority, _)| *priority).collect();
+    let good = priorities.len() == texts.len() && bands.iter().all(|(_, time)| long(*time));
+    let key = ["pods", "shutdown_grace_by_priority"];
+    reader.check(
+        good,
+        &key,
+        "must be \"PRIORITY=TIME\" each, no priority twice, 0 s or from 1 s on",
+    );
+    let one = texts.is_empty() || all.is_zero();
+    reader.check(one, &key, "must be empty when shutdown_grace is given");
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use toml::Value;
 use url::Url;
 
 use super::inputs::Raw;
-use super::{CgroupDriver, FileMode, Rlimit, Secret};
+use super::{CgroupDriver, FileMode, Grace, Rlimit, Secret};
 use crate::telemetry::Format;
 
 /// A type of setting. The text of an error says what the value must be.
@@ -160,6 +160,18 @@ impl Setting for Duration {
 
     fn to_toml(&self) -> Value {
         Value::String(humantime::format_duration(*self).to_string())
+    }
+}
+
+/// Zero is none.
+impl Setting for Grace {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let time = humantime::parse_duration(text);
+        time.map(Self).map_err(|e| format!("must be a time such as \"30s\", or \"0s\": {e}"))
+    }
+
+    fn to_toml(&self) -> Value {
+        Value::String(humantime::format_duration(self.0).to_string())
     }
 }
 

@@ -412,10 +412,33 @@ fn upkeep_of_pods_has_bounds() {
         ("image_gc_high = 80", "image_gc_high"),
         ("image_gc_high = 101", "image_gc_high"),
         ("eviction = [\"memory<1\"]", "eviction"),
+        ("shutdown_grace = \"10ms\"", "shutdown_grace"),
+        ("shutdown_grace_critical = \"1s\"", "shutdown_grace_critical"),
+        ("shutdown_grace_by_priority = [\"0\"]", "shutdown_grace_by_priority"),
+        ("shutdown_grace_by_priority = [\"x=1s\"]", "shutdown_grace_by_priority"),
+        ("shutdown_grace_by_priority = [\"1=1s\", \"1=2s\"]", "shutdown_grace_by_priority"),
+        (
+            "shutdown_grace = \"9s\"\nshutdown_grace_by_priority = [\"1=2s\"]",
+            "shutdown_grace_by_priority",
+        ),
     ] {
         let faults = World::file(&format!("[pods]\n{line}\n")).faults();
         assert!(faults.len() == 1 && faults[0].contains(key), "{faults:#?}");
     }
     let none = World::file("[pods]\neviction = []\n").load().expect("no eviction");
     assert!(none.pods.eviction.is_empty() && none.pods.image_gc);
+}
+
+#[test]
+fn bands_of_a_shutdown_are_as_the_kubelet_has_them() {
+    let bands = |text: &str| {
+        let config = World::file(&format!("[pods]\n{text}\n")).load().expect("a configuration");
+        let seconds = config.pods.shutdown_bands().into_iter().map(|(p, t)| (p, t.as_secs()));
+        seconds.collect::<Vec<_>>()
+    };
+    assert_eq!(bands("shutdown_grace = \"0s\""), []);
+    let both = "shutdown_grace = \"30s\"\nshutdown_grace_critical = \"10s\"";
+    assert_eq!(bands(both), [(0, 20), (2_000_000_000, 10)]);
+    let given = "shutdown_grace_by_priority = [\"-5=1s\", \"1000 = 1m\"]";
+    assert_eq!(bands(given), [(-5, 1), (1000, 60)]);
 }

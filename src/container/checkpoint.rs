@@ -4,17 +4,20 @@
 //! one: it is written, and not read.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::create::{UNDO_FIRST, UNDO_LONGEST};
 use super::entry::Entry;
 use super::error::{Error, Step};
 use super::prepare::chain;
 use super::{Container, ContainerState, Containers};
 use crate::backend::ErrorKind;
+use crate::lifecycle::Backoff;
 
 /// How long a checkpoint may take when the caller does not say.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -24,12 +27,14 @@ const OLDEST_CRIU: u32 = 31_600;
 
 impl Containers {
     /// Writes a checkpoint of a running container to a new file at `location`, within `limit`.
-    /// The container goes on running, also after a failure, which leaves no file.
+    /// The container stands still while its processes and files are saved, and goes on then, also
+    /// after a failure, which leaves no file.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] unless it runs; [`Error::Invalid`] for a
     /// location that is there already or whose folder is not; [`Error::NoCriu`];
-    /// [`Error::CheckpointTimeout`]; [`Error::Backend`] with the words of the OCI runtime.
+    /// [`Error::CheckpointTimeout`]; [`Error::ShuttingDown`] when the agent ends meanwhile;
+    /// [`Error::Backend`] with the words of the OCI runtime.
     pub async fn checkpoint(
         &self,
         id: &str,
@@ -49,7 +54,12 @@ impl Containers {
             return Err(Error::NoCriu);
         }
         let work = self.checkpoint_dir(&entry);
-        let gathered = tokio::time::timeout(limit, self.gather(&entry, &work, limit)).await;
+        // Safe to drop: whatever is half done is taken away below.
+        let gathered = tokio::select! {
+            gathered = tokio::time::timeout(limit, self.gather(&entry, &work, limit)) => gathered,
+            () = self.deps.tasks.draining() => Ok(Err(Error::ShuttingDown)),
+        };
+        let thawed = self.thaw(&entry).await;
         let written = match gathered {
             // No limit here: an archive cannot be given up half-way without risk of its appearing
             // after the answer.
@@ -60,10 +70,59 @@ impl Containers {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(Error::CheckpointTimeout(limit)),
         };
-        if let Err(error) = self.deps.host.remove_tree(&work).await {
-            tracing::warn!(container = %entry.id, error = chain(&error), "checkpoint data stays");
-        }
+        self.clear(&entry, work, thawed).await;
         written
+    }
+
+    /// Lets a container go on that was frozen for a checkpoint; whether that is certain.
+    async fn thaw(&self, entry: &Entry) -> bool {
+        let resumed = self.deps.runtime.resume(entry.id.as_str()).await;
+        if let Err(error) = &resumed {
+            tracing::warn!(container = %entry.id, error = chain(error), "it may be frozen");
+        }
+        resumed.is_ok()
+    }
+
+    /// A frozen process does not hear a signal.
+    pub(super) async fn thaw_for_stop(&self, entry: &Entry) {
+        if entry.checkpointing.try_lock().is_err() {
+            // Who takes the checkpoint owes it too, and goes on trying.
+            self.thaw(entry).await;
+        }
+    }
+
+    /// Takes away what a checkpoint left that an agent before this one did not finish.
+    pub(super) async fn finish_checkpoint(&self, entry: &Arc<Entry>) {
+        let work = self.checkpoint_dir(entry);
+        if self.deps.host.list_dir(&work).await.is_ok_and(|names| !names.is_empty()) {
+            let thawed = self.thaw(entry).await;
+            self.clear(entry, work, thawed).await;
+        }
+    }
+
+    /// Removes the parts of a checkpoint. While the container may be frozen they stay, and tell so
+    /// to a next agent; this one goes on trying.
+    async fn clear(&self, entry: &Arc<Entry>, work: PathBuf, thawed: bool) {
+        if thawed {
+            if let Err(error) = self.deps.host.remove_tree(&work).await {
+                tracing::warn!(container = %entry.id, error = chain(&error), "parts stay");
+            }
+            return;
+        }
+        let (deps, entry) = (self.deps.clone(), entry.clone());
+        drop(self.deps.tasks.spawn_until_drain("thaw", async move {
+            let mut pauses = Backoff::new(UNDO_FIRST, UNDO_LONGEST);
+            loop {
+                tokio::time::sleep(pauses.next()).await;
+                // Not in the middle of a next checkpoint.
+                let _alone = entry.checkpointing.lock().await;
+                if deps.runtime.resume(entry.id.as_str()).await.is_ok() {
+                    // What stays is removed by the next checkpoint, or with the container.
+                    let _ = deps.host.remove_tree(&work).await;
+                    return;
+                }
+            }
+        }));
     }
 
     /// Where the parts of a checkpoint are put together.
@@ -95,6 +154,8 @@ impl Containers {
         host.remove_tree(work).await.step(STEP)?;
         let images = work.join("checkpoint");
         host.create_dir(&images, 0o700).await.step(STEP)?;
+        // Processes and files as of one moment.
+        runtime.pause(id).await.step("freeze the container")?;
         runtime.checkpoint(id, &images, work, limit).await.step("checkpoint the container")?;
         let changes = work.join("rootfs-diff.tar");
         let snapshot = (record.handler.snapshotter.as_str(), id);

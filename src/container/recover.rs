@@ -104,7 +104,12 @@ impl Containers {
             self.settle(entry, None).await;
             return;
         };
-        if let Err(error) = self.reopen_streams(entry, &task.stdio) {
+        let stdio = match task.state {
+            // It is not known from a shim that does not answer.
+            TaskState::Unknown => entry.record().stdio,
+            _ => task.stdio.clone(),
+        };
+        if let Err(error) = self.reopen_streams(entry, &stdio) {
             tracing::warn!(container = %entry.id, error = chain(&error), "log not taken over");
         }
         match task.state {
@@ -221,7 +226,7 @@ impl Containers {
         let host = &self.deps.host;
         let entries: Vec<_> = self.entries().values().cloned().collect();
         for entry in entries {
-            let _ = host.remove_tree(&self.checkpoint_dir(&entry)).await;
+            self.finish_checkpoint(&entry).await;
         }
         for dir in [&self.options.state, &self.options.root] {
             for name in host.list_dir(dir).await.unwrap_or_default() {
@@ -238,8 +243,8 @@ impl Containers {
         let record = self.entry(&container.id)?.record();
         let below = self.deps.runtime.container(container.id.as_str()).await;
         let pid = match container.state {
-            ContainerState::Running { pid, .. } => Some(pid),
-            _ => None,
+            ContainerState::Running { pid, .. } => pid,
+            _ => 0,
         };
         Ok(serde_json::json!({
             "sandboxID": container.pod,
@@ -250,7 +255,6 @@ impl Containers {
             "runtimeType": record.handler.runtime_type,
             "runtimeOptions": record.handler,
             "image": record.image_name,
-            "config": *container.config,
             "runtimeSpec": below.ok().map(|below| below.spec),
         }))
     }

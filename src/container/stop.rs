@@ -52,6 +52,7 @@ impl Containers {
             ContainerState::Unknown { .. } => return self.stop_unknown(entry).await,
             ContainerState::Running { .. } => {}
         }
+        self.thaw_for_stop(entry).await;
         if !grace.is_zero() {
             self.send_stop_signal(entry).await?;
             if tokio::time::timeout(grace, entry.wait_ended()).await.is_ok() {

@@ -82,6 +82,11 @@ pub async fn logs(client: &mut Client, args: &LogsArgs) -> Result<(), Error> {
         limit_bytes: args.limit_bytes,
         timestamps: args.timestamps,
     };
+    copy(client, request).await
+}
+
+/// Copies what a request gives to standard output.
+pub(super) async fn copy(client: &mut Client, request: LogsRequest) -> Result<(), Error> {
     let mut pieces = client.pods.logs(request).await?.into_inner();
     let mut out = tokio::io::stdout();
     while let Some(piece) = pieces.message().await? {

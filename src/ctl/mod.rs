@@ -11,6 +11,7 @@ pub mod connect;
 pub mod context;
 pub mod contexts;
 pub mod copy;
+pub mod debug;
 pub mod delete;
 mod describe;
 pub mod error;
@@ -85,6 +86,8 @@ pub enum Command {
     Exec(exec::ExecArgs),
     /// Join the streams of a container.
     Attach(exec::AttachArgs),
+    /// Add a container to a running pod, to look at it.
+    Debug(debug::DebugArgs),
     /// Copy files into or out of a container.
     Cp(copy::CopyArgs),
     /// Lead ports of this machine into a pod.
@@ -142,6 +145,7 @@ pub async fn run(agent: &ContextArgs, command: &Command) -> Result<u8, Error> {
         Command::Logs(args) => logs::logs(client, args).await,
         Command::Exec(args) => return exec::exec(client, args, screen).await,
         Command::Attach(args) => exec::attach(client, args, screen).await,
+        Command::Debug(args) => debug::debug(client, args, screen).await,
         Command::Cp(args) => copy::copy(client, args, screen).await,
         Command::PortForward(args) => forward::forward(client, args, screen).await,
         Command::Top(command) => top::top(client, command, screen).await,

@@ -179,6 +179,13 @@ pub struct AdmitReason {
     pub message: String,
 }
 
+impl AdmitReason {
+    /// Whether it is only that the node has not enough left of something.
+    pub fn is_shortage(&self) -> bool {
+        self.reason.starts_with("OutOf")
+    }
+}
+
 /// Whether this node would take a pod; no reasons means yes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admission {

@@ -24,8 +24,10 @@ mod rehearsal;
 mod room;
 mod secrets;
 mod select;
+mod shutdown;
 pub mod statics;
 pub mod translate;
+mod turns;
 pub mod upkeep;
 mod view;
 mod volume;
@@ -44,6 +46,7 @@ pub use pods::{KeepOptions, Meter, Pods, PodsDeps, PodsOptions, Used};
 pub use quantity::{Quantity, QuantityError};
 pub use record::Life;
 pub use select::Selection;
+pub use shutdown::{Band, Bands};
 pub use view::{Event, EventType, Explanation, NodeView, PodView, Waits};
 pub use volume::{
     Allocatable, EmptyDir, Error as VolumeError, MountContext, Options as VolumeOptions,

@@ -26,6 +26,8 @@ pub struct Observed {
     pub pre_stopped: BTreeSet<ContainerId>,
     /// The pod that this one follows is still there.
     pub predecessor: bool,
+    /// A pod that ends for its sake has not ended yet.
+    pub preempting: bool,
     /// Failed steps of an end, by what was tried.
     pub unwinds: BTreeMap<Job, Unwind>,
 }

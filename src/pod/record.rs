@@ -4,7 +4,7 @@
 //! life ──verdict──> ending ──all ended──> settled (Succeeded or Failed, shown until deleted)
 //!   └───deletion──> ending ──all ended──> finished: the row goes
 //! ```
-//! Neither a verdict nor a deletion is ever taken back.
+//! Neither a verdict nor a deletion is ever taken back, but for [`Life::begin_again`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,6 +23,9 @@ const DEFAULT_GRACE: i64 = 30;
 /// The shortest grace period of a pod.
 const SHORTEST_GRACE: Duration = Duration::from_secs(1);
 
+/// Reason of a pod that ended to make room for a critical one.
+pub const PREEMPTED: &str = "Preempting";
+
 /// All that is remembered of a pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Life {
@@ -33,6 +36,9 @@ pub struct Life {
     /// Uid of the pod of the same name that has to be gone before this one begins.
     #[serde(default)]
     pub follows: Option<String>,
+    /// Uids of the pods that have to end, because it needs their room, before it begins.
+    #[serde(default)]
+    pub preempts: Vec<String>,
     /// First of the ids on the host that are its own users'.
     #[serde(default)]
     pub user_ids: Option<u32>,
@@ -54,6 +60,9 @@ pub struct Life {
     /// Its deletion, once that is asked for.
     #[serde(default)]
     pub deletion: Option<Deletion>,
+    /// Boot id of the host whose shutdown ended it.
+    #[serde(default)]
+    pub ended_with: Option<String>,
     /// After a verdict: nothing runs, volumes and cgroup are gone.
     #[serde(default)]
     pub settled: bool,
@@ -280,6 +289,7 @@ impl Life {
             uid: given.uid().to_owned(),
             given,
             follows: None,
+            preempts: Vec::new(),
             user_ids: None,
             started: None,
             sandboxes: 0,
@@ -287,6 +297,7 @@ impl Life {
             ips: Vec::new(),
             verdict: None,
             deletion: None,
+            ended_with: None,
             settled: false,
             units: BTreeMap::new(),
             conditions: BTreeMap::new(),
@@ -333,8 +344,26 @@ impl Life {
         self.verdict.get_or_insert(verdict);
     }
 
-    /// Another agent goes on with it: a deletion that waits has its whole grace period again.
-    pub fn taken_over(&mut self, now: UnixNanos) {
+    /// Whether it is a static pod that ended with a shutdown of the host. That is the one verdict
+    /// that is taken back: its file still has it.
+    pub fn is_static_ended_with_host(&self) -> bool {
+        self.ended_with.is_some() && self.given.source.is_static() && self.deletion.is_none()
+    }
+
+    /// The shutdown that ended it is over, or was taken back.
+    pub fn begin_again(&mut self) {
+        self.ended_with = None;
+        self.verdict = None;
+        self.settled = false;
+        self.conditions.remove("DisruptionTarget");
+    }
+
+    /// Another agent goes on with it, in this boot of the host: a deletion that waits has its whole
+    /// grace period again.
+    pub fn taken_over(&mut self, now: UnixNanos, boot: &str) {
+        if self.is_static_ended_with_host() && self.ended_with.as_deref() != Some(boot) {
+            self.begin_again();
+        }
         if let Some(deletion) = &mut self.deletion {
             deletion.deadline = later(now, deletion.grace);
         }

@@ -284,7 +284,7 @@ impl Stage {
     pub(super) fn agent_restarts(&mut self) {
         let row = serde_json::to_string(&self.life).expect("a row");
         self.life = serde_json::from_str(&row).expect("the row again");
-        self.life.taken_over(self.now);
+        self.life.taken_over(self.now, "boot-1");
         self.under_way.clear();
         let (sandboxes, containers) = (self.seen.sandboxes.clone(), self.seen.containers.clone());
         self.seen = Observed { sandboxes, containers, ..Observed::default() };
@@ -298,6 +298,15 @@ impl Stage {
         let spec = pod.spec.as_mut().expect("a spec");
         let all = spec.init_containers.iter_mut().flatten().chain(&mut spec.containers);
         all.filter(|c| c.name == name).for_each(|c| c.image = Some(image.to_owned()));
+        self.life.given.pod = Arc::new(pod);
+    }
+
+    /// One more ephemeral container.
+    pub(super) fn debug(&mut self, container: Value) {
+        let mut pod = Pod::clone(&self.life.given.pod);
+        let spec = pod.spec.as_mut().expect("a spec");
+        let container = serde_json::from_value(container).expect("an ephemeral container");
+        spec.ephemeral_containers.get_or_insert_default().push(container);
         self.life.given.pod = Arc::new(pod);
     }
 

@@ -18,6 +18,7 @@ use super::plan::{Policy, Wait};
 use super::probe::Prober;
 use super::record::Life;
 use super::translate::{NodeFacts, cgroup, qos};
+use super::turns::Turns;
 use super::view::{EventType, PodView, Waits};
 use super::watch::Hub;
 use super::{Allocatable, VolumeContext, Volumes};
@@ -32,6 +33,9 @@ use crate::telemetry::error_chain;
 /// What is read of a log for a container's last words: lines and their bytes.
 const LAST_LINES: usize = 80;
 const LAST_BYTES: usize = 2048;
+
+/// What is made by the OCI runtime at one time, for each core: one waits while another computes.
+const STARTS_PER_CORE: usize = 2;
 
 /// What the pods stand on.
 #[derive(Clone)]
@@ -61,6 +65,8 @@ pub(super) struct Settings {
 pub(super) struct Room {
     pub(super) deps: Deps,
     pub(super) options: Settings,
+    /// Who starts something now.
+    pub(super) turns: Arc<Turns>,
     node: Arc<NodeFacts>,
     table: Mutex<Table>,
 }
@@ -172,7 +178,9 @@ impl Entry {
 
 impl Room {
     pub(super) fn new(deps: Deps, options: Settings, node: NodeFacts) -> Self {
-        Self { deps, options, node: Arc::new(node), table: Mutex::default() }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let turns = Turns::new(cores * STARTS_PER_CORE);
+        Self { deps, options, turns, node: Arc::new(node), table: Mutex::default() }
     }
 
     /// Whether there is no pod at all.
@@ -228,6 +236,17 @@ impl Room {
         self.table().by_uid.contains_key(uid)
     }
 
+    /// Whether there is this pod, and something of it may still run or be in place.
+    pub(super) fn runs(&self, uid: &str) -> bool {
+        self.by_uid(uid).is_some_and(|entry| !entry.life().settled)
+    }
+
+    /// A pod has ended: whoever waits for its room looks again.
+    pub(super) fn settled(&self, uid: &str) {
+        let waits = |entry: &&Arc<Entry>| entry.life().preempts.iter().any(|one| one == uid);
+        self.all().iter().filter(waits).for_each(|entry| entry.changed.notify_one());
+    }
+
     /// A pod is there from now on; shown when it follows nobody.
     pub(super) fn add(&self, entry: &Arc<Entry>) {
         let life = entry.life();
@@ -263,11 +282,14 @@ impl Room {
     /// A pod is gone; the one that follows it begins.
     pub(super) fn forget(&self, entry: &Entry) {
         self.hide(entry);
-        let mut table = self.table();
-        table.by_uid.remove(&entry.uid);
-        entry.leave();
-        let next = table.by_uid.values().filter(|next| follows(next, &entry.uid));
-        next.for_each(|next| next.changed.notify_one());
+        {
+            let mut table = self.table();
+            table.by_uid.remove(&entry.uid);
+            entry.leave();
+            let next = table.by_uid.values().filter(|next| follows(next, &entry.uid));
+            next.for_each(|next| next.changed.notify_one());
+        }
+        self.settled(&entry.uid);
         self.deps.gone.notify_one();
     }
 

@@ -320,7 +320,6 @@ impl Sandboxes {
             "owed": record.owed,
             "overhead": record.overhead,
             "resources": record.resources,
-            "config": *sandbox.config,
             "runtimeSpec": below.map(|below| below.spec),
         }))
     }

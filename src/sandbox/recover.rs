@@ -12,7 +12,7 @@ use super::entry::Entry;
 use super::error::{Error, Step};
 use super::record::SandboxRecord;
 use super::{Room, SandboxState, Sandboxes, volumes};
-use crate::backend::{RuntimeContainer, TaskState, TaskStatus};
+use crate::backend::{Process, RuntimeContainer, Stdio, TaskState, TaskStatus};
 use crate::container::{ContainerRecord, ContainerState, KIND_LABEL};
 use crate::ids::PodId;
 use crate::oci::resources_of;
@@ -33,10 +33,17 @@ impl Sandboxes {
         }
         let (mut pods, mut containers) = (pods.records, containers.records);
         let (below, tasks) =
-            tokio::try_join!(base.runtime.list_containers(), base.runtime.list_tasks())
+            tokio::try_join!(base.runtime.container_ids(), base.runtime.list_tasks())
                 .step("list what runs")?;
-        adopt_unknown(&below, &mut pods, &mut containers);
-        let tasks: BTreeMap<_, _> = tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
+        for id in unknown(below, &pods, &containers) {
+            let record = base.runtime.container(&id).await.step("read an unknown container")?;
+            adopt(&record, &mut pods, &mut containers);
+        }
+        let mut tasks: BTreeMap<_, _> =
+            tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
+        let missing = expected(&pods, &containers).filter(|id| !tasks.contains_key(*id));
+        let asked = room.ask_for_tasks(missing.map(str::to_owned).collect()).await;
+        tasks.extend(asked.into_iter().map(|task| (task.id.clone(), task)));
         tracing::info!(pods = pods.len(), containers = containers.len(), "recovering");
         futures::stream::iter(pods)
             .for_each_concurrent(SIDE_BY_SIDE, |record| async {
@@ -51,45 +58,81 @@ impl Sandboxes {
     }
 }
 
-/// Takes records from containerd that the store does not have: the store was lost.
-fn adopt_unknown(
-    below: &[RuntimeContainer],
+/// Ids of those that may have a task.
+fn expected<'a>(
+    pods: &'a [SandboxRecord],
+    containers: &'a [ContainerRecord],
+) -> impl Iterator<Item = &'a str> {
+    let pods = pods.iter().filter(|record| record.sandbox.is_ready());
+    let containers = containers
+        .iter()
+        .filter(|record| !matches!(record.container.state, ContainerState::Exited(_)));
+    pods.map(|record| record.sandbox.id.as_str())
+        .chain(containers.map(|record| record.container.id.as_str()))
+}
+
+/// Those that the store does not have.
+fn unknown(
+    below: Vec<String>,
+    pods: &[SandboxRecord],
+    containers: &[ContainerRecord],
+) -> Vec<String> {
+    let pods = pods.iter().map(|record| record.sandbox.id.as_str());
+    let containers = containers.iter().map(|record| record.container.id.as_str());
+    let known: BTreeSet<&str> = pods.chain(containers).collect();
+    below.into_iter().filter(|id| !known.contains(id.as_str())).collect()
+}
+
+/// Takes a record from containerd that the store does not have: the store was lost.
+fn adopt(
+    record: &RuntimeContainer,
     pods: &mut Vec<SandboxRecord>,
     containers: &mut Vec<ContainerRecord>,
 ) {
-    let known: BTreeSet<String> = pods
-        .iter()
-        .map(|record| record.sandbox.id.to_string())
-        .chain(containers.iter().map(|record| record.container.id.to_string()))
-        .collect();
-    for record in below.iter().filter(|record| !known.contains(&record.id)) {
-        let (extension, spec) = (record.extension.clone(), &record.spec);
-        let is_pod = record.labels.get(KIND_LABEL).is_some_and(|kind| kind == "sandbox");
-        let adopted = if is_pod {
-            serde_json::from_value(extension).map(|mut record: SandboxRecord| {
-                // Written before the network was there: whether it ever was is not known.
-                record.sandbox.state = SandboxState::Ready { pid: 0 };
-                record.was_attached = true;
-                pods.push(record);
-            })
-        } else {
-            serde_json::from_value(extension).map(|mut record: ContainerRecord| {
-                // What runs is taken over. What does not may have run: never run it again.
-                let started_at = Some(record.container.created_at);
-                record.container.state = ContainerState::Unknown { started_at };
-                // They may have been updated since it was created.
-                record.container.resources = resources_of(spec);
-                containers.push(record);
-            })
-        };
-        match adopted {
-            Ok(()) => tracing::warn!(id = record.id, "rebuilt from its containerd record"),
-            Err(error) => tracing::warn!(id = record.id, %error, "unknown record left alone"),
-        }
+    let (extension, spec) = (record.extension.clone(), &record.spec);
+    let is_pod = record.labels.get(KIND_LABEL).is_some_and(|kind| kind == "sandbox");
+    let adopted = if is_pod {
+        serde_json::from_value(extension).map(|mut record: SandboxRecord| {
+            // Written before the network was there: whether it ever was is not known.
+            record.sandbox.state = SandboxState::Ready { pid: 0 };
+            record.was_attached = true;
+            pods.push(record);
+        })
+    } else {
+        serde_json::from_value(extension).map(|mut record: ContainerRecord| {
+            // What runs is taken over. What does not may have run: never run it again.
+            let started_at = Some(record.container.created_at);
+            record.container.state = ContainerState::Unknown { started_at };
+            // They may have been updated since it was created.
+            record.container.resources = resources_of(spec);
+            containers.push(record);
+        })
+    };
+    match adopted {
+        Ok(()) => tracing::warn!(id = record.id, "rebuilt from its containerd record"),
+        Err(error) => tracing::warn!(id = record.id, %error, "unknown record left alone"),
     }
 }
 
 impl Room {
+    /// Lists of containerd 2.x leave out tasks whose shims give no answer, which are not gone.
+    async fn ask_for_tasks(&self, ids: Vec<String>) -> Vec<TaskStatus> {
+        let asked = futures::stream::iter(ids).map(|id| async move {
+            let mute = || TaskStatus {
+                id: id.clone(),
+                pid: 0,
+                state: TaskState::Unknown,
+                stdio: Stdio::default(),
+            };
+            let task = self.deps.base.runtime.task(Process::init(&id)).await;
+            task.unwrap_or_else(|error| {
+                tracing::warn!(id, error = error_chain(&error), "its shim does not answer");
+                Some(mute())
+            })
+        });
+        asked.buffer_unordered(SIDE_BY_SIDE).filter_map(std::future::ready).collect().await
+    }
+
     async fn recover_one(self: &Arc<Self>, record: SandboxRecord, task: Option<TaskStatus>) {
         let entry = Entry::new(record);
         let sandbox = entry.sandbox();

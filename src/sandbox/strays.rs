@@ -51,18 +51,20 @@ impl Room {
         let base = &self.deps.base;
         let shims = base.host.processes_with(&base.runtime.shim_arguments()).await;
         let shims = shims.step("list the shims")?;
+        let mut known = self.deps.containers.known();
+        known.extend(self.entries().keys().map(ToString::to_string));
+        let without = |shims: Vec<HostProcess>, known: BTreeSet<String>| -> Vec<HostProcess> {
+            let is_lost = |shim: &HostProcess| task_of(shim).is_some_and(|id| !known.contains(id));
+            shims.into_iter().filter(is_lost).collect()
+        };
+        let shims = without(shims, known);
         if shims.is_empty() {
             return Ok(shims);
         }
         let (tasks, records) =
-            tokio::try_join!(base.runtime.list_tasks(), base.runtime.list_containers())
+            tokio::try_join!(base.runtime.list_tasks(), base.runtime.container_ids())
                 .step("list what runs")?;
-        let mut known = self.deps.containers.known();
-        known.extend(self.entries().keys().map(ToString::to_string));
-        known.extend(tasks.into_iter().map(|task| task.id));
-        known.extend(records.into_iter().map(|record| record.id));
-        let is_lost = |shim: &HostProcess| task_of(shim).is_some_and(|id| !known.contains(id));
-        Ok(shims.into_iter().filter(is_lost).collect())
+        Ok(without(shims, tasks.into_iter().map(|task| task.id).chain(records).collect()))
     }
 
     /// Kills those of `found` that were found `before`, with all that they have started; answers

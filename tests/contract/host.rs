@@ -227,6 +227,15 @@ async fn volumes(host: &Arc<dyn Host>, folder: &Path) {
     host.bind_sub_path(&disk, Path::new("b"), &file).await.unwrap();
     assert!(file.is_file());
 
+    let own = async |sub: &str, max| host.read_in_volume(&disk, Path::new(sub), max).await;
+    assert_eq!(own("own", 1).await.unwrap().as_deref(), Some(&b"x"[..]));
+    assert_eq!(own("none", 1).await.unwrap(), None);
+    assert_eq!(kind(own("own", 0).await), ErrorKind::ResourceExhausted);
+    assert_eq!(kind(own("new", 1).await), ErrorKind::FailedPrecondition);
+    assert_eq!(kind(own("../v/own", 1).await), ErrorKind::InvalidArgument);
+    std::os::unix::fs::symlink("/etc/hostname", disk.join("out")).unwrap();
+    assert_eq!(kind(own("out", 100).await), ErrorKind::FailedPrecondition);
+
     assert!(!host.check_host_path(&disk, HostPathKind::File).await.unwrap());
     assert!(host.check_host_path(&disk, HostPathKind::Directory).await.unwrap());
     let (made, gone) = (pod.join("host/made"), pod.join("host/gone"));

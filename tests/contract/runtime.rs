@@ -95,6 +95,7 @@ impl Suite<'_> {
         let all = self.runtime.list_containers().await.unwrap();
         let listed = all.iter().find(|found| found.id == id).expect("listed");
         assert_eq!((&listed.spec, &listed.extension), (&record.spec, &record.extension));
+        assert!(self.runtime.container_ids().await.unwrap().contains(&id));
 
         let spec = self.env.spec(&id, Run::Exit(5));
         self.runtime.update_container_spec(&id, &spec).await.unwrap();
@@ -106,6 +107,7 @@ impl Suite<'_> {
         assert_eq!(kind(gone), ErrorKind::NotFound);
         let all = self.runtime.list_containers().await.unwrap();
         assert!(all.iter().all(|found| found.id != id));
+        assert!(!self.runtime.container_ids().await.unwrap().contains(&id));
     }
 
     async fn life_of_a_task(&self) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
+use std::time::Duration;
 
 use podbay::backend::ErrorKind;
 use podbay::proto::runtime::v1 as cri;
@@ -11,7 +12,7 @@ use tonic::Code;
 
 use super::calls::{Answer, container, pod, refused};
 use super::crashes::die_at;
-use super::world::{Agent, IMAGE, World};
+use super::world::{Agent, IMAGE, World, eventually};
 
 impl Agent {
     async fn checkpoint(&self, id: &str, location: &Path, timeout: i64) -> Answer<()> {
@@ -82,6 +83,10 @@ async fn an_archive_has_what_tools_look_for() {
     assert_eq!(json("status.dump")["started_at"], before.started_at);
     assert_eq!(json("status")["StartedAt"], before.started_at);
     assert_eq!(left(&world, &id), ["app.tar"]);
+    let calls = world.fakes.steps.calls().into_iter().map(|call| call.step);
+    let saving = ["pause", "checkpoint", "export_changes", "resume", "write_archive"];
+    let order: Vec<_> = calls.filter(|step| saving.contains(step)).collect();
+    assert_eq!(order, saving, "processes and files are of one moment");
     assert_eq!(agent.status(&id).await.unwrap(), before, "it goes on as it was");
 
     refused(agent.checkpoint(&id, &archive, 0).await, Code::InvalidArgument, "there already");
@@ -127,23 +132,66 @@ async fn a_failed_checkpoint_leaves_nothing() {
     let (world, mut agent, id) = start().await;
     let place = world.path("checkpoints/app.tar");
     let steps = &world.fakes.steps;
-    let all = ["criu_version", "container", "checkpoint", "export_changes", "write_file"];
+    let all = ["criu_version", "container", "pause", "checkpoint", "export_changes", "write_file"];
     for step in all.into_iter().chain(["write_archive"]) {
         steps.fail(step, ErrorKind::Other, 1);
         refused(agent.checkpoint(&id, &place, 0).await, Code::Unknown, step);
         assert_eq!(left(&world, &id), [""; 0], "{step}");
+        assert!(!world.fakes.runtime.is_frozen(&id), "{step}");
     }
-    steps.hang("checkpoint");
-    refused(agent.checkpoint(&id, &place, 1).await, Code::DeadlineExceeded, "longer than 1s");
-    assert_eq!(left(&world, &id), [""; 0]);
-    steps.release("checkpoint");
+    for step in ["checkpoint", "export_changes"] {
+        steps.hang(step);
+        refused(agent.checkpoint(&id, &place, 1).await, Code::DeadlineExceeded, "longer than 1s");
+        assert_eq!(left(&world, &id), [""; 0]);
+        assert!(!world.fakes.runtime.is_frozen(&id), "{step}");
+        steps.release(step);
+    }
     for step in ["checkpoint", "export_changes"] {
         die_at(&world, agent, step, async |agent| agent.checkpoint(&id, &place, 0).await).await;
+        assert!(world.fakes.runtime.is_frozen(&id), "{step}");
         agent = world.agent().await;
         assert_eq!(left(&world, &id), [""; 0], "{step}");
+        assert!(!world.fakes.runtime.is_frozen(&id), "{step}");
         agent.checkpoint(&id, &place, 0).await.unwrap();
         std::fs::remove_file(&place).unwrap();
     }
     agent.remove_all().await;
     assert_eq!(world.leftovers(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_container_does_not_stay_frozen() {
+    let (world, agent, id) = start().await;
+    let place = world.path("checkpoints/app.tar");
+    let steps = &world.fakes.steps;
+    let thawed =
+        || eventually("it goes on", async || (!world.fakes.runtime.is_frozen(&id)).then_some(()));
+    // A failure to let it go on is made up for, and told to a next agent until then.
+    steps.fail("resume", ErrorKind::Unavailable, 1);
+    agent.checkpoint(&id, &place, 0).await.unwrap();
+    assert_eq!(left(&world, &id).len(), 2, "the archive, and what tells of the frost");
+    thawed().await;
+    eventually("nothing tells of it", async || (left(&world, &id).len() == 1).then_some(())).await;
+
+    // Who wants to stop it does not wait for a checkpoint.
+    steps.hang("export_changes");
+    let second = world.path("checkpoints/second.tar");
+    tokio::join!(
+        async {
+            let answer = agent.checkpoint(&id, &second, 0).await;
+            refused(answer, Code::Unavailable, "shutting down");
+        },
+        async {
+            steps.called("export_changes", 2).await;
+            assert!(world.fakes.runtime.is_frozen(&id));
+            steps.forget();
+            agent.stop(&id, 0).await.unwrap();
+            let calls = steps.calls().into_iter().map(|call| call.step);
+            let order: Vec<_> = calls.filter(|step| ["resume", "kill"].contains(step)).collect();
+            assert_eq!(order, ["resume", "kill"]);
+            // Nor does the end of the agent.
+            agent.rooms.tasks.drain(Duration::ZERO).await;
+        }
+    );
+    assert!(!second.exists());
 }

@@ -1,9 +1,10 @@
 //! Pods that get other limits while they run.
 
-use podbay::pod::{Apply, Error};
+use podbay::board::Container;
+use podbay::pod::{Apply, Error, Face, Waits};
 use serde_json::{Value, json};
 
-use crate::rig::{Rig, container, pod, quick, status};
+use crate::rig::{Rig, container, key, pod, quick, status};
 use crate::world::eventually;
 
 fn limited(cpu: &str, memory: &str) -> Value {
@@ -46,6 +47,43 @@ async fn a_running_container_gets_other_limits() {
     let request = Apply { manifest: lifted.to_string(), ..Apply::default() };
     let refused = rig.try_apply(request).await.expect_err("a limit is lifted");
     assert!(matches!(refused, Error::Immutable { .. }), "{refused}");
+    rig.delete("sized", None).await;
+    rig.gone("sized").await;
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn a_container_that_starts_meanwhile_gets_them_too() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    rig.apply(&limited("500m", "64Mi")).await;
+    let before = rig.phase("sized", "Running").await;
+    // It is begun with the old figures, and runs when the others have been prepared.
+    let steps = &world.fakes.steps;
+    let (starts, cgroups) = (steps.count("start"), steps.count("make_cgroup"));
+    steps.hang("start");
+    let pods = rig.pods();
+    let again = agent.inside(async move { pods.restart_container(&key("sized"), "a").await });
+    again.await.expect("no panic").expect("it is restarted");
+    steps.called("start", starts + 1).await;
+    rig.apply(&limited("250m", "128Mi")).await;
+    steps.called("make_cgroup", cgroups + 3).await;
+    eventually("prepared", async || {
+        let waits = rig.pods().explain(&key("sized")).expect("explained").waits;
+        let prepares = |wait: &Waits| wait.step == "prepare cgroup and volumes";
+        (!waits.iter().any(prepares)).then_some(())
+    })
+    .await;
+    steps.release("start");
+    eventually("other limits", async || {
+        let all = agent.rooms.sandboxes.containers(&Default::default());
+        let limits = |found: &Container| (found.resources.cpu_quota, found.resources.memory_limit);
+        all.iter().any(|found| limits(found) == (25_000, 128 << 20)).then_some(())
+    })
+    .await;
+    let after = rig.until("sized", "running", |pod| status(pod, "a").ready).await;
+    assert_ne!(status(&after, "a").container_id, status(&before, "a").container_id);
     rig.delete("sized", None).await;
     rig.gone("sized").await;
     world.clean().await;

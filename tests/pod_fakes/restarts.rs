@@ -41,6 +41,31 @@ async fn a_crashing_container_is_restarted_with_back_off() {
 }
 
 #[tokio::test]
+async fn rules_by_exit_code_come_before_the_policy() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let ruled = |code: &str| {
+        let mut container = container("a", &["exit", code]);
+        container["restartPolicy"] = json!("Never");
+        let codes = json!({ "operator": "In", "values": [42] });
+        container["restartPolicyRules"] = json!([{ "action": "Restart", "exitCodes": codes }]);
+        container
+    };
+    rig.apply(&pod("again", &[ruled("42")], json!({ "restartPolicy": "Never" }))).await;
+    rig.apply(&pod("once", &[ruled("43")], json!({}))).await;
+    let again = rig.until("again", "restarted", |pod| status(pod, "a").restart_count >= 2).await;
+    assert_eq!(phase(&again), "Running");
+    let once = rig.phase("once", "Failed").await;
+    assert_eq!((state(&once, "a").as_str(), status(&once, "a").restart_count), ("exit 43", 0));
+    for name in ["again", "once"] {
+        rig.delete(name, None).await;
+        rig.gone(name).await;
+    }
+    world.clean().await;
+}
+
+#[tokio::test]
 async fn a_dead_pause_container_restarts_the_pod() {
     let world = quick();
     let agent = world.agent().await;

@@ -167,11 +167,14 @@ pub fn is_true(pod: &Pod, condition: &str) -> bool {
     conditions.into_iter().flatten().any(|c| c.type_ == condition && c.status == "True")
 }
 
-/// The status of a container, init or not.
+/// The status of a container of any kind.
 pub fn status(pod: &Pod, name: &str) -> ContainerStatus {
     let all = pod.status.as_ref().expect("a status");
     let of = |list: &Option<Vec<ContainerStatus>>| list.clone().unwrap_or_default();
-    let mut all = of(&all.init_container_statuses).into_iter().chain(of(&all.container_statuses));
+    let mut all = of(&all.init_container_statuses)
+        .into_iter()
+        .chain(of(&all.container_statuses))
+        .chain(of(&all.ephemeral_container_statuses));
     all.find(|status| status.name == name).expect("the container's status")
 }
 

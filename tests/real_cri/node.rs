@@ -33,7 +33,7 @@ pub async fn lists_are_filtered(line: Line) {
         let rig = &rig;
         async move { rig.pods(filter).await.into_iter().map(|pod| pod.id).collect::<Vec<_>>() }
     };
-    assert_eq!(pods("", None, &[]).await.len(), 2);
+    assert_eq!(pods("", None, &[]).await, [two.id.as_str(), &one.id], "the newest first");
     assert_eq!(pods("", Some(SandboxReady), &[]).await, [one.id.as_str()]);
     assert_eq!(pods("", Some(SandboxNotready), &[("tier", "x")]).await, [two.id.as_str()]);
     assert_eq!(pods("", None, &[("app", "a"), ("tier", "x")]).await, [one.id.as_str()]);
@@ -57,7 +57,8 @@ pub async fn lists_are_filtered(line: Line) {
         let rig = &rig;
         async move { rig.containers(filter).await.into_iter().map(|it| it.id).collect::<Vec<_>>() }
     };
-    assert_eq!(containers("", "", None, &[]).await.len(), 3);
+    let all = containers("", "", None, &[]).await;
+    assert_eq!(all, [created.as_str(), &exited, &running], "the newest first");
     assert_eq!(containers("", "", Some(ContainerRunning), &[]).await, [running.as_str()]);
     assert_eq!(containers("", "", Some(ContainerExited), &[("k", "v")]).await, [exited.as_str()]);
     assert_eq!(
@@ -76,6 +77,67 @@ pub async fn lists_are_filtered(line: Line) {
     assert!(rig.info(&running).await["pid"].as_i64().is_some_and(|pid| pid > 0));
     rig.remove(&running[..13]).await;
     rig.remove_pod(&two.id[..13]).await;
+    rig.finish().await;
+}
+
+/// Verbose facts have the names that `crictl inspect` and `inspectp` show of other runtimes.
+pub async fn verbose_facts_have_known_names(line: Line) {
+    let rig = Rig::start(line).await;
+    let mut spec = rig.pod_spec("facts").label("app", "facts");
+    spec.config.linux.get_or_insert_default().sysctls =
+        [("kernel.shm_rmid_forced".to_owned(), "1".to_owned())].into();
+    let pod = rig.run(spec).await;
+    let mut spec = Container::waiting("c", &rig.image).env("A", "b").memory_limit(64 << 20);
+    spec.config.image.as_mut().expect("an image").user_specified_image = "busybox".into();
+    let id = rig.create(&pod, &spec).await.expect("CreateContainer");
+    assert_eq!(rig.info(&id).await["pid"], 0, "no process yet");
+    rig.start_created(&id).await.expect("StartContainer");
+
+    let facts = rig.info(&id).await;
+    assert!(facts["pid"].as_i64().is_some_and(|pid| pid > 1), "{}", facts["pid"]);
+    assert_eq!(facts["sandboxID"], pod.id);
+    assert_eq!((&facts["snapshotter"], &facts["snapshotKey"]), (&json!("overlayfs"), &json!(id)));
+    assert_eq!(facts["runtimeType"], "io.containerd.runc.v2");
+    assert_eq!(facts["removing"], false);
+    assert!(facts["runtimeOptions"].is_object());
+    assert_eq!(facts["runtimeSpec"]["process"]["args"][0], "/bin/sh");
+    assert_eq!(facts["runtimeSpec"]["linux"]["resources"]["memory"]["limit"], 64 << 20);
+    let config = &facts["config"];
+    assert_eq!(config["metadata"]["name"], "c");
+    assert_eq!(config["image"]["user_specified_image"], "busybox");
+    assert_eq!(config["envs"], json!([{ "key": "A", "value": "b" }]));
+    assert_eq!(config["linux"]["resources"]["memory_limit_in_bytes"], 64 << 20);
+    assert_eq!(config["linux"]["security_context"]["namespace_options"]["pid"], 1);
+    let status = rig.status(&id).await;
+    let image = status.image.expect("an image");
+    assert_eq!(
+        (image.image.as_str(), image.user_specified_image.as_str()),
+        (&*rig.image, "busybox")
+    );
+    let listed = rig.containers(cri::ContainerFilter::default()).await.remove(0);
+    assert_eq!(listed.image_id, status.image_id);
+    assert_eq!(listed.image.map(|it| it.user_specified_image).as_deref(), Some("busybox"));
+
+    let facts = rig.pod_info(&pod.id).await;
+    assert!(facts["pid"].as_i64().is_some_and(|pid| pid > 1), "{}", facts["pid"]);
+    assert_eq!(
+        (&facts["processStatus"], &facts["netNamespaceClosed"]),
+        (&json!("running"), &json!(false))
+    );
+    assert_eq!(facts["runtimeType"], "io.containerd.runc.v2");
+    assert!(facts["runtimeSpec"]["linux"]["namespaces"].is_array());
+    let config = &facts["config"];
+    assert_eq!(config["metadata"]["uid"], "uid-facts");
+    assert_eq!(config["labels"]["app"], "facts");
+    assert_eq!(config["linux"]["sysctls"]["kernel.shm_rmid_forced"], "1");
+    assert_eq!(config["linux"]["cgroup_parent"], rig.env().cgroup_parent());
+    let eth0 = &facts["cniResult"]["Interfaces"]["eth0"];
+    assert_eq!(eth0["IPConfigs"][0]["IP"], rig.pod_ip(&pod.id).await);
+    assert!(eth0["Mac"].as_str().is_some_and(|mac| mac.len() == 17), "{eth0}");
+    rig.stop_pod(&pod.id).await;
+    let facts = rig.pod_info(&pod.id).await;
+    assert_eq!((&facts["pid"], &facts["netNamespaceClosed"]), (&json!(0), &json!(true)));
+    assert_eq!(rig.info(&id).await["pid"], 0);
     rig.finish().await;
 }
 

@@ -202,6 +202,7 @@ pub async fn attach_works_after_a_restart(line: Line) {
     assert!(before.take().await);
     before.send(0, b"one\n").await;
     before.until(1, "got one").await;
+    let unused = rig.attach_url(&id, true, false).await;
     rig.agent.stop().await;
     let outcome = before.outcome().await;
     assert_eq!(outcome["reason"], "InternalError", "told that the agent ends: {outcome}");
@@ -211,6 +212,11 @@ pub async fn attach_works_after_a_restart(line: Line) {
     after.send(0, b"two\n").await;
     after.until(1, "got two").await;
     drop(after);
+    // A URL is the agent's that gave it: another one does not know it.
+    let fresh = rig.attach_url(&id, true, false).await;
+    let place = |url: &str| url.rsplit_once("/attach/").expect("a URL of attach").0.to_owned();
+    let unused = unused.replace(&place(&unused), &place(&fresh));
+    assert_eq!(ask(&unused, V4).await.1, 404);
     rig.finish().await;
 }
 

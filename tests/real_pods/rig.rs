@@ -26,9 +26,14 @@ pub struct Rig {
 
 impl Rig {
     pub async fn start(line: Line) -> Self {
+        Self::start_in(TestEnv::start(line).await, ImageBuilder::busybox()).await
+    }
+
+    /// In a world that was prepared, with this image.
+    pub async fn start_in(env: TestEnv, image: ImageBuilder) -> Self {
         let registry = Registry::start().await;
-        let image = registry.push(&ImageBuilder::busybox().build(), "test/busybox", "1").await;
-        let agent = TestAgent::start(TestEnv::start(line).await).await;
+        let image = registry.push(&image.build(), "test/busybox", "1").await;
+        let agent = TestAgent::start(env).await;
         let mut rig = Self { agent, image };
         let spec = cri::ImageSpec { image: rig.image.clone(), ..Default::default() };
         let pull = cri::PullImageRequest { image: Some(spec), ..Default::default() };
@@ -78,6 +83,14 @@ impl Rig {
 
     pub async fn phase(&self, name: &str, wanted: api::Phase) -> api::Pod {
         self.until(name, wanted.as_str_name(), |pod| pod.phase() == wanted).await
+    }
+
+    /// Whether a condition of the node holds.
+    pub async fn node_is(&self, condition: &str) -> bool {
+        let node = self.pods().get_node(api::GetNodeRequest {}).await.expect("an answer");
+        let node = node.into_inner().node.expect("the node");
+        let found = node.conditions.iter().find(|it| it.r#type == condition);
+        found.expect("the condition").status() == api::ConditionStatus::True
     }
 
     pub async fn delete(&self, name: &str, grace: Option<u64>) {

@@ -112,3 +112,41 @@ pub async fn a_wrong_configuration_is_refused() {
         assert!(words.contains(fault), "{fault} is missing in:\n{words}");
     }
 }
+
+/// One shim that gives no answer costs its own pod, and only until it answers again.
+pub async fn a_hung_shim_holds_nobody_up(line: Line) {
+    let mut rig = Rig::start(line).await;
+    let mut mains = Vec::new();
+    for name in ["one", "hangs", "three"] {
+        let pod = rig.pod(name);
+        let id = rig.run(&pod).await.expect("run");
+        let counts = rig.script("main", "i=0; while true; do i=$((i+1)); echo $i; sleep 0.1; done");
+        mains.push((rig.started(&pod, &id, &counts).await, id));
+    }
+    let (victim, its_pod) = mains.remove(1);
+    let before = (rig.status(&victim).await, rig.pid(&victim).await);
+    let shim = rig.shim_of(&its_pod).expect("a shim");
+    signal(shim, Signal::SIGSTOP);
+    rig.agent.restart().await;
+    for (main, pod) in &mains {
+        assert_eq!(rig.status(main).await.state(), ContainerState::ContainerRunning);
+        assert_eq!(rig.pod_status(pod).await.state(), PodSandboxState::SandboxReady);
+        assert_eq!(rig.exec(main, "echo hello").await.expect("exec"), "hello\n");
+    }
+    assert_eq!(rig.status(&victim).await.state(), ContainerState::ContainerUnknown);
+    signal(shim, Signal::SIGCONT);
+    wait_until(SEEN, "it is known again", async || {
+        rig.status(&victim).await.state() == ContainerState::ContainerRunning
+    })
+    .await;
+    assert_eq!((rig.status(&victim).await, rig.pid(&victim).await), before, "nobody touched it");
+    assert_eq!(rig.pod_status(&its_pod).await.state(), PodSandboxState::SandboxReady);
+    assert_eq!(rig.exec(&victim, "echo hello").await.expect("exec"), "hello\n");
+    for name in ["one", "hangs", "three"] {
+        let log = rig.log_of(name, "main");
+        let length = || std::fs::metadata(&log).map_or(0, |it| it.len());
+        let before = length();
+        wait_until(SEEN, "its log goes on", async || length() > before).await;
+    }
+    rig.clear().await;
+}

@@ -154,6 +154,7 @@ fn launch(env: &TestEnv) -> Daemon {
             command.env_remove(key);
         }
     }
+    command.envs(env.variables().iter().map(|(name, value)| (name, value)));
     Daemon::start(&mut command, &log_file(env))
 }
 

@@ -40,12 +40,16 @@ impl Line {
 
     /// Where the daemon finds its shim and runc.
     fn path(self) -> String {
-        let system = "/usr/sbin:/usr/bin:/sbin:/bin";
         match self {
-            Self::V1 => system.to_owned(),
-            Self::V2 => format!("{}:{system}", parts().display()),
+            Self::V1 => criu_path(),
+            Self::V2 => format!("{}:{}", parts().display(), criu_path()),
         }
     }
+}
+
+/// The system's programs, and before them a CRIU that works, where the system's own does not.
+pub fn criu_path() -> String {
+    format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", parts().join("criu-kit").display())
 }
 
 fn parts() -> PathBuf {

@@ -55,6 +55,8 @@ pub struct TestEnv {
     folder: TempDir,
     slot: Slot,
     extra_config: String,
+    pods_config: String,
+    variables: Vec<(String, String)>,
     deadlines: (&'static str, &'static str),
 }
 
@@ -70,8 +72,18 @@ impl TestEnv {
         let folder = tempfile::Builder::new().prefix("pbe-").tempdir_in("/tmp").expect("a folder");
         let slot = Slot::take();
         let containerd = PrivateContainerd::start(line);
-        let (extra_config, deadlines) = (String::new(), ("10s", "60s"));
-        let env = Self { containerd, line, networking, folder, slot, extra_config, deadlines };
+        let env = Self {
+            containerd,
+            line,
+            networking,
+            folder,
+            slot,
+            extra_config: String::new(),
+            // Tests run on machines that are short of something.
+            pods_config: "eviction = []".to_owned(),
+            variables: Vec::new(),
+            deadlines: ("10s", "60s"),
+        };
         let folders = [
             env.cni_conf_dir(),
             env.netns_dir(),
@@ -94,6 +106,20 @@ impl TestEnv {
     pub fn add_config(&mut self, toml: &str) {
         self.extra_config.push_str(toml);
         self.extra_config.push('\n');
+    }
+
+    /// More of the table `[pods]`, in TOML; nobody is evicted unless it says when.
+    pub fn set_pods(&mut self, toml: &str) {
+        self.pods_config = toml.to_owned();
+    }
+
+    /// Sets a variable of the agent's environment.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
+    pub fn variables(&self) -> &[(String, String)] {
+        &self.variables
     }
 
     /// `containerd.quick_timeout` and `containerd.slow_timeout` of the agent.
@@ -233,7 +259,7 @@ impl TestEnv {
              default_network = {default}\ndefault_bridge = {bridge:?}\ndefault_subnets = [{subnet:?}]\n\n\
              [images]\nconfig_dirs = [{certs:?}]\n\n\
              [pods]\nmanifests = {manifests:?}\nlog_root = {logs:?}\ncgroup_root = {cgroup:?}\n\
-             node_name = \"node-1\"\neviction = []\n\n\
+             node_name = \"node-1\"\n{pods}\n\n\
              [telemetry]\nlevel = \"debug\"\n\n{extra}",
             root = self.root(),
             state = self.state(),
@@ -255,6 +281,7 @@ impl TestEnv {
             manifests = self.manifests_dir(),
             logs = self.log_root(),
             cgroup = self.cgroup_parent().trim_start_matches('/'),
+            pods = self.pods_config,
             extra = self.extra_config,
         );
         let path = self.path().join("podbay.toml");

@@ -14,6 +14,7 @@ pub mod containerd;
 pub mod env;
 pub mod firewall;
 pub mod images;
+pub mod logind;
 pub mod process;
 pub mod registry;
 pub mod sweep;

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use podbay::proto::podbay::v1 as api;
+use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use super::watched::{self, condition, container, phase};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +41,9 @@ pub struct Row {
     pub turns: BTreeMap<String, Vec<String>>,
     #[serde(default)]
     pub reason: Option<String>,
+    #[serde(default)]
+    #[allow(dead_code)] // one of the two runners reads it
+    pub kubelet: Option<String>,
 }
 
 /// One line of the marks, or several in any order.
@@ -86,28 +91,24 @@ impl TryFrom<String> for Until {
 }
 
 impl Until {
-    pub fn is_met(&self, pod: &api::Pod) -> bool {
-        let named = |name: &String| pod.containers.iter().find(|it| it.name == *name);
+    pub fn is_met(&self, pod: &Pod) -> bool {
         match self {
-            Self::Phase(phase) => super::watched::phase(pod) == *phase,
-            Self::Ready => pod
-                .conditions
-                .iter()
-                .any(|it| it.r#type == "Ready" && it.status() == api::ConditionStatus::True),
-            Self::Restarts(name, count) => named(name).is_some_and(|it| {
-                let running = it.state.as_ref().and_then(|it| it.state.as_ref());
-                let running = matches!(running, Some(api::container_state::State::Running(_)));
-                it.restarts >= *count && running
+            Self::Phase(wanted) => phase(pod) == wanted,
+            Self::Ready => condition(pod, "Ready") == Some("True"),
+            Self::Restarts(name, count) => container(pod, name).is_some_and(|it| {
+                let running = it.state.as_ref().is_some_and(|state| state.running.is_some());
+                running && u32::try_from(it.restart_count).is_ok_and(|found| found >= *count)
             }),
-            Self::Waiting(name, reason) => named(name)
-                .is_some_and(|it| super::watched::waits(it).is_some_and(|it| it.reason == *reason)),
+            Self::Waiting(name, reason) => container(pod, name)
+                .and_then(watched::waits)
+                .is_some_and(|it| it.reason.as_ref() == Some(reason)),
         }
     }
 }
 
 impl Row {
     /// The whole pod: with its name, the image where none is given, and the folder of the marks.
-    pub fn pod(&self, name: &str, namespace: &str, image: &str, marks: &Path) -> String {
+    pub fn pod(&self, name: &str, namespace: &str, image: &str, marks: &Path) -> Value {
         let mut spec: Value =
             serde_saphyr::from_str(&self.manifest).unwrap_or_else(|e| panic!("{}: {e}", self.name));
         let put = |list: &mut Value, item: Value| match list {
@@ -127,8 +128,7 @@ impl Row {
             }
         }
         let metadata = json!({ "name": name, "namespace": namespace });
-        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec });
-        pod.to_string()
+        json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec })
     }
 
     /// How the marks differ from the row's.

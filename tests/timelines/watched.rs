@@ -2,84 +2,81 @@
 
 use std::collections::BTreeMap;
 
-use podbay::proto::podbay::v1 as api;
-use podbay::proto::podbay::v1::container_state::State;
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod,
+    PodCondition,
+};
 
 use super::row::Row;
 
-/// The states that a watch has told, one after the other.
+/// The states that a node has told, one after the other.
 #[derive(Default)]
 pub struct Watched {
     phases: Vec<String>,
     turns: BTreeMap<String, Vec<String>>,
-    last: api::Pod,
+    last: Pod,
 }
 
-/// As Kubernetes writes it.
-pub fn phase(pod: &api::Pod) -> &'static str {
-    match pod.phase() {
-        api::Phase::Unspecified => "",
-        api::Phase::Pending => "Pending",
-        api::Phase::Running => "Running",
-        api::Phase::Succeeded => "Succeeded",
-        api::Phase::Failed => "Failed",
-        api::Phase::Unknown => "Unknown",
-    }
+/// Empty as long as the node has said nothing.
+pub fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
 
-fn status(condition: &api::Condition) -> &'static str {
-    match condition.status() {
-        api::ConditionStatus::True => "True",
-        api::ConditionStatus::False => "False",
-        api::ConditionStatus::Unknown | api::ConditionStatus::Unspecified => "Unknown",
-    }
+fn conditions(pod: &Pod) -> impl Iterator<Item = &PodCondition> {
+    pod.status.iter().flat_map(|status| status.conditions.iter().flatten())
 }
 
-fn state(of: Option<&api::ContainerState>) -> Option<&State> {
-    of.and_then(|it| it.state.as_ref())
+/// The value of a condition.
+pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a str> {
+    conditions(pod).find(|it| it.type_ == kind).map(|it| it.status.as_str())
 }
 
-/// Why a container waits.
-pub fn waits(container: &api::Container) -> Option<&api::ContainerWaiting> {
-    match state(container.state.as_ref()) {
-        Some(State::Waiting(waiting)) => Some(waiting),
-        _ => None,
-    }
-}
-
-/// How a container ended last.
-fn end(container: &api::Container) -> Option<&api::ContainerTerminated> {
-    let states = [container.state.as_ref(), container.last_state.as_ref()];
-    states.into_iter().find_map(|it| match state(it) {
-        Some(State::Terminated(end)) => Some(end),
-        _ => None,
+fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    pod.status.iter().flat_map(|status| {
+        let lists = [&status.init_container_statuses, &status.container_statuses];
+        lists.into_iter().flatten().flatten()
     })
 }
 
+/// A container, init or app.
+pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
+    containers(pod).find(|it| it.name == name)
+}
+
+/// Why a container waits.
+pub fn waits(container: &ContainerStatus) -> Option<&ContainerStateWaiting> {
+    container.state.as_ref()?.waiting.as_ref()
+}
+
+/// How a container ended last.
+fn end(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    let states = [container.state.as_ref(), container.last_state.as_ref()];
+    states.into_iter().flatten().find_map(|state: &ContainerState| state.terminated.as_ref())
+}
+
 impl Watched {
-    pub fn see(&mut self, pod: api::Pod) {
+    pub fn see(&mut self, pod: Pod) {
         let phase = phase(&pod).to_owned();
         if self.phases.last() != Some(&phase) {
             self.phases.push(phase);
         }
-        for condition in &pod.conditions {
-            let seen = self.turns.entry(condition.r#type.clone()).or_default();
-            let status = status(condition).to_owned();
-            if seen.last() != Some(&status) {
-                seen.push(status);
+        for condition in conditions(&pod) {
+            let seen = self.turns.entry(condition.type_.clone()).or_default();
+            if seen.last() != Some(&condition.status) {
+                seen.push(condition.status.clone());
             }
         }
         self.last = pod;
     }
 
-    pub fn last(&self) -> &api::Pod {
+    pub fn last(&self) -> &Pod {
         &self.last
     }
 
     /// What a reader of a failure wants to know.
-    pub fn summary(&self) -> impl std::fmt::Debug {
-        let pod = &self.last;
-        (self.phases.clone(), pod.reason.clone(), pod.message.clone(), pod.containers.clone())
+    pub fn summary(&self) -> String {
+        let status = serde_json::to_string_pretty(&self.last.status).unwrap_or_default();
+        format!("{:?} {status}", self.phases)
     }
 
     /// What is not as the row says.
@@ -88,8 +85,9 @@ impl Watched {
         if self.phases != row.phases {
             faults.push(format!("phases: {:?}, not {:?}", self.phases, row.phases));
         }
-        if row.reason.as_ref().is_some_and(|reason| *reason != self.last.reason) {
-            faults.push(format!("reason: {:?}", self.last.reason));
+        let reason = self.last.status.as_ref().and_then(|status| status.reason.as_ref());
+        if row.reason.is_some() && row.reason.as_ref() != reason {
+            faults.push(format!("reason: {reason:?}"));
         }
         for (name, turns) in &row.turns {
             if self.turns.get(name) != Some(turns) {
@@ -97,7 +95,7 @@ impl Watched {
             }
         }
         for (name, wanted) in &row.conditions {
-            let found = self.last.conditions.iter().find(|it| it.r#type == *name).map(status);
+            let found = condition(&self.last, name);
             if found != Some(wanted) {
                 faults.push(format!("{name} is {found:?}, not {wanted}"));
             }
@@ -112,9 +110,9 @@ impl Watched {
                 faults.push(format!("{what} of {name}: {found:?}, not {wanted:?}"));
             }
         };
-        let named = |name: &str| self.last.containers.iter().find(|it| it.name == name);
+        let named = |name: &str| container(&self.last, name);
         for (name, wanted) in &row.restarts {
-            let found = named(name).map(|it| it.restarts.to_string());
+            let found = named(name).map(|it| it.restart_count.to_string());
             check("restarts", name, found, &wanted.to_string());
         }
         for (name, wanted) in &row.codes {
@@ -122,16 +120,14 @@ impl Watched {
             check("exit code", name, found, &wanted.to_string());
         }
         for (name, wanted) in &row.reasons {
-            let container = named(name);
-            let found = container.and_then(end).map(|it| it.reason.clone());
-            let found = found.or(container.and_then(waits).map(|it| it.reason.clone()));
-            check("reason", name, found, wanted);
+            let ended = named(name).and_then(end).map(|it| it.reason.clone());
+            let waits = || named(name).and_then(waits).map(|it| it.reason.clone());
+            check("reason", name, ended.or_else(waits).flatten(), wanted);
         }
         for (name, wanted) in &row.messages {
-            let container = named(name);
             let told = [
-                container.and_then(waits).map(|it| it.message.clone()),
-                container.and_then(end).map(|it| it.message.clone()),
+                named(name).and_then(waits).and_then(|it| it.message.clone()),
+                named(name).and_then(end).and_then(|it| it.message.clone()),
             ];
             if !told.iter().flatten().any(|message| message.contains(wanted)) {
                 faults.push(format!("message of {name}: {told:?}, not {wanted:?}"));

@@ -6,9 +6,7 @@ use std::time::Duration;
 use containerd_client::services::v1::snapshots::{
     MountsRequest, StatSnapshotRequest, ViewSnapshotRequest,
 };
-use containerd_client::services::v1::{
-    CheckpointTaskRequest, DiffRequest, ReadContentRequest, ResumeTaskRequest,
-};
+use containerd_client::services::v1::{CheckpointTaskRequest, DiffRequest, ReadContentRequest};
 use containerd_client::types::Mount;
 use prost::{Message, Name};
 use tokio::io::AsyncWriteExt;
@@ -38,7 +36,7 @@ impl Name for Options {
     const PACKAGE: &'static str = "containerd.runc.v1";
 }
 
-/// Dumps a running task into a folder.
+/// Dumps a task into a folder.
 pub(super) async fn dump(
     client: &Client,
     id: &str,
@@ -54,17 +52,7 @@ pub(super) async fn dump(
     };
     let tried = || format!("checkpoint task {id}");
     let mut tasks = client.tasks();
-    let dumped =
-        within(limit, tried, async { tasks.checkpoint(client.request(message)).await.map(drop) });
-    let dumped = dumped.await;
-    if dumped.is_err() {
-        // An OCI runtime that was killed in the middle leaves the task frozen. One that is not
-        // frozen is not resumed, which is an error that says nothing.
-        let message = ResumeTaskRequest { container_id: id.to_owned() };
-        let tried = || format!("resume task {id}");
-        let _ = client.quick(tried, client.tasks().resume(client.request(message))).await;
-    }
-    dumped
+    within(limit, tried, async { tasks.checkpoint(client.request(message)).await.map(drop) }).await
 }
 
 /// Writes what a writable snapshot has on top of its parent into a new file, as a layer.

@@ -44,22 +44,32 @@ pub(super) async fn get(client: &Client, id: &str) -> Result<RuntimeContainer> {
 /// All records of ours. Streamed one by one: the records of a busy node together are larger than
 /// one message may be.
 pub(super) async fn list(client: &Client) -> Result<Vec<RuntimeContainer>> {
-    let streamed = client.quick_stream(|| "list containers".to_owned(), list_stream(client)).await;
+    of_each(client, read).await
+}
+
+pub(super) async fn ids(client: &Client) -> Result<Vec<String>> {
+    of_each(client, |record| record.id).await
+}
+
+async fn of_each<T>(client: &Client, read: impl Fn(Container) -> T) -> Result<Vec<T>> {
+    let stream = list_stream(client, &read);
+    let streamed = client.quick_stream(|| "list containers".to_owned(), stream).await;
     match streamed? {
         Some(records) => Ok(records),
         None => {
             let tried = || "list containers at once".to_owned();
             let all = client.request(ours());
             let answer = client.quick(tried, client.containers().list(all)).await?;
-            Ok(answer.containers.into_iter().map(read).collect())
+            Ok(answer.containers.into_iter().map(&read).collect())
         }
     }
 }
 
 /// `None` when the daemon has no such call.
-async fn list_stream(
+async fn list_stream<T>(
     client: &Client,
-) -> std::result::Result<Option<Vec<RuntimeContainer>>, Status> {
+    read: &impl Fn(Container) -> T,
+) -> std::result::Result<Option<Vec<T>>, Status> {
     let unknown = |status: &Status| status.code() == Code::Unimplemented;
     let mut stream = match client.containers().list_stream(client.request(ours())).await {
         Ok(answer) => answer.into_inner(),

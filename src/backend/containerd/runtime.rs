@@ -73,6 +73,10 @@ impl Runtime for Containerd {
         containers::list(&self.0.client).await
     }
 
+    async fn container_ids(&self) -> Result<Vec<String>> {
+        containers::ids(&self.0.client).await
+    }
+
     async fn update_container_spec(&self, id: &str, spec: &Value) -> Result<()> {
         containers::update_spec(&self.0.client, id, spec).await
     }
@@ -132,6 +136,14 @@ impl Runtime for Containerd {
 
     async fn update_resources(&self, id: &str, resources: &Value) -> Result<()> {
         tasks::update(&self.0.client, id, resources).await
+    }
+
+    async fn pause(&self, id: &str) -> Result<()> {
+        tasks::pause(&self.0.client, id).await
+    }
+
+    async fn resume(&self, id: &str) -> Result<()> {
+        tasks::resume(&self.0.client, id).await
     }
 
     async fn checkpoint(

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use containerd_client::services::v1::{
     CloseIoRequest, CreateTaskRequest, DeleteProcessRequest, DeleteResponse, DeleteTaskRequest,
     ExecProcessRequest, GetRequest, KillRequest, ListPidsRequest, ListTasksRequest,
-    ResizePtyRequest, StartRequest, UpdateTaskRequest, WaitRequest,
+    PauseTaskRequest, ResizePtyRequest, ResumeTaskRequest, StartRequest, UpdateTaskRequest,
+    WaitRequest,
 };
 use containerd_client::types::v1::{Process as WireProcess, Status};
 use serde_json::Value;
@@ -138,12 +139,15 @@ async fn delete_once(client: &Client, process: Process<'_>) -> Result<DeleteResp
 }
 
 pub(super) async fn get(client: &Client, process: Process<'_>) -> Result<Option<TaskStatus>> {
+    let Some(wire) = found(look_up(client, process).await)? else { return Ok(None) };
+    Ok(Some(TaskStatus { id: container(process), ..status(wire) }))
+}
+
+async fn look_up(client: &Client, process: Process<'_>) -> Result<WireProcess> {
     let message = GetRequest { container_id: container(process), exec_id: exec_id(process) };
     let tried = || format!("get state of {}", named(process));
-    let answer = client.quick(tried, client.tasks().get(client.request(message))).await;
-    let Some(answer) = found(answer)? else { return Ok(None) };
-    let wire = answer.process.ok_or_else(|| failure::senseless(tried(), "no process in it"))?;
-    Ok(Some(TaskStatus { id: container(process), ..status(wire) }))
+    let answer = client.quick(tried, client.tasks().get(client.request(message))).await?;
+    answer.process.ok_or_else(|| failure::senseless(tried(), "no process in it"))
 }
 
 pub(super) async fn list(client: &Client) -> Result<Vec<TaskStatus>> {
@@ -187,6 +191,25 @@ pub(super) async fn update(client: &Client, id: &str, resources: &Value) -> Resu
     };
     let tried = || format!("update resources of task {id}");
     client.slow(tried, client.tasks().update(client.request(message))).await
+}
+
+pub(super) async fn pause(client: &Client, id: &str) -> Result<()> {
+    let message = PauseTaskRequest { container_id: id.to_owned() };
+    let tried = || format!("freeze task {id}");
+    client.quick(tried, client.tasks().pause(client.request(message))).await
+}
+
+/// Lets a frozen task go on. That of one that is not frozen fails without a code that says so:
+/// its state does.
+pub(super) async fn resume(client: &Client, id: &str) -> Result<()> {
+    let message = ResumeTaskRequest { container_id: id.to_owned() };
+    let tried = || format!("let task {id} go on");
+    let resumed = client.quick(tried, client.tasks().resume(client.request(message))).await;
+    let Err(error) = resumed else { return Ok(()) };
+    match found(look_up(client, Process::init(id)).await)? {
+        Some(task) if matches!(task.status(), Status::Paused | Status::Pausing) => Err(error),
+        Some(_) | None => Ok(()),
+    }
 }
 
 pub(super) async fn pids(client: &Client, id: &str) -> Result<Vec<u32>> {

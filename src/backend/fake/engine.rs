@@ -47,6 +47,12 @@ impl State {
         }
     }
 
+    pub(super) fn freeze(&mut self, id: &str, frozen: bool) {
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.frozen = frozen;
+        }
+    }
+
     /// The process, when there is one and its shim answers.
     pub(super) fn answering(&mut self, tried: &str, process: Process<'_>) -> Result<&mut Proc> {
         if self.tasks.get(process.container).is_some_and(|task| task.mute) {
@@ -139,7 +145,7 @@ impl Inner {
         let pid = self.world.lock().bear(&task.id);
         let mut init = Proc::new(task.stdio.clone(), program);
         (init.pid, init.streams, init.stdin_holder) = (pid, Some(streams), stdin_holder);
-        state.tasks.insert(task.id.clone(), Task { init, execs: BTreeMap::new(), mute: false });
+        state.tasks.insert(task.id.clone(), Task::new(init));
         Ok(pid)
     }
 
@@ -319,7 +325,11 @@ impl Inner {
                 }
             }
             None => {
-                state.tasks.remove(process.container);
+                // The kernel has killed what was left in the PID namespace.
+                let task = state.tasks.remove(process.container);
+                for exec in task.iter().flat_map(|task| task.execs.values()) {
+                    self.world.lock().processes.remove(&exec.pid);
+                }
                 self.world.lock().cgroups.remove(&cgroup_of(process.container));
                 state.resources.remove(process.container);
             }

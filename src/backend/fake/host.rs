@@ -246,6 +246,15 @@ impl Host for FakeHost {
         self.step("bind_sub_path", target, || self.bind_part(volume, sub, target)).await
     }
 
+    async fn read_in_volume(
+        &self,
+        volume: &Path,
+        sub: &Path,
+        max: usize,
+    ) -> Result<Option<Vec<u8>>> {
+        self.step("read_in_volume", volume, || self.read_part(volume, sub, max)).await
+    }
+
     async fn check_host_path(&self, path: &Path, kind: HostPathKind) -> Result<bool> {
         self.step("check_host_path", path, || self.look_at(path, kind)).await
     }

@@ -97,6 +97,11 @@ impl FakeRuntime {
         }
     }
 
+    /// Whether the processes of a container stand still.
+    pub fn is_frozen(&self, container: &str) -> bool {
+        self.0.lock().tasks.get(container).is_some_and(|task| task.frozen)
+    }
+
     /// The shim of a container is killed with all its processes; exit codes are lost.
     pub fn lose_task(&self, container: &str) {
         let task = self.0.lock().tasks.remove(container);
@@ -238,6 +243,11 @@ impl Runtime for FakeRuntime {
         self.0.step("list_containers", "", all).await
     }
 
+    async fn container_ids(&self) -> Result<Vec<String>> {
+        let all = |_: &str, state: &mut State| Ok(state.containers.keys().cloned().collect());
+        self.0.step("container_ids", "", all).await
+    }
+
     async fn update_container_spec(&self, id: &str, spec: &serde_json::Value) -> Result<()> {
         let work = |tried: &str, state: &mut State| {
             let record = state.containers.get_mut(id);
@@ -318,7 +328,9 @@ impl Runtime for FakeRuntime {
 
     async fn list_tasks(&self) -> Result<Vec<TaskStatus>> {
         let all = |_: &str, state: &mut State| {
-            Ok(state.tasks.iter().map(|(id, task)| task.init.status(id, task.mute)).collect())
+            // As containerd 2.x has it.
+            let answering = state.tasks.iter().filter(|(_, task)| !task.mute);
+            Ok(answering.map(|(id, task)| task.init.status(id, false)).collect())
         };
         self.0.step("list_tasks", "", all).await
     }
@@ -350,9 +362,29 @@ impl Runtime for FakeRuntime {
         self.0.step("update_resources", id, work).await
     }
 
-    async fn checkpoint(&self, id: &str, images: &Path, work: &Path, _: Duration) -> Result<()> {
+    async fn pause(&self, id: &str) -> Result<()> {
         let work = |tried: &str, state: &mut State| {
             if !state.answering(tried, Process::init(id))?.is_running() {
+                return Err(Error::new(ErrorKind::FailedPrecondition, tried));
+            }
+            state.freeze(id, true);
+            Ok(())
+        };
+        self.0.step("pause", id, work).await
+    }
+
+    async fn resume(&self, id: &str) -> Result<()> {
+        let work = |_: &str, state: &mut State| {
+            state.freeze(id, false);
+            Ok(())
+        };
+        self.0.step("resume", id, work).await
+    }
+
+    async fn checkpoint(&self, id: &str, images: &Path, work: &Path, _: Duration) -> Result<()> {
+        let work = |tried: &str, state: &mut State| {
+            state.answering(tried, Process::init(id))?;
+            if !state.tasks.get(id).is_some_and(|task| task.frozen) {
                 return Err(Error::new(ErrorKind::FailedPrecondition, tried));
             }
             let files = [(images.join("inventory.img"), "inventory"), (work.join("dump.log"), "")];

@@ -23,6 +23,14 @@ pub(super) struct Task {
     pub(super) execs: BTreeMap<String, Proc>,
     /// The shim does not answer.
     pub(super) mute: bool,
+    /// Its processes stand still.
+    pub(super) frozen: bool,
+}
+
+impl Task {
+    pub(super) fn new(init: Proc) -> Self {
+        Self { init, execs: BTreeMap::new(), mute: false, frozen: false }
+    }
 }
 
 /// What somebody who waits sees.

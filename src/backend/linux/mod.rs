@@ -16,6 +16,7 @@ pub(in crate::backend) mod files;
 mod labels;
 mod limits;
 mod links;
+mod logind;
 mod mountinfo;
 mod mounts;
 mod netns;
@@ -23,12 +24,13 @@ pub(in crate::backend) mod payload;
 mod processes;
 mod rootfs;
 mod standin;
-mod subpath;
+pub(in crate::backend) mod subpath;
 mod tree;
 mod userns;
 pub(in crate::backend) mod volume;
 
 pub use limits::raise_file_limit;
+pub use logind::Logind;
 pub(super) use standin::StandIn;
 
 use std::path::{Component, Path, PathBuf};
@@ -242,6 +244,16 @@ impl Host for LinuxHost {
     async fn bind_sub_path(&self, volume: &Path, sub: &Path, target: &Path) -> Result<()> {
         let (source, sub, target) = (volume.to_owned(), sub.to_owned(), target.to_owned());
         foreign(volume, move || subpath::bind(&source, &sub, &target)).await
+    }
+
+    async fn read_in_volume(
+        &self,
+        volume: &Path,
+        sub: &Path,
+        max: usize,
+    ) -> Result<Option<Vec<u8>>> {
+        let (source, sub) = (volume.to_owned(), sub.to_owned());
+        foreign(volume, move || subpath::read(&source, &sub, max)).await
     }
 
     async fn check_host_path(&self, path: &Path, kind: HostPathKind) -> Result<bool> {

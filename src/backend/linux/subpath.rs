@@ -1,11 +1,11 @@
-//! A part of a volume as a mount of its own.
+//! A part of a volume, as a mount of its own or to be read.
 //!
 //! Whoever writes to the volume may put a link to anywhere in the way at any moment. So the kernel
 //! resolves the path below the volume in one call, and what it has found is held by a descriptor
 //! from then on: checked, cloned and attached without a name that could change its meaning.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
@@ -26,20 +26,46 @@ const PARENT_MODE: u32 = 0o700;
 
 /// Mounts a part of a volume; see [`super::super::Host::bind_sub_path`].
 pub(super) fn bind(volume: &Path, sub: &Path, target: &Path) -> Result<()> {
-    absolute("volume", volume)?;
     absolute("target", target)?;
-    if sub.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-        let tried = format!("sub path {} is not relative, or has \"..\"", sub.display());
-        return Err(Error::new(ErrorKind::InvalidArgument, tried));
-    }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(volume, flags, Mode::empty())
-        .map_err(|error| failed("open volume", volume, error))?;
+    let root = open_volume(volume, sub)?;
     let found = open_or_make(&root, sub).map_err(|error| refused(volume, sub, error))?;
     if prepare(&found, target)? {
         return Ok(());
     }
     attach(&found, target)
+}
+
+/// Reads a file in a volume; see [`super::super::Host::read_in_volume`].
+pub(in crate::backend) fn read(volume: &Path, sub: &Path, max: usize) -> Result<Option<Vec<u8>>> {
+    let root = open_volume(volume, sub)?;
+    let found = match open_beneath(&root, sub) {
+        Ok(found) => found,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(refused(volume, sub, error)),
+    };
+    let name = format!("{} in volume {}", sub.display(), volume.display());
+    let meta = rustix::fs::fstat(&found).map_err(|error| failed("look at", sub, error))?;
+    // To open a device or a FIFO is to do something to it.
+    if !FileType::from_raw_mode(meta.st_mode).is_file() {
+        let tried = format!("{name} is not a regular file");
+        return Err(Error::new(ErrorKind::FailedPrecondition, tried));
+    }
+    // The same file again, whatever its name leads to by now.
+    let held = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let file = fs::File::open(held).map_err(|error| failed("open", sub, error))?;
+    files::read_regular(&file, max, &name).map(Some)
+}
+
+/// The top folder of a volume, in which `sub` is to be found.
+fn open_volume(volume: &Path, sub: &Path) -> Result<OwnedFd> {
+    absolute("volume", volume)?;
+    if sub.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+        let tried = format!("sub path {} is not relative, or has \"..\"", sub.display());
+        return Err(Error::new(ErrorKind::InvalidArgument, tried));
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(volume, flags, Mode::empty())
+        .map_err(|error| failed("open volume", volume, error))
 }
 
 fn refused(volume: &Path, sub: &Path, error: Errno) -> Error {

@@ -28,6 +28,7 @@ fn one(page: &mut Page, container: &Value, status: &Value, pod: &Value) {
     page.field(2, "Image", text(container, "/image"));
     page.field(2, "Image ID", text(status, "/imageID"));
     ports(page, container);
+    page.given(2, "Target", text(container, "/targetContainerName"));
     page.given(2, "Restart Policy", text(container, "/restartPolicy"));
     let words = |pointer| items(container, pointer).iter().map(plain).collect::<Vec<_>>();
     page.below(2, "Command", &words("/command"));
@@ -168,6 +169,15 @@ fn environment(page: &mut Page, container: &Value, pod: &Value) {
             (found, "in secret")
         } else if let Some(found) = from.get("configMapKeyRef") {
             (found, "of config map")
+        } else if let Some(found) = from.get("fileKeyRef") {
+            let (word, path) = (text(found, "/key"), text(found, "/path"));
+            let shown = format!(
+                "<set to the key '{word}' of file '{path}' in volume '{}'>  Optional: {}",
+                text(found, "/volumeName"),
+                optional(found)
+            );
+            page.field(3, name, shown);
+            continue;
         } else {
             let path = text(from, "/fieldRef/fieldPath");
             let shown = if path.is_empty() {

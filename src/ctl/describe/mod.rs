@@ -80,6 +80,11 @@ pub fn pod(pod: &Value, happened: &[Event], now: OffsetDateTime) -> String {
     let apps = items(pod, "/spec/containers");
     let statuses = items(pod, "/status/containerStatuses");
     container::all(&mut page, "Containers", apps, statuses, pod);
+    let ephemeral = items(pod, "/spec/ephemeralContainers");
+    if !ephemeral.is_empty() {
+        let statuses = items(pod, "/status/ephemeralContainerStatuses");
+        container::all(&mut page, "Ephemeral Containers", ephemeral, statuses, pod);
+    }
     let gates = items(pod, "/spec/readinessGates").iter();
     let gates: Vec<_> = gates.map(|gate| text(gate, "/conditionType").to_owned()).collect();
     page.below(0, "Readiness Gates", &gates);

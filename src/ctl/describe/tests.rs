@@ -99,6 +99,32 @@ fn a_full_pod() {
 }
 
 #[test]
+fn a_pod_that_somebody_looks_at() {
+    let looked_at = json!({
+        "metadata": {"name": "a", "namespace": "b"},
+        "spec": {
+            "containers": [{"name": "c", "image": "i"}],
+            "ephemeralContainers": [{"name": "look", "image": "tools", "command": ["sh"], "targetContainerName": "c"}],
+        },
+        "status": {
+            "phase": "Running",
+            "ephemeralContainerStatuses": [{"name": "look", "containerID": "containerd://3", "imageID": "sha256:3",
+                "state": {"terminated": {"exitCode": 7, "reason": "Error"}}}],
+        },
+    });
+    let page = pod(&looked_at, &[], now());
+    let (_, after) = page.split_once("Ephemeral Containers:\n  look:\n").expect("its part");
+    for part in [
+        "Container ID:  containerd://3",
+        "Target:        c",
+        "Reason:       Error",
+        "Exit Code:    7",
+    ] {
+        assert!(after.contains(part), "{part} in\n{page}");
+    }
+}
+
+#[test]
 fn a_pod_that_ends_and_has_nothing() {
     let bare = json!({
         "metadata": {"name": "a", "namespace": "b", "deletionTimestamp": "2026-11-23T07:09:00Z", "deletionGracePeriodSeconds": 30},

@@ -62,6 +62,9 @@ impl Runtime for Daemon {
     async fn list_containers(&self) -> Result<Vec<RuntimeContainer>> {
         unknown()
     }
+    async fn container_ids(&self) -> Result<Vec<String>> {
+        unknown()
+    }
     async fn update_container_spec(&self, _: &str, _: &serde_json::Value) -> Result<()> {
         unknown()
     }
@@ -99,6 +102,12 @@ impl Runtime for Daemon {
         unknown()
     }
     async fn update_resources(&self, _: &str, _: &serde_json::Value) -> Result<()> {
+        unknown()
+    }
+    async fn pause(&self, _: &str) -> Result<()> {
+        unknown()
+    }
+    async fn resume(&self, _: &str) -> Result<()> {
         unknown()
     }
     async fn checkpoint(&self, _: &str, _: &Path, _: &Path, _: Duration) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::object::{Given, PodKey};
+use super::super::object::Given;
 use super::super::translate::{NodeFacts, Qos, Totals, is_critical, pod_requests, priority, qos};
 use super::{has, used};
 
@@ -11,8 +11,14 @@ const PODS: &str = "pods";
 
 /// The pods that have to end so that a critical pod finds room, the least important classes first
 /// and as few as can be. Nobody when there is room already, or when all who may be ended would
-/// not be enough; only what the node is short of counts here, so ask [`super::admit`] first.
-pub fn preempt(given: &Given, running: &[Arc<Given>], node: &NodeFacts) -> Vec<PodKey> {
+/// not be enough; only what the node is short of counts here, so ask [`super::admit`] first. Those
+/// of `coming` take their part, and are not there to be ended.
+pub fn preempt(
+    given: &Given,
+    running: &[Arc<Given>],
+    coming: &[Arc<Given>],
+    node: &NodeFacts,
+) -> Vec<Arc<Given>> {
     if !is_critical(given) {
         return Vec::new();
     }
@@ -27,7 +33,7 @@ pub fn preempt(given: &Given, running: &[Arc<Given>], node: &NodeFacts) -> Vec<P
         classes[class].push(Pod::new(other));
     }
     let [best_effort, burstable, guaranteed] = classes;
-    let short = lacks(given, running, node);
+    let short = lacks(given, &[running, coming].concat(), node);
     // From the most important class down: what ends of it is what even all of the classes below
     // could not give.
     let of_guaranteed = closest(guaranteed, less(less(short.clone(), &best_effort), &burstable));
@@ -40,19 +46,19 @@ pub fn preempt(given: &Given, running: &[Arc<Given>], node: &NodeFacts) -> Vec<P
         return Vec::new();
     };
     let all = of_best_effort.into_iter().chain(of_burstable).chain(of_guaranteed);
-    all.map(|pod| pod.key).collect()
+    all.map(|pod| pod.given).collect()
 }
 
 struct Pod {
-    key: PodKey,
+    given: Arc<Given>,
     frees: Totals,
 }
 
 impl Pod {
-    fn new(given: &Given) -> Self {
+    fn new(given: &Arc<Given>) -> Self {
         let mut frees = pod_requests(given.spec());
         frees.insert(PODS.to_owned(), 1);
-        Self { key: given.key(), frees }
+        Self { given: given.clone(), frees }
     }
 
     fn frees(&self, resource: &str) -> i64 {
@@ -141,7 +147,8 @@ mod tests {
     }
 
     fn names(for_whom: &Given, running: &[Arc<Given>], node: &NodeFacts) -> Vec<String> {
-        preempt(for_whom, running, node).into_iter().map(|key| key.name).collect()
+        let ended = preempt(for_whom, running, &[], node);
+        ended.iter().map(|given| given.key().name).collect()
     }
 
     #[test]
@@ -188,5 +195,17 @@ mod tests {
         small.allocatable.pods = 2;
         let running = [pod("b", 'b', "100m", "1Gi"), Arc::new(given_named("none", json!({})))];
         assert_eq!(names(&critical(json!({})), &running, &small), ["none"]);
+    }
+
+    #[test]
+    fn who_comes_in_beside_it_takes_room_and_stays() {
+        let running = [pod("old", 'b', "100m", "3Gi")];
+        let coming = [pod("new", 'b', "100m", "3Gi")];
+        let ended = |memory: &str| {
+            let asks = critical(json!({"memory": memory}));
+            preempt(&asks, &running, &coming, &node()).len()
+        };
+        // 7 GiB there are, and 3 GiB of them go to the other.
+        assert_eq!((ended("1Gi"), ended("2Gi"), ended("4Gi"), ended("5Gi")), (0, 1, 1, 0));
     }
 }

@@ -49,6 +49,17 @@ pub fn change(old: &Pod, new: &Pod) -> Difference {
     if same { Difference::None } else { Difference::InPlace }
 }
 
+/// Leaves the old pod's ephemeral containers in a new one that says nothing of any: who applies
+/// a manifest again does not mean those that somebody has put into the pod since.
+pub fn keep_ephemeral(old: &Pod, new: &mut Pod) {
+    let old = old.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_ref());
+    if let Some(spec) = &mut new.spec
+        && filled(&spec.ephemeral_containers).is_none()
+    {
+        spec.ephemeral_containers = old.cloned();
+    }
+}
+
 /// The old spec with everything of the new one that may change in place.
 fn with_allowed(old: &PodSpec, new: &PodSpec) -> PodSpec {
     let mut allowed = old.clone();

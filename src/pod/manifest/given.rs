@@ -51,6 +51,7 @@ pub fn given(
         let mut faults = validate::pod(&pod);
         if source.is_static() {
             faults.extend(missing(&pod, &objects));
+            faults.extend(without_ephemeral(&pod));
         }
         if !faults.is_empty() {
             return Err(Error::Invalid { kind: "Pod", name, faults });
@@ -90,6 +91,15 @@ pub fn objects(
         all.entry(namespace).or_default().secrets.insert(name, Arc::new(secret));
     }
     Ok(all)
+}
+
+/// The fault of a pod that begins with ephemeral containers: they come into pods that are there.
+pub fn without_ephemeral(pod: &Pod) -> Option<FieldError> {
+    let list = pod.spec.as_ref()?.ephemeral_containers.as_ref()?;
+    (!list.is_empty()).then(|| FieldError {
+        path: "spec.ephemeralContainers".to_owned(),
+        message: "Forbidden: cannot be set on create; they are added to a pod that runs".to_owned(),
+    })
 }
 
 /// All faults of a pod whose defaults are filled in.

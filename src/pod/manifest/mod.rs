@@ -18,7 +18,7 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Difference, change};
-pub use given::{check, given, objects};
+pub use change::{Difference, change, keep_ephemeral};
+pub use given::{check, given, objects, without_ephemeral};
 pub use parse::{ParseOptions, Parsed, parse};
 pub use references::{Reference, pick, references};

@@ -3,10 +3,13 @@
 use k8s_openapi::api::core::v1::PodCondition;
 
 use super::super::observe::Observed;
-use super::super::plan::{Role, wanted};
-use super::super::record::{Life, Since};
+use super::super::plan::wanted;
+use super::super::record::{Life, PREEMPTED, Since};
 use super::{Phase, time, waiting_inits};
 use crate::model::UnixNanos;
+
+/// The kubelet says more in the condition of a preempted pod than in its status.
+const PREEMPTION: &str = "Pod was preempted by Kubelet to accommodate a critical pod.";
 
 struct Draft {
     kind: &'static str,
@@ -37,7 +40,10 @@ pub(super) fn conditions(
             kind: "DisruptionTarget",
             status: true,
             reason: "TerminationByKubelet",
-            message: verdict.message.clone(),
+            message: match verdict.reason.as_str() {
+                PREEMPTED => PREEMPTION.to_owned(),
+                _ => verdict.message.clone(),
+            },
         });
     }
     let resize = life.trouble.as_ref().filter(|trouble| trouble.reason == "ResizeError");
@@ -101,7 +107,7 @@ fn containers_ready(life: &Life, phase: Phase) -> Draft {
     let wanted = wanted(life.given.spec());
     let unready: Vec<&str> = wanted
         .iter()
-        .filter(|wanted| wanted.role != Role::Init)
+        .filter(|wanted| wanted.role.is_lasting())
         .map(|wanted| wanted.name)
         .filter(|name| {
             let current = life.units.get(*name).and_then(|unit| unit.current.as_ref());

@@ -13,21 +13,28 @@ use super::time;
 use crate::ids::ContainerId;
 use crate::model::UnixNanos;
 
-/// Of init containers and of apps.
-pub(super) fn statuses(
-    life: &Life,
-    seen: &Observed,
-    now: UnixNanos,
-    policy: &Policy,
-) -> (Vec<ContainerStatus>, Vec<ContainerStatus>) {
-    let wanted = wanted(life.given.spec());
+/// The statuses of each kind.
+#[derive(Default)]
+pub(super) struct Statuses {
+    pub init: Vec<ContainerStatus>,
+    pub apps: Vec<ContainerStatus>,
+    pub ephemeral: Vec<ContainerStatus>,
+}
+
+/// Of all containers.
+pub(super) fn statuses(life: &Life, seen: &Observed, now: UnixNanos, policy: &Policy) -> Statuses {
     let none = Unit::default();
-    let one = |wanted: &Wanted<'_>| {
+    let mut statuses = Statuses::default();
+    for wanted in &wanted(life.given.spec()) {
         let unit = life.units.get(wanted.name).unwrap_or(&none);
-        status(life, (wanted, unit), seen, now, policy)
-    };
-    let (apps, inits): (Vec<_>, Vec<_>) = wanted.iter().partition(|w| w.role == Role::App);
-    (inits.into_iter().map(one).collect(), apps.into_iter().map(one).collect())
+        let list = match wanted.role {
+            Role::Init | Role::Sidecar => &mut statuses.init,
+            Role::App => &mut statuses.apps,
+            Role::Ephemeral => &mut statuses.ephemeral,
+        };
+        list.push(status(life, (wanted, unit), seen, now, policy));
+    }
+    statuses
 }
 
 fn status(
@@ -42,15 +49,20 @@ fn status(
     let running = state.running.is_some();
     let succeeded = unit.ended().is_some_and(|end| end.code == 0);
     let resources = wanted.container.resources.as_ref().filter(|_| running);
-    let plain_init = wanted.role == Role::Init;
+    let ready = match wanted.role {
+        Role::Init => succeeded,
+        Role::Sidecar | Role::App => running && current.is_some_and(|current| current.ready),
+        Role::Ephemeral => false,
+    };
+    let started = running && current.is_some_and(|current| current.started);
     ContainerStatus {
         name: wanted.name.to_owned(),
         image: current.map_or(wanted.image(), |current| &current.image).to_owned(),
         image_id: current.map(|current| current.image_id.clone()).unwrap_or_default(),
         container_id: current.map(|current| named(&current.id)),
         restart_count: i32::try_from(unit.restarts()).unwrap_or(i32::MAX),
-        ready: if plain_init { succeeded } else { running && current.is_some_and(|c| c.ready) },
-        started: Some(running && current.is_some_and(|current| current.started)),
+        ready,
+        started: (wanted.role != Role::Ephemeral).then_some(started),
         state: Some(state),
         last_state: last,
         allocated_resources: resources.and_then(|own| own.requests.clone()),
@@ -107,7 +119,7 @@ fn crash_loop(
     end: &Termination,
     (now, policy): (UnixNanos, &Policy),
 ) -> Option<ContainerState> {
-    if !wanted.policy.applies(end.code) || unit.again.is_some() {
+    if !wanted.restarts(end.code) || unit.again.is_some() {
         return None;
     }
     let backoff = unit.backoff?;

@@ -99,7 +99,7 @@ fn waiting_inits<'a>(life: &'a Life, seen: &Observed) -> Vec<&'a str> {
     let home = seen.home().map(|home| &home.id);
     let wanted = wanted(life.given.spec());
     let begun = home.is_some_and(|home| super::plan::apps_begun(life, &wanted, home));
-    let inits = wanted.iter().filter(|wanted| wanted.role != Role::App);
+    let inits = wanted.iter().filter(|wanted| wanted.role.is_init());
     inits
         .filter(|init| {
             let current = life.units.get(init.name).and_then(|unit| unit.current.as_ref());
@@ -121,7 +121,7 @@ fn waiting_inits<'a>(life: &'a Life, seen: &Observed) -> Vec<&'a str> {
 pub fn status(life: &mut Life, seen: &Observed, now: UnixNanos, node: &Viewpoint) -> PodStatus {
     let phase = phase(life, seen);
     let conditions = conditions::conditions(life, seen, phase, now);
-    let (inits, apps) = containers::statuses(life, seen, now, &node.restart);
+    let containers = containers::statuses(life, seen, now, &node.restart);
     let verdict = life.verdict.as_ref();
     let text = |part: fn(&super::record::Verdict) -> &String| {
         verdict.map(part).filter(|text| !text.is_empty()).cloned()
@@ -140,8 +140,9 @@ pub fn status(life: &mut Life, seen: &Observed, now: UnixNanos, node: &Viewpoint
         host_ips: some(node.ips.iter().map(|ip| HostIP { ip: ip.to_string() }).collect()),
         pod_ip: ips.first().cloned(),
         pod_ips: some(ips.into_iter().map(|ip| PodIP { ip }).collect()),
-        init_container_statuses: some(inits),
-        container_statuses: some(apps),
+        init_container_statuses: some(containers.init),
+        container_statuses: some(containers.apps),
+        ephemeral_container_statuses: some(containers.ephemeral),
         qos_class: Some(super::translate::qos(life.given.spec()).as_str().to_owned()),
         ..PodStatus::default()
     }

@@ -54,8 +54,8 @@ impl Planner<'_> {
         others.next().is_some()
     }
 
-    /// Apps and init containers at once; sidecars when all apps have ended, the last one first,
-    /// or when time is up. Whether any lives.
+    /// Apps, init and ephemeral containers at once; sidecars when all apps have ended, the last one
+    /// first, or when time is up. Whether any lives.
     fn end_containers(&mut self, life: &Life, deadline: i64) -> bool {
         let given = life.given.clone();
         let wanted = wanted(given.spec());
@@ -69,7 +69,10 @@ impl Planner<'_> {
             let mut sidecars = wanted.iter().filter(|w| w.role == Role::Sidecar);
             sidecars.position(|w| w.name == name)
         };
-        let apps_live = live.iter().any(|container| sidecar(&container.name).is_none());
+        // Nobody needs a sidecar for the sake of an ephemeral container.
+        let ephemeral =
+            |name: &str| wanted.iter().any(|w| w.name == name && w.role == Role::Ephemeral);
+        let apps_live = live.iter().any(|it| sidecar(&it.name).is_none() && !ephemeral(&it.name));
         let last = live.iter().filter_map(|container| sidecar(&container.name)).max();
         for container in &live {
             let turn = match sidecar(&container.name) {

@@ -3,6 +3,7 @@
 //! ```text
 //! prepare ─> sandbox ─> init containers, one after the other ─> app containers, all at once
 //!                       sidecars: the next one goes on when it is up
+//!                  └──> ephemeral containers, at any time, once each
 //! end:  apps and init containers ─> sidecars in reverse order ─> sandbox ─> settle or finish
 //! ```
 //! [`plan`] looks at what is remembered and what is seen, writes down what it decides, and says
@@ -230,6 +231,11 @@ pub fn plan(life: &mut Life, seen: &Observed, now: UnixNanos, policy: &Policy) -
         planner.plan.wait(None, "the pod that it replaces ends", "the end of the old pod");
         return planner.plan;
     }
+    if seen.preempting && !life.is_ending() {
+        planner.plan.wait(None, "the pods that it preempts end", "their end");
+        return planner.plan;
+    }
+    life.preempts.clear();
     if !life.is_ending() {
         life.started.get_or_insert(now);
         planner.check_active_deadline(life);

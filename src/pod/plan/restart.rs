@@ -20,19 +20,24 @@ pub(super) enum Standing {
 }
 
 /// Where a container stands. An init container that ran in another sandbox has to run again; an
-/// app that ended there for good has not.
+/// app that ended there for good has not, and an ephemeral container never runs twice.
 pub(super) fn standing(unit: Option<&Unit>, wanted: &Wanted<'_>, home: &PodId) -> Standing {
     let Some(unit) = unit else { return Standing::Due };
     let Some(current) = &unit.current else { return Standing::Due };
     let here = current.sandbox == *home;
     match &current.state {
         State::Created => Standing::Due,
-        State::Running { .. } | State::Unknown if here => Standing::Live,
+        State::Ended(end) if wanted.role == Role::Ephemeral => {
+            Standing::Done { succeeded: end.code == 0 }
+        }
+        State::Running { .. } | State::Unknown if here || wanted.role == Role::Ephemeral => {
+            Standing::Live
+        }
         // What runs elsewhere is ended with that sandbox first.
         State::Running { .. } | State::Unknown => Standing::Due,
         State::Ended(end) if unit.again.as_ref() == Some(&end.id) => Standing::Due,
         State::Ended(_) if !here && wanted.role != Role::App => Standing::Due,
-        State::Ended(end) if wanted.policy.applies(end.code) => Standing::Due,
+        State::Ended(end) if wanted.restarts(end.code) => Standing::Due,
         State::Ended(end) => Standing::Done { succeeded: end.code == 0 },
     }
 }

@@ -26,6 +26,7 @@ impl Planner<'_> {
             return self.restart_pod(life);
         }
         self.stop_others(life, &home);
+        self.ephemeral(life, &wanted, &home);
         if self.init(life, &wanted, &home) {
             self.apps(life, &wanted, &home);
         }
@@ -113,14 +114,19 @@ impl Planner<'_> {
         self.act(Action::Kill { name, id, deadline, pre_stop, why: why.to_owned() });
     }
 
-    /// Init containers and sidecars in their order; whether the apps may run.
+    /// Init containers and sidecars in their order; whether the apps may run. Once one of them has
+    /// been begun, those before it have done their part: a plain one does not run again, and a
+    /// sidecar that has ended is started again beside the others, who do not wait for it.
     fn init(&mut self, life: &mut Life, wanted: &[Wanted<'_>], home: &PodId) -> bool {
-        let begun = apps_begun(life, wanted, home);
+        let apps_begun = apps_begun(life, wanted, home);
+        let inits = || wanted.iter().filter(|wanted| wanted.role.is_init());
+        let furthest = inits().rfind(|init| is_begun(life, init, home)).map(|init| init.name);
+        let mut begun = apps_begun || furthest.is_some();
         let mut passed = true;
-        for init in wanted.iter().filter(|wanted| wanted.role != Role::App) {
+        for init in inits() {
+            begun &= apps_begun || furthest != Some(init.name);
             if !passed || (begun && init.role == Role::Init) {
-                // Those behind wait. Once apps run, a plain init container has done its part.
-                if !begun {
+                if !passed {
                     self.plan.wait(Some(init.name), "those before it", "their success");
                 }
                 continue;
@@ -171,6 +177,22 @@ impl Planner<'_> {
         }
     }
 
+    /// These wait for nothing but the container whose processes they are to see.
+    fn ephemeral(&mut self, life: &mut Life, wanted: &[Wanted<'_>], home: &PodId) {
+        for one in wanted.iter().filter(|wanted| wanted.role == Role::Ephemeral) {
+            if standing(life.units.get(one.name), one, home) != Standing::Due {
+                continue;
+            }
+            match one.target.filter(|target| !runs(life, target, home)) {
+                Some(target) => {
+                    let step = format!("its target container {target} runs");
+                    self.plan.wait(Some(one.name), step, "the start of that container");
+                }
+                None => self.start(life, one, home),
+            }
+        }
+    }
+
     /// What running containers need: hooks, and the end of those that must not go on.
     fn care(&mut self, life: &mut Life, wanted: &[Wanted<'_>], home: &PodId) {
         let (now, grace) = (self.now, life.grace());
@@ -182,10 +204,10 @@ impl Planner<'_> {
             }
             // One that has ended for good stays so, whatever its image.
             let over = match &current.state {
-                State::Ended(end) => !wanted.policy.applies(end.code),
+                State::Ended(end) => !wanted.restarts(end.code),
                 _ => false,
             };
-            if wanted.role != Role::Init && !over && current.image != wanted.image() {
+            if wanted.role.is_lasting() && !over && current.image != wanted.image() {
                 let message =
                     format!("Container {} definition changed, will be restarted", wanted.name);
                 doom(current, message, grace, now);
@@ -206,7 +228,7 @@ impl Planner<'_> {
                 self.plan.wait(Some(wanted.name), "the startup probe", "its success");
             } else if matches!(current.state, State::Running { .. })
                 && !current.ready
-                && wanted.role != Role::Init
+                && wanted.role.is_lasting()
             {
                 self.plan.wait(Some(wanted.name), "the readiness probe", "its success");
             }
@@ -247,12 +269,22 @@ impl Planner<'_> {
     }
 }
 
+/// Whether a container of this name runs in this sandbox.
+fn runs(life: &Life, name: &str, home: &PodId) -> bool {
+    let current = life.units.get(name).and_then(|unit| unit.current.as_ref());
+    current.is_some_and(|current| {
+        current.sandbox == *home && matches!(current.state, State::Running { .. })
+    })
+}
+
 /// Whether an app has been begun in this sandbox.
 pub(crate) fn apps_begun(life: &Life, wanted: &[Wanted<'_>], home: &PodId) -> bool {
-    wanted.iter().filter(|wanted| wanted.role == Role::App).any(|app| {
-        let current = life.units.get(app.name).and_then(|unit| unit.current.as_ref());
-        current.is_some_and(|current| current.sandbox == *home)
-    })
+    wanted.iter().any(|wanted| wanted.role == Role::App && is_begun(life, wanted, home))
+}
+
+fn is_begun(life: &Life, wanted: &Wanted<'_>, home: &PodId) -> bool {
+    let current = life.units.get(wanted.name).and_then(|unit| unit.current.as_ref());
+    current.is_some_and(|current| current.sandbox == *home)
 }
 
 /// Whether an init container of the sandbox in use has another image in the spec now.
@@ -267,13 +299,13 @@ fn changed_init(life: &Life, wanted: &[Wanted<'_>], home: &PodId) -> bool {
 /// Whether containers would run in a new sandbox: not when the pod may not be restarted, and not
 /// when all it wants is done.
 fn wants_sandbox(life: &Life, wanted: &[Wanted<'_>]) -> bool {
-    let ran = life.units.values().any(|unit| unit.current.is_some());
-    if !ran {
+    let mut own = wanted.iter().filter(|wanted| wanted.role != Role::Ephemeral);
+    if !own.any(|it| life.units.get(it.name).is_some_and(|unit| unit.current.is_some())) {
         return true;
     }
     let mut apps = wanted.iter().filter(|wanted| wanted.role == Role::App);
     apps.any(|app| match life.units.get(app.name).and_then(|unit| unit.ended()) {
-        Some(end) => app.policy.applies(end.code),
+        Some(end) => app.restarts(end.code),
         None => app.policy != Restart::Never,
     })
 }

@@ -1,8 +1,10 @@
 //! What is done when, told as lists of actions.
 
 mod ends;
+mod ephemeral;
 mod plays;
 mod restarts;
+mod rules;
 
 use serde_json::{Value, json};
 
@@ -137,6 +139,20 @@ fn a_sidecar_is_started_again_and_holds_up_only_what_has_not_begun() {
         "it does not hold the pod"
     );
     assert!(stage.life.verdict.as_ref().is_some_and(|verdict| verdict.succeeded));
+}
+
+#[test]
+fn a_sidecar_in_its_back_off_holds_up_nobody_once_it_has_been_up() {
+    let mut stage = running(json!({"initContainers": [sidecar("side"), plain("init")]}));
+    stage.exit("side", 1);
+    assert_eq!(stage.play(), ["start side 1"]);
+    stage.exit("side", 1);
+    assert_eq!(stage.play(), [""; 0], "back-off");
+    stage.exit("init", 0);
+    assert_eq!(stage.play(), ["start app 0"]);
+    assert_eq!(stage.life.unit("init").made, 1);
+    stage.after(10);
+    assert_eq!(stage.play()[0], "start side 2");
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! The containers of a spec, with the part that each plays.
 
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler, PodSpec};
+use std::borrow::Cow;
+
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, LifecycleHandler, PodSpec};
+
+use crate::pod::translate::plain_container;
 
 /// The part of a container in its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +15,20 @@ pub enum Role {
     Sidecar,
     /// An app container.
     App,
+    /// Looks at the others: started once, and nothing depends on it.
+    Ephemeral,
+}
+
+impl Role {
+    /// Whether it is one of `initContainers`.
+    pub fn is_init(self) -> bool {
+        matches!(self, Self::Init | Self::Sidecar)
+    }
+
+    /// Whether the pod is ready only when it is.
+    pub fn is_lasting(self) -> bool {
+        matches!(self, Self::Sidecar | Self::App)
+    }
 }
 
 /// When a container that has ended is started again.
@@ -45,7 +63,7 @@ impl Restart {
 }
 
 /// A container as the spec wants it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Wanted<'a> {
     /// Its name.
     pub name: &'a str,
@@ -53,28 +71,54 @@ pub struct Wanted<'a> {
     pub role: Role,
     /// Its own restart policy, or the pod's.
     pub policy: Restart,
+    /// The container whose processes an ephemeral one sees.
+    pub target: Option<&'a str>,
     /// The rest.
-    pub container: &'a Container,
+    pub container: Cow<'a, Container>,
 }
 
-impl<'a> Wanted<'a> {
+impl Wanted<'_> {
+    /// Whether it is started again after an end with this code: when one of its rules is about the
+    /// code, else by its policy.
+    pub fn restarts(&self, code: i32) -> bool {
+        // An init container that has succeeded has done its part, whatever its rules say.
+        if self.role == Role::Init && code == 0 {
+            return false;
+        }
+        let mut rules = self.container.restart_policy_rules.iter().flatten();
+        rules.any(|rule| is_about(rule, code)) || self.policy.applies(code)
+    }
+
     /// Its image as written.
-    pub fn image(&self) -> &'a str {
+    pub fn image(&self) -> &str {
         self.container.image.as_deref().unwrap_or_default()
     }
 
     /// Its postStart hook.
-    pub fn post_start(&self) -> Option<&'a LifecycleHandler> {
+    pub fn post_start(&self) -> Option<&LifecycleHandler> {
         self.container.lifecycle.as_ref()?.post_start.as_ref()
     }
 
     /// Its preStop hook.
-    pub fn pre_stop(&self) -> Option<&'a LifecycleHandler> {
+    pub fn pre_stop(&self) -> Option<&LifecycleHandler> {
         self.container.lifecycle.as_ref()?.pre_stop.as_ref()
     }
 }
 
-/// The containers of a pod: init containers and sidecars in their order, then the apps.
+/// Whether a rule is about this exit code. All rules do the same: restart.
+fn is_about(rule: &ContainerRestartRule, code: i32) -> bool {
+    rule.exit_codes.as_ref().is_some_and(|codes| {
+        let found = codes.values.iter().flatten().any(|value| *value == code);
+        match codes.operator.as_str() {
+            "In" => found,
+            "NotIn" => !found,
+            _ => false,
+        }
+    })
+}
+
+/// The containers of a pod: init containers and sidecars in their order, then the apps, then the
+/// ephemeral ones.
 pub fn wanted(spec: &PodSpec) -> Vec<Wanted<'_>> {
     let of_pod = Restart::parse(spec.restart_policy.as_deref()).unwrap_or(Restart::Always);
     let inits = spec.init_containers.iter().flatten().map(|container| {
@@ -86,13 +130,22 @@ pub fn wanted(spec: &PodSpec) -> Vec<Wanted<'_>> {
             None if of_pod == Restart::Never => (Role::Init, Restart::Never),
             None => (Role::Init, Restart::OnFailure),
         };
-        Wanted { name: &container.name, role, policy, container }
+        let (name, container) = (container.name.as_str(), Cow::Borrowed(container));
+        Wanted { name, role, policy, target: None, container }
     });
     let apps = spec.containers.iter().map(|container| Wanted {
         name: &container.name,
         role: Role::App,
         policy: Restart::parse(container.restart_policy.as_deref()).unwrap_or(of_pod),
-        container,
+        target: None,
+        container: Cow::Borrowed(container),
     });
-    inits.chain(apps).collect()
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|container| Wanted {
+        name: &container.name,
+        role: Role::Ephemeral,
+        policy: Restart::Never,
+        target: container.target_container_name.as_deref().filter(|name| !name.is_empty()),
+        container: Cow::Owned(plain_container(container)),
+    });
+    inits.chain(apps).chain(ephemeral).collect()
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 
 use super::Pods;
+use super::entrance::Coming;
 use crate::board::now;
 use crate::pod::face::{Applied, Apply, Change, Error, Manner, Preconditions};
 use crate::pod::manifest::{self, ParseOptions};
@@ -16,8 +18,27 @@ use crate::pod::room::Entry;
 use crate::pod::view::{EventType, PodView};
 use crate::store::Batch;
 
+/// Pods that change together. Whoever changes several has `changing`, so that no two wait for each
+/// other's turns.
+#[derive(Default)]
+struct Changes<'a> {
+    lives: BTreeMap<&'a str, (&'a Arc<Entry>, Life)>,
+    turns: Vec<tokio::sync::MutexGuard<'a, ()>>,
+}
+
+impl<'a> Changes<'a> {
+    /// What will be remembered of a pod; its turn is taken.
+    async fn of(&mut self, entry: &'a Arc<Entry>) -> &mut Life {
+        if !self.lives.contains_key(entry.uid.as_str()) {
+            self.turns.push(entry.turn.lock().await);
+        }
+        let change = self.lives.entry(&entry.uid).or_insert_with(|| (entry, entry.life()));
+        &mut change.1
+    }
+}
+
 /// What is to be done for one pod of a manifest.
-enum Step {
+pub(super) enum Step {
     /// It is as wanted.
     Keep(Arc<Entry>),
     /// It is changed in place.
@@ -76,8 +97,15 @@ impl Pods {
             });
         }
         let mut steps = Vec::new();
+        let mut coming = Coming::default();
         for (given, uid) in given.into_iter().zip(uids) {
-            steps.push(self.decide(given, uid.as_deref(), &request)?);
+            let step = self.decide(given, uid.as_deref(), &request, &coming)?;
+            match &step {
+                Step::Keep(_) => {}
+                Step::Set(_, given) => coming.add(Arc::new(given.clone()), Vec::new()),
+                Step::Make(life, _) => coming.add_life(life),
+            }
+            steps.push(step);
         }
         let others = self.refer(&objects, &steps);
         if steps.is_empty() && others.is_empty() {
@@ -88,7 +116,7 @@ impl Pods {
             let pods = steps.into_iter().map(|step| self.would(step)).collect();
             return Ok(Applied { pods, warnings });
         }
-        self.write(&mut steps, &request).await?;
+        self.write(&steps, request.grace).await?;
         let pods = steps.into_iter().map(|step| self.done(step)).collect();
         Ok(Applied { pods, warnings })
     }
@@ -119,7 +147,13 @@ impl Pods {
         others
     }
 
-    fn decide(&self, mut given: Given, uid: Option<&str>, request: &Apply) -> Result<Step, Error> {
+    fn decide(
+        &self,
+        mut given: Given,
+        uid: Option<&str>,
+        request: &Apply,
+        coming: &Coming,
+    ) -> Result<Step, Error> {
         let key = given.key();
         let old = self.room.newest(&key);
         let Some(old) = old else {
@@ -128,7 +162,7 @@ impl Pods {
             {
                 return Err(Error::NotFound(key));
             }
-            return Ok(Step::Make(Box::new(self.judged(given, None)), None));
+            return self.make(given, None, coming);
         };
         let life = old.life();
         if life.given.source.is_static() {
@@ -152,6 +186,7 @@ impl Pods {
         next.metadata.uid.clone_from(&life.given.pod.metadata.uid);
         next.metadata.creation_timestamp.clone_from(&life.given.pod.metadata.creation_timestamp);
         next.metadata.resource_version = None;
+        manifest::keep_ephemeral(&life.given.pod, &mut next);
         let change = manifest::change(&life.given.pod, &next);
         match change {
             _ if meant_anew => {}
@@ -160,7 +195,7 @@ impl Pods {
             }
             manifest::Difference::None | manifest::Difference::InPlace => {
                 given.pod = Arc::new(next);
-                self.has_room(&given)?;
+                self.has_room(&given, coming)?;
                 return Ok(Step::Set(old, given));
             }
             manifest::Difference::Replace(paths) if request.manner == Manner::Apply => {
@@ -168,23 +203,38 @@ impl Pods {
             }
             manifest::Difference::Replace(_) => {}
         }
-        let life = self.judged(given, Some(&old));
-        Ok(Step::Make(Box::new(life), Some(old)))
+        self.make(given, Some(old), coming)
+    }
+
+    fn make(&self, given: Given, old: Option<Arc<Entry>>, coming: &Coming) -> Result<Step, Error> {
+        if let Some(fault) = manifest::without_ephemeral(&given.pod) {
+            let name = given.key().name;
+            return Err(Error::Invalid { kind: "Pod", name, faults: vec![fault] });
+        }
+        let life = self.judged(given, old.as_ref(), coming);
+        Ok(Step::Make(Box::new(life), old))
     }
 
     /// A pod that runs may not grow beyond the node.
-    fn has_room(&self, given: &Given) -> Result<(), Error> {
-        let reasons = self.against(given);
-        match reasons.iter().find(|reason| reason.reason.starts_with("OutOf")) {
+    fn has_room(&self, given: &Given, coming: &Coming) -> Result<(), Error> {
+        let reasons = self.against(given, coming);
+        match reasons.iter().find(|reason| reason.is_shortage()) {
             Some(reason) => Err(Error::State { pod: given.key(), message: reason.message.clone() }),
             None => Ok(()),
         }
     }
 
     /// A new pod; one that the node does not take has failed from the start, and is shown so.
-    pub(super) fn judged(&self, given: Given, old: Option<&Arc<Entry>>) -> Life {
-        let reasons = self.against(&given);
-        let mut life = self.new_life(given, old);
+    pub(super) fn judged(&self, given: Given, old: Option<&Arc<Entry>>, coming: &Coming) -> Life {
+        let entrance = self.entrance(&given, coming);
+        let mut life = self.new_life(given, old, coming);
+        let reasons = match entrance {
+            Ok(ends) => {
+                life.preempts = ends;
+                return life;
+            }
+            Err(reasons) => reasons,
+        };
         if let Some(first) = reasons.first() {
             let messages: Vec<&str> = reasons.iter().map(|r| r.message.as_str()).collect();
             let at = now();
@@ -219,43 +269,54 @@ impl Pods {
     }
 
     /// All rows at once: all or none.
-    async fn write(&self, steps: &mut [Step], request: &Apply) -> Result<(), Error> {
+    pub(super) async fn write(&self, steps: &[Step], grace: Option<Duration>) -> Result<(), Error> {
+        let ends: Vec<_> = steps.iter().flat_map(|step| self.ends(step)).collect();
+        let mut changes = Changes::default();
         let mut batch = Batch::new();
-        let mut turns = Vec::new();
-        let mut changed = Vec::new();
-        for step in steps.iter() {
-            let (entry, life) = match step {
-                Step::Keep(_) => continue,
-                Step::Set(entry, given) => {
-                    turns.push(entry.turn.lock().await);
-                    let mut life = entry.life();
-                    life.given = given.clone();
-                    (Some(entry), life)
-                }
+        for step in steps {
+            match step {
+                Step::Keep(_) => {}
+                Step::Set(entry, given) => changes.of(entry).await.given = given.clone(),
                 Step::Make(life, old) => {
                     if let Some(old) = old {
-                        turns.push(old.turn.lock().await);
-                        let mut ended = old.life();
-                        ended.delete(request.grace, false, now());
-                        batch = batch.put(&ended)?;
-                        changed.push((old.clone(), ended));
+                        changes.of(old).await.delete(grace, false, now());
                     }
-                    (None, Life::clone(life))
+                    batch = batch.put(&**life)?;
                 }
-            };
-            batch = batch.put(&life)?;
-            changed.extend(entry.map(|entry| (entry.clone(), life)));
+            }
+        }
+        let mut ended = Vec::new();
+        for entry in &ends {
+            let life = changes.of(entry).await;
+            // It may have ended since it was chosen.
+            if life.verdict.is_none() {
+                Self::preempted(life);
+                ended.push(life.clone());
+            }
+        }
+        for (entry, life) in changes.lives.values() {
+            // One that is gone meanwhile stays so.
+            if self.room.has(&entry.uid) {
+                batch = batch.put(life)?;
+            }
         }
         self.room.deps.store.write(batch).await?;
-        for (entry, life) in changed {
+        for (entry, life) in std::mem::take(&mut changes.lives).into_values() {
             entry.set(life);
             entry.regenerate();
             entry.changed.notify_one();
         }
+        ended.iter().for_each(|life| self.tell_preempted(life));
         Ok(())
     }
 
-    fn done(&self, step: Step) -> (PodView, Change) {
+    /// The pods that end for the one of a step.
+    fn ends(&self, step: &Step) -> Vec<Arc<Entry>> {
+        let Step::Make(life, _) = step else { return Vec::new() };
+        life.preempts.iter().filter_map(|uid| self.room.by_uid(uid)).collect()
+    }
+
+    pub(super) fn done(&self, step: Step) -> (PodView, Change) {
         match step {
             Step::Keep(entry) => (self.current(&entry), Change::Unchanged),
             Step::Set(entry, _) => (self.current(&entry), Change::Configured),

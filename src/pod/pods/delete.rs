@@ -8,6 +8,7 @@ use crate::board::now;
 use crate::pod::face::{Delete, Error, Preconditions, Selector};
 use crate::pod::object::PodKey;
 use crate::pod::observe::doom;
+use crate::pod::plan::{Role, wanted};
 use crate::pod::record::Life;
 use crate::pod::room::Entry;
 use crate::pod::view::PodView;
@@ -106,6 +107,10 @@ impl Pods {
         }
         if life.units.get(container).is_none_or(|unit| unit.current.is_none()) {
             return Err(problem("there is no such container, or it was not started yet"));
+        }
+        let spec = wanted(life.given.spec());
+        if spec.iter().any(|it| it.name == container && it.role == Role::Ephemeral) {
+            return Err(problem("an ephemeral container is never restarted"));
         }
         self.change(&entry, |life| {
             let grace = life.grace();

@@ -1,15 +1,18 @@
 //! The door to the pods: [`Face`].
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Node;
 
 use super::Pods;
+use super::entrance::Coming;
 use crate::board::SandboxFilter;
 use crate::ids::PodId;
 use crate::model::{Owner, StringMap};
 use crate::pod::face::{
-    Admission, AdmitReason, Applied, Apply, Delete, Error, Events, Face, Listing, LogLines,
-    LogOptions, Selector, Target, Watch,
+    Admission, Applied, Apply, Delete, Error, Events, Face, Listing, LogLines, LogOptions,
+    Selector, Target, Watch,
 };
 use crate::pod::object::{Given, PodKey};
 use crate::pod::record::State;
@@ -117,33 +120,21 @@ impl Face for Pods {
     }
 
     async fn admit(&self, request: Apply) -> Result<Vec<Admission>, Error> {
-        let given = self.read(&request)?.given;
-        let one = |given: &Given| Admission { pod: given.key(), reasons: self.against(given) };
-        Ok(given.iter().map(one).collect())
+        let mut coming = Coming::default();
+        let mut one = |given: Given| {
+            let (pod, entrance) = (given.key(), self.entrance(&given, &coming));
+            let reasons = entrance.as_ref().err().cloned().unwrap_or_default();
+            if let Ok(ends) = entrance {
+                coming.add(Arc::new(given), ends);
+            }
+            Admission { pod, reasons }
+        };
+        Ok(self.read(&request)?.given.into_iter().map(&mut one).collect())
     }
 
     async fn node(&self) -> Result<NodeView, Error> {
         let node: Node = self.node_object().await;
         Ok(NodeView { node })
-    }
-}
-
-impl Pods {
-    /// Everything that is against a pod on this node.
-    pub(super) fn against(&self, given: &Given) -> Vec<AdmitReason> {
-        let running: Vec<_> = self
-            .room
-            .all()
-            .iter()
-            .map(|entry| entry.life())
-            // What has ended, and what this pod replaces, takes nothing.
-            .filter(|life| !life.settled && life.verdict.is_none())
-            .filter(|life| life.given.key() != given.key())
-            .map(|life| std::sync::Arc::new(life.given))
-            .collect();
-        let pressure = self.pressure();
-        let ending = self.room.deps.tasks.is_draining();
-        crate::pod::admit::admit(given, &running, &self.room.node(), pressure, ending)
     }
 }
 

@@ -193,8 +193,7 @@ impl Source {
             let spec = wanted(life.given.spec());
             let restarts = spec.iter().any(|wanted| {
                 let end = life.units.get(&self.container).and_then(|unit| unit.ended());
-                wanted.name == self.container
-                    && end.is_some_and(|end| wanted.policy.applies(end.code))
+                wanted.name == self.container && end.is_some_and(|end| wanted.restarts(end.code))
             });
             if life.is_ending() || !restarts || !self.room.has(&self.entry.uid) {
                 return None;

@@ -3,9 +3,11 @@
 mod apply;
 mod delete;
 mod door;
+mod entrance;
 mod keep;
 mod logs;
 mod node;
+mod shutdown;
 mod statics;
 mod strays;
 
@@ -13,6 +15,7 @@ pub use keep::{KeepOptions, Meter, Used};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +46,7 @@ use crate::model::Owner;
 use crate::sandbox::{self, Sandboxes};
 use crate::store::{self, Store};
 use crate::telemetry::error_chain;
+use entrance::Coming;
 
 /// After the drain has begun, pods may be shown as they have become just before.
 const LAST_WORDS: Duration = Duration::from_millis(50);
@@ -85,6 +89,8 @@ pub struct Pods {
     unread: Mutex<BTreeSet<String>>,
     /// What the node is short of, once that is watched.
     pressure: OnceLock<watch::Receiver<Pressure>>,
+    /// The host is shutting down.
+    shutting_down: AtomicBool,
 }
 
 impl Pods {
@@ -134,6 +140,7 @@ impl Pods {
                 gone,
                 unread: Mutex::default(),
                 pressure: OnceLock::new(),
+                shutting_down: AtomicBool::new(false),
             }
         })
     }
@@ -163,7 +170,7 @@ impl Pods {
         let entries: Vec<_> = lives
             .into_iter()
             .map(|mut life| {
-                life.taken_over(at);
+                life.taken_over(at, &self.room.deps.host.facts().boot_id);
                 Entry::new(life)
             })
             .collect();
@@ -243,12 +250,14 @@ impl Pods {
     }
 
     /// The record of a new pod.
-    fn new_life(&self, given: Given, follows: Option<&Arc<Entry>>) -> Life {
+    fn new_life(&self, given: Given, follows: Option<&Arc<Entry>>, coming: &Coming) -> Life {
         let wants = wants_user_ids(given.spec());
         let mut life = Life::new(given);
         life.follows = follows.map(|old| old.uid.clone());
         if wants {
-            let taken = self.room.all().iter().filter_map(|entry| entry.life().user_ids).collect();
+            let all = self.room.all();
+            let taken = all.iter().filter_map(|entry| entry.life().user_ids);
+            let taken = taken.chain(coming.user_ids()).collect();
             life.user_ids = free_user_ids(&taken);
         }
         life

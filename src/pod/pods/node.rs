@@ -30,13 +30,7 @@ impl Pods {
             .iter()
             .map(|ip| NodeAddress { type_: "InternalIP".to_owned(), address: ip.to_string() });
         let hostname = NodeAddress { type_: "Hostname".to_owned(), address: facts.name.clone() };
-        let ready = NodeCondition {
-            type_: "Ready".to_owned(),
-            status: "True".to_owned(),
-            reason: Some("AgentReady".to_owned()),
-            message: Some("podbay runs pods".to_owned()),
-            ..NodeCondition::default()
-        };
+        let ready = readiness(self.is_shutting_down());
         let conditions = shortages(self.pressure()).into_iter().chain([ready]).collect();
         let info = NodeSystemInfo {
             architecture: facts.arch.clone(),
@@ -53,7 +47,10 @@ impl Pods {
                 labels: Some(facts.labels.clone()),
                 ..ObjectMeta::default()
             },
-            spec: Some(NodeSpec::default()),
+            spec: Some(NodeSpec {
+                unschedulable: self.is_shutting_down().then_some(true),
+                ..NodeSpec::default()
+            }),
             status: Some(NodeStatus {
                 addresses: Some(addresses.chain([hostname]).collect()),
                 capacity: Some(quantities(&facts.capacity)),
@@ -64,6 +61,21 @@ impl Pods {
                 ..NodeStatus::default()
             }),
         }
+    }
+}
+
+/// A node that shuts down takes no pods.
+fn readiness(shutting_down: bool) -> NodeCondition {
+    let (status, reason, message) = match shutting_down {
+        true => ("False", "AgentNotReady", "node is shutting down"),
+        false => ("True", "AgentReady", "podbay runs pods"),
+    };
+    NodeCondition {
+        type_: "Ready".to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        ..NodeCondition::default()
     }
 }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use super::Pods;
+use super::apply::Step;
+use super::entrance::Coming;
 use crate::pod::face::Error;
 use crate::pod::object::{Given, PodKey};
-use crate::pod::room::Entry;
-use crate::store::Batch;
 use crate::telemetry::error_chain;
 
 impl Pods {
@@ -54,6 +54,10 @@ impl Pods {
                 tracing::warn!(pod = %entry.key, error = error_chain(&error), "not ended yet");
             }
         }
+        // A static pod that comes now would have failed for ever; it begins with the next boot.
+        if self.is_shutting_down() {
+            return;
+        }
         for (key, given) in wanted {
             if self.room.has(given.uid()) {
                 continue;
@@ -69,15 +73,10 @@ impl Pods {
         if old.as_ref().is_some_and(|old| !old.life().given.source.is_static()) {
             return Err(Error::AlreadyExists(key.clone()));
         }
-        let mut life = self.judged(given, old.as_ref());
-        self.room.deps.store.write(Batch::new().put(&life)?).await?;
-        let view = self.unseen(&mut life);
-        let entry = Entry::new(life);
-        self.room.add(&entry);
-        if old.is_none() {
-            self.room.deps.hub.publish(view);
-        }
-        self.start(entry);
+        let life = self.judged(given, old.as_ref(), &Coming::default());
+        let step = Step::Make(Box::new(life), old);
+        self.write(std::slice::from_ref(&step), None).await?;
+        self.done(step);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Container;
 use serde::Serialize;
 
 use super::env::{Variables, environment};
+use super::env_file::EnvFiles;
 use super::node::NodeFacts;
 use super::pod::{is_plain, labels};
 use super::resources::container_resources;
@@ -39,6 +40,8 @@ pub struct ContainerContext<'a> {
     pub image: ImageFacts,
     /// Addresses of the pod.
     pub pod_ips: Vec<IpAddr>,
+    /// The files that its variables are taken from, as far as they are there.
+    pub env_files: EnvFiles,
     /// What is mounted into it, in order.
     pub mounts: Vec<Mount>,
     /// Container of the same pod whose processes an ephemeral container sees, by its id.
@@ -62,7 +65,7 @@ pub fn container_config(
         return Err(Error::field("name", format!("{:?} can be no file name", container.name)));
     }
     let Translated { config: envs, warnings } =
-        environment(given, container, &ctx.pod_ips, ctx.node)?;
+        environment(given, container, &ctx.pod_ips, &ctx.env_files, ctx.node)?;
     let variables = Variables::of(&envs);
     let words = |list: &Option<Vec<String>>| {
         list.iter().flatten().map(|word| variables.expand(word)).collect()

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapKeySelector, Container, EnvFromSource, EnvVar, EnvVarSource, SecretKeySelector,
+    ConfigMapKeySelector, Container, EnvFromSource, EnvVar, EnvVarSource, FileKeySelector,
+    SecretKeySelector,
 };
 
 use super::downward::Downward;
+use super::env_file::{self, EnvFiles};
 use super::expand::expand;
 use super::node::NodeFacts;
 use super::{Error, Translated, Warning};
@@ -18,16 +20,18 @@ const SECRET: &str = "Secret";
 
 /// Variables in order, each name once, values resolved: those of `envFrom` first, then those of
 /// `env`, each of which may refer to any before it. A later value takes the place of an earlier
-/// one. Keys that can be no name of a variable are left out with a warning.
+/// one. `files` are those that `fileKeyRef` names, as far as they are there. Keys that can be no name of a variable are left out with a warning.
 pub fn environment(
     given: &Given,
     container: &Container,
     pod_ips: &[IpAddr],
+    files: &EnvFiles,
     node: &NodeFacts,
 ) -> Result<Translated<Vec<(String, String)>>, Error> {
     let mut sources = Sources {
         given,
         container,
+        files,
         downward: Downward { given, node, pod_ips },
         warnings: Vec::new(),
     };
@@ -77,6 +81,7 @@ impl Variables {
 struct Sources<'a> {
     given: &'a Given,
     container: &'a Container,
+    files: &'a EnvFiles,
     downward: Downward<'a>,
     warnings: Vec<Warning>,
 }
@@ -135,12 +140,12 @@ impl Sources<'_> {
     fn value_of(&self, variable: &EnvVar, before: &Variables) -> Result<Option<String>, Error> {
         match (variable.value.as_deref(), &variable.value_from) {
             (Some(value), _) if !value.is_empty() => Ok(Some(before.expand(value))),
-            (_, Some(source)) => self.resolved(&variable.name, source),
+            (_, Some(source)) => self.resolved(source),
             _ => Ok(Some(String::new())),
         }
     }
 
-    fn resolved(&self, name: &str, source: &EnvVarSource) -> Result<Option<String>, Error> {
+    fn resolved(&self, source: &EnvVarSource) -> Result<Option<String>, Error> {
         let EnvVarSource {
             config_map_key_ref,
             field_ref,
@@ -156,8 +161,8 @@ impl Sources<'_> {
             self.of_config_map(key)
         } else if let Some(key) = secret_key_ref {
             self.of_secret(key)
-        } else if file_key_ref.is_some() {
-            Err(Error::field(format!("env {name:?}"), "fileKeyRef is not supported"))
+        } else if let Some(key) = file_key_ref {
+            self.of_file(key)
         } else {
             Ok(Some(String::new()))
         }
@@ -189,6 +194,21 @@ impl Sources<'_> {
         }
     }
 
+    fn of_file(&self, wanted: &FileKeySelector) -> Result<Option<String>, Error> {
+        let FileKeySelector { key, optional, path, volume_name } = wanted;
+        let optional = optional.unwrap_or_default();
+        let Some(content) = self.files.get(&(volume_name.clone(), path.clone())) else {
+            return if optional { Ok(None) } else { Err(Error::NoFile(wanted.into())) };
+        };
+        let variables = env_file::parse(content)
+            .map_err(|problem| Error::BadFile { file: wanted.into(), problem })?;
+        match variables.get(key.as_str()) {
+            Some(value) => Ok(Some((*value).to_owned())),
+            None if optional => Ok(None),
+            None => Err(Error::NoFileKey { file: wanted.into(), key: key.clone() }),
+        }
+    }
+
     fn no_key(&self, kind: &'static str, name: &str, key: &str) -> Error {
         let (name, key) = (name.to_owned(), key.to_owned());
         Error::NoKey { kind, namespace: self.namespace(), name, key }
@@ -196,7 +216,7 @@ impl Sources<'_> {
 }
 
 /// Printable ASCII without `=`, as Kubernetes has allowed since names of variables are relaxed.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'=')
 }
 

@@ -110,6 +110,7 @@ pub(crate) fn context<'a>(
         restart_count: 2,
         image: ImageFacts { id: "sha256:1234".to_owned(), user: user.to_owned() },
         pod_ips: vec!["10.1.0.7".parse().unwrap(), "fd01::7".parse().unwrap()],
+        env_files: Default::default(),
         mounts: Vec::new(),
         target: None,
         sandbox,

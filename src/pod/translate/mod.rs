@@ -16,6 +16,7 @@ mod container;
 mod dns;
 mod downward;
 mod env;
+mod env_file;
 mod expand;
 mod hostname;
 mod node;
@@ -28,6 +29,7 @@ pub use amount::{Totals, milli, page_size, value};
 pub use container::{ContainerContext, ImageFacts, container_config, hash};
 pub use downward::Downward;
 pub use env::environment;
+pub use env_file::EnvFiles;
 pub use expand::expand;
 pub use node::{Amounts, NodeFacts};
 pub use pod::{PodContext, free_user_ids, host_ports, pod_config, runtime_handler, wants_user_ids};
@@ -35,8 +37,9 @@ pub use resources::{Qos, container_resources, is_critical, oom_score_adj, priori
 pub use sums::{pod_limits, pod_requests};
 
 use std::borrow::Cow;
+use std::fmt;
 
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, FileKeySelector, PodSpec};
 use serde::{Deserialize, Serialize};
 
 /// Label of sandboxes and containers: name of the pod.
@@ -118,7 +121,7 @@ pub fn is_sidecar(container: &Container) -> bool {
 }
 
 /// An ephemeral container is a container with a target.
-fn plain_container(ephemeral: &EphemeralContainer) -> Container {
+pub(super) fn plain_container(ephemeral: &EphemeralContainer) -> Container {
     let it = ephemeral.clone();
     Container {
         args: it.args,
@@ -167,6 +170,27 @@ pub struct Warning {
     pub message: String,
 }
 
+/// A file that a variable is taken from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileInVolume {
+    /// The volume.
+    pub volume: String,
+    /// The path in it.
+    pub path: String,
+}
+
+impl From<&FileKeySelector> for FileInVolume {
+    fn from(selector: &FileKeySelector) -> Self {
+        Self { volume: selector.volume_name.clone(), path: selector.path.clone() }
+    }
+}
+
+impl fmt::Display for FileInVolume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file {:?} in volume {:?}", self.path, self.volume)
+    }
+}
+
 /// Why a pod or container cannot be started as it is; the messages are the kubelet's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -205,6 +229,25 @@ pub enum Error {
         /// What is wrong with the value.
         problem: &'static str,
     },
+    /// A file of variables that is not optional is not in its volume.
+    #[error("{0} not found")]
+    NoFile(FileInVolume),
+    /// A key that is not optional is not in its file of variables.
+    #[error("environment variable key {key:?} not found in {file}")]
+    NoFileKey {
+        /// The file.
+        file: FileInVolume,
+        /// The key.
+        key: String,
+    },
+    /// A file is no file of variables.
+    #[error("couldn't parse env {file}: {problem}")]
+    BadFile {
+        /// The file.
+        file: FileInVolume,
+        /// What is wrong with it, and where.
+        problem: String,
+    },
     /// The container would run as root, or might, and must not.
     #[error("{0}")]
     NonRoot(String),
@@ -231,6 +274,9 @@ impl Error {
             | Self::NoSecret(_)
             | Self::NoKey { .. }
             | Self::BadValue { .. }
+            | Self::NoFile(_)
+            | Self::NoFileKey { .. }
+            | Self::BadFile { .. }
             | Self::NonRoot(_)
             | Self::Field { .. } => "CreateContainerConfigError",
         }

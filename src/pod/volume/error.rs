@@ -91,6 +91,22 @@ pub enum Error {
         /// Why.
         source: backend::Error,
     },
+    /// A volume that variables are to come from is not there, or not of the kind emptyDir.
+    #[error("cannot find the emptyDir volume {volume:?} referenced by fileKeyRef")]
+    NoFolder {
+        /// The volume.
+        volume: String,
+    },
+    /// A file that variables are to come from cannot be read.
+    #[error("read env file {path:?} of volume {volume:?}")]
+    EnvFile {
+        /// The volume.
+        volume: String,
+        /// The path in it.
+        path: String,
+        /// Why.
+        source: backend::Error,
+    },
     /// A name or uid that cannot be part of a path.
     #[error("{what} {value:?} cannot be the name of a file")]
     Name {
@@ -136,6 +152,8 @@ impl Error {
             Self::NoVolume { .. }
             | Self::Mount { .. }
             | Self::SubPath { .. }
+            | Self::NoFolder { .. }
+            | Self::EnvFile { .. }
             | Self::Termination { .. } => "CreateContainerConfigError",
             _ => "FailedMount",
         }

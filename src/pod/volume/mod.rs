@@ -7,6 +7,7 @@
 
 mod content;
 mod empty_dir;
+mod env_files;
 mod error;
 mod kind;
 mod mounts;

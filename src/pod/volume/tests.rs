@@ -301,3 +301,37 @@ async fn the_group_gets_what_is_made_and_nothing_of_the_host() {
     assert_eq!(fs::metadata(scratch).unwrap().mode() & 0o7777, 0o2777);
     assert_eq!(world.fakes.host.owner(world.folder.path()), None, "the host's is not touched");
 }
+
+#[tokio::test]
+async fn files_of_variables_are_read_from_empty_dirs_alone() {
+    let world = World::new();
+    let given = given("u", all_kinds(world.folder.path()), json!([]));
+    world.setup(&given).await.unwrap();
+    let folder = world.pod("u").join("volumes/empty-dir/scratch");
+    fs::create_dir(folder.join("a")).unwrap();
+    fs::write(folder.join("a/env"), "A='1'").unwrap();
+    symlink("/etc/hostname", folder.join("out")).unwrap();
+    fs::write(folder.join("large"), vec![b'#'; (64 << 10) + 1]).unwrap();
+    let read = async |sources: &[(&str, &str)]| {
+        let one = |(volume, path): &(&str, &str)| {
+            let key = json!({ "volumeName": volume, "path": path, "key": "A" });
+            json!({ "name": "X", "valueFrom": { "fileKeyRef": key } })
+        };
+        let env: Vec<Value> = sources.iter().map(one).collect();
+        let container: Container =
+            serde_json::from_value(json!({ "name": "app", "env": env })).unwrap();
+        world.volumes.env_files(&given, &container).await
+    };
+    let found = read(&[("scratch", "a/env"), ("scratch", "gone"), ("scratch", "a/env")]).await;
+    let key = ("scratch".to_owned(), "a/env".to_owned());
+    assert_eq!(found.unwrap(), [(key, b"A='1'".to_vec())].into());
+    for (volume, path) in [("scratch", "out"), ("scratch", "large"), ("scratch", "a")] {
+        let error = read(&[(volume, path)]).await.expect_err(path);
+        assert!(matches!(error, Error::EnvFile { .. }), "{path}: {error}");
+        assert_eq!(error.reason(), "CreateContainerConfigError");
+    }
+    for volume in ["conf", "host", "none"] {
+        let error = read(&[(volume, "a")]).await.expect_err(volume);
+        assert!(matches!(error, Error::NoFolder { .. }), "{volume}: {error}");
+    }
+}

@@ -22,6 +22,7 @@ use crate::pod::translate::{
     ContainerContext, ContainerKind, ContainerRef, ImageFacts, PodContext, Warning,
     container_config, environment, pod_config, runtime_handler,
 };
+use crate::pod::turns::Place;
 use crate::pod::view::EventType::{self, Normal};
 use crate::telemetry::error_chain;
 
@@ -94,7 +95,7 @@ impl Work {
 
     pub(super) fn spec(&self, name: &str) -> Option<Spec> {
         let all = wanted(self.life.given.spec());
-        all.iter().find(|w| w.name == name).map(|w| w.container.clone())
+        all.into_iter().find(|w| w.name == name).map(|w| w.container.into_owned())
     }
 
     async fn prepare(&self) -> Outcome {
@@ -131,8 +132,8 @@ impl Work {
             let message = "Pod sandbox changed, it will be killed and re-created.";
             self.event(None, Normal, "SandboxChanged", message);
         }
-        let sandboxes = &self.room.deps.sandboxes;
-        match sandboxes.run_for(Owner::Pod, made.config, handler).await {
+        let made = self.room.deps.sandboxes.run_for(Owner::Pod, made.config, handler);
+        match self.room.turns.take(Place::of(&self.life, attempt > 0), made).await {
             Ok(_) => Outcome::Done,
             Err(error) => {
                 let chain = error_chain(&error);
@@ -173,6 +174,17 @@ impl Work {
             if let Some(volume) = &mount.image {
                 self.volume_image(name, &volume.image).await?;
             }
+        }
+        let place = Place::of(&self.life, start.attempt > 0);
+        self.room.turns.take(place, self.make(start, config)).await
+    }
+
+    /// Creates and starts a container.
+    async fn make(&self, start: &Start, config: ContainerConfig) -> Result<(), Stopped> {
+        let name = start.name.as_str();
+        let sandboxes = &self.room.deps.sandboxes;
+        if self.cancel.is_cancelled() {
+            return Err(None);
         }
         let created = sandboxes.create_container(start.sandbox.as_str(), config).await;
         let id = created.map_err(|error| failed("CreateContainerError", error_chain(&error)))?;
@@ -284,7 +296,11 @@ impl Work {
             (Some(home), false) => home.ips.clone(),
             (None, false) => Vec::new(),
         };
-        let env = environment(given, spec, &pod_ips, &node).map_err(untranslated)?.config;
+        let volumes = &self.room.deps.volumes;
+        let unread = |error: crate::pod::VolumeError| failed(error.reason(), error_chain(&error));
+        let env_files = volumes.env_files(given, spec).await.map_err(unread)?;
+        let env = environment(given, spec, &pod_ips, &env_files, &node);
+        let env = env.map_err(untranslated)?.config;
         let env: BTreeMap<String, String> = env.into_iter().collect();
         let features = self.room.deps.sandboxes.features();
         let handler = features.get(&sandbox.handler).or_else(|| features.values().next());
@@ -293,14 +309,14 @@ impl Work {
             restart_count: start.attempt,
             recursive_read_only: handler.is_some_and(|handler| handler.recursive_read_only_mounts),
         };
-        let mounts = self.room.deps.volumes.mounts(given, spec, &context).await;
-        let mounts = mounts.map_err(|error| failed(error.reason(), error_chain(&error)))?;
+        let mounts = volumes.mounts(given, spec, &context).await.map_err(unread)?;
         let context = ContainerContext {
             restart_count: start.attempt,
             image: ImageFacts { id: image.id.to_string(), user: image.config.user.clone() },
             pod_ips,
+            env_files,
             mounts,
-            target: None,
+            target: self.target(start)?,
             sandbox: &sandbox.config,
             node: &node,
         };
@@ -313,8 +329,26 @@ impl Work {
 
     pub(super) fn kind(&self, name: &str) -> ContainerKind {
         let all = wanted(self.life.given.spec());
-        let found = all.iter().any(|w| w.name == name && w.role == Role::App);
-        if found { ContainerKind::App } else { ContainerKind::Init }
+        match all.iter().find(|wanted| wanted.name == name).map(|wanted| wanted.role) {
+            Some(Role::App) => ContainerKind::App,
+            Some(Role::Ephemeral) => ContainerKind::Ephemeral,
+            Some(Role::Init | Role::Sidecar) | None => ContainerKind::Init,
+        }
+    }
+
+    /// The id of the container whose processes an ephemeral one is to see.
+    fn target(&self, start: &Start) -> Result<Option<String>, Stopped> {
+        let all = wanted(self.life.given.spec());
+        let target = all.iter().find(|wanted| wanted.name == start.name).and_then(|it| it.target);
+        let Some(target) = target else { return Ok(None) };
+        let current = self.life.units.get(target).and_then(|unit| unit.current.as_ref());
+        match current.filter(|current| current.is_live() && current.sandbox == start.sandbox) {
+            Some(current) => Ok(Some(current.id.to_string())),
+            None => {
+                let message = format!("target container {target:?} does not run");
+                Err(failed("CreateContainerError", message))
+            }
+        }
     }
 
     async fn post_start(&self, name: &str, id: &ContainerId) -> Outcome {

@@ -2,7 +2,7 @@
 
 use super::Worker;
 use crate::pod::observe::Observed;
-use crate::pod::plan::{Role, wanted};
+use crate::pod::plan::wanted;
 use crate::pod::probe::{Known, ProbeTarget};
 use crate::pod::record::{Life, State};
 use crate::pod::view::EventType;
@@ -12,8 +12,8 @@ impl Worker {
     pub(super) fn probe(&self, life: &Life, seen: &Observed) {
         let pod_ip = seen.home().and_then(|home| self.room.ips(home).first().copied());
         let mut targets = Vec::new();
-        for wanted in wanted(life.given.spec()).iter().filter(|w| w.role != Role::Init) {
-            let container = wanted.container;
+        for wanted in wanted(life.given.spec()).iter().filter(|w| w.role.is_lasting()) {
+            let container = &*wanted.container;
             let probes =
                 [&container.startup_probe, &container.liveness_probe, &container.readiness_probe];
             let current = life.units.get(wanted.name).and_then(|unit| unit.current.as_ref());

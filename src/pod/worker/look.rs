@@ -33,6 +33,7 @@ impl Worker {
             prepared: self.prepared == Some(self.pod.generation()),
             pre_stopped: self.pre_stopped.clone(),
             predecessor: life.follows.as_ref().is_some_and(|uid| self.room.has(uid)),
+            preempting: life.preempts.iter().any(|uid| self.room.runs(uid)),
             unwinds,
         }
     }

@@ -48,7 +48,7 @@ pub(super) struct Worker {
     results: Vec<(Job, Outcome)>,
     /// The generation of the pod that the node's own work was done for, and is being done for.
     prepared: Option<u64>,
-    preparing: u64,
+    preparing: Option<u64>,
     stopped: BTreeSet<PodId>,
     pre_stopped: BTreeSet<ContainerId>,
     unwinds: BTreeMap<Job, (u32, Unwind)>,
@@ -56,6 +56,8 @@ pub(super) struct Worker {
 
 /// An action under way.
 struct Busy {
+    /// The generation of the pod that it was begun for.
+    generation: u64,
     deadline: Option<UnixNanos>,
     cancel: CancellationToken,
     task: AbortHandle,
@@ -79,7 +81,7 @@ impl Worker {
             busy: BTreeMap::new(),
             results: Vec::new(),
             prepared: None,
-            preparing: 0,
+            preparing: None,
             stopped: BTreeSet::new(),
             pre_stopped: BTreeSet::new(),
             unwinds: BTreeMap::new(),
@@ -124,7 +126,11 @@ impl Worker {
         };
         let Some(job) = self.jobs.remove(&id) else { return };
         if self.busy.get(&job).is_some_and(|busy| busy.task.id() == id) {
-            self.busy.remove(&job);
+            let busy = self.busy.remove(&job);
+            let newest = self.pod.generation();
+            if matches!(job, Job::Start(_)) && busy.is_some_and(|it| it.generation != newest) {
+                self.outdated_start();
+            }
             // One that was aborted has no result, and what it did will be seen.
             if let Some(outcome) = outcome {
                 self.results.push((job, outcome));
@@ -132,11 +138,19 @@ impl Worker {
         }
     }
 
+    /// What has just been started has the figures of an older spec, and a resize that is under way
+    /// may not have seen it: once more.
+    fn outdated_start(&mut self) {
+        self.prepared = None;
+        self.preparing = None;
+    }
+
     /// One look at the pod.
     async fn step(&mut self) -> Next {
         let pod = self.pod.clone();
         let turn = pod.turn.lock().await;
-        let before = pod.life();
+        // One belongs to the other only as long as nobody else has the turn.
+        let (before, generation) = (pod.life(), pod.generation());
         let mut life = before.clone();
         let results = std::mem::take(&mut self.results);
         let gone = results.iter().any(|(job, o)| *job == Job::Finish && matches!(o, Outcome::Done));
@@ -160,13 +174,16 @@ impl Worker {
                 return Next::Wait(Some(at + STORE_RETRY.as_nanos() as i64));
             }
             pod.set(life.clone());
+            if life.settled && !before.settled {
+                self.room.settled(&pod.uid);
+            }
         }
         self.tell(&before, &life);
         self.room.show(&pod, &life, status);
         pod.set_waits(&plan.waits, at);
         self.probe(&life, &seen);
         drop(turn);
-        self.launch(&life, &seen, plan)
+        self.launch((&life, generation), &seen, plan)
     }
 
     async fn save(&self, life: &Life) -> Result<(), crate::store::Error> {
@@ -175,22 +192,22 @@ impl Worker {
         self.room.deps.store.write(batch).await.map(drop)
     }
 
-    fn launch(&mut self, life: &Life, seen: &Observed, plan: Plan) -> Next {
+    fn launch(&mut self, of: (&Life, u64), seen: &Observed, plan: Plan) -> Next {
         for job in &plan.cancel {
             if let Some(busy) = self.busy.get(job) {
                 busy.cancel.cancel();
             }
         }
         for action in plan.actions {
-            self.begin(life, seen, action);
+            self.begin(of, seen, action);
         }
         Next::Wait(plan.wake_at)
     }
 
-    fn begin(&mut self, life: &Life, seen: &Observed, action: Action) {
+    fn begin(&mut self, (life, generation): (&Life, u64), seen: &Observed, action: Action) {
         let job = action.job();
         if job == Job::Prepare {
-            self.preparing = self.pod.generation();
+            self.preparing = Some(generation);
         }
         let deadline = action.deadline();
         let cancel = CancellationToken::new();
@@ -203,7 +220,7 @@ impl Worker {
         };
         let task = self.actions.spawn(work.run(action));
         self.jobs.insert(task.id(), job.clone());
-        let busy = Busy { deadline, cancel, task };
+        let busy = Busy { generation, deadline, cancel, task };
         if let Some(old) = self.busy.insert(job, busy) {
             old.task.abort();
         }

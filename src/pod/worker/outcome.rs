@@ -69,7 +69,7 @@ impl Worker {
         self.unwinds.remove(job);
         match job {
             Job::Prepare => {
-                self.prepared = Some(self.preparing);
+                self.prepared = self.preparing;
                 life.trouble = None;
             }
             Job::Sandbox => life.trouble = None,

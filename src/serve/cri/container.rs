@@ -55,7 +55,11 @@ impl Cri {
         let id = convert::required_id("container_id", request.container_id)?;
         let container = self.sandboxes.container(&id)?;
         let info = match request.verbose {
-            true => convert::info(&self.sandboxes.container_info(container.id.as_str()).await?),
+            true => {
+                let mut facts = self.sandboxes.container_info(container.id.as_str()).await?;
+                facts["config"] = convert::container_config_json(&container.config);
+                convert::info(&facts)
+            }
             false => Default::default(),
         };
         let status = Some(convert::container_status(&container));

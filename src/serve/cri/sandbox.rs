@@ -50,7 +50,12 @@ impl Cri {
             container::Filter { pod: Some(sandbox.id.to_string()), ..container::Filter::default() };
         let containers = self.sandboxes.containers(&of_pod);
         let info = match request.verbose {
-            true => convert::info(&self.sandboxes.sandbox_info(sandbox.id.as_str()).await?),
+            true => {
+                let mut facts = self.sandboxes.sandbox_info(sandbox.id.as_str()).await?;
+                facts["config"] = convert::pod_config_json(&sandbox.config);
+                facts["cniResult"] = sandbox.network.as_ref().map(convert::network_json).into();
+                convert::info(&facts)
+            }
             false => Default::default(),
         };
         Ok(v1::PodSandboxStatusResponse {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::super::super::linux::{files, payload, volume};
+use super::super::super::linux::{files, payload, subpath, volume};
 use super::super::super::{HostPathKind, Medium, Result, VolumeDir, VolumeFiles};
 use super::FakeHost;
 
@@ -42,6 +42,16 @@ impl FakeHost {
         }
         self.world.lock().mounts.insert(target.to_owned());
         Ok(())
+    }
+
+    pub(super) fn read_part(
+        &self,
+        volume: &Path,
+        sub: &Path,
+        max: usize,
+    ) -> Result<Option<Vec<u8>>> {
+        self.files.must_be_dir(volume)?;
+        subpath::read(volume, sub, max)
     }
 
     pub(super) fn look_at(&self, path: &Path, kind: HostPathKind) -> Result<bool> {

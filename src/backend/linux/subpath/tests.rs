@@ -51,6 +51,39 @@ fn a_link_to_nowhere_is_not_filled() {
 }
 
 #[test]
+fn a_file_is_read_when_it_is_one_and_lies_in_the_volume() {
+    let dir = tempfile::tempdir().unwrap();
+    let volume = dir.path().join("volume");
+    fs::create_dir_all(volume.join("deep")).unwrap();
+    fs::write(volume.join("deep/file"), b"12345").unwrap();
+    fs::write(dir.path().join("secret"), b"secret").unwrap();
+    symlink("deep/file", volume.join("link")).unwrap();
+    symlink("../secret", volume.join("out")).unwrap();
+    symlink("/proc/self/environ", volume.join("magic")).unwrap();
+    symlink("loop", volume.join("loop")).unwrap();
+    let fifo = Mode::RUSR | Mode::WUSR;
+    rustix::fs::mkfifoat(CWD, volume.join("fifo"), fifo).unwrap();
+    for path in ["deep/file", "./deep/file", "link"] {
+        assert_eq!(read(&volume, Path::new(path), 5).unwrap().as_deref(), Some(&b"12345"[..]));
+    }
+    assert_eq!(read(&volume, Path::new("deep/gone"), 5).unwrap(), None);
+    for (path, kind) in [
+        ("out", ErrorKind::FailedPrecondition),
+        ("magic", ErrorKind::FailedPrecondition),
+        ("loop", ErrorKind::FailedPrecondition),
+        ("deep", ErrorKind::FailedPrecondition),
+        ("fifo", ErrorKind::FailedPrecondition),
+        ("../secret", ErrorKind::InvalidArgument),
+        ("/etc/hostname", ErrorKind::InvalidArgument),
+    ] {
+        let error = read(&volume, Path::new(path), 5).expect_err(path);
+        assert_eq!(error.kind, kind, "{path}: {error}");
+    }
+    let large = read(&volume, Path::new("deep/file"), 4).expect_err("too large");
+    assert_eq!(large.kind, ErrorKind::ResourceExhausted);
+}
+
+#[test]
 fn paths_that_climb_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     for bad in ["..", "a/../..", "/etc"] {

@@ -1,6 +1,7 @@
 //! Every kind of change, from one pod to another.
 
 use super::super::tests::{EXAMPLE, completed};
+use k8s_openapi::api::core::v1::EphemeralContainer;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::*;
@@ -137,4 +138,31 @@ fn no_limit_is_lifted_in_place() {
     };
     let changed = after(|_, spec| limits_gone(spec));
     assert_eq!(changed, replace(&["spec.containers[0].resources.limits.cpu"]));
+}
+
+#[test]
+fn ephemeral_containers_are_only_added() {
+    let debugger = |name: &str| EphemeralContainer {
+        name: name.to_owned(),
+        image: Some("tools:1".to_owned()),
+        ..EphemeralContainer::default()
+    };
+    let mut old = example();
+    old.spec.as_mut().expect("a spec").ephemeral_containers = Some(vec![debugger("a")]);
+    let with = |list: Option<Vec<EphemeralContainer>>| {
+        let mut new = old.clone();
+        new.spec.as_mut().expect("a spec").ephemeral_containers = list;
+        keep_ephemeral(&old, &mut new);
+        change(&old, &new)
+    };
+    assert_eq!(with(Some(vec![debugger("a"), debugger("b")])), Difference::InPlace);
+    for silent in [None, Some(Vec::new())] {
+        assert_eq!(with(silent), Difference::None, "nothing is said of them");
+    }
+    let other = EphemeralContainer { image: Some("tools:2".to_owned()), ..debugger("a") };
+    assert_eq!(with(Some(vec![other])), replace(&["spec.ephemeralContainers[0].image"]));
+    let first = with(Some(vec![debugger("b"), debugger("a")]));
+    assert_eq!(first, replace(&["spec.ephemeralContainers"]));
+    let another = with(Some(vec![debugger("b")]));
+    assert_eq!(another, replace(&["spec.ephemeralContainers[0].name"]));
 }

@@ -78,6 +78,10 @@ impl At<'_> {
         self.say(format!("Too long: may not be more than {most} bytes"));
     }
 
+    pub fn too_many(&self, count: usize, most: usize) {
+        self.say(format!("Too many: {count}: must have at most {most} items"));
+    }
+
     /// One of these.
     pub fn one_of(&self, value: &str, supported: &[&str]) {
         if !supported.contains(&value) {

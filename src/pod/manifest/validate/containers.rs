@@ -1,4 +1,4 @@
-//! Containers, init containers.
+//! App containers and init containers.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::at::At;
 use super::ports::Taken;
-use super::{env, handlers, mounts, names, ports, resources, security};
+use super::{env, ephemeral, handlers, mounts, names, ports, resources, restarts, security};
 
 const ONLY_SIDECARS: &str = "may not be set for init containers without restartPolicy=Always";
 
@@ -45,6 +45,7 @@ pub(super) fn all(at: &At<'_>, house: &House<'_>) {
         unique(&at, &container.name, &mut seen);
         one(&at, container, house, &mut taken);
     }
+    ephemeral::all(at, house, &mut seen);
 }
 
 /// A name that no other container of the pod has.
@@ -69,12 +70,11 @@ fn not_of_init(at: &At<'_>, container: &Container) {
     }
 }
 
-fn one(at: &At<'_>, container: &Container, house: &House<'_>, taken: &mut Taken) {
+pub(super) fn one(at: &At<'_>, container: &Container, house: &House<'_>, taken: &mut Taken) {
     let spec = house.spec;
     image(&at.field("image"), container.image.as_deref());
     policies(at, &container.image_pull_policy, &container.termination_message_policy);
-    at.field("restartPolicy")
-        .one_of_if_set(&container.restart_policy, &["Always", "Never", "OnFailure"]);
+    restarts::of_container(at, container);
     let own_ports = container.ports.as_deref().unwrap_or_default();
     let host_network = spec.host_network.unwrap_or(false);
     ports::ports(&at.field("ports"), own_ports, host_network, taken);

@@ -7,6 +7,7 @@
 mod at;
 mod containers;
 mod env;
+mod ephemeral;
 mod handlers;
 mod mounts;
 mod names;
@@ -14,6 +15,7 @@ mod network;
 mod objects;
 mod ports;
 mod resources;
+mod restarts;
 mod security;
 mod spec;
 mod volumes;

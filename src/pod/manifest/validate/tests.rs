@@ -1,5 +1,6 @@
 //! Each rule: a spec, and every fault of it in order.
 
+mod ephemeral;
 mod whole;
 
 use super::super::defaults;
@@ -248,6 +249,53 @@ fn resources() {
             "resources: {requests: {cpu: 1}}\ncontainers: [{C, resources: {requests: {cpu: 2}}}]",
             &[
                 "spec.resources.requests[cpu]: Invalid value: \"1\": must be greater than or equal to agg",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn restarts() {
+    const RULES: &str = "restartPolicyRules";
+    let codes = |count: i32| (0..count).map(|code| code.to_string()).collect::<Vec<_>>().join(", ");
+    let rule = |values: &str| {
+        format!("{{action: Restart, exitCodes: {{operator: In, values: [{values}]}}}}")
+    };
+    let rules = |rules: &[String]| format!("restartPolicy: Never, {RULES}: [{}]", rules.join(", "));
+    of_container(&[
+        (&rules(&[rule("1, 42")]), &[]),
+        (&rules(&vec![rule(""); 20]), &[]),
+        (&rules(&[rule(&codes(255))]), &[]),
+        ("restartPolicy: Never, restartPolicyRules: []", &[]),
+        ("restartPolicyRules: []", &[]),
+        (
+            &rules(&vec![rule("1"); 21]),
+            &["restartPolicyRules: Too many: 21: must have at most 20 items"],
+        ),
+        (
+            &rules(&[rule(&codes(256))]),
+            &["restartPolicyRules[0].exitCodes.values: Too many: 256: must have at most 255 items"],
+        ),
+        (
+            &format!("{RULES}: [{}]", rule("1")),
+            &[
+                "restartPolicy: Required value: must specify restartPolicy when restart rules are used",
+            ],
+        ),
+        (
+            &rules(&[rule("1, 2, 1")]),
+            &["restartPolicyRules[0].exitCodes.values[2]: Duplicate value: 1"],
+        ),
+        (
+            &rules(&[
+                "{action: RestartAllContainers}".to_owned(),
+                "{exitCodes: {operator: Is}}".to_owned(),
+            ]),
+            &[
+                "restartPolicyRules[0].action: Unsupported value: \"RestartAllContainers\": supported values: \"Restart\"",
+                "restartPolicyRules[0].exitCodes: Required value: must be specified",
+                "restartPolicyRules[1].action: Unsupported value: \"\"",
+                "restartPolicyRules[1].exitCodes.operator: Unsupported value: \"Is\"",
             ],
         ),
     ]);

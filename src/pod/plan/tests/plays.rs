@@ -19,6 +19,7 @@ enum Turn {
     AgentRestarts,
     OtherImage,
     Lost,
+    Debugged,
 }
 
 fn turn() -> impl Strategy<Value = Turn> {
@@ -35,6 +36,7 @@ fn turn() -> impl Strategy<Value = Turn> {
         1 => Just(Turn::AgentRestarts),
         1 => Just(Turn::OtherImage),
         1 => Just(Turn::Lost),
+        1 => Just(Turn::Debugged),
     ]
 }
 
@@ -43,11 +45,16 @@ fn container(prefix: &'static str) -> impl Strategy<Value = Value> {
         3 => Just(None), 2 => Just(Some("Always")), 1 => Just(Some("OnFailure")),
         1 => Just(Some("Never")),
     ];
-    (policy, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-        move |(policy, pre_stop, post_start, probed)| {
+    (policy, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        move |(policy, ruled, pre_stop, post_start, probed)| {
             let mut container = json!({"name": prefix, "image": "x:1", "lifecycle": {}});
             if let Some(policy) = policy {
                 container["restartPolicy"] = json!(policy);
+                if ruled {
+                    let codes = json!({"operator": "In", "values": [0, 2]});
+                    container["restartPolicyRules"] =
+                        json!([{"action": "Restart", "exitCodes": codes}]);
+                }
             }
             let plain_init = prefix == "init" && policy != Some("Always");
             let handler = json!({"exec": {"command": ["x"]}});
@@ -115,6 +122,13 @@ fn happen(stage: &mut Stage, turn: Turn, pick: usize) {
             let id = one.map(|container| container.id.clone());
             stage.seen.containers.retain(|container| Some(&container.id) != id.as_ref());
         }
+        Turn::Debugged => {
+            let count = stage.life.given.spec().ephemeral_containers.iter().flatten().count();
+            // Some look at an app, some at an app that the spec does not have.
+            let target = [None, Some("app0"), Some("app1")][pick % 3];
+            let name = format!("look{count}");
+            stage.debug(json!({"name": name, "image": "x:1", "targetContainerName": target}));
+        }
     }
 }
 
@@ -133,10 +147,25 @@ fn check_start(stage: &Stage, name: &str) -> Result<(), TestCaseError> {
     let wanted = wanted(given.spec());
     prop_assert!(!stage.seen.live().any(|container| container.name == name), "{name} runs");
     let home = stage.seen.home().expect("a sandbox to start in").id.clone();
+    if let Some(one) = wanted.iter().find(|w| w.name == name && w.role == Role::Ephemeral) {
+        let ran = life.units.get(name).is_some_and(|unit| unit.ended().is_some());
+        prop_assert!(!ran, "{name} ran before");
+        let runs =
+            |target: &str| stage.seen.live().any(|it| it.name == target && it.sandbox == home);
+        prop_assert!(one.target.is_none_or(runs), "{name} starts without its target");
+        return Ok(());
+    }
     if super::super::apps_begun(life, &wanted, &home) {
         return Ok(());
     }
-    for before in wanted.iter().take_while(|w| w.name != name).filter(|w| w.role != Role::App) {
+    let begun = |w: &Wanted<'_>| {
+        let current = life.units.get(w.name).and_then(|unit| unit.current.as_ref());
+        w.role.is_init() && current.is_some_and(|current| current.sandbox == home)
+    };
+    // Those before the last one that was begun had done their part by then.
+    let passed = wanted.iter().rposition(begun).unwrap_or(0);
+    let ahead = wanted.iter().take_while(|w| w.name != name).skip(passed);
+    for before in ahead.filter(|w| w.role.is_init()) {
         let done = has_done(life.units.get(before.name), before, stage);
         prop_assert!(done, "{name} starts ahead of {}", before.name);
     }
@@ -186,6 +215,10 @@ fn check(stage: &Stage, before: &Life) -> Result<(), TestCaseError> {
     prop_assert!(before.verdict.is_none() || before.verdict == life.verdict);
     if let (Some(old), Some(new)) = (&before.deletion, &life.deletion) {
         prop_assert!(new.grace <= old.grace);
+    }
+    for (name, unit) in &life.units {
+        let restarts = unit.restarts();
+        prop_assert!(restarts == 0 || !name.starts_with("look"), "{name}: {restarts} restarts");
     }
     for (name, unit) in &before.units {
         let new = life.units.get(name).and_then(|unit| unit.backoff);

@@ -3,11 +3,17 @@ use serde_json::{Value, json};
 use super::super::fixture::{app, given, node};
 use super::*;
 
+/// A file that can be read and one that cannot.
+fn files() -> EnvFiles {
+    let file = |path: &str, text: &str| (("v".to_owned(), path.to_owned()), text.into());
+    [file("good", "A='one'\nEMPTY=''\n"), file("bad", "A='one'\nB=two\n")].into()
+}
+
 fn run(container: Value) -> Result<Translated<Vec<(String, String)>>, Error> {
     let mut container = container;
     container["name"] = json!("app");
     let given = given(json!({"containers": [container]}));
-    environment(&given, app(&given), &["10.1.0.7".parse().unwrap()], &node())
+    environment(&given, app(&given), &["10.1.0.7".parse().unwrap()], &files(), &node())
 }
 
 fn pairs(container: Value) -> Vec<(String, String)> {
@@ -117,4 +123,27 @@ fn keys_that_are_no_names_are_left_out_and_told() {
          considered invalid environment variable names."
     );
     assert!(is_name("1 printable!") && !is_name("") && !is_name("a\u{e9}") && !is_name("a\tb"));
+}
+
+#[test]
+fn files_give_their_keys() {
+    let from = |path: &str, key: &str, optional: bool| {
+        let source = json!({"volumeName": "v", "path": path, "key": key, "optional": optional});
+        run(json!({"env": [{"name": "X", "valueFrom": {"fileKeyRef": source}}]}))
+    };
+    for optional in [true, false] {
+        assert_eq!(from("good", "A", optional).unwrap().config, [pair("X", "one")]);
+        assert_eq!(from("good", "EMPTY", optional).unwrap().config, [pair("X", "")]);
+        let told = from("bad", "A", optional).expect_err("the second line").to_string();
+        let wanted = "couldn't parse env file \"bad\" in volume \"v\": line 2: a value must be in single quotes";
+        assert_eq!(told, wanted);
+    }
+    assert_eq!(from("good", "C", true).unwrap().config, []);
+    assert_eq!(from("gone", "A", true).unwrap().config, []);
+    let no_key = from("good", "C", false).expect_err("no such key");
+    let wanted = "environment variable key \"C\" not found in file \"good\" in volume \"v\"";
+    assert_eq!(no_key.to_string(), wanted);
+    assert_eq!(no_key.reason(), "CreateContainerConfigError");
+    let no_file = from("gone", "A", false).expect_err("no such file").to_string();
+    assert_eq!(no_file, "file \"gone\" in volume \"v\" not found");
 }

@@ -5,6 +5,7 @@
 //! are taken apart field by field without `..`, so that a field new to the interface does not
 //! compile until somebody decides about it. Outwards everything is exact.
 
+mod config;
 mod container;
 mod filter;
 mod image;
@@ -20,6 +21,7 @@ mod streaming;
 #[cfg(test)]
 mod tests;
 
+pub use config::{container_config_json, network_json, pod_config_json};
 pub use container::{
     checkpoint, container_config, container_update, exec_command, exec_timeout, stop_grace,
 };

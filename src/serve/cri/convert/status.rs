@@ -218,7 +218,7 @@ fn namespaces(options: &NamespaceOptions) -> v1::NamespaceOption {
     }
 }
 
-fn mode(mode: NamespaceMode) -> v1::NamespaceMode {
+pub(super) fn mode(mode: NamespaceMode) -> v1::NamespaceMode {
     match mode {
         NamespaceMode::Pod => v1::NamespaceMode::Pod,
         NamespaceMode::Container => v1::NamespaceMode::Container,

@@ -92,7 +92,16 @@ fn containers(spec: &k8s::PodSpec, status: &k8s::PodStatus) -> Vec<v1::Container
         let status = of(&status.container_statuses, &asked.name);
         container(asked, v1::ContainerKind::App, status)
     });
-    init.chain(apps).collect()
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|asked| {
+        let status = of(&status.ephemeral_container_statuses, &asked.name);
+        let plain = k8s::Container {
+            name: asked.name.clone(),
+            image: asked.image.clone(),
+            ..k8s::Container::default()
+        };
+        container(&plain, v1::ContainerKind::Ephemeral, status)
+    });
+    init.chain(apps).chain(ephemeral).collect()
 }
 
 fn container(
@@ -163,7 +172,11 @@ fn state(state: &k8s::ContainerState) -> Option<v1::ContainerState> {
 /// Name of the container of a pod that has this id, e.g. of the default one.
 pub(in crate::serve::pods) fn container_name(view: &PodView, id: &str) -> Option<String> {
     let status = view.pod.status.as_ref()?;
-    let lists = [&status.init_container_statuses, &status.container_statuses];
+    let lists = [
+        &status.init_container_statuses,
+        &status.container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
     let mut all = lists.into_iter().flatten().flatten();
     let found = all.find(|status| {
         let known = status.container_id.as_deref().unwrap_or_default();

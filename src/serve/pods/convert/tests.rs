@@ -20,6 +20,7 @@ fn view() -> PodView {
                 {"name": "dns", "containerPort": 53, "hostPort": 5353, "protocol": "UDP"},
                 {"containerPort": 80},
             ]}],
+            "ephemeralContainers": [{"name": "look", "image": "i4", "targetContainerName": "main"}],
         },
         "status": {
             "phase": "Running", "reason": "r", "message": "m", "qosClass": "Burstable",
@@ -36,6 +37,10 @@ fn view() -> PodView {
                  "started": true, "restartCount": 4, "containerID": "containerd://def",
                  "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "later"}},
                  "lastState": {"running": {"startedAt": "2026-01-02T03:04:07.25Z"}}},
+            ],
+            "ephemeralContainerStatuses": [
+                {"name": "look", "image": "i4", "imageID": "sha256:4", "ready": false, "restartCount": 0,
+                 "containerID": "containerd://123", "state": {"terminated": {"exitCode": 7}}},
             ],
         },
     });
@@ -61,9 +66,11 @@ fn a_pod_is_shown_whole() {
     assert_eq!(shown.started.unwrap().seconds - created, 1);
     assert_eq!(shown.conditions[0].status(), v1::ConditionStatus::False);
     let kinds: Vec<_> = shown.containers.iter().map(v1::Container::kind).collect();
-    use v1::ContainerKind::{App, Init, Sidecar};
-    assert_eq!(kinds, [Init, Sidecar, App]);
-    let [prepare, proxy, main] = &shown.containers[..] else { panic!("three containers") };
+    use v1::ContainerKind::{App, Ephemeral, Init, Sidecar};
+    assert_eq!(kinds, [Init, Sidecar, App, Ephemeral]);
+    let [prepare, proxy, main, look] = &shown.containers[..] else { panic!("four containers") };
+    let Some(State::Terminated(ended)) = look.state.clone().unwrap().state else { panic!() };
+    assert_eq!((ended.exit_code, look.image.as_str()), (7, "i4"));
     let Some(State::Terminated(ended)) = prepare.state.clone().unwrap().state else { panic!() };
     assert_eq!((ended.exit_code, ended.signal, &*ended.reason), (0, 15, "Completed"));
     assert_eq!((proxy.state.clone(), proxy.image.as_str()), (None, "i2"));
@@ -82,6 +89,7 @@ fn a_pod_is_shown_whole() {
 fn a_container_is_known_by_its_id() {
     assert_eq!(container_name(&view(), "def").as_deref(), Some("main"));
     assert_eq!(container_name(&view(), "abc").as_deref(), Some("prepare"));
+    assert_eq!(container_name(&view(), "123").as_deref(), Some("look"));
     assert_eq!(container_name(&view(), "ef"), None);
     assert_eq!(container_name(&view(), ""), None);
 }

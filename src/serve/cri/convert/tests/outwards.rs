@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::*;
 use crate::backend::NetworkStatus;
 use crate::container::{Container, ContainerState, Exited};
@@ -207,4 +209,112 @@ fn containers_are_on_the_first_file_system() {
     let first = &found.image_filesystems[0];
     assert_eq!(first.timestamp, 9);
     assert_eq!(first.fs_id.as_ref().unwrap().mountpoint, "/snapshots");
+}
+
+/// Verbose facts are read by tools that know other runtimes.
+#[test]
+fn configurations_are_told_in_the_json_of_the_interface() {
+    let mut request = pod();
+    request.metadata.as_mut().unwrap().attempt = 0;
+    request.hostname = "web".into();
+    request.port_mappings.push(v1::PortMapping {
+        protocol: v1::Protocol::Udp.into(),
+        container_port: 53,
+        host_port: 5353,
+        host_ip: "127.0.0.1".into(),
+    });
+    let linux = request.linux.get_or_insert_default();
+    linux.sysctls.insert("kernel.shm_rmid_forced".into(), "1".into());
+    let security = linux.security_context.get_or_insert_default();
+    security.run_as_user = Some(v1::Int64Value { value: 0 });
+    security.namespace_options = Some(v1::NamespaceOption {
+        network: v1::NamespaceMode::Node.into(),
+        pid: v1::NamespaceMode::Container.into(),
+        ..Default::default()
+    });
+    let told = pod_config_json(&pod_config(Some(request.clone())).unwrap());
+    let metadata = request.metadata.unwrap();
+    assert_eq!(told["metadata"]["namespace"], metadata.namespace);
+    assert!(told["metadata"].get("attempt").is_none(), "a zero says nothing");
+    assert_eq!(told["hostname"], "web");
+    let port =
+        json!({ "protocol": 1, "container_port": 53, "host_port": 5353, "host_ip": "127.0.0.1" });
+    assert_eq!(told["port_mappings"], json!([port]));
+    assert_eq!(told["linux"]["sysctls"]["kernel.shm_rmid_forced"], "1");
+    let security = &told["linux"]["security_context"];
+    assert_eq!(security["namespace_options"], json!({ "network": 2, "pid": 1 }));
+    assert_eq!(security["run_as_user"], json!({ "value": 0 }), "a zero that is given");
+
+    let mut request = container();
+    request.envs = vec![v1::KeyValue { key: "A".into(), value: "b".into() }];
+    request.mounts = vec![v1::Mount {
+        container_path: "/a".into(),
+        host_path: "/b".into(),
+        readonly: true,
+        propagation: v1::MountPropagation::PropagationBidirectional.into(),
+        ..Default::default()
+    }];
+    request.cdi_devices = vec![v1::CdiDevice { name: "vendor.com/class=one".into() }];
+    request.stop_signal = v1::Signal::Sigquit.into();
+    request.log_path = "app/0.log".into();
+    let linux = request.linux.get_or_insert_default();
+    let limits = linux.resources.get_or_insert_default();
+    (limits.memory_limit_in_bytes, limits.cpu_quota) = (1 << 20, -1);
+    let security = linux.security_context.get_or_insert_default();
+    security.capabilities = Some(v1::Capability {
+        add_capabilities: vec!["NET_ADMIN".into()],
+        drop_capabilities: vec!["all".into()],
+        ..Default::default()
+    });
+    security.seccomp = Some(v1::SecurityProfile::default());
+    let told = container_config_json(&container_config(Some(request.clone())).unwrap());
+    assert_eq!(told["image"]["image"], request.image.unwrap().image);
+    assert_eq!(told["envs"], json!([{ "key": "A", "value": "b" }]));
+    let mount =
+        json!({ "container_path": "/a", "host_path": "/b", "readonly": true, "propagation": 2 });
+    assert_eq!(told["mounts"], json!([mount]));
+    assert_eq!(told["CDI_devices"], json!([{ "name": "vendor.com/class=one" }]));
+    assert_eq!(told["stop_signal"], v1::Signal::Sigquit as i32);
+    assert_eq!(told["log_path"], "app/0.log");
+    let limits = &told["linux"]["resources"];
+    assert_eq!(
+        (&limits["memory_limit_in_bytes"], &limits["cpu_quota"]),
+        (&json!(1 << 20), &json!(-1))
+    );
+    let security = &told["linux"]["security_context"];
+    let wanted = json!({ "add_capabilities": ["NET_ADMIN"], "drop_capabilities": ["ALL"] });
+    assert_eq!(security["capabilities"], wanted);
+    assert_eq!(security["seccomp"]["profile_type"], 0);
+}
+
+#[test]
+fn interfaces_are_told_by_their_names() {
+    let result = json!({
+        "cniVersion": "1.0.0",
+        "interfaces": [
+            { "name": "cni0", "mac": "02:00:00:00:00:01" },
+            { "name": "eth0", "mac": "02:00:00:00:00:02", "sandbox": "/run/netns/x" },
+        ],
+        "ips": [
+            { "interface": 1, "address": "10.0.0.2/24", "gateway": "10.0.0.1" },
+            { "interface": 1, "address": "fd00::2/64" },
+        ],
+        "routes": [{ "dst": "0.0.0.0/0" }],
+        "dns": {},
+    });
+    let told = network_json(&NetworkStatus { ips: Vec::new(), result });
+    let eth0 = &told["Interfaces"]["eth0"];
+    assert_eq!(
+        (&eth0["Mac"], &eth0["Sandbox"]),
+        (&json!("02:00:00:00:00:02"), &json!("/run/netns/x"))
+    );
+    let configs = json!([
+        { "IP": "10.0.0.2", "Gateway": "10.0.0.1" },
+        { "IP": "fd00::2", "Gateway": null },
+    ]);
+    assert_eq!(eth0["IPConfigs"], configs);
+    assert_eq!(told["Interfaces"]["cni0"]["IPConfigs"], json!([]));
+    assert_eq!(told["Routes"], json!([{ "dst": "0.0.0.0/0" }]));
+    let none = network_json(&NetworkStatus { ips: Vec::new(), result: Value::Null });
+    assert_eq!(none["Interfaces"], json!({}));
 }

@@ -1,0 +1,144 @@
+//! Notice of shutdowns by systemd-logind (`org.freedesktop.login1`), over the system bus.
+//!
+//! A `delay` lock holds a shutdown up for as long as `InhibitDelayMaxSec` of logind's own
+//! configuration says; logind takes it away when our end of its pipe is closed.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use zbus::connection::Builder;
+use zbus::message::Type;
+use zbus::{Connection, DynamicType, MatchRule, MessageStream, OwnedVariant, fdo};
+
+use crate::backend::{Error, ErrorKind, Notice, Result, Shutdown};
+
+const NAME: &str = "org.freedesktop.login1";
+const PATH: &str = "/org/freedesktop/login1";
+const MANAGER: &str = "org.freedesktop.login1.Manager";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+const SIGNAL: &str = "PrepareForShutdown";
+
+/// How long the bus may take for an answer.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Who holds a shutdown up, and why, for `systemd-inhibit --list`.
+const WHO: &str = "podbay";
+const WHY: &str = "podbay ends its pods before the host shuts down";
+
+/// systemd-logind.
+#[derive(Debug, Clone, Default)]
+pub struct Logind {
+    /// Address of the bus; `None` for the system's, as `DBUS_SYSTEM_BUS_ADDRESS` or the usual
+    /// socket have it.
+    pub bus: Option<String>,
+}
+
+#[async_trait]
+impl Shutdown for Logind {
+    async fn notice(&self) -> Result<Box<dyn Notice>> {
+        let bus = match &self.bus {
+            Some(address) => Builder::address(address.as_str()),
+            None => Builder::system(),
+        };
+        let bus = bus.method_timeout(CALL_LIMIT).build().await;
+        let bus = bus.map_err(|error| failed("connect with the system bus", error))?;
+        // The bus passes on what the owner of the name says, and nobody else's words.
+        let signals = signals(&bus).await.map_err(|e| failed("listen to systemd-logind", e))?;
+        let micros = property::<u64>(&bus, "InhibitDelayMaxUSec").await?;
+        let begun = property::<bool>(&bus, "PreparingForShutdown").await?;
+        let patience = Duration::from_micros(micros);
+        Ok(Box::new(Promise { bus, signals, patience, first: Some(begun), lock: None }))
+    }
+}
+
+async fn signals(bus: &Connection) -> zbus::Result<MessageStream> {
+    let rule = MatchRule::builder().msg_type(Type::Signal);
+    let rule = rule.sender(NAME).path(PATH).interface(MANAGER).member(SIGNAL).build()?;
+    MessageStream::for_match_rule(rule, bus, None).await
+}
+
+async fn call<B>(bus: &Connection, interface: &str, method: &str, body: &B) -> Result<zbus::Message>
+where
+    B: serde::Serialize + DynamicType + Sync,
+{
+    let answer = bus.call_method(Some(NAME), PATH, Some(interface), method, body).await;
+    answer.map_err(|error| failed(&format!("ask systemd-logind: {method}"), error))
+}
+
+async fn property<T>(bus: &Connection, name: &str) -> Result<T>
+where
+    T: TryFrom<OwnedVariant>,
+    T::Error: std::error::Error + Send + Sync + 'static,
+{
+    let answer = call(bus, PROPERTIES, "Get", &(MANAGER, name)).await?;
+    let strange = format!("read {name} of systemd-logind");
+    let value = answer.body().deserialize::<OwnedVariant>();
+    let value = value.map_err(|error| failed(&strange, error))?;
+    T::try_from(value).map_err(|error| Error::new(ErrorKind::Other, strange).because(error))
+}
+
+/// No socket, no service on it: this host has no logind, and will not have one soon.
+fn failed(tried: &str, error: zbus::Error) -> Error {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    let absent = |kind| matches!(kind, NotFound | ConnectionRefused);
+    let kind = match &error {
+        zbus::Error::Connection(io, _) | zbus::Error::InputOutput(io) if absent(io.kind()) => {
+            ErrorKind::Unsupported
+        }
+        zbus::Error::FDO(fdo) => match **fdo {
+            fdo::Error::ServiceUnknown(_) | fdo::Error::NameHasNoOwner(_) => ErrorKind::Unsupported,
+            _ => ErrorKind::Unavailable,
+        },
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(kind, tried).because(error)
+}
+
+struct Promise {
+    bus: Connection,
+    signals: MessageStream,
+    patience: Duration,
+    /// What [`Notice::next`] answers first.
+    first: Option<bool>,
+    lock: Option<OwnedFd>,
+}
+
+#[async_trait]
+impl Notice for Promise {
+    fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    async fn hold(&mut self) -> Result<()> {
+        if self.lock.is_none() {
+            let answer = call(&self.bus, MANAGER, "Inhibit", &("shutdown", WHO, WHY, "delay"));
+            let lock = answer.await?.body().deserialize::<zbus::OwnedFd>();
+            let lock = lock.map_err(|error| failed("take logind's lock", error))?;
+            self.lock = Some(lock.into());
+        }
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        self.lock = None;
+    }
+
+    async fn next(&mut self) -> Result<bool> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        let lost = || Error::new(ErrorKind::Unavailable, "listen to systemd-logind");
+        loop {
+            let message = self.signals.next().await.ok_or_else(lost)?;
+            let message = message.map_err(|error| lost().because(error))?;
+            // What is meant for us alone was not passed through the rule above.
+            if message.header().destination().is_some() {
+                continue;
+            }
+            let begun = message.body().deserialize::<bool>();
+            return begun.map_err(|error| lost().because(error));
+        }
+    }
+}

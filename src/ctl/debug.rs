@@ -1,0 +1,309 @@
+//! `debug`: one more container in a pod that runs, to look at it, with our streams joined to it.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use super::apply::object;
+use super::connect::Client;
+use super::error::Error;
+use super::exec::{self, AttachArgs, Place};
+use super::scope::{Namespace, pod_name};
+use super::screen::Screen;
+use super::{get, logs, print, terminal};
+use crate::proto::podbay::v1::container_state::State;
+use crate::proto::podbay::v1::{
+    ApplyRequest, LogsRequest, Manner, Phase, Pod, Preconditions, Selector, WatchEventType,
+    WatchRequest,
+};
+
+/// How often a pod is read again that changed while the container was added to it.
+const TRIES: usize = 20;
+/// Between two watches, where the first has ended before the wait.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Letters of made-up names, as Kubernetes has them.
+const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// What `debug` takes.
+#[derive(Debug, Clone, Args)]
+pub struct DebugArgs {
+    /// NAME or pod/NAME
+    #[arg(value_name = "POD", value_parser = pod_name)]
+    pub pod: String,
+    /// Image of the new container
+    #[arg(long, value_name = "IMAGE")]
+    pub image: String,
+    /// Name of the new container [default: one is made up]
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// Show it the processes of this container of the pod
+    #[arg(long, value_name = "CONTAINER")]
+    pub target: Option<String>,
+    /// Always, IfNotPresent or Never [default: as for any container]
+    #[arg(long, value_name = "POLICY")]
+    pub image_pull_policy: Option<String>,
+    /// A variable of its environment; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub env: Vec<(String, String)>,
+    /// The namespace.
+    #[command(flatten)]
+    pub namespace: Namespace,
+    /// Give it a standard input, wait until it runs and join its streams
+    #[arg(short = 'i', long)]
+    pub stdin: bool,
+    /// Run it in a terminal
+    #[arg(short = 't', long, requires = "stdin")]
+    pub tty: bool,
+    /// Program and arguments, in place of those of the image
+    #[arg(value_name = "COMMAND", last = true)]
+    pub command: Vec<String>,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is wanted")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Adds an ephemeral container and, with `-i`, stays with it until it ends.
+pub async fn debug(client: &mut Client, args: &DebugArgs, screen: Screen) -> Result<(), Error> {
+    let tty = args.tty && terminal::is_terminal();
+    if args.tty && !tty {
+        screen.note("warning: standard input and output are no terminal: -t is left out");
+    }
+    let name = args.container.clone().unwrap_or_else(|| {
+        let name = made_up();
+        screen.note(&format!("Defaulting debug container name to {name}."));
+        name
+    });
+    let uid = add(client, args, &container(args, &name, tty), screen).await?;
+    if !args.stdin {
+        return Ok(());
+    }
+    let waiting =
+        Waiting { namespace: args.namespace.of(client), pod: &args.pod, uid, name: &name };
+    if waiting.runs(client, screen).await? {
+        if tty {
+            screen.note("If you don't see a command prompt, try pressing enter.");
+        }
+        match join(client, args, &name, tty, screen).await {
+            // It may have ended meanwhile; then there is still its log.
+            Err(Error::Agent(_)) if !waiting.runs(client, screen).await? => {}
+            joined => return joined,
+        }
+    }
+    let request = LogsRequest {
+        namespace: waiting.namespace,
+        name: args.pod.clone(),
+        container: name,
+        ..LogsRequest::default()
+    };
+    logs::copy(client, request).await
+}
+
+async fn join(
+    client: &mut Client,
+    args: &DebugArgs,
+    name: &str,
+    tty: bool,
+    screen: Screen,
+) -> Result<(), Error> {
+    let place = Place {
+        pod: args.pod.clone(),
+        container: Some(name.to_owned()),
+        namespace: args.namespace.clone(),
+    };
+    exec::attach(client, &AttachArgs { place, stdin: true, tty }, screen).await
+}
+
+/// `debugger-` and five letters.
+fn made_up() -> String {
+    let bytes: [u8; 5] = rand::random();
+    let letter = |byte: u8| char::from(LETTERS[usize::from(byte) % LETTERS.len()]);
+    format!("debugger-{}", bytes.map(letter).iter().collect::<String>())
+}
+
+/// What is added to `spec.ephemeralContainers`.
+fn container(args: &DebugArgs, name: &str, tty: bool) -> Value {
+    let mut container = json!({ "name": name, "image": args.image });
+    let mut put = |key: &str, value: Value| container[key] = value;
+    if args.stdin {
+        put("stdin", true.into());
+    }
+    if tty {
+        put("tty", true.into());
+    }
+    if !args.command.is_empty() {
+        put("command", json!(args.command));
+    }
+    if !args.env.is_empty() {
+        let one = |(name, value): &(String, String)| json!({ "name": name, "value": value });
+        put("env", args.env.iter().map(one).collect());
+    }
+    if let Some(target) = &args.target {
+        put("targetContainerName", json!(target));
+    }
+    if let Some(policy) = &args.image_pull_policy {
+        put("imagePullPolicy", json!(policy));
+    }
+    container
+}
+
+/// Adds it to the pod as it is now; the pod's uid.
+async fn add(
+    client: &mut Client,
+    args: &DebugArgs,
+    container: &Value,
+    screen: Screen,
+) -> Result<String, Error> {
+    let mut tries = 0;
+    loop {
+        let pod = get::pod(client, &args.namespace, &args.pod).await?.unwrap_or_default();
+        let request = ApplyRequest {
+            manifest: with(&pod, container)?.to_string(),
+            manner: Manner::Apply.into(),
+            preconditions: Some(Preconditions {
+                uid: pod.uid.clone(),
+                resource_version: print::text(&object(&pod)?, "/metadata/resourceVersion")
+                    .to_owned(),
+            }),
+            namespace: args.namespace.of(client),
+            ..ApplyRequest::default()
+        };
+        tries += 1;
+        match client.pods.apply(request).await {
+            Ok(answer) => {
+                let warnings = answer.into_inner().warnings;
+                warnings.iter().for_each(|warning| screen.note(&format!("warning: {warning}")));
+                return Ok(pod.uid);
+            }
+            // The pod has changed since it was read.
+            Err(status) if tries < TRIES && has_changed(&status) => {}
+            Err(status) => return Err(status.into()),
+        }
+    }
+}
+
+/// The pod's object with one container more, without its status.
+fn with(pod: &Pod, container: &Value) -> Result<Value, Error> {
+    let mut object = object(pod)?;
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("status");
+    }
+    let spec = object.pointer_mut("/spec").and_then(Value::as_object_mut);
+    let list = spec.map(|spec| spec.entry("ephemeralContainers").or_insert_with(|| json!([])));
+    match list.and_then(Value::as_array_mut) {
+        Some(list) => list.push(container.clone()),
+        None => {
+            return Err(Error::Failed(format!("the agent's object of {} has no spec", pod.name)));
+        }
+    }
+    Ok(object)
+}
+
+fn has_changed(status: &Status) -> bool {
+    let details = status.get_error_details();
+    details.error_info().is_some_and(|info| info.reason == "PRECONDITION_FAILED")
+}
+
+/// A container that is waited for.
+struct Waiting<'a> {
+    namespace: String,
+    pod: &'a str,
+    uid: String,
+    name: &'a str,
+}
+
+impl Waiting<'_> {
+    /// Waits until it was started; whether it runs still.
+    async fn runs(&self, client: &mut Client, screen: Screen) -> Result<bool, Error> {
+        let _progress = screen.spinner(&format!("waiting for container {} to run", self.name));
+        let mut told = String::new();
+        loop {
+            let selector = Selector {
+                namespace: self.namespace.clone(),
+                name: self.pod.to_owned(),
+                ..Selector::default()
+            };
+            let request = WatchRequest { selector: Some(selector), after: None };
+            let mut news = client.pods.watch(request).await?.into_inner();
+            let mut seen = false;
+            loop {
+                let event = match news.message().await {
+                    Ok(Some(event)) => event,
+                    Ok(None) => break,
+                    // Too slow: the state is asked for again.
+                    Err(status) if status.code() == Code::ResourceExhausted => break,
+                    Err(status) => return Err(status.into()),
+                };
+                let kind = event.r#type();
+                let Some(pod) = event.pod.filter(|pod| pod.uid == self.uid) else {
+                    if kind == WatchEventType::Bookmark && !seen {
+                        return Err(self.gone());
+                    }
+                    continue;
+                };
+                seen = true;
+                if kind == WatchEventType::Deleted {
+                    return Err(self.gone());
+                }
+                if let Some(runs) = self.look(&pod, &mut told, screen)? {
+                    return Ok(runs);
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn gone(&self) -> Error {
+        Error::NotFound(format!("pod {}/{} is gone", self.namespace, self.pod))
+    }
+
+    /// Whether it runs; nothing before it was started. What it waits for is told once.
+    fn look(&self, pod: &Pod, told: &mut String, screen: Screen) -> Result<Option<bool>, Error> {
+        let found = pod.containers.iter().find(|container| container.name == self.name);
+        let state = found.and_then(|found| found.state.as_ref()?.state.as_ref());
+        match state {
+            Some(State::Running(_)) => return Ok(Some(true)),
+            Some(State::Terminated(_)) => return Ok(Some(false)),
+            Some(State::Waiting(waiting)) if !waiting.message.is_empty() => {
+                let text = format!("{}: {}", waiting.reason, waiting.message);
+                if *told != text {
+                    screen.note(&format!("warning: container {}: {text}", self.name));
+                    *told = text;
+                }
+            }
+            Some(State::Waiting(_)) | None => {}
+        }
+        match pod.phase() {
+            Phase::Succeeded | Phase::Failed => {
+                let name = format!("{}/{}", self.namespace, self.pod);
+                Err(Error::Failed(format!("pod {name} has ended before {} ran", self.name)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_up_names_are_labels() {
+        let name = made_up();
+        let ending = name.strip_prefix("debugger-").expect("the prefix");
+        assert!(ending.len() == 5 && ending.bytes().all(|byte| LETTERS.contains(&byte)), "{name}");
+        assert_ne!((made_up(), made_up()), (name.clone(), name));
+    }
+
+    #[test]
+    fn variables_have_a_name_and_a_value() {
+        let pair = |name: &str, value: &str| Ok((name.to_owned(), value.to_owned()));
+        assert_eq!(variable("A=b=c"), pair("A", "b=c"));
+        assert_eq!(variable("A="), pair("A", ""));
+        assert!(variable("A").is_err());
+    }
+}

@@ -1,0 +1,198 @@
+//! Pods end before the host shuts down.
+//!
+//! ```text
+//! told ─► no new pods, node not ready ─► band by band: Failed, ended ─► the host goes on
+//!   └────────────── taken back ─► as before; static pods begin again
+//! ```
+//! A pod that ended so stays, as any other that failed, but a static one: its file has it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::Pods;
+use crate::backend::{self, ErrorKind, Notice, Shutdown};
+use crate::board::now;
+use crate::lifecycle::Backoff;
+use crate::pod::backoff::later;
+use crate::pod::record::Verdict;
+use crate::pod::room::Entry;
+use crate::pod::shutdown::{Band, Bands};
+use crate::pod::translate::priority;
+use crate::telemetry::error_chain;
+
+/// What is said of a pod that ends with the host, in the kubelet's words.
+const REASON: &str = "Terminated";
+const MESSAGE: &str = "Pod was terminated in response to imminent node shutdown.";
+
+/// Pauses between tries to be told again.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
+
+impl Pods {
+    /// Ends pods by these bands before the host shuts down, until the drain. Without a band, or
+    /// where nobody tells of shutdowns, nothing is done.
+    pub fn start_shutdown(self: &Arc<Self>, bands: Bands, host: Arc<dyn Shutdown>) {
+        if !bands.is_empty() {
+            let work = self.clone().mind_shutdown(bands, host);
+            drop(self.room.deps.tasks.spawn_until_drain("node shutdown", work));
+        }
+    }
+
+    /// Whether the host is shutting down.
+    pub(super) fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Acquire)
+    }
+
+    async fn mind_shutdown(self: Arc<Self>, bands: Bands, host: Arc<dyn Shutdown>) {
+        let mut pauses = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
+        loop {
+            let error = match host.notice().await {
+                Ok(mut notice) => {
+                    pauses = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
+                    let Err(error) = self.heed(&bands, &mut *notice).await;
+                    error
+                }
+                Err(error) if error.kind == ErrorKind::Unsupported => {
+                    let error = error_chain(&error);
+                    tracing::warn!(error, "no systemd-logind: pods do not end before a shutdown");
+                    return;
+                }
+                Err(error) => error,
+            };
+            tracing::warn!(error = error_chain(&error), "not told of shutdowns, asking again");
+            tokio::time::sleep(pauses.next()).await;
+        }
+    }
+
+    /// Does what is told; ends when nobody tells any more.
+    async fn heed(
+        self: &Arc<Self>,
+        bands: &Bands,
+        notice: &mut dyn Notice,
+    ) -> Result<Infallible, backend::Error> {
+        let patience = notice.patience();
+        let (wanted, bands) = (bands.total(), bands.within(patience));
+        if wanted > patience {
+            tracing::warn!(
+                ?wanted,
+                ?patience,
+                "logind waits less than pods.shutdown_grace, so all pods get less: raise \
+                 InhibitDelayMaxSec in logind.conf"
+            );
+        }
+        let mut begun = notice.next().await?;
+        loop {
+            if !begun {
+                self.go_on();
+                notice.hold().await?;
+                begun = notice.next().await?;
+                continue;
+            }
+            tracing::warn!("the host is shutting down: pods end");
+            self.shutting_down.store(true, Ordering::Release);
+            begun = self.end_all(&bands, notice).await?;
+            if begun {
+                tracing::info!("pods have ended, the shutdown goes on");
+                notice.release();
+                begun = notice.next().await?;
+            }
+        }
+    }
+
+    /// Ends all pods; whether the shutdown still goes on.
+    async fn end_all(
+        &self,
+        bands: &Bands,
+        notice: &mut dyn Notice,
+    ) -> Result<bool, backend::Error> {
+        let end = async {
+            for band in bands.iter() {
+                self.end_band(bands, band).await;
+            }
+        };
+        tokio::pin!(end);
+        loop {
+            // Cancel-safe: both arms are, and the first one is pinned outside.
+            tokio::select! {
+                () = &mut end => return Ok(true),
+                told = notice.next() => match told {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(false),
+                    // The bus goes down with the host: there is no time to ask anybody.
+                    Err(error) => {
+                        end.await;
+                        return Err(error);
+                    }
+                },
+            }
+        }
+    }
+
+    async fn end_band(&self, bands: &Bands, band: &Band) {
+        let of_band = |entry: &Arc<Entry>| {
+            let life = entry.life();
+            !life.settled && bands.of(priority(life.given.spec())) == Some(band)
+        };
+        let entries: Vec<_> = self.room.all().into_iter().filter(of_band).collect();
+        let ends = entries.iter().map(|entry| async {
+            if let Err(error) = self.end_with_host(entry, band.grace).await {
+                tracing::warn!(pod = %entry.key, error = error_chain(&error), "not ended");
+            }
+            entry.ended().await;
+        });
+        if tokio::time::timeout(band.grace, join_all(ends)).await.is_err() {
+            let late = entries.iter().filter(|entry| of_band(entry)).map(|e| e.key.to_string());
+            let late: Vec<_> = late.collect();
+            tracing::warn!(?late, priority = band.priority, "pods have not ended in their time");
+        }
+    }
+
+    async fn end_with_host(&self, entry: &Entry, grace: Duration) -> Result<(), crate::pod::Error> {
+        let at = now();
+        let boot = self.room.deps.host.facts().boot_id.clone();
+        self.change(entry, |life| {
+            if life.verdict.is_none() {
+                life.ended_with = Some(boot);
+            }
+            let grace = grace.min(life.grace());
+            life.judge(Verdict {
+                succeeded: false,
+                reason: REASON.to_owned(),
+                message: MESSAGE.to_owned(),
+                at,
+                deadline: later(at, grace),
+                disrupted: true,
+            });
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// There is no shutdown, or not any more.
+    fn go_on(self: &Arc<Self>) {
+        if self.shutting_down.swap(false, Ordering::AcqRel) {
+            tracing::info!("the shutdown was taken back");
+            // For those that came meanwhile.
+            self.gone.notify_one();
+        }
+        let ended = |entry: &Arc<Entry>| entry.life().is_static_ended_with_host();
+        for entry in self.room.all().into_iter().filter(ended) {
+            let pods = self.clone();
+            drop(self.room.deps.tasks.spawn_until_drain("static pod", async move {
+                entry.ended().await;
+                let again = pods.change(&entry, |life| {
+                    life.begin_again();
+                    entry.regenerate();
+                });
+                if let Err(error) = again.await {
+                    let error = error_chain(&error);
+                    tracing::warn!(pod = %entry.key, error, "the static pod stays ended");
+                }
+            }));
+        }
+    }
+}
