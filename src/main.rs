@@ -19,7 +19,7 @@ const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(ctl::habits::translate(std::env::args_os()));
     match &cli.command {
         Command::Agent(_) | Command::Config(_) if !cli.agent.is_empty() => {
             eprintln!(

@@ -22,6 +22,8 @@ mod shutdown;
 mod statics;
 #[path = "pod_fakes/strays.rs"]
 mod strays;
+#[path = "pod_fakes/watches.rs"]
+mod watches;
 #[allow(dead_code)]
 #[path = "cri_fakes/world.rs"]
 mod world;

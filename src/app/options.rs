@@ -251,6 +251,7 @@ pub(super) fn remote_options(config: &Config) -> Option<serve::RemoteOptions> {
             cert: remote.cert.clone(),
             key: remote.key.clone(),
             client_ca: remote.client_ca.clone(),
+            crl: remote.crl.clone(),
         },
         policy: remote.policy.clone(),
     })

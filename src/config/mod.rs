@@ -324,6 +324,8 @@ pub struct Remote {
     pub key: PathBuf,
     /// The authorities that clients' certificates come from, PEM.
     pub client_ca: PathBuf,
+    /// Lists of certificates that were revoked, PEM; with any, each authority needs one.
+    pub crl: Vec<PathBuf>,
     /// The file that says who may do what.
     pub policy: PathBuf,
 }

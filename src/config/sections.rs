@@ -332,6 +332,7 @@ fn remote(reader: &mut Reader) -> Remote {
         cert: reader.get("remote.cert", "/etc/podbay/pki/agent.crt".into()),
         key: reader.get("remote.key", "/etc/podbay/pki/agent.key".into()),
         client_ca: reader.get("remote.client_ca", "/etc/podbay/pki/ca.crt".into()),
+        crl: reader.get("remote.crl", Vec::new()),
         policy: reader.get("remote.policy", "/etc/podbay/policy.toml".into()),
     }
 }

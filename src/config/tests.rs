@@ -80,10 +80,12 @@ fn the_remote_door_is_off_unless_it_has_an_address() {
     let remote = World::default().load().expect("defaults").remote;
     assert_eq!(remote.address, None);
     assert_eq!(remote.policy, Path::new("/etc/podbay/policy.toml"));
-    let text = "[remote]\naddress = \"[::]:10350\"\ncert = \"/a.crt\"";
+    assert!(remote.crl.is_empty());
+    let text = "[remote]\naddress = \"[::]:10350\"\ncert = \"/a.crt\"\ncrl = [\"/a.crl\"]";
     let remote = World::file(text).load().expect("load").remote;
     assert_eq!(remote.address, Some("[::]:10350".parse().expect("address")));
     assert_eq!(remote.cert, Path::new("/a.crt"));
+    assert_eq!(remote.crl, [Path::new("/a.crl")]);
     for (text, fault) in [
         ("address = \"node-1:10350\"", "remote.address: must be an IP address and a port"),
         ("policy = \"\"", "remote.policy: must be an absolute path"),

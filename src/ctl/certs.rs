@@ -3,6 +3,8 @@
 //! Keys are ECDSA P-256. A file of a key is readable for its owner alone from its first moment,
 //! and nothing that is there is overwritten without `--force`.
 
+mod revoke;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
@@ -72,6 +74,24 @@ pub enum CertsCommand {
         #[command(flatten)]
         place: Place,
     },
+    /// Revoke certificates: writes ca.crl, or a new version of it
+    ///
+    /// The list holds all that was ever revoked. Agents take it (remote.crl) when its file changes:
+    /// they refuse the callers on it, and end the connections that these have.
+    Revoke {
+        /// Certificate: a file, or the name that it was made with; none to write an empty list
+        #[arg(value_name = "NAME|FILE")]
+        certs: Vec<String>,
+        /// Serial number of a certificate whose file is lost, in hex; may be repeated
+        #[arg(long = "serial", value_name = "HEX", value_parser = revoke::serial)]
+        serials: Vec<revoke::Serial>,
+        /// Until when a new list is promised; agents go on with an older one
+        #[arg(long, default_value = "1y", value_parser = lifetime)]
+        lifetime: Duration,
+        /// Folder of the authority
+        #[arg(long, value_name = "DIR", default_value = DEFAULT_DIR)]
+        dir: PathBuf,
+    },
 }
 
 /// Where files are written.
@@ -116,6 +136,10 @@ pub fn run(command: &CertsCommand) -> anyhow::Result<String> {
                 names.push(SanType::Rfc822Name(email.as_str().try_into().with_context(bad)?));
             }
             client(name, names, *lifetime, place)
+        }
+        CertsCommand::Revoke { certs, serials, lifetime, dir } => {
+            let place = Place { dir: dir.clone(), force: true };
+            revoke::revoke(certs, serials, *lifetime, &place)
         }
     }
 }

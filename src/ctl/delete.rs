@@ -34,9 +34,12 @@ pub struct DeleteArgs {
     /// Gone from the API at once, cleaned up behind; with --grace-period=0
     #[arg(long)]
     pub force: bool,
-    /// Seconds that the containers have to end [default: what each pod says]
-    #[arg(long, value_name = "SECONDS")]
-    pub grace_period: Option<u64>,
+    /// Seconds that the containers have to end; -1 for what each pod says
+    #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true)]
+    pub grace_period: i64,
+    /// The same as --grace-period=1
+    #[arg(long, conflicts_with_all = ["grace_period", "force"])]
+    pub now: bool,
     /// Do it only to the pod that has this uid
     #[arg(long, value_name = "UID")]
     pub uid: Option<String>,
@@ -57,16 +60,31 @@ pub struct DeleteArgs {
     pub timeout: Duration,
 }
 
+impl DeleteArgs {
+    /// The grace period, when it is not each pod's own.
+    fn grace(&self) -> Result<Option<Duration>, Error> {
+        match (self.now, self.grace_period) {
+            (true, _) => Ok(Some(Duration::from_secs(1))),
+            (false, -1) => Ok(None),
+            (false, seconds) => u64::try_from(seconds)
+                .map(Duration::from_secs)
+                .map(Some)
+                .map_err(|_| Error::Misuse("--grace-period: must be seconds, or -1".to_owned())),
+        }
+    }
+}
+
 /// Deletes, tells of it, and waits for the end.
 pub async fn delete(client: &mut Client, args: &DeleteArgs, screen: Screen) -> Result<(), Error> {
     let selectors = selectors(client, args)?;
+    let grace = args.grace()?;
     let mut begun = BTreeMap::new();
     let mut fault = None;
     for selector in selectors {
         let request = DeleteRequest {
             selector: Some(selector),
             all: args.all,
-            grace: args.grace_period.map(Duration::from_secs).map(wire_duration),
+            grace: grace.map(wire_duration),
             force: args.force,
             preconditions: Some(Preconditions {
                 uid: args.uid.clone().unwrap_or_default(),

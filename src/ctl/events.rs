@@ -19,6 +19,9 @@ pub struct EventsArgs {
     /// Of this pod only: NAME or pod/NAME
     #[arg(value_name = "POD", value_parser = pod_name)]
     pub pod: Option<String>,
+    /// The same, as kubectl has it
+    #[arg(long = "for", value_name = "POD", value_parser = pod_name, conflicts_with = "pod")]
+    pub of: Option<String>,
     /// Of which pods.
     #[command(flatten)]
     pub selection: Selection,
@@ -32,9 +35,10 @@ pub struct EventsArgs {
 
 /// Shows the kept events, and those to come with `-w`.
 pub async fn events(client: &mut Client, args: &EventsArgs, screen: Screen) -> Result<(), Error> {
-    args.selection.check(args.pod.as_slice())?;
+    let pod = args.pod.as_ref().or(args.of.as_ref());
+    args.selection.check(&pod.cloned().into_iter().collect::<Vec<_>>())?;
     let output = args.output.clone().unwrap_or_default();
-    let selector = args.selection.wire(client, args.pod.as_deref());
+    let selector = args.selection.wire(client, pod.map(String::as_str));
     let request = EventsRequest { selector: Some(selector), follow: args.watch };
     let mut news = client.pods.events(request).await?.into_inner();
     let mut table = Table::new(header(args.selection.all_namespaces), screen.colours);

@@ -19,7 +19,7 @@ use crate::proto::podbay::v1::{ExplainRequest, RestartContainerRequest, Wait};
 /// What `explain` takes.
 #[derive(Debug, Clone, Args)]
 pub struct ExplainArgs {
-    /// pod NAME or pod/NAME
+    /// NAME, pod NAME or pod/NAME
     #[arg(value_name = "POD", required = true)]
     pub words: Vec<String>,
     /// The namespace.
@@ -46,11 +46,15 @@ pub struct RestartArgs {
 
 /// Says what a pod waits for.
 pub async fn explain(client: &mut Client, args: &ExplainArgs, screen: Screen) -> Result<(), Error> {
-    let names = match resources(&args.words)? {
-        (Kind::Pod, names) if names.len() == 1 => names,
-        _ => return Err(Error::Misuse("explain takes one pod: pod NAME or pod/NAME".to_owned())),
+    let one = || Error::Misuse("explain takes one pod: NAME, pod NAME or pod/NAME".to_owned());
+    let name = match args.words.as_slice() {
+        [name] if !name.contains('/') && Kind::parse(name).is_none() => name.clone(),
+        words => match resources(words)? {
+            (Kind::Pod, names) => <[String; 1]>::try_from(names).map_err(|_| one())?.concat(),
+            _ => return Err(one()),
+        },
     };
-    let request = ExplainRequest { namespace: args.namespace.of(client), name: names[0].clone() };
+    let request = ExplainRequest { namespace: args.namespace.of(client), name };
     let answer = client.pods.explain(request).await?.into_inner();
     let pod = answer.pod.unwrap_or_default();
     let status = status_word(&object(&pod)?);

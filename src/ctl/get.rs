@@ -72,6 +72,7 @@ pub async fn get(client: &mut Client, args: &GetArgs, screen: Screen) -> Result<
         Kind::Event => {
             let events = EventsArgs {
                 pod: one(&names)?,
+                of: None,
                 selection: args.selection.clone(),
                 watch: args.watch || args.watch_only,
                 output: args.output.clone(),

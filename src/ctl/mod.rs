@@ -20,6 +20,7 @@ pub mod exec;
 pub mod explain;
 pub mod forward;
 pub mod get;
+pub mod habits;
 pub mod images;
 pub mod logs;
 pub mod manifest;

@@ -86,7 +86,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn parse(text: &str) -> Option<Self> {
+    /// A kind by its name, as kubectl has it.
+    pub fn parse(text: &str) -> Option<Self> {
         match text {
             "pod" | "pods" | "po" => Some(Self::Pod),
             "node" | "nodes" | "no" => Some(Self::Node),

@@ -2,15 +2,18 @@
 //!
 //! Every change has a number. A state and the place in a watcher's queue are taken in one step, so
 //! nothing is lost or told twice between them; a bounded window of past changes lets a watcher that
-//! was away go on. A change is one shared value however many watch, and each watcher's queue is
-//! bounded: who does not read is cut off and told so, and nobody else waits for it.
+//! was away go on, also over a restart of the agent ([`past`]). A change is one shared value
+//! however many watch, and each watcher's queue is bounded: who does not read is cut off and told
+//! so, and nobody else waits for it.
+
+mod past;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::face::{Error, Listing, Selector, Watch, WatchEvent};
@@ -18,6 +21,8 @@ use super::object::PodKey;
 use super::select::Selection;
 use super::view::PodView;
 use crate::store::Revision;
+
+pub(super) use past::{Keeper, resume};
 
 /// Bounds of a [`Hub`].
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +37,7 @@ pub struct HubOptions {
 
 impl Default for HubOptions {
     fn default() -> Self {
-        Self { window: 512, queue: 256, bookmark: Duration::from_secs(30) }
+        Self { window: 512, queue: 256, bookmark: Duration::from_secs(10) }
     }
 }
 
@@ -40,16 +45,22 @@ impl Default for HubOptions {
 #[derive(Debug)]
 pub struct Hub {
     options: HubOptions,
-    epoch: String,
     state: Mutex<State>,
+    /// Told of each change.
+    changed: Notify,
 }
 
 #[derive(Debug)]
 struct State {
+    /// Name of this history.
+    epoch: String,
     /// Number of the last change.
     number: u64,
-    /// Changes after this one are all in the window.
+    /// Changes after this one are all in the window, but …
     floor: u64,
+    /// … not those from the floor up to this number: they may have been told by an agent before
+    /// this one, and nobody knows what they were.
+    first: u64,
     pods: BTreeMap<PodKey, PodView>,
     window: VecDeque<Arc<Change>>,
     watchers: Vec<Watcher>,
@@ -83,23 +94,50 @@ enum Kind {
 }
 
 impl Hub {
-    /// An empty hub with an epoch of its own, whose numbers come after `after`: the store's, so
-    /// that a pod's resource version of an earlier life of the agent does not come again.
-    pub fn new(after: u64, options: HubOptions) -> Self {
+    /// An empty hub. The numbers of its changes come after `start`.
+    pub fn new(start: Revision, options: HubOptions) -> Self {
+        let Revision { epoch, number } = start;
         let state = State {
-            number: after,
-            floor: after,
+            epoch,
+            number,
+            floor: number,
+            first: number,
             pods: BTreeMap::new(),
             window: VecDeque::new(),
             watchers: Vec::new(),
         };
-        let epoch = format!("{:016x}", rand::random::<u64>());
-        Self { options, epoch, state: Mutex::new(state) }
+        Self { options, state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    /// Begins anew after `start`, before anything is shown: with the pods as an agent before this
+    /// one showed them at its change `at`. Who has seen all up to that one may go on.
+    fn begin(&self, start: Revision, at: u64, pods: Vec<PodView>) {
+        let mut state = self.state();
+        let Revision { epoch, number } = start;
+        state.epoch = epoch;
+        (state.number, state.first) = (number, number);
+        state.floor = at.min(number);
+        state.window.clear();
+        let views = pods.into_iter().map(|view| {
+            let number = view.revision.number.min(at);
+            let view = stamped(view, state.at(number));
+            (view.key(), view)
+        });
+        state.pods = views.collect();
+        // So that somebody who asks now can go on from here, too.
+        self.changed.notify_one();
+    }
+
+    /// All pods as they are shown at one revision.
+    pub(super) fn all(&self) -> Listing {
+        let state = self.state();
+        Listing { pods: state.pods.values().cloned().collect(), revision: state.at(state.number) }
     }
 
     /// Number of the last change.
     pub fn revision(&self) -> Revision {
-        self.at(self.state().number)
+        let state = self.state();
+        state.at(state.number)
     }
 
     /// Shows a pod as it is now, and tells those who watch. What is shown already is no change.
@@ -121,20 +159,10 @@ impl Hub {
             }
         }
         let number = view.revision.number.max(state.number + 1);
-        let after = stamped(view, self.at(number));
+        let after = stamped(view, state.at(number));
         state.pods.insert(key, after.clone());
         self.change(&mut state, number, before, Some(after.clone()));
         after
-    }
-
-    /// Shows a pod of an earlier life of the agent as it was last, with the number that it had: no
-    /// change, and nobody watches yet.
-    pub fn restore(&self, view: PodView) -> PodView {
-        let mut state = self.state();
-        let number = view.revision.number.min(state.number);
-        let view = stamped(view, self.at(number));
-        state.pods.insert(view.key(), view.clone());
-        view
     }
 
     /// A pod is gone; as it was last.
@@ -154,7 +182,7 @@ impl Hub {
     pub fn list(&self, selector: &Selector) -> Result<Listing, Error> {
         let selection = Selection::parse(selector)?;
         let state = self.state();
-        Ok(Listing { pods: state.select(&selection), revision: self.at(state.number) })
+        Ok(Listing { pods: state.select(&selection), revision: state.at(state.number) })
     }
 
     /// The pods of a selector and then every change of them; or, `from` a revision on, every
@@ -175,9 +203,9 @@ impl Hub {
         let mut state = self.state();
         let mut start = match from {
             None => state.select(&selection).into_iter().map(WatchEvent::Added).collect(),
-            Some(from) => self.backlog(&state, &selection, &from)?,
+            Some(from) => state.backlog(&selection, &from)?,
         };
-        start.push(WatchEvent::Bookmark(self.at(state.number)));
+        start.push(WatchEvent::Bookmark(state.at(state.number)));
         state.watchers.push(Watcher { selection, news: sender });
         drop(state);
         let news = Arc::clone(self).news(queue);
@@ -188,28 +216,6 @@ impl Hub {
     #[cfg(test)]
     pub(crate) fn watchers(&self) -> usize {
         self.state().watchers.len()
-    }
-
-    /// What happened in a selection after a revision.
-    fn backlog(
-        &self,
-        state: &State,
-        selection: &Selection,
-        from: &Revision,
-    ) -> Result<Vec<WatchEvent>, Error> {
-        if from.epoch != self.epoch || from.number < state.floor {
-            return Err(Error::TooOld { asked: from.number, current: self.at(state.number) });
-        }
-        if from.number > state.number {
-            let message = format!(
-                "revision {} is yet to come: the current one is {}",
-                from.number, state.number
-            );
-            return Err(Error::Argument { field: "after", message });
-        }
-        let first = state.window.partition_point(|change| change.revision.number <= from.number);
-        let changes = state.window.range(first..);
-        Ok(changes.filter_map(|change| News::of(change, selection)).map(News::event).collect())
     }
 
     /// The events of a queue, with bookmarks when it is silent.
@@ -248,7 +254,7 @@ impl Hub {
     /// The present revision, when nothing up to it is still in the queue.
     fn all_told(&self, queue: &mpsc::Receiver<News>) -> Option<Revision> {
         let state = self.state();
-        queue.is_empty().then(|| self.at(state.number))
+        queue.is_empty().then(|| state.at(state.number))
     }
 
     fn remove(&self, state: &mut State, key: &PodKey) -> Option<PodView> {
@@ -265,7 +271,7 @@ impl Hub {
         before: Option<PodView>,
         after: Option<PodView>,
     ) -> Arc<Change> {
-        let revision = self.at(number);
+        let revision = state.at(number);
         let change = Arc::new(Change { revision, before, after, left: OnceLock::new() });
         state.number = number;
         state.window.push_back(Arc::clone(&change));
@@ -278,11 +284,8 @@ impl Hub {
             Some(news) => watcher.news.try_send(news).is_ok(),
             None => !watcher.news.is_closed(),
         });
+        self.changed.notify_one();
         change
-    }
-
-    fn at(&self, number: u64) -> Revision {
-        Revision { epoch: self.epoch.clone(), number }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -291,6 +294,28 @@ impl Hub {
 }
 
 impl State {
+    fn at(&self, number: u64) -> Revision {
+        Revision { epoch: self.epoch.clone(), number }
+    }
+
+    /// What happened in a selection after a revision.
+    fn backlog(&self, selection: &Selection, from: &Revision) -> Result<Vec<WatchEvent>, Error> {
+        let unknown = from.number > self.floor && from.number < self.first;
+        if from.epoch != self.epoch || from.number < self.floor || unknown {
+            return Err(Error::TooOld { asked: from.number, current: self.at(self.number) });
+        }
+        if from.number > self.number {
+            let message = format!(
+                "revision {} is yet to come: the current one is {}",
+                from.number, self.number
+            );
+            return Err(Error::Argument { field: "after", message });
+        }
+        let first = self.window.partition_point(|change| change.revision.number <= from.number);
+        let changes = self.window.range(first..);
+        Ok(changes.filter_map(|change| News::of(change, selection)).map(News::event).collect())
+    }
+
     fn select(&self, selection: &Selection) -> Vec<PodView> {
         self.pods.values().filter(|view| selection.matches(&view.pod)).cloned().collect()
     }

@@ -30,7 +30,7 @@ use tonic::transport::server::Connected;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-pub use auth::{Grant, Policy, PolicyFaults, Role, Subject};
+pub use auth::{About, Grant, Policy, PolicyFaults, Role, Subject};
 pub use cri::{CriServices, Identity};
 pub use pods::PodServices;
 pub use remote::{Remote, RemoteError, RemoteOptions, serve_remote};

@@ -3,7 +3,10 @@
 //! A connection must have shown its certificate within ten seconds. So many may be in the making
 //! that strangers cannot crowd others out: when there are too many, the oldest is dropped. Files
 //! of keys and policy are looked at every second; what is wrong with a new one is said, and the
-//! last good one stays in use.
+//! last good one stays in use. A connection ends with its certificate: when that expires, is
+//! revoked, or its authority goes; and when the policy gives its caller less than before.
+
+mod guests;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -13,10 +16,9 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::Stream;
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -28,9 +30,10 @@ use tonic::service::Routes;
 use tonic::transport::server::Connected;
 
 use super::auth::{AuthLayer, Caller, Policy, PolicyFaults};
-use super::tls::{Stamp, TlsError, TlsFiles};
+use super::tls::{Stamp, Tls, TlsError, TlsFiles};
 use super::{ACCEPT_PAUSE, Door};
 use crate::telemetry::error_chain;
+use guests::{Guest, Guests};
 
 /// How long a client may take to show its certificate.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -43,6 +46,13 @@ const MAX_CONNECTIONS: usize = 1024;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Connections that are dropped give their descriptors back a moment later.
+const ROOM_PAUSE: Duration = Duration::from_millis(5);
+
+/// After so many looks all open connections are checked as if they were new: intermediate
+/// certificates expire, too, and clocks are set.
+const RECHECK: u32 = 30;
 
 /// Where to listen, and the files that say who is who.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +98,7 @@ pub enum RemoteError {
 #[derive(Debug)]
 pub struct Remote {
     listener: TcpListener,
-    tls: watch::Sender<Arc<ServerConfig>>,
+    tls: watch::Sender<Arc<Tls>>,
     policy: watch::Sender<Arc<Policy>>,
     files: Files,
 }
@@ -136,12 +146,14 @@ pub async fn serve_remote(
 ) -> Result<(), super::Error> {
     let Remote { listener, tls, policy, files } = remote;
     let door = Door::remote(AuthLayer::remote(policy.subscribe()));
-    let incoming = connections(listener, tls.subscribe());
+    let hall = Hall { tls: tls.subscribe(), guests: Arc::default() };
+    let guests = Arc::clone(&hall.guests);
+    let incoming = connections(listener, hall);
     let server = super::run(incoming, door, routes, ready, closing, shutdown);
     // Cancel-safe: looking at files holds nothing.
     tokio::select! {
         ended = server => ended,
-        never = files.follow(tls, policy) => match never {},
+        never = files.follow(tls, policy, guests) => match never {},
     }
 }
 
@@ -158,26 +170,35 @@ impl Files {
     }
 
     fn look(options: &RemoteOptions) -> (Stamp, Stamp) {
-        let TlsFiles { cert, key, client_ca } = options.tls.clone();
-        (Stamp::of(&[cert, key, client_ca]), Stamp::of(&[options.policy.clone()]))
+        (Stamp::of(&options.tls.paths()), Stamp::of(std::slice::from_ref(&options.policy)))
     }
 
-    /// Takes over what changes.
+    /// Takes over what changes, for open connections, too.
     async fn follow(
         mut self,
-        tls: watch::Sender<Arc<ServerConfig>>,
+        tls: watch::Sender<Arc<Tls>>,
         policy: watch::Sender<Arc<Policy>>,
+        guests: Arc<Guests>,
     ) -> std::convert::Infallible {
+        let mut looks = 0_u32;
         loop {
             tokio::time::sleep(LOOK).await;
+            looks = looks.wrapping_add(1);
             let (new_tls, new_policy) = Self::look(&self.options);
-            if new_tls != self.tls {
+            let changed = new_tls != self.tls;
+            if changed {
                 self.tls = new_tls;
                 replace(&tls, "keys and certificates", self.options.tls.load());
             }
             if new_policy != self.policy {
                 self.policy = new_policy;
+                let before = Arc::clone(&policy.borrow());
                 replace(&policy, "the policy", read_policy(&self.options.policy));
+                guests.narrow(&before, &policy.borrow());
+            }
+            guests.expire(SystemTime::now());
+            if changed || looks.is_multiple_of(RECHECK) {
+                guests.recheck(&tls.borrow());
             }
         }
     }
@@ -200,33 +221,34 @@ fn replace<T, E: std::error::Error>(
     }
 }
 
+/// What connections in the making are checked with, and where they come to.
+#[derive(Clone)]
+struct Hall {
+    tls: watch::Receiver<Arc<Tls>>,
+    guests: Arc<Guests>,
+}
+
 /// Connections whose certificate is verified.
-fn connections(
-    listener: TcpListener,
-    tls: watch::Receiver<Arc<ServerConfig>>,
-) -> impl Stream<Item = io::Result<Connection>> {
+fn connections(listener: TcpListener, hall: Hall) -> impl Stream<Item = io::Result<Connection>> {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let state = (listener, tls, places, Handshakes::default());
-    futures::stream::unfold(state, |(listener, tls, places, mut handshakes)| async move {
+    let state = (listener, hall, places, Handshakes::default());
+    futures::stream::unfold(state, |(listener, hall, places, mut handshakes)| async move {
         loop {
             // Cancel-safe: an accepted connection is taken in at once; one that is ready stays in
             // the set until it is taken out.
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, address)) => {
-                        let tls = Arc::clone(&tls.borrow());
-                        handshakes.begin(stream, address, tls, Arc::clone(&places));
+                        handshakes.begin(stream, address, hall.clone(), Arc::clone(&places));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "accept a remote connection");
-                        // There may be no more file descriptors: strangers give theirs back.
-                        handshakes.drop_oldest();
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        handshakes.note(&error);
+                        tokio::time::sleep(handshakes.make_room()).await;
                     }
                 },
                 made = handshakes.next(), if !handshakes.all.is_empty() => {
                     if let Some(connection) = made {
-                        return Some((Ok(connection), (listener, tls, places, handshakes)));
+                        return Some((Ok(connection), (listener, hall, places, handshakes)));
                     }
                 }
             }
@@ -240,6 +262,8 @@ struct Handshakes {
     all: JoinSet<Option<Connection>>,
     /// Oldest first.
     order: VecDeque<AbortHandle>,
+    /// When it was last said that nobody can be let in.
+    said: Option<Instant>,
 }
 
 impl Handshakes {
@@ -247,20 +271,41 @@ impl Handshakes {
         &mut self,
         stream: TcpStream,
         address: SocketAddr,
-        tls: Arc<ServerConfig>,
+        hall: Hall,
         places: Arc<Semaphore>,
     ) {
         if self.order.len() >= MAX_HANDSHAKES {
             self.drop_oldest();
         }
         self.order.push_back(self.all.spawn(async move {
-            match tokio::time::timeout(HANDSHAKE, handshake(stream, address, tls, places)).await {
+            match tokio::time::timeout(HANDSHAKE, handshake(stream, address, hall, places)).await {
                 Ok(Ok(connection)) => return Some(connection),
                 Ok(Err(error)) => tracing::info!(%address, %error, "remote connection refused"),
                 Err(_) => tracing::info!(%address, "remote connection showed no certificate"),
             }
             None
         }));
+    }
+
+    /// An accept has failed: that is said once a second.
+    fn note(&mut self, error: &io::Error) {
+        if self.said.is_none_or(|said| said.elapsed() >= LOOK) {
+            self.said = Some(Instant::now());
+            let pending = self.order.len();
+            tracing::warn!(%error, pending, "accept a remote connection");
+        }
+    }
+
+    /// There may be no more file descriptors: strangers give theirs back, half of them at a time,
+    /// so that a good client behind a crowd of them is soon at the door. Says when to go on.
+    fn make_room(&mut self) -> Duration {
+        if self.order.is_empty() {
+            return ACCEPT_PAUSE;
+        }
+        for _ in 0..self.order.len().div_ceil(2) {
+            self.drop_oldest();
+        }
+        ROOM_PAUSE
     }
 
     fn drop_oldest(&mut self) {
@@ -283,23 +328,31 @@ impl Handshakes {
 async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
-    tls: Arc<ServerConfig>,
+    hall: Hall,
     places: Arc<Semaphore>,
 ) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
-    let stream = TlsAcceptor::from(tls).accept(stream).await?;
+    let tls = Arc::clone(&hall.tls.borrow());
+    let stream = TlsAcceptor::from(Arc::clone(&tls.server)).accept(stream).await?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let caller = certificates.first().and_then(|first| Caller::new(first, address));
     let caller = caller.ok_or_else(|| io::Error::other("the certificate is not understood"))?;
     let full = |_| io::Error::other(format!("{MAX_CONNECTIONS} connections are open"));
     let place = places.try_acquire_owned().map_err(full)?;
-    Ok(Connection { stream, caller, _place: place })
+    let guest = hall.guests.enter(&caller, certificates);
+    // From here on it is checked with the others; what has changed just before counts, too.
+    let now = Arc::clone(&hall.tls.borrow());
+    if !Arc::ptr_eq(&now, &tls) {
+        now.check(certificates).map_err(io::Error::other)?;
+    }
+    Ok(Connection { stream, caller, guest, _place: place })
 }
 
 /// A connection and who has opened it.
 struct Connection {
     stream: TlsStream<TcpStream>,
     caller: Caller,
+    guest: Guest,
     _place: OwnedSemaphorePermit,
 }
 
@@ -317,6 +370,9 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.guest.poll_ended(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -327,6 +383,10 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // Also of one that reads no more.
+        if self.guest.poll_ended(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 
@@ -19,6 +20,25 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The authorities that clients' certificates must come from.
     pub client_ca: PathBuf,
+    /// Their lists of revoked certificates. With any, each authority of a certificate needs one.
+    pub crl: Vec<PathBuf>,
+}
+
+/// What the files are good for.
+#[derive(Debug)]
+pub(super) struct Tls {
+    /// The server's side.
+    pub(super) server: Arc<ServerConfig>,
+    clients: Arc<dyn ClientCertVerifier>,
+}
+
+impl Tls {
+    /// Whether a client with these certificates, its own first, would be let in now.
+    pub(super) fn check(&self, certificates: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let (own, others) =
+            certificates.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        self.clients.verify_client_cert(own, others, UnixTime::now()).map(drop)
+    }
 }
 
 /// Files that no server can be made of.
@@ -36,8 +56,13 @@ pub enum TlsError {
         source: pem::Error,
     },
     /// A file holds nothing that is looked for.
-    #[error("there is no certificate in {0}")]
-    Empty(PathBuf),
+    #[error("there is no {what} in {}", path.display())]
+    Empty {
+        /// What is looked for.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+    },
     /// Certificate and key do not fit, or one of them is of no use.
     #[error("use the certificate {} with the key {}", cert.display(), key.display())]
     Unusable {
@@ -66,7 +91,7 @@ pub enum TlsError {
 impl TlsFiles {
     /// A server's side of TLS 1.3 for HTTP/2, which demands a client certificate. No session is
     /// resumed: every connection shows its certificate anew.
-    pub(super) fn load(&self) -> Result<ServerConfig, TlsError> {
+    pub(super) fn load(&self) -> Result<Tls, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut authorities = RootCertStore::empty();
         for certificate in certificates(&self.client_ca)? {
@@ -78,7 +103,7 @@ impl TlsFiles {
             Arc::new(authorities),
             Arc::clone(&provider),
         );
-        let clients = clients.build()?;
+        let clients = clients.with_crls(self.revoked()?).build()?;
         let unusable =
             |source| TlsError::Unusable { cert: self.cert.clone(), key: self.key.clone(), source };
         let chain = certificates(&self.cert)?;
@@ -87,14 +112,35 @@ impl TlsFiles {
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(unusable)?
-            .with_client_cert_verifier(clients)
+            .with_client_cert_verifier(Arc::clone(&clients))
             .with_single_cert(chain, key)
             .map_err(unusable)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         self.warn_of_open_key();
-        Ok(config)
+        Ok(Tls { server: Arc::new(config), clients })
+    }
+
+    /// All files.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        let Self { cert, key, client_ca, crl } = self.clone();
+        [cert, key, client_ca].into_iter().chain(crl).collect()
+    }
+
+    fn revoked(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+        let mut all = Vec::new();
+        for path in &self.crl {
+            let found = CertificateRevocationListDer::pem_file_iter(path)
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                .map_err(|source| failed("lists of revoked certificates", path, source))?;
+            if found.is_empty() {
+                let what = "list of revoked certificates";
+                return Err(TlsError::Empty { what, path: path.clone() });
+            }
+            all.extend(found);
+        }
+        Ok(all)
     }
 
     fn warn_of_open_key(&self) {
@@ -110,7 +156,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|source| failed("certificates", path, source))?;
-    if found.is_empty() { Err(TlsError::Empty(path.to_owned())) } else { Ok(found) }
+    if found.is_empty() {
+        return Err(TlsError::Empty { what: "certificate", path: path.to_owned() });
+    }
+    Ok(found)
 }
 
 fn failed(what: &'static str, path: &Path, source: pem::Error) -> TlsError {

@@ -125,6 +125,10 @@ async fn deletes_name_what_they_mean() {
     gone(&["delete", "pods", "-l", "app=web", "--wait=false"]).await;
     assert!(agent.asked().contains("labels: \"app=web\"") && agent.asked().contains("all: false"));
     gone(&["delete", "-f", "web.yaml", "--wait=false"]).await;
+    gone(&["-n", "default", "delete", "pod", "web", "--now", "--wait=false"]).await;
+    assert!(agent.asked().contains("grace: Some(Duration { seconds: 1,"), "{}", agent.asked());
+    gone(&["delete", "pod", "web", "--grace-period=-1", "--force=false", "--wait=false"]).await;
+    assert!(agent.asked().contains("grace: None, force: false"), "{}", agent.asked());
     assert!(agent.asked().contains("namespace: \"default\", name: \"web\""), "{}", agent.asked());
     let done = agent.run(&["delete", "pod", "gone", "web", "--wait=false"]).await;
     assert_eq!(done.out, "pod \"web\" deleted\n", "one that is not there spares no other");
@@ -136,7 +140,9 @@ async fn deletes_name_what_they_mean() {
         &["delete", "pod", "web", "--all"],
         &["delete", "pod", "web", "-f", "web.yaml"],
         &["delete", "node", "host"],
-        &["delete", "pod", "web", "--grace-period=-1"],
+        &["delete", "pod", "web", "--grace-period=-2"],
+        &["delete", "pod", "web", "--grace-period=soon"],
+        &["delete", "pod", "web", "--now", "--force"],
     ] {
         agent.run(args).await.bad(2);
     }

@@ -144,6 +144,7 @@ async fn descriptions_and_events() {
         }];
     });
     let events = agent.run(&["events", "web"]).await.good();
+    assert_eq!(agent.run(&["events", "--for", "pod/web"]).await.good(), events);
     assert_eq!(
         events,
         "LAST SEEN            TYPE      REASON    OBJECT    MESSAGE\n\
@@ -215,6 +216,7 @@ async fn what_a_pod_waits_for_and_a_restart() {
         told,
         "pod default/db is ContainerCreating\n  the pod: pull the image\n    last error: no route\n"
     );
+    assert_eq!(agent.run(&["explain", "db"]).await.good(), told);
     let json = agent.run(&["explain", "pod/db", "-o", "jsonpath={.waits[0].step}"]).await.good();
     assert_eq!(json, "pull the image");
     assert_eq!(agent.run(&["restart", "web"]).await.good(), "container app of pod/web restarts\n");

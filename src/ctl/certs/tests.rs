@@ -2,6 +2,7 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 
 use clap::Parser as _;
 use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer as _;
 
 use super::*;
 use crate::ctl::{Cli, Command};
@@ -166,4 +167,58 @@ fn an_authority_must_be_there_and_whole() {
     std::fs::copy(other.path("ca.key"), folder.path("ca.key")).unwrap();
     std::fs::write(folder.path("ca.crt"), "nothing").unwrap();
     assert!(folder.fault(&["client", "c"]).contains("no certificate"));
+}
+
+#[test]
+fn certificates_are_revoked_one_after_the_other() {
+    let folder = Folder::with_ca();
+    let list = |folder: &Folder| {
+        let (_, pem) = parse_x509_pem(&std::fs::read(folder.path("ca.crl")).unwrap()).unwrap();
+        let (_, list) =
+            x509_parser::revocation_list::CertificateRevocationList::from_der(&pem.contents)
+                .unwrap();
+        let number = list.crl_number().unwrap().to_string();
+        let revoked = list.iter_revoked_certificates().map(|it| it.raw_serial().to_vec());
+        (number, revoked.collect::<std::collections::BTreeSet<_>>())
+    };
+    let told = folder.run(&["revoke"]).unwrap();
+    assert!(told.contains("0 by now") && told.contains("[remote]\ncrl = ["), "{told}");
+    assert_eq!(list(&folder), ("1".to_owned(), Default::default()));
+    for name in ["a", "b"] {
+        folder.run(&["client", name]).unwrap();
+    }
+    let serial = |name: &str| folder.pem(name).parse_x509().unwrap().raw_serial().to_vec();
+    let (a, b) = (serial("a.crt"), serial("b.crt"));
+    folder.run(&["revoke", "a"]).unwrap();
+    assert_eq!(list(&folder), ("2".to_owned(), [a.clone()].into()));
+    // By its file, twice, and one that is lost.
+    let file = folder.path("b.crt");
+    folder.run(&["revoke", file.to_str().unwrap(), "b", "--serial", "0A:1B"]).unwrap();
+    assert_eq!(list(&folder), ("3".to_owned(), [a, b, vec![0x0a, 0x1b]].into()));
+}
+
+#[test]
+fn what_cannot_be_revoked_is_refused_and_the_list_stays() {
+    let folder = Folder::with_ca();
+    folder.run(&["client", "a"]).unwrap();
+    folder.run(&["revoke", "a"]).unwrap();
+    let before = std::fs::read(folder.path("ca.crl")).unwrap();
+    let other = Folder::new();
+    other.run(&["init", "--name", "other"]).unwrap();
+    other.run(&["client", "x"]).unwrap();
+    let foreign = other.path("x.crt");
+    for (words, said) in [
+        (["revoke", "nobody"], "nobody.crt"),
+        (["revoke", foreign.to_str().unwrap()], "is not of this authority"),
+        (["revoke", "ca"], "is the authority"),
+        (["revoke", "--serial=xyz"], "invalid value"),
+        (["revoke", "--serial=00"], "must have 1 to 20 bytes"),
+    ] {
+        let told = folder.fault(&words);
+        assert!(told.contains(said), "{words:?}: {told}");
+    }
+    assert_eq!(std::fs::read(folder.path("ca.crl")).unwrap(), before);
+    std::fs::write(folder.path("ca.crl"), "nothing").unwrap();
+    assert!(folder.fault(&["revoke"]).contains("holds no list of revoked certificates"));
+    assert!(Folder::new().fault(&["revoke"]).contains("podbay certs init"));
 }

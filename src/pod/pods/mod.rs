@@ -34,7 +34,7 @@ use super::room::{Deps, Entry, Room, Settings};
 use super::translate::{NodeFacts, free_user_ids, wants_user_ids};
 use super::view::{EventType, PodView};
 use super::volume::{self, Volumes};
-use super::watch::{Hub, HubOptions};
+use super::watch::{self as watching, Hub, HubOptions};
 use super::worker::Worker;
 use crate::backend::Host;
 use crate::board::now;
@@ -47,6 +47,9 @@ use crate::sandbox::{self, Sandboxes};
 use crate::store::{self, Store};
 use crate::telemetry::error_chain;
 use entrance::Coming;
+
+/// After the drain has begun, pods may be shown as they have become just before.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// What the engine stands on.
 #[derive(Clone)]
@@ -113,7 +116,7 @@ impl Pods {
             }));
             let volumes =
                 Volumes::new(volume::Options { root: options.root.clone() }, deps.host.clone());
-            let hub = Hub::new(deps.store.revision().number, HubOptions::default());
+            let hub = Hub::new(deps.store.revision(), HubOptions::default());
             let gone = Arc::new(Notify::new());
             let deps = Deps {
                 sandboxes: deps.sandboxes,
@@ -148,6 +151,7 @@ impl Pods {
     /// # Errors
     /// When the store cannot be read. A row that cannot be read is left alone and told of.
     pub async fn recover(self: &Arc<Self>) -> Result<(), store::Error> {
+        let keeper = watching::resume(&self.room.deps.hub, &self.room.deps.store).await?;
         let loaded = self.room.deps.store.load::<Life>()?;
         for fault in &loaded.faults {
             tracing::error!(key = fault.key, error = error_chain(&fault.problem), "pod not read");
@@ -178,6 +182,13 @@ impl Pods {
         for entry in &entries {
             Worker::new(self.room.clone(), entry.clone()).present().await;
         }
+        // Those that were shown by the agent before this one, and are no more.
+        for view in self.room.deps.hub.all().pods {
+            if self.room.shown(&view.key()).is_none() {
+                self.room.deps.hub.gone(&view.key());
+            }
+        }
+        self.keep_shown(keeper);
         self.listen();
         self.mind_statics();
         self.remove_strays(strays);
@@ -194,6 +205,21 @@ impl Pods {
     fn start(&self, entry: Arc<Entry>) {
         let worker = Worker::new(self.room.clone(), entry);
         drop(self.room.deps.tasks.spawn_until_drain("pod", worker.run()));
+    }
+
+    /// Writes down what watchers are told, to the end.
+    fn keep_shown(&self, mut keeper: watching::Keeper) {
+        let end = self.room.deps.tasks.draining();
+        drop(self.room.deps.tasks.spawn("shown pods", async move {
+            // Cancel-safe: what was not written down is shown still.
+            tokio::select! {
+                () = keeper.run() => {}
+                () = end => {}
+            }
+            // Workers that are at it still may show something; then they are at an await.
+            tokio::time::sleep(LAST_WORDS).await;
+            keeper.try_keep().await;
+        }));
     }
 
     /// Passes the news of sandboxes and containers on to their pods.

@@ -7,10 +7,10 @@ use crate::pod::Source;
 
 fn hub(window: usize, queue: usize) -> Arc<Hub> {
     let options = HubOptions { window, queue, ..HubOptions::default() };
-    Arc::new(Hub::new(100, options))
+    Arc::new(Hub::new(Revision { epoch: "e".into(), number: 100 }, options))
 }
 
-fn view(name: &str, phase: &str) -> PodView {
+pub(super) fn view(name: &str, phase: &str) -> PodView {
     let pod = Pod {
         metadata: ObjectMeta {
             name: Some(name.into()),
@@ -43,7 +43,7 @@ fn short(event: &WatchEvent) -> String {
 }
 
 /// What there is to read without waiting.
-fn ready(watch: &mut Watch) -> Vec<String> {
+pub(super) fn ready(watch: &mut Watch) -> Vec<String> {
     let mut got = Vec::new();
     while let Some(next) = watch.next().now_or_never() {
         match next {
@@ -90,17 +90,33 @@ async fn a_view_is_stamped_and_the_same_again_is_no_change() {
 }
 
 #[tokio::test]
-async fn restored_pods_keep_their_numbers() {
+async fn pods_of_an_agent_before_keep_their_numbers() {
     let hub = hub(16, 16);
     let mut old = view("a", "Running");
     old.revision = Revision { epoch: "earlier".into(), number: 57 };
-    let shown = hub.restore(old);
-    assert_eq!((shown.revision.number, &shown.revision.epoch), (57, &hub.revision().epoch));
-    assert_eq!(hub.revision().number, 100);
+    let start = Revision { epoch: "e".into(), number: 200 };
+    hub.begin(start, 100, vec![old]);
+    let shown = hub.get(&view("a", "").key()).unwrap();
+    assert_eq!((shown.revision.number, &*shown.revision.epoch), (57, "e"));
+    assert_eq!(shown.pod.metadata.resource_version.as_deref(), Some("57"));
     assert_eq!(hub.publish(view("a", "Running")), shown);
-    let mut watch = hub.watch(&Selector::default(), Some(hub.revision())).unwrap();
+    assert_eq!(hub.revision().number, 200);
+    // Those who were told all up to then, and those who have asked since, go on.
+    for number in [100, 200] {
+        let from = Revision { epoch: "e".into(), number };
+        let mut watch = hub.watch(&Selector::default(), Some(from)).unwrap();
+        assert_eq!(ready(&mut watch), [".200"]);
+    }
+    // Nobody knows what the numbers in between were.
+    for number in [99, 101, 199] {
+        let from = Revision { epoch: "e".into(), number };
+        let error = hub.watch(&Selector::default(), Some(from)).err().unwrap();
+        assert!(matches!(error, Error::TooOld { .. }), "{error}");
+    }
     hub.publish(view("a", "Failed"));
-    assert_eq!(ready(&mut watch), [".100", "~a Failed 101"]);
+    let from = Revision { epoch: "e".into(), number: 100 };
+    let mut watch = hub.watch(&Selector::default(), Some(from)).unwrap();
+    assert_eq!(ready(&mut watch), ["~a Failed 201", ".201"]);
 }
 
 #[tokio::test]
@@ -211,13 +227,13 @@ async fn silence_has_bookmarks() {
     hub.publish(view("a", "Pending"));
     let began = Instant::now();
     let next = watch.next().await.unwrap().unwrap();
-    assert_eq!((short(&next).as_str(), began.elapsed()), (".101", Duration::from_secs(30)));
-    tokio::time::advance(Duration::from_secs(29)).await;
+    assert_eq!((short(&next).as_str(), began.elapsed()), (".101", Duration::from_secs(10)));
+    tokio::time::advance(Duration::from_secs(9)).await;
     hub.publish(view("a", "Running"));
     assert_eq!(ready(&mut watch), ["+a Running 102"]);
     let began = Instant::now();
     let next = watch.next().await.unwrap().unwrap();
-    assert_eq!((short(&next).as_str(), began.elapsed()), (".102", Duration::from_secs(30)));
+    assert_eq!((short(&next).as_str(), began.elapsed()), (".102", Duration::from_secs(10)));
 }
 
 #[tokio::test]
@@ -230,5 +246,53 @@ async fn a_hundred_watchers_share_one_pod() {
         watch.next().await.unwrap().unwrap();
         let Some(Ok(WatchEvent::Added(seen))) = watch.next().await else { panic!("no news") };
         assert!(Arc::ptr_eq(&seen.pod, &shown.pod));
+    }
+}
+
+#[tokio::test]
+async fn of_many_watchers_only_the_slow_ones_pay() {
+    let hub = hub(512, 256);
+    let watch = || hub.watch(&Selector::default(), None).unwrap();
+    let mut quick: Vec<_> = (0..160).map(|_| (watch(), 0)).collect();
+    let mut slow: Vec<_> = (0..20).map(|_| (watch(), Vec::new())).collect();
+    let mut silent: Vec<_> = (0..20).map(|_| (watch(), Vec::new())).collect();
+    for turn in 0..100 {
+        for number in 0..100 {
+            let phase = ["Pending", "Running"][turn % 2];
+            hub.publish(view(&format!("p{number}"), phase));
+        }
+        for (watch, read) in &mut quick {
+            // A task that never rests is shown nothing any more by tokio's channels.
+            tokio::task::yield_now().await;
+            *read += ready(watch).iter().filter(|event| !event.starts_with('.')).count();
+        }
+        for (watch, read) in &mut slow {
+            tokio::task::yield_now().await;
+            read.extend(watch.next().now_or_never().flatten());
+        }
+    }
+    assert_eq!(hub.revision().number, 100 + 10_000);
+    assert!(quick.iter().all(|(_, read)| *read == 10_000), "nobody held them up");
+    assert_eq!(hub.watchers(), 160, "the others are cut off");
+    for (watch, read) in slow.iter_mut().chain(&mut silent) {
+        while let Some(event) = watch.next().await {
+            read.push(event);
+        }
+        let (last, before) = read.split_last().unwrap();
+        assert!(matches!(last, Err(Error::TooSlow { .. })), "the last word says why");
+        let numbers: Vec<_> = before
+            .iter()
+            .map(|event| match event.as_ref().unwrap() {
+                WatchEvent::Bookmark(revision) => revision.number,
+                WatchEvent::Added(view) | WatchEvent::Modified(view) => view.revision.number,
+                WatchEvent::Deleted(view) => panic!("{view:?}"),
+            })
+            .collect();
+        assert_eq!(numbers, (100..).take(numbers.len()).collect::<Vec<_>>(), "without a gap");
+        assert!(numbers.len() >= 256);
+        // It was away for longer than changes are kept.
+        let from = Revision { number: numbers[numbers.len() - 1], ..hub.revision() };
+        let again = hub.watch(&Selector::default(), Some(from)).err().unwrap();
+        assert!(matches!(again, Error::TooOld { .. }), "{again}");
     }
 }

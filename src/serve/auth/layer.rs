@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use http::{Request, Response};
+use http_body_util::BodyExt as _;
 use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::transport::server::UdsConnectInfo;
@@ -14,9 +15,13 @@ use tower::{Layer, Service};
 
 use super::table::{self, Row};
 use super::{Caller, Grant, Policy, Role, Subject};
+use crate::serve::pods::about;
 
 /// Calls of these services are looked at on the unix socket; the CRI has its own rules.
 const OURS: &str = "/podbay.v1.";
+
+/// How long a call that is denied may take to say what it was about.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Puts [`Auth`] before a service.
 #[derive(Clone)]
@@ -78,15 +83,17 @@ where
         }
         let row = table::row(path);
         let (caller, decided) = self.door.decide(&request, row);
-        let mut audit = Audit { caller, rpc: path.to_owned(), subject: None };
+        let subject = Subject::default();
+        let audit = Audit { caller, rpc: path.to_owned(), subject: subject.clone() };
         let (row, grant) = match decided {
             Ok(allowed) => allowed,
             Err(refused) => {
-                audit.denied(refused.message());
-                return Box::pin(async move { Ok(refused.into_http()) });
+                let refused = refuse(audit, row, request.into_body(), refused);
+                return Box::pin(async move { Ok(refused.await) });
             }
         };
         request.extensions_mut().insert(grant);
+        request.extensions_mut().insert(subject);
         let change = row.change.then(|| Pending(Some(audit.clone())));
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -94,11 +101,8 @@ where
             let mut change = change;
             let response = answer.await?;
             let status = Status::from_header_map(response.headers());
-            audit.subject = response.extensions().get::<Subject>().map(|subject| subject.0.clone());
             match status {
-                Some(status) if status.code() == Code::PermissionDenied => {
-                    audit.denied(status.message());
-                }
+                Some(status) if status.code() == Code::PermissionDenied => audit.denied(&status),
                 status if change.is_some() => audit.changed(status.as_ref()),
                 _ => {}
             }
@@ -132,7 +136,7 @@ impl Door {
                 let decided = row.ok_or_else(no_row).and_then(|row| {
                     Ok((row, allow(&policy, caller, row.role, SystemTime::now())?))
                 });
-                (format!("{} from {}", caller.names, caller.address), decided)
+                (caller.to_string(), decided)
             }
         }
     }
@@ -140,9 +144,8 @@ impl Door {
 
 /// What a caller may touch with a call that takes `role`.
 fn allow(policy: &Policy, caller: &Caller, role: Role, now: SystemTime) -> Result<Grant, Status> {
-    let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    // Connections live on: the end of the certificate is theirs, too.
-    if caller.expires < now.cast_signed() {
+    // Connections are ended a moment later.
+    if caller.expired(now) {
         return Err(Status::unauthenticated("the client certificate has expired"));
     }
     policy.grant(&caller.names, role).ok_or_else(|| {
@@ -161,25 +164,68 @@ fn local(request: &Request<Body>) -> String {
     }
 }
 
+/// Answers a call that never reaches its handler. Its verdict has fallen: what it was about is
+/// only read to be written down.
+async fn refuse(audit: Audit, row: Option<&Row>, body: Body, refused: Status) -> Response<Body> {
+    if row.is_some_and(|row| row.path.starts_with(OURS)) && refused.code() == Code::PermissionDenied
+    {
+        let first = tokio::time::timeout(PATIENCE, first_message(body)).await;
+        let about = first.ok().flatten().and_then(|first| about::of_message(&audit.rpc, &first));
+        about.into_iter().for_each(|about| audit.subject.set(about));
+    }
+    audit.denied(&refused);
+    refused.into_http()
+}
+
+/// The first message of a call, if it is small and not compressed.
+async fn first_message(mut body: Body) -> Option<Vec<u8>> {
+    const HEAD: usize = 5;
+    let mut read = Vec::new();
+    loop {
+        if let Some(head) = read.first_chunk::<HEAD>() {
+            let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+            if head[0] != 0 || length > about::SMALL {
+                return None;
+            }
+            if let Some(message) = read.get(HEAD..HEAD + length) {
+                return Some(message.to_vec());
+            }
+        }
+        read.extend_from_slice(&body.frame().await?.ok()?.into_data().ok()?);
+    }
+}
+
 /// One line of the audit.
 #[derive(Debug, Clone)]
 struct Audit {
     caller: String,
     rpc: String,
-    /// What it was about, when the handler said so.
-    subject: Option<String>,
+    subject: Subject,
 }
 
 impl Audit {
-    fn denied(&self, why: &str) {
-        let Self { caller, rpc, subject } = self;
-        tracing::warn!(target: "audit", caller, rpc, subject, why, "denied");
+    fn denied(&self, refused: &Status) {
+        let (Self { caller, rpc, .. }, (subject, dry_run)) = (self, self.subject());
+        let (code, why) = (refused.code(), refused.message());
+        tracing::warn!(target: "audit", caller, rpc, subject, dry_run, ?code, why, "denied");
     }
 
     fn changed(&self, error: Option<&Status>) {
-        let Self { caller, rpc, subject } = self;
+        let (Self { caller, rpc, .. }, (subject, dry_run)) = (self, self.subject());
         let code = error.map_or(Code::Ok, Status::code);
-        tracing::info!(target: "audit", caller, rpc, subject, ?code, "change");
+        tracing::info!(target: "audit", caller, rpc, subject, dry_run, ?code, "change");
+    }
+
+    fn left(&self) {
+        let (Self { caller, rpc, .. }, (subject, dry_run)) = (self, self.subject());
+        tracing::info!(target: "audit", caller, rpc, subject, dry_run, "change, and the caller left");
+    }
+
+    /// What it was about, as far as the handler said so; a dry run is worth a word.
+    fn subject(&self) -> (Option<String>, Option<bool>) {
+        let about = self.subject.get();
+        let dry_run = about.as_ref().and_then(|about| about.dry_run.then_some(true));
+        (about.map(|about| about.what), dry_run)
     }
 }
 
@@ -188,8 +234,8 @@ struct Pending(Option<Audit>);
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if let Some(Audit { caller, rpc, .. }) = &self.0 {
-            tracing::info!(target: "audit", caller, rpc, "change, and the caller left");
+        if let Some(audit) = &self.0 {
+            audit.left();
         }
     }
 }
@@ -197,7 +243,7 @@ impl Drop for Pending {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use rcgen::{CertificateParams, DnType, KeyPair};
 

@@ -10,12 +10,14 @@
 //! not have. Every change and every denial leaves one line in the log (target `audit`). Who may
 //! open the unix socket may do everything there: the CRI on it is as good as root.
 //!
-//! Handlers of whole pods see them through their [`Grant`] (`serve/pods/granted.rs`). They may put a [`Subject`] into
-//! the extensions of its response, to have it in the line.
+//! Handlers of whole pods see them through their [`Grant`] (`serve/pods/granted.rs`), and say in
+//! the request's [`Subject`] what it is about: the line names it. A call that is denied before
+//! its handler is known by its first message, if that is small and comes soon.
 
 mod layer;
 mod names;
 mod policy;
+mod subject;
 mod table;
 
 use std::collections::BTreeSet;
@@ -28,6 +30,7 @@ use crate::pod;
 pub(super) use layer::AuthLayer;
 pub(super) use names::Caller;
 pub use policy::{Policy, PolicyFaults};
+pub use subject::{About, Subject};
 #[cfg(test)]
 pub(super) use table::rows;
 
@@ -102,10 +105,6 @@ impl Grant {
         Err(pod::Error::Forbidden(message))
     }
 }
-
-/// What a change was about, e.g. `default/web`, for the line about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject(pub String);
 
 #[cfg(test)]
 mod tests {

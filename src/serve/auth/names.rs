@@ -3,11 +3,14 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
+
+use super::{Policy, Role};
 
 /// Most names of a certificate that are looked at.
 const MOST: usize = 64;
@@ -42,7 +45,31 @@ pub(crate) struct Caller {
     pub(super) address: SocketAddr,
 }
 
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from {}", self.names, self.address)
+    }
+}
+
 impl Caller {
+    /// Whether its certificate has ended.
+    pub(crate) fn expired(&self, now: SystemTime) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.expires < now.cast_signed()
+    }
+
+    /// Whether it may do less by one policy than by the one before.
+    pub(crate) fn may_less(&self, before: &Policy, now: &Policy) -> bool {
+        Role::ALL.iter().any(|role| {
+            let (before, now) = (before.grant(&self.names, *role), now.grant(&self.names, *role));
+            match (before.map(|it| it.namespaces), now.map(|it| it.namespaces)) {
+                (None, _) | (_, Some(None)) => false,
+                (Some(Some(before)), Some(Some(now))) => !before.is_subset(&now),
+                (Some(_), _) => true,
+            }
+        })
+    }
+
     /// Reads a verified certificate; `None` when it cannot be understood.
     pub(crate) fn new(certificate: &CertificateDer<'_>, address: SocketAddr) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;

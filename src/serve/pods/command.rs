@@ -68,6 +68,7 @@ impl Pods {
     ) -> Result<BoxStream<v1::ExecResponse>, Status> {
         use exec_response::Output as Out;
         let first = start(&mut requests).await?;
+        self.tell(&first);
         let Some(exec_request::Input::Start(start)) = first.input else { return Err(no_start()) };
         let key = convert::key(start.namespace, start.name)?;
         let (target, name) = self.target(&key, start.container)?;
@@ -110,6 +111,7 @@ impl Pods {
     ) -> Result<BoxStream<v1::AttachResponse>, Status> {
         use attach_response::Output as Out;
         let first = start(&mut requests).await?;
+        self.tell(&first);
         let Some(attach_request::Input::Start(start)) = first.input else { return Err(no_start()) };
         let key = convert::key(start.namespace, start.name)?;
         let (target, name) = self.target(&key, start.container)?;

@@ -34,6 +34,7 @@ impl Pods {
         mut requests: Requests,
     ) -> Result<BoxStream<v1::PortForwardResponse>, Status> {
         let first = start(&mut requests).await?;
+        self.tell(&first);
         let Some(Input::Start(start)) = first.input else { return Err(no_start()) };
         let key = convert::key(start.namespace, start.name)?;
         let port = u16::try_from(start.port).ok().filter(|port| *port > 0);

@@ -8,19 +8,35 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tonic::{Request, Status};
 
 use super::Pods;
+use super::about::Tells;
 use crate::ids::PodId;
 use crate::pod::manifest::{ParseOptions, parse};
 use crate::pod::{
     Admission, Applied, Apply, Delete, Error, Events, Explanation, Face, Listing, LogLines,
     LogOptions, NodeView, PodKey, PodView, Revision, Selector, Target, Watch,
 };
-use crate::serve::Grant;
+use crate::serve::{Grant, Subject};
 
 impl Pods {
+    /// The same, and what the request is about is known.
+    pub(super) fn named<T: Tells>(&self, request: &Request<T>) -> Result<Self, Status> {
+        let pods = self.granted(request)?;
+        pods.tell(request.get_ref());
+        Ok(pods)
+    }
+
+    /// Says what a message of the caller is about.
+    pub(super) fn tell(&self, message: &impl Tells) {
+        if let Some(about) = message.about() {
+            self.subject.set(about);
+        }
+    }
+
     /// The service as the caller of this request may use it.
     pub(super) fn granted<T>(&self, request: &Request<T>) -> Result<Self, Status> {
         let grant = Grant::of(request)?;
         let mut pods = self.clone();
+        pods.subject = Subject::of(request);
         if grant.namespaces.is_some() {
             let (face, grant) = (Arc::clone(&self.face), grant.clone());
             pods.face = Arc::new(Granted { face, grant });

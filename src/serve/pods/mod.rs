@@ -4,6 +4,7 @@
 //! live as long as their caller reads them; each is polled by its caller alone, so nothing is
 //! left behind when one hangs up.
 
+pub(super) mod about;
 mod command;
 mod convert;
 mod forward;
@@ -25,6 +26,7 @@ pub use measure::{Measure, Meters};
 pub use service::Pods;
 
 use crate::pod::Face;
+use crate::serve::Subject;
 use crate::stream::Sessions;
 use shown::Shown;
 use streams::Places;
@@ -53,6 +55,7 @@ impl Pods {
             node: node.into(),
             shown: Arc::new(Shown::default()),
             places: Places::new(closing),
+            subject: Subject::default(),
         }
     }
 }

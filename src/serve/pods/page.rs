@@ -30,7 +30,7 @@ pub(super) struct Page {
 /// The page of a whole, sorted list that follows a token; `limit` 0 is no limit.
 ///
 /// # Errors
-/// InvalidArgument for a token that is none; OutOfRange for one of an earlier life of the agent.
+/// InvalidArgument for a token that is none; OutOfRange for one of another history.
 pub(super) fn page(listing: Listing, limit: u32, token: &str) -> Result<Page, Status> {
     let Listing { mut pods, mut revision } = listing;
     if !token.is_empty() {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Measure, Places, Shown, convert, page};
+use super::{Measure, Places, Shown, about, convert, page};
 use crate::pod::Face;
 use crate::proto::podbay::v1::*;
+use crate::serve::Subject;
 use crate::serve::status::bad_field;
 use crate::stream::Sessions;
 
@@ -23,6 +24,8 @@ pub struct Pods {
     pub(super) node: Arc<str>,
     pub(super) shown: Arc<Shown>,
     pub(super) places: Places,
+    /// What the call is about, when it is of one call.
+    pub(super) subject: Subject,
 }
 
 impl Pods {
@@ -50,35 +53,40 @@ impl Pods {
 #[tonic::async_trait]
 impl pods_server::Pods for Pods {
     async fn apply(&self, request: Request<ApplyRequest>) -> Answer<ApplyResponse> {
-        let face = self.granted(&request)?.face;
-        let applied = face.apply(convert::apply(request.into_inner())?).await?;
+        let pods = self.named(&request)?;
+        let request = convert::apply(request.into_inner())?;
+        let dry_run = request.dry_run;
+        let applied = pods.face.apply(request).await?;
+        if !applied.pods.is_empty() {
+            pods.subject.set(about::applied(&applied, dry_run));
+        }
         Ok(Response::new(convert::applied(&applied)))
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Answer<DeleteResponse> {
-        let face = self.granted(&request)?.face;
+        let face = self.named(&request)?.face;
         let ended = face.delete(convert::delete(request.into_inner())?).await?;
         let pods = ended.iter().map(|view| self.shown.pod(view)).collect();
         Ok(Response::new(DeleteResponse { pods }))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Answer<GetResponse> {
-        let face = self.granted(&request)?.face;
+        let face = self.named(&request)?.face;
         let GetRequest { namespace, name } = request.into_inner();
         let view = face.get(&convert::key(namespace, name)?)?;
         Ok(Response::new(GetResponse { pod: Some(self.shown.pod(&view)) }))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Answer<ListResponse> {
-        self.granted(&request)?.list(request.into_inner()).map(Response::new)
+        self.named(&request)?.list(request.into_inner()).map(Response::new)
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Stream<WatchResponse> {
-        self.granted(&request)?.watch(request.into_inner()).map(Response::new)
+        self.named(&request)?.watch(request.into_inner()).map(Response::new)
     }
 
     async fn logs(&self, request: Request<LogsRequest>) -> Stream<LogsResponse> {
-        self.granted(&request)?.logs(request.into_inner()).await.map(Response::new)
+        self.named(&request)?.logs(request.into_inner()).await.map(Response::new)
     }
 
     async fn exec(&self, request: Request<Streaming<ExecRequest>>) -> Stream<ExecResponse> {
@@ -97,28 +105,28 @@ impl pods_server::Pods for Pods {
     }
 
     async fn stats(&self, request: Request<StatsRequest>) -> Answer<StatsResponse> {
-        let pods = self.granted(&request)?;
+        let pods = self.named(&request)?;
         let selector = convert::selector(request.into_inner().selector);
         pods.stats(&selector).await.map(Response::new)
     }
 
     async fn watch_stats(&self, request: Request<WatchStatsRequest>) -> Stream<WatchStatsResponse> {
-        self.granted(&request)?.watch_stats(request.into_inner()).map(Response::new)
+        self.named(&request)?.watch_stats(request.into_inner()).map(Response::new)
     }
 
     async fn events(&self, request: Request<EventsRequest>) -> Stream<EventsResponse> {
-        self.granted(&request)?.events(request.into_inner()).map(Response::new)
+        self.named(&request)?.events(request.into_inner()).map(Response::new)
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Answer<ExplainResponse> {
-        self.granted(&request)?.explain(request.into_inner()).map(Response::new)
+        self.named(&request)?.explain(request.into_inner()).map(Response::new)
     }
 
     async fn restart_container(
         &self,
         request: Request<RestartContainerRequest>,
     ) -> Answer<RestartContainerResponse> {
-        let face = self.granted(&request)?.face;
+        let face = self.named(&request)?.face;
         let RestartContainerRequest { namespace, name, container } = request.into_inner();
         let key = convert::key(namespace, name)?;
         if container.is_empty() {
@@ -129,14 +137,14 @@ impl pods_server::Pods for Pods {
     }
 
     async fn admit(&self, request: Request<AdmitRequest>) -> Answer<AdmitResponse> {
-        let face = self.granted(&request)?.face;
+        let face = self.named(&request)?.face;
         let admissions = face.admit(convert::admit(request.into_inner())?).await?;
         let pods = admissions.into_iter().map(convert::admission).collect();
         Ok(Response::new(AdmitResponse { pods }))
     }
 
     async fn get_node(&self, request: Request<GetNodeRequest>) -> Answer<GetNodeResponse> {
-        let node = Some(convert::node(&self.granted(&request)?.face.node().await?));
+        let node = Some(convert::node(&self.named(&request)?.face.node().await?));
         Ok(Response::new(GetNodeResponse { node }))
     }
 }

@@ -42,7 +42,7 @@ async fn a_list_comes_in_pages_of_one_revision() {
         let status = client.list(request).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{token}");
     }
-    // A token outlives the agent that gave it; its revision does not.
+    // A token may outlive the history that it is of.
     let other = World::start().await;
     other.face.hub.publish(view("a", "Running"));
     let status = other.client().await.list(request).await.unwrap_err();

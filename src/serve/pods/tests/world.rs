@@ -287,8 +287,9 @@ impl World {
         let path = folder.path().join("podbay.sock");
         let socket = crate::serve::SocketOptions { path, mode: 0o600, gid: None };
         let listener = crate::serve::bind(&socket).await.unwrap();
+        let epoch = format!("{:016x}", rand::random::<u64>());
         let face = Arc::new(MadeUp {
-            hub: Arc::new(Hub::new(100, options)),
+            hub: Arc::new(Hub::new(Revision { epoch, number: 100 }, options)),
             asked: Mutex::default(),
             fail: Mutex::default(),
             log: Mutex::default(),

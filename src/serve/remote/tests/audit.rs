@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
+use futures::StreamExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -11,9 +12,11 @@ use tonic::transport::Endpoint;
 
 use super::super::super::{Door, SocketOptions, bind, connections, run};
 use super::world::{Caller, LIMIT, Stub, World};
-use crate::proto::podbay::v1::GetRequest;
 use crate::proto::podbay::v1::pods_client::PodsClient;
 use crate::proto::podbay::v1::pods_server::PodsServer;
+use crate::proto::podbay::v1::{
+    ApplyRequest, DeleteRequest, ExecRequest, ExecStart, GetRequest, Selector, exec_request,
+};
 
 /// What was logged with the target `audit` by this thread.
 #[derive(Clone, Default)]
@@ -64,11 +67,13 @@ async fn changes_and_denials_leave_one_line_each() {
     assert_eq!(log.lines(), Vec::<String>::new(), "reads leave none");
 
     caller.call("/podbay.v1.Pods/Apply").await.unwrap();
-    log.has(&["INFO", "change", "cn:operate from 127.0.0.1:", "Pods/Apply", "default/web", "Ok"]);
+    let line = ["INFO", "change", "cn:operate from 127.0.0.1:", "Pods/Apply", "default/web", "Ok"];
+    log.has(&[&line[..], &["dry_run=true"]].concat());
     caller.call("/podbay.v1.Pods/Delete").await.unwrap_err();
-    log.has(&["INFO", "change", "cn:operate", "Pods/Delete", "NotFound"]);
+    log.has(&["INFO", "change", "cn:operate", "Pods/Delete", "default/*", "NotFound"]);
     caller.call("/podbay.v1.Pods/Exec").await.unwrap_err();
-    log.has(&["WARN", "denied", "cn:operate", "Pods/Exec", "does not give the role admin"]);
+    let line = ["WARN", "denied", "cn:operate", "Pods/Exec", "does not give the role admin"];
+    log.has(&[&line[..], &["PermissionDenied"]].concat());
     caller.call("/runtime.v1.RuntimeService/Version").await.unwrap_err();
     log.has(&["WARN", "denied", "cn:operate", "there is no such operation"]);
 
@@ -81,6 +86,41 @@ async fn changes_and_denials_leave_one_line_each() {
 }
 
 #[tokio::test]
+async fn a_denied_call_is_known_by_its_first_message() {
+    let (log, _guard) = Log::start();
+    let world = World::start().await;
+    let mut viewer = PodsClient::new(world.caller("view").await.0);
+    let selector = Selector { labels: "app=web".to_owned(), ..Default::default() };
+    let request = DeleteRequest { selector: Some(selector), dry_run: true, ..Default::default() };
+    viewer.delete(request).await.unwrap_err();
+    log.has(&["denied", "Pods/Delete", "*/*, labels app=web", "dry_run=true", "role operate"]);
+
+    let start = ExecStart {
+        name: "web".to_owned(),
+        command: vec!["hunter2".to_owned()],
+        ..Default::default()
+    };
+    let start = ExecRequest { input: Some(exec_request::Input::Start(start)) };
+    // The caller goes on talking.
+    let talk = futures::stream::iter([start]).chain(futures::stream::pending());
+    viewer.exec(talk).await.unwrap_err();
+    let lines = log.lines();
+    assert!(lines.len() == 1 && lines[0].contains("default/web"), "{lines:?}");
+    assert!(!lines[0].contains("hunter2"), "{lines:?}");
+
+    // Too much, nothing, and one that says nothing: the same verdict.
+    let manifest = "x".repeat(1 << 20);
+    viewer.apply(ApplyRequest { manifest, ..Default::default() }).await.unwrap_err();
+    log.has(&["denied", "Pods/Apply", "role operate"]);
+    viewer.exec(futures::stream::empty()).await.unwrap_err();
+    log.has(&["denied", "Pods/Exec", "role admin"]);
+    let denied = viewer.exec(futures::stream::pending()).await.unwrap_err();
+    assert_eq!(denied.code(), tonic::Code::PermissionDenied);
+    log.has(&["denied", "Pods/Exec", "role admin"]);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_change_is_written_down_also_when_its_caller_leaves() {
     let (log, _guard) = Log::start();
     let world = World::start().await;
@@ -88,7 +128,7 @@ async fn a_change_is_written_down_also_when_its_caller_leaves() {
     let never = caller.call("/podbay.v1.Pods/RestartContainer");
     tokio::time::timeout(std::time::Duration::from_millis(300), never).await.unwrap_err();
     world.until(async || !log.0.lock().unwrap().is_empty()).await;
-    log.has(&["INFO", "cn:operate", "RestartContainer", "the caller left"]);
+    log.has(&["INFO", "cn:operate", "RestartContainer", "default/slow", "the caller left"]);
     world.stop().await;
 }
 

@@ -3,8 +3,9 @@
 use futures::StreamExt as _;
 use hyper_util::rt::TokioIo;
 use rcgen::{
-    CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -19,7 +20,7 @@ use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tonic_reflection::pb::v1;
 
-use super::super::super::{Error, Grant, Subject};
+use super::super::super::{About, Error, Grant, Subject};
 use super::super::*;
 use crate::proto::podbay::v1::pods_server::{Pods, PodsServer};
 use crate::proto::podbay::v1::*;
@@ -44,7 +45,7 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -61,6 +62,29 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.0).unwrap().pem();
         Made { cert, key: key.serialize_pem() }
+    }
+
+    /// The list that revokes these.
+    pub fn crl(&self, made: &[&Made]) -> String {
+        let serial = |made: &&Made| {
+            let (_, pem) = x509_parser::pem::parse_x509_pem(made.cert.as_bytes()).unwrap();
+            SerialNumber::from_slice(pem.parse_x509().unwrap().raw_serial())
+        };
+        let revoked = |made| RevokedCertParams {
+            serial_number: serial(made),
+            revocation_time: day(-1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: day(-1),
+            next_update: day(1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: made.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).unwrap().pem().unwrap()
     }
 
     pub fn client(&self, name: &str) -> Made {
@@ -87,20 +111,27 @@ impl Pods for Stub {
         Ok(Response::new(GetResponse::default()))
     }
 
-    async fn apply(&self, _: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
-        let mut response = Response::new(ApplyResponse::default());
-        response.extensions_mut().insert(Subject("default/web".to_owned()));
-        Ok(response)
+    async fn apply(
+        &self,
+        request: Request<ApplyRequest>,
+    ) -> Result<Response<ApplyResponse>, Status> {
+        Subject::of(&request).set(About { dry_run: true, ..About::new("default/web") });
+        Ok(Response::new(ApplyResponse::default()))
     }
 
-    async fn delete(&self, _: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
+    async fn delete(
+        &self,
+        request: Request<DeleteRequest>,
+    ) -> Result<Response<DeleteResponse>, Status> {
+        Subject::of(&request).set(About::new("default/*"));
         Err(Status::not_found("pod default/web is not found"))
     }
 
     async fn restart_container(
         &self,
-        _: Request<RestartContainerRequest>,
+        request: Request<RestartContainerRequest>,
     ) -> Result<Response<RestartContainerResponse>, Status> {
+        Subject::of(&request).set(About::new("default/slow"));
         std::future::pending().await
     }
 }
@@ -144,6 +175,7 @@ impl World {
             _ready: watch::Sender::new(true),
         };
         world.write("ca.crt", &world.authority.pem());
+        world.write("ca.crl", &world.authority.crl(&[]));
         world.install(&world.authority.agent());
         world.write("policy.toml", POLICY);
         world
@@ -178,6 +210,7 @@ impl World {
                 cert: self.path("agent.crt"),
                 key: self.path("agent.key"),
                 client_ca: self.path("ca.crt"),
+                crl: vec![self.path("ca.crl")],
             },
             policy: self.path("policy.toml"),
         }
