@@ -39,6 +39,7 @@ forwarding=$(cat /proc/sys/net/ipv4/ip_forward)
 agents=()
 controller=
 private=no
+containerd=$shared_socket
 
 milliseconds() { echo $((($(date +%s%N) - $1) / 1000000)); }
 line() { printf '%9s.%s ms  %s\n' "$(($1 / 10))" "$(($1 % 10))" "$2"; }

@@ -138,7 +138,10 @@ async fn process(incoming: Incoming, version: Version, path: &str, left: mpsc::S
         }
         other => panic!("no process {other}"),
     }
-    drop((io, stdout));
+    // A client of the first version takes the end of both outputs for success: it must read the
+    // error first, and leaves then.
+    let outputs = (io, stdout);
+    let outputs = (version == Version::V1 && code != 0).then_some(outputs);
     let status = match (version, code) {
         (Version::V4, 0) => json!({"metadata": {}, "status": "Success"}).to_string(),
         (Version::V4, code) => json!({
@@ -151,6 +154,10 @@ async fn process(incoming: Incoming, version: Version, path: &str, left: mpsc::S
     };
     // A client that has left is not told.
     let _ = errors.finish(status.as_bytes()).await;
+    if let Some(outputs) = outputs {
+        gone.cancelled().await;
+        drop(outputs);
+    }
     drop(background);
 }
 
