@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, TableDefinition, TableError};
@@ -21,6 +22,8 @@ const SCHEMA: u32 = 1;
 pub(super) const META: TableDefinition<'_, &str, &str> = TableDefinition::new("store.meta");
 /// Rooms keep their records in memory; the cache serves only the pages of a commit.
 const CACHE: usize = 1 << 20;
+/// For so long a locked file may be about to be given up.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// How to open a store.
 #[derive(Debug, Clone)]
@@ -103,7 +106,7 @@ pub(super) fn open(options: &Options) -> Result<Ready, Error> {
         .mode(0o700)
         .create(folder)
         .map_err(|error| Error::io(format!("make the folder {}", folder.display()), error))?;
-    let lock = lock(path)?;
+    let lock = patiently(|| lock(path))?;
     refuse_newer(path)?;
     let reserve = Reserve::new(beside(path, ".reserve"));
     let mut medium = FileMedium { path: path.clone(), reserve, _lock: lock };
@@ -155,8 +158,22 @@ fn attempt(path: &Path, check: bool) -> Result<(Database, Meta, bool), Error> {
         })?;
         Ok((database, meta, fresh))
     };
-    catch_unwind(AssertUnwindSafe(open))
-        .unwrap_or(Err(Error::Corrupt { problem: "opening it panicked".into() }))
+    let open = || catch_unwind(AssertUnwindSafe(open));
+    patiently(|| open().unwrap_or(Err(Error::Corrupt { problem: "opening it panicked".into() })))
+}
+
+/// Tries again for a moment while it is locked. A program that this process is starting holds
+/// copies of all its files between fork and exec, and with them a lock that was just given up.
+fn patiently<T>(attempt: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    let begun = Instant::now();
+    loop {
+        match attempt() {
+            Err(Error::Locked { .. }) if begun.elapsed() < PATIENCE => {
+                std::thread::sleep(PATIENCE / 20);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn opening(path: &Path) -> String {

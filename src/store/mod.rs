@@ -70,7 +70,7 @@ pub struct Store {
 
 impl Store {
     /// Opens the store, makes it when it is not there, and starts its writer thread. Blocks for
-    /// the time that a check of the whole file takes.
+    /// the time that a check of the whole file takes, and a moment more when it is locked.
     ///
     /// A damaged file is moved aside, never deleted. [`Error::Locked`] while another process has
     /// it; [`Error::NewerSchema`] when a newer podbay wrote it, and then the file is untouched.

@@ -140,6 +140,22 @@ async fn a_second_agent_is_refused_until_the_first_has_closed() {
 }
 
 #[tokio::test]
+async fn a_lock_that_a_child_still_has_before_its_exec_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(&at(&folder)).await;
+    let path = at(&folder).path.with_extension("redb.lock");
+    let lock = fs::OpenOptions::new().write(true).open(path).unwrap();
+    lock.try_lock().unwrap();
+    let copy = lock.try_clone().unwrap();
+    drop(lock);
+    let options = at(&folder);
+    let opening = tokio::task::spawn_blocking(move || Store::open(options).map(drop));
+    tokio::task::yield_now().await;
+    drop(copy);
+    opening.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn what_cannot_be_opened_is_not_taken_for_damage() {
     let folder = tempfile::tempdir().unwrap();
     let options = at(&folder);
