@@ -229,8 +229,15 @@ async fn a_pull_tells_its_steps_and_ends_with_its_caller() {
     })
     .await;
     let mut stream = client.pull(pull(silent.name("app:v1"))).await.unwrap().into_inner();
-    while silent.count("/blobs/") == 0 {
-        stream.message().await.unwrap().expect("a step");
+    let asked = async {
+        while silent.count("/blobs/") == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let steps = async { while stream.message().await.unwrap().is_some() {} };
+    tokio::select! {
+        asked = tokio::time::timeout(SOON, asked) => asked.expect("a blob is asked for"),
+        () = steps => panic!("the registry is silent"),
     }
     assert!(!world.fakes.leftovers().is_empty(), "it is under way");
     drop(stream);
