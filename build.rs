@@ -16,16 +16,18 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn compile_protos(out: &Path) -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let mut compiler = protox::Compiler::new(["proto"])?;
-    compiler
-        .include_imports(true)
-        .include_source_info(true)
-        .open_files(["runtime/v1/api.proto", "podbay/v1/pods.proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_files([
+        "runtime/v1/api.proto",
+        "podbay/v1/pods.proto",
+        "podbay/v1/images.proto",
+    ])?;
     tonic_prost_build::configure()
         .btree_map(".")
         .generate_default_stubs(true)
         // Credentials and secrets: their Debug is written by hand in src/proto.rs.
         .skip_debug([".runtime.v1.AuthConfig"])
         .skip_debug([".podbay.v1.ApplyRequest", ".podbay.v1.AdmitRequest"])
+        .skip_debug([".podbay.v1.RegistryCredentials"])
         .out_dir(out)
         .compile_fds(compiler.file_descriptor_set())?;
     // Comments are of use to rustdoc only; callers of the reflection do without.

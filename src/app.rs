@@ -221,6 +221,7 @@ impl App {
                 stats: stats.clone(),
             }),
             node: pods.node_name(),
+            images: images.clone(),
         };
         let services = CriServices {
             sandboxes: sandboxes.clone(),

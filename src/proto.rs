@@ -23,7 +23,7 @@ pub mod runtime {
 
 /// podbay's own interface.
 pub mod podbay {
-    /// Pods as whole objects, version 1.
+    /// Pods as whole objects and the images of the node, version 1.
     #[allow(missing_docs, rustdoc::all, clippy::all, clippy::pedantic)]
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/podbay.v1.rs"));
@@ -42,6 +42,13 @@ pub mod podbay {
         impl std::fmt::Debug for AdmitRequest {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.debug_struct("AdmitRequest").finish_non_exhaustive()
+            }
+        }
+
+        /// Shows that there are some, never what they are.
+        impl std::fmt::Debug for RegistryCredentials {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct("RegistryCredentials").finish_non_exhaustive()
             }
         }
     }

@@ -10,9 +10,12 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use podbay::backend::UserFiles;
 use podbay::backend::cni::printed_addresses;
-use podbay::image::{Reference, challenges};
+use podbay::backend::fake::{Fakes, SNAPSHOTTER};
+use podbay::image::{Images, LoadOptions, Options, Reference, challenges};
+use podbay::lifecycle::Tasks;
 use podbay::model::security::SupplementalGroupsPolicy;
 use podbay::oci::user::{UserRequest, resolve};
 use podbay::stream::spdy;
@@ -255,6 +258,49 @@ fn image_references() {
             }
         }
     });
+}
+
+/// The whole way of an archive over fakes: one that fails leaves nothing.
+#[test]
+fn image_archives() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let folder = tempfile::tempdir().expect("a folder");
+    fuzz("image_archive", |bytes| runtime.block_on(image_archive(bytes, folder.path())));
+}
+
+async fn image_archive(bytes: &[u8], folder: &std::path::Path) -> String {
+    let fakes = Fakes::new(folder);
+    let options =
+        Options { snapshotter: SNAPSHOTTER.to_owned(), config_dirs: vec![], ..Options::default() };
+    let images = Images::new(fakes.images.clone(), fakes.runtime.clone(), Tasks::new(), options);
+    let archive = if bytes.len().is_multiple_of(2) { summed(bytes) } else { bytes.to_vec() };
+    let pieces: Vec<_> = archive.chunks(700).map(|it| Ok(it.to_vec().into())).collect();
+    let upload = futures::stream::iter(pieces).boxed();
+    let loaded = images.load(upload, LoadOptions::default()).await;
+    assert_eq!(fakes.leftovers(), [""; 0], "leases and ingests end with the load");
+    let there = images.list(None).await.expect("a list").len();
+    match loaded {
+        Ok(loaded) => {
+            assert!(there >= 1 && there <= loaded.len());
+            format!("{there} images")
+        }
+        Err(error) => {
+            assert_eq!(there, 0, "it has failed");
+            words(&error.to_string()).chars().take(60).collect()
+        }
+    }
+}
+
+/// An archive whose headers have the right sums, so that what they say is looked at.
+fn summed(bytes: &[u8]) -> Vec<u8> {
+    let mut archive = bytes.to_vec();
+    for block in archive.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    }
+    archive
 }
 
 #[test]

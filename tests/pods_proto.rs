@@ -12,21 +12,25 @@ use prost_types::{
 };
 use regex::Regex;
 
-const TEXT: &str = include_str!("../proto/podbay/v1/pods.proto");
+/// The files of the package, and what they say.
+const TEXTS: &[(&str, &str)] = &[
+    ("podbay/v1/images.proto", include_str!("../proto/podbay/v1/images.proto")),
+    ("podbay/v1/pods.proto", include_str!("../proto/podbay/v1/pods.proto")),
+];
 
 /// Every RPC, field and value. Rows are only ever added: what is not wanted any more is reserved
 /// in the proto, and its row begins with `reserved`.
 const PUBLISHED: &str = include_str!("data/podbay-v1.tsv");
 
+/// All files of the interface, each of which has its text above.
 fn files() -> Vec<FileDescriptorProto> {
     let set = FileDescriptorSet::decode(podbay::proto::FILE_DESCRIPTOR_SET).unwrap();
-    set.file.into_iter().filter(|file| file.package().starts_with("podbay.")).collect()
-}
-
-fn file() -> FileDescriptorProto {
-    let mut files = files();
-    assert_eq!(files.len(), 1, "give each file of the interface its rows here");
-    files.remove(0)
+    let ours = set.file.into_iter().filter(|file| file.package().starts_with("podbay."));
+    let mut files: Vec<_> = ours.collect();
+    files.sort_by(|a, b| a.name().cmp(b.name()));
+    let names = files.iter().map(|file| file.name());
+    assert!(names.eq(TEXTS.iter().map(|(name, _)| *name)), "give each file its text here");
+    files
 }
 
 fn is(pattern: &str, name: &str) -> bool {
@@ -69,8 +73,11 @@ fn the_package_has_a_version_and_its_folder() {
 
 #[test]
 fn names_are_as_the_style_wants_them() {
-    let file = file();
-    for message in messages(&file) {
+    files().iter().for_each(names_of);
+}
+
+fn names_of(file: &FileDescriptorProto) {
+    for message in messages(file) {
         assert!(is("^[A-Z][A-Za-z0-9]*$", message.name()), "{}", message.name());
         let names = message.field.iter().map(FieldDescriptorProto::name);
         let oneofs = message.oneof_decl.iter().map(|oneof| oneof.name().trim_start_matches('_'));
@@ -90,9 +97,9 @@ fn names_are_as_the_style_wants_them() {
 
 #[test]
 fn each_rpc_has_messages_of_its_own() {
-    let file = file();
+    let files = files();
     let mut taken = BTreeSet::new();
-    for service in &file.service {
+    for service in files.iter().flat_map(|file| &file.service) {
         assert!(is("^[A-Z][A-Za-z]*$", service.name()));
         for method in &service.method {
             let name = method.name();
@@ -107,11 +114,17 @@ fn each_rpc_has_messages_of_its_own() {
 /// What is not indented or indented once names something; the line before it must speak of it.
 #[test]
 fn everything_has_a_comment() {
+    for (file, (_, text)) in files().iter().zip(TEXTS) {
+        comments_of(file, text);
+    }
+}
+
+fn comments_of(file: &FileDescriptorProto, text: &str) {
     let declares = Regex::new(
         r"^\s*(message|enum|service|rpc|oneof|[a-z][A-Za-z0-9_.<>, ]* [a-z0-9_]+ = [0-9]|[A-Z0-9_]+ = [0-9])",
     )
     .unwrap();
-    let lines: Vec<_> = TEXT.lines().collect();
+    let lines: Vec<_> = text.lines().collect();
     let mut found = 0;
     for (at, line) in lines.iter().enumerate() {
         if line.trim_start().starts_with("//") || line.starts_with("syntax") {
@@ -124,9 +137,8 @@ fn everything_has_a_comment() {
         }
         assert!(line.chars().count() <= 110, "too long: {line}");
     }
-    let file = file();
     let rpcs: usize = file.service.iter().map(|service| service.method.len()).sum();
-    let fields: usize = messages(&file)
+    let fields: usize = messages(file)
         .iter()
         .map(|m| {
             let optional = m.field.iter().filter(|field| field.proto3_optional()).count();
@@ -138,10 +150,10 @@ fn everything_has_a_comment() {
 }
 
 fn rows() -> BTreeSet<String> {
-    let file = file();
+    let files = files();
     let mut rows = BTreeSet::new();
     let mut add = |row: String| assert!(rows.insert(row.clone()), "twice: {row}");
-    for service in &file.service {
+    for service in files.iter().flat_map(|file| &file.service) {
         for method in &service.method {
             let stream = |streams| if streams { "stream " } else { "" };
             add(format!(
@@ -155,13 +167,13 @@ fn rows() -> BTreeSet<String> {
             ));
         }
     }
-    for message in messages(&file) {
+    for message in files.iter().flat_map(messages) {
         add(format!("message\t{}", message.name()));
         for field in &message.field {
             add(field_row(&message, field));
         }
     }
-    for EnumDescriptorProto { name, value, .. } in &file.enum_type {
+    for EnumDescriptorProto { name, value, .. } in files.iter().flat_map(|file| &file.enum_type) {
         let name = name.as_deref().unwrap();
         for value in value {
             add(format!("enum\t{name}\t{}\t{}", value.number(), value.name()));

@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "real_pods/archives.rs"]
+mod archives;
 #[path = "real_pods/ends.rs"]
 mod ends;
 #[path = "real_pods/ephemeral.rs"]
@@ -36,5 +38,8 @@ on_both_lines! {
     evict::a_volume_beyond_its_limit_evicts_its_pod,
     evict::a_full_disk_evicts_and_keeps_pods_out,
     ports::datagrams_reach_a_pod,
+    archives::an_image_goes_out_and_comes_back,
+    archives::other_tools_read_it_and_are_read,
+    archives::a_pull_is_followed,
     shutdown::pods_end_before_the_host_does,
 }

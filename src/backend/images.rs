@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::BoxStream;
 
 use super::{FsUsage, Result};
 use crate::model::StringMap;
@@ -51,6 +52,9 @@ pub struct LayerUnpack<'a> {
     pub labels: &'a StringMap,
 }
 
+/// The bytes of a blob in their order. An error is the last item.
+pub type BlobBytes = BoxStream<'static, Result<Bytes>>;
+
 /// A blob being written. Dropping it without `commit` leaves a resumable ingest until the lease
 /// ends; `abort` removes it at once.
 #[async_trait]
@@ -63,6 +67,9 @@ pub trait BlobWriter: Send {
 
     /// Appends.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
+
+    /// Says which digest the bytes have, to a writer that was opened without one.
+    fn expect(&mut self, digest: &Digest);
 
     /// Ends: size and digest are checked by the store (`FailedPrecondition` when they differ,
     /// and nothing becomes visible). A blob that came into being meanwhile is success.
@@ -91,6 +98,9 @@ pub trait Images: Send + Sync + 'static {
     /// Reads a whole small blob; `InvalidArgument` when it is over `max` bytes.
     async fn read_blob(&self, digest: &Digest, max: usize) -> Result<Bytes>;
 
+    /// Reads a blob of any size in pieces; `NotFound` at once when it is not complete here.
+    async fn open_blob(&self, digest: &Digest) -> Result<BlobBytes>;
+
     /// Starts or resumes writing a blob under the shared ingest name of its kind
     /// (`layer-sha256:…`). `AlreadyExists` when it is complete (the lease then holds it);
     /// `Unavailable` while another writer has the same name open.
@@ -99,6 +109,15 @@ pub trait Images: Send + Sync + 'static {
         lease: &Lease,
         ingest: &str,
         blob: &Descriptor,
+    ) -> Result<Box<dyn BlobWriter>>;
+
+    /// As `write_blob`, for so many bytes whose digest is known when all have come: then
+    /// [`BlobWriter::expect`] tells it.
+    async fn write_unnamed(
+        &self,
+        lease: &Lease,
+        ingest: &str,
+        size: u64,
     ) -> Result<Box<dyn BlobWriter>>;
 
     /// Sets labels on a blob (an empty value removes one).

@@ -13,8 +13,8 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::context::{Address, Meant, TlsFiles};
 use super::error::Error;
+use crate::proto::podbay::v1::images_client::ImagesClient;
 use crate::proto::podbay::v1::pods_client::PodsClient;
-use crate::proto::runtime::v1::image_service_client::ImageServiceClient;
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,7 +27,8 @@ const MAX_ANSWER: usize = 64 << 20;
 pub struct Client {
     /// Its pods.
     pub pods: PodsClient<Channel>,
-    channel: Channel,
+    /// Its images.
+    pub images: ImagesClient<Channel>,
     meant: Meant,
 }
 
@@ -36,21 +37,8 @@ impl Client {
     pub async fn connect(meant: Meant) -> Result<Self, Error> {
         let channel = channel(&meant).await?;
         let pods = PodsClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
-        Ok(Self { pods, channel, meant })
-    }
-
-    /// Its images: the CRI's image service, which is served on the agent's own socket only.
-    pub fn images(&self) -> Result<ImageServiceClient<Channel>, Error> {
-        match self.meant.address {
-            Address::Unix(_) => {
-                Ok(ImageServiceClient::new(self.channel.clone())
-                    .max_decoding_message_size(MAX_ANSWER))
-            }
-            Address::Tls { .. } => Err(Error::Misuse(format!(
-                "images are managed on the agent's own socket, not through {}",
-                self.meant.shown
-            ))),
-        }
+        let images = ImagesClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+        Ok(Self { pods, images, meant })
     }
 
     /// The namespace that is meant: the named one, that of the context, or `default`.

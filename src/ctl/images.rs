@@ -1,4 +1,4 @@
-//! `images`, `pull`, `rmi`: the images of the machine, through the CRI's image service.
+//! `images`, `rmi`: the images of the node.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -9,9 +9,7 @@ use super::error::Error;
 use super::print::Output;
 use super::print::table::{Cell, Table};
 use super::screen::Screen;
-use crate::proto::runtime::v1::{
-    Image, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest, RemoveImageRequest,
-};
+use crate::proto::podbay::v1::{Image, ListImagesRequest, RemoveImageRequest};
 
 /// Digits of an image's id in a table.
 const SHORT: usize = 12;
@@ -30,14 +28,6 @@ pub struct ImagesArgs {
     pub output: Option<Output>,
 }
 
-/// What `pull` takes.
-#[derive(Debug, Clone, Args)]
-pub struct PullArgs {
-    /// The images
-    #[arg(value_name = "IMAGE", required = true)]
-    pub images: Vec<String>,
-}
-
 /// What `rmi` takes.
 #[derive(Debug, Clone, Args)]
 pub struct RemoveArgs {
@@ -46,22 +36,14 @@ pub struct RemoveArgs {
     pub images: Vec<String>,
 }
 
-fn spec(image: &str) -> ImageSpec {
-    ImageSpec { image: image.to_owned(), ..ImageSpec::default() }
-}
-
 /// Lists images.
 pub async fn images(client: &mut Client, args: &ImagesArgs, screen: Screen) -> Result<(), Error> {
-    let filter = args
-        .image
-        .as_deref()
-        .map(|image| crate::proto::runtime::v1::ImageFilter { image: Some(spec(image)) });
-    let answer = client.images()?.list_images(ListImagesRequest { filter }).await?;
-    let mut images = answer.into_inner().images;
-    images.sort_by(|a, b| (&a.repo_tags, &a.id).cmp(&(&b.repo_tags, &b.id)));
+    let request = ListImagesRequest { image: args.image.clone().unwrap_or_default() };
+    let mut images = client.images.list_images(request).await?.into_inner().images;
+    images.sort_by(|a, b| (&a.tags, &a.id).cmp(&(&b.tags, &b.id)));
     let output = args.output.clone().unwrap_or_default();
     if matches!(output, Output::Name) {
-        let names = images.iter().map(|image| image.repo_tags.first().unwrap_or(&image.id));
+        let names = images.iter().map(|image| image.tags.first().unwrap_or(&image.id));
         return screen.print(&names.map(|name| format!("{name}\n")).collect::<String>());
     }
     if !output.is_table() {
@@ -75,8 +57,8 @@ pub async fn images(client: &mut Client, args: &ImagesArgs, screen: Screen) -> R
 
 fn object(image: &Image) -> Value {
     json!({
-        "kind": "Image", "id": image.id, "repoTags": image.repo_tags,
-        "repoDigests": image.repo_digests, "size": image.size, "pinned": image.pinned,
+        "kind": "Image", "id": image.id, "repoTags": image.tags,
+        "repoDigests": image.digests, "size": image.size, "pinned": image.pinned,
     })
 }
 
@@ -87,8 +69,8 @@ fn rows(image: &Image, whole: bool) -> Vec<Vec<Cell>> {
     let row = |name: &str, tag: &str| -> Vec<Cell> {
         vec![name.into(), tag.into(), id.into(), size(image.size).into()]
     };
-    if image.repo_tags.is_empty() {
-        let digest = image.repo_digests.first().and_then(|name| name.split_once('@'));
+    if image.tags.is_empty() {
+        let digest = image.digests.first().and_then(|name| name.split_once('@'));
         return vec![row(digest.map_or("<none>", |(name, _)| name), "<none>")];
     }
     let named = |name: &String| match name.rsplit_once(':') {
@@ -96,11 +78,11 @@ fn rows(image: &Image, whole: bool) -> Vec<Vec<Cell>> {
         Some((name, tag)) if !tag.contains('/') => row(name, tag),
         _ => row(name, "<none>"),
     };
-    image.repo_tags.iter().map(named).collect()
+    image.tags.iter().map(named).collect()
 }
 
 /// Bytes in three digits and a unit.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
     let mut value = bytes as f64;
     let mut unit = 0;
@@ -116,41 +98,16 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// Pulls images, one after another.
-pub async fn pull(client: &mut Client, args: &PullArgs, screen: Screen) -> Result<(), Error> {
-    let mut images = client.images()?;
-    for image in &args.images {
-        let progress = screen.spinner(&format!("pulling {image}"));
-        let request = PullImageRequest { image: Some(spec(image)), ..PullImageRequest::default() };
-        let answer = images.pull_image(request).await;
-        drop(progress);
-        screen.print(&format!("{}\n", answer?.into_inner().image_ref))?;
-    }
-    Ok(())
-}
-
 /// Removes images; one that cannot be removed does not spare the others.
 pub async fn remove(client: &mut Client, args: &RemoveArgs, screen: Screen) -> Result<(), Error> {
-    let mut images = client.images()?;
     let mut fault = None;
     for image in &args.images {
-        let status = ImageStatusRequest { image: Some(spec(image)), verbose: false };
-        let found = images.image_status(status).await?.into_inner().image;
-        let removed = match found {
-            // The CRI finds nothing wrong with removing what is not there; a person may have mistyped.
-            None => Err(Error::NotFound(format!("image {image} is not found"))),
-            Some(_) => {
-                let request = RemoveImageRequest { image: Some(spec(image)) };
-                images.remove_image(request).await.map(drop).map_err(Error::from)
-            }
-        };
-        match removed {
-            Ok(()) => screen.print(&format!("image {image} deleted\n"))?,
-            Err(Error::Agent(status)) if status.code() == Code::Unavailable => {
-                return Err(Error::Agent(status));
-            }
-            Err(error) => {
-                if let Some(earlier) = fault.replace(error) {
+        let request = RemoveImageRequest { image: image.clone() };
+        match client.images.remove_image(request).await {
+            Ok(_) => screen.print(&format!("image {image} deleted\n"))?,
+            Err(status) if status.code() == Code::Unavailable => return Err(status.into()),
+            Err(status) => {
+                if let Some(earlier) = fault.replace(Error::from(status)) {
                     screen.note(earlier.report().trim_end());
                 }
             }
@@ -184,7 +141,7 @@ mod tests {
     fn names_ports_and_digests() {
         let image = Image {
             id: format!("sha256:{}", "ab".repeat(32)),
-            repo_tags: vec!["localhost:5000/a:1".to_owned(), "b:2".to_owned()],
+            tags: vec!["localhost:5000/a:1".to_owned(), "b:2".to_owned()],
             size: 1000,
             ..Image::default()
         };
@@ -194,7 +151,7 @@ mod tests {
         };
         assert_eq!(rows(&image, false), [row("localhost:5000/a", "1"), row("b", "2")]);
         let digest = vec!["c@sha256:0".to_owned()];
-        let unnamed = Image { repo_tags: vec![], repo_digests: digest, ..image };
+        let unnamed = Image { tags: vec![], digests: digest, ..image };
         assert_eq!(rows(&unnamed, false), [row("c", "<none>")]);
     }
 }

@@ -1,10 +1,10 @@
 //! The command line: what can be said, the commands that need no agent, and those that ask one.
 //!
-//! A command that asks an agent is a client of `podbay.v1` (of the CRI for images) and nothing
-//! else: what it shows are the Kubernetes objects of the answers. [`run`] joins all of it.
+//! A command that asks an agent is a client of `podbay.v1` and nothing else: what it shows are the Kubernetes objects of the answers. [`run`] joins all of it.
 
 pub mod agent;
 pub mod apply;
+pub mod archives;
 pub mod certs;
 pub mod config;
 pub mod connect;
@@ -26,6 +26,7 @@ pub mod logs;
 pub mod manifest;
 pub mod node;
 pub mod print;
+pub mod pull;
 pub mod scope;
 pub mod screen;
 pub mod shell;
@@ -104,7 +105,11 @@ pub enum Command {
     /// Show images.
     Images(images::ImagesArgs),
     /// Pull images.
-    Pull(images::PullArgs),
+    Pull(pull::PullArgs),
+    /// Take images from an archive.
+    Load(archives::LoadArgs),
+    /// Write images to an archive.
+    Save(archives::SaveArgs),
     /// Remove images.
     Rmi(images::RemoveArgs),
     /// Show the node.
@@ -153,7 +158,9 @@ pub async fn run(agent: &ContextArgs, command: &Command) -> Result<u8, Error> {
         Command::Explain(args) => explain::explain(client, args, screen).await,
         Command::Restart(args) => explain::restart(client, args, screen).await,
         Command::Images(args) => images::images(client, args, screen).await,
-        Command::Pull(args) => images::pull(client, args, screen).await,
+        Command::Pull(args) => pull::pull(client, args, screen).await,
+        Command::Load(args) => archives::load(client, args, screen).await,
+        Command::Save(args) => archives::save(client, args, screen).await,
         Command::Rmi(args) => images::remove(client, args, screen).await,
         Command::Node(args) => {
             node::get(client, args.output.clone().unwrap_or_default(), screen).await

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::error::Error;
 use super::print::safe;
@@ -37,6 +37,33 @@ impl Screen {
         let _ = writeln!(std::io::stderr(), "{}", safe(text));
     }
 
+    /// The same, or one that shows nothing that goes on.
+    #[must_use]
+    pub fn quiet(self, quiet: bool) -> Self {
+        Self { progress: self.progress && !quiet, ..self }
+    }
+
+    /// Whether something that goes on can be shown.
+    pub fn shows_progress(self) -> bool {
+        self.progress
+    }
+
+    /// A group of bars, gone when it is dropped; nothing without a terminal.
+    pub fn bars(self) -> Bars {
+        let target =
+            if self.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Bars(MultiProgress::with_draw_target(target))
+    }
+
+    /// A bar of bytes with a text beside it, gone when it is dropped; nothing without a terminal.
+    /// A size of 0 is not known.
+    pub fn bytes(self, text: &str, size: u64) -> Progress {
+        let bar = if self.progress { ProgressBar::new(size) } else { ProgressBar::hidden() };
+        bar.set_style(byte_style(size));
+        bar.set_message(safe(text));
+        Progress(bar)
+    }
+
     /// A spinner with a text beside it, gone when it is dropped; nothing without a terminal.
     pub fn spinner(self, text: &str) -> Progress {
         let bar = if self.progress { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
@@ -59,7 +86,58 @@ impl Default for Screen {
 #[derive(Debug)]
 pub struct Progress(ProgressBar);
 
+/// A bar of bytes, or, where nobody knows how many there will be, their number.
+fn byte_style(size: u64) -> ProgressStyle {
+    let template = match size {
+        0 => "{msg} {decimal_bytes} ({elapsed})",
+        _ => "{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} ({elapsed})",
+    };
+    let style = ProgressStyle::with_template(template);
+    style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}
+
+/// Bars one below the other.
+#[derive(Debug)]
+pub struct Bars(MultiProgress);
+
+impl Bars {
+    /// One more, with a text before it. Bytes are shown when there are some.
+    pub fn add(&self, text: &str) -> Progress {
+        let bar = self.0.add(ProgressBar::new(0));
+        if let Ok(style) = ProgressStyle::with_template("{prefix} {msg}") {
+            bar.set_style(style);
+        }
+        bar.set_prefix(safe(text));
+        Progress(bar)
+    }
+}
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        // What cannot be wiped stays on the screen.
+        let _ = self.0.clear();
+    }
+}
+
 impl Progress {
+    /// Shows bytes and a text beside them.
+    pub fn bytes(&self, text: &str, done: u64, total: u64) {
+        let template = "{prefix} {msg:11} [{bar:30}] {decimal_bytes}/{decimal_total_bytes}";
+        if self.0.length() != Some(total)
+            && let Ok(style) = ProgressStyle::with_template(template)
+        {
+            self.0.set_style(style.progress_chars("=> "));
+            self.0.set_length(total);
+        }
+        self.0.set_message(safe(text));
+        self.0.set_position(done);
+    }
+
+    /// So many bytes more.
+    pub fn more(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+
     /// What it does now.
     pub fn say(&self, text: &str) {
         self.0.set_message(safe(text));

@@ -107,6 +107,31 @@ pub enum Error {
         /// Which.
         id: Digest,
     },
+    /// No such image.
+    #[error("image {0:?} is not found")]
+    NotFound(String),
+    /// An archive is whole, and must not be used.
+    #[error("bad archive: {0}")]
+    BadArchive(String),
+    /// Names were given for an archive of several images.
+    #[error("names can be given to one image only, and the archive has {0}")]
+    NamesForMany(usize),
+    /// An archive did not come to its end.
+    #[error("the archive broke off")]
+    BrokenOff {
+        /// Why.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// Bytes of an archive stopped arriving, or nobody took them.
+    #[error("the archive made no progress for {}", humantime::format_duration(*.after))]
+    Stalled {
+        /// The limit.
+        after: Duration,
+    },
+    /// The agent stops, or the work broke down, which its log tells.
+    #[error("the agent has given the work up")]
+    Abandoned,
     /// A registry host configuration cannot be used.
     #[error("registry configuration {path}: {problem}")]
     HostConfig {
@@ -129,6 +154,10 @@ pub enum Error {
 impl Error {
     pub(super) fn bad(what: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::BadContent { what: what.into(), problem: problem.into() }
+    }
+
+    pub(super) fn bad_archive(problem: impl Into<String>) -> Self {
+        Self::BadArchive(problem.into())
     }
 
     pub(super) fn cancelled(reference: impl Into<String>) -> Self {

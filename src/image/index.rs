@@ -200,6 +200,11 @@ impl Snapshot {
         }
     }
 
+    /// Whether a reference is a name of this image, and no prefix of its id.
+    pub fn is_name_of(&self, reference: &Reference, id: &Digest) -> bool {
+        self.names.get(&reference.to_string()).is_some_and(|named| named.id == *id)
+    }
+
     /// The record names of an image, its id last: it is what holds the content to the end.
     pub fn records(&self, id: &Digest) -> Vec<String> {
         let mut names = self.records.get(id).cloned().unwrap_or_default();

@@ -243,6 +243,15 @@ pub fn parse(media_type: &str, bytes: &[u8]) -> Result<Document, Malformed> {
     }
 }
 
+/// Everything that a stored index or manifest points at, also what no image needs here: other
+/// platforms, attestations.
+pub fn children(bytes: &[u8]) -> Result<Vec<Descriptor>, Malformed> {
+    let raw: RawDocument = json(bytes)?;
+    let all = raw.manifests.into_iter().flatten().chain(raw.config);
+    let all = all.chain(raw.layers.into_iter().flatten());
+    all.map(|descriptor| descriptor.descriptor("a descriptor")).collect()
+}
+
 fn index(entries: Vec<RawDescriptor>) -> Result<Document, Malformed> {
     let mut checked = Vec::new();
     for (position, mut raw) in entries.into_iter().enumerate() {

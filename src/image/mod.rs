@@ -4,6 +4,7 @@
 //! What is stored is read once and kept in an index in memory, which every container creation
 //! and every round of a kubelet asks.
 
+mod archive;
 mod content;
 mod credentials;
 mod error;
@@ -13,6 +14,7 @@ mod locks;
 mod manifest;
 mod meter;
 mod mirrors;
+mod naming;
 mod platform;
 mod progress;
 mod pull;
@@ -21,6 +23,7 @@ mod registry;
 mod unpack;
 mod usage;
 
+pub use archive::{Broken, LoadOptions, Loaded, Saved, Upload};
 pub use credentials::Credentials;
 pub use error::Error;
 pub use platform::Platform;
@@ -390,4 +393,4 @@ impl Inner {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

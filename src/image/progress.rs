@@ -7,7 +7,7 @@ use tokio::sync::broadcast;
 use crate::model::image::Digest;
 
 /// Events kept for a slow watcher; older ones are lost to it.
-const WINDOW: usize = 256;
+const WINDOW: usize = 1024;
 /// Bytes between two events of one layer.
 const STRIDE: u64 = 1 << 20;
 
@@ -31,6 +31,8 @@ pub struct PullProgress {
 pub enum PullState {
     /// The registry is asked what the reference means.
     Resolving,
+    /// The layer is part of the image; others are before it.
+    Waiting,
     /// Bytes arrive.
     Downloading,
     /// Stored: just now or already before.

@@ -5,6 +5,7 @@
 mod auth;
 mod cri;
 mod front;
+mod images;
 pub mod pods;
 mod remote;
 mod socket;
@@ -16,6 +17,7 @@ mod tests;
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
@@ -38,6 +40,7 @@ pub use socket::{SocketError, SocketOptions, bind};
 pub use tls::{TlsError, TlsFiles};
 
 use crate::proto::FILE_DESCRIPTOR_SET;
+use crate::proto::podbay::v1::images_server::{self, ImagesServer};
 use crate::proto::podbay::v1::pods_server::{self, PodsServer};
 use crate::proto::runtime::v1::image_service_server::{self, ImageService, ImageServiceServer};
 use crate::proto::runtime::v1::runtime_service_server::{
@@ -81,6 +84,7 @@ impl Door {
             runtime_service_server::SERVICE_NAME,
             image_service_server::SERVICE_NAME,
             pods_server::SERVICE_NAME,
+            images_server::SERVICE_NAME,
         ];
         let auth = auth::AuthLayer::local();
         Self { auth, names, descriptors: FILE_DESCRIPTOR_SET.to_vec() }
@@ -91,7 +95,8 @@ impl Door {
         let mut files =
             prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap_or_default();
         files.file.retain(|file| file.package() != "runtime.v1");
-        Self { auth, names: &["", pods_server::SERVICE_NAME], descriptors: files.encode_to_vec() }
+        let names = &["", pods_server::SERVICE_NAME, images_server::SERVICE_NAME];
+        Self { auth, names, descriptors: files.encode_to_vec() }
     }
 }
 
@@ -106,7 +111,7 @@ pub enum Error {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves the CRI, whole pods, health and reflection on a socket until `shutdown` ends.
+/// Serves the CRI, whole pods, images, health and reflection on a socket until `shutdown` ends.
 ///
 /// Until `ready` is true every call but the CRI's Version answers Unavailable and health says
 /// NOT_SERVING. After `shutdown` nothing new is accepted, endless streams end, and calls in
@@ -122,14 +127,22 @@ pub async fn serve(
     let cri = cri::Cri::new(services, closing.clone());
     let mut routes = doors(cri.clone(), cri);
     if let Some(pods) = pods {
-        routes = routes.add_service(pods_door(pods::Pods::new(pods, closing.clone())));
+        routes = add_ours(routes, pods, closing.clone());
     }
     run(connections(listener), Door::local(), routes, ready, closing, shutdown).await
 }
 
-/// What a remote door serves: whole pods. `closing` ends the endless streams.
+/// What a remote door serves: whole pods, and images. `closing` ends the endless streams.
 pub fn pod_routes(pods: PodServices, closing: CancellationToken) -> Routes {
-    Routes::new(pods_door(pods::Pods::new(pods, closing)))
+    add_ours(Routes::default(), pods, closing)
+}
+
+fn add_ours(routes: Routes, pods: PodServices, closing: CancellationToken) -> Routes {
+    let images = images::ImageDoor::new(Arc::clone(&pods.images), closing.clone());
+    let images = ImagesServer::new(images)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    routes.add_service(pods_door(pods::Pods::new(pods, closing))).add_service(images)
 }
 
 /// The service of whole pods with its limits.

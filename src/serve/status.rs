@@ -171,8 +171,10 @@ fn image_code(error: &image::Error) -> Code {
         Error::InvalidReference { .. }
         | Error::UnknownHandler(_)
         | Error::AmbiguousId(_)
-        | Error::InvalidCredentials { .. } => Code::InvalidArgument,
-        Error::NotInRegistry { .. } => Code::NotFound,
+        | Error::InvalidCredentials { .. }
+        | Error::BadArchive(_)
+        | Error::NamesForMany(_) => Code::InvalidArgument,
+        Error::NotInRegistry { .. } | Error::NotFound(_) => Code::NotFound,
         Error::Unauthorized { .. }
         | Error::RegistryUnavailable { .. }
         | Error::RegistryRefused { .. }
@@ -181,8 +183,9 @@ fn image_code(error: &image::Error) -> Code {
         | Error::InUse { .. }
         | Error::Incomplete { .. }
         | Error::HostConfig { .. } => Code::FailedPrecondition,
-        Error::NoProgress { .. } => Code::DeadlineExceeded,
-        Error::Cancelled { .. } => Code::Cancelled,
+        Error::NoProgress { .. } | Error::Stalled { .. } => Code::DeadlineExceeded,
+        Error::Cancelled { .. } | Error::BrokenOff { .. } => Code::Cancelled,
+        Error::Abandoned => Code::Unavailable,
         Error::Backend { source, .. } => backend_code(source.kind),
     }
 }

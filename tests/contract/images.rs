@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::TryStreamExt;
 use podbay::backend::{ErrorKind, ImageRecord, Images, LayerUnpack, Lease};
 use podbay::model::StringMap;
 use podbay::model::image::{ChainId, Descriptor, Digest};
@@ -19,6 +20,8 @@ pub async fn images_contract(images: &Arc<dyn Images>, snapshotter: &str) {
     blobs(images).await;
     broken_blobs(images).await;
     resumed_blobs(images).await;
+    unnamed_blobs(images).await;
+    read_blobs(images).await;
     names(images).await;
     layers(images, snapshotter).await;
     images.content_usage().await.unwrap();
@@ -130,6 +133,59 @@ async fn resumed_blobs(images: &Arc<dyn Images>) {
     resumed.commit(&StringMap::new()).await.unwrap();
     assert_eq!(images.read_blob(&blob.digest, 1000).await.unwrap(), bytes);
     images.release(&lease, true).await.unwrap();
+}
+
+async fn unnamed_blobs(images: &Arc<dyn Images>) {
+    let lease = images.lease().await.unwrap();
+    let (bytes, blob) = new_blob();
+    let name = format!("unnamed-{}", blob.digest.hex());
+    for _ in 0..2 {
+        // The second time it is there already.
+        let mut writer = images.write_unnamed(&lease, &name, blob.size).await.unwrap();
+        assert_eq!(writer.offset(), 0);
+        writer.write(bytes.clone()).await.unwrap();
+        writer.expect(&blob.digest);
+        writer.commit(&StringMap::new()).await.unwrap();
+        assert_eq!(images.read_blob(&blob.digest, 1000).await.unwrap(), bytes);
+    }
+    let (other, _) = new_blob();
+    let mut wrong = images.write_unnamed(&lease, &name, blob.size).await.unwrap();
+    wrong.write(other.clone()).await.unwrap();
+    // The digest of something else that is not there.
+    let (_, absent) = new_blob();
+    wrong.expect(&absent.digest);
+    assert_eq!(kind(wrong.commit(&StringMap::new()).await), ErrorKind::FailedPrecondition);
+    assert_eq!(images.blob(&absent.digest, None).await.unwrap(), None);
+    let mut given_up = images.write_unnamed(&lease, &name, blob.size).await.unwrap();
+    given_up.truncate().await.unwrap();
+    given_up.write(other).await.unwrap();
+    given_up.abort().await.unwrap();
+    images.release(&lease, true).await.unwrap();
+    assert_eq!(images.blob(&blob.digest, None).await.unwrap(), None, "only the lease held it");
+}
+
+async fn read_blobs(images: &Arc<dyn Images>) {
+    let lease = images.lease().await.unwrap();
+    for length in [0, 1, 3 << 20] {
+        let mut bytes = vec![0; length];
+        rand::fill(&mut bytes[..]);
+        let (bytes, blob) = described(Bytes::from(bytes), OTHER);
+        assert_eq!(open_kind(images, &blob).await, Err(ErrorKind::NotFound));
+        let mut writer = images.write_blob(&lease, &ingest(&blob), &blob).await.unwrap();
+        if !bytes.is_empty() {
+            writer.write(bytes.clone()).await.unwrap();
+        }
+        writer.commit(&StringMap::new()).await.unwrap();
+        let pieces = images.open_blob(&blob.digest).await.unwrap();
+        let read: Vec<Bytes> = pieces.try_collect().await.unwrap();
+        assert!(read.concat() == bytes, "{length} bytes come back as they were");
+        assert!(length < 2 << 20 || read.len() > 1, "large blobs come in pieces");
+    }
+    images.release(&lease, true).await.unwrap();
+}
+
+async fn open_kind(images: &Arc<dyn Images>, blob: &Descriptor) -> Result<(), ErrorKind> {
+    images.open_blob(&blob.digest).await.map(drop).map_err(|error| error.kind)
 }
 
 async fn names(images: &Arc<dyn Images>) {

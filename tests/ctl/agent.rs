@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
+use podbay::proto::podbay::v1::images_server::ImagesServer;
 use podbay::proto::podbay::v1::pods_server::{Pods, PodsServer};
 use podbay::proto::podbay::v1::*;
-use podbay::proto::runtime::v1::image_service_server::ImageServiceServer;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixListener;
@@ -48,6 +48,8 @@ pub struct State {
     /// Whether watches go on after the state at the start.
     pub watch_on: bool,
     pub images: BTreeMap<String, u64>,
+    /// The archive that came last.
+    pub archive: Vec<u8>,
 }
 
 #[derive(Clone)]
@@ -103,7 +105,7 @@ impl Agent {
         let mut server = tokio::task::JoinSet::new();
         let router = tonic::transport::Server::builder()
             .add_service(PodsServer::new(fake.clone()))
-            .add_service(ImageServiceServer::new(fake.clone()));
+            .add_service(ImagesServer::new(fake.clone()));
         server.spawn(async move {
             router.serve_with_incoming(UnixListenerStream::new(listener)).await.expect("serve");
         });

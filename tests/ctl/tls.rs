@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use podbay::proto::podbay::v1::images_server::ImagesServer;
 use podbay::proto::podbay::v1::pods_server::PodsServer;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
@@ -111,7 +112,9 @@ async fn serve(fake: Fake, authority: &Authority, tasks: &mut tokio::task::JoinS
             }
         }
     };
-    let router = tonic::transport::Server::builder().add_service(PodsServer::new(fake));
+    let router = tonic::transport::Server::builder()
+        .add_service(PodsServer::new(fake.clone()))
+        .add_service(ImagesServer::new(fake));
     tasks.spawn(async move { router.serve_with_incoming(passed).await.expect("serve") });
     port
 }
@@ -144,8 +147,9 @@ async fn a_remote_agent_is_asked_with_certificates() {
     }
     let done = agent.run(&["--context", "good", "get", "pods"]).await;
     assert_eq!((done.code, done.err.as_str()), (0, "No resources found in default namespace.\n"));
-    let fault = agent.run(&["--context", "good", "images"]).await.bad(2);
-    assert!(fault.contains("agent's own socket"), "{fault}");
+    agent.state(|state| state.images.insert("b:2".to_owned(), 1));
+    let listed = agent.run(&["--context", "good", "images", "-o", "name"]).await.good();
+    assert_eq!(listed, "b:2\n", "images are there as well");
     let fault = agent.run(&["--context", "other", "get", "pods"]).await.bad(4);
     assert!(fault.contains("certificate"), "the name is another: {fault}");
     let asked = agent.state(|state| state.asked.len());

@@ -20,7 +20,7 @@ use super::types::{unsigned, wire_map, wire_size};
 use super::{Shared, content, failure};
 use crate::backend::{BlobWriter, Error, ErrorKind, GoneIsFine, Lease, Result};
 use crate::model::StringMap;
-use crate::model::image::{Descriptor, Digest};
+use crate::model::image::Digest;
 
 /// Small enough for memory, large enough to make the round trips cheap.
 const CHUNK: usize = 256 << 10;
@@ -32,7 +32,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 struct Writer {
     shared: Arc<Shared>,
     ingest: String,
-    digest: Digest,
+    /// Not known yet of a blob that is named when it ends.
+    digest: Option<Digest>,
     size: u64,
     messages: mpsc::Sender<WriteContentRequest>,
     answers: Streaming<WriteContentResponse>,
@@ -49,15 +50,19 @@ struct Writer {
 #[error("it is longer than its {0} bytes")]
 struct TooLong(u64);
 
+/// What is known of a blob before its bytes: digest and size.
+type Known<'a> = (Option<&'a Digest>, u64);
+
 /// Opens an ingest, or `AlreadyExists` when the blob is complete: the daemon has then put it under
 /// the lease.
 pub(super) async fn open(
     shared: Arc<Shared>,
     lease: &Lease,
     ingest: &str,
-    blob: &Descriptor,
+    blob: Known<'_>,
 ) -> Result<Box<dyn BlobWriter>> {
-    wire_size(blob.size)?;
+    let (digest, size) = blob;
+    wire_size(size)?;
     let until = tokio::time::Instant::now() + LOCK_WAIT;
     let (messages, answers, offset) = loop {
         match try_open(&shared.client, lease, ingest, blob).await {
@@ -71,8 +76,8 @@ pub(super) async fn open(
     let mut writer = Writer {
         shared,
         ingest: ingest.to_owned(),
-        digest: blob.digest.clone(),
-        size: blob.size,
+        digest: digest.cloned(),
+        size,
         messages,
         answers,
         sent: offset,
@@ -80,7 +85,7 @@ pub(super) async fn open(
         owed: false,
     };
     // An ingest of that name with too much in it cannot be the start of this blob.
-    if offset > blob.size {
+    if offset > size {
         writer.truncate().await?;
     }
     Ok(Box::new(writer))
@@ -92,15 +97,15 @@ async fn try_open(
     client: &Client,
     lease: &Lease,
     ingest: &str,
-    blob: &Descriptor,
+    (digest, size): Known<'_>,
 ) -> Result<Opened> {
     let tried = || format!("open ingest {ingest}");
     let (messages, queue) = mpsc::channel(1);
     let first = WriteContentRequest {
         action: WriteAction::Stat.into(),
         r#ref: ingest.to_owned(),
-        total: wire_size(blob.size)?,
-        expected: blob.digest.to_string(),
+        total: wire_size(size)?,
+        expected: digest.map(Digest::to_string).unwrap_or_default(),
         ..WriteContentRequest::default()
     };
     // The channel is new and has room for one.
@@ -128,7 +133,10 @@ fn is_locked(error: &Error) -> bool {
 
 impl Writer {
     fn tried(&self) -> String {
-        format!("write blob {}", self.digest)
+        match &self.digest {
+            Some(digest) => format!("write blob {digest}"),
+            None => format!("write ingest {}", self.ingest),
+        }
     }
 
     /// Takes the owed answer, if any.
@@ -154,7 +162,7 @@ impl Writer {
             action: action.into(),
             r#ref: self.ingest.clone(),
             total: wire_size(self.size)?,
-            expected: self.digest.to_string(),
+            expected: self.digest.as_ref().map(Digest::to_string).unwrap_or_default(),
             offset: wire_size(self.sent)?,
             data: std::mem::take(&mut self.buffer),
             labels: wire_map(labels),
@@ -222,17 +230,25 @@ impl BlobWriter for Writer {
         Ok(())
     }
 
+    fn expect(&mut self, digest: &Digest) {
+        self.digest = Some(digest.clone());
+    }
+
     async fn commit(mut self: Box<Self>, labels: &StringMap) -> Result<()> {
+        let Some(digest) = self.digest.clone() else {
+            let tried = format!("{}: no digest was told", self.tried());
+            return Err(Error::new(ErrorKind::InvalidArgument, tried));
+        };
         self.settle().await?;
         self.send(WriteAction::Commit, labels).await?;
-        let tried = || format!("commit blob {}", self.digest);
+        let tried = || format!("commit blob {digest}");
         let limit = self.shared.client.slow_limit();
         let done = within(limit, tried, self.answers.message()).await;
         match done {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(failure::senseless(tried(), "no answer to the commit")),
             Err(error) if error.is_already_exists() => {
-                content::label(&self.shared.client, &self.digest, labels).await
+                content::label(&self.shared.client, &digest, labels).await
             }
             Err(error) => {
                 // Wrong bytes are of no use to a later try.

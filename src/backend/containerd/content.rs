@@ -1,5 +1,7 @@
 //! Blobs as they stand: look-up, reading, labels, size. Writing is in `blobs`.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use containerd_client::services::v1::{
     Info, InfoRequest, ListContentRequest, ReadContentRequest, UpdateRequest,
@@ -7,9 +9,9 @@ use containerd_client::services::v1::{
 use tonic::Status;
 
 use super::client::{Client, within};
-use super::leases;
 use super::types::{mask, unsigned, wire_map};
-use crate::backend::{BlobInfo, Error, ErrorKind, FsUsage, Lease, Result};
+use super::{Shared, leases};
+use crate::backend::{BlobBytes, BlobInfo, Error, ErrorKind, FsUsage, Lease, Result};
 use crate::model::StringMap;
 use crate::model::image::Digest;
 
@@ -54,6 +56,26 @@ pub(super) async fn read(client: &Client, digest: &Digest, max: usize) -> Result
     within(client.slow_limit(), tried, read).await?.ok_or_else(|| {
         Error::new(ErrorKind::InvalidArgument, format!("{}: it is over {max} bytes", tried()))
     })
+}
+
+/// The bytes of a blob as the daemon sends them. Each piece has the time that slow calls have: the
+/// reader's own pace is not counted, because only the wait for the daemon is timed.
+pub(super) async fn open(shared: Arc<Shared>, digest: &Digest) -> Result<BlobBytes> {
+    let tried = format!("read blob {digest}");
+    let client = &shared.client;
+    let message = ReadContentRequest { digest: digest.to_string(), offset: 0, size: 0 };
+    let mut content = client.bulk_content();
+    let call = content.read(client.request(message));
+    let mut answer = within(client.slow_limit(), || tried.clone(), call)
+        .await
+        .map(tonic::Response::into_inner)?;
+    // An empty answer is an empty blob: what is not there ends the call with an error before.
+    Ok(Box::pin(async_stream::try_stream! {
+        let limit = shared.client.slow_limit();
+        while let Some(part) = within(limit, || tried.clone(), answer.message()).await? {
+            yield Bytes::from(part.data);
+        }
+    }))
 }
 
 /// Sets these labels and leaves the others; the daemon drops those with an empty value.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Containerd, blobs, content, images, leases, snapshots, unpack};
 use crate::backend::{
-    BlobInfo, BlobWriter, FsUsage, ImageRecord, Images, LayerUnpack, Lease, Result,
+    BlobBytes, BlobInfo, BlobWriter, FsUsage, ImageRecord, Images, LayerUnpack, Lease, Result,
 };
 use crate::model::StringMap;
 use crate::model::image::{ChainId, Descriptor, Digest};
@@ -34,13 +34,26 @@ impl Images for Containerd {
         content::read(&self.0.client, digest, max).await
     }
 
+    async fn open_blob(&self, digest: &Digest) -> Result<BlobBytes> {
+        content::open(Arc::clone(&self.0), digest).await
+    }
+
     async fn write_blob(
         &self,
         lease: &Lease,
         ingest: &str,
         blob: &Descriptor,
     ) -> Result<Box<dyn BlobWriter>> {
-        blobs::open(Arc::clone(&self.0), lease, ingest, blob).await
+        blobs::open(Arc::clone(&self.0), lease, ingest, (Some(&blob.digest), blob.size)).await
+    }
+
+    async fn write_unnamed(
+        &self,
+        lease: &Lease,
+        ingest: &str,
+        size: u64,
+    ) -> Result<Box<dyn BlobWriter>> {
+        blobs::open(Arc::clone(&self.0), lease, ingest, (None, size)).await
     }
 
     async fn label_blob(&self, digest: &Digest, labels: &StringMap) -> Result<()> {

@@ -7,14 +7,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::super::{
-    BlobInfo, BlobWriter, Error, ErrorKind, FsUsage, ImageRecord, Images, LayerUnpack, Lease,
-    Result, RuntimeEvent,
+    BlobBytes, BlobInfo, BlobWriter, Error, ErrorKind, FsUsage, ImageRecord, Images, LayerUnpack,
+    Lease, Result, RuntimeEvent,
 };
 use super::content::{Blob, Content, Ingest};
 use super::steps::Steps;
 use super::world::{World, WorldState};
 use crate::model::StringMap;
 use crate::model::image::{ChainId, Descriptor, Digest};
+
+/// Bytes of a blob that are read at a time.
+const PIECE: usize = 64 << 10;
 
 /// Stores images in memory; what nothing refers to is collected at once.
 pub struct FakeImages(Arc<Inner>);
@@ -61,6 +64,45 @@ impl Inner {
                 work(&tried, &mut self.lock())
             })
             .await
+    }
+}
+
+impl Inner {
+    /// Opens an ingest of a blob of which digest, perhaps, and size are known.
+    async fn open_ingest(
+        self: &Arc<Self>,
+        step: &'static str,
+        lease: &Lease,
+        ingest: &str,
+        (digest, size): (Option<&Digest>, u64),
+    ) -> Result<Box<dyn BlobWriter>> {
+        let work = |tried: &str, content: &mut Content| {
+            let complete = digest.filter(|digest| content.blobs.contains_key(digest));
+            let held = content.held(lease).ok_or_else(|| missing(tried, &lease.0))?;
+            if let Some(digest) = complete {
+                held.blobs.insert(digest.clone());
+                return Err(Error::new(ErrorKind::AlreadyExists, tried));
+            }
+            held.ingests.insert(ingest.to_owned());
+            let stored = content.ingests.entry(ingest.to_owned()).or_default();
+            if stored.open {
+                return Err(Error::new(ErrorKind::Unavailable, tried).because("it is locked"));
+            }
+            stored.open = true;
+            if stored.bytes.len() as u64 > size {
+                stored.bytes.clear();
+            }
+            Ok(stored.bytes.len() as u64)
+        };
+        let offset = self.step(step, ingest, work).await?;
+        Ok(Box::new(Writer {
+            images: Arc::clone(self),
+            lease: lease.clone(),
+            ingest: ingest.to_owned(),
+            digest: digest.cloned(),
+            size,
+            offset,
+        }))
     }
 }
 
@@ -127,38 +169,32 @@ impl Images for FakeImages {
         self.0.step("read_blob", digest.as_str(), work).await
     }
 
+    async fn open_blob(&self, digest: &Digest) -> Result<BlobBytes> {
+        let work = |tried: &str, content: &mut Content| {
+            let blob = content.blobs.get(digest).ok_or_else(|| missing(tried, digest))?;
+            Ok(blob.bytes.clone())
+        };
+        let bytes = self.0.step("open_blob", digest.as_str(), work).await?;
+        let pieces: Vec<_> = bytes.chunks(PIECE).map(|piece| Ok(bytes.slice_ref(piece))).collect();
+        Ok(Box::pin(futures::stream::iter(pieces)))
+    }
+
     async fn write_blob(
         &self,
         lease: &Lease,
         ingest: &str,
         blob: &Descriptor,
     ) -> Result<Box<dyn BlobWriter>> {
-        let work = |tried: &str, content: &mut Content| {
-            let complete = content.blobs.contains_key(&blob.digest);
-            let held = content.held(lease).ok_or_else(|| missing(tried, &lease.0))?;
-            if complete {
-                held.blobs.insert(blob.digest.clone());
-                return Err(Error::new(ErrorKind::AlreadyExists, tried));
-            }
-            held.ingests.insert(ingest.to_owned());
-            let stored = content.ingests.entry(ingest.to_owned()).or_default();
-            if stored.open {
-                return Err(Error::new(ErrorKind::Unavailable, tried).because("it is locked"));
-            }
-            stored.open = true;
-            if stored.bytes.len() as u64 > blob.size {
-                stored.bytes.clear();
-            }
-            Ok(stored.bytes.len() as u64)
-        };
-        let offset = self.0.step("write_blob", ingest, work).await?;
-        Ok(Box::new(Writer {
-            images: Arc::clone(&self.0),
-            lease: lease.clone(),
-            ingest: ingest.to_owned(),
-            blob: blob.clone(),
-            offset,
-        }))
+        self.0.open_ingest("write_blob", lease, ingest, (Some(&blob.digest), blob.size)).await
+    }
+
+    async fn write_unnamed(
+        &self,
+        lease: &Lease,
+        ingest: &str,
+        size: u64,
+    ) -> Result<Box<dyn BlobWriter>> {
+        self.0.open_ingest("write_unnamed", lease, ingest, (None, size)).await
     }
 
     async fn label_blob(&self, digest: &Digest, labels: &StringMap) -> Result<()> {
@@ -287,7 +323,8 @@ struct Writer {
     images: Arc<Inner>,
     lease: Lease,
     ingest: String,
-    blob: Descriptor,
+    digest: Option<Digest>,
+    size: u64,
     offset: u64,
 }
 
@@ -324,7 +361,7 @@ impl BlobWriter for Writer {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let work = |tried: &str, content: &mut Content| {
             let stored = self.ingest(tried, content)?;
-            if (stored.bytes.len() + bytes.len()) as u64 > self.blob.size {
+            if (stored.bytes.len() + bytes.len()) as u64 > self.size {
                 return Err(wrong(tried, "it is longer than its descriptor says"));
             }
             stored.bytes.extend_from_slice(&bytes);
@@ -335,13 +372,18 @@ impl BlobWriter for Writer {
         Ok(())
     }
 
+    fn expect(&mut self, digest: &Digest) {
+        self.digest = Some(digest.clone());
+    }
+
     async fn commit(self: Box<Self>, labels: &StringMap) -> Result<()> {
-        let digest = &self.blob.digest;
         let work = |tried: &str, content: &mut Content| {
+            let unnamed = || Error::new(ErrorKind::InvalidArgument, tried);
+            let digest = self.digest.as_ref().ok_or_else(unnamed)?;
             if !content.blobs.contains_key(digest) {
                 let stored = self.ingest(tried, content)?;
-                let right = stored.bytes.len() as u64 == self.blob.size
-                    && &Digest::of(&stored.bytes) == digest;
+                let right =
+                    stored.bytes.len() as u64 == self.size && &Digest::of(&stored.bytes) == digest;
                 if !right {
                     return Err(wrong(tried, "size or digest differ"));
                 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::layer::LayerFetch;
-use crate::backend::{ErrorKind, ImageRecord, Lease};
+use crate::backend::{ErrorKind, Lease};
 use crate::image::content::{Documents, Kind, Stored, Tree, walk};
 use crate::image::credentials::Credentials;
 use crate::image::error::Step;
@@ -153,6 +153,9 @@ impl Pull<'_> {
         let inner = self.inner;
         let stop = self.stop.child_token();
         let layers = &tree.manifest.layers;
+        for layer in layers {
+            self.report.layer(&layer.digest, 0, layer.size, PullState::Waiting);
+        }
         let (senders, stored): (Vec<_>, Vec<_>) =
             layers.iter().map(|_| watch::channel(false)).unzip();
         let fetch = LayerFetch {
@@ -290,53 +293,5 @@ impl Documents for Fetched<'_> {
             return Err(bad("its media type is not the one that its index announces"));
         }
         Ok(bytes)
-    }
-}
-
-impl Inner {
-    /// Points names at a target. When one cannot be put, those that are new go again.
-    pub(in crate::image) async fn put_names(
-        &self,
-        lease: &Lease,
-        names: Vec<String>,
-        target: &Descriptor,
-        pinned: bool,
-    ) -> Result<(), Error> {
-        let mut new = Vec::new();
-        for name in names {
-            if let Err(error) = self.put_name(lease, &name, target, pinned, &mut new).await {
-                for name in new {
-                    if let Err(error) = self.store.delete_image(&name, false).await {
-                        tracing::warn!(name, %error, "name of a failed pull stays");
-                    }
-                }
-                self.index.invalidate();
-                return Err(error);
-            }
-        }
-        self.index.invalidate();
-        Ok(())
-    }
-
-    async fn put_name(
-        &self,
-        lease: &Lease,
-        name: &str,
-        target: &Descriptor,
-        pinned: bool,
-        new: &mut Vec<String>,
-    ) -> Result<(), Error> {
-        let before = self.store.image(name).await.step("looking for an image name")?;
-        let mut labels = self.name_labels(pinned);
-        match before {
-            None => new.push(name.to_owned()),
-            Some(before) if before.target.digest == target.digest => {
-                // Labels that others put on it stay.
-                labels = before.labels.into_iter().chain(labels).collect();
-            }
-            Some(_) => {}
-        }
-        let record = ImageRecord { name: name.to_owned(), target: target.clone(), labels };
-        self.store.put_image(&record, Some(lease)).await.step("storing an image name")
     }
 }

@@ -1,12 +1,16 @@
 //! The room against a registry on a loopback port and a store in memory.
 
 mod auth;
+mod bad_archives;
 mod daemon;
 mod faults;
+mod loads;
 mod names;
 mod pulls;
-mod registry;
+pub(crate) mod registry;
+mod saves;
 mod store;
+pub(crate) mod tar;
 mod tls;
 
 use std::error::Error as _;

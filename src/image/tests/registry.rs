@@ -85,8 +85,13 @@ fn architecture() -> String {
 impl Content {
     /// Adds an image of some layers under a tag.
     pub fn image(&mut self, tag: &str, layers: &[&[u8]]) -> Parts {
+        self.image_for(&architecture(), tag, layers)
+    }
+
+    /// The same for any architecture.
+    pub fn image_for(&mut self, architecture: &str, tag: &str, layers: &[&[u8]]) -> Parts {
         let ids: Vec<_> = layers.iter().map(|layer| Digest::of(layer)).collect();
-        let config = json!({"os": "linux", "architecture": architecture(),
+        let config = json!({"os": "linux", "architecture": architecture,
             "config": {"User": "1000", "Cmd": ["run", tag]},
             "rootfs": {"type": "layers", "diff_ids": ids}});
         let blobs: Vec<_> = layers.iter().map(|layer| gzip(layer)).collect();
@@ -111,6 +116,20 @@ impl Content {
         let other = Digest::of(b"not here");
         let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX,
             "manifests": [entry(&other, "s390x"), entry(manifest, &architecture())]});
+        self.manifest(tag, OCI_INDEX, &index)
+    }
+
+    /// Adds an index of these manifests, the last of which is for this host.
+    pub fn index_of(&mut self, tag: &str, manifests: &[&Digest]) -> Digest {
+        let entry = |(n, digest): (usize, &&Digest)| {
+            let (kind, bytes) = &self.manifests[digest.as_str()];
+            let host = n + 1 == manifests.len();
+            let arch = if host { architecture() } else { "s390x".to_owned() };
+            json!({"mediaType": kind, "digest": digest, "size": bytes.len(),
+                "platform": {"os": "linux", "architecture": arch}})
+        };
+        let entries: Vec<_> = manifests.iter().enumerate().map(entry).collect();
+        let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries});
         self.manifest(tag, OCI_INDEX, &index)
     }
 

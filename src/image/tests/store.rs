@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::backend::{
-    BlobInfo, BlobWriter, Error, ErrorKind, FsUsage, ImageRecord, Images, LayerUnpack, Lease,
-    Result,
+    BlobBytes, BlobInfo, BlobWriter, Error, ErrorKind, FsUsage, ImageRecord, Images, LayerUnpack,
+    Lease, Result,
 };
 use crate::model::StringMap;
 use crate::model::image::{ChainId, Descriptor, Digest};
@@ -84,6 +84,45 @@ impl Store {
     pub fn labels(&self, digest: &Digest) -> StringMap {
         self.lock().blobs[digest].1.clone()
     }
+
+    /// Stores blobs, which a lease then holds.
+    pub async fn keep_all(&self, files: &BTreeMap<String, Vec<u8>>) -> Lease {
+        let lease = self.lease().await.unwrap();
+        let mut state = self.lock();
+        for bytes in files.values() {
+            let digest = Digest::of(bytes);
+            state.hold(Some(&lease), digest.to_string()).unwrap();
+            let bytes = Bytes::copy_from_slice(bytes);
+            state.blobs.entry(digest).or_insert_with(|| (bytes, StringMap::new()));
+        }
+        lease
+    }
+
+    pub fn bytes(&self, digest: &Digest) -> Bytes {
+        self.lock().blobs[digest].0.clone()
+    }
+
+    fn open_ingest(
+        &self,
+        lease: &Lease,
+        ingest: &str,
+        digest: Option<Digest>,
+        size: u64,
+    ) -> Result<Box<dyn BlobWriter>> {
+        let mut state = self.lock();
+        let (_, locked) = state.ingests.entry(ingest.to_owned()).or_default();
+        if std::mem::replace(locked, true) {
+            return fail(ErrorKind::Unavailable, "write blob: locked");
+        }
+        Ok(Box::new(Writer {
+            state: Arc::clone(&self.state),
+            lease: lease.clone(),
+            name: ingest.to_owned(),
+            digest,
+            size,
+            ended: false,
+        }))
+    }
 }
 
 impl State {
@@ -131,7 +170,8 @@ struct Writer {
     state: Arc<Mutex<State>>,
     lease: Lease,
     name: String,
-    blob: Descriptor,
+    digest: Option<Digest>,
+    size: u64,
     ended: bool,
 }
 
@@ -164,15 +204,20 @@ impl BlobWriter for Writer {
         Ok(())
     }
 
+    fn expect(&mut self, digest: &Digest) {
+        self.digest = Some(digest.clone());
+    }
+
     async fn commit(mut self: Box<Self>, labels: &StringMap) -> Result<()> {
         let mut state = self.state.lock().unwrap();
+        let digest = self.digest.clone().expect("it was told");
         let bytes = Bytes::from(state.ingests[&self.name].0.clone());
-        if bytes.len() as u64 != self.blob.size || Digest::of(&bytes) != self.blob.digest {
+        if bytes.len() as u64 != self.size || Digest::of(&bytes) != digest {
             return fail(ErrorKind::FailedPrecondition, "commit");
         }
         state.ingests.remove(&self.name);
-        state.hold(Some(&self.lease), self.blob.digest.to_string())?;
-        state.blobs.insert(self.blob.digest.clone(), (bytes, labels.clone()));
+        state.hold(Some(&self.lease), digest.to_string())?;
+        state.blobs.entry(digest).or_insert_with(|| (bytes, labels.clone()));
         drop(state);
         self.ended = true;
         Ok(())
@@ -227,6 +272,12 @@ impl Images for Store {
         }
     }
 
+    async fn open_blob(&self, digest: &Digest) -> Result<BlobBytes> {
+        let bytes = self.read_blob(digest, usize::MAX).await?;
+        let pieces: Vec<_> = bytes.chunks(100_000).map(|it| Ok(bytes.slice_ref(it))).collect();
+        Ok(Box::pin(futures::stream::iter(pieces)))
+    }
+
     async fn write_blob(
         &self,
         lease: &Lease,
@@ -238,17 +289,17 @@ impl Images for Store {
             state.hold(Some(lease), blob.digest.to_string())?;
             return fail(ErrorKind::AlreadyExists, "write blob");
         }
-        let (_, locked) = state.ingests.entry(ingest.to_owned()).or_default();
-        if std::mem::replace(locked, true) {
-            return fail(ErrorKind::Unavailable, "write blob: locked");
-        }
-        Ok(Box::new(Writer {
-            state: Arc::clone(&self.state),
-            lease: lease.clone(),
-            name: ingest.to_owned(),
-            blob: blob.clone(),
-            ended: false,
-        }))
+        drop(state);
+        self.open_ingest(lease, ingest, Some(blob.digest.clone()), blob.size)
+    }
+
+    async fn write_unnamed(
+        &self,
+        lease: &Lease,
+        ingest: &str,
+        size: u64,
+    ) -> Result<Box<dyn BlobWriter>> {
+        self.open_ingest(lease, ingest, None, size)
     }
 
     async fn label_blob(&self, digest: &Digest, labels: &StringMap) -> Result<()> {

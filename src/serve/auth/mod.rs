@@ -37,11 +37,11 @@ pub(super) use table::rows;
 /// What a caller may do. Each role includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// See pods, their logs and the node.
+    /// See pods, their logs, images and the node.
     View,
-    /// Make, change, restart and delete pods.
+    /// Make, change, restart and delete pods; pull, save and remove images.
     Operate,
-    /// Reach into containers: exec, attach, port-forward.
+    /// Reach into containers: exec, attach, port-forward. Load images from archives.
     Admin,
 }
 

@@ -39,6 +39,12 @@ const ROWS: &[Row] = &[
     change("/podbay.v1.Pods/RestartContainer", Operate),
     read("/podbay.v1.Pods/Admit", View),
     read("/podbay.v1.Pods/GetNode", View),
+    // Each pod pulls; names that everybody's pods use are for an admin to give.
+    change("/podbay.v1.Images/Pull", Operate),
+    change("/podbay.v1.Images/Load", Admin),
+    change("/podbay.v1.Images/Save", Operate),
+    read("/podbay.v1.Images/ListImages", View),
+    change("/podbay.v1.Images/RemoveImage", Operate),
     read("/grpc.health.v1.Health/Check", View),
     read("/grpc.health.v1.Health/Watch", View),
     read("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", View),

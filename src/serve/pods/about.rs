@@ -25,6 +25,9 @@ pub(in crate::serve) fn of_message(path: &str, message: &[u8]) -> Option<About> 
     fn of<T: Message + Default + Tells>(message: &[u8]) -> Option<About> {
         T::decode(message).ok()?.about()
     }
+    if let Some(rpc) = path.strip_prefix("/podbay.v1.Images/") {
+        return crate::serve::images::of_message(rpc, message);
+    }
     match path.strip_prefix("/podbay.v1.Pods/")? {
         "Apply" => of::<ApplyRequest>(message),
         "Delete" => of::<DeleteRequest>(message),

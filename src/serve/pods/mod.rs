@@ -22,9 +22,11 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+pub(super) use about::Tells;
 pub use measure::{Measure, Meters};
 pub use service::Pods;
 
+use crate::image::Images;
 use crate::pod::Face;
 use crate::serve::Subject;
 use crate::stream::Sessions;
@@ -42,12 +44,14 @@ pub struct PodServices {
     pub meters: Arc<dyn Measure>,
     /// Name of the node.
     pub node: String,
+    /// The images of the node, which the door beside opens to.
+    pub images: Arc<Images>,
 }
 
 impl Pods {
     /// `closing` ends the endless streams.
     pub fn new(services: PodServices, closing: CancellationToken) -> Self {
-        let PodServices { face, sessions, meters, node } = services;
+        let PodServices { face, sessions, meters, node, images: _ } = services;
         Self {
             face,
             sessions,

@@ -26,7 +26,7 @@ async fn a_known_caller_is_served_and_the_cri_is_not() {
     }
     assert_eq!(
         caller.services().await,
-        ["grpc.health.v1.Health", "podbay.v1.Pods"].map(str::to_owned)
+        ["grpc.health.v1.Health", "podbay.v1.Images", "podbay.v1.Pods"].map(str::to_owned)
     );
     world.stop().await;
 }

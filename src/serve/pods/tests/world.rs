@@ -14,7 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::backend::fake::Fakes;
 use crate::ids::{ContainerId, PodId};
+use crate::image;
+use crate::lifecycle::Tasks;
 use crate::model::streams::ProcessIo;
 use crate::pod::*;
 use crate::proto::podbay::v1::pods_client::PodsClient;
@@ -267,6 +270,13 @@ impl Measure for Still {
     }
 }
 
+/// The images of nobody: the door beside this one opens to them.
+fn images(folder: &std::path::Path) -> Arc<image::Images> {
+    let fakes = Fakes::new(folder);
+    let options = image::Options::default();
+    image::Images::new(fakes.images, fakes.runtime, Tasks::new(), options)
+}
+
 /// A server that runs.
 pub struct World {
     folder: tempfile::TempDir,
@@ -300,6 +310,7 @@ impl World {
             sessions: acts.clone(),
             meters: Arc::new(Still),
             node: "n1".into(),
+            images: images(folder.path()),
         };
         let closing = CancellationToken::new();
         let pods = Pods::new(services, closing.clone());
