@@ -36,7 +36,7 @@ fn needs(family: &Descriptor) -> &'static [Need] {
         ("container_pressure_io_", &[Pressure]),
     ];
     let row = rows.into_iter().find(|(prefix, _)| family.name.starts_with(prefix));
-    row.map_or(&[], |(_, needs)| needs)
+    row.map_or(&[][..], |(_, needs)| needs)
 }
 
 /// The families of which every container that runs on this host has a sample, or its pod, when it
