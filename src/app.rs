@@ -40,9 +40,9 @@ use crate::stream;
 use crate::telemetry::error_chain;
 use meter::NodeMeter;
 use options::{
-    container_options, handlers, image_options, keep_options, netns_prefix, node_paths,
-    nri_options, oci_settings, pods_options, remote_options, sandbox_options, shutdown_bands,
-    statics_options, stats_options,
+    apparmor_default, container_options, handlers, image_options, keep_options, netns_prefix,
+    node_paths, nri_options, oci_settings, pods_options, remote_options, sandbox_options,
+    shutdown_bands, statics_options, stats_options,
 };
 
 /// Pauses between tries to reach containerd at start.
@@ -185,7 +185,7 @@ impl App {
             tasks: tasks.clone(),
             pumps: pumps.clone(),
         };
-        let oci = oci_settings(&config, &*host);
+        let oci = oci_settings(&config, &*host, apparmor_default(&config, &*host).await);
         let systemd = oci.cgroup_driver == oci::CgroupDriver::Systemd;
         let handlers = handlers(&config, systemd);
         let containers = Containers::new(deps.clone(), container_options(&config, oci.clone()));
@@ -233,7 +233,7 @@ impl App {
             identity: Identity {
                 handlers,
                 default_handler: config.runtimes.default.clone(),
-                config: serde_json::Value::String(config.show()),
+                config: config.to_json(),
             },
         };
         let parts = Parts {

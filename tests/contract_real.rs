@@ -206,6 +206,7 @@ async fn network_keeps_the_contract(line: Line, networking: Networking) {
         bin_dirs: vec![world.cni_bin_dir()],
         cache_dir: world.cni_cache_dir(),
         default_network: (networking == Networking::Default).then_some(own),
+        use_pod_cidr: true,
         ..Default::default()
     };
     let network: Arc<dyn Network> = Arc::new(Cni::new(options).unwrap());

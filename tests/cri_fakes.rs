@@ -29,6 +29,8 @@ mod failures;
 mod hooks;
 #[path = "cri_fakes/joins.rs"]
 mod joins;
+#[path = "cri_fakes/manners.rs"]
+mod manners;
 #[path = "cri_fakes/metrics.rs"]
 mod metrics;
 #[path = "support/nri.rs"]

@@ -98,6 +98,7 @@ on_both_lines! {
     security::read_only_is_recursive_or_refused,
     userns::pods_have_users_of_their_own,
     userns::volumes_have_mapped_ids,
+    userns::image_volumes_have_the_users_of_the_pod,
     userns::limits_hold_in_user_namespaces,
     userns::bad_user_namespaces_leave_nothing,
     userns::the_host_network_with_own_users,

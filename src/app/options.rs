@@ -76,7 +76,35 @@ fn by_name(config: &Config, handlers: &[RuntimeHandler]) -> BTreeMap<String, Run
     named.chain(default.map(|handler| (String::new(), handler.clone()))).collect()
 }
 
-pub(super) fn oci_settings(config: &Config, host: &dyn Host) -> oci::Settings {
+/// The AppArmor profile of containers that ask for the default one, loaded. One that cannot be
+/// loaded stays theirs all the same: what asks for confinement fails rather than go without.
+pub(super) async fn apparmor_default(config: &Config, host: &dyn Host) -> Option<String> {
+    let name = &config.oci.apparmor_default_profile;
+    if name.is_empty() || !host.facts().apparmor {
+        return None;
+    }
+    let loader = linux::ProfileLoader::of_host(config.state.join("apparmor"));
+    let ours = name == config::DEFAULT_PROFILE;
+    match loader.load(name, ours).await {
+        Ok(()) => tracing::debug!(name, "default AppArmor profile loaded"),
+        // As containerd has it: AppArmor without its tools is as good as none.
+        Err(error) if error.kind == backend::ErrorKind::NotFound => {
+            tracing::warn!("no apparmor_parser: containers run without a default profile");
+            return None;
+        }
+        Err(error) => {
+            let error = crate::telemetry::error_chain(&error);
+            tracing::error!(name, error, "default AppArmor profile not loaded");
+        }
+    }
+    Some(name.clone())
+}
+
+pub(super) fn oci_settings(
+    config: &Config,
+    host: &dyn Host,
+    apparmor_default: Option<String>,
+) -> oci::Settings {
     let facts = host.facts();
     let v2 = facts.cgroup == backend::CgroupVersion::V2;
     if config.oci.selinux && facts.selinux.is_none() {
@@ -97,7 +125,7 @@ pub(super) fn oci_settings(config: &Config, host: &dyn Host) -> oci::Settings {
         tolerate_missing_hugetlb: config.oci.tolerate_missing_hugetlb,
         unprivileged_ports: config.oci.unprivileged_ports,
         unprivileged_icmp: config.oci.unprivileged_ping,
-        apparmor_default: None,
+        apparmor_default,
         device_ownership: config.oci.device_ownership_from_security_context,
         rlimits: config.oci.rlimits.iter().map(rlimit).collect(),
         selinux: config.oci.selinux,

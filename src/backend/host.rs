@@ -78,6 +78,15 @@ impl HostFacts {
     }
 }
 
+/// Where the kernel lists the AppArmor profiles that are loaded.
+pub const APPARMOR_PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
+
+/// Whether an AppArmor profile is in the kernel's list: lines of a name and, in brackets, its mode.
+pub fn has_apparmor_profile(list: &[u8], name: &str) -> bool {
+    let list = String::from_utf8_lossy(list);
+    list.lines().filter_map(|line| line.rsplit_once(" (")).any(|(loaded, _mode)| loaded == name)
+}
+
 /// /etc/passwd and /etc/group of an image; `None` when absent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserFiles {
@@ -235,8 +244,14 @@ pub trait Host: Send + Sync + 'static {
     async fn unmount(&self, path: &Path) -> Result<()>;
 
     /// Mounts a root file system at a folder that is there, read-only whatever its mounts say,
-    /// without set-user-id programs and devices. Mounted so already is fine.
-    async fn mount_image(&self, rootfs: &[RootfsMount], target: &Path) -> Result<()>;
+    /// without set-user-id programs and devices. Mounted so already is fine. With `userns`, a user
+    /// namespace that is pinned there, its files appear with the ids of that.
+    async fn mount_image(
+        &self,
+        rootfs: &[RootfsMount],
+        target: &Path,
+        userns: Option<&Path>,
+    ) -> Result<()>;
 
     /// Where `path` is below the folder `root`, resolved inside it: no link leads out. Only
     /// folders and regular files are found, `FailedPrecondition` for anything else; `NotFound`.
@@ -296,12 +311,13 @@ pub trait Host: Send + Sync + 'static {
     async fn criu_version(&self) -> Result<Option<u32>>;
 
     /// Fails unless an archive can be made at `path`: `InvalidArgument` for a path that is not
-    /// absolute or climbs, `NotFound` without its folder, `AlreadyExists` when something is there.
+    /// absolute or climbs, `NotFound` without its folder, `AlreadyExists` when it is a folder.
     async fn check_archive(&self, path: &Path) -> Result<()>;
 
     /// Makes a tar archive (mode 0600) of what is below `folder`, and of more files by their name
     /// in the archive. Only regular files and folders are taken, no link is followed, and a file
-    /// that is absent is left out. The archive is there whole or not at all; see `check_archive`.
+    /// that is absent is left out. The archive is there whole or not at all, and takes the place of
+    /// a file that has its name at one moment; see `check_archive`.
     async fn write_archive(
         &self,
         path: &Path,

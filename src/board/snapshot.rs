@@ -9,6 +9,7 @@
 //!                             └──start failed──> Exited(128, StartError)
 //! ```
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -169,6 +170,9 @@ pub struct Container {
     pub image_name: String,
     /// First repo digest of the image, or the id.
     pub image_ref: String,
+    /// Ids of the images that are mounted in it, by index of the mount.
+    #[serde(default)]
+    pub mounted_images: BTreeMap<usize, Digest>,
     /// When it was created.
     pub created_at: UnixNanos,
     /// State.

@@ -32,6 +32,7 @@ fn container(byte: char, pod: &Sandbox) -> Container {
         image_id: Digest::of(b""),
         image_name: String::new(),
         image_ref: String::new(),
+        mounted_images: Default::default(),
         created_at: 5,
         state: ContainerState::Created,
         user: Default::default(),

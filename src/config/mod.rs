@@ -28,6 +28,7 @@ use crate::telemetry::Format;
 pub use faults::{Fault, Faults, Source};
 pub use inputs::{DEFAULT_FILE, FileOnly, Flag, Flags, Inputs, Process};
 pub use pods::{Grace, Pods};
+pub(crate) use sections::DEFAULT_PROFILE;
 
 /// The whole configuration. The fields say what the keys of the file mean: `cri.socket` is the
 /// key `socket` of the table `[cri]`.
@@ -248,6 +249,10 @@ pub struct Oci {
     pub rlimits: Vec<Rlimit>,
     /// Label processes and files where the host has SELinux.
     pub selinux: bool,
+    /// AppArmor profile of containers that ask for the default one, where the host has AppArmor;
+    /// empty leaves them unconfined. Under the default name it is podbay's own; under another one
+    /// that of whoever has loaded it, or else podbay's.
+    pub apparmor_default_profile: String,
 }
 
 /// A limit of setrlimit(2).
@@ -397,6 +402,11 @@ impl Config {
     /// are not shown.
     pub fn show(&self) -> String {
         show::render(&self.shown)
+    }
+
+    /// The effective configuration as one JSON object. Secrets are not shown.
+    pub fn to_json(&self) -> serde_json::Value {
+        show::object(&self.shown)
     }
 
     /// Where a setting came from; `None` for a key that does not exist.

@@ -17,6 +17,9 @@ const MAX_SOCKET_PATH: usize = 107;
 /// Longest name of a network interface.
 const MAX_INTERFACE_NAME: usize = 15;
 
+/// The AppArmor profile that podbay brings along.
+pub(crate) const DEFAULT_PROFILE: &str = "podbay-default";
+
 /// Private, and used by default by no container tool, CNI plugin or Kubernetes distribution that
 /// we know of.
 const DEFAULT_SUBNET: &str = "10.213.64.0/18";
@@ -264,7 +267,14 @@ fn oci(reader: &mut Reader) -> Oci {
             .get("oci.device_ownership_from_security_context", false),
         rlimits: reader.get("oci.rlimits", Vec::new()),
         selinux: reader.get("oci.selinux", false),
+        apparmor_default_profile: reader
+            .get("oci.apparmor_default_profile", DEFAULT_PROFILE.to_owned()),
     };
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    let name = oci.apparmor_default_profile.as_str();
+    let good = name.bytes().all(plain) && !name.starts_with('.') && name != "unconfined";
+    let problem = "must be letters, digits, '.', '_' and '-', or empty for none";
+    reader.check(good, &["oci", "apparmor_default_profile"], problem);
     let exact = |name: &String| !name.is_empty() && !name.contains('*');
     let good = oci.annotation_allow_list.iter().all(exact);
     reader.check(good, &["oci", "annotation_allow_list"], "must be exact names, without '*'");

@@ -1,7 +1,8 @@
-//! Prints the effective configuration.
+//! Prints the effective configuration, as TOML for people and as JSON for programs.
 
 use std::fmt::Write;
 
+use serde_json::{Map, Value as Json};
 use toml::Value;
 
 use super::faults::Source;
@@ -43,4 +44,20 @@ pub(super) fn render(shown: &[Shown]) -> String {
         };
     }
     text
+}
+
+/// One object with a member for each table; what is not set is not in it.
+pub(super) fn object(shown: &[Shown]) -> Json {
+    let mut top = Map::new();
+    for Shown { key, value, source: _ } in shown {
+        let (Some((name, tables)), Some(value)) = (key.split_last(), value) else { continue };
+        // A key that is a table is never a value as well.
+        let table = tables.iter().try_fold(&mut top, |place, name| {
+            place.entry(name.clone()).or_insert_with(|| Map::new().into()).as_object_mut()
+        });
+        // TOML has nothing that JSON has not, but for times, which no setting is.
+        let value = serde_json::to_value(value).unwrap_or_default();
+        drop(table.map(|table| table.insert(name.clone(), value)));
+    }
+    top.into()
 }

@@ -331,7 +331,11 @@ fn secrets_are_printed_by_nobody() {
          [images.auth.s]\nusername = \"u\"\npassword = \"hush3\"\n",
     );
     let config = world.load().expect("load");
-    for text in [config.show(), format!("{config:?}")] {
+    let json = config.to_json();
+    assert_eq!(json["images"]["auth"]["s"]["username"], "u");
+    assert_eq!(json["cri"]["socket"], "/run/podbay/podbay.sock");
+    assert!(json["cri"].get("socket_gid").is_none(), "not set: {json}");
+    for text in [config.show(), format!("{config:?}"), json.to_string()] {
         assert!(!text.contains("hush"), "{text}");
         assert!(text.contains("<redacted>"), "{text}");
     }

@@ -26,13 +26,13 @@ const DEFAULT_LIMIT: Duration = Duration::from_secs(10 * 60);
 const OLDEST_CRIU: u32 = 31_600;
 
 impl Containers {
-    /// Writes a checkpoint of a running container to a new file at `location`, within `limit`.
-    /// The container stands still while its processes and files are saved, and goes on then, also
-    /// after a failure, which leaves no file.
+    /// Writes a checkpoint of a running container to the file `location`, within `limit`. The
+    /// container stands still while its processes and files are saved, and goes on then, also
+    /// after a failure, which leaves no file, or the one that was there as it was.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] unless it runs; [`Error::Invalid`] for a
-    /// location that is there already or whose folder is not; [`Error::NoCriu`];
+    /// location that is a folder or in none that is there; [`Error::NoCriu`];
     /// [`Error::CheckpointTimeout`]; [`Error::ShuttingDown`] when the agent ends meanwhile;
     /// [`Error::Backend`] with the words of the OCI runtime.
     pub async fn checkpoint(

@@ -109,8 +109,11 @@ impl Containers {
         let stop_signal = match (config.stop_signal, image.config.stop_signal.as_str()) {
             (Some(signal), _) => signal,
             (None, "") => Signal::TERM,
-            (None, text) => Signal::parse(text)
-                .map_err(|error| Error::invalid("image StopSignal", error.to_string()))?,
+            // The image's word, not the caller's: no reason not to run it.
+            (None, text) => Signal::parse(text).unwrap_or_else(|error| {
+                tracing::warn!(container = %id, error = chain(&error), "StopSignal of the image");
+                Signal::TERM
+            }),
         };
         let log_path = match (&pod.config.log_directory, &config.log_path) {
             (Some(directory), Some(path)) => Some(directory.join(path)),
@@ -138,6 +141,7 @@ impl Containers {
                     .first()
                     .cloned()
                     .unwrap_or_else(|| image.id.to_string()),
+                mounted_images: pod.mounted_images.clone(),
                 created_at: now(),
                 state: ContainerState::Creating,
                 user: ResolvedUser::default(),

@@ -30,8 +30,10 @@ pub(super) struct Entry {
     pub(super) failure: OnceLock<String>,
     /// True once no process of it can be running any more.
     pub(super) ended: watch::Sender<bool>,
-    /// Set when the kernel reported a memory kill.
-    pub(super) oom: AtomicBool,
+    /// True once the kernel reported a memory kill.
+    pub(super) oom: watch::Sender<bool>,
+    /// Set once SIGKILL was sent on somebody's behalf.
+    pub(super) killed: AtomicBool,
     /// Set once the stop signal was sent: it is sent only once.
     pub(super) stop_sent: AtomicBool,
     /// What plugins of the node have been told of it.
@@ -65,7 +67,8 @@ impl Entry {
             stdin: Stdin::default(),
             failure: OnceLock::new(),
             ended: watch::Sender::new(false),
-            oom: AtomicBool::new(false),
+            oom: watch::Sender::new(false),
+            killed: AtomicBool::new(false),
             stop_sent: AtomicBool::new(false),
             told,
         })

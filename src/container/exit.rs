@@ -20,6 +20,13 @@ const LOG_DRAIN: Duration = Duration::from_secs(10);
 /// Exit code of a killed process: 128 + SIGKILL.
 const KILLED: u32 = 137;
 
+/// Reasons of an end, in Kubernetes' words.
+const OOM_KILLED: &str = "OOMKilled";
+const ERROR: &str = "Error";
+
+/// How long the event of a memory kill is waited for where there is no counter to be read.
+const OOM_EVENT_LIMIT: Duration = Duration::from_secs(1);
+
 impl Containers {
     /// Watches a running container until it ends or the agent drains.
     pub(super) fn watch_exit(self: &Arc<Self>, entry: &Arc<Entry>) {
@@ -107,21 +114,53 @@ impl Containers {
         pump.stop();
     }
 
+    /// Whether the kernel killed in the container for lack of memory. The event tells that of
+    /// any process of it, also when the first one ended by itself.
     async fn was_oom_killed(&self, entry: &Entry, exit: Option<Exit>) -> bool {
-        if exit.is_none_or(|exit| exit.code != KILLED) {
-            return false;
-        }
-        if entry.oom.load(Ordering::Relaxed) {
+        let Some(exit) = exit else { return false };
+        if *entry.oom.borrow() {
             return true;
         }
-        // The event may come late; the counter of the cgroup is exact until the task is deleted.
-        match entry.record().memory_cgroup {
-            Some(cgroup) => {
-                let kills = self.deps.host.oom_kills(&cgroup).await;
-                kills.ok().flatten().is_some_and(|kills| kills > 0)
-            }
-            None => false,
+        if exit.code != KILLED {
+            return false;
         }
+        // The event may come late; the counter of the cgroup is exact until the task is deleted.
+        let kills = match entry.record().memory_cgroup {
+            Some(cgroup) => self.deps.host.oom_kills(&cgroup).await.ok().flatten(),
+            None => None,
+        };
+        match kills {
+            Some(kills) => kills > 0,
+            None => self.is_told_of_oom(entry, exit).await,
+        }
+    }
+
+    /// systemd takes an empty cgroup away at once, and its counter with it. Then the event is
+    /// waited for a little, unless it cannot come any more, or it is plain who has killed.
+    async fn is_told_of_oom(&self, entry: &Entry, exit: Exit) -> bool {
+        let age = u128::try_from(now().saturating_sub(exit.at)).unwrap_or_default();
+        if entry.killed.load(Ordering::Acquire) || age > OOM_EVENT_LIMIT.as_nanos() {
+            return false;
+        }
+        let mut oom = entry.oom.subscribe();
+        tokio::time::timeout(OOM_EVENT_LIMIT, oom.wait_for(|oom| *oom)).await.is_ok()
+    }
+
+    /// Tells the true reason of an end that was told before the kernel's word of it came.
+    pub(super) async fn correct_reason(&self, entry: &Entry) {
+        let _changing = entry.changing.lock().await;
+        let ContainerState::Exited(mut exited) = entry.state() else { return };
+        if exited.reason != ERROR || exited.code != KILLED.cast_signed() {
+            return;
+        }
+        exited.reason = OOM_KILLED.to_owned();
+        let state = ContainerState::Exited(exited);
+        let saved = entry.save_end(&self.deps, |record| record.container.state = state.clone());
+        if let Err(error) = saved.await {
+            tracing::error!(container = %entry.id, error = chain(&error), "reason not stored");
+            entry.set_state(state);
+        }
+        entry.publish(&self.deps, Some(EventKind::Stopped));
     }
 }
 
@@ -137,9 +176,9 @@ pub(super) fn describe(started_at: Option<i64>, exit: Option<Exit>, oom: bool) -
         };
     };
     let reason = match exit.code {
-        _ if oom => "OOMKilled",
+        _ if oom => OOM_KILLED,
         0 => "Completed",
-        _ => "Error",
+        _ => ERROR,
     };
     Exited {
         started_at,

@@ -44,6 +44,7 @@ use crate::image::Images;
 use crate::lifecycle::Tasks;
 use crate::logs::Pumps;
 use crate::model::Owner;
+use crate::model::image::Digest;
 use crate::model::pod::PodConfig;
 use crate::oci::{self, SharedFiles};
 use crate::store::Store;
@@ -114,6 +115,8 @@ pub struct PodContext {
     /// Host paths of what the image mounts of a container being created show, by index of the
     /// mount.
     pub image_mounts: BTreeMap<usize, PathBuf>,
+    /// Ids of those images.
+    pub mounted_images: BTreeMap<usize, Digest>,
     /// Effective host name.
     pub hostname: String,
 }
@@ -170,11 +173,15 @@ impl Containers {
         self.entries().values().filter(|entry| entry.pod == *pod).cloned().collect()
     }
 
-    /// Notes that the kernel killed something in a container for lack of memory.
-    pub fn note_oom(&self, id: &str) {
+    /// Notes that the kernel killed something in a container for lack of memory. It may be told
+    /// after the container's end was.
+    pub fn note_oom(self: &Arc<Self>, id: &str) {
         let entry = ContainerId::try_from(id).ok().and_then(|id| self.entry(&id).ok());
         if let Some(entry) = entry {
-            entry.oom.store(true, std::sync::atomic::Ordering::Relaxed);
+            entry.oom.send_replace(true);
+            let room = self.clone();
+            let late = async move { room.correct_reason(&entry).await };
+            drop(self.deps.tasks.spawn("container-oom", late));
         }
     }
 }

@@ -9,17 +9,19 @@ use futures::future::try_join_all;
 
 use super::error::{Error, Step};
 use super::{Containers, PodContext};
-use crate::backend::{DeviceNode, RootfsMount, UserFiles};
+use crate::backend::{APPARMOR_PROFILES, DeviceNode, RootfsMount, UserFiles};
 use crate::cdi;
 use crate::ids::ContainerId;
 use crate::model::container::{ContainerConfig, Mount, Propagation};
 use crate::model::image::{ChainId, Image};
-use crate::model::security::{NamespaceMode, SecurityProfile};
+use crate::model::security::{IdMappings, NamespaceMode, SecurityProfile};
+use crate::oci::apparmor;
 use crate::oci::seccomp::localhost_path;
 use crate::oci::selinux::check_relabel;
 use crate::oci::user::{ResolvedUser, UserRequest, needs_files, resolve};
 
 const SECCOMP_PROFILE_MAX: usize = 1 << 20;
+const APPARMOR_LIST_MAX: usize = 4 << 20;
 /// Chains whose user files are kept, and the size up to which they are.
 const CACHED_CHAINS: usize = 32;
 const CACHED_BYTES: usize = 64 << 10;
@@ -62,11 +64,12 @@ impl Containers {
         pod: &PodContext,
         config: &ContainerConfig,
     ) -> Result<HostParts, Error> {
-        let (mounts, devices, seccomp, cdi) = tokio::try_join!(
+        let (mounts, devices, seccomp, cdi, ()) = tokio::try_join!(
             self.resolve_mounts(pod, config),
             self.resolve_devices(pod, config),
             self.seccomp_profile(config.security.seccomp.as_ref(), config.security.privileged),
             self.cdi_edits(pod, config),
+            self.check_apparmor(config),
         )?;
         Ok(HostParts { mounts, devices, seccomp, target_pid: self.target_pid(pod, config)?, cdi })
     }
@@ -111,7 +114,11 @@ impl Containers {
                 let labelled = self.deps.host.relabel(source, &labels.files).await;
                 labelled.step("label a mount source")?;
             }
-            Ok(Mount { host_path, ..mount.clone() })
+            let mut resolved = Mount { host_path, ..mount.clone() };
+            if let Some(ids) = pod.config.id_mappings().filter(|_| mount.image.is_some()) {
+                take_mappings(index, &mut resolved, ids)?;
+            }
+            Ok(resolved)
         }))
         .await
     }
@@ -153,6 +160,17 @@ impl Containers {
         serde_json::from_slice(&content)
             .map(Some)
             .map_err(|error| Error::invalid(FIELD, format!("{path:?} is no JSON: {error}")))
+    }
+
+    /// Fails unless the AppArmor profile that a container gets is loaded.
+    async fn check_apparmor(&self, config: &ContainerConfig) -> Result<(), Error> {
+        let (facts, settings) = (self.deps.host.facts(), &self.options.oci);
+        let Some(name) = apparmor::profile_of(&config.security, facts, settings)? else {
+            return Ok(());
+        };
+        let list = self.deps.host.read_file(Path::new(APPARMOR_PROFILES), APPARMOR_LIST_MAX).await;
+        let list = list.step("read the list of AppArmor profiles")?.unwrap_or_default();
+        Ok(apparmor::check_loaded(&list, &name)?)
     }
 
     /// PID whose PID namespace is joined, checked at creation and again at start.
@@ -237,6 +255,19 @@ impl Containers {
         let paths = paths.filter(|path| path != "/" && !covered(path)).enumerate();
         paths.map(|(index, path)| (path, root.join(index.to_string()))).collect()
     }
+}
+
+/// An image is mounted with the users of its pod, so nobody has to map them once more. Other ones
+/// than those cannot be had.
+fn take_mappings(index: usize, mount: &mut Mount, ids: IdMappings) -> Result<(), Error> {
+    let uids = std::mem::take(&mut mount.uid_mappings);
+    let gids = std::mem::take(&mut mount.gid_mappings);
+    let none = uids.is_empty() && gids.is_empty();
+    if none || (uids == [ids.uids] && gids == [ids.gids]) {
+        return Ok(());
+    }
+    let problem = "must be those of the pod's user namespace for an image";
+    Err(Error::invalid(format!("config.mounts[{index}].uidMappings"), problem))
 }
 
 pub(super) fn user_request<'a>(config: &'a ContainerConfig, image: &'a Image) -> UserRequest<'a> {

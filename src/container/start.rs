@@ -28,13 +28,25 @@ impl Containers {
         if entry.is_removing() || entry.state() != ContainerState::Created {
             return Err(entry.wrong_state("start"));
         }
-        self.take_update_back(&entry).await?;
-        match self.launch(&entry, pod).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.start_failed(&entry, &error).await;
-                Err(error)
-            }
+        let started = async {
+            self.take_update_back(&entry).await?;
+            self.launch(&entry, pod).await
+        };
+        if let Err(error) = started.await {
+            self.start_failed(&entry, &error).await;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// A start that comes to nothing before it has begun, because of the pod: for the container
+    /// that is a failed start as any other. One that is not to be started is left alone.
+    pub async fn refuse_start(&self, id: &str, message: String) {
+        let Ok(Some(entry)) = self.find(id) else { return };
+        let _changing = entry.changing.lock().await;
+        if !entry.is_removing() && entry.state() == ContainerState::Created {
+            tracing::warn!(container = %entry.id, error = message, "start failed");
+            self.mark_exited(&entry, start_error(message)).await;
         }
     }
 
@@ -194,14 +206,7 @@ impl Containers {
         if let Some(pump) = entry.set_pump(None) {
             pump.stop();
         }
-        let exited = Exited {
-            started_at: None,
-            finished_at: now(),
-            code: START_ERROR.0,
-            reason: START_ERROR.1.to_owned(),
-            message,
-        };
-        self.mark_exited(entry, exited).await;
+        self.mark_exited(entry, start_error(message)).await;
     }
 
     /// The process of a failed start may run: nothing may run in a container that is shown as
@@ -230,6 +235,11 @@ impl Containers {
             None => Err(entry.wrong_state("reopen the log of")),
         }
     }
+}
+
+fn start_error(message: String) -> Exited {
+    let (code, reason) = START_ERROR;
+    Exited { started_at: None, finished_at: now(), code, reason: reason.to_owned(), message }
 }
 
 /// Has all files of a root appear with one label. Only an overlay is mounted for one container

@@ -59,6 +59,7 @@ impl Containers {
                 return Ok(());
             }
         }
+        entry.killed.store(true, Ordering::Release);
         self.signal(entry, Signal::KILL).await?;
         let ended = tokio::time::timeout(AFTER_KILL, entry.wait_ended()).await;
         ended.map_err(|_| Error::WouldNotDie(entry.id.clone(), AFTER_KILL))
@@ -83,6 +84,7 @@ impl Containers {
 
     /// Settles a container that nothing below answered about.
     async fn stop_unknown(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+        entry.killed.store(true, Ordering::Release);
         let process = Process::init(entry.id.as_str());
         let exit = self.deps.runtime.delete_task(process, true).await.step("delete the task")?;
         self.settle(entry, exit).await;

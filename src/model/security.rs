@@ -132,13 +132,20 @@ pub enum SupplementalGroupsPolicy {
 /// A capability as [`Capabilities`] has it: upper-case with the `CAP_` prefix, or `ALL`. It may be
 /// given in any case, with the prefix or without; `None` for one that is not known.
 pub fn capability(name: &str) -> Option<String> {
+    let name = capability_name(name)?;
+    let known = |bare: &str| bare.parse::<oci_spec::runtime::Capability>().is_ok();
+    name.strip_prefix("CAP_").is_none_or(known).then_some(name)
+}
+
+/// As [`capability`], of any name that a capability might have: kernels get new ones.
+pub fn capability_name(name: &str) -> Option<String> {
     let upper = name.to_ascii_uppercase();
     let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    if bare == "ALL" {
-        return Some(bare.to_owned());
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    match bare {
+        "ALL" => Some(bare.to_owned()),
+        _ => (!bare.is_empty() && bare.bytes().all(plain)).then(|| format!("CAP_{bare}")),
     }
-    let known = bare.parse::<oci_spec::runtime::Capability>().is_ok();
-    known.then(|| format!("CAP_{bare}"))
 }
 
 /// Capabilities to add and drop. Names are upper-case with the `CAP_` prefix, or `ALL`.

@@ -1,11 +1,26 @@
-//! AppArmor profiles. Whether a named profile is loaded is for the kernel to say when the
-//! container starts; here it only gets its place.
+//! AppArmor profiles: which one a container gets, and whether it is loaded.
 
 use super::{Error, Settings, paths};
-use crate::backend::HostFacts;
+use crate::backend::{HostFacts, has_apparmor_profile};
+use crate::model::container::ContainerSecurity;
 use crate::model::security::SecurityProfile;
 
 const FIELD: &str = "linux.security_context.apparmor";
+
+/// The profile that a container gets, to be found in the list.
+pub fn profile_of(
+    security: &ContainerSecurity,
+    facts: &HostFacts,
+    settings: &Settings,
+) -> Result<Option<String>, Error> {
+    profile(security.apparmor.as_ref(), security.privileged, facts, settings)
+}
+
+/// Refuses a profile that is not in the list: an OCI runtime would fail with it at the start.
+pub fn check_loaded(list: &[u8], name: &str) -> Result<(), Error> {
+    let problem = || format!("the profile {name:?} is not loaded on this host");
+    if has_apparmor_profile(list, name) { Ok(()) } else { Err(Error::invalid(FIELD, problem())) }
+}
 
 /// The name of the profile a process gets. Nothing asked means the default one, which is ignored
 /// where there is no AppArmor; a profile asked for by name is never ignored.
@@ -36,6 +51,21 @@ pub(super) fn profile(
 mod tests {
     use super::super::fixture::Fixture;
     use super::*;
+
+    #[test]
+    fn loaded_profiles_are_found_by_their_whole_name() {
+        let list = b"docker-default (enforce)\nmy own (x) (complain)\n/usr/sbin/ntpd (kill)\n";
+        for (name, loaded) in [
+            ("docker-default", true),
+            ("my own (x)", true),
+            ("/usr/sbin/ntpd", true),
+            ("docker", false),
+            ("my own", false),
+            ("", false),
+        ] {
+            assert_eq!(check_loaded(list, name).is_ok(), loaded, "{name:?}");
+        }
+    }
 
     #[test]
     fn a_named_profile_is_never_ignored_and_the_default_needs_apparmor() {

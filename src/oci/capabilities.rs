@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use oci_spec::runtime::LinuxCapabilities;
 
 use super::{ContainerInput, Error};
-use crate::model::security::capability;
+use crate::model::security::capability_name;
 
 const FIELD: &str = "linux.security_context.capabilities";
 
@@ -30,7 +30,8 @@ const DEFAULT: [&str; 14] = [
 /// Names of the capabilities in the bounding, effective and permitted sets, as `CAP_…`.
 ///
 /// `ALL` is applied before single names, so that `drop: ALL, add: X` leaves X. A privileged
-/// container has all that the agent itself may give.
+/// container has all that the agent itself may give. What the kernel does not know, or the agent
+/// does not have, is left out, as containerd has it: nobody has less confinement for that.
 pub(super) fn granted(input: &ContainerInput<'_>) -> Result<BTreeSet<String>, Error> {
     let available = || input.facts.capabilities.iter().cloned().collect::<BTreeSet<_>>();
     if input.config.security.privileged {
@@ -49,13 +50,11 @@ pub(super) fn granted(input: &ContainerInput<'_>) -> Result<BTreeSet<String>, Er
         DEFAULT.iter().map(|&name| name.to_owned()).filter(|name| ours.contains(name)).collect()
     };
     for name in add.into_iter().filter(|name| name != "ALL") {
-        if !input.facts.capabilities.contains(&name) {
-            return Err(Error::invalid(
-                format!("{FIELD}.add_capabilities"),
-                format!("this agent does not have {name} and cannot give it"),
-            ));
+        if input.facts.capabilities.contains(&name) {
+            set.insert(name);
+        } else {
+            tracing::warn!(container = %input.id, name, "capability unknown or not held: left out");
         }
-        set.insert(name);
     }
     for name in &drop {
         set.remove(name);
@@ -63,13 +62,13 @@ pub(super) fn granted(input: &ContainerInput<'_>) -> Result<BTreeSet<String>, Er
     Ok(set)
 }
 
-/// Upper case with the `CAP_` prefix, or `ALL`; every name is known.
+/// Upper case with the `CAP_` prefix, or `ALL`.
 fn canonical(names: &[String], field: &str) -> Result<Vec<String>, Error> {
     names
         .iter()
         .map(|given| {
-            capability(given).ok_or_else(|| {
-                let problem = format!("{given:?} is no capability");
+            capability_name(given).ok_or_else(|| {
+                let problem = format!("{given:?} cannot be a capability");
                 Error::invalid(format!("{FIELD}.{field}"), problem)
             })
         })
@@ -127,11 +126,15 @@ mod tests {
     }
 
     #[test]
-    fn unknown_and_unavailable_names_are_refused_by_field() {
+    fn unknown_and_unavailable_names_are_left_out_and_what_is_no_name_is_refused() {
+        for name in ["CAP_NOPE", "CAP_SYS_RESOURCE"] {
+            let set = granted_to(&[name, "CAP_NET_ADMIN"], &["CAP_NOPE"]).unwrap();
+            assert!(set.contains("CAP_NET_ADMIN") && !set.contains(name), "{name}");
+        }
         for (add, drop, end) in [
-            (vec!["CAP_NOPE"], vec![], "add_capabilities"),
+            (vec!["CAP_"], vec![], "add_capabilities"),
             (vec![], vec![""], "drop_capabilities"),
-            (vec!["CAP_SYS_RESOURCE"], vec![], "add_capabilities"),
+            (vec!["NET ADMIN"], vec![], "add_capabilities"),
         ] {
             let error = granted_to(&add, &drop).unwrap_err();
             assert!(

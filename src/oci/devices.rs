@@ -42,8 +42,8 @@ pub(super) fn devices(
             .set_uid(Some(uid))
             .set_gid(Some(gid));
         nodes.push(node);
-        // A FIFO is no device to the cgroup.
-        if kind != LinuxDeviceType::P {
+        // A FIFO is no device to the cgroup, and a rule that allows nothing is none.
+        if kind != LinuxDeviceType::P && !permissions.is_empty() {
             rules.push(rule(true, Some((kind, device.major, device.minor)), permissions));
         }
     }
@@ -67,11 +67,7 @@ fn owner(input: &ContainerInput<'_>, device: &DeviceNode) -> (u32, u32) {
 fn check_permissions(permissions: &str) -> Result<(), String> {
     let known = permissions.bytes().all(|byte| b"rwm".contains(&byte));
     let once = permissions.bytes().all(|b| permissions.bytes().filter(|&c| c == b).count() == 1);
-    if !permissions.is_empty() && known && once {
-        Ok(())
-    } else {
-        Err(format!("{permissions:?} is no subset of \"rwm\""))
-    }
+    if known && once { Ok(()) } else { Err(format!("{permissions:?} is no subset of \"rwm\"")) }
 }
 
 fn rule(
@@ -153,9 +149,12 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_has_no_rule() {
-        let (nodes, rules) = devices(&with_device('p', "/dev/pipe", "rw").input()).unwrap();
-        assert_eq!((nodes.len(), rules.len()), (1, 1));
+    fn a_fifo_and_a_device_without_permissions_have_no_rule() {
+        for (kind, permissions) in [('p', "rw"), ('c', "")] {
+            let (nodes, rules) =
+                devices(&with_device(kind, "/dev/x", permissions).input()).unwrap();
+            assert_eq!((nodes.len(), rules.len()), (1, 1));
+        }
     }
 
     #[test]
@@ -172,7 +171,6 @@ mod tests {
     #[test]
     fn bad_devices_are_refused_by_field() {
         for (kind, path, permissions, end) in [
-            ('c', "/dev/x", "", "permissions"),
             ('c', "/dev/x", "rwx", "permissions"),
             ('c', "/dev/x", "rr", "permissions"),
             ('c', "dev/x", "r", "container_path"),

@@ -12,7 +12,7 @@
 //! ```
 
 mod annotations;
-mod apparmor;
+pub mod apparmor;
 mod capabilities;
 mod cgroup;
 mod container;

@@ -45,7 +45,9 @@ impl Room {
     ) -> Result<PodId, Error> {
         let resolved = self.handler(&handler)?.clone();
         check_sysctls(&config).map_err(in_request)?;
-        check_pod_userns(&config, &self.features_of(&resolved).await).map_err(in_request)?;
+        let needed = config.id_mappings().is_some();
+        let features = self.features_of(&resolved, needed).await?;
+        check_pod_userns(&config, &features).map_err(in_request)?;
         let id = PodId::random();
         let mut record = self.new_record((&id, owner), config, handler, &resolved);
         record.selinux_level = self.selinux_level(&record.sandbox.config)?;

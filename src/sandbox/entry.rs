@@ -19,7 +19,7 @@ pub(super) struct Entry {
     /// Held shared while a container is made or started in it, alone while it changes itself.
     pub(super) gate: Arc<RwLock<()>>,
     record: Kept<SandboxRecord>,
-    /// Whether host ports are claimed by it; they are its own while it is not `NotReady`.
+    /// Whether host ports are claimed by it; they are its own until it is stopped or `NotReady`.
     pub(super) has_ports: AtomicBool,
     /// Images mounted in it as volumes; who mounts one more holds the lock.
     pub(super) volumes: tokio::sync::Mutex<Volumes>,

@@ -58,6 +58,9 @@ pub enum Error {
     /// What is asked for is beyond the runtime handler or the host.
     #[error("{0}")]
     Unsupported(String),
+    /// The runtime handler did not tell in time what it can do, and the request needs to know.
+    #[error("runtime handler {0:?} does not tell what it can do")]
+    FeaturesUnknown(String),
     /// The pause process did not end although it was killed.
     #[error("the pause process of pod {0} did not end after SIGKILL")]
     WouldNotDie(PodId),

@@ -39,7 +39,7 @@ use crate::board::LookupError;
 use crate::container::{self, Container, Containers, ExecOutput, PodContext};
 use crate::ids::{ContainerId, PodId};
 use crate::model::Owner;
-use crate::model::container::ContainerConfig;
+use crate::model::container::{ContainerConfig, Mount};
 use crate::model::pod::PodMetadata;
 use crate::model::resources::Resources;
 use crate::oci::SharedFiles;
@@ -114,7 +114,7 @@ impl Sandboxes {
     /// Asks the runtime what those handlers can do of which it is not known yet.
     pub async fn learn_features(&self) {
         let handlers = self.room.options.handlers.values();
-        self.room.features.learn(&*self.room.deps.base.runtime, handlers).await;
+        self.room.features.learn(&*self.room.deps.base.runtime, handlers, features::GLANCE).await;
     }
 
     /// What each handler can do, as far as it is known, by the handler's own name.
@@ -203,9 +203,10 @@ impl Sandboxes {
         let sandbox = self.get(pod)?;
         let room = self.room.clone();
         self.owned("create-container", async move {
-            let (_open, mut context) = room.enter(&sandbox.id).await?;
+            let (_open, mut context) = room.enter(&sandbox.id, Some(&config)).await?;
             let mut images = room.mount_images(&context, &config).await?;
             context.image_mounts = std::mem::take(&mut images.sources);
+            context.mounted_images = std::mem::take(&mut images.ids);
             let created = room.deps.containers.create(&context, config).await;
             if created.is_err() {
                 room.give_back(&context, &images).await;
@@ -220,8 +221,14 @@ impl Sandboxes {
         let container = self.container(id)?;
         let room = self.room.clone();
         self.owned("start-container", async move {
-            let (_open, context) = room.enter(&container.pod).await?;
-            Ok(room.deps.containers.start(&context, container.id.as_str()).await?)
+            let (containers, id) = (&room.deps.containers, container.id.as_str());
+            match room.enter(&container.pod, None).await {
+                Ok((_open, context)) => Ok(containers.start(&context, id).await?),
+                Err(error) => {
+                    containers.refuse_start(id, crate::telemetry::error_chain(&error)).await;
+                    Err(error)
+                }
+            }
         })
         .await
     }
@@ -246,7 +253,7 @@ impl Sandboxes {
         .await
     }
 
-    /// Writes a checkpoint of a running container into a new file; see [`Containers::checkpoint`].
+    /// Writes a checkpoint of a running container into a file; see [`Containers::checkpoint`].
     pub async fn checkpoint_container(
         &self,
         id: &str,
@@ -318,16 +325,25 @@ impl Sandboxes {
             "runtimeHandler": sandbox.handler,
             "runtimeType": record.handler.runtime_type,
             "owed": record.owed,
-            "overhead": record.overhead,
-            "resources": record.resources,
             "runtimeSpec": below.map(|below| below.spec),
         }))
+    }
+
+    /// What a sandbox as a whole costs (overhead) and may use (resources), as last told.
+    pub fn sums(&self, id: &str) -> Result<[Option<Resources>; 2], Error> {
+        let record = self.room.entry(&self.get(id)?.id)?.record();
+        Ok([record.overhead, record.resources])
     }
 
     /// Verbose facts for `ContainerStatus.info`.
     pub async fn container_info(&self, id: &str) -> Result<serde_json::Value, Error> {
         Ok(self.room.deps.containers.info(id).await?)
     }
+}
+
+/// Whether a mount asks for something that not every runtime handler can do.
+fn needs_features(mount: &Mount) -> bool {
+    mount.recursive_read_only || !mount.uid_mappings.is_empty()
 }
 
 impl Room {
@@ -351,10 +367,12 @@ impl Room {
         }
     }
 
-    /// The pod as a container needs it, and a guard that keeps it from being stopped.
+    /// The pod as a container needs it, and a guard that keeps it from being stopped. `new` is
+    /// the container that is to be made.
     async fn enter(
         &self,
         id: &PodId,
+        new: Option<&ContainerConfig>,
     ) -> Result<(tokio::sync::OwnedRwLockReadGuard<()>, PodContext), Error> {
         let entry = self.entry(id)?;
         let open = entry.gate.clone().read_owned().await;
@@ -363,7 +381,15 @@ impl Room {
         let SandboxState::Ready { pid } = sandbox.state else {
             return Err(Error::Container(container::Error::PodNotReady(id.clone())));
         };
-        let features = self.features_of(&record.handler).await;
+        let features = match new {
+            Some(config) => {
+                let own_users = sandbox.config.id_mappings().is_some();
+                let needed = own_users || config.mounts.iter().any(needs_features);
+                self.features_of(&record.handler, needed).await?
+            }
+            // Its spec is built.
+            None => HandlerFeatures::default(),
+        };
         let files = self.shared_files(&sandbox);
         let context = PodContext {
             id: sandbox.id.clone(),
@@ -376,16 +402,28 @@ impl Room {
             selinux_level: record.selinux_level,
             files,
             image_mounts: BTreeMap::new(),
+            mounted_images: BTreeMap::new(),
             hostname: self.hostname(&sandbox.config),
             config: sandbox.config,
         };
         Ok((open, context))
     }
 
-    /// What a handler can do; asked of its runtime when that is not known yet.
-    async fn features_of(&self, handler: &RuntimeHandler) -> HandlerFeatures {
-        self.features.learn(&*self.deps.base.runtime, std::iter::once(handler)).await;
-        self.features.known().get(&handler.name).cloned().unwrap_or_default()
+    /// What a handler can do; asked of its runtime when that is not known yet. When the answer is
+    /// `needed`, it is waited for, and nobody is refused anything for the lack of it.
+    async fn features_of(
+        &self,
+        handler: &RuntimeHandler,
+        needed: bool,
+    ) -> Result<HandlerFeatures, Error> {
+        let patience = if needed { features::NEED } else { features::GLANCE };
+        let runtime = &*self.deps.base.runtime;
+        self.features.learn(runtime, std::iter::once(handler), patience).await;
+        match self.features.known().get(&handler.name) {
+            Some(features) => Ok(features.clone()),
+            None if needed => Err(Error::FeaturesUnknown(handler.name.clone())),
+            None => Ok(HandlerFeatures::default()),
+        }
     }
 
     fn handler(&self, name: &str) -> Result<&RuntimeHandler, Error> {

@@ -36,6 +36,12 @@ impl Room {
     }
 }
 
+/// Gives up the ports of a pod that is on its way down, from the moment that somebody wants it
+/// so: whoever replaces it may be asked for before its processes have ended.
+pub(super) fn release_host_ports(entry: &Entry) {
+    entry.has_ports.store(false, Ordering::Relaxed);
+}
+
 /// Ports that are mapped; a pod in the host's network has its ports itself.
 fn published(config: &PodConfig) -> impl Iterator<Item = &PortMapping> {
     let mapped = !config.host_network();

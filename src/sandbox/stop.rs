@@ -11,6 +11,7 @@ use super::create::attachment;
 use super::entry::Entry;
 use super::error::{Error, Step, TeardownErrors};
 use super::pause::AFTER_KILL;
+use super::ports::release_host_ports;
 use super::record::{Owed, SandboxRecord};
 use super::{Room, SandboxState};
 use crate::backend::{NetnsState, Process};
@@ -34,6 +35,7 @@ pub(super) enum Strict {
 impl Room {
     /// Stops a sandbox: kills its containers and its pause process, takes its network down.
     pub(super) async fn stop(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+        release_host_ports(entry);
         let _alone = entry.gate.write().await;
         if !self.entries().contains_key(&entry.id) {
             // Removed while this call waited.
@@ -204,6 +206,7 @@ impl Room {
 
     /// Removes a sandbox with all its containers; stops it first when needed.
     pub(super) async fn remove(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+        release_host_ports(entry);
         let _alone = entry.gate.write().await;
         if !self.entries().contains_key(&entry.id) {
             return Ok(());

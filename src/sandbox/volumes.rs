@@ -39,6 +39,8 @@ pub(super) struct Volume {
 pub(super) struct Mounted {
     /// What to bind, by index of the container's mount.
     pub(super) sources: BTreeMap<usize, PathBuf>,
+    /// Which images they are.
+    pub(super) ids: BTreeMap<usize, Digest>,
     used: Vec<Digest>,
 }
 
@@ -67,7 +69,10 @@ impl Room {
         for (index, mount) in config.mounts.iter().enumerate() {
             let Some(image) = &mount.image else { continue };
             match self.mount_image(pod, &image.image, mount, &mut mounted.used).await {
-                Ok(source) => drop(mounted.sources.insert(index, source)),
+                Ok(source) => {
+                    mounted.sources.insert(index, source);
+                    mounted.ids.extend(mounted.used.last().map(|id| (index, id.clone())));
+                }
                 Err(source) => {
                     self.give_back(pod, &mounted).await;
                     return Err(Error::ImageVolume { index, source: Box::new(source) });
@@ -98,7 +103,7 @@ impl Room {
         volume.users += 1;
         used.push(image.id.clone());
         if !volume.mounted {
-            self.make_volume(&entry, &pod.handler.snapshotter, &image, &dir).await?;
+            self.make_volume(&entry, pod, &image, &dir).await?;
             volume.mounted = true;
         }
         self.find_sub_path(&dir, &mount.image_sub_path).await
@@ -132,10 +137,11 @@ impl Room {
     async fn make_volume(
         &self,
         entry: &Entry,
-        snapshotter: &str,
+        pod: &PodContext,
         image: &Image,
         dir: &Path,
     ) -> Result<(), Error> {
+        let snapshotter = pod.handler.snapshotter.as_str();
         let base = &self.deps.base;
         let Some(chain) = &image.chain_id else {
             return Err(Error::invalid("image.image", "an image without layers has no content"));
@@ -151,7 +157,8 @@ impl Room {
         let make = || self.view(snapshotter, &key, chain);
         let rootfs = base.images.on_snapshots(image, snapshotter, make).await?;
         let rootfs = rootfs.step("make a view of the image")?;
-        base.host.mount_image(&rootfs, dir).await.step("mount the image")
+        // All containers of a pod have its users.
+        base.host.mount_image(&rootfs, dir, pod.userns.as_deref()).await.step("mount the image")
     }
 
     async fn view(

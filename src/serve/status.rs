@@ -87,6 +87,7 @@ fn sandbox_code(error: &sandbox::Error) -> Code {
         Error::JoinedFailed { .. } => Code::Unknown,
         Error::Teardown(errors) => common_code(&errors.0),
         Error::WouldNotDie(_) => Code::DeadlineExceeded,
+        Error::FeaturesUnknown(_) => Code::Unavailable,
         Error::PauseImageNotFound(_) | Error::Unsupported(_) => Code::FailedPrecondition,
         Error::ImageVolume { source, .. } => sandbox_code(source),
         Error::VolumeImageNotFound(_) => Code::NotFound,

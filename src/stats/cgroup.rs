@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -212,6 +213,8 @@ pub struct Group {
     /// CPU, memory, I/O.
     pressure: [Source; 3],
     points: Mutex<Points>,
+    /// The most memory that was seen in use.
+    most_memory: AtomicU64,
 }
 
 impl Group {
@@ -252,6 +255,7 @@ impl Group {
                 at(Controller::Unified, "io.pressure")?,
             ],
             points: Mutex::new(Points::since(age)),
+            most_memory: AtomicU64::new(0),
         };
         let nothing = matches!((&group.cpu, &group.memory), (Source::Absent, Source::Absent));
         if nothing { Err(gone()) } else { Ok(group) }
@@ -276,7 +280,7 @@ impl Group {
         Ok(Usage { at, cpu, memory, swap, io: self.pressure(2, &mut buffer)? })
     }
 
-    /// Notes the CPU time used so far.
+    /// Notes the CPU time used so far, and the memory.
     ///
     /// # Errors
     /// [`is_gone`] when the cgroup was removed.
@@ -285,7 +289,18 @@ impl Group {
         if let Some(usage) = self.cpu_time(&mut buffer)? {
             self.points().add(usage);
         }
-        Ok(())
+        self.memory_in_use(&mut buffer).map(drop)
+    }
+
+    /// The most memory that was in use at any look so far.
+    pub fn most_memory(&self) -> u64 {
+        self.most_memory.load(Ordering::Relaxed)
+    }
+
+    fn memory_in_use(&self, buffer: &mut [u8]) -> io::Result<Option<u64>> {
+        let usage = self.memory.read(buffer)?.and_then(parse::number);
+        self.most_memory.fetch_max(usage.unwrap_or_default(), Ordering::Relaxed);
+        Ok(usage)
     }
 
     fn points(&self) -> std::sync::MutexGuard<'_, Points> {
@@ -308,9 +323,7 @@ impl Group {
     }
 
     fn memory(&self, buffer: &mut [u8]) -> io::Result<(Option<Memory>, Option<Swap>)> {
-        let Some(usage) = self.memory.read(buffer)?.and_then(parse::number) else {
-            return Ok((None, None));
-        };
+        let Some(usage) = self.memory_in_use(buffer)? else { return Ok((None, None)) };
         let limit = self.memory_limit.read(buffer)?.and_then(parse::number).unwrap_or(u64::MAX);
         let text = self.memory_stat.read(buffer)?.unwrap_or_default();
         let stat = match self.version {

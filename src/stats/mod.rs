@@ -12,7 +12,7 @@ mod parse;
 mod sampler;
 mod usage;
 
-pub use metrics::{DESCRIPTORS, Descriptor, Kind, PodMetrics, Sample, Samples};
+pub use metrics::{Descriptor, Kind, PodMetrics, Sample, Samples};
 pub use usage::{
     ContainerStats, Cpu, Interface, Layer, Memory, PodStats, Pressure, Swap, Traffic, Usage,
     Waiting,
@@ -74,6 +74,8 @@ pub struct Stats {
     groups: Mutex<HashMap<String, Arc<Group>>>,
     layers: Layers,
     node: node::Noted,
+    /// Families of metrics that this host gives.
+    given: Vec<Descriptor>,
 }
 
 /// What a look for a cgroup finds.
@@ -94,7 +96,8 @@ impl Stats {
             proc: options.proc.clone(),
         };
         let (groups, layers, node) = Default::default();
-        Arc::new(Self { deps, options, tree, groups, layers, node })
+        let given = metrics::given(&tree);
+        Arc::new(Self { deps, options, tree, groups, layers, node, given })
     }
 
     /// One container, whatever its state. Its writable layer is measured now if it never was.
@@ -104,6 +107,7 @@ impl Stats {
             let measured = tokio::time::timeout(MEASURE_LIMIT, self.measure_layer(&container));
             let _late = measured.await;
         }
+        self.learn_roots_soon().await;
         self.blocking(move |room| {
             let usage = room.usage(&container).ok().flatten();
             room.with_layer(container, usage)
@@ -113,11 +117,13 @@ impl Stats {
 
     /// Many containers. Those that end at this moment are left out.
     pub async fn containers(self: &Arc<Self>, containers: Vec<Container>) -> Vec<ContainerStats> {
+        self.learn_roots_soon().await;
         self.blocking(move |room| room.read_containers(containers)).await
     }
 
     /// One pod, whatever its state.
     pub async fn pod(self: &Arc<Self>, sandbox: Sandbox) -> PodStats {
+        self.learn_roots_soon().await;
         self.blocking(move |room| {
             let containers = room.containers_of(Some(&sandbox.id)).remove(&sandbox.id);
             room.read_pod(sandbox, containers.unwrap_or_default())
@@ -127,6 +133,7 @@ impl Stats {
 
     /// Many pods. Those that end at this moment are left out.
     pub async fn pods(self: &Arc<Self>, sandboxes: Vec<Sandbox>) -> Vec<PodStats> {
+        self.learn_roots_soon().await;
         self.blocking(move |room| {
             let mut containers = room.containers_of(None);
             let read = |sandbox: Sandbox| {
@@ -268,13 +275,17 @@ impl Stats {
         Ok(parse::interfaces(&text))
     }
 
+    /// Where the layer is kept is told as of now: it may have been measured before that was known.
     fn with_layer(&self, container: Container, usage: Option<Usage>) -> ContainerStats {
-        let layer = self.layers.get(&container.id).unwrap_or_else(|| Layer {
-            at: container.created_at,
-            mountpoint: self.layers.mountpoint(self.snapshotter("")),
-            ..Layer::default()
-        });
+        let unmeasured = || Layer { at: container.created_at, ..Layer::default() };
+        let mut layer = self.layers.get(&container.id).unwrap_or_else(unmeasured);
+        layer.mountpoint = self.mountpoint_of(&container);
         ContainerStats { container, usage, layer }
+    }
+
+    /// The most memory that was seen in use.
+    fn most_memory(&self, sought: &Sought) -> u64 {
+        self.groups().get(&sought.key).map_or(0, |group| group.most_memory())
     }
 
     fn containers_of(&self, pod: Option<&PodId>) -> HashMap<PodId, Vec<Container>> {

@@ -54,7 +54,7 @@ pub struct MemoryStat {
     pub own_page_faults: Option<u64>,
     /// The same of those that needed the disk (v1).
     pub own_major_page_faults: Option<u64>,
-    /// Kernel memory (v2).
+    /// Kernel memory (v2); before 5.18 the sum of those parts that the kernel tells.
     pub kernel: Option<u64>,
     /// Swapped out (v1, where swap is counted).
     pub swap: Option<u64>,
@@ -90,6 +90,7 @@ pub fn memory_stat_v1(text: &[u8]) -> MemoryStat {
 /// cgroup v2: every number counts the cgroups below too.
 pub fn memory_stat_v2(text: &[u8]) -> MemoryStat {
     let mut stat = MemoryStat::default();
+    let mut parts_of_kernel = 0u64;
     for (key, value) in pairs(text) {
         match key {
             b"anon" => stat.rss = value,
@@ -100,9 +101,13 @@ pub fn memory_stat_v2(text: &[u8]) -> MemoryStat {
             b"pgfault" => stat.page_faults = value,
             b"pgmajfault" => stat.major_page_faults = value,
             b"kernel" => stat.kernel = Some(value),
+            b"kernel_stack" | b"slab" | b"pagetables" | b"percpu" | b"sock" => {
+                parts_of_kernel = parts_of_kernel.saturating_add(value);
+            }
             _ => {}
         }
     }
+    stat.kernel = stat.kernel.or(Some(parts_of_kernel));
     stat
 }
 

@@ -4,8 +4,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use super::{Found, Sought, Stats, cgroup_of, running};
+use tokio::time::Instant;
+
+use super::{Found, MEASURE_LIMIT, Sought, Stats, cgroup_of, running};
 use crate::backend::ErrorKind;
 use crate::board::{
     Container, ContainerFilter, ContainerState, Sandbox, SandboxFilter, SandboxState, now,
@@ -18,6 +21,8 @@ use crate::stats::usage::Layer;
 pub(super) struct Layers {
     measured: Mutex<HashMap<ContainerId, Layer>>,
     roots: Mutex<BTreeMap<String, PathBuf>>,
+    /// When containerd was last asked for them.
+    asked: Mutex<Option<Instant>>,
 }
 
 impl Layers {
@@ -25,9 +30,14 @@ impl Layers {
         self.measured().get(id).cloned()
     }
 
-    /// Empty until containerd told it.
-    pub fn mountpoint(&self, snapshotter: &str) -> PathBuf {
-        self.roots().get(snapshotter).cloned().unwrap_or_default()
+    /// Whether containerd was not asked for so long; it is then.
+    fn may_ask(&self, pause: Duration) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = asked.is_none_or(|asked| asked.elapsed() >= pause);
+        if may {
+            *asked = Some(Instant::now());
+        }
+        may
     }
 
     fn measured(&self) -> MutexGuard<'_, HashMap<ContainerId, Layer>> {
@@ -85,11 +95,11 @@ impl Stats {
 
     /// Measures the writable layers that are due, one at a time: containerd walks through them.
     async fn measure_layers(&self) {
+        self.learn_roots().await;
         let board = &self.deps.board;
         let containers = board.containers(&ContainerFilter::default());
         let there: HashSet<&ContainerId> = containers.iter().map(|c| &c.id).collect();
         self.layers.measured().retain(|id, _| there.contains(id));
-        self.learn_roots().await;
         for container in containers.iter().filter(|container| self.is_due(container)) {
             if self.measure_layer(container).await == Some(ErrorKind::Unavailable) {
                 return;
@@ -117,8 +127,8 @@ impl Stats {
         let at = now();
         match self.deps.runtime.rootfs_usage(snapshotter, container.id.as_str()).await {
             Ok(usage) => {
-                let mountpoint = self.layers.mountpoint(snapshotter);
-                let layer = Layer { at, mountpoint, bytes: usage.bytes, inodes: usage.inodes };
+                let (bytes, inodes) = (usage.bytes, usage.inodes);
+                let layer = Layer { at, bytes, inodes, ..Layer::default() };
                 self.layers.measured().insert(container.id.clone(), layer);
                 None
             }
@@ -133,9 +143,24 @@ impl Stats {
         self.deps.board.pod(pod.as_str()).map(|pod| pod.handler).unwrap_or_default()
     }
 
-    /// Snapshotters keep their folders for the life of containerd.
+    /// The folder of the snapshotter of a container's handler; empty until containerd told it.
+    pub(super) fn mountpoint_of(&self, container: &Container) -> PathBuf {
+        let handler = self.handler_of(&container.pod);
+        self.layers.roots().get(self.snapshotter(&handler)).cloned().unwrap_or_default()
+    }
+
+    /// As [`Stats::learn_roots`], for a caller who must not wait for a containerd that hangs.
+    pub(super) async fn learn_roots_soon(&self) {
+        let _late = tokio::time::timeout(MEASURE_LIMIT, self.learn_roots()).await;
+    }
+
+    /// Snapshotters keep their folders for the life of containerd; one that is not known yet may
+    /// have come with a containerd that was started anew.
     async fn learn_roots(&self) {
-        if !self.layers.roots().is_empty() {
+        let known = |name: &String| self.layers.roots().contains_key(name);
+        if self.options.snapshotters.values().all(known)
+            || !self.layers.may_ask(self.options.interval)
+        {
             return;
         }
         match self.deps.runtime.probe().await {

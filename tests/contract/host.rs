@@ -163,10 +163,10 @@ async fn images(host: &Arc<dyn Host>, folder: &Path) {
         target: String::new(),
         options: vec!["ro".into(), "rbind".into()],
     }];
-    assert_eq!(kind(host.mount_image(&rootfs, &target).await), ErrorKind::NotFound);
+    assert_eq!(kind(host.mount_image(&rootfs, &target, None).await), ErrorKind::NotFound);
     host.create_dir(&target, 0o700).await.unwrap();
-    host.mount_image(&rootfs, &target).await.unwrap();
-    host.mount_image(&rootfs, &target).await.expect("mounted already is fine");
+    host.mount_image(&rootfs, &target, None).await.unwrap();
+    host.mount_image(&rootfs, &target, None).await.expect("mounted already is fine");
     assert_eq!(host.find_inside(&target, "").await.unwrap(), target);
     let found = host.find_inside(&target, "etc/motd").await.unwrap();
     assert_eq!(found, target.join("etc/motd"));

@@ -89,7 +89,10 @@ async fn an_archive_has_what_tools_look_for() {
     assert_eq!(order, saving, "processes and files are of one moment");
     assert_eq!(agent.status(&id).await.unwrap(), before, "it goes on as it was");
 
-    refused(agent.checkpoint(&id, &archive, 0).await, Code::InvalidArgument, "there already");
+    std::fs::write(&archive, "something else").unwrap();
+    agent.checkpoint(&id, &archive, 0).await.expect("a file that is there is replaced");
+    assert_eq!(contents(&archive).len(), found.len());
+    assert_eq!(left(&world, &id), ["app.tar"]);
     agent.checkpoint(&id[..12], &world.path("checkpoints/two.tar"), 60).await.unwrap();
     agent.remove_all().await;
     assert_eq!(world.leftovers(), [""; 0]);

@@ -27,6 +27,8 @@ fn put_process(world: &World, pid: u64, cgroup: &str) {
                     net1: 7 1 0 0 0 0 0 0 8 1 0 0 0 0 0 0\n\
                     eth0: 100 5 1 0 0 0 0 0 200 6 2 0 0 0 0 0\n";
     std::fs::write(folder.join("net/dev"), counters).expect("its network");
+    let limits = "Max open files            1024                 4096                 files     \n";
+    std::fs::write(folder.join("limits"), limits).expect("its limits");
 }
 
 /// Gives a running container a process and a cgroup.
@@ -109,6 +111,7 @@ async fn a_container_is_measured_as_far_as_it_can_be() {
     assert_eq!((created.cpu, created.memory, created.swap, created.io), (None, None, None, None));
     let layer = created.writable_layer.unwrap();
     assert!(layer.timestamp > 0);
+    assert_eq!(layer.fs_id.unwrap().mountpoint, "/", "where the snapshotter keeps it");
     assert_eq!((value(layer.used_bytes), value(layer.inodes_used)), (4096, 1));
 
     agent.start(&id).await.unwrap();

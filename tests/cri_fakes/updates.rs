@@ -43,7 +43,7 @@ impl Agent {
     async fn sums(&self, id: &str) -> (Value, Value) {
         let info = self.pod_status(id).await.unwrap().info;
         let info: Value = serde_json::from_str(&info["info"]).unwrap();
-        let memory = |name: &str| info[name]["memory_limit"].clone();
+        let memory = |name: &str| info[name]["linux"]["memory_limit_in_bytes"].clone();
         (memory("overhead"), memory("resources"))
     }
 }

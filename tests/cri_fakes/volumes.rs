@@ -43,6 +43,13 @@ async fn remove_image(agent: &Agent, image: &str) -> Result<(), Status> {
     ImageServiceClient::new(agent.channel.clone()).remove_image(request).await.map(drop)
 }
 
+async fn image_id(agent: &Agent, image: &str) -> String {
+    let spec = cri::ImageSpec { image: image.into(), ..Default::default() };
+    let request = cri::ImageStatusRequest { image: Some(spec), verbose: false };
+    let answer = ImageServiceClient::new(agent.channel.clone()).image_status(request).await;
+    answer.expect("ImageStatus").into_inner().image.expect("an image").id
+}
+
 fn views(world: &World) -> usize {
     world
         .leftovers()
@@ -62,7 +69,12 @@ async fn one_mount_serves_a_pod_and_keeps_the_image() {
     agent.create(&id, &reader("two", DATA, &["models/large"])).await.unwrap();
     assert_eq!((world.fakes.steps.count("mount_image"), views(&world)), (1, 1));
     let status = agent.status(&made).await.unwrap();
-    assert_eq!(status.mounts, one.mounts, "mounts are told as they were asked for");
+    let mut wanted = one.mounts.clone();
+    let image = image_id(&agent, DATA).await;
+    for mount in &mut wanted {
+        mount.image.as_mut().expect("an image").image_ref.clone_from(&image);
+    }
+    assert_eq!(status.mounts, wanted, "as they were asked for, and which image it is");
     agent.start(&made).await.unwrap();
 
     refused(remove_image(&agent, DATA).await, Code::FailedPrecondition, "in use as a volume");

@@ -61,6 +61,17 @@ impl World {
         let folder = folder.expect("temporary folder");
         let fakes = Fakes::new(folder.path());
         fakes.images.seed(&[IMAGE], &serde_json::json!({ "Entrypoint": ["run"] }));
+        // A kernel that counts everything: an agent looks when it starts.
+        for (name, text) in [
+            ("cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids\n"),
+            ("proc/pressure/cpu", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"),
+            ("proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"),
+            ("proc/pressure/io", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"),
+        ] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(path, text).expect(name);
+        }
         let root = folder.path().join("pause");
         let pause = PauseSource::Embedded { root, program: "/pause".to_owned() };
         let agents = AtomicUsize::new(0);

@@ -250,7 +250,7 @@ async fn an_image_is_mounted_read_only_and_nothing_leads_out_of_it() {
         )
         .unwrap();
         for _ in 0..2 {
-            ground.host.mount_image(mounts, &target).await.unwrap();
+            ground.host.mount_image(mounts, &target, None).await.unwrap();
             assert_eq!(ground.mounts().iter().filter(|point| **point == target).count(), 1);
         }
         let refused = fs::write(target.join("data/new"), "x").unwrap_err();

@@ -212,7 +212,7 @@ fn remove_cgroup(path: &str) {
     }
 }
 
-/// What every host tells, whatever its kernel: a limited container that has written a file.
+/// What every host tells, whatever its kernel.
 const ALWAYS: [&str; 44] = [
     "container_blkio_device_usage_total",
     "container_cpu_cfs_periods_total",
@@ -267,6 +267,7 @@ pub async fn metrics_are_those_of_the_descriptors(line: Line) {
     (spec.resources().cpu_quota, spec.resources().cpu_period) = (50_000, 100_000);
     spec.resources().cpu_shares = 512;
     let id = rig.launch(&pod, &spec).await;
+    let plain = rig.launch_waiting(&pod, "plain").await;
     rig.exec(&id, "dd if=/dev/zero of=/file bs=1M count=1; cat /file >/dev/null; sync").await;
     rig.create(&pod, &Container::waiting("later", &rig.image)).await.expect("CreateContainer");
     let gone = rig.run(rig.pod_spec("gone")).await;
@@ -282,8 +283,16 @@ pub async fn metrics_are_those_of_the_descriptors(line: Line) {
     let listed = answer.expect("metrics").into_inner().pod_metrics;
     let [of_pod] = &listed[..] else { panic!("{} pods", listed.len()) };
     assert_eq!(of_pod.pod_sandbox_id, pod.id);
-    let [of_container] = &of_pod.container_metrics[..] else { panic!("the one that runs") };
-    assert_eq!(of_container.container_id, id);
+    let ids: BTreeSet<_> = of_pod.container_metrics.iter().map(|it| &*it.container_id).collect();
+    assert_eq!(ids, [&*id, &*plain].into(), "those that run");
+    let of_container = of_pod.container_metrics.iter().find(|it| it.container_id == id);
+    let of_container = of_container.expect("the limited one");
+    for container in &of_pod.container_metrics {
+        let told: BTreeSet<_> =
+            of_pod.metrics.iter().chain(&container.metrics).map(|it| &*it.name).collect();
+        let silent: Vec<_> = keys.keys().filter(|name| !told.contains(**name)).collect();
+        assert!(silent.is_empty(), "told of, and without a sample: {silent:?}");
+    }
 
     let mut series = BTreeSet::new();
     for metric in of_pod.metrics.iter().chain(&of_container.metrics) {
@@ -292,6 +301,8 @@ pub async fn metrics_are_those_of_the_descriptors(line: Line) {
         assert!(metric.timestamp > 0 && metric.value.is_some(), "{metric:?}");
         assert!(series.insert((&metric.name, &metric.label_values)), "twice: {metric:?}");
     }
+    let hugepages = std::path::Path::new("/sys/fs/cgroup/hugetlb").exists();
+    assert_eq!(keys.contains_key("container_hugetlb_failcnt"), hugepages);
     let told: BTreeSet<_> = series.iter().map(|(name, _)| name.as_str()).collect();
     let missing: Vec<_> = ALWAYS.iter().filter(|name| !told.contains(**name)).collect();
     assert!(missing.is_empty(), "{missing:?} of {told:?}");

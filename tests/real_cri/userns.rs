@@ -8,7 +8,7 @@ use std::path::Path;
 use podbay::proto::runtime::v1 as cri;
 use tonic::Code;
 
-use crate::rig::{LivePod, Rig};
+use crate::rig::{LivePod, Rig, image_spec};
 use crate::support::builders::{Container, Pod};
 use crate::support::containerd::Line;
 use crate::support::env::TestEnv;
@@ -174,6 +174,54 @@ pub async fn volumes_have_mapped_ids(line: Line) {
     )
     .await;
     assert_eq!(owner(&folder.join("new")), (0, 0), "on the disk it is the host root's");
+    rig.finish().await;
+}
+
+/// Of one layer, which is mounted as a folder, and of more, which are an overlay.
+pub async fn image_volumes_have_the_users_of_the_pod(line: Line) {
+    let mut rig = Rig::start(line).await;
+    if !announced(&rig).await {
+        return rig.finish().await;
+    }
+    let files = |image: ImageBuilder| {
+        let image = image.dir("/dir", 0o755, 1234, 4321).file("/dir/mine", b"of root", 0o600);
+        image.symlink("/dir/link", "mine")
+    };
+    let one = rig.add_image("one-layer", files(ImageBuilder::empty())).await;
+    let more = rig.add_image("more-layers", files(ImageBuilder::busybox())).await;
+    let pod = rig.run(with_users(rig.pod_spec("own"))).await;
+    let volume = |path: &str, image: &str, mapped: Option<u32>| cri::Mount {
+        container_path: path.into(),
+        readonly: true,
+        image: Some(image_spec(image)),
+        uid_mappings: mapped.map(self::line).into_iter().collect(),
+        gid_mappings: mapped.map(|_| self::line(GIDS)).into_iter().collect(),
+        ..Default::default()
+    };
+    // A kubelet tells the pod's mappings for each mount.
+    for (name, mapped) in [("untold", None), ("told", Some(UIDS))] {
+        let mut container = same_users(Container::waiting(name, &rig.image));
+        container.config.mounts.push(volume("/one", &one, mapped));
+        container.config.mounts.push(volume("/more", &more, mapped));
+        let id = rig.launch(&pod, &container).await;
+        for path in ["/one", "/more"] {
+            let seen = format!("stat -c %u:%g {path}/dir {path}/dir/mine; cat {path}/dir/link");
+            assert_eq!(rig.exec(&id, &seen).await, "1234:4321\n0:0\nof root", "{name} {path}");
+            rig.exec(&id, &format!("! touch {path}/dir/new 2>/dev/null")).await;
+        }
+    }
+    let mut other = same_users(Container::waiting("other", &rig.image));
+    other.config.mounts.push(volume("/one", &one, Some(UIDS + 1)));
+    let refused = rig.create(&pod, &other).await.expect_err("users of somebody else");
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    assert!(refused.message().contains("mounts[0].uidMappings"), "{refused}");
+    // A new agent finds the mounts.
+    rig.agent.kill9();
+    rig.agent.restart().await;
+    let mut late = same_users(Container::waiting("late", &rig.image));
+    late.config.mounts.push(volume("/more", &more, None));
+    let id = rig.launch(&pod, &late).await;
+    assert_eq!(rig.exec(&id, "cat /more/dir/mine").await, "of root");
     rig.finish().await;
 }
 

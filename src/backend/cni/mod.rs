@@ -391,16 +391,13 @@ impl Inner {
         let invalid = |problem: String| {
             Error::new(ErrorKind::InvalidArgument, format!("pod_cidr: {problem}"))
         };
-        if cidr.is_empty() {
+        if cidr.is_empty() || !self.options.use_pod_cidr {
             return Ok(());
         }
         let subnets: std::result::Result<Vec<IpNet>, _> =
             cidr.split(',').map(|part| part.trim().parse()).collect();
         let subnets = subnets.map_err(|_| invalid(format!("{cidr:?} is no list of CIDRs")))?;
         own::check_subnets(&subnets).map_err(invalid)?;
-        if !self.options.use_pod_cidr {
-            return Ok(());
-        }
         let changed = {
             let mut own = lock(&self.own);
             let Some(own) = own.as_mut() else { return Ok(()) };

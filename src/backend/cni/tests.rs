@@ -232,4 +232,7 @@ async fn an_own_network_is_written_only_where_there_is_none() {
     let file = bench.dir.path().join("net.d").join(own::FILE);
     assert_eq!(reason(&bench.cni).await, None);
     assert!(!file.exists());
+
+    let unused = Cni::new(Options::default()).unwrap();
+    unused.set_pod_cidr("no range").await.expect("nobody uses it");
 }

@@ -85,13 +85,6 @@ impl FakeHost {
         Self { steps, world, facts: default_facts(), files: Files::new(root), state }
     }
 
-    /// The same host with other facts.
-    #[must_use]
-    pub fn with_facts(&self, facts: HostFacts) -> Self {
-        let (steps, world) = (self.steps.clone(), self.world.clone());
-        Self { steps, world, facts, files: self.files.clone(), state: self.state.clone() }
-    }
-
     pub(super) fn after_reboot(&self) -> Self {
         let number = self.facts.boot_id.rsplit('-').next().and_then(|text| text.parse().ok());
         let boot_id = format!("boot-{}", number.unwrap_or(1) + 1);
@@ -289,7 +282,12 @@ impl Host for FakeHost {
         self.step("unmount", path, work).await
     }
 
-    async fn mount_image(&self, rootfs: &[RootfsMount], target: &Path) -> Result<()> {
+    async fn mount_image(
+        &self,
+        rootfs: &[RootfsMount],
+        target: &Path,
+        _userns: Option<&Path>,
+    ) -> Result<()> {
         let work = || {
             self.files.must_be_dir(target)?;
             if let [RootfsMount { kind, source, .. }] = rootfs

@@ -85,8 +85,13 @@ impl FakeRuntime {
         if let Some(kills) = self.0.world.lock().cgroups.get_mut(&cgroup_of(container)) {
             *kills += 1;
         }
-        self.0.world.publish(RuntimeEvent::Oom { container: container.to_owned() });
+        self.tell_oom(container);
         self.end(Process::init(container), 128 + SIGKILL.unsigned_abs());
+    }
+
+    /// The news of a memory kill in a container, and nothing else.
+    pub fn tell_oom(&self, container: &str) {
+        self.0.world.publish(RuntimeEvent::Oom { container: container.to_owned() });
     }
 
     /// The shim of a container stops answering (or answers again): its state is unknown, calls to

@@ -13,7 +13,7 @@ use super::{absolute, failed};
 
 const FILE_MODE: u32 = 0o600;
 
-/// Fails unless an archive can be made at `path`: its folder is there, and it is not.
+/// Fails unless an archive can be made at `path`: its folder is there, and no folder is at it.
 pub(in crate::backend) fn check_place(path: &Path) -> Result<()> {
     absolute("archive", path)?;
     let folder = path.parent().filter(|_| path.file_name().is_some());
@@ -30,10 +30,11 @@ pub(in crate::backend) fn check_place(path: &Path) -> Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == IoKind::NotFound => Ok(()),
         Err(error) => Err(failed("look at", path, error)),
-        Ok(_) => {
-            let tried = format!("{} is there already", path.display());
+        Ok(there) if there.is_dir() => {
+            let tried = format!("{} is a folder", path.display());
             Err(Error::new(ErrorKind::AlreadyExists, tried))
         }
+        Ok(_) => Ok(()),
     }
 }
 
@@ -61,20 +62,49 @@ pub(in crate::backend) fn write(
             let file = packed(File::from(nameless)).map_err(tried)?;
             let number = std::os::fd::AsRawFd::as_raw_fd(&file);
             let now = format!("/proc/self/fd/{number}");
-            let named = rustix::fs::linkat(CWD, now, CWD, path, AtFlags::SYMLINK_FOLLOW);
-            named.map_err(|error| tried(error.into()))
+            let link = |to: &Path| {
+                let linked = rustix::fs::linkat(CWD, &now, CWD, to, AtFlags::SYMLINK_FOLLOW);
+                linked.map_err(std::io::Error::from)
+            };
+            match link(path) {
+                // What is there is replaced, which a link cannot do.
+                Err(error) if error.kind() == IoKind::AlreadyExists => {
+                    let beside = beside(path);
+                    link(&beside).and_then(|()| replace(&beside, path)).map_err(tried)
+                }
+                named => named.map_err(tried),
+            }
         }
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {
+            let beside = beside(path);
             let mut options = File::options();
-            let file = options.write(true).create_new(true).mode(FILE_MODE).open(path);
-            packed(file.map_err(tried)?).map(drop).map_err(|error| {
-                // Best effort: the first error is the one that counts.
-                let _ = fs::remove_file(path);
-                tried(error)
-            })
+            let file = options.write(true).create_new(true).mode(FILE_MODE).open(&beside);
+            match packed(file.map_err(tried)?) {
+                Ok(_) => replace(&beside, path).map_err(tried),
+                Err(error) => {
+                    // Best effort: the first error is the one that counts.
+                    let _ = fs::remove_file(&beside);
+                    Err(tried(error))
+                }
+            }
         }
         Err(error) => Err(tried(error.into())),
     }
+}
+
+/// A name of a moment, in the same folder.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{:016x}", rand::random::<u64>()));
+    path.with_file_name(name)
+}
+
+/// Gives a whole file its name; what has it is replaced.
+fn replace(whole: &Path, path: &Path) -> std::io::Result<()> {
+    fs::rename(whole, path).inspect_err(|_| {
+        let _ = fs::remove_file(whole);
+    })
 }
 
 fn add_folder(tar: &mut Builder<impl Write>, folder: &Path, inside: &Path) -> std::io::Result<()> {
@@ -160,17 +190,24 @@ mod tests {
         assert_eq!(found, wanted.into());
 
         let kind = |path: &Path| write(path, &at("in"), &[]).unwrap_err().kind;
-        assert_eq!(kind(&at("out.tar")), ErrorKind::AlreadyExists);
+        assert_eq!(kind(&at("in")), ErrorKind::AlreadyExists);
         assert_eq!(kind(&at("nowhere/out.tar")), ErrorKind::NotFound);
         assert_eq!(kind(&at("log/out.tar")), ErrorKind::NotFound);
         assert_eq!(kind(Path::new("out.tar")), ErrorKind::InvalidArgument);
         assert_eq!(kind(&at("../out.tar")), ErrorKind::InvalidArgument);
         assert_eq!(kind(Path::new("/")), ErrorKind::NotFound);
-        std::os::unix::fs::symlink("/etc/nothing", at("dangling")).unwrap();
-        assert_eq!(kind(&at("dangling")), ErrorKind::AlreadyExists);
 
+        std::os::unix::fs::symlink("/etc/nothing", at("dangling")).unwrap();
         let before = fs::read_dir(place.path()).unwrap().count();
-        assert!(write(&at("half.tar"), &at("no-such-folder"), &[]).is_err());
+        for taken in ["out.tar", "dangling"] {
+            write(&at(taken), &at("in/checkpoint"), &[]).unwrap();
+            assert!(fs::symlink_metadata(at(taken)).unwrap().is_file(), "no link is followed");
+            assert_eq!(contents(&at(taken)).into_keys().collect::<Vec<_>>(), ["pages-1.img"]);
+        }
+        for half in ["half.tar", "out.tar"] {
+            assert!(write(&at(half), &at("no-such-folder"), &[]).is_err());
+        }
+        assert_eq!(contents(&at("out.tar")).len(), 1, "it is as it was");
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), before, "nothing is left");
     }
 }

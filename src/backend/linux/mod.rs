@@ -4,6 +4,7 @@
 //! of their own that end afterwards. Paths that come from an image or a container are resolved
 //! by the kernel inside their root (`openat2`), never by string work.
 
+mod apparmor;
 pub(in crate::backend) mod archive;
 mod cgroup;
 mod cgroup_tree;
@@ -13,6 +14,7 @@ mod criu;
 mod devices;
 mod facts;
 pub(in crate::backend) mod files;
+mod idmap;
 mod labels;
 mod limits;
 mod links;
@@ -29,6 +31,7 @@ mod tree;
 mod userns;
 pub(in crate::backend) mod volume;
 
+pub use apparmor::ProfileLoader;
 pub use limits::raise_file_limit;
 pub use logind::Logind;
 pub(super) use standin::StandIn;
@@ -281,9 +284,15 @@ impl Host for LinuxHost {
         blocking(move || mounts::detach(&path)).await
     }
 
-    async fn mount_image(&self, rootfs: &[RootfsMount], target: &Path) -> Result<()> {
+    async fn mount_image(
+        &self,
+        rootfs: &[RootfsMount],
+        target: &Path,
+        userns: Option<&Path>,
+    ) -> Result<()> {
         let (rootfs, target) = (rootfs.to_vec(), target.to_owned());
-        blocking(move || rootfs::mount_read_only(&rootfs, &target)).await
+        let userns = userns.map(Path::to_owned);
+        blocking(move || rootfs::mount_read_only(&rootfs, &target, userns.as_deref())).await
     }
 
     async fn find_inside(&self, root: &Path, path: &str) -> Result<PathBuf> {

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
 use super::super::{Error, ErrorKind, Result, RootfsMount, UserFiles};
-use super::{absolute, failed, files};
+use super::{absolute, failed, files, idmap};
 
 /// Largest /etc/passwd or /etc/group that is read.
 pub(super) const USER_FILE_LIMIT: usize = 10 << 20;
@@ -105,8 +105,7 @@ fn mount_layers(
     // Too many long paths for one page: name the layers by open descriptors instead.
     let mut open = Vec::with_capacity(layers.len());
     for layer in layers {
-        let plain = layer.replace("\\:", ":").replace("\\\\", "\\");
-        open.push(open_folder(Path::new(&plain))?);
+        open.push(open_folder(Path::new(&unescape(layer)))?);
     }
     let short: Vec<String> =
         open.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
@@ -115,7 +114,11 @@ fn mount_layers(
 
 /// Mounts a root file system read-only at a folder, to stay; see [`super::super::Host`]. Programs
 /// in it may be run.
-pub(super) fn mount_read_only(rootfs: &[RootfsMount], target: &Path) -> Result<()> {
+pub(super) fn mount_read_only(
+    rootfs: &[RootfsMount],
+    target: &Path,
+    userns: Option<&Path>,
+) -> Result<()> {
     absolute("target", target)?;
     if super::mounts::is_read_only_mount(target)? {
         return Ok(());
@@ -123,10 +126,20 @@ pub(super) fn mount_read_only(rootfs: &[RootfsMount], target: &Path) -> Result<(
     // What is there is the half-done work of an agent that died.
     super::mounts::detach(target)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    let mounted = match plan(rootfs)? {
-        Plan::Folder(source) => super::mounts::bind_read_only(&source, target),
-        Plan::Overlay { layers, options } => mount_layers(target, &layers, &options, flags),
-        Plan::Stack(mounts) => mounts.iter().try_for_each(|(kind, source, options)| {
+    let mounted = match (plan(rootfs)?, userns) {
+        (Plan::Folder(source), None) => super::mounts::bind_read_only(&source, target),
+        (Plan::Folder(source), Some(userns)) => idmap::bind(&source, target, userns),
+        (Plan::Overlay { layers, options }, None) => mount_layers(target, &layers, &options, flags),
+        (Plan::Overlay { layers, options }, Some(userns)) => {
+            let plain: Vec<_> = layers.iter().map(|layer| unescape(layer).into()).collect();
+            let mount = |mapped: &[String]| mount_layers(target, mapped, &options, flags);
+            idmap::with_layers(&plain, target, userns, mount)
+        }
+        (Plan::Stack(_), Some(_)) => {
+            let tried = "map the ids of an image that is no folders";
+            Err(Error::new(ErrorKind::Unsupported, tried))
+        }
+        (Plan::Stack(mounts), None) => mounts.iter().try_for_each(|(kind, source, options)| {
             mount(source, target, kind, MountFlags::RDONLY | flags, options)
         }),
     };
@@ -225,7 +238,7 @@ fn overlay_plan(mount: &RootfsMount) -> Result<Plan> {
     match &layers[..] {
         [] => Err(Error::new(ErrorKind::InvalidArgument, "root file system: overlay of no layer")),
         // The kernel refuses a read-only overlay of one layer.
-        [one] => Ok(Plan::Folder(one.replace("\\:", ":").replace("\\\\", "\\").into())),
+        [one] => Ok(Plan::Folder(unescape(one).into())),
         _ => Ok(Plan::Overlay { layers, options }),
     }
 }
@@ -233,6 +246,10 @@ fn overlay_plan(mount: &RootfsMount) -> Result<Plan> {
 /// `upperdir` is one path, `lowerdir` a list: there a colon needs a backslash.
 fn escape(path: &str) -> String {
     path.replace(':', "\\:")
+}
+
+fn unescape(layer: &str) -> String {
+    layer.replace("\\:", ":").replace("\\\\", "\\")
 }
 
 fn split_layers(list: &str) -> Vec<String> {

@@ -1,12 +1,12 @@
 //! System call filters: the runtime's default profile and profiles of the operator.
 
+mod profile;
 mod table;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSyscall};
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Error, paths};
@@ -64,35 +64,7 @@ pub(super) fn filter(request: &Request<'_>) -> Result<Option<LinuxSeccomp>, Erro
     let content = request.content.ok_or_else(|| {
         Error::invalid(format!("{FIELD}.localhost_ref"), format!("{path:?} was not read"))
     })?;
-    parse(content).map(Some)
-}
-
-/// A profile file in the form of the OCI runtime spec.
-pub fn parse(content: &Value) -> Result<LinuxSeccomp, Error> {
-    let refused = |problem: String| Error::invalid(format!("{FIELD}.localhost_ref"), problem);
-    let rules = content.get("syscalls").and_then(Value::as_array);
-    let conditional = |rule: &Value| {
-        ["includes", "excludes"].iter().any(|key| rule.get(key).is_some_and(|v| !is_empty(v)))
-    };
-    // Docker's form attaches conditions to rules. Read as OCI, such a rule would always hold,
-    // and the container would be allowed more than the file says.
-    if rules.into_iter().flatten().any(conditional) {
-        return Err(refused(
-            "the profile has conditional rules (includes, excludes), which only Docker knows"
-                .to_owned(),
-        ));
-    }
-    LinuxSeccomp::deserialize(content)
-        .map_err(|error| refused(format!("the profile is malformed: {error}")))
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Object(map) => map.values().all(is_empty),
-        Value::Array(list) => list.is_empty(),
-        _ => false,
-    }
+    profile::parse(content, request).map(Some)
 }
 
 /// The default profile: an allow list, everything else fails with EPERM.

@@ -245,6 +245,57 @@ fn localhost_profiles_are_read_as_they_stand() {
     assert!(error.to_string().contains("was not read"), "{error}");
 }
 
+/// A rule of Docker's form for one call, with these conditions.
+fn conditional(name: &str, includes: Value, excludes: Value) -> Value {
+    json!({
+        "names": [name], "action": "SCMP_ACT_ALLOW", "comment": "", "includes": includes,
+        "excludes": excludes,
+    })
+}
+
+#[test]
+fn conditions_of_docker_are_weighed() {
+    let content = json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "archMap": [
+            {"architecture": "SCMP_ARCH_AARCH64", "subArchitectures": ["SCMP_ARCH_ARM"]},
+            {"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X32"]},
+        ],
+        "something": {"new": 1},
+        "syscalls": [
+            {"name": "one", "action": "SCMP_ACT_ALLOW", "args": []},
+            conditional("always", json!({}), json!({"caps": [], "arches": null})),
+            conditional("both-caps", json!({"caps": ["CAP_KILL", "CAP_CHOWN"]}), json!(null)),
+            conditional("one-cap", json!({"caps": ["CAP_KILL", "CAP_BPF"]}), json!({})),
+            conditional("no-cap", json!({}), json!({"caps": ["CAP_BPF", "CAP_KILL"]})),
+            conditional("without", json!({}), json!({"caps": ["CAP_BPF"]})),
+            conditional("amd64", json!({"arches": ["amd64", "x32"]}), json!({})),
+            conditional("s390x", json!({"arches": ["s390x"]}), json!({})),
+            conditional("not-amd64", json!({}), json!({"arches": ["amd64"]})),
+            conditional("new", json!({"minKernel": "6.1"}), json!({})),
+            conditional("newer", json!({"minKernel": "6.2"}), json!({})),
+            conditional("old", json!({}), json!({"minKernel": "5.0"})),
+            conditional("older", json!({}), json!({"minKernel": "7"})),
+            conditional("all", json!({"caps": ["CAP_KILL"], "arches": ["arm64"]}), json!({})),
+        ],
+    });
+    let mut facts = Fixture::new().facts;
+    (facts.arch, facts.kernel) = ("amd64".to_owned(), (6, 1));
+    let parsed = filter(&Request {
+        profile: Some(&SecurityProfile::Localhost("/p.json".to_owned())),
+        privileged: false,
+        content: Some(&content),
+        capabilities: &caps(&["CAP_KILL", "CAP_CHOWN"]),
+        facts: &facts,
+    });
+    let parsed = parsed.unwrap().unwrap();
+    let names = parsed.syscalls().iter().flatten().flat_map(|rule| rule.names().clone());
+    let wanted = ["one", "always", "both-caps", "without", "amd64", "new", "older"];
+    assert_eq!(names.collect::<Vec<_>>(), wanted);
+    let arches = serde_json::to_value(parsed.architectures()).unwrap();
+    assert_eq!(arches, json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X32"]));
+}
+
 #[test]
 fn malformed_profiles_are_refused() {
     for bad in [
@@ -257,14 +308,16 @@ fn malformed_profiles_are_refused() {
         json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": {}}),
         json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"action": "SCMP_ACT_ALLOW"}]}),
         json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"]}]}),
+        json!({"defaultAction": "SCMP_ACT_ERRNO", "archMap": "SCMP_ARCH_X86_64"}),
         json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{
-            "names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}
+            "names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": "CAP_SYS_ADMIN"}
         }]}),
         json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{
-            "names": ["clone"], "action": "SCMP_ACT_ALLOW", "excludes": {"arches": ["s390x"]}
+            "names": ["clone"], "action": "SCMP_ACT_ALLOW", "excludes": {"minKernel": "new"}
         }]}),
     ] {
-        let error = parse(&bad).unwrap_err();
+        let profile = SecurityProfile::Localhost("/p.json".to_owned());
+        let error = filter_of(Some(profile), false, Some(&bad)).unwrap_err();
         assert!(
             matches!(error, Error::Invalid { ref field, .. }
                 if *field == format!("{FIELD}.localhost_ref")),

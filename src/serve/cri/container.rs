@@ -35,7 +35,7 @@ impl Cri {
         request: v1::StopContainerRequest,
     ) -> Result<v1::StopContainerResponse, Status> {
         let id = convert::required_id("container_id", request.container_id)?;
-        self.sandboxes.stop_container(&id, convert::stop_grace(request.timeout)?).await?;
+        self.sandboxes.stop_container(&id, convert::stop_grace(request.timeout)).await?;
         Ok(v1::StopContainerResponse {})
     }
 

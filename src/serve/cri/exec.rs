@@ -12,7 +12,7 @@ impl Cri {
     ) -> Result<v1::ExecSyncResponse, Status> {
         let id = convert::required_id("container_id", request.container_id)?;
         let command = convert::exec_command(request.cmd)?;
-        let limit = convert::exec_timeout(request.timeout)?;
+        let limit = convert::exec_timeout(request.timeout);
         let output = self.sandboxes.exec_sync(&id, command, limit).await?;
         Ok(v1::ExecSyncResponse {
             stdout: output.stdout,

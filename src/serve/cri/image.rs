@@ -5,6 +5,7 @@ use tonic::codegen::BoxStream;
 
 use super::batches::batches;
 use super::{Cri, convert};
+use crate::image;
 use crate::proto::runtime::v1;
 
 impl Cri {
@@ -42,8 +43,9 @@ impl Cri {
         &self,
         request: v1::ImageStatusRequest,
     ) -> Result<v1::ImageStatusResponse, Status> {
-        let spec = convert::named_image(request.image)?;
-        let image = self.images.get_for(&spec.runtime_handler, &spec.image).await?;
+        let spec = convert::sought_image(request.image)?;
+        let found = self.images.get_for(&spec.runtime_handler, &spec.image).await;
+        let image = unless_malformed(found)?.flatten();
         let info = match &image {
             Some(image) if request.verbose => {
                 let document = self.images.document(image).await?;
@@ -58,12 +60,20 @@ impl Cri {
         &self,
         request: v1::RemoveImageRequest,
     ) -> Result<v1::RemoveImageResponse, Status> {
-        let spec = convert::named_image(request.image)?;
-        self.images.remove(&spec.image).await?;
+        let spec = convert::sought_image(request.image)?;
+        unless_malformed(self.images.remove(&spec.image).await)?;
         Ok(v1::RemoveImageResponse {})
     }
 
     pub(super) async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse, Status> {
         Ok(convert::fs_info(&self.images.fs_info().await?))
+    }
+}
+
+/// No image has a name that cannot be one, so none is found: `None`, and no error.
+fn unless_malformed<T>(found: Result<T, image::Error>) -> Result<Option<T>, image::Error> {
+    match found {
+        Err(image::Error::InvalidReference { .. }) => Ok(None),
+        other => other.map(Some),
     }
 }

@@ -6,11 +6,12 @@ use super::batches::batches;
 use super::stats::BATCH;
 use super::{Cri, convert};
 use crate::proto::runtime::v1;
-use crate::stats::{DESCRIPTORS, PodMetrics};
+use crate::stats::PodMetrics;
 
 impl Cri {
     pub(super) fn list_metric_descriptors(&self) -> v1::ListMetricDescriptorsResponse {
-        let descriptors = DESCRIPTORS.iter().map(convert::metric_descriptor).collect();
+        let given = self.stats.descriptors().iter();
+        let descriptors = given.map(convert::metric_descriptor).collect();
         v1::ListMetricDescriptorsResponse { descriptors }
     }
 

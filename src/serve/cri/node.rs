@@ -51,7 +51,7 @@ impl Node {
         &self,
         request: v1::UpdateRuntimeConfigRequest,
     ) -> Result<v1::UpdateRuntimeConfigResponse, Status> {
-        if let Some(cidr) = convert::pod_cidr(request)? {
+        if let Some(cidr) = convert::pod_cidr(request) {
             self.network.set_pod_cidr(&cidr).await?;
         }
         Ok(v1::UpdateRuntimeConfigResponse {})

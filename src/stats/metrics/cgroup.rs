@@ -7,10 +7,17 @@ use super::{Files, Samples, Usage};
 
 const SECOND: u64 = 1_000_000_000;
 
+/// `USER_HZ`, the same on every Linux.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// The kernel's own limits for a cgroup that was given none: microseconds, and a weight of v2.
+const DEFAULT_PERIOD: u64 = 100_000;
+const DEFAULT_WEIGHT: u64 = 100;
+
 /// Adds all of them.
-pub(super) fn add(samples: &mut Samples, files: &Files<'_>, usage: &Usage) {
+pub(super) fn add(samples: &mut Samples, files: &Files<'_>, usage: &Usage, most_memory: u64) {
     add_cpu(samples, files, usage);
-    add_memory(samples, files, usage);
+    add_memory(samples, files, usage, most_memory);
     add_huge_pages(samples, files);
     add_pressure(samples, usage);
     add_limits(samples, files);
@@ -22,21 +29,31 @@ fn add_cpu(samples: &mut Samples, files: &Files<'_>, usage: &Usage) {
     let throttling = files.text(Cpu, "cpu.stat").unwrap_or_default();
     let value = |key| parse::value_of(&throttling, key);
     let (user, system, throttled) = if files.is_v1() {
-        let time = |name| files.number(Cpuacct, name).map(|time| time / SECOND);
+        // Kernels before 4.7 tell only ticks.
+        let ticks = |key| files.value(Cpuacct, "cpuacct.stat", key).map(|n| n / TICKS_PER_SECOND);
+        let time = |name, key| {
+            let nanos = files.number(Cpuacct, name);
+            nanos.map(|nanos| nanos / SECOND).or_else(|| ticks(key))
+        };
         let throttled = value("throttled_time").map(|time| time / SECOND);
-        (time("cpuacct.usage_user"), time("cpuacct.usage_sys"), throttled)
+        (time("cpuacct.usage_user", "user"), time("cpuacct.usage_sys", "system"), throttled)
     } else {
         let time = |key| value(key).map(|micros| micros / 1_000_000);
         (time("user_usec"), time("system_usec"), time("throttled_usec"))
     };
     samples.add_known(&families::CPU_USER, [], user);
     samples.add_known(&families::CPU_SYSTEM, [], system);
-    samples.add_known(&families::CFS_PERIODS, [], value("nr_periods"));
-    samples.add_known(&families::CFS_THROTTLED_PERIODS, [], value("nr_throttled"));
-    samples.add_known(&families::CFS_THROTTLED_TIME, [], throttled);
+    // A kernel, or a cgroup, that cannot throttle never did.
+    for (family, count) in [
+        (&families::CFS_PERIODS, value("nr_periods")),
+        (&families::CFS_THROTTLED_PERIODS, value("nr_throttled")),
+        (&families::CFS_THROTTLED_TIME, throttled),
+    ] {
+        samples.add(family, [], count.unwrap_or_default());
+    }
 }
 
-fn add_memory(samples: &mut Samples, files: &Files<'_>, usage: &Usage) {
+fn add_memory(samples: &mut Samples, files: &Files<'_>, usage: &Usage, most: u64) {
     let Some(memory) = usage.memory else { return };
     let text = files.text(Memory, "memory.stat").unwrap_or_default();
     let events = files.text(Memory, "memory.events").unwrap_or_default();
@@ -50,20 +67,23 @@ fn add_memory(samples: &mut Samples, files: &Files<'_>, usage: &Usage) {
         let value = |key| parse::value_of(&events, key);
         (stat, stat.kernel, value("max"), value("oom_kill"))
     };
-    let most = files.either(Memory, "memory.max_usage_in_bytes", "memory.peak");
+    // v2 tells it from 5.19 on.
+    let told = files.either(Memory, "memory.max_usage_in_bytes", "memory.peak");
     samples.add(&families::MEMORY_USAGE, [], memory.usage);
     samples.add(&families::MEMORY_WORKING_SET, [], memory.working_set);
-    samples.add_known(&families::MEMORY_MAX_USAGE, [], most);
+    samples.add(&families::MEMORY_MAX_USAGE, [], told.unwrap_or(most));
     samples.add(&families::MEMORY_RSS, [], stat.rss);
     samples.add(&families::MEMORY_CACHE, [], stat.cache);
-    samples.add_known(&families::MEMORY_KERNEL, [], kernel);
+    // Kernel memory that is not counted is not the container's.
+    samples.add(&families::MEMORY_KERNEL, [], kernel.unwrap_or_default());
     samples.add(&families::MEMORY_MAPPED_FILE, [], stat.mapped_file);
     // A host that does not count swap mostly has none.
     samples.add(&families::MEMORY_SWAP, [], usage.swap.map_or(0, |swap| swap.usage));
     samples.add(&families::MEMORY_ACTIVE_FILE, [], stat.active_file);
     samples.add(&families::MEMORY_INACTIVE_FILE, [], stat.inactive_file);
-    samples.add_known(&families::MEMORY_FAILCNT, [], failures);
-    samples.add_known(&families::OOM_EVENTS, [], kills);
+    // Of kills, kernels before 4.13 show none.
+    samples.add(&families::MEMORY_FAILCNT, [], failures.unwrap_or_default());
+    samples.add(&families::OOM_EVENTS, [], kills.unwrap_or_default());
     add_faults(samples, &stat);
 }
 
@@ -129,10 +149,12 @@ fn add_limits(samples: &mut Samples, files: &Files<'_>) {
         let quota = words.next().flatten().filter(|quota| *quota != u64::MAX);
         (files.number(Cpu, "cpu.weight").map(shares_of), words.next().flatten(), quota)
     };
-    samples.add_known(&families::SPEC_CPU_SHARES, [], shares);
-    samples.add_known(&families::SPEC_CPU_PERIOD, [], period);
-    // No quota is -1 or `max`, which are no numbers.
-    samples.add_known(&families::SPEC_CPU_QUOTA, [], quota);
+    // Where there is no controller all share alike, as they do with the kernel's defaults.
+    let shares = shares.unwrap_or_else(|| shares_of(DEFAULT_WEIGHT));
+    samples.add(&families::SPEC_CPU_SHARES, [], shares);
+    samples.add(&families::SPEC_CPU_PERIOD, [], period.unwrap_or(DEFAULT_PERIOD));
+    // No quota is -1 or `max`, which are no numbers; in the CRI's words it is 0.
+    samples.add(&families::SPEC_CPU_QUOTA, [], quota.unwrap_or_default());
     let mut limit = |family: &Family<0>, v1: &str, v2: &str| {
         let limit = files.either(Memory, v1, v2).filter(|limit| *limit <= UNLIMITED);
         // As cAdvisor has it, 0 is no limit.

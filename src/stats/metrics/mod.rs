@@ -3,14 +3,17 @@
 mod cgroup;
 mod disks;
 mod families;
+mod given;
 mod processes;
 
-pub use families::{DESCRIPTORS, Descriptor, Kind};
+pub use families::{Descriptor, Kind};
+pub(super) use given::given;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::cgroup::{Controller, Folders};
-use super::{Interface, Stats, Usage, pause_cgroup, running};
+use super::{Interface, Layer, Stats, Usage, pause_cgroup, running};
 use crate::board::{Container, Sandbox, SandboxState, now};
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
@@ -74,9 +77,16 @@ impl Samples {
 }
 
 impl Stats {
+    /// The families of metrics that this host gives. They never change.
+    pub fn descriptors(&self) -> &[Descriptor] {
+        &self.given
+    }
+
     /// Metrics of these pods and of their containers that run. What ends at this moment is left
-    /// out.
+    /// out. All are of [`Stats::descriptors`], and each of those has a sample of every container,
+    /// or of its pod where that has a network.
     pub async fn metrics(self: &Arc<Self>, sandboxes: Vec<Sandbox>) -> Vec<PodMetrics> {
+        self.learn_roots_soon().await;
         self.blocking(move |room| {
             let mut containers = room.containers_of(None);
             let mut disks = Disks::read(&room.tree.proc);
@@ -132,17 +142,45 @@ impl Stats {
             name,
         );
         let mut samples = Samples::new(labels);
-        let seconds = |at: UnixNanos| u64::try_from(at / 1_000_000_000).unwrap_or_default();
-        let at = samples.at;
-        samples.add(&families::LAST_SEEN, [], seconds(at));
-        let started = container.state.started_at().unwrap_or_default();
-        samples.add(&families::START_TIME, [], seconds(started));
-        cgroup::add(&mut samples, &Files(&folders), &usage);
         let layer = self.with_layer(container.clone(), None).layer;
-        disks.add(&mut samples, &Files(&folders), &layer);
-        processes::add(&mut samples, &Files(&folders), &self.tree.proc, sought.pid);
+        let found = Found {
+            files: &Files(&folders),
+            usage: &usage,
+            most_memory: self.most_memory(&sought),
+            layer: &layer,
+            proc: &self.tree.proc,
+            pid: sought.pid,
+            started_at: container.state.started_at().unwrap_or_default(),
+        };
+        add_container(&mut samples, &found, disks);
+        let given = |sample: &Sample| self.given.contains(&sample.family);
+        samples.list.retain(given);
         Some(samples)
     }
+}
+
+/// A container that runs, with what was read of it already.
+struct Found<'a> {
+    files: &'a Files<'a>,
+    usage: &'a Usage,
+    /// The most memory that was seen in use.
+    most_memory: u64,
+    layer: &'a Layer,
+    /// Where `/proc` is.
+    proc: &'a Path,
+    /// Its first process.
+    pid: u32,
+    started_at: UnixNanos,
+}
+
+fn add_container(samples: &mut Samples, found: &Found<'_>, disks: &mut Disks) {
+    let seconds = |at: UnixNanos| u64::try_from(at / 1_000_000_000).unwrap_or_default();
+    let at = samples.at;
+    samples.add(&families::LAST_SEEN, [], seconds(at));
+    samples.add(&families::START_TIME, [], seconds(found.started_at));
+    cgroup::add(samples, found.files, found.usage, found.most_memory);
+    disks.add(samples, found.files, found.layer);
+    processes::add(samples, found.files, found.proc, found.pid);
 }
 
 /// In the order of [`families::BASE_LABELS`].

@@ -1,6 +1,9 @@
+mod recorded;
+
 use std::collections::BTreeSet;
 
 use super::disks::{Io, io_v1, io_v2};
+use super::families::DESCRIPTORS;
 use super::processes::{States, max_open_files};
 use super::*;
 

@@ -2,11 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::super::{DeviceNode, HostProcess, SHIM_ID, UserFiles};
+use super::super::super::{DeviceNode, HostFacts, HostProcess, SHIM_ID, UserFiles};
 use super::FakeHost;
 use crate::model::resources::CgroupLimits;
 
 impl FakeHost {
+    /// The same host with other facts.
+    #[must_use]
+    pub fn with_facts(&self, facts: HostFacts) -> Self {
+        let (steps, world) = (self.steps.clone(), self.world.clone());
+        Self { steps, world, facts, files: self.files.clone(), state: self.state.clone() }
+    }
+
     /// The user files of every image from now on.
     pub fn set_user_files(&self, users: UserFiles) {
         self.lock().users = users;

@@ -166,6 +166,11 @@ fn image(spec: &ImageSpec) -> Value {
     lean(json!(spec))
 }
 
+/// Sums over a pod in the JSON of `ContainerResources`; null when there are none.
+pub fn sums_json(limits: Option<&Resources>) -> Value {
+    limits.map_or(Value::Null, |limits| json!({ "linux": resources(limits) }))
+}
+
 fn resources(limits: &Resources) -> Value {
     let limits = resources_out(limits);
     let page = |page: &v1::HugepageLimit| {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::security::{container_security, id_mapping};
 use super::{
-    Invalid, Result, Within, absolute_path, all, filled, known, name, no_climbing, no_nul, refuse,
-    required, word,
+    Result, Within, absolute_path, all, filled, known, name, no_climbing, no_nul, refuse, required,
+    word,
 };
 use crate::model::container::{ContainerConfig, ContainerMetadata, Device, Mount, Propagation};
 use crate::model::resources::Resources;
@@ -88,8 +88,8 @@ fn env(variable: v1::KeyValue) -> Result<(String, String)> {
     filled("key", &key)?;
     no_nul("key", &key)?;
     refuse("key", key.contains('='), "must not contain =")?;
-    let value = String::from_utf8(value)
-        .map_err(|_| Invalid::new("value", format_args!("of {key:?} is not UTF-8")))?;
+    // As containerd has it: what is no UTF-8 cannot stand in the JSON of a spec.
+    let value = String::from_utf8_lossy(&value).into_owned();
     no_nul("value", &value)?;
     // A runtime may copy the home folder into a line of /etc/passwd.
     let torn = key == "HOME" && value.contains(['\n', '\r']);
@@ -199,7 +199,8 @@ fn device(device: v1::Device) -> Result<Device> {
     absolute_path("host_path", &host_path)?;
     let container_path = if container_path.is_empty() { host_path.clone() } else { container_path };
     absolute_path("container_path", &container_path)?;
-    let fits = !permissions.is_empty() && permissions.chars().all(|c| "rwm".contains(c));
+    // None of them is a node that may not be used.
+    let fits = permissions.chars().all(|c| "rwm".contains(c));
     refuse("permissions", !fits, "must be made of r, w and m")?;
     Ok(Device { container_path, host_path, permissions })
 }
@@ -223,7 +224,8 @@ pub fn checkpoint(
     let id = super::required_id("container_id", container_id)?;
     filled("location", &location)?;
     absolute_path("location", &location)?;
-    Ok((id, location.into(), exec_timeout(timeout)?))
+    refuse("timeout", timeout < 0, "must not be negative")?;
+    Ok((id, location.into(), exec_timeout(timeout)))
 }
 
 /// The command of an `ExecSync`.
@@ -232,14 +234,12 @@ pub fn exec_command(command: Vec<String>) -> Result<Vec<String>> {
     all("cmd", command, argument)
 }
 
-/// The grace of `StopContainer`, in seconds on the wire; 0 kills at once.
-pub fn stop_grace(seconds: i64) -> Result<Duration> {
-    let seconds =
-        u64::try_from(seconds).map_err(|_| Invalid::new("timeout", "must not be negative"))?;
-    Ok(Duration::from_secs(seconds).min(LONGEST))
+/// The grace of `StopContainer`, in seconds on the wire; 0 or less kills at once.
+pub fn stop_grace(seconds: i64) -> Duration {
+    Duration::from_secs(u64::try_from(seconds).unwrap_or_default()).min(LONGEST)
 }
 
-/// The limit of `ExecSync`, in seconds on the wire; 0 is none.
-pub fn exec_timeout(seconds: i64) -> Result<Option<Duration>> {
-    Ok(Some(stop_grace(seconds)?).filter(|limit| !limit.is_zero()))
+/// The limit of `ExecSync`, in seconds on the wire; 0 or less is none.
+pub fn exec_timeout(seconds: i64) -> Option<Duration> {
+    Some(stop_grace(seconds)).filter(|limit| !limit.is_zero())
 }

@@ -13,12 +13,23 @@ pub fn named_image(image: Option<v1::ImageSpec>) -> Result<ImageSpec> {
     image_spec_in(required("image", image)?).within("image")
 }
 
+/// The image that a call looks for. Whether it can be the name of one is not asked here.
+pub fn sought_image(image: Option<v1::ImageSpec>) -> Result<ImageSpec> {
+    let image = required("image", image)?;
+    filled("image.image", &image.image)?;
+    Ok(spec_in(image))
+}
+
 pub(super) fn image_spec_in(spec: v1::ImageSpec) -> Result<ImageSpec> {
+    filled("image", &spec.image)?;
+    one_line("image", &spec.image)?;
+    Ok(spec_in(spec))
+}
+
+fn spec_in(spec: v1::ImageSpec) -> ImageSpec {
     let v1::ImageSpec { image, annotations, user_specified_image, runtime_handler, image_ref } =
         spec;
-    filled("image", &image)?;
-    one_line("image", &image)?;
-    Ok(ImageSpec { image, annotations, user_specified_image, runtime_handler, image_ref })
+    ImageSpec { image, annotations, user_specified_image, runtime_handler, image_ref }
 }
 
 /// A spec as it was given.

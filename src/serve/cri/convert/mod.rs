@@ -21,14 +21,16 @@ mod streaming;
 #[cfg(test)]
 mod tests;
 
-pub use config::{container_config_json, network_json, pod_config_json};
+pub use config::{container_config_json, network_json, pod_config_json, sums_json};
 pub use container::{
     checkpoint, container_config, container_update, exec_command, exec_timeout, stop_grace,
 };
 pub use filter::{
     container_filter, container_stats_filter, image_filter, pod_stats_filter, sandbox_filter,
 };
-pub use image::{credentials, fs_info, image_info, image_out, named_image, pull_handler};
+pub use image::{
+    credentials, fs_info, image_info, image_out, named_image, pull_handler, sought_image,
+};
 pub use metrics::{metric_descriptor, pod_metrics};
 pub use pod::{pod_cidr, pod_config};
 pub use resources::sums;

@@ -32,12 +32,13 @@ fn checked(config: v1::PodSandboxConfig) -> Result<PodConfig> {
         none if none.is_empty() => None,
         path => Some(absolute_path("log_directory", &path).map(|()| path.into())?),
     };
+    let ports = all("port_mappings", port_mappings, port_mapping)?;
     let mut pod = PodConfig {
         metadata: pod_metadata(required("metadata", metadata)?).within("metadata")?,
         hostname,
         log_directory,
         dns: dns_config.map(dns).transpose().within("dns_config")?,
-        port_mappings: all("port_mappings", port_mappings, port_mapping)?,
+        port_mappings: ports.into_iter().flatten().collect(),
         labels,
         annotations,
         ..PodConfig::default()
@@ -64,27 +65,22 @@ fn linux_part(pod: &mut PodConfig, linux: v1::LinuxPodSandboxConfig) -> Result<(
 fn pod_metadata(metadata: v1::PodSandboxMetadata) -> Result<PodMetadata> {
     let v1::PodSandboxMetadata { name: pod, uid, namespace, attempt } = metadata;
     name("name", &pod)?;
-    name("uid", &uid)?;
-    name("namespace", &namespace)?;
+    for (field, text) in [("uid", &uid), ("namespace", &namespace)] {
+        // A caller other than a kubelet may have neither.
+        if !text.is_empty() {
+            name(field, text)?;
+        }
+    }
     Ok(PodMetadata { name: pod, namespace, uid, attempt })
 }
 
-/// A host name as the kernel (64 bytes) and RFC 1123 have it; empty leaves it to the node.
+/// A host name as the kernel takes it (64 bytes), in one line of a file; empty leaves it to the
+/// node. What else a name may be is not for a runtime to say.
 fn check_hostname(hostname: &str) -> Result<()> {
     const FIELD: &str = "hostname";
-    if hostname.is_empty() {
-        return Ok(());
-    }
     refuse(FIELD, hostname.len() > 64, "must not be longer than 64 bytes")?;
-    let label = |part: &str| {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-        (1..=63).contains(&part.len())
-            && part.bytes().all(plain)
-            && !part.starts_with('-')
-            && !part.ends_with('-')
-    };
-    let bad = !hostname.split('.').all(label);
-    refuse(FIELD, bad, "must be letters, digits and inner hyphens, in labels joined by dots")
+    let bad = hostname.contains(['\0', '\n', '\r', '/']);
+    refuse(FIELD, bad, "must not contain NUL, line breaks or /")
 }
 
 fn dns(config: v1::DnsConfig) -> Result<DnsConfig> {
@@ -97,9 +93,13 @@ fn dns(config: v1::DnsConfig) -> Result<DnsConfig> {
     })
 }
 
-fn port_mapping(mapping: v1::PortMapping) -> Result<PortMapping> {
+/// `None` for one with a negative host port, which asks for nothing.
+fn port_mapping(mapping: v1::PortMapping) -> Result<Option<PortMapping>> {
     let v1::PortMapping { protocol, container_port, host_port, host_ip } = mapping;
-    Ok(PortMapping {
+    if host_port < 0 {
+        return Ok(None);
+    }
+    Ok(Some(PortMapping {
         protocol: match known("protocol", protocol)? {
             v1::Protocol::Tcp => Protocol::Tcp,
             v1::Protocol::Udp => Protocol::Udp,
@@ -111,7 +111,7 @@ fn port_mapping(mapping: v1::PortMapping) -> Result<PortMapping> {
             "" => None,
             ip => Some(ip.parse().map_err(|_| Invalid::new("host_ip", "is not an IP address"))?),
         },
-    })
+    }))
 }
 
 fn port(field: &str, number: i32) -> Result<u16> {
@@ -120,18 +120,10 @@ fn port(field: &str, number: i32) -> Result<u16> {
 }
 
 /// The pod address ranges of `UpdateRuntimeConfig`, `None` when it names none.
-pub fn pod_cidr(request: v1::UpdateRuntimeConfigRequest) -> Result<Option<String>> {
+///
+/// Whether they are ranges is asked where they are used, which is not so everywhere.
+pub fn pod_cidr(request: v1::UpdateRuntimeConfigRequest) -> Option<String> {
     let v1::UpdateRuntimeConfigRequest { runtime_config } = request;
     let network = runtime_config.and_then(|v1::RuntimeConfig { network_config }| network_config);
-    let Some(v1::NetworkConfig { pod_cidr }) = network else { return Ok(None) };
-    if pod_cidr.is_empty() {
-        return Ok(None);
-    }
-    for range in pod_cidr.split(',') {
-        range.trim().parse::<ipnet::IpNet>().map_err(|_| {
-            let field = "runtime_config.network_config.pod_cidr";
-            Invalid::new(field, format_args!("{range:?} is not an address range"))
-        })?;
-    }
-    Ok(Some(pod_cidr))
+    network.map(|v1::NetworkConfig { pod_cidr }| pod_cidr).filter(|cidr| !cidr.is_empty())
 }

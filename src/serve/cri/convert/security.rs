@@ -223,17 +223,20 @@ fn selinux(options: Option<v1::SeLinuxOption>) -> Result<Option<SelinuxOptions>>
 fn capabilities_in(capabilities: v1::Capability) -> Result<Capabilities> {
     let v1::Capability { add_capabilities, drop_capabilities, add_ambient_capabilities } =
         capabilities;
-    let ambient = !add_ambient_capabilities.is_empty();
-    refuse("add_ambient_capabilities", ambient, "ambient capabilities are not supported")?;
+    if !add_ambient_capabilities.is_empty() {
+        // As containerd and CRI-O have it: nobody gives them.
+        tracing::debug!(?add_ambient_capabilities, "ambient capabilities are left out");
+    }
     Ok(Capabilities {
         add: all("add_capabilities", add_capabilities, capability)?,
         drop: all("drop_capabilities", drop_capabilities, capability)?,
     })
 }
 
+/// Whether the kernel has it, and the agent may give it, is known where the spec is built.
 fn capability(name: String) -> Result<String> {
-    security::capability(&name)
-        .ok_or_else(|| Invalid::new("", format_args!("unknown capability {name:?}")))
+    security::capability_name(&name)
+        .ok_or_else(|| Invalid::new("", format_args!("{name:?} cannot be a capability")))
 }
 
 fn container_path(path: String) -> Result<String> {

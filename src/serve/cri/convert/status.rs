@@ -70,7 +70,7 @@ pub fn container_status(container: &Container) -> v1::ContainerStatus {
         message: life.message.to_owned(),
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
-        mounts: config.mounts.iter().map(mount).collect(),
+        mounts: mounts(container),
         log_path: match &container.log_path {
             Some(path) => path.to_string_lossy().into_owned(),
             None => String::new(),
@@ -125,6 +125,9 @@ pub fn info(facts: &serde_json::Value) -> BTreeMap<String, String> {
     BTreeMap::from([("info".to_owned(), facts.to_string())])
 }
 
+/// Exit code of a process of which nothing is known, as of one whose end nobody saw.
+const UNKNOWN_CODE: i32 = 255;
+
 /// What a container's state says about its process.
 #[derive(Default)]
 struct Life<'a> {
@@ -151,6 +154,7 @@ impl<'a> Life<'a> {
             },
             ContainerState::Unknown { started_at } => Self {
                 started_at: started_at.unwrap_or_default(),
+                exit_code: UNKNOWN_CODE,
                 reason: "Unknown",
                 ..Self::default()
             },
@@ -230,6 +234,18 @@ pub(super) fn mode(mode: NamespaceMode) -> v1::NamespaceMode {
 fn id_mapping(mapping: &IdMapping) -> v1::IdMapping {
     let IdMapping { host_id, container_id, length } = *mapping;
     v1::IdMapping { host_id, container_id, length }
+}
+
+/// Those of images tell which image it was, as a pull of it told.
+fn mounts(container: &Container) -> Vec<v1::Mount> {
+    let with_image = |(index, asked)| {
+        let mut mount = mount(asked);
+        if let (Some(image), Some(id)) = (&mut mount.image, container.mounted_images.get(&index)) {
+            image.image_ref = id.to_string();
+        }
+        mount
+    };
+    container.config.mounts.iter().enumerate().map(with_image).collect()
 }
 
 fn mount(mount: &Mount) -> v1::Mount {

@@ -154,13 +154,12 @@ fn profiles_of_both_forms_mean_the_same() {
 #[test]
 fn times_are_bounded() {
     use std::time::Duration;
-    assert_eq!(stop_grace(0), Ok(Duration::ZERO));
-    assert_eq!(stop_grace(30), Ok(Duration::from_secs(30)));
-    assert!(stop_grace(i64::MAX).unwrap() < Duration::from_secs(1 << 32));
-    assert_eq!(stop_grace(-1).unwrap_err().to_string(), "timeout: must not be negative");
-    assert_eq!(exec_timeout(0), Ok(None));
-    assert_eq!(exec_timeout(2), Ok(Some(Duration::from_secs(2))));
-    assert!(exec_timeout(i64::MIN).is_err());
+    assert_eq!(stop_grace(30), Duration::from_secs(30));
+    assert!(stop_grace(i64::MAX) < Duration::from_secs(1 << 32));
+    assert_eq!(exec_timeout(2), Some(Duration::from_secs(2)));
+    for none in [0, -1, i64::MIN] {
+        assert_eq!((stop_grace(none), exec_timeout(none)), (Duration::ZERO, None));
+    }
     assert_eq!(exec_command(Vec::new()).unwrap_err().to_string(), "cmd: must not be empty");
     assert!(exec_command(vec!["a\0".into()]).unwrap_err().to_string().starts_with("cmd[0]: "));
 }
@@ -187,18 +186,16 @@ fn filters_select_what_they_name() {
 }
 
 #[test]
-fn pod_address_ranges_are_checked() {
+fn pod_address_ranges_are_those_of_the_request() {
     let request = |cidr: &str| v1::UpdateRuntimeConfigRequest {
         runtime_config: Some(v1::RuntimeConfig {
             network_config: Some(v1::NetworkConfig { pod_cidr: cidr.into() }),
         }),
     };
-    assert_eq!(pod_cidr(v1::UpdateRuntimeConfigRequest::default()), Ok(None));
-    assert_eq!(pod_cidr(request("")), Ok(None));
+    assert_eq!(pod_cidr(v1::UpdateRuntimeConfigRequest::default()), None);
+    assert_eq!(pod_cidr(request("")), None);
     let both = "10.1.0.0/16,fd00::/64";
-    assert_eq!(pod_cidr(request(both)), Ok(Some(both.to_owned())));
-    let refused = pod_cidr(request("10.1.0.0/16,nope")).unwrap_err().to_string();
-    assert_eq!(refused, "runtime_config.network_config.pod_cidr: \"nope\" is not an address range");
+    assert_eq!(pod_cidr(request(both)), Some(both.to_owned()));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::container::{Container, ContainerState, Exited};
 use crate::ids::{ContainerId, PodId};
 use crate::image::FsInfo;
 use crate::model::Owner;
-use crate::model::container::{Mount, Propagation};
+use crate::model::container::{ImageSpec, Mount, Propagation};
 use crate::model::image::{Descriptor, Digest, Image, ImageConfig};
 use crate::model::resources::Resources;
 use crate::model::signal::Signal;
@@ -42,6 +42,12 @@ fn container_in(state: ContainerState) -> Container {
         propagation: Propagation::Bidirectional,
         ..Default::default()
     }];
+    config.mounts.push(Mount {
+        container_path: "/data".into(),
+        readonly: true,
+        image: Some(ImageSpec { image: "data:1".into(), ..Default::default() }),
+        ..Default::default()
+    });
     Container {
         id: ContainerId::random(),
         pod: PodId::random(),
@@ -50,6 +56,7 @@ fn container_in(state: ContainerState) -> Container {
         image_id: Digest::of(b"config"),
         image_name: "docker.io/library/busybox:latest".into(),
         image_ref: "docker.io/library/busybox@sha256:1".into(),
+        mounted_images: [(1, Digest::of(b"mounted"))].into(),
         created_at: 1,
         state,
         user: ResolvedUser { uid: 1000, gid: 3, additional_gids: vec![3, 4], home: None },
@@ -100,7 +107,7 @@ fn times_are_zero_until_they_are_true() {
         (ContainerState::Running { started_at: 20, pid: 9 }, ContainerRunning, 20, 0, 0, ""),
         (exited(Some(20)), ContainerExited, 20, 30, 128, "StartError"),
         (exited(None), ContainerExited, 0, 30, 128, "StartError"),
-        (ContainerState::Unknown { started_at: Some(20) }, ContainerUnknown, 20, 0, 0, "Unknown"),
+        (ContainerState::Unknown { started_at: Some(20) }, ContainerUnknown, 20, 0, 255, "Unknown"),
     ];
     for (state, wanted, started, finished, code, reason) in cases {
         let container = container_in(state);
@@ -123,6 +130,9 @@ fn a_container_shows_what_is_in_force() {
     assert_eq!(status.log_path, "/var/log/pods/x/app/0.log");
     assert_eq!(status.stop_signal(), v1::Signal::Sigquit);
     assert_eq!(status.mounts[0].propagation(), v1::MountPropagation::PropagationBidirectional);
+    let mounted = status.mounts[1].image.as_ref().unwrap();
+    assert_eq!(mounted.image, "data:1");
+    assert_eq!(mounted.image_ref, Digest::of(b"mounted").to_string(), "as a pull told");
     let limits = status.resources.unwrap().linux.unwrap();
     assert_eq!((limits.cpu_quota, limits.memory_limit_in_bytes), (50_000, 1 << 20));
     let user = status.user.unwrap().linux.unwrap();

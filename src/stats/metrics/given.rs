@@ -1,0 +1,94 @@
+//! Which families this host can give: looked at once, because descriptors never change.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::super::cgroup::Tree;
+use super::families::{self, DESCRIPTORS, Descriptor};
+use crate::backend::CgroupVersion;
+
+/// What a family needs of the kernel besides a cgroup and `/proc`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    CpuTime,
+    Memory,
+    HugePages,
+    /// v2 keeps no such count.
+    MostHugePages,
+    Pressure,
+}
+
+fn needs(family: &Descriptor) -> &'static [Need] {
+    use Need::{CpuTime, HugePages, Memory, MostHugePages, Pressure};
+    let most_huge_pages = families::HUGETLB_MAX_USAGE.0.name;
+    let rows: [(&str, &[Need]); 11] = [
+        ("container_cpu_usage_", &[CpuTime]),
+        ("container_cpu_user_", &[CpuTime]),
+        ("container_cpu_system_", &[CpuTime]),
+        ("container_memory_", &[Memory]),
+        ("container_oom_", &[Memory]),
+        ("container_spec_memory_", &[Memory]),
+        (most_huge_pages, &[MostHugePages]),
+        ("container_hugetlb_", &[HugePages]),
+        // They are read with what they are the pressure of.
+        ("container_pressure_cpu_", &[CpuTime, Pressure]),
+        ("container_pressure_memory_", &[Memory, Pressure]),
+        ("container_pressure_io_", &[Pressure]),
+    ];
+    let row = rows.into_iter().find(|(prefix, _)| family.name.starts_with(prefix));
+    row.map_or(&[][..], |(_, needs)| needs)
+}
+
+/// The families of which every container that runs on this host has a sample, or its pod, when it
+/// has a network.
+pub(in crate::stats) fn given(tree: &Tree) -> Vec<Descriptor> {
+    let met = met(tree);
+    let given = |family: &&Descriptor| needs(family).iter().all(|need| met.contains(need));
+    DESCRIPTORS.iter().filter(given).copied().collect()
+}
+
+fn met(tree: &Tree) -> BTreeSet<Need> {
+    let mut met = BTreeSet::new();
+    let mut add = |need, there: bool| {
+        if there {
+            met.insert(need);
+        }
+    };
+    match tree.version {
+        CgroupVersion::V1 => {
+            let there = |path: &str| tree.root.join(path).exists();
+            add(Need::CpuTime, there("cpuacct/cpuacct.usage"));
+            add(Need::Memory, there("memory/memory.usage_in_bytes"));
+            let pages = has_pages(&tree.root.join("hugetlb"));
+            add(Need::HugePages, pages);
+            add(Need::MostHugePages, pages);
+            // Its files are in the hierarchy of v2 alone.
+            add(Need::Pressure, there("unified/cgroup.procs") && tells_pressure(&tree.proc));
+        }
+        CgroupVersion::V2 => {
+            let listed = std::fs::read_to_string(tree.root.join("cgroup.controllers"));
+            let listed = listed.unwrap_or_default();
+            let controls = |name: &str| listed.split_ascii_whitespace().any(|it| it == name);
+            // Told without a controller.
+            add(Need::CpuTime, true);
+            add(Need::Memory, controls("memory"));
+            add(Need::HugePages, controls("hugetlb"));
+            add(Need::Pressure, tells_pressure(&tree.proc));
+        }
+    }
+    met
+}
+
+/// A kernel may know huge pages and the machine none.
+fn has_pages(folder: &Path) -> bool {
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    names.map(|entry| entry.file_name()).any(|name| {
+        name.to_str().is_some_and(|name| name.starts_with("hugetlb.") && !name.contains(".rsvd."))
+    })
+}
+
+/// Pressure that is switched off is found out when it is read.
+fn tells_pressure(proc: &Path) -> bool {
+    let tells = |name: &str| std::fs::read(proc.join("pressure").join(name)).is_ok();
+    ["cpu", "memory", "io"].into_iter().all(tells)
+}
