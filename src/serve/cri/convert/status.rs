@@ -149,7 +149,7 @@ impl<'a> Life<'a> {
                 reason: &exited.reason,
                 message: &exited.message,
             },
-            ContainerState::Unknown { started_at } => Self {
+            ContainerState::Unknown { started_at, .. } => Self {
                 started_at: started_at.unwrap_or_default(),
                 reason: "Unknown",
                 ..Self::default()
