@@ -3,9 +3,12 @@
 //! Order: config -> store -> backends -> domain -> socket -> serve (answering Unavailable) ->
 //! recover once containerd answers -> ready -> stop signal -> drain under a deadline.
 
+mod ground;
 mod meter;
 mod node;
+mod notify;
 mod options;
+mod versions;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -17,13 +20,9 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::cni::{self, Cni};
-use crate::backend::containerd::{self, Containerd};
-use crate::backend::linux::{self, LinuxHost, Logind};
+use crate::backend::linux::Logind;
 use crate::backend::nri::Nri;
-use crate::backend::{
-    self, CallDeadlines, Hooks, Images as ImageStore, NoHooks, Runtime, RuntimeEvent,
-};
+use crate::backend::{self, Images as ImageStore, Runtime, RuntimeEvent};
 use crate::board::Board;
 use crate::config::Config;
 use crate::container::{self, Containers};
@@ -38,23 +37,24 @@ use crate::stats::{self, Stats};
 use crate::store::{self, Store};
 use crate::stream;
 use crate::telemetry::error_chain;
+use ground::{containerd, hooks, host, make_folder, network, open_store, streams};
 use meter::NodeMeter;
+use notify::Manager;
 use options::{
-    apparmor_default, container_options, handlers, image_options, keep_options, netns_prefix,
-    node_paths, nri_options, oci_settings, pods_options, remote_options, sandbox_options,
-    shutdown_bands, statics_options, stats_options,
+    apparmor_default, container_options, handlers, image_options, keep_options, node_paths,
+    nri_options, oci_settings, pods_options, remote_options, sandbox_options, shutdown_bands,
+    statics_options, stats_options,
 };
 
 /// Pauses between tries to reach containerd at start.
 const RECOVER_FIRST: Duration = Duration::from_millis(200);
 const RECOVER_LONGEST: Duration = Duration::from_secs(5);
 
-/// How long the store may be locked at the start, and the pause between tries.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
-
 /// Between two looks for shims that containerd has lost.
 const SHIM_LOOKS: Duration = Duration::from_secs(5);
+
+/// What logs have at least to write what was read, however long the drain took.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// An agent that cannot start or run.
 #[derive(Debug, thiserror::Error)]
@@ -269,15 +269,24 @@ impl App {
         let Self { listener, services, pods, remote, streams, parts, drain } = self;
         let (ready, is_ready) = watch::channel(false);
         let tasks = parts.tasks.clone();
-        drop(tasks.spawn_until_drain("recover", parts.clone().recover(ready)));
-        drop(tasks.spawn("streaming server", streams.run()));
+        let manager = Manager::of_process().map(Arc::new);
+        let recovering = parts.clone().recover(ready, manager.clone());
+        let draining = tasks.draining();
+        drop(tasks.spawn_essential("recover", async move {
+            // Cancel-safe: the next agent begins anew.
+            tokio::select! {
+                () = recovering => {}
+                () = draining => {}
+            }
+        }));
+        drop(tasks.spawn_essential("streaming server", streams.run()));
         if let Some(remote) = remote {
             tracing::info!(address = %remote.address(), "remote door");
             let closing = CancellationToken::new();
             let routes = serve::pod_routes(pods.clone(), closing.clone());
             let ready = is_ready.clone();
             let served = serve::serve_remote(remote, routes, ready, closing, tasks.draining());
-            drop(tasks.spawn("remote door", async move {
+            drop(tasks.spawn_essential("remote door", async move {
                 if let Err(error) = served.await {
                     tracing::error!(error = error_chain(&error), "the remote door is closed");
                 }
@@ -285,23 +294,39 @@ impl App {
         }
         let server = serve::serve(listener, services, Some(pods), is_ready, tasks.draining());
         tokio::pin!(server);
+        let fed = feed(manager.clone(), tasks.clone());
+        tokio::pin!(fed);
         // Cancel-safe: the server is pinned outside and polled again below.
         tokio::select! {
             ended = &mut server => return Ok(ended?),
             () = stop => tracing::info!("stopping; containers go on running"),
+            () = &mut fed => {}
         }
+        if let Some(manager) = &manager {
+            manager.tell("STOPPING=1");
+        }
+        let end = tokio::time::Instant::now() + drain;
         let (served, drained) = tokio::join!(server, tasks.drain(drain));
         if !drained {
             tracing::warn!("work under way is left to the next start");
         }
-        parts.close().await;
+        let left = end.saturating_duration_since(tokio::time::Instant::now());
+        parts.close(left.max(LAST_LINES)).await;
         Ok(served?)
     }
 }
 
 impl Parts {
     /// Takes over what is there once containerd answers, says ready, then follows events.
-    async fn recover(self, ready: watch::Sender<bool>) {
+    async fn recover(self, ready: watch::Sender<bool>, manager: Option<Arc<Manager>>) {
+        let tell = |what: &str| {
+            if let Some(manager) = &manager {
+                manager.tell(what);
+            }
+        };
+        // It serves, though it answers `Unavailable` to most until containerd is there: a manager
+        // that waited for that would give up on a node whose containerd comes late.
+        tell("READY=1\nSTATUS=taking over what runs");
         let mut pauses = Backoff::new(RECOVER_FIRST, RECOVER_LONGEST);
         loop {
             match self.take_over().await {
@@ -316,25 +341,37 @@ impl Parts {
             nri.start(self.sandboxes.clone()).await;
         }
         ready.send_replace(true);
+        tell("STATUS=ready");
         self.stats.start();
         let sandboxes = self.sandboxes.clone();
-        let sweep = async move { sandboxes.sweep_shims(SHIM_LOOKS).await };
-        drop(self.tasks.spawn_until_drain("lost-shims", sweep));
+        drop(self.tasks.spawn_lasting("lost-shims", move || {
+            let sandboxes = sandboxes.clone();
+            async move { sandboxes.sweep_shims(SHIM_LOOKS).await }
+        }));
         self.pods.start_upkeep(self.keep.clone(), self.meter.clone());
         self.pods.start_shutdown(self.bands.clone(), Arc::new(Logind::default()));
         self.start_statics();
         tracing::info!("ready");
-        self.follow_events().await;
+        let parts = self.clone();
+        drop(self.tasks.spawn_lasting("events", move || {
+            let parts = parts.clone();
+            async move { parts.follow_events().await }
+        }));
     }
 
     /// Looks for static pods from now on.
     fn start_statics(&self) {
-        let pods = self.pods.clone();
-        let options = statics::Options { last: pods.static_pods(), ..self.statics.clone() };
-        match statics::Statics::new(options, move |wanted| pods.set_static(wanted)) {
-            Ok(statics) => drop(self.tasks.spawn_until_drain("statics", statics.run())),
-            Err(error) => tracing::error!(error, "static pods are not looked for"),
-        }
+        let (pods, options) = (self.pods.clone(), self.statics.clone());
+        drop(self.tasks.spawn_lasting("statics", move || {
+            let (pods, options) = (pods.clone(), options.clone());
+            async move {
+                let options = statics::Options { last: pods.static_pods(), ..options };
+                match statics::Statics::new(options, move |wanted| pods.set_static(wanted)) {
+                    Ok(statics) => statics.run().await,
+                    Err(error) => tracing::error!(error, "static pods are not looked for"),
+                }
+            }
+        }));
     }
 
     async fn take_over(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -347,6 +384,7 @@ impl Parts {
             );
         }
         self.sandboxes.learn_features().await;
+        self.warn_of_versions(&info.version);
         // Leases of ours are of an agent that died: what they held is finished or garbage.
         for lease in self.image_store.list_leases().await? {
             self.image_store.release(&lease, false).await?;
@@ -354,6 +392,19 @@ impl Parts {
         self.sandboxes.recover().await?;
         self.pods.recover().await?;
         Ok(())
+    }
+
+    /// What is below and has known holes.
+    fn warn_of_versions(&self, containerd: &str) {
+        if let Some(safe) = versions::safe_containerd(containerd) {
+            tracing::warn!(version = containerd, safe, "containerd is older than its safe version");
+        }
+        for (handler, features) in self.sandboxes.features() {
+            let version = features.runc_version.as_str();
+            if let Some(safe) = versions::safe_runc(version) {
+                tracing::warn!(handler, version, safe, "runc is older than its safe version");
+            }
+        }
     }
 
     /// Events only hurry what waiting and looking find anyway.
@@ -373,103 +424,21 @@ impl Parts {
         }
     }
 
-    async fn close(self) {
-        let Self { store, pumps, sandboxes, containers, .. } = self;
-        drop((sandboxes, containers));
-        store.close().await;
-        if let Ok(pumps) = Arc::try_unwrap(pumps) {
-            // What was read is written before the process ends.
-            let _ = tokio::task::spawn_blocking(move || pumps.stop()).await;
+    async fn close(self, limit: Duration) {
+        let Self { store, pumps, .. } = self;
+        // What was read is written before the process ends.
+        let written = tokio::task::spawn_blocking(move || pumps.shutdown(limit));
+        let ((), written) = tokio::join!(store.close(), written);
+        if !written.unwrap_or(false) {
+            tracing::warn!("the last lines of some logs are not written: their disk hangs");
         }
     }
 }
 
-async fn streams(
-    config: &Config,
-    sandboxes: Arc<Sandboxes>,
-    tasks: Tasks,
-) -> Result<stream::Server, stream::Error> {
-    let streaming = &config.streaming;
-    let options = stream::Options {
-        address: streaming.address,
-        base_url: streaming.base_url.clone(),
-        idle_timeout: streaming.idle_timeout,
-        creation_timeout: streaming.creation_timeout,
-    };
-    stream::Server::bind(options, Arc::new(stream::Pods(sandboxes)), tasks).await
-}
-
-fn make_folder(path: &std::path::Path, mode: u32) -> Result<(), Error> {
-    use std::os::unix::fs::DirBuilderExt;
-    let mut builder = std::fs::DirBuilder::new();
-    let made = builder.recursive(true).mode(mode).create(path);
-    made.map_err(|source| Error::Folder { path: path.to_owned(), source })
-}
-
-/// Opens the store. The agent before this one may have been killed just now: a child that it was
-/// starting lets go of the lock a moment after it.
-async fn open_store(config: &Config) -> Result<Store, Error> {
-    let path = config.root.join("state.redb");
-    let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
-    let opened = loop {
-        match Store::open(store::Options { path: path.clone() }) {
-            Err(store::Error::Locked { .. }) if tokio::time::Instant::now() < deadline => {
-                tokio::time::sleep(LOCK_PAUSE).await;
-            }
-            opened => break opened?,
-        }
-    };
-    if let Some(moved) = &opened.quarantined {
-        tracing::error!(?moved, "the state store was damaged and is rebuilt from containerd");
-    }
-    Ok(opened.store)
-}
-
-fn host(config: &Config) -> Result<LinuxHost, Error> {
-    let options = linux::Options {
-        netns_dir: config.network.netns_dir.clone(),
-        netns_prefix: netns_prefix(config),
-        scratch: config.state.join("scratch"),
-    };
-    LinuxHost::new(options).map_err(|source| Error::Backend { what: "the host", source })
-}
-
-fn containerd(config: &Config) -> Result<Containerd, Error> {
-    let options = containerd::Options {
-        address: config.containerd.address.clone(),
-        namespace: config.containerd.namespace.clone(),
-        deadlines: CallDeadlines {
-            quick: config.containerd.quick_timeout,
-            slow: config.containerd.slow_timeout,
-        },
-    };
-    Containerd::connect(options).map_err(|source| Error::Backend { what: "containerd", source })
-}
-
-fn network(config: &Config) -> Result<Cni, Error> {
-    let network = &config.network;
-    let own = cni::DefaultNetwork {
-        bridge: network.default_bridge.clone(),
-        subnets: network.default_subnets.clone(),
-        ..Default::default()
-    };
-    let options = cni::Options {
-        conf_dir: network.conf_dir.clone(),
-        bin_dirs: network.bin_dirs.clone(),
-        cache_dir: network.cache_dir.clone(),
-        max_conf: network.max_conf,
-        add_timeout: network.add_timeout,
-        del_timeout: network.del_timeout,
-        default_network: network.default_network.then_some(own),
-        use_pod_cidr: network.use_pod_cidr,
-        ip_preference: cni::IpPreference::default(),
-    };
-    Cni::new(options).map_err(|source| Error::Backend { what: "the network", source })
-}
-
-fn hooks(nri: Option<&Nri>) -> Arc<dyn Hooks> {
-    match nri {
-        Some(nri) => Arc::new(nri.clone()),
-        None => Arc::new(NoHooks),
+/// Never ends.
+async fn feed(manager: Option<Arc<Manager>>, tasks: Tasks) {
+    match manager {
+        Some(manager) => manager.feed(&tasks).await,
+        None => std::future::pending().await,
     }
 }

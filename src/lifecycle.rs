@@ -1,7 +1,9 @@
 //! Owned tasks and the drain signal.
 //!
 //! No task is spawned bare: each has a name, a span and a place in the set that the drain waits
-//! for, and a panic in it is logged with its name.
+//! for, and a panic in it is logged with its name. What the agent cannot do without is never lost
+//! to a panic: it is begun again where it looks at everything anew, and otherwise the process ends
+//! at once. Containers are not touched by that, and the service manager starts it again.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -14,11 +16,24 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 /// The tasks of one agent and their common end. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
+    /// Ends the process; another one in tests.
+    fatal: fn(),
 }
+
+impl Default for Tasks {
+    fn default() -> Self {
+        let fatal: fn() = || std::process::abort();
+        Self { tracker: TaskTracker::new(), stop: CancellationToken::new(), fatal }
+    }
+}
+
+/// Pauses before work that has panicked is begun again.
+const AGAIN_FIRST: Duration = Duration::from_millis(100);
+const AGAIN_LONGEST: Duration = Duration::from_secs(30);
 
 impl Tasks {
     /// An empty set.
@@ -62,6 +77,37 @@ impl Tasks {
         })
     }
 
+    /// As [`Tasks::spawn`], for work without which the agent is none: a panic in it ends the
+    /// process.
+    pub fn spawn_essential(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> Owned<()> {
+        let fatal = self.fatal;
+        self.spawn(name, async move {
+            if !has_ended(name, work).await {
+                tracing::error!(task = name, "the agent cannot go on without it and ends");
+                fatal();
+            }
+        })
+    }
+
+    /// As [`Tasks::spawn_until_drain`], for work that looks at everything anew whenever it is begun:
+    /// after a panic it is begun again.
+    pub fn spawn_lasting<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        name: &'static str,
+        mut work: impl FnMut() -> F + Send + 'static,
+    ) -> Owned<()> {
+        self.spawn_until_drain(name, async move {
+            let mut pauses = Backoff::new(AGAIN_FIRST, AGAIN_LONGEST);
+            while !has_ended(name, work()).await {
+                tokio::time::sleep(pauses.next()).await;
+            }
+        })
+    }
+
     /// Ends once the drain has started.
     pub fn draining(&self) -> impl Future<Output = ()> + Send + 'static {
         self.stop.clone().cancelled_owned()
@@ -80,6 +126,15 @@ impl Tasks {
     }
 }
 
+/// Runs work to its end; not when it panics, which is logged.
+async fn has_ended(name: &'static str, work: impl Future<Output = ()>) -> bool {
+    let ended = AssertUnwindSafe(work).catch_unwind().await;
+    if let Err(panic) = &ended {
+        tracing::error!(task = name, panic = panic_text(&**panic), "task panicked");
+    }
+    ended.is_ok()
+}
+
 /// Handle of an owned task. Dropping it detaches, never cancels.
 #[derive(Debug)]
 pub struct Owned<T>(JoinHandle<Option<T>>);
@@ -94,6 +149,12 @@ impl<T> Owned<T> {
     pub fn abort(&self) {
         self.0.abort();
     }
+}
+
+/// Waits for tasks, at most `limit`; those that take longer go on behind. Whether all ended.
+pub async fn wait_a_while(limit: Duration, tasks: Vec<Owned<()>>) -> bool {
+    let all = futures::future::join_all(tasks.into_iter().map(Owned::join));
+    tokio::time::timeout(limit, all).await.is_ok()
 }
 
 /// Pauses that double from a first to a longest one.
@@ -128,6 +189,8 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[tokio::test]
@@ -138,6 +201,29 @@ mod tests {
         assert_eq!(bad.join().await, None::<()>);
         assert_eq!(good.join().await, Some(7));
         assert!(tasks.drain(Duration::from_secs(1)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lasting_work_is_begun_again_after_a_panic() {
+        let tasks = Tasks::new();
+        let mut begun = 0;
+        let lasting = tasks.spawn_lasting("lasting", move || {
+            begun += 1;
+            async move { assert!(begun > 3, "boom") }
+        });
+        assert_eq!(lasting.join().await, Some(()));
+        assert!(tasks.drain(Duration::from_secs(1)).await);
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_essential_work_ends_the_process() {
+        static ENDED: AtomicBool = AtomicBool::new(false);
+        let fatal: fn() = || ENDED.store(true, Ordering::SeqCst);
+        let tasks = Tasks { fatal, ..Tasks::new() };
+        tasks.spawn_essential("fine", async {}).join().await;
+        assert!(!ENDED.load(Ordering::SeqCst));
+        tasks.spawn_essential("bad", async { panic!("boom") }).join().await;
+        assert!(ENDED.load(Ordering::SeqCst));
     }
 
     #[tokio::test(start_paused = true)]

@@ -37,6 +37,8 @@ mod metrics;
 mod plugin;
 #[path = "cri_fakes/pods.rs"]
 mod pods;
+#[path = "cri_fakes/recoveries.rs"]
+mod recoveries;
 #[path = "cri_fakes/restarts.rs"]
 mod restarts;
 #[path = "cri_fakes/sessions.rs"]

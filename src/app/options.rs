@@ -1,6 +1,7 @@
 //! From settings to the options of each room.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -206,11 +207,15 @@ pub(super) fn sandbox_options(
     })
 }
 
+/// How long pods that nobody knows are left alone: somebody may want to know why they are there.
+const STRAY_PATIENCE: Duration = Duration::from_secs(600);
+
 pub(super) fn pods_options(config: &Config, host: &dyn Host, systemd: bool) -> pod::PodsOptions {
     let first = config.pods.backoff_first;
     let longest = config.pods.backoff_longest;
     let pauses = pod::BackoffPolicy { first, longest, reset: longest * 2 };
     pod::PodsOptions {
+        stray_patience: STRAY_PATIENCE,
         root: config.root.clone(),
         node: node::facts(config, host, systemd),
         policy: pod::Policy { restart: pauses, pull: pauses },

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,9 @@ use super::{HostPathKind, Result, RootfsMount, VolumeDir, VolumeFiles};
 use crate::model::container::Propagation;
 use crate::model::resources::CgroupLimits;
 use crate::model::security::IdMappings;
+
+/// Between two looks whether a process has ended, where nothing tells it.
+const END_LOOKS: Duration = Duration::from_millis(500);
 
 /// cgroup layout of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -174,9 +178,29 @@ pub trait Host: Send + Sync + 'static {
     /// is never trusted.
     async fn process_start_time(&self, pid: u32) -> Result<Option<u64>>;
 
+    /// Whether the process that was started then runs: one that has ended and was not waited for
+    /// yet does not.
+    async fn process_lives(&self, pid: u32, start_time: u64) -> Result<bool> {
+        Ok(self.process_start_time(pid).await? == Some(start_time))
+    }
+
+    /// Returns once the process that was started then has ended, whether somebody has waited for
+    /// it or not. Cancel-safe.
+    async fn process_end(&self, pid: u32, start_time: u64) -> Result<()> {
+        while self.process_lives(pid, start_time).await? {
+            tokio::time::sleep(END_LOOKS).await;
+        }
+        Ok(())
+    }
+
     /// Writes a file of ours: parents are made 0700, content is complete or absent, links are
     /// not followed at the last element.
     async fn write_file(&self, path: &Path, content: &[u8], mode: u32) -> Result<()>;
+
+    /// As [`Host::write_file`], for a file that has to survive a power cut.
+    async fn keep_file(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+        self.write_file(path, content, mode).await
+    }
 
     /// Reads a regular host file of at most `max` bytes, `None` when absent.
     async fn read_file(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>>;

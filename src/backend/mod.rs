@@ -18,6 +18,7 @@ mod network;
 pub mod nri;
 mod runtime;
 mod shutdown;
+mod trust;
 mod volumes;
 mod wait;
 

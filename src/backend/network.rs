@@ -62,6 +62,10 @@ pub trait Network: Send + Sync + 'static {
     /// What an earlier `attach` of this pod gave, from the network's own memory.
     async fn recall(&self, pod: &Attachment) -> Result<Option<NetworkStatus>>;
 
+    /// Ends what an agent before this one was doing for these pods when it was killed: its plugins
+    /// may be at work still, beside those of a `detach`. Bounded in time.
+    async fn end_cut_calls(&self, pods: &[PodId]) -> Result<()>;
+
     /// Whether a configuration is loaded and its plugins are there.
     async fn readiness(&self) -> NetworkReadiness;
 

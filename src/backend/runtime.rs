@@ -83,6 +83,8 @@ pub struct HandlerFeatures {
     pub apparmor: bool,
     /// Highest OCI runtime-spec version it accepts; empty when unknown.
     pub oci_version_max: String,
+    /// Its version, when it is runc and says so; else empty.
+    pub runc_version: String,
 }
 
 /// A mount as a snapshotter gives it; passed on untouched.

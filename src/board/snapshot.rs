@@ -104,6 +104,9 @@ pub enum ContainerState {
     Unknown {
         /// When it was started, if it was.
         started_at: Option<UnixNanos>,
+        /// Its process runs, as the host tells; only its shim is mute.
+        #[serde(default)]
+        alive: bool,
     },
 }
 
@@ -124,7 +127,7 @@ impl ContainerState {
             Self::Creating | Self::Created => None,
             Self::Running { started_at, .. } => Some(*started_at),
             Self::Exited(exited) => exited.started_at,
-            Self::Unknown { started_at } => *started_at,
+            Self::Unknown { started_at, .. } => *started_at,
         }
     }
 }

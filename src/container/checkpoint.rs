@@ -93,6 +93,7 @@ impl Containers {
 
     /// Takes away what a checkpoint left that an agent before this one did not finish.
     pub(super) async fn finish_checkpoint(&self, entry: &Arc<Entry>) {
+        let _alone = entry.checkpointing.lock().await;
         let work = self.checkpoint_dir(entry);
         if self.deps.host.list_dir(&work).await.is_ok_and(|names| !names.is_empty()) {
             let thawed = self.thaw(entry).await;

@@ -154,6 +154,7 @@ impl Containers {
             image_name,
             stdio: Stdio::default(),
             memory_cgroup: None,
+            init: None,
             removing: false,
             boot_id: self.deps.host.facts().boot_id.clone(),
             cgroup: plain_cgroup(driver, &pod.config.cgroup_parent, id.as_str()),

@@ -13,6 +13,7 @@ mod cleanup;
 mod run;
 mod sync;
 
+pub(super) use sync::BUDGET;
 pub use sync::ExecOutput;
 
 use std::future::Future;

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::entry::Entry;
+use super::mute::End;
 use super::prepare::chain;
 use super::{ContainerState, Containers, EventKind, Exited};
 use crate::backend::{Exit, Process, wait_for_end};
@@ -31,26 +32,54 @@ impl Containers {
     /// Watches a running container until it ends or the agent drains.
     pub(super) fn watch_exit(self: &Arc<Self>, entry: &Arc<Entry>) {
         let (room, entry) = (self.clone(), entry.clone());
-        let draining = self.deps.tasks.draining();
-        drop(self.deps.tasks.spawn("container-exit", async move {
-            let process = Process::init(entry.id.as_str());
-            // Both arms are cancel-safe: the exit is kept by the shim until we delete the task.
-            let exit = tokio::select! {
-                exit = wait_for_end(&*room.deps.runtime, process) => exit,
-                () = draining => return,
-            };
-            room.settle(&entry, exit).await;
+        drop(self.deps.tasks.spawn_lasting("container-exit", move || {
+            let (room, entry) = (room.clone(), entry.clone());
+            async move { room.wait_for_exit(&entry).await }
         }));
+    }
+
+    /// Waits for the end of a container and settles it.
+    async fn wait_for_exit(self: &Arc<Self>, entry: &Arc<Entry>) {
+        let process = Process::init(entry.id.as_str());
+        // Both arms are cancel-safe: the exit is kept by the shim until we delete the task.
+        let end = tokio::select! {
+            exit = wait_for_end(&*self.deps.runtime, process) => End::Told(exit),
+            end = self.end_beside_shim(entry) => end,
+        };
+        // Not torn in half by a drain: who stops now waits for what has begun.
+        let (room, entry) = (self.clone(), entry.clone());
+        let settle = async move { room.settle_as(&entry, end).await };
+        let _settled = self.deps.tasks.spawn_essential("container-end", settle).join().await;
     }
 
     /// Brings a container whose process has ended to `Exited`. `None`: nobody knows how.
     pub(super) async fn settle(&self, entry: &Entry, exit: Option<Exit>) {
         let _changing = entry.changing.lock().await;
+        if !self.note_end(entry, exit).await {
+            return;
+        }
+        self.end_log(entry).await;
+        self.publish_end(entry).await;
+        entry.ended.send_replace(true);
+    }
+
+    /// Stores an end and deletes its task; whether there was one to be stored.
+    async fn note_end(&self, entry: &Entry, exit: Option<Exit>) -> bool {
+        let Some(exited) = self.exited(entry, exit).await else { return false };
+        if self.store_end(entry, exited).await {
+            // The shim keeps the exit until its task is deleted, so a lost write loses nothing.
+            self.delete_ended_task(entry).await;
+        }
+        true
+    }
+
+    /// How a container ended; `None` when it did not run.
+    pub(super) async fn exited(&self, entry: &Entry, exit: Option<Exit>) -> Option<Exited> {
         let started_at = match entry.state() {
             ContainerState::Running { started_at, .. } => Some(started_at),
-            ContainerState::Unknown { started_at } => started_at,
+            ContainerState::Unknown { started_at, .. } => started_at,
             ContainerState::Creating | ContainerState::Created | ContainerState::Exited(_) => {
-                return;
+                return None;
             }
         };
         let oom = self.was_oom_killed(entry, exit).await;
@@ -59,39 +88,30 @@ impl Containers {
             exited.reason = "Evicted".to_owned();
             exited.message = reason;
         }
-        let saved = entry
-            .save_end(&self.deps, |record| {
-                record.container.state = ContainerState::Exited(exited.clone())
-            })
-            .await;
-        match saved {
-            // The shim keeps the exit until its task is deleted, so a lost write loses nothing.
-            Err(error) => {
-                tracing::error!(container = %entry.id, error = chain(&error), "exit not stored");
-                entry.set_state(ContainerState::Exited(exited));
-            }
-            Ok(()) => self.delete_ended_task(entry).await,
+        Some(exited)
+    }
+
+    /// Whether the end could be stored; it is known from now on either way.
+    pub(super) async fn store_end(&self, entry: &Entry, exited: Exited) -> bool {
+        let state = ContainerState::Exited(exited);
+        let save = entry.save_end(&self.deps, |record| record.container.state = state.clone());
+        let saved = save.await;
+        if let Err(error) = &saved {
+            tracing::error!(container = %entry.id, error = chain(error), "exit not stored");
+            entry.set_state(state);
         }
-        self.end_log(entry).await;
-        self.publish_end(entry).await;
-        entry.ended.send_replace(true);
+        saved.is_ok()
     }
 
     /// Stores and publishes an exit that no process stands behind.
     pub(super) async fn mark_exited(&self, entry: &Entry, exited: Exited) {
-        let state = ContainerState::Exited(exited);
-        let save = entry.save_end(&self.deps, |record| record.container.state = state.clone());
-        let saved = save.await;
-        if let Err(error) = saved {
-            tracing::error!(container = %entry.id, error = chain(&error), "exit not stored");
-            entry.set_state(state);
-        }
+        self.store_end(entry, exited).await;
         self.publish_end(entry).await;
         entry.ended.send_replace(true);
     }
 
     /// Shows that a container has ended, then tells plugins: a slow one delays no news.
-    async fn publish_end(&self, entry: &Entry) {
+    pub(super) async fn publish_end(&self, entry: &Entry) {
         let _hold = self.deps.hooks.hold().await;
         entry.publish(&self.deps, Some(EventKind::Stopped));
         self.tell_stopped(entry).await;

@@ -14,6 +14,7 @@ mod error;
 mod exec;
 mod exit;
 mod hooks;
+mod mute;
 mod names;
 mod prepare;
 mod record;
@@ -36,6 +37,8 @@ pub use record::ContainerRecord;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+
+use tokio::sync::Semaphore;
 
 use crate::backend::{HandlerFeatures, Hooks, Host, Runtime, RuntimeHandler};
 use crate::board::Board;
@@ -129,6 +132,8 @@ pub struct Containers {
     names: Names,
     user_files: UserFilesCache,
     owed_cgroups: OwedCgroups,
+    /// Memory for what commands answer.
+    exec_budget: Arc<Semaphore>,
 }
 
 impl Containers {
@@ -141,6 +146,7 @@ impl Containers {
             names: Names::default(),
             user_files: UserFilesCache::default(),
             owed_cgroups: OwedCgroups::default(),
+            exec_budget: Arc::new(Semaphore::new(exec::BUDGET)),
         })
     }
 

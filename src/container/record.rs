@@ -8,6 +8,15 @@ use crate::backend::{RuntimeHandler, Stdio};
 use crate::board::Container;
 use crate::store::Record;
 
+/// A process, known by more than its PID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitProcess {
+    /// PID on the host.
+    pub pid: u32,
+    /// Start time in clock ticks since boot.
+    pub start_time: u64,
+}
+
 /// A container as the store keeps it; also put into its containerd record at creation, so that a
 /// lost store can be rebuilt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +31,10 @@ pub struct ContainerRecord {
     pub stdio: Stdio,
     /// Memory cgroup of its process, known once it was started.
     pub memory_cgroup: Option<PathBuf>,
+    /// Its first process, once it was started: a shim that gives no answer does not say whether
+    /// it runs, but the host does.
+    #[serde(default)]
+    pub init: Option<InitProcess>,
     /// Its removal has begun: nothing else may happen to it.
     pub removing: bool,
     /// The boot it was last started in.

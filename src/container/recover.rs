@@ -5,35 +5,66 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures::StreamExt;
+use tokio::sync::Semaphore;
 
 use super::entry::Entry;
+use super::mute::End;
 use super::prepare::chain;
 use super::{ContainerRecord, ContainerState, Containers, Error};
 use crate::backend::{Process, TaskState, TaskStatus};
 use crate::board::now;
 use crate::ids::ContainerId;
+use crate::lifecycle::wait_a_while;
 
-/// How many containers are looked at side by side: one hung shim must not hold up the rest.
-const SIDE_BY_SIDE: usize = 16;
+/// How many containers are settled side by side.
+const SIDE_BY_SIDE: usize = 64;
+
+/// How long the start waits for all of them. What hangs goes on behind: one shim must not hold up
+/// the agent.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a removal may take before its container is listed meanwhile; less than the above.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between two questions to a shim that gives no answer.
+const ASK_PAUSE: Duration = Duration::from_secs(2);
+
+/// What came of asking about a container whose shim gave no answer.
+enum Found {
+    Running(u32),
+    Ended(End),
+    /// It had only been created, and its start came to nothing.
+    Unstarted,
+}
 
 impl Containers {
-    /// Takes the remembered containers over. `tasks` is what runs now, by container id.
+    /// Takes the remembered containers over. `tasks` is what runs now, by container id. All are
+    /// known when this returns, and all that answers in time is settled.
     pub async fn recover(
         self: &Arc<Self>,
         records: Vec<ContainerRecord>,
         tasks: &BTreeMap<String, TaskStatus>,
     ) {
-        futures::stream::iter(records)
-            .for_each_concurrent(SIDE_BY_SIDE, |record| async {
-                let task = tasks.get(record.container.id.as_str()).cloned();
-                self.recover_one(record, task).await;
+        let places = Arc::new(Semaphore::new(SIDE_BY_SIDE));
+        let entries: Vec<_> = records.into_iter().map(|record| self.remember(record)).collect();
+        let settled = entries.into_iter().map(|entry| {
+            let task = tasks.get(entry.id.as_str()).cloned();
+            let (room, places) = (self.clone(), places.clone());
+            self.deps.tasks.spawn_until_drain("container-recovery", async move {
+                // Never closed.
+                let _place = places.acquire().await;
+                room.recover_one(entry, task).await;
             })
-            .await;
+        });
+        if !wait_a_while(PATIENCE, settled.collect()).await {
+            tracing::warn!("some containers are not settled yet: their shims take long");
+        }
     }
 
-    async fn recover_one(self: &Arc<Self>, record: ContainerRecord, task: Option<TaskStatus>) {
+    /// Knows a container again, as it was last known.
+    fn remember(&self, record: ContainerRecord) -> Arc<Entry> {
         let entry = Entry::new(record);
         let container = entry.container();
         let name = &container.config.metadata;
@@ -41,6 +72,14 @@ impl Containers {
             tracing::warn!(container = %entry.id, %other, "two containers of one name");
         }
         self.entries().insert(entry.id.clone(), entry.clone());
+        if container.state != ContainerState::Creating && !entry.is_removing() {
+            entry.publish(&self.deps, None);
+        }
+        entry
+    }
+
+    async fn recover_one(self: &Arc<Self>, entry: Arc<Entry>, task: Option<TaskStatus>) {
+        let container = entry.container();
         if container.state == ContainerState::Creating || entry.is_removing() {
             self.finish_removal(&entry).await;
             return;
@@ -52,7 +91,7 @@ impl Containers {
         match container.state {
             ContainerState::Created => self.recover_created(&entry, task).await,
             ContainerState::Running { started_at, .. }
-            | ContainerState::Unknown { started_at: Some(started_at) } => {
+            | ContainerState::Unknown { started_at: Some(started_at), .. } => {
                 self.recover_running(&entry, task, started_at).await;
             }
             _ => {
@@ -69,6 +108,7 @@ impl Containers {
     async fn recover_created(self: &Arc<Self>, entry: &Arc<Entry>, task: Option<TaskStatus>) {
         match task.as_ref().map(|task| task.state) {
             None | Some(TaskState::Created) => {
+                let _changing = entry.changing.lock().await;
                 self.take_start_back(entry).await;
                 entry.publish(&self.deps, None);
             }
@@ -119,11 +159,14 @@ impl Containers {
             }
             TaskState::Running => {
                 let state = ContainerState::Running { started_at, pid: task.pid };
-                if entry.state() != state {
+                let known = entry.record().init.is_some_and(|init| init.pid == task.pid);
+                if entry.state() != state || !known {
                     let cgroup = self.deps.host.memory_cgroup(task.pid).await.unwrap_or_default();
+                    let init = self.init_process(task.pid).await;
                     let saved = entry.save(&self.deps, |record| {
                         record.container.state = state;
                         record.memory_cgroup = cgroup;
+                        record.init = init;
                         record.stdio = task.stdio;
                     });
                     if let Err(error) = saved.await {
@@ -137,8 +180,7 @@ impl Containers {
             TaskState::Unknown | TaskState::Created => {
                 self.sweep_execs(entry).await;
                 let was_created = entry.state() == ContainerState::Created;
-                entry.set_state(ContainerState::Unknown { started_at: Some(started_at) });
-                entry.publish(&self.deps, None);
+                self.show_unknown(entry, started_at).await;
                 self.watch_unknown(entry, started_at, was_created);
             }
         }
@@ -149,32 +191,45 @@ impl Containers {
     fn watch_unknown(self: &Arc<Self>, entry: &Arc<Entry>, started_at: i64, was_created: bool) {
         let (room, entry) = (self.clone(), entry.clone());
         drop(self.deps.tasks.spawn_until_drain("container-unknown", async move {
-            let process = Process::init(entry.id.as_str());
-            loop {
-                tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-                match room.deps.runtime.task(process).await {
-                    Ok(Some(TaskStatus { state: TaskState::Running, pid, .. })) => {
-                        let _changing = entry.changing.lock().await;
-                        if matches!(entry.state(), ContainerState::Unknown { .. }) {
-                            entry.set_state(ContainerState::Running { started_at, pid });
-                            entry.publish(&room.deps, None);
-                            room.watch_exit(&entry);
-                        }
-                        return;
+            // Both arms are cancel-safe: they only look.
+            let found = tokio::select! {
+                found = room.answer(&entry, was_created) => found,
+                end = room.end_beside_shim(&entry) => Found::Ended(end),
+            };
+            match found {
+                Found::Running(pid) => {
+                    let _changing = entry.changing.lock().await;
+                    if matches!(entry.state(), ContainerState::Unknown { .. }) {
+                        entry.set_state(ContainerState::Running { started_at, pid });
+                        entry.publish(&room.deps, None);
+                        room.watch_exit(&entry);
                     }
-                    Ok(Some(TaskStatus { state: TaskState::Stopped(exit), .. })) => {
-                        return room.settle(&entry, Some(exit)).await;
-                    }
-                    Ok(None | Some(TaskStatus { state: TaskState::Created, .. }))
-                        if was_created =>
-                    {
-                        return room.unstart(&entry).await;
-                    }
-                    Ok(None) => return room.settle(&entry, None).await,
-                    Ok(Some(_)) | Err(_) => {}
                 }
+                Found::Ended(end) => room.settle_as(&entry, end).await,
+                Found::Unstarted => room.unstart(&entry).await,
             }
         }));
+    }
+
+    /// Asks a shim until it answers. Cancel-safe.
+    async fn answer(&self, entry: &Entry, was_created: bool) -> Found {
+        let process = Process::init(entry.id.as_str());
+        loop {
+            tokio::time::sleep(ASK_PAUSE).await;
+            match self.deps.runtime.task(process).await {
+                Ok(Some(TaskStatus { state: TaskState::Running, pid, .. })) => {
+                    return Found::Running(pid);
+                }
+                Ok(Some(TaskStatus { state: TaskState::Stopped(exit), .. })) => {
+                    return Found::Ended(End::Told(Some(exit)));
+                }
+                Ok(None | Some(TaskStatus { state: TaskState::Created, .. })) if was_created => {
+                    return Found::Unstarted;
+                }
+                Ok(None) => return Found::Ended(End::Told(None)),
+                Ok(Some(_)) | Err(_) => {}
+            }
+        }
     }
 
     async fn unstart(&self, entry: &Entry) {
@@ -205,13 +260,29 @@ impl Containers {
 
     /// Ends a creation that was never acknowledged, or a removal that was cut.
     async fn finish_removal(&self, entry: &Arc<Entry>) {
-        match self.destroy(entry).await {
-            Ok(()) => self.forget(entry),
+        let _changing = entry.changing.lock().await;
+        // Listed, so that its pod's removal tries again.
+        let list = || {
+            entry.set_state(ContainerState::Unknown { started_at: None, alive: false });
+            entry.publish(&self.deps, None);
+        };
+        let destroy = self.destroy(entry);
+        tokio::pin!(destroy);
+        let destroyed = match tokio::time::timeout(REMOVAL_PATIENCE, &mut destroy).await {
+            Ok(destroyed) => destroyed,
+            Err(_) => {
+                list();
+                destroy.await
+            }
+        };
+        match destroyed {
+            Ok(()) => {
+                self.deps.board.drop_container(&entry.id);
+                self.forget(entry);
+            }
             Err(error) => {
                 tracing::warn!(container = %entry.id, error = chain(&error), "removal unfinished");
-                // It stays listed, so that its pod's removal tries again.
-                entry.set_state(ContainerState::Unknown { started_at: None });
-                entry.publish(&self.deps, None);
+                list();
             }
         }
     }
@@ -221,15 +292,25 @@ impl Containers {
         self.entries().keys().map(ToString::to_string).collect()
     }
 
-    /// Removes folders of containers that nobody knows, and parts of checkpoints that were cut.
-    pub async fn sweep_folders(&self, known: &BTreeSet<String>) {
-        let host = &self.deps.host;
+    /// Takes away parts of checkpoints that were cut; waits for that, but not longer than `limit`.
+    pub async fn finish_checkpoints(self: &Arc<Self>, limit: Duration) {
         let entries: Vec<_> = self.entries().values().cloned().collect();
-        for entry in entries {
-            self.finish_checkpoint(&entry).await;
-        }
+        let finished = entries.into_iter().map(|entry| {
+            let room = self.clone();
+            let finish = async move { room.finish_checkpoint(&entry).await };
+            self.deps.tasks.spawn_until_drain("checkpoint-recovery", finish)
+        });
+        wait_a_while(limit, finished.collect()).await;
+    }
+
+    /// Removes folders of containers that are not among the known ones: who asks is told after it
+    /// was seen what there is.
+    pub async fn sweep_folders(&self, known: impl Fn() -> BTreeSet<String>) {
+        let host = &self.deps.host;
         for dir in [&self.options.state, &self.options.root] {
-            for name in host.list_dir(dir).await.unwrap_or_default() {
+            let all = host.list_dir(dir).await.unwrap_or_default();
+            let known = known();
+            for name in all {
                 if ContainerId::try_from(name.as_str()).is_ok() && !known.contains(&name) {
                     let _ = host.remove_tree(&dir.join(name)).await;
                 }

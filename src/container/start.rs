@@ -11,7 +11,7 @@ use super::{ContainerState, Containers, EventKind, Exited, PodContext};
 use crate::backend::{ContainerMoment, NewTask, Process, RootfsMount, Stdio};
 use crate::board::now;
 use crate::lifecycle::Backoff;
-use crate::logs::{Pump, PumpSpec, open_fifo_guard, open_fifo_reader};
+use crate::logs::{Pump, PumpSpec, open_fifo_guard, open_fifo_reader, widen_fifo};
 use crate::model::container::ContainerConfig;
 use crate::model::security::NamespaceMode;
 use crate::oci::selinux;
@@ -65,7 +65,9 @@ impl Containers {
         let pid = runtime.create_task(&task).await.step("create the task")?;
         // The shim has the FIFOs open now: from here on its end is the end of the streams.
         drop(guards);
-        let cgroup = self.deps.host.memory_cgroup(pid).await.unwrap_or_default();
+        let (cgroup, init) =
+            tokio::join!(self.deps.host.memory_cgroup(pid), self.init_process(pid));
+        let cgroup = cgroup.unwrap_or_default();
         let _hold = self.ask_about_start(entry, pid).await?;
         // Taken before: a quick process may have ended before the call returns, and it must not
         // have ended before it started.
@@ -75,6 +77,7 @@ impl Containers {
             .save(&self.deps, |record| {
                 record.stdio = stdio;
                 record.memory_cgroup = cgroup;
+                record.init = init;
                 record.boot_id = self.deps.host.facts().boot_id.clone();
                 record.container.state = ContainerState::Running { started_at, pid };
             })
@@ -160,6 +163,7 @@ impl Containers {
         let open = |path: &Option<PathBuf>| path.as_deref().map(open_fifo_reader).transpose();
         let stdout = open(&stdio.stdout).step("open the stdout FIFO")?;
         let stderr = open(&stdio.stderr).step("open the stderr FIFO")?;
+        stdout.iter().chain(&stderr).for_each(widen_fifo);
         let outputs = [&stdio.stdout, &stdio.stderr].into_iter().flatten();
         let guards: std::io::Result<Vec<_>> = outputs.map(|path| open_fifo_guard(path)).collect();
         let guards = guards.step("open the FIFO guards")?;
@@ -213,16 +217,20 @@ impl Containers {
     /// ended.
     fn delete_task_later(self: &Arc<Self>, entry: &Arc<Entry>) {
         let (room, entry) = (self.clone(), entry.clone());
-        drop(self.deps.tasks.spawn_until_drain("start-undo", async move {
-            let process = Process::init(entry.id.as_str());
-            let mut pauses = Backoff::new(UNDO_FIRST, UNDO_LONGEST);
-            loop {
-                tokio::time::sleep(pauses.next()).await;
-                if room.deps.runtime.delete_task(process, true).await.is_ok() {
-                    return;
-                }
+        let delete = async move { room.delete_task_until_gone(&entry).await };
+        drop(self.deps.tasks.spawn_until_drain("start-undo", delete));
+    }
+
+    /// Deletes a task, trying again until that works.
+    pub(super) async fn delete_task_until_gone(&self, entry: &Entry) {
+        let process = Process::init(entry.id.as_str());
+        let mut pauses = Backoff::new(UNDO_FIRST, UNDO_LONGEST);
+        loop {
+            tokio::time::sleep(pauses.next()).await;
+            if self.deps.runtime.delete_task(process, true).await.is_ok() {
+                return;
             }
-        }));
+        }
     }
 
     /// ReopenContainerLog: switches to a new file of the same name. When it returns, nothing

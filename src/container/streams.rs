@@ -3,11 +3,12 @@
 use std::convert::Infallible;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use super::prepare::chain;
@@ -24,12 +25,52 @@ const AFTER_END: (Duration, usize) = (Duration::from_secs(2), 16 << 20);
 /// How long a shim may take to open its end of a stdin.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
+/// Output in memory.
+pub(super) struct Kept {
+    pub(super) bytes: Vec<u8>,
+    most: usize,
+    budget: Arc<Semaphore>,
+    /// Places of the budget that it has, each of [`PLACE`] bytes.
+    places: Option<OwnedSemaphorePermit>,
+    /// Something was dropped for want of a place.
+    pub(super) cut: bool,
+}
+
+/// Bytes that a place of the common budget is worth.
+pub(super) const PLACE: usize = 64 << 10;
+
+impl Kept {
+    /// Room for so many bytes, as long as the budget, which others share, has places left.
+    pub(super) fn new(most: usize, budget: Arc<Semaphore>) -> Self {
+        Self { bytes: Vec::new(), most, budget, places: None, cut: false }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        let wanted = bytes.len().min(self.most.saturating_sub(self.bytes.len()));
+        let had = self.places.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let needed = (self.bytes.len() + wanted).div_ceil(PLACE).saturating_sub(had);
+        let mut room = had * PLACE - self.bytes.len();
+        // A read is never longer than a place.
+        if needed > 0
+            && let Ok(place) = self.budget.clone().try_acquire_owned()
+        {
+            room += PLACE;
+            match &mut self.places {
+                Some(places) => places.merge(place),
+                none => *none = Some(place),
+            }
+        }
+        self.cut |= room < wanted;
+        self.bytes.extend_from_slice(&bytes[..wanted.min(room)]);
+    }
+}
+
 /// Where an output of a process goes.
 pub(super) enum Sink {
     /// To a client, at the client's pace.
     Client(Output),
-    /// Into memory, up to so many bytes; the rest is dropped.
-    Kept(Vec<u8>, usize),
+    /// Into memory, as much as there is room for; the rest is dropped.
+    Kept(Kept),
     /// Nobody wants it.
     Nowhere,
 }
@@ -52,10 +93,7 @@ impl Sink {
                     audience.leave();
                 }
             }
-            Self::Kept(kept, most) => {
-                let room = most.saturating_sub(kept.len());
-                kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
-            }
+            Self::Kept(kept) => kept.take(bytes),
             Self::Nowhere => {}
         }
     }

@@ -1,4 +1,4 @@
-//! Notices when bytes stop arriving.
+//! Notices when bytes stop arriving, or come so slowly that they as good as do.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,8 +10,21 @@ use tokio::time::Instant;
 pub(super) struct Meter(Mutex<State>);
 
 struct State {
+    /// When there was progress last.
     last: Instant,
+    /// Bytes since then.
+    since: u64,
     open: usize,
+}
+
+/// Less than this within the no-progress limit is none: a server that sends a byte a second would
+/// hold a pull for ever.
+const LEAST: u64 = 64 << 10;
+
+impl State {
+    fn progress(&mut self) {
+        (self.last, self.since) = (Instant::now(), 0);
+    }
 }
 
 /// A request in flight.
@@ -19,25 +32,34 @@ pub(super) struct Open<'a>(&'a Meter);
 
 impl Meter {
     pub fn new() -> Self {
-        Self(Mutex::new(State { last: Instant::now(), open: 0 }))
+        Self(Mutex::new(State { last: Instant::now(), since: 0, open: 0 }))
     }
 
     /// A request starts; it ends with the guard.
     pub fn open(&self) -> Open<'_> {
         let mut state = self.lock();
         if state.open == 0 {
-            state.last = Instant::now();
+            state.progress();
         }
         state.open += 1;
         Open(self)
     }
 
-    /// Bytes came.
-    pub fn moved(&self) {
-        self.lock().last = Instant::now();
+    /// Bytes came. They are progress once there are [`LEAST`] of them.
+    pub fn moved(&self, bytes: usize) {
+        let mut state = self.lock();
+        state.since = state.since.saturating_add(bytes as u64);
+        if state.since >= LEAST {
+            state.progress();
+        }
     }
 
-    /// Ends when requests were open for `limit` without a byte.
+    /// Something came to its end, however small it was.
+    pub fn finished(&self) {
+        self.lock().progress();
+    }
+
+    /// Ends when requests were open for `limit` without progress.
     pub async fn stalled(&self, limit: Duration) {
         loop {
             let (left, open) = {
@@ -79,10 +101,42 @@ mod tests {
         let feed = async {
             for _ in 0..10 {
                 tokio::time::sleep(LIMIT / 2).await;
-                meter.moved();
+                meter.moved(LEAST as usize);
             }
         };
         tokio::join!(meter.stalled(LIMIT), feed);
         assert_eq!(start.elapsed(), LIMIT * 6, "5 limits with progress, one without");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trickle_is_no_progress() {
+        let meter = Meter::new();
+        let _open = meter.open();
+        let start = Instant::now();
+        let trickle = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                meter.moved(1);
+            }
+        };
+        // Cancel-safe: the first to end ends them.
+        tokio::select! {
+            () = meter.stalled(LIMIT) => {}
+            () = trickle => {}
+        }
+        assert_eq!(start.elapsed(), LIMIT);
+        // A slow line that moves is left alone, and so are things that are small.
+        for slow in [true, false] {
+            let start = Instant::now();
+            meter.finished();
+            let feed = async {
+                for _ in 0..20 {
+                    tokio::time::sleep(LIMIT / 4).await;
+                    if slow { meter.moved(LEAST as usize / 3) } else { meter.finished() }
+                }
+            };
+            tokio::join!(meter.stalled(LIMIT), feed);
+            assert!(start.elapsed() >= LIMIT * 5, "{slow}: {:?}", start.elapsed());
+        }
     }
 }

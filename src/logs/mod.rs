@@ -29,12 +29,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use fifo::{open_fifo_guard, open_fifo_reader};
+pub use fifo::{open_fifo_guard, open_fifo_reader, widen_fifo};
 pub use format::Stream;
 pub use tap::Tap;
 
@@ -61,7 +61,8 @@ pub struct PumpSpec {
 /// waiting for it.
 #[derive(Debug)]
 pub struct Pumps {
-    new: mpsc::Sender<pump::Copier>,
+    /// `None` once it was told to end.
+    new: Mutex<Option<mpsc::Sender<pump::Copier>>>,
     /// In a mutex only so that the owner can be shared between threads.
     ended: Mutex<std::sync::mpsc::Receiver<()>>,
 }
@@ -74,12 +75,15 @@ impl Pumps {
         let (end, ended) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new().name("logs".to_owned()).stack_size(256 * 1024).spawn(
             move || {
-                tokio::task::LocalSet::new().block_on(&runtime, pump::serve(queue));
+                let serve = || tokio::task::LocalSet::new().block_on(&runtime, pump::serve(queue));
+                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(serve)).is_err() {
+                    pump::give_up();
+                }
                 // Nobody listens when the owner was dropped.
                 let _ = end.try_send(());
             },
         )?;
-        Ok(Self { new, ended: Mutex::new(ended) })
+        Ok(Self { new: Mutex::new(Some(new)), ended: Mutex::new(ended) })
     }
 
     /// Begins to copy. The file is opened by the thread, never here: see [`Pump::opened`]. If it
@@ -89,7 +93,8 @@ impl Pumps {
     /// `WouldBlock` when the thread hangs and too many logs wait for it.
     pub fn pump(&self, spec: PumpSpec) -> io::Result<Pump> {
         let (copier, pump) = pump::Copier::new(spec);
-        self.new.try_send(copier).map_err(|refused| match refused {
+        let new = lock(&self.new).clone().ok_or_else(ended)?;
+        new.try_send(copier).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => {
                 io::Error::new(io::ErrorKind::WouldBlock, "the log thread does not take up work")
             }
@@ -102,10 +107,16 @@ impl Pumps {
     /// record; what was not read stays in the FIFOs for the next reader. Blocks the caller for
     /// at most two seconds, should the disk hang.
     pub fn stop(self) {
-        drop(self.new);
-        // A time-out means a hung disk: the thread is left behind, its files close with it.
-        let ended = self.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let _ = ended.recv_timeout(STOP_LIMIT);
+        self.shutdown(STOP_LIMIT);
+    }
+
+    /// As [`Pumps::stop`], whoever else has it still; whether all is written within `limit`.
+    pub fn shutdown(&self, limit: Duration) -> bool {
+        drop(lock(&self.new).take());
+        // A time-out means a hung disk: the thread is left behind, its files close with it. An end
+        // that another call has seen is one, too.
+        let ended = lock(&self.ended).recv_timeout(limit);
+        ended != Err(std::sync::mpsc::RecvTimeoutError::Timeout)
     }
 }
 
@@ -168,6 +179,10 @@ impl Pump {
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn ended() -> io::Error {

@@ -82,7 +82,17 @@ pub(super) async fn serve(mut queue: mpsc::Receiver<Copier>) {
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a log copier ended badly");
+        if error.is_panic() {
+            give_up();
+        }
     }
+}
+
+/// Ends the process: output that nobody takes would bring containers to a standstill, and the next
+/// one takes it.
+pub(super) fn give_up() {
+    tracing::error!("logs are not copied any more: the agent ends");
+    std::process::abort();
 }
 
 /// One stream of a log.

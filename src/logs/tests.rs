@@ -299,3 +299,36 @@ fn fifos_are_opened_only_as_such() {
     assert!(open_fifo_reader(&link).is_err());
     assert!(open_fifo_reader(&dir.path().join("absent")).is_err());
 }
+
+#[tokio::test]
+async fn a_thread_that_is_shared_still_writes_what_was_read() {
+    let mut rig = Rig::new();
+    let pump = rig.pump();
+    pump.opened().await.expect("opened");
+    let mut writer = rig.writer("out");
+    let mut tap = pump.tap();
+    writer.write_all(b"no line feed").expect("write");
+    // Read by the thread, and not written: the line is open.
+    within(tap.recv()).await.expect("the output");
+    let pumps = std::sync::Arc::new(rig.pumps);
+    let other = std::sync::Arc::clone(&pumps);
+    let stopped = tokio::task::spawn_blocking(move || other.shutdown(DEADLINE));
+    assert!(stopped.await.expect("no panic"));
+    let text = fs::read_to_string(rig.dir.path().join("pod/ctr/0.log")).expect("log");
+    assert!(text.ends_with("stdout P no line feed\n"), "{text}");
+    let spec = PumpSpec { path: None, stdout: None, stderr: None, max_line: MAX };
+    assert_eq!(pumps.pump(spec).expect_err("ended").kind(), std::io::ErrorKind::NotConnected);
+    assert!(pumps.shutdown(DEADLINE), "again");
+}
+
+#[test]
+fn a_wide_fifo_takes_a_mebibyte_while_nobody_reads() {
+    let mut rig = Rig::new();
+    let reader = rig.reader("out");
+    widen_fifo(&reader);
+    let mut taken = 0;
+    while let Ok(n) = rustix::io::write(&rig.guards[0], &[b'x'; 4096]) {
+        taken += n;
+    }
+    assert_eq!(taken, 1 << 20);
+}

@@ -9,6 +9,9 @@ use super::record::{Doom, Instance, Life, State, Termination, Unit};
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
 
+/// Why a container is ended that nothing below answers about.
+pub const UNKNOWN: &str = "Container state is unknown";
+
 /// All that is seen of a pod.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
@@ -171,6 +174,10 @@ pub fn doom(current: &mut Instance, message: String, grace: Duration, now: UnixN
 fn take(unit: &mut Unit, found: &SeenContainer, hook: bool) {
     if let Some(current) = &mut unit.current {
         if current.id == found.id {
+            // It was to be ended only for being unknown.
+            if matches!(found.state, State::Running { .. }) && current.state == State::Unknown {
+                current.doom.take_if(|doom| doom.message == UNKNOWN);
+            }
             current.state = found.state.clone();
             return;
         }

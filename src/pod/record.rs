@@ -344,6 +344,18 @@ impl Life {
         self.verdict.get_or_insert(verdict);
     }
 
+    /// What is needed of it when the store is lost. What runs tells the rest.
+    pub fn keepsake(&self) -> Self {
+        Self {
+            sandboxes: 0,
+            trouble: None,
+            ips: Vec::new(),
+            units: BTreeMap::new(),
+            conditions: BTreeMap::new(),
+            ..self.clone()
+        }
+    }
+
     /// Whether it is a static pod that ended with a shutdown of the host. That is the one verdict
     /// that is taken back: its file still has it.
     pub fn is_static_ended_with_host(&self) -> bool {

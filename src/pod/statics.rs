@@ -34,6 +34,9 @@ use super::{Given, PodKey, Source};
 /// How long a file that changes silently, or is gone, is given before it is believed.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// How long news are gathered before a look: who replaces many files causes few of them.
+const GATHER: Duration = Duration::from_millis(150);
+
 /// Where static pods come from.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -112,7 +115,10 @@ impl Statics {
             let pause = if unsettled { SETTLE } else { self.interval };
             // Cancel-safe: the watch takes names out only as it returns them.
             tokio::select! {
-                names = watch.changed() => complete = names,
+                names = watch.changed() => {
+                    complete = names;
+                    watch.gather(GATHER, &mut complete).await;
+                }
                 () = tokio::time::sleep(pause) => {}
             }
         }

@@ -170,6 +170,7 @@ impl Room {
             owed,
             was_attached: false,
             removing: false,
+            undoing: false,
             boot_id: self.deps.base.host.facts().boot_id.clone(),
             overhead: config.overhead.clone(),
             resources: config.resources.clone(),
@@ -313,7 +314,10 @@ impl Room {
     /// name reserved, and tried again until it is gone or somebody stops and removes it.
     async fn undo(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
         entry.failure.get_or_init(|| error_chain(error));
-        entry.change(|record| record.sandbox.state = SandboxState::NotReady);
+        entry.change(|record| {
+            record.sandbox.state = SandboxState::NotReady;
+            record.undoing = true;
+        });
         if let Err(undo) = self.try_undo(entry).await {
             tracing::warn!(pod = %entry.id, error = error_chain(&undo), "creation not undone yet");
             self.mark_not_ready(entry).await;

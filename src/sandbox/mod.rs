@@ -28,7 +28,7 @@ pub use error::Error;
 pub use pause::PauseSource;
 pub use record::SandboxRecord;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -94,6 +94,10 @@ struct Room {
     levels: levels::Levels,
     features: Features,
     trouble: tokio::sync::Notify,
+    /// Whether what an earlier agent left has been taken over.
+    recovered: tokio::sync::Mutex<bool>,
+    /// Ids of records that cannot be read: what is theirs is left alone.
+    unread: Mutex<BTreeSet<String>>,
 }
 
 impl Sandboxes {
@@ -107,6 +111,8 @@ impl Sandboxes {
             levels: levels::Levels::default(),
             features: Features::default(),
             trouble: tokio::sync::Notify::new(),
+            recovered: tokio::sync::Mutex::default(),
+            unread: Mutex::default(),
         };
         Self { room: Arc::new(room) }
     }
@@ -293,6 +299,17 @@ impl Sandboxes {
     ) -> Result<ExecOutput, Error> {
         // A task of its own already, which ends when nobody waits for it.
         Ok(self.room.deps.containers.exec_sync(id, &command, timeout).await?)
+    }
+
+    /// As [`Sandboxes::exec_sync`], with no more than `most` bytes of each output.
+    pub async fn exec_brief(
+        &self,
+        id: &str,
+        command: &[String],
+        timeout: Option<Duration>,
+        most: usize,
+    ) -> Result<ExecOutput, Error> {
+        Ok(self.room.deps.containers.exec_brief(id, command, timeout, most).await?)
     }
 
     /// Switches a running container's log to a new file of the same name.

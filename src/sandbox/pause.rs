@@ -155,15 +155,14 @@ impl Room {
     /// Watches the pause process: its end is the end of the pod.
     pub(super) fn watch_pause(self: &Arc<Self>, entry: &Arc<Entry>) {
         let (room, entry) = (self.clone(), entry.clone());
-        let draining = self.deps.base.tasks.draining();
-        drop(self.deps.base.tasks.spawn("pause-exit", async move {
-            let process = Process::init(entry.id.as_str());
-            // Both arms are cancel-safe: the exit is kept by the shim until we delete the task.
-            tokio::select! {
-                _ = wait_for_end(&*room.deps.base.runtime, process) => {}
-                () = draining => return,
+        // Cancel-safe: that it is not ready is found again by the next agent.
+        drop(self.deps.base.tasks.spawn_lasting("pause-exit", move || {
+            let (room, entry) = (room.clone(), entry.clone());
+            async move {
+                let process = Process::init(entry.id.as_str());
+                wait_for_end(&*room.deps.base.runtime, process).await;
+                room.pause_ended(&entry).await;
             }
-            room.pause_ended(&entry).await;
         }));
     }
 

@@ -58,6 +58,9 @@ pub struct SandboxRecord {
     pub was_attached: bool,
     /// Its removal has begun.
     pub removing: bool,
+    /// Its creation failed and is being taken back: nobody was told of it, and nobody else will.
+    #[serde(default)]
+    pub undoing: bool,
     /// The boot it was made in.
     pub boot_id: String,
     /// Resources the sandbox itself costs, as last told (information only).

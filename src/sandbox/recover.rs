@@ -4,40 +4,66 @@
 //! what stands on the host without a record is taken away.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use futures::StreamExt;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
-use super::record::SandboxRecord;
+use super::record::{Owed, SandboxRecord};
 use super::{Room, SandboxState, Sandboxes, volumes};
 use crate::backend::{Process, RuntimeContainer, Stdio, TaskState, TaskStatus};
 use crate::container::{ContainerRecord, ContainerState, KIND_LABEL};
 use crate::ids::PodId;
+use crate::lifecycle::wait_a_while;
 use crate::oci::resources_of;
 use crate::telemetry::error_chain;
 
 const SIDE_BY_SIDE: usize = 16;
 
+/// How long a shim may take to tell the state of its task before it counts as mute.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the start waits for what has to be undone or swept; what hangs goes on behind.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long undoing a pod may take before it is listed meanwhile; less than the above.
+const UNDO_PATIENCE: Duration = Duration::from_secs(2);
+
 impl Sandboxes {
     /// Takes over what an agent before this one left: sandboxes, containers, half-done work.
-    /// Containerd must answer.
+    /// Containerd must answer; a hung shim or network plugin holds up nothing but what is its
+    /// own. After a success it does nothing more.
     pub async fn recover(&self) -> Result<(), Error> {
         let room = &self.room;
+        let mut recovered = room.recovered.lock().await;
+        if *recovered {
+            return Ok(());
+        }
         let base = &room.deps.base;
         let pods = base.store.load::<SandboxRecord>()?;
         let containers = base.store.load::<ContainerRecord>()?;
         for fault in pods.faults.iter().chain(&containers.faults) {
-            tracing::error!(?fault, "a stored record cannot be read");
+            tracing::error!(
+                ?fault,
+                "a stored record cannot be read: what is its own is left alone"
+            );
         }
+        let faults = pods.faults.iter().chain(&containers.faults);
+        room.leave_alone(faults.map(|fault| fault.key.clone()));
         let (mut pods, mut containers) = (pods.records, containers.records);
         let (below, tasks) =
             tokio::try_join!(base.runtime.container_ids(), base.runtime.list_tasks())
                 .step("list what runs")?;
         for id in unknown(below, &pods, &containers) {
+            if room.is_left_alone(&id) {
+                continue;
+            }
             let record = base.runtime.container(&id).await.step("read an unknown container")?;
-            adopt(&record, &mut pods, &mut containers);
+            if !adopt(&record, &mut pods, &mut containers) {
+                room.leave_alone([id]);
+            }
         }
         let mut tasks: BTreeMap<_, _> =
             tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
@@ -53,7 +79,11 @@ impl Sandboxes {
             .await;
         room.deps.containers.recover(containers, &tasks).await;
         room.finish_half_done().await;
-        room.sweep().await;
+        room.deps.containers.finish_checkpoints(PATIENCE).await;
+        let sweeper = room.clone();
+        let sweep = async move { sweeper.sweep().await };
+        wait_a_while(PATIENCE, vec![base.tasks.spawn_until_drain("sweep", sweep)]).await;
+        *recovered = true;
         Ok(())
     }
 }
@@ -83,12 +113,13 @@ fn unknown(
     below.into_iter().filter(|id| !known.contains(id.as_str())).collect()
 }
 
-/// Takes a record from containerd that the store does not have: the store was lost.
+/// Takes a record from containerd that the store does not have: the store was lost. Whether it is
+/// understood.
 fn adopt(
     record: &RuntimeContainer,
     pods: &mut Vec<SandboxRecord>,
     containers: &mut Vec<ContainerRecord>,
-) {
+) -> bool {
     let (extension, spec) = (record.extension.clone(), &record.spec);
     let is_pod = record.labels.get(KIND_LABEL).is_some_and(|kind| kind == "sandbox");
     let adopted = if is_pod {
@@ -102,16 +133,17 @@ fn adopt(
         serde_json::from_value(extension).map(|mut record: ContainerRecord| {
             // What runs is taken over. What does not may have run: never run it again.
             let started_at = Some(record.container.created_at);
-            record.container.state = ContainerState::Unknown { started_at };
+            record.container.state = ContainerState::Unknown { started_at, alive: false };
             // They may have been updated since it was created.
             record.container.resources = resources_of(spec);
             containers.push(record);
         })
     };
-    match adopted {
+    match &adopted {
         Ok(()) => tracing::warn!(id = record.id, "rebuilt from its containerd record"),
         Err(error) => tracing::warn!(id = record.id, %error, "unknown record left alone"),
     }
+    adopted.is_ok()
 }
 
 impl Room {
@@ -124,11 +156,18 @@ impl Room {
                 state: TaskState::Unknown,
                 stdio: Stdio::default(),
             };
-            let task = self.deps.base.runtime.task(Process::init(&id)).await;
-            task.unwrap_or_else(|error| {
-                tracing::warn!(id, error = error_chain(&error), "its shim does not answer");
-                Some(mute())
-            })
+            let asked = self.deps.base.runtime.task(Process::init(&id));
+            match tokio::time::timeout(ASK_LIMIT, asked).await {
+                Ok(Ok(task)) => task,
+                Ok(Err(error)) => {
+                    tracing::warn!(id, error = error_chain(&error), "its shim does not answer");
+                    Some(mute())
+                }
+                Err(_) => {
+                    tracing::warn!(id, "its shim does not answer in time");
+                    Some(mute())
+                }
+            }
         });
         asked.buffer_unordered(SIDE_BY_SIDE).filter_map(std::future::ready).collect().await
     }
@@ -184,8 +223,8 @@ impl Room {
     /// PID of the remembered pause process while it lives. A PID alone may be another process's.
     async fn living_pause(&self, record: &SandboxRecord) -> Option<u32> {
         let pause = record.pause?;
-        let start_time = self.deps.base.host.process_start_time(pause.pid).await.ok().flatten();
-        (start_time == Some(pause.start_time)).then_some(pause.pid)
+        let lives = self.deps.base.host.process_lives(pause.pid, pause.start_time).await;
+        lives.unwrap_or(false).then_some(pause.pid)
     }
 
     /// The addresses of a pod whose stored record was lost, from the network's own memory.
@@ -196,33 +235,91 @@ impl Room {
         self.deps.network.recall(&attachment).await.ok().flatten()
     }
 
-    /// Undoes creations that were never acknowledged, and ends removals that were cut.
+    /// Undoes creations that were never acknowledged, and ends removals that were cut. What hangs
+    /// is listed as not ready, and goes on behind.
     async fn finish_half_done(self: &Arc<Self>) {
         let half_done: Vec<_> = {
             let half_done = |entry: &Arc<Entry>| {
                 let record = entry.record();
-                record.removing || record.sandbox.state == SandboxState::Creating
+                record.removing || record.undoing || record.sandbox.state == SandboxState::Creating
             };
             self.entries().values().filter(|entry| half_done(entry)).cloned().collect()
         };
-        for entry in half_done {
+        self.end_cut_calls().await;
+        let undone = half_done.into_iter().map(|entry| {
             tracing::info!(pod = %entry.id, "finishing what was cut");
-            let _alone = entry.gate.write().await;
-            if let Err(error) = self.try_undo(&entry).await {
-                tracing::warn!(pod = %entry.id, error = error_chain(&error), "not undone yet");
-                self.mark_not_ready(&entry).await;
-                self.undo_later(&entry);
+            let room = self.clone();
+            let finish = async move { room.finish_one(&entry).await };
+            self.deps.base.tasks.spawn_until_drain("sandbox-recovery", finish)
+        });
+        wait_a_while(PATIENCE, undone.collect()).await;
+    }
+
+    async fn finish_one(self: &Arc<Self>, entry: &Arc<Entry>) {
+        let _alone = entry.gate.write().await;
+        if !entry.record().removing {
+            entry.change(|record| record.undoing = true);
+        }
+        let undo = self.try_undo(entry);
+        tokio::pin!(undo);
+        let undone = match tokio::time::timeout(UNDO_PATIENCE, &mut undo).await {
+            Ok(undone) => undone,
+            Err(_) => {
+                tracing::warn!(pod = %entry.id, "what undoes it hangs");
+                entry.change(|record| record.sandbox.state = SandboxState::NotReady);
+                entry.publish(&self.deps.base, None);
+                undo.await
             }
+        };
+        if let Err(error) = undone {
+            tracing::warn!(pod = %entry.id, error = error_chain(&error), "not undone yet");
+            self.mark_not_ready(entry).await;
+            self.undo_later(entry);
         }
     }
 
-    /// Takes away what stands on the host for no record: it was made after the last write of an
-    /// agent that died, or its record was removed and its thing was not.
-    async fn sweep(&self) {
-        let base = &self.deps.base;
+    /// Plugins that the agent before this one was waiting for may be at work still, and would give
+    /// a pod an address after it was taken away.
+    async fn end_cut_calls(&self) {
+        let entries: Vec<_> = self.entries().values().cloned().collect();
+        let owing = entries.iter().filter(|entry| {
+            let record = entry.record();
+            !record.sandbox.is_ready() && record.owed.contains(&Owed::Network)
+        });
+        let pods: Vec<PodId> = owing.map(|entry| entry.id.clone()).collect();
+        if pods.is_empty() {
+            return;
+        }
+        if let Err(error) = self.deps.network.end_cut_calls(&pods).await {
+            tracing::warn!(error = error_chain(&error), "plugins of an earlier agent may live");
+        }
+    }
+
+    /// What is theirs is left alone: nobody knows what it is for.
+    fn leave_alone(&self, ids: impl IntoIterator<Item = String>) {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+    }
+
+    fn is_left_alone(&self, id: &str) -> bool {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+
+    /// Ids of all that is known, and of records that cannot be read.
+    pub(super) fn known(&self) -> BTreeSet<String> {
         let mut known = self.deps.containers.known();
         known.extend(self.entries().keys().map(ToString::to_string));
-        for netns in base.host.list_netns().await.unwrap_or_default() {
+        known.extend(self.unread.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        known
+    }
+
+    /// Takes away what stands on the host for no record: it was made after the last write of an
+    /// agent that died, or its record was removed and its thing was not. New pods may be made
+    /// meanwhile: so it is asked first what there is, and then what is known.
+    async fn sweep(&self) {
+        let base = &self.deps.base;
+        let all = base.host.list_netns().await.unwrap_or_default();
+        let known = self.known();
+        for netns in all {
             let name = netns.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let id = name.strip_prefix(&self.options.netns_prefix).unwrap_or_default();
             if PodId::try_from(id).is_ok() && !known.contains(id) {
@@ -234,23 +331,27 @@ impl Room {
         let snapshotters: BTreeSet<_> =
             handlers.map(|handler| handler.snapshotter.as_str()).collect();
         for snapshotter in snapshotters {
-            for key in base.runtime.list_rootfs(snapshotter).await.unwrap_or_default() {
+            let all = base.runtime.list_rootfs(snapshotter).await.unwrap_or_default();
+            let known = self.known();
+            for key in all {
                 if !known.contains(volumes::owner_of(&key)) {
                     tracing::info!(key, "removing a root file system without a container");
                     let _ = base.runtime.remove_rootfs(snapshotter, &key).await;
                 }
             }
         }
-        self.sweep_folders(&known).await;
+        self.sweep_folders().await;
     }
 
-    async fn sweep_folders(&self, known: &BTreeSet<String>) {
+    async fn sweep_folders(&self) {
         let host = &self.deps.base.host;
-        for name in host.list_dir(&self.options.state).await.unwrap_or_default() {
+        let all = host.list_dir(&self.options.state).await.unwrap_or_default();
+        let known = self.known();
+        for name in all {
             if PodId::try_from(name.as_str()).is_ok() && !known.contains(&name) {
                 let _ = host.remove_tree(&self.options.state.join(name)).await;
             }
         }
-        self.deps.containers.sweep_folders(known).await;
+        self.deps.containers.sweep_folders(|| self.known()).await;
     }
 }

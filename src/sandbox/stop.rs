@@ -17,6 +17,7 @@ use super::{Room, SandboxState};
 use crate::backend::{NetnsState, Process};
 use crate::board::EventKind;
 use crate::container;
+use crate::model::Owner;
 use crate::oci;
 use crate::store::Batch;
 
@@ -28,7 +29,7 @@ type Ended = ((Result<(), container::Error>, Result<(), Error>), Result<(), Erro
 pub(super) enum Strict {
     /// While a failed creation is undone: its address may be taken, so try until it works.
     Yes,
-    /// When a caller wants it gone: an attachment that never was may not hold it up.
+    /// When a client of the CRI wants it gone: an attachment that never was may not hold it up.
     No,
 }
 
@@ -45,8 +46,15 @@ impl Room {
     }
 
     async fn stop_alone(&self, entry: &Arc<Entry>) -> Result<(), Error> {
-        let was_ready = entry.sandbox().is_ready();
-        let stopped = self.tear_down(entry, Strict::No).await;
+        let sandbox = entry.sandbox();
+        let was_ready = sandbox.is_ready();
+        // A kubelet must not be held up by a network that never was. The engine tries until it is
+        // certain that no address stays taken.
+        let strict = match sandbox.owner {
+            Owner::Cri => Strict::No,
+            Owner::Pod => Strict::Yes,
+        };
+        let stopped = self.tear_down(entry, strict).await;
         if was_ready {
             entry.publish(&self.deps.base, Some(EventKind::Stopped));
         } else {

@@ -51,8 +51,7 @@ impl Room {
         let base = &self.deps.base;
         let shims = base.host.processes_with(&base.runtime.shim_arguments()).await;
         let shims = shims.step("list the shims")?;
-        let mut known = self.deps.containers.known();
-        known.extend(self.entries().keys().map(ToString::to_string));
+        let known = self.known();
         let without = |shims: Vec<HostProcess>, known: BTreeSet<String>| -> Vec<HostProcess> {
             let is_lost = |shim: &HostProcess| task_of(shim).is_some_and(|id| !known.contains(id));
             shims.into_iter().filter(is_lost).collect()

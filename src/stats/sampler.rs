@@ -53,17 +53,23 @@ impl Stats {
     /// Measures behind the scenes until the drain.
     pub fn start(self: &Arc<Self>) {
         let (room, interval) = (self.clone(), self.options.interval);
-        drop(self.deps.tasks.spawn_until_drain("stats-cpu", async move {
-            loop {
-                room.blocking(Stats::sample).await;
-                tokio::time::sleep(interval).await;
+        drop(self.deps.tasks.spawn_lasting("stats-cpu", move || {
+            let room = room.clone();
+            async move {
+                loop {
+                    room.blocking(Stats::sample).await;
+                    tokio::time::sleep(interval).await;
+                }
             }
         }));
         let room = self.clone();
-        drop(self.deps.tasks.spawn_until_drain("stats-layers", async move {
-            loop {
-                room.measure_layers().await;
-                tokio::time::sleep(interval).await;
+        drop(self.deps.tasks.spawn_lasting("stats-layers", move || {
+            let room = room.clone();
+            async move {
+                loop {
+                    room.measure_layers().await;
+                    tokio::time::sleep(interval).await;
+                }
             }
         }));
     }

@@ -51,6 +51,8 @@ pub struct World {
     nri: Option<nri::Options>,
     /// Pauses between restarts of whole pods' containers.
     pub backoff: BackoffPolicy,
+    /// How long pods that nobody knows are left alone.
+    pub stray_patience: Duration,
 }
 
 impl World {
@@ -75,8 +77,16 @@ impl World {
         let root = folder.path().join("pause");
         let pause = PauseSource::Embedded { root, program: "/pause".to_owned() };
         let agents = AtomicUsize::new(0);
-        let backoff = BackoffPolicy::default();
-        Self { fakes, pause, host_network_port_forward: true, agents, folder, nri: None, backoff }
+        Self {
+            fakes,
+            pause,
+            host_network_port_forward: true,
+            agents,
+            folder,
+            nri: None,
+            backoff: BackoffPolicy::default(),
+            stray_patience: Duration::from_secs(600),
+        }
     }
 
     /// A host whose pause container comes from an image.
@@ -211,7 +221,8 @@ impl World {
             ..NodeFacts::default()
         };
         let policy = Policy { restart: self.backoff, pull: self.backoff };
-        PodsOptions { root: self.path("root"), node, policy }
+        let stray_patience = self.stray_patience;
+        PodsOptions { root: self.path("root"), node, policy, stray_patience }
     }
 
     /// The agent before this one may still be letting go of it.

@@ -167,3 +167,46 @@ async fn deletions_are_checked() {
     assert!(rig.get("a").is_none(), "gone at once");
     world.clean().await;
 }
+
+#[tokio::test]
+async fn a_container_is_not_ended_because_its_shim_is_slow_at_a_restart() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    rig.apply(&pod("web", &[container("a", &["run"])], json!({}))).await;
+    rig.phase("web", "Running").await;
+    let ids = rig.ids("a");
+    agent.kill().await;
+    world.fakes.runtime.set_mute(&ids[0], true);
+    world.fakes.steps.forget();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    rig.until("web", "running", |pod| state(pod, "a") == "running").await;
+    // The shim was asked more than once, and meanwhile the pod was looked at.
+    world.fakes.steps.called("task", 2).await;
+    world.fakes.runtime.set_mute(&ids[0], false);
+    world.fakes.steps.called("wait", 2).await;
+    let pod = rig.until("web", "running", |pod| state(pod, "a") == "running").await;
+    assert_eq!((rig.ids("a"), status(&pod, "a").restart_count), (ids, 0));
+    assert_eq!((world.fakes.steps.count("kill"), world.fakes.steps.count("delete_task")), (0, 0));
+    rig.delete("web", None).await;
+    rig.gone("web").await;
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn an_address_that_a_failed_sandbox_has_is_not_forgotten() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    world.fakes.steps.lose_answer("attach", podbay::backend::ErrorKind::Other, 1);
+    world.fakes.steps.fail("detach", podbay::backend::ErrorKind::Other, 3);
+    rig.apply(&pod("web", &[container("a", &["run"])], json!({}))).await;
+    rig.phase("web", "Running").await;
+    assert!(world.fakes.steps.count("detach") > 3);
+    let attached = || world.leftovers().iter().filter(|it| it.starts_with("attachment")).count();
+    crate::world::eventually("one address", async || (attached() == 1).then_some(())).await;
+    rig.delete("web", None).await;
+    rig.gone("web").await;
+    world.clean().await;
+}

@@ -23,8 +23,8 @@ pub(super) enum Failure {
     #[error("plugin {kind:?} is in none of {dirs:?}")]
     Missing { kind: String, dirs: Vec<std::path::PathBuf> },
     /// Whoever may write it would be root.
-    #[error("plugin {0:?} can be written by everybody, so it is not executed")]
-    Unsafe(std::path::PathBuf),
+    #[error("plugin {path:?} is not executed: {problem}")]
+    Unsafe { path: std::path::PathBuf, problem: String },
     /// It could not be started, or waited for.
     #[error("plugin {kind:?} cannot be executed")]
     Execute {
@@ -67,7 +67,7 @@ impl Failure {
         match self {
             Self::TimedOut { .. } => ErrorKind::DeadlineExceeded,
             Self::Failed { code: TRY_AGAIN, .. } => ErrorKind::Unavailable,
-            Self::Missing { .. } | Self::BadName(_) | Self::Unsafe(_) => {
+            Self::Missing { .. } | Self::BadName(_) | Self::Unsafe { .. } => {
                 ErrorKind::FailedPrecondition
             }
             _ => ErrorKind::Other,

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use super::super::trust::is_trusted_program;
 use super::config::is_plugin_name;
 use super::error::{Failure, TEXT_LIMIT, presentable};
 use super::result::{self, PluginError};
@@ -107,10 +108,10 @@ impl Runner {
             if !meta.is_file() || meta.permissions().mode() & 0o111 == 0 {
                 continue;
             }
-            if meta.permissions().mode() & 0o002 != 0 {
-                return Err(Failure::Unsafe(path));
-            }
-            return Ok(path);
+            return match is_trusted_program(&path) {
+                Ok(()) => Ok(path),
+                Err(problem) => Err(Failure::Unsafe { path, problem }),
+            };
         }
         Err(Failure::Missing { kind: kind.to_owned(), dirs: self.dirs.clone() })
     }

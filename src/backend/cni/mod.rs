@@ -12,6 +12,7 @@ mod config;
 mod error;
 mod exec;
 mod inherited;
+mod leftover;
 mod own;
 mod result;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use self::error::{Failure, Failures};
 use self::exec::Runner;
 use super::linux::is_netns;
 use super::{Attachment, Error, ErrorKind, Network, NetworkReadiness, NetworkStatus, Result};
+use crate::ids::PodId;
 
 /// How long an answer of STATUS is believed.
 const STATUS_LIFE: Duration = Duration::from_secs(5);
@@ -148,6 +150,16 @@ impl Network for Cni {
     async fn recall(&self, pod: &Attachment) -> Result<Option<NetworkStatus>> {
         let pod = pod.clone();
         self.blocking(move |inner| inner.recall(&pod)).await?
+    }
+
+    async fn end_cut_calls(&self, pods: &[PodId]) -> Result<()> {
+        const TRIED: &str = "end CNI plugins of an earlier agent";
+        let pods = pods.to_vec();
+        let ended = self.blocking(move |_| leftover::end(&pods)).await?;
+        match ended.map_err(|error| Error::io(TRIED, error))? {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::DeadlineExceeded, TRIED)),
+        }
     }
 
     async fn readiness(&self) -> NetworkReadiness {

@@ -1,5 +1,6 @@
 //! What the daemon and its runtimes can do, by asking them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -8,6 +9,7 @@ use containerd_client::types::{RuntimeInfo as WireRuntimeInfo, RuntimeRequest};
 use serde::Deserialize;
 use tokio::process::Command;
 
+use super::super::trust::program;
 use super::client::Client;
 use super::types::{RUNC_RUNTIME, decode, shim_options};
 use crate::backend::{
@@ -129,7 +131,19 @@ async fn from_binary(client: &Client, handler: &RuntimeHandler) -> Result<Option
     }
     let binary = if handler.binary.is_empty() { "runc" } else { handler.binary.as_str() };
     let tried = || format!("run {binary} features");
-    let run = Command::new(Path::new(binary))
+    let found = match program(binary) {
+        Ok(found) => found,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // The daemon may find it on a path of its own.
+            tracing::debug!(binary, "runtime cannot be asked: {error}");
+            return Ok(None);
+        }
+        Err(error) => {
+            tracing::warn!(binary, %error, "runtime is not asked for its features");
+            return Ok(None);
+        }
+    };
+    let run = Command::new(found)
         .arg("features")
         .stdin(Stdio::null())
         .stderr(Stdio::null())
@@ -141,7 +155,6 @@ async fn from_binary(client: &Client, handler: &RuntimeHandler) -> Result<Option
             tracing::debug!(binary, status = %output.status, "runtime tells no features");
             Ok(None)
         }
-        // The daemon may find it on a path of its own.
         Ok(Err(error)) => {
             tracing::debug!(binary, "runtime cannot be asked: {error}");
             Ok(None)
@@ -149,6 +162,9 @@ async fn from_binary(client: &Client, handler: &RuntimeHandler) -> Result<Option
         Err(_) => Err(Error::new(ErrorKind::DeadlineExceeded, tried())),
     }
 }
+
+/// Where runc tells its version.
+const RUNC_VERSION: &str = "org.opencontainers.runc.version";
 
 /// The parts we use of an OCI runtime's features document.
 #[derive(Deserialize)]
@@ -158,6 +174,8 @@ struct Features {
     oci_version_max: String,
     mount_options: Option<Vec<String>>,
     linux: Option<LinuxFeatures>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -196,6 +214,11 @@ fn parse(json: &[u8], kernel: (u32, u32)) -> serde_json::Result<HandlerFeatures>
         seccomp: on(linux.and_then(|linux| linux.seccomp.as_ref())),
         apparmor: on(linux.and_then(|linux| linux.apparmor.as_ref())),
         oci_version_max: features.oci_version_max,
+        runc_version: features
+            .annotations
+            .unwrap_or_default()
+            .remove(RUNC_VERSION)
+            .unwrap_or_default(),
     })
 }
 
@@ -222,7 +245,8 @@ mod tests {
             "seccomp": {"enabled": true},
             "apparmor": {"enabled": false},
             "mountExtensions": {"idmap": {"enabled": true}}
-        }
+        },
+        "annotations": {"org.opencontainers.runc.version": "1.4.2"}
     }"#;
 
     #[test]
@@ -234,6 +258,7 @@ mod tests {
             seccomp: true,
             apparmor: false,
             oci_version_max: "1.3.0".into(),
+            runc_version: "1.4.2".into(),
         };
         assert_eq!(parse(MODERN.as_bytes(), (6, 1)).unwrap(), expected);
     }

@@ -110,6 +110,11 @@ impl Network for FakeNetwork {
         self.steps.run("recall", &pod.pod, async { Ok(self.attached(&pod.pod)) }).await
     }
 
+    async fn end_cut_calls(&self, pods: &[PodId]) -> Result<()> {
+        let all: Vec<_> = pods.iter().map(ToString::to_string).collect();
+        self.steps.run("end_cut_calls", all.join(" "), async { Ok(()) }).await
+    }
+
     async fn readiness(&self) -> NetworkReadiness {
         self.lock().readiness.clone()
     }

@@ -48,6 +48,7 @@ impl FakeRuntime {
             seccomp: true,
             apparmor: false,
             oci_version_max: "1.2.0".into(),
+            runc_version: "1.4.3".into(),
         };
         let state = State {
             info,
@@ -100,6 +101,20 @@ impl FakeRuntime {
         if let Some(task) = self.0.lock().tasks.get_mut(container) {
             task.mute = mute;
         }
+    }
+
+    /// The process of a container ends while its shim is stopped: nobody is told.
+    pub fn end_unheard(&self, container: &str) {
+        let pid = self.0.lock().tasks.get_mut(container).map(|task| {
+            task.mute = true;
+            task.init.pid
+        });
+        self.0.world.lock().processes.retain(|found, _| Some(*found) != pid);
+    }
+
+    /// The record of a container is lost below.
+    pub fn forget_container(&self, container: &str) {
+        self.0.lock().containers.remove(container);
     }
 
     /// Whether the processes of a container stand still.

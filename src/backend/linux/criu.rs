@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use super::super::trust::program;
 use super::super::{Error, ErrorKind, Result};
 
 /// It prints a line and ends.
@@ -12,11 +13,14 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Its version, `None` when it is not installed.
 pub(super) async fn version() -> Result<Option<u32>> {
     const TRIED: &str = "run criu --version";
-    let mut command = Command::new("criu");
+    let criu = match program("criu") {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        found => found.map_err(|error| Error::io(TRIED, error))?,
+    };
+    let mut command = Command::new(criu);
     command.arg("--version").stdin(std::process::Stdio::null()).kill_on_drop(true);
     match tokio::time::timeout(LIMIT, command.output()).await {
         Err(_) => Err(Error::new(ErrorKind::DeadlineExceeded, TRIED)),
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Ok(Err(error)) => Err(Error::io(TRIED, error)),
         Ok(Ok(done)) => {
             let said = String::from_utf8_lossy(&done.stdout).into_owned();

@@ -14,8 +14,25 @@ use super::{absolute, failed};
 const PARENT_MODE: u32 = 0o700;
 
 /// Writes a file so that a reader sees the old content or the new one, never a part. There is no
-/// fsync: what must survive a power cut is not written here.
+/// fsync: see [`keep`] for what must survive a power cut.
 pub(in crate::backend) fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    replace(path, content, mode, |_| Ok(()))
+}
+
+/// As [`write`], and it is on the disk when this returns: the file, then its name.
+pub(super) fn keep(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    replace(path, content, mode, File::sync_all)?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| failed("sync", folder, error))
+}
+
+fn replace(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    written: impl FnOnce(&File) -> std::io::Result<()>,
+) -> Result<()> {
     absolute("path", path)?;
     let temp = temp_beside(path)?;
     let mut file = match create_new(&temp) {
@@ -30,6 +47,7 @@ pub(in crate::backend) fn write(path: &Path, content: &[u8], mode: u32) -> Resul
         .write_all(content)
         // The umask does not bind us: the mode is part of the contract.
         .and_then(|()| file.set_permissions(fs::Permissions::from_mode(mode & 0o7777)))
+        .and_then(|()| written(&file))
         .and_then(|()| fs::rename(&temp, path));
     done.map_err(|error| {
         // Best effort: the first error is the one that counts.

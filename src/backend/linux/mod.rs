@@ -23,6 +23,7 @@ mod mountinfo;
 mod mounts;
 mod netns;
 pub(in crate::backend) mod payload;
+mod pidfd;
 mod processes;
 mod rootfs;
 mod standin;
@@ -195,9 +196,25 @@ impl Host for LinuxHost {
         blocking(move || processes::start_time(pid)).await
     }
 
+    async fn process_lives(&self, pid: u32, start_time: u64) -> Result<bool> {
+        blocking(move || processes::lives(pid, start_time)).await
+    }
+
+    async fn process_end(&self, pid: u32, start_time: u64) -> Result<()> {
+        let Some(process) = blocking(move || processes::hold(pid, start_time)).await? else {
+            return Ok(());
+        };
+        pidfd::end_of(pid, process).await
+    }
+
     async fn write_file(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
         let (path, content) = (path.to_owned(), content.to_vec());
         blocking(move || files::write(&path, &content, mode)).await
+    }
+
+    async fn keep_file(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+        let (path, content) = (path.to_owned(), content.to_vec());
+        blocking(move || files::keep(&path, &content, mode)).await
     }
 
     async fn read_file(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>> {

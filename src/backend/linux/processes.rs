@@ -71,6 +71,25 @@ pub(super) fn start_time(pid: u32) -> Result<Option<u64>> {
     Ok(Stat::read(pid)?.map(|stat| stat.start_time))
 }
 
+/// Whether the process that was started then runs.
+pub(super) fn lives(pid: u32, start_time: u64) -> Result<bool> {
+    let stat = Stat::read(pid)?.filter(|stat| stat.start_time == start_time);
+    Ok(stat.is_some_and(|stat| !matches!(stat.state, b'Z' | b'X')))
+}
+
+/// A hold on the process that was started then; `None` when it has ended.
+pub(super) fn hold(pid: u32, start_time: u64) -> Result<Option<OwnedFd>> {
+    let Some(id) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+    let process = match pidfd_open(id, PidfdFlags::NONBLOCK) {
+        Err(Errno::SRCH) => return Ok(None),
+        process => {
+            process.map_err(|error| Error::io(format!("open process {pid}"), error.into()))?
+        }
+    };
+    // Opened first, then compared: it is the one that was meant.
+    Ok(lives(pid, start_time)?.then_some(process))
+}
+
 /// Kills a process and all it has started. See [`super::super::Host::kill_tree`].
 pub(super) fn kill_tree(root: u32, start_time: u64) -> Result<()> {
     let Some(first) = Stat::read(root)?.filter(|stat| stat.start_time == start_time) else {

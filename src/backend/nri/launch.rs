@@ -1,7 +1,7 @@
 //! Plugins that are started here: programs in a folder of the operator's.
 
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,6 +10,7 @@ use command_fds::{CommandFdExt as _, FdMapping};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
+use super::super::trust::is_trusted;
 use super::plugin::Identity;
 
 /// Longest configuration of a plugin.
@@ -67,19 +68,6 @@ fn program(path: &Path) -> Result<Option<Identity>, String> {
     let identity = Identity::of_file(name)?;
     is_trusted(path)?;
     Ok(Some(identity))
-}
-
-/// It will run with all of the agent's rights, so nobody else may have written it.
-fn is_trusted(path: &Path) -> Result<(), &'static str> {
-    let found = std::fs::metadata(path).map_err(|_| "it cannot be looked at")?;
-    let ours = nix::unistd::geteuid().as_raw();
-    if found.uid() != 0 && found.uid() != ours {
-        return Err("it does not belong to root");
-    }
-    if found.mode() & 0o022 != 0 {
-        return Err("others than its owner can write to it");
-    }
-    Ok(())
 }
 
 /// The configuration of a plugin: of it alone, or of all of its name; empty when there is none.

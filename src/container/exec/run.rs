@@ -68,9 +68,18 @@ impl Containers {
         streams: &mut Streams,
         called_off: impl Future<Output = Error>,
     ) -> Result<i32, Error> {
+        // The start counts: a shim that hangs in it holds up nobody longer than asked for.
+        let deadline = command.limit.and_then(|limit| Instant::now().checked_add(limit));
         let id = new_exec_id();
         let known = Known { entry: entry.clone(), dir: self.fifo_dir(entry).join(&id), id };
-        let started = match self.start_exec(&known, &command).await {
+        let start = self.start_exec(&known, &command);
+        let started = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, start)
+                .await
+                .unwrap_or_else(|_| Err(Error::ExecTimeout(command.limit.unwrap_or_default()))),
+            None => start.await,
+        };
+        let started = match started {
             Ok(started) => started,
             Err(error) => {
                 // It may be there although the answer was lost.
@@ -79,7 +88,7 @@ impl Containers {
             }
         };
         let (known, leader) = (started.known.clone(), started.leader);
-        let ended = self.follow(started, &command, streams, called_off).await;
+        let ended = self.follow(started, (&command, deadline), streams, called_off).await;
         if ended.is_err() {
             self.kill_exec(&known, leader).await;
         }
@@ -122,7 +131,7 @@ impl Containers {
     async fn follow(
         &self,
         started: Started,
-        command: &Command<'_>,
+        (command, deadline): (&Command<'_>, Option<Instant>),
         streams: &mut Streams,
         called_off: impl Future<Output = Error>,
     ) -> Result<Option<Exit>, Error> {
@@ -147,8 +156,8 @@ impl Containers {
         let sizes = pass_sizes(runtime, process, streams.resize.take());
         let input = self.send_input(process, started.stdin, streams.stdin.take(), command.tty);
         let late = async {
-            match command.limit {
-                Some(limit) => tokio::time::sleep(limit).await,
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
                 None => std::future::pending().await,
             }
             if *has_ended.borrow() {

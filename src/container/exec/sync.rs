@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::streams::Sink;
+use super::super::entry::Entry;
+use super::super::streams::{Kept, PLACE, Sink};
 use super::super::{Containers, Error};
 use super::OPERATION;
 use super::run::{Command, Streams};
@@ -11,6 +12,9 @@ use super::run::{Command, Streams};
 /// What is kept of both streams together, so that the answer fits into a message of 16 MiB; the
 /// rest is drained and dropped.
 const OUTPUT_MAX: usize = (16 << 20) - (64 << 10);
+
+/// What all commands together may have kept; what comes over it is drained and dropped.
+pub(in crate::container) const BUDGET: usize = (64 << 20) / PLACE;
 
 /// Output of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -33,6 +37,18 @@ impl Containers {
         command: &[String],
         timeout: Option<Duration>,
     ) -> Result<ExecOutput, Error> {
+        self.exec_brief(id, command, timeout, OUTPUT_MAX).await
+    }
+
+    /// As [`Containers::exec_sync`], of whose output no more than `most` bytes of each stream are
+    /// wanted.
+    pub async fn exec_brief(
+        self: &Arc<Self>,
+        id: &str,
+        command: &[String],
+        timeout: Option<Duration>,
+        most: usize,
+    ) -> Result<ExecOutput, Error> {
         let entry = self.running(id, OPERATION)?;
         let (room, command) = (self.clone(), command.to_vec());
         self.while_wanted("exec-sync", |unwanted| async move {
@@ -40,15 +56,13 @@ impl Containers {
                 unwanted.cancelled().await;
                 Error::ClientGone
             };
-            let mut streams = Streams {
-                stdin: None,
-                stdout: Sink::Kept(Vec::new(), OUTPUT_MAX),
-                stderr: Sink::Kept(Vec::new(), OUTPUT_MAX),
-                resize: None,
-            };
+            let keep = || Sink::Kept(Kept::new(most, room.exec_budget.clone()));
+            let (stdout, stderr) = (keep(), keep());
+            let mut streams = Streams { stdin: None, stdout, stderr, resize: None };
             let command = Command { words: &command, stdin: false, tty: false, limit: timeout };
             let code = room.run(&entry, command, &mut streams, called_off).await?;
-            let (mut stdout, mut stderr) = (kept(streams.stdout), kept(streams.stderr));
+            let (mut stdout, mut stderr) =
+                (kept(&entry, streams.stdout), kept(&entry, streams.stderr));
             share_room(&mut stdout, &mut stderr);
             Ok(ExecOutput { stdout, stderr, code })
         })
@@ -56,9 +70,14 @@ impl Containers {
     }
 }
 
-fn kept(sink: Sink) -> Vec<u8> {
+fn kept(entry: &Entry, sink: Sink) -> Vec<u8> {
     match sink {
-        Sink::Kept(bytes, _) => bytes,
+        Sink::Kept(kept) => {
+            if kept.cut {
+                tracing::warn!(container = %entry.id, "output of a command is cut: others keep much");
+            }
+            kept.bytes
+        }
         Sink::Client(_) | Sink::Nowhere => Vec::new(),
     }
 }

@@ -26,9 +26,13 @@ fn nobody() -> Audience {
     Audience::of([&Sink::Nowhere, &Sink::Nowhere])
 }
 
+fn keeping(most: usize) -> Sink {
+    Sink::Kept(Kept::new(most, Arc::new(Semaphore::new(100))))
+}
+
 fn kept(sink: &Sink) -> &[u8] {
     match sink {
-        Sink::Kept(bytes, _) => bytes,
+        Sink::Kept(kept) => &kept.bytes,
         Sink::Client(_) | Sink::Nowhere => &[],
     }
 }
@@ -37,7 +41,7 @@ fn kept(sink: &Sink) -> &[u8] {
 async fn a_held_stream_is_left_when_its_process_has_ended() {
     let mut held = pipe_of_a_process();
     held.writer.write_all(b"words").await.expect("write");
-    let mut sink = Sink::Kept(Vec::new(), 100);
+    let mut sink = keeping(100);
     let audience = nobody();
     let running = held.source.copy_to(&mut sink, &audience);
     let waited = tokio::time::timeout(Duration::from_secs(3600), running).await;
@@ -53,7 +57,7 @@ async fn a_held_stream_is_left_when_its_process_has_ended() {
 async fn a_child_that_never_pauses_is_left_as_well() {
     let Pipe { mut source, mut writer, ended, _dir } = pipe_of_a_process();
     ended.send_replace(true);
-    let mut sink = Sink::Kept(Vec::new(), 100);
+    let mut sink = keeping(100);
     let chatter = async {
         while writer.write_all(&[b'y'; 4096]).await.is_ok() {
             tokio::task::yield_now().await;
@@ -117,4 +121,27 @@ async fn input_that_nobody_reads_is_thrown_away() {
         drop(client);
     };
     tokio::join!(copy_input(Box::pin(input), Some(writer)), sending);
+}
+
+#[tokio::test]
+async fn what_is_kept_together_has_a_budget() {
+    let budget = Arc::new(Semaphore::new(3));
+    let mut sinks = [0, 1].map(|_| Sink::Kept(Kept::new(100 * PLACE, budget.clone())));
+    let chunk = [b'x'; CHUNK];
+    let audience = nobody();
+    for _ in 0..40 {
+        for sink in &mut sinks {
+            sink.take(&chunk, &audience).await;
+        }
+    }
+    let lengths: Vec<usize> = sinks.iter().map(|sink| kept(sink).len()).collect();
+    assert_eq!(lengths.iter().sum::<usize>(), 3 * PLACE, "{lengths:?}");
+    let cut = |sink: &Sink| matches!(sink, Sink::Kept(kept) if kept.cut);
+    assert!(sinks.iter().all(cut));
+    drop(sinks);
+    assert_eq!(budget.available_permits(), 3);
+    // The limit of one alone is no want of a place.
+    let mut small = Sink::Kept(Kept::new(10, budget));
+    small.take(&chunk, &audience).await;
+    assert!(kept(&small).len() == 10 && !cut(&small));
 }

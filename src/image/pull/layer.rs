@@ -168,6 +168,7 @@ impl LayerFetch<'_> {
             tracing::debug!(digest = %layer.digest, at = progress.at, %error, "layer goes on anew");
             self.pause(self.retry_delay * breaks.min(8)).await?;
         }
+        self.meter.finished();
         let Some(hasher) = progress.hasher else { return Ok(()) };
         let real = format!("sha256:{}", hex::encode(hasher.finalize()));
         if real == layer.digest.as_str() {
@@ -209,7 +210,7 @@ impl LayerFetch<'_> {
             let next = self.stop.run_until_cancelled(body.next()).await;
             let next = next.ok_or_else(|| Halt::Over(self.cancelled()))?;
             let Some(bytes) = next.map_err(Halt::of)? else { return Ok(()) };
-            self.meter.moved();
+            self.meter.moved(bytes.len());
             if progress.at + bytes.len() as u64 > layer.size {
                 let problem = format!("it has more than {} bytes", layer.size);
                 return Err(Halt::Over(Error::bad(layer.digest.to_string(), problem)));

@@ -1,7 +1,7 @@
 //! The plan of a pod that lives.
 
 use super::super::backoff::later;
-use super::super::observe::doom;
+use super::super::observe::{UNKNOWN, doom};
 use super::super::record::{Instance, Life, State, Verdict};
 use super::restart::{Standing, standing};
 use super::{Action, Job, Planner, Restart, Role, Wanted, wanted};
@@ -214,7 +214,7 @@ impl Planner<'_> {
                 unit.again = Some(current.id.clone());
             }
             if current.state == State::Unknown {
-                doom(current, "Container state is unknown".to_owned(), grace, now);
+                doom(current, UNKNOWN.to_owned(), grace, now);
             }
             if let Some(doom) = current.doom.clone().filter(|_| current.is_live()) {
                 let (id, deadline) = (current.id.clone(), later(doom.since, doom.grace));

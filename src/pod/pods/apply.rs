@@ -207,6 +207,10 @@ impl Pods {
     }
 
     fn make(&self, given: Given, old: Option<Arc<Entry>>, coming: &Coming) -> Result<Step, Error> {
+        if self.is_being_removed(given.uid()) {
+            let message = "what is left of a pod of its uid is being removed".to_owned();
+            return Err(Error::Conflict { pod: given.key(), message });
+        }
         if let Some(fault) = manifest::without_ephemeral(&given.pod) {
             let name = given.key().name;
             return Err(Error::Invalid { kind: "Pod", name, faults: vec![fault] });

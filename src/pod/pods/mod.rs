@@ -7,6 +7,7 @@ mod entrance;
 mod keep;
 mod logs;
 mod node;
+mod rebuild;
 mod shutdown;
 mod statics;
 mod strays;
@@ -51,6 +52,9 @@ use entrance::Coming;
 /// After the drain has begun, pods may be shown as they have become just before.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
+/// Most that is kept of each output of a probe's or hook's command.
+const HANDLER_OUTPUT: usize = 10 << 10;
+
 /// What the engine stands on.
 #[derive(Clone)]
 pub struct PodsDeps {
@@ -75,6 +79,8 @@ pub struct PodsOptions {
     pub node: NodeFacts,
     /// Pauses between tries.
     pub policy: Policy,
+    /// How long what nobody knows is left alone before it is removed.
+    pub stray_patience: Duration,
 }
 
 /// The engine of whole pods.
@@ -85,8 +91,12 @@ pub struct Pods {
     /// The static pods that are wanted, once that is known.
     statics: Mutex<Option<BTreeMap<PodKey, Given>>>,
     gone: Arc<Notify>,
-    /// Pods whose rows cannot be read: what is theirs is left alone.
+    /// Pods whose rows cannot be read or were lost: what is theirs is left alone.
     unread: Mutex<BTreeSet<String>>,
+    /// Uids of pods that nobody knows and that are being removed.
+    removing: Mutex<BTreeSet<String>>,
+    stray_patience: Duration,
+    recovered: tokio::sync::Mutex<bool>,
     /// What the node is short of, once that is watched.
     pressure: OnceLock<watch::Receiver<Pressure>>,
     /// The host is shutting down.
@@ -139,6 +149,9 @@ impl Pods {
                 statics: Mutex::default(),
                 gone,
                 unread: Mutex::default(),
+                removing: Mutex::default(),
+                stray_patience: options.stray_patience,
+                recovered: tokio::sync::Mutex::default(),
                 pressure: OnceLock::new(),
                 shutting_down: AtomicBool::new(false),
             }
@@ -149,8 +162,13 @@ impl Pods {
     /// already.
     ///
     /// # Errors
-    /// When the store cannot be read. A row that cannot be read is left alone and told of.
+    /// When the store cannot be read. A row that cannot be read is left alone and told of. After a
+    /// success it does nothing more.
     pub async fn recover(self: &Arc<Self>) -> Result<(), store::Error> {
+        let mut recovered = self.recovered.lock().await;
+        if *recovered {
+            return Ok(());
+        }
         let keeper = watching::resume(&self.room.deps.hub, &self.room.deps.store).await?;
         let loaded = self.room.deps.store.load::<Life>()?;
         for fault in &loaded.faults {
@@ -158,15 +176,17 @@ impl Pods {
         }
         let at = now();
         let mut lives = loaded.records;
-        // Those that others follow come first.
-        lives.sort_by_key(|life| life.follows.is_some());
         let unread: BTreeSet<String> = loaded.faults.into_iter().map(|fault| fault.key).collect();
         let mut known: BTreeSet<String> = lives.iter().map(|life| life.uid.clone()).collect();
         known.extend(unread.iter().cloned());
-        *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = unread;
-        let strays = self.strays(&known);
+        let lost = self.rebuild(&mut lives, &mut known).await?;
+        // Those that others follow come first.
+        lives.sort_by_key(|life| life.follows.is_some());
+        let strays = self.strays(&known, lost);
         // Their volumes go after what runs on them.
         known.extend(strays.iter().map(|stray| stray.uid.clone()));
+        *self.unread.lock().unwrap_or_else(PoisonError::into_inner) =
+            unread.into_iter().chain(strays.iter().map(|stray| stray.uid.clone())).collect();
         let entries: Vec<_> = lives
             .into_iter()
             .map(|mut life| {
@@ -193,6 +213,7 @@ impl Pods {
         self.mind_statics();
         self.remove_strays(strays);
         entries.into_iter().for_each(|entry| self.start(entry));
+        *recovered = true;
         Ok(())
     }
 
@@ -203,14 +224,15 @@ impl Pods {
 
     /// Runs the life of a pod that is in the table.
     fn start(&self, entry: Arc<Entry>) {
-        let worker = Worker::new(self.room.clone(), entry);
-        drop(self.room.deps.tasks.spawn_until_drain("pod", worker.run()));
+        let room = self.room.clone();
+        let run = move || Worker::new(room.clone(), entry.clone()).run();
+        drop(self.room.deps.tasks.spawn_lasting("pod", run));
     }
 
     /// Writes down what watchers are told, to the end.
     fn keep_shown(&self, mut keeper: watching::Keeper) {
         let end = self.room.deps.tasks.draining();
-        drop(self.room.deps.tasks.spawn("shown pods", async move {
+        drop(self.room.deps.tasks.spawn_essential("shown pods", async move {
             // Cancel-safe: what was not written down is shown still.
             tokio::select! {
                 () = keeper.run() => {}
@@ -225,21 +247,7 @@ impl Pods {
     /// Passes the news of sandboxes and containers on to their pods.
     fn listen(&self) {
         let room = self.room.clone();
-        drop(self.room.deps.tasks.spawn_until_drain("pod news", async move {
-            loop {
-                let mut news = room.deps.sandboxes.events();
-                while let Some(event) = news.next().await {
-                    if event.sandbox.owner != Owner::Pod {
-                        continue;
-                    }
-                    if let Some(entry) = room.by_uid(&event.sandbox.config.metadata.uid) {
-                        entry.changed.notify_one();
-                    }
-                }
-                // Cut off for being behind: whatever was missed is seen by looking.
-                room.all().iter().for_each(|entry| entry.changed.notify_one());
-            }
-        }));
+        drop(self.room.deps.tasks.spawn_lasting("pod news", move || pass_news_on(room.clone())));
     }
 
     /// A pod as it is remembered, before anything has been seen of it.
@@ -264,6 +272,22 @@ impl Pods {
     }
 }
 
+async fn pass_news_on(room: Arc<Room>) {
+    loop {
+        let mut news = room.deps.sandboxes.events();
+        // Whatever was missed before is seen by looking.
+        room.all().iter().for_each(|entry| entry.changed.notify_one());
+        while let Some(event) = news.next().await {
+            if event.sandbox.owner != Owner::Pod {
+                continue;
+            }
+            if let Some(entry) = room.by_uid(&event.sandbox.config.metadata.uid) {
+                entry.changed.notify_one();
+            }
+        }
+    }
+}
+
 fn reporter(pods: std::sync::Weak<Pods>) -> Reporter {
     Arc::new(move |report: Report| {
         let Some(pods) = pods.upgrade() else { return };
@@ -284,7 +308,7 @@ impl Exec for Commands {
         command: &[String],
         limit: Option<Duration>,
     ) -> Result<ExecEnd, ExecError> {
-        let ran = self.0.exec_sync(container.as_str(), command.to_vec(), limit).await;
+        let ran = self.0.exec_brief(container.as_str(), command, limit, HANDLER_OUTPUT).await;
         match ran {
             Ok(mut ran) => {
                 ran.stdout.extend_from_slice(&ran.stderr);

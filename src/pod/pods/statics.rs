@@ -30,11 +30,14 @@ impl Pods {
     /// may be wanted again.
     pub(super) fn mind_statics(self: &Arc<Self>) {
         let (pods, gone) = (Arc::downgrade(self), self.gone.clone());
-        drop(self.room.deps.tasks.spawn_until_drain("static pods", async move {
-            loop {
-                gone.notified().await;
-                let Some(pods) = pods.upgrade() else { return };
-                pods.adjust_statics().await;
+        drop(self.room.deps.tasks.spawn_lasting("static pods", move || {
+            let (pods, gone) = (pods.clone(), gone.clone());
+            async move {
+                loop {
+                    gone.notified().await;
+                    let Some(pods) = pods.upgrade() else { return };
+                    pods.adjust_statics().await;
+                }
             }
         }));
     }
@@ -59,7 +62,7 @@ impl Pods {
             return;
         }
         for (key, given) in wanted {
-            if self.room.has(given.uid()) {
+            if self.room.has(given.uid()) || self.is_being_removed(given.uid()) {
                 continue;
             }
             if let Err(error) = self.begin_static(&key, given).await {

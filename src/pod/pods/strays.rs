@@ -1,9 +1,9 @@
-//! What runs of whole pods that nobody knows, as after the loss of the state store: it has no
-//! owner any more and goes.
+//! What is there of whole pods that nobody knows and that could not be rebuilt after the loss of the
+//! state store. It is left alone for a while, so that somebody can look at it, and then goes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Pods;
@@ -19,6 +19,7 @@ const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// A pod that nobody knows.
+#[derive(Default)]
 pub(super) struct Stray {
     pub(super) uid: String,
     sandboxes: Vec<PodId>,
@@ -43,8 +44,8 @@ impl Stray {
 }
 
 impl Pods {
-    /// The pods that have sandboxes and are not among the known ones.
-    pub(super) fn strays(&self, known: &BTreeSet<String>) -> Vec<Stray> {
+    /// The pods that have sandboxes and are not among the known ones, and those that were lost.
+    pub(super) fn strays(&self, known: &BTreeSet<String>, lost: Vec<String>) -> Vec<Stray> {
         let filter = SandboxFilter { owner: Some(Owner::Pod), ..SandboxFilter::default() };
         let mut strays = BTreeMap::<String, Stray>::new();
         for sandbox in self.room.deps.sandboxes.list(&filter) {
@@ -54,21 +55,27 @@ impl Pods {
                 stray.sandboxes.push(sandbox.id.clone());
             }
         }
+        for uid in lost {
+            strays.entry(uid.clone()).or_insert_with(|| Stray { uid, ..Stray::default() });
+        }
         for stray in strays.values() {
             let (uid, sandboxes) = (&stray.uid, stray.sandboxes.len());
-            tracing::warn!(uid, sandboxes, "nobody knows this pod: it is removed");
+            let left_alone = self.stray_patience;
+            tracing::warn!(uid, sandboxes, ?left_alone, "nobody knows this pod: it goes later");
         }
         strays.into_values().collect()
     }
 
-    /// Removes them behind, until none is left. A static one waits until it is known which are
+    /// Removes them later, until none is left. A static one waits until it is known which are
     /// wanted: the same pod, wanted again, takes over what runs.
     pub(super) fn remove_strays(self: &Arc<Self>, mut strays: Vec<Stray>) {
         if strays.is_empty() {
             return;
         }
         let pods = Arc::downgrade(self);
+        let patience = self.stray_patience;
         drop(self.room.deps.tasks.spawn_until_drain("pods nobody knows", async move {
+            tokio::time::sleep(patience).await;
             let mut pauses = Backoff::new(FIRST, LONGEST);
             loop {
                 let Some(pods) = pods.upgrade() else { return };
@@ -88,29 +95,51 @@ impl Pods {
         }));
     }
 
-    /// Whether nothing is left to do about it.
+    /// Whether nothing is left to do about it. What hangs in its removal holds up no other pod.
     async fn is_settled(&self, stray: &Stray) -> bool {
-        let _changing = self.changing.lock().await;
-        if self.room.has(&stray.uid) {
-            return true;
+        match self.verdict(stray).await {
+            Some(true) => return true,
+            Some(false) => return false,
+            None => {}
         }
-        if stray.is_static {
-            let statics = self.statics.lock().unwrap_or_else(PoisonError::into_inner);
-            match &*statics {
-                None => return false,
-                Some(wanted) if wanted.values().any(|given| given.uid() == stray.uid) => {
-                    return true;
-                }
-                Some(_) => {}
+        let removed = self.remove_stray(stray).await;
+        lock(&self.removing).remove(&stray.uid);
+        // The same static pod may be wanted again.
+        self.gone.notify_one();
+        match removed {
+            Ok(()) => {
+                lock(&self.unread).remove(&stray.uid);
+                true
             }
-        }
-        match self.remove_stray(stray).await {
-            Ok(()) => true,
             Err(error) => {
                 tracing::warn!(uid = stray.uid, error, "a pod nobody knows is not removed yet");
                 false
             }
         }
+    }
+
+    /// Whether it is settled by somebody who knows it, or has to wait; `None`: it is to be removed
+    /// now, and nobody begins it meanwhile.
+    async fn verdict(&self, stray: &Stray) -> Option<bool> {
+        let _changing = self.changing.lock().await;
+        let wanted = lock(&self.statics).as_ref().map(|wanted| {
+            let mut wanted = wanted.values();
+            wanted.any(|given| given.uid() == stray.uid)
+        });
+        if self.room.has(&stray.uid) || (stray.is_static && wanted == Some(true)) {
+            lock(&self.unread).remove(&stray.uid);
+            return Some(true);
+        }
+        if stray.is_static && wanted.is_none() {
+            return Some(false);
+        }
+        lock(&self.removing).insert(stray.uid.clone());
+        None
+    }
+
+    /// Whether what is left of a pod of this uid is being removed.
+    pub(super) fn is_being_removed(&self, uid: &str) -> bool {
+        lock(&self.removing).contains(uid)
     }
 
     async fn remove_stray(&self, stray: &Stray) -> Result<(), String> {
@@ -129,6 +158,10 @@ impl Pods {
         }
         Ok(())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_below(path: &Path, root: &Path) -> bool {

@@ -103,15 +103,7 @@ impl Folder {
             .map_err(|error| format!("open the manifests folder: {error}"))?;
         let shown = rustix::fs::fstat(&folder)
             .map_err(|error| format!("look at the manifests folder: {error}"))?;
-        let own = rustix::process::geteuid().as_raw();
-        if shown.st_uid != 0 && shown.st_uid != own {
-            return Err(format!("it is owned by user {}, who is not root", shown.st_uid));
-        }
-        // Who may write here decides what runs as root.
-        if shown.st_mode & 0o022 != 0 {
-            let mode = shown.st_mode & 0o7777;
-            return Err(format!("others than its owner may write into it (mode {mode:04o})"));
-        }
+        only_ours(&shown)?;
         Ok(folder)
     }
 
@@ -131,6 +123,19 @@ impl Folder {
             _ => Ok(()),
         }
     }
+}
+
+/// Who may write a manifest, or into their folder, decides what runs as root.
+fn only_ours(shown: &Stat) -> Result<(), String> {
+    let own = rustix::process::geteuid().as_raw();
+    if shown.st_uid != 0 && shown.st_uid != own {
+        return Err(format!("it is owned by user {}, who is not root", shown.st_uid));
+    }
+    if shown.st_mode & 0o022 != 0 {
+        let mode = shown.st_mode & 0o7777;
+        return Err(format!("others than its owner may write into it (mode {mode:04o})"));
+    }
+    Ok(())
 }
 
 /// Names of manifests, in order.
@@ -166,7 +171,7 @@ fn place(folder: &OwnedFd, name: &str) -> Result<Option<(OwnedFd, Stat)>, String
     };
     let shown = rustix::fs::fstat(&place).map_err(|error| format!("look at it: {error}"))?;
     match FileType::from_raw_mode(shown.st_mode) {
-        FileType::RegularFile => Ok(Some((place, shown))),
+        FileType::RegularFile => only_ours(&shown).map(|()| Some((place, shown))),
         FileType::Directory => Ok(None),
         kind => Err(format!("it is no regular file ({kind:?})")),
     }

@@ -29,6 +29,8 @@ pub(super) struct Sheet {
     doubles: Vec<(PathBuf, String)>,
     /// Something was read, or is gone, that [`Sheet::settle`] has not looked at.
     fresh: bool,
+    /// The page that each pod is taken from: a new one does not take it away.
+    owners: BTreeMap<PodKey, PathBuf>,
     /// What was told last; nothing until a first look has succeeded.
     told: Option<BTreeMap<PodKey, Given>>,
 }
@@ -60,6 +62,7 @@ impl Sheet {
             troubles: BTreeMap::new(),
             doubles: Vec::new(),
             fresh: false,
+            owners: BTreeMap::new(),
             told: None,
         }
     }
@@ -73,6 +76,7 @@ impl Sheet {
             if !still(given.source, &origin) {
                 continue;
             }
+            self.owners.insert(given.key(), origin.clone());
             let page = self.pages.entry(origin).or_default();
             page.source = given.source;
             page.good.push(given);
@@ -175,28 +179,40 @@ impl Sheet {
         }
         let mut doubles = Vec::new();
         let objects = self.objects(&mut doubles);
-        let mut wanted: BTreeMap<PodKey, Given> = BTreeMap::new();
-        let mut owners: BTreeMap<PodKey, PathBuf> = BTreeMap::new();
         for (path, page) in &mut self.pages {
             page.refresh(path, &self.node, &objects);
+        }
+        let mut wanted: BTreeMap<PodKey, Given> = BTreeMap::new();
+        let mut owners = self.kept_owners();
+        for (path, page) in &self.pages {
             for given in &page.good {
                 let key = given.key();
-                if let Some(owner) = owners.get(&key) {
+                let owner = owners.entry(key.clone()).or_insert_with(|| path.clone());
+                if owner != path || wanted.contains_key(&key) {
                     let message = format!("pod {key} is in {} already", owner.display());
                     doubles.push((path.clone(), message));
                     continue;
                 }
-                owners.insert(key.clone(), path.clone());
                 wanted.insert(key, given.clone());
             }
         }
-        self.doubles = doubles;
+        (self.doubles, self.owners) = (doubles, owners);
         // Before the first look nobody knows whether the pods of the last run are still wanted.
         if self.told.as_ref() == Some(&wanted) {
             return None;
         }
         self.told = Some(wanted.clone());
         Some(wanted)
+    }
+
+    /// The pages that still have the pod that was taken from them.
+    fn kept_owners(&mut self) -> BTreeMap<PodKey, PathBuf> {
+        let mut owners = std::mem::take(&mut self.owners);
+        owners.retain(|key, path| {
+            let page = self.pages.get(path);
+            page.is_some_and(|page| page.good.iter().any(|given| given.key() == *key))
+        });
+        owners
     }
 
     /// The config maps and secrets of all pages, by namespace; the first of a name counts.

@@ -335,3 +335,42 @@ async fn an_address_is_asked_again_and_again() {
     assert!(!format!("{:?} {given:?}", faults()).contains("geheim"), "secrets are not shown");
     assert_eq!(house.told.borrow().as_ref().map(BTreeMap::len), Some(1), "the last good one stays");
 }
+
+#[tokio::test]
+async fn a_file_that_others_may_write_counts_as_little_as_such_a_folder() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let house = House::new(|dir| {
+        std::fs::write(dir.join("a.yaml"), pod("a", "i:1")).expect("written");
+    });
+    house.wants(&[("a", "i:1")]).await;
+    let part = house.path(".part");
+    for (mode, owner) in [(0o646, 0), (0o664, 0), (0o644, 65_534)] {
+        std::fs::write(&part, pod("a", "evil")).expect("written");
+        std::fs::set_permissions(&part, std::fs::Permissions::from_mode(mode)).expect("mode");
+        if owner != 0 {
+            if !nix::unistd::geteuid().is_root() {
+                continue;
+            }
+            std::os::unix::fs::chown(&part, Some(owner), None).expect("owner");
+        }
+        std::fs::rename(&part, house.path("a.yaml")).expect("renamed");
+        let why = if owner == 0 { "others than its owner" } else { "who is not root" };
+        house.complains("a.yaml", why).await;
+        house.wants(&[("a", "i:1")]).await;
+    }
+    house.put("a.yaml", &pod("a", "i:2"));
+    house.wants(&[("a", "i:2")]).await;
+}
+
+#[tokio::test]
+async fn a_new_file_takes_no_pod_from_another() {
+    let house = House::new(|dir| {
+        std::fs::write(dir.join("b.yaml"), pod("a", "i:1")).expect("written");
+    });
+    house.wants(&[("a", "i:1")]).await;
+    house.put("a.yaml", &pod("a", "other"));
+    house.complains("a.yaml", "is in").await;
+    house.wants(&[("a", "i:1")]).await;
+    std::fs::remove_file(house.path("b.yaml")).expect("removed");
+    house.wants(&[("a", "other")]).await;
+}

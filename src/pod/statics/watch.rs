@@ -6,11 +6,13 @@ use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
 
 /// A watch that is made again when its folder is another one. Without one (the kernel has no more
 /// to give, or there is no folder) there is no news, and the regular looks have to do.
@@ -38,6 +40,14 @@ impl Watch {
                     tracing::warn!(%folder, %error, "the manifests folder cannot be watched");
                 }
             }
+        }
+    }
+
+    /// Adds the news of some time to what has come already.
+    pub async fn gather(&mut self, time: Duration, names: &mut BTreeSet<String>) {
+        let end = Instant::now() + time;
+        while let Ok(more) = tokio::time::timeout_at(end, self.changed()).await {
+            names.extend(more);
         }
     }
 

@@ -71,29 +71,25 @@ impl Upkeep {
     pub fn start(self: &Arc<Self>, tasks: &Tasks, evictor: Option<Arc<Evictor>>) {
         let options = self.options;
         let me = Arc::clone(self);
-        let logs = every(options.logs_every, move || {
+        every(tasks, "log rotation", options.logs_every, move || {
             let me = Arc::clone(&me);
             async move { rotate(&*me.logs, me.options.logs, SystemTime::now()).await }
         });
         let me = Arc::clone(self);
-        let dead = every(options.dead_every, move || {
+        every(tasks, "dead containers", options.dead_every, move || {
             let me = Arc::clone(&me);
             async move { containers::collect(&*me.containers, me.options.dead).await }
         });
         let me = Arc::clone(self);
-        let images = every(options.images_every, move || {
+        every(tasks, "unused images", options.images_every, move || {
             let me = Arc::clone(&me);
             async move { me.free_images(false).await }
         });
-        drop(tasks.spawn_until_drain("log rotation", logs));
-        drop(tasks.spawn_until_drain("dead containers", dead));
-        drop(tasks.spawn_until_drain("unused images", images));
         if let Some(evictor) = evictor {
-            let evict = every(options.evict_every, move || {
+            every(tasks, "eviction", options.evict_every, move || {
                 let evictor = Arc::clone(&evictor);
                 async move { evictor.round().await }
             });
-            drop(tasks.spawn_until_drain("eviction", evict));
         }
     }
 
@@ -116,14 +112,25 @@ impl Upkeep {
     }
 }
 
-/// Makes a round now and then once a period, never two at a time.
-async fn every<F: Future<Output = ()>>(period: Duration, round: impl Fn() -> F) {
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        round().await;
-    }
+/// Makes a round now and then once a period, never two at a time. A round that panics is made again.
+fn every<F: Future<Output = ()> + Send + 'static>(
+    tasks: &Tasks,
+    name: &'static str,
+    period: Duration,
+    round: impl Fn() -> F + Send + Sync + 'static,
+) {
+    let round = Arc::new(round);
+    drop(tasks.spawn_lasting(name, move || {
+        let round = Arc::clone(&round);
+        async move {
+            let mut ticks = interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                round().await;
+            }
+        }
+    }));
 }
 
 #[cfg(test)]

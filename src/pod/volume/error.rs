@@ -131,6 +131,14 @@ pub enum Error {
         /// Why.
         source: backend::Error,
     },
+    /// What is needed of a pod when the store is lost cannot be written or read.
+    #[error("keep pod {uid} in its folder")]
+    Keep {
+        /// Uid of the pod.
+        uid: String,
+        /// Why.
+        source: backend::Error,
+    },
     /// The folder of all pods cannot be read.
     #[error("find the volumes of pods that are gone")]
     Orphans(#[source] backend::Error),

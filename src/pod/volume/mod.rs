@@ -2,7 +2,7 @@
 //!
 //! All of a pod lies below `<root>/pods/<uid>`: `volumes/<kind>/<name>` are the volumes,
 //! `volume-subpaths/…` parts of them as mounts, `containers/<name>/<restart>` the files for
-//! termination messages. A folder or mount that is there is a finished one; so everything can be
+//! termination messages, `pod.json` what is needed to go on with the pod when the store is lost. A folder or mount that is there is a finished one; so everything can be
 //! done again at any time, and after a crash.
 
 mod content;
@@ -21,7 +21,8 @@ use k8s_openapi::api::core::v1::{HostPathVolumeSource, Volume};
 
 use self::kind::Kind;
 use super::Given;
-use crate::backend::{Host, HostPathKind, Medium, VolumeDir};
+use super::record::Life;
+use crate::backend::{self, Host, HostPathKind, Medium, VolumeDir};
 use crate::pod::translate::Amounts;
 
 pub use self::empty_dir::EmptyDir;
@@ -31,6 +32,12 @@ pub use self::mounts::MountContext;
 /// Mode of the top folder of a volume whose content podbay keeps. No user of the host gets there:
 /// the folders above are root's alone.
 const CONTENT_MODE: u32 = 0o777;
+/// The file in a pod's folder with what is needed to go on with it. Its objects hold secrets, as the
+/// store does.
+const KEPT: &str = "pod.json";
+const KEPT_MODE: u32 = 0o600;
+const LONGEST_KEPT: usize = 16 << 20;
+
 /// What the group of a volume gets on its top folder, and that it hands the group on.
 const GROUP_MODE: u32 = 0o2770;
 
@@ -123,11 +130,35 @@ impl Volumes {
         self.host.remove_tree(&self.pod_dir(uid)?).await.map_err(failed)
     }
 
+    /// Keeps what is needed to go on with a pod when the store is lost, in the pod's folder: it goes
+    /// with that.
+    pub async fn keep_pod(&self, life: &Life) -> Result<(), Error> {
+        let failed = |source| Error::Keep { uid: life.uid.clone(), source };
+        let content = serde_json::to_vec(life)
+            .map_err(|error| failed(backend::Error::io("write a pod as JSON", error.into())))?;
+        let path = self.pod_dir(&life.uid)?.join(KEPT);
+        self.host.keep_file(&path, &content, KEPT_MODE).await.map_err(failed)
+    }
+
+    /// What [`Volumes::keep_pod`] has kept of a pod.
+    pub async fn kept_pod(&self, uid: &str) -> Result<Option<Life>, Error> {
+        let failed = |source| Error::Keep { uid: uid.to_owned(), source };
+        let path = self.pod_dir(uid)?.join(KEPT);
+        let content = self.host.read_file(&path, LONGEST_KEPT).await.map_err(failed)?;
+        let life = content.map(|content| serde_json::from_slice(&content)).transpose();
+        life.map_err(|error| failed(backend::Error::io("read a kept pod", error.into())))
+    }
+
+    /// Uids of the pods that something lies here of.
+    pub async fn uids(&self) -> Result<Vec<String>, Error> {
+        self.host.list_dir(&self.pods).await.map_err(Error::Orphans)
+    }
+
     /// Removes what lies here of pods that nobody knows any more; returns their uids. One that
     /// fails does not keep the others from going; the error is the first.
     pub async fn orphans(&self, known: &BTreeSet<String>) -> Result<Vec<String>, Error> {
         let (mut gone, mut failed) = (Vec::new(), None);
-        for uid in self.host.list_dir(&self.pods).await.map_err(Error::Orphans)? {
+        for uid in self.uids().await? {
             if known.contains(&uid) {
                 continue;
             }

@@ -65,6 +65,10 @@ impl Worker {
             (ContainerState::Running { started_at, .. }, _) => {
                 State::Running { started_at: *started_at }
             }
+            // Only its shim is mute: what runs well is not ended for that.
+            (ContainerState::Unknown { started_at: Some(started_at), alive: true }, _) => {
+                State::Running { started_at: *started_at }
+            }
             (ContainerState::Unknown { .. }, _) => State::Unknown,
         };
         Some(SeenContainer {

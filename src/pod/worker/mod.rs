@@ -10,6 +10,7 @@
 //! that waits for it is dropped.
 
 mod act;
+mod keepsake;
 mod kill;
 mod launch;
 mod look;
@@ -52,6 +53,8 @@ pub(super) struct Worker {
     stopped: BTreeSet<PodId>,
     pre_stopped: BTreeSet<ContainerId>,
     unwinds: BTreeMap<Job, (u32, Unwind)>,
+    /// What is kept beside the store, as far as it is known.
+    kept: Option<Life>,
 }
 
 /// An action under way.
@@ -85,6 +88,7 @@ impl Worker {
             stopped: BTreeSet::new(),
             pre_stopped: BTreeSet::new(),
             unwinds: BTreeMap::new(),
+            kept: None,
         }
     }
 
@@ -183,7 +187,13 @@ impl Worker {
         pod.set_waits(&plan.waits, at);
         self.probe(&life, &seen);
         drop(turn);
-        self.launch((&life, generation), &seen, plan)
+        // An end is kept before its steps, which take the folder away; nothing else waits for it.
+        if life.is_ending() {
+            self.keep(&life).await;
+        }
+        let next = self.launch((&life, generation), &seen, plan);
+        self.keep(&life).await;
+        next
     }
 
     async fn save(&self, life: &Life) -> Result<(), crate::store::Error> {

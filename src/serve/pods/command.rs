@@ -19,6 +19,7 @@ use tokio_util::sync::{CancellationToken, PollSender};
 use tonic::codegen::BoxStream;
 use tonic::{Status, Streaming};
 
+use super::streams::hold;
 use super::{Pods, convert};
 use crate::model::streams::{Output, ProcessIo, TerminalSize};
 use crate::pod::{PodKey, Target};
@@ -70,6 +71,7 @@ impl Pods {
         let first = start(&mut requests).await?;
         self.tell(&first);
         let Some(exec_request::Input::Start(start)) = first.input else { return Err(no_start()) };
+        let place = self.places.session()?;
         let key = convert::key(start.namespace, start.name)?;
         let (target, name) = self.target(&key, start.container)?;
         let exec = Exec {
@@ -102,7 +104,7 @@ impl Pods {
             },
         );
         let started = message(Out::Started(v1::ExecStarted { container: name }));
-        Ok(after(started, talk))
+        Ok(hold(place, after(started, talk)))
     }
 
     pub(super) async fn attach(
@@ -113,6 +115,7 @@ impl Pods {
         let first = start(&mut requests).await?;
         self.tell(&first);
         let Some(attach_request::Input::Start(start)) = first.input else { return Err(no_start()) };
+        let place = self.places.session()?;
         let key = convert::key(start.namespace, start.name)?;
         let (target, name) = self.target(&key, start.container)?;
         if start.stdin && !target.stdin {
@@ -141,7 +144,8 @@ impl Pods {
             self.places.closing().clone(),
             move |io| async move { sessions.attach(&attach, io).await.map(|()| None) },
         );
-        Ok(after(v1::AttachResponse { output: Some(Out::Started(started)) }, talk))
+        let started = v1::AttachResponse { output: Some(Out::Started(started)) };
+        Ok(hold(place, after(started, talk)))
     }
 
     /// The container that is meant, with its name.

@@ -10,6 +10,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Status, Streaming};
 
 use super::command::{no_start, start};
+use super::streams::hold;
 use super::{Pods, convert};
 use crate::proto::podbay::v1;
 use crate::proto::podbay::v1::port_forward_request::Input;
@@ -36,11 +37,12 @@ impl Pods {
         let first = start(&mut requests).await?;
         self.tell(&first);
         let Some(Input::Start(start)) = first.input else { return Err(no_start()) };
+        let place = self.places.session()?;
         let key = convert::key(start.namespace, start.name)?;
         let port = u16::try_from(start.port).ok().filter(|port| *port > 0);
         let port = port.ok_or_else(|| bad_field("start.port", "must be 1 to 65535"))?;
         let closing = self.places.closing().clone();
-        Ok(match v1::Protocol::try_from(start.protocol) {
+        let talk = match v1::Protocol::try_from(start.protocol) {
             Ok(v1::Protocol::Unspecified | v1::Protocol::Tcp) => {
                 let pod = self.face.sandbox(&key)?;
                 tcp(self.sessions.port_forward(&pod, port).await?, requests, closing)
@@ -50,7 +52,8 @@ impl Pods {
                 udp(self.sessions.port_forward_udp(&pod, port).await?, requests, closing)
             }
             _ => return Err(bad_field("start.protocol", "must be TCP or UDP")),
-        })
+        };
+        Ok(hold(place, talk))
     }
 }
 

@@ -19,6 +19,9 @@ use crate::serve::status::bad_field;
 /// Answers without an end; each holds a queue.
 const MAX_ENDLESS: usize = 1024;
 
+/// Commands, attached callers and ports at the same time, as many as the streaming server has.
+const MAX_SESSIONS: usize = 1024;
+
 /// A piece of a log that is sent at a time.
 const PIECE: usize = 64 << 10;
 
@@ -32,12 +35,25 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct Places {
     free: Arc<Semaphore>,
+    sessions: Arc<Semaphore>,
     closing: CancellationToken,
+}
+
+/// A stream that holds a place as long as somebody has it.
+pub(super) fn hold<T: Send + 'static>(
+    place: OwnedSemaphorePermit,
+    stream: BoxStream<T>,
+) -> BoxStream<T> {
+    Box::pin(stream.map(move |item| {
+        let _held = &place;
+        item
+    }))
 }
 
 impl Places {
     pub fn new(closing: CancellationToken) -> Self {
-        Self { free: Arc::new(Semaphore::new(MAX_ENDLESS)), closing }
+        let (free, sessions) = (Semaphore::new(MAX_ENDLESS), Semaphore::new(MAX_SESSIONS));
+        Self { free: Arc::new(free), sessions: Arc::new(sessions), closing }
     }
 
     /// What is waited for besides the stream itself.
@@ -50,6 +66,13 @@ impl Places {
             Status::resource_exhausted(format!("{MAX_ENDLESS} callers follow something already"))
         };
         Arc::clone(&self.free).try_acquire_owned().map_err(full)
+    }
+
+    /// A place for a command, an attached caller or a port.
+    pub fn session(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let full =
+            |_| Status::resource_exhausted(format!("{MAX_SESSIONS} sessions are open already"));
+        Arc::clone(&self.sessions).try_acquire_owned().map_err(full)
     }
 
     /// A stream that holds a place and ends cleanly when the agent stops.
@@ -182,4 +205,24 @@ fn pieces(lines: LogLines) -> impl Stream<Item = Result<v1::LogsResponse, Status
         };
         futures::stream::iter(pieces)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_holds_its_place_until_its_stream_is_dropped() {
+        let places = Places::new(CancellationToken::new());
+        let open = || {
+            let place = places.session()?;
+            Ok::<_, Status>(hold::<()>(place, Box::pin(futures::stream::pending())))
+        };
+        let mut sessions: Vec<_> = (0..MAX_SESSIONS).map(|_| open().unwrap()).collect();
+        let Err(refused) = open() else { panic!("one too many") };
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        assert!(places.take().is_ok(), "they take no place of those who follow something");
+        sessions.pop();
+        assert!(open().is_ok());
+    }
 }

@@ -28,8 +28,9 @@ use super::session::{Activity, FAREWELL};
 /// is a signal.
 pub const MAX_PORTS: usize = 127;
 
-/// Largest message and frame that is taken, as the Go servers have it.
-const MAX_MESSAGE: usize = 32 << 20;
+/// Largest message and frame that is taken. The Go servers take 32 MiB, and their clients send 32 KiB
+/// at most: what is larger costs memory of ours for nobody's good.
+const MAX_MESSAGE: usize = 2 << 20;
 
 /// Buffer for what comes in; it grows for larger messages.
 const READ_BUFFER: usize = 16 << 10;

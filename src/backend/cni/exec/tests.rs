@@ -112,7 +112,7 @@ fn only_plain_names_are_found_and_nothing_everybody_may_write() {
     plugins.add("open", "exit 0");
     let path = plugins.dir().join("open");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
-    assert!(matches!(run(&plugins, "open", LIMIT).unwrap_err(), Failure::Unsafe(_)));
+    assert!(matches!(run(&plugins, "open", LIMIT).unwrap_err(), Failure::Unsafe { .. }));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(matches!(run(&plugins, "open", LIMIT).unwrap_err(), Failure::Missing { .. }));
 }

@@ -1,0 +1,113 @@
+//! Containers whose shim gives no answer: the host itself tells whether their process runs.
+//!
+//! A shim that is stopped or hangs keeps an exit from being told, and its container would be shown
+//! as running for ever. So the process is watched beside the shim. Once it has ended, and the shim
+//! still says nothing while containerd does, the end is settled without it: that stays, whatever
+//! the shim may say later.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::entry::Entry;
+use super::record::InitProcess;
+use super::{ContainerState, Containers};
+use crate::backend::{ErrorKind, Exit, Process, TaskState};
+
+/// How long a shim may take to tell of an end, and then to answer when it is asked: ten seconds
+/// together.
+const TELL_LIMIT: Duration = Duration::from_secs(6);
+const ASK_LIMIT: Duration = Duration::from_secs(3);
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Between two questions to a shim that tells of no end although there was one.
+const ASK_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is found out about an end when the shim does not tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The shim answers when it is asked; `None` when it is gone.
+    Told(Option<Exit>),
+    /// The shim gives no answer.
+    Untold,
+}
+
+impl Containers {
+    /// A process as it is remembered.
+    pub(super) async fn init_process(&self, pid: u32) -> Option<InitProcess> {
+        let start_time = self.deps.host.process_start_time(pid).await.ok().flatten()?;
+        Some(InitProcess { pid, start_time })
+    }
+
+    /// Whether the process of a container is known to run.
+    pub(super) async fn init_lives(&self, entry: &Entry) -> bool {
+        let Some(init) = entry.record().init else { return false };
+        let lives = self.deps.host.process_lives(init.pid, init.start_time).await;
+        lives.unwrap_or(false)
+    }
+
+    /// Ends some time after the process has, when the shim has not told of it by then; never when
+    /// that cannot be known. Cancel-safe.
+    pub(super) async fn end_beside_shim(&self, entry: &Entry) -> End {
+        let Some(init) = entry.record().init else { return std::future::pending().await };
+        if let Err(error) = self.deps.host.process_end(init.pid, init.start_time).await {
+            tracing::warn!(container = %entry.id, %error, "its process cannot be watched");
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(TELL_LIMIT).await;
+        loop {
+            if let Some(end) = self.ask_for_end(entry).await {
+                return end;
+            }
+            tokio::time::sleep(ASK_PAUSE).await;
+        }
+    }
+
+    /// `None` when nothing is certain: a containerd that is away says nothing about a shim.
+    async fn ask_for_end(&self, entry: &Entry) -> Option<End> {
+        let runtime = &self.deps.runtime;
+        let asked = runtime.task(Process::init(entry.id.as_str()));
+        match tokio::time::timeout(ASK_LIMIT, asked).await {
+            Ok(Ok(None)) => return Some(End::Told(None)),
+            Ok(Ok(Some(task))) => match task.state {
+                TaskState::Stopped(exit) => return Some(End::Told(Some(exit))),
+                TaskState::Created | TaskState::Running => return None,
+                TaskState::Unknown => {}
+            },
+            Ok(Err(error)) if error.kind == ErrorKind::NotFound => return Some(End::Told(None)),
+            Ok(Err(_)) | Err(_) => {}
+        }
+        let answers = tokio::time::timeout(PROBE_LIMIT, runtime.probe()).await;
+        matches!(answers, Ok(Ok(_))).then_some(End::Untold)
+    }
+
+    /// Brings a container to `Exited` whose end was found beside its shim.
+    pub(super) async fn settle_as(self: &Arc<Self>, entry: &Arc<Entry>, end: End) {
+        match end {
+            End::Told(exit) => self.settle(entry, exit).await,
+            End::Untold => self.settle_untold(entry).await,
+        }
+    }
+
+    /// Nobody waits for the shim: its task is deleted, and the log ended, when it answers again.
+    async fn settle_untold(self: &Arc<Self>, entry: &Arc<Entry>) {
+        let changing = entry.changing.lock().await;
+        let Some(exited) = self.exited(entry, None).await else { return };
+        tracing::warn!(container = %entry.id, "it has ended, and its shim gives no answer");
+        self.store_end(entry, exited).await;
+        self.publish_end(entry).await;
+        entry.ended.send_replace(true);
+        drop(changing);
+        let (room, entry) = (self.clone(), entry.clone());
+        drop(self.deps.tasks.spawn_until_drain("mute-shim", async move {
+            room.delete_task_until_gone(&entry).await;
+            room.end_log(&entry).await;
+        }));
+    }
+
+    /// Shows a container whose shim gives no answer.
+    pub(super) async fn show_unknown(&self, entry: &Entry, started_at: i64) {
+        let alive = self.init_lives(entry).await;
+        entry.set_state(ContainerState::Unknown { started_at: Some(started_at), alive });
+        entry.publish(&self.deps, None);
+    }
+}
