@@ -187,7 +187,7 @@ by_person() {
     with_image web.yaml
     says apply --wait -f "$folder/web.yaml"
     says get pods -o wide
-    says logs web --all-containers --tail 2
+    says logs web --all-containers --prefix --tail 2
     says exec web -c client -- wget -q -O - http://localhost:8080/
     echo '$ podbay port-forward web :8080 &'
     target/release/podbay --address "$folder/a/podbay.sock" port-forward web :8080 >"$folder/forward.log" 2>&1 9>&- &

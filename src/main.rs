@@ -21,7 +21,10 @@ const MISUSED: u8 = 2;
 fn main() -> ExitCode {
     let cli = Cli::parse_from(ctl::habits::translate(std::env::args_os()));
     match &cli.command {
-        Command::Agent(_) | Command::Config(_) if !cli.agent.is_empty() => {
+        Command::Agent(_)
+        | Command::Config(ConfigCommand::Show(_) | ConfigCommand::Check { .. })
+            if !cli.agent.is_empty() =>
+        {
             eprintln!(
                 "error: --context, --address and --client-config are for commands that ask an agent"
             );

@@ -12,6 +12,8 @@ mod copies;
 mod debug;
 #[path = "ctl/door.rs"]
 mod door;
+#[path = "ctl/habits.rs"]
+mod habits;
 #[path = "ctl/images.rs"]
 mod images;
 #[path = "ctl/shows.rs"]

@@ -39,6 +39,38 @@ pub struct AgentArgs {
     /// Folder of CNI plugins; may be repeated
     #[arg(long, value_name = "DIR")]
     pub cni_bin_dir: Vec<String>,
+    /// Folder of static pods' manifests
+    #[arg(long, value_name = "DIR", alias = "pod-manifest-path")]
+    pub manifests: Option<String>,
+    /// Address of static pods' manifests
+    #[arg(long, value_name = "URL", alias = "manifest-url")]
+    pub manifests_url: Option<String>,
+    /// Name of the node [default: the host's name]
+    #[arg(long, value_name = "NAME", alias = "hostname-override")]
+    pub node_name: Option<String>,
+    /// Label of the node; may be repeated
+    #[arg(
+        long = "node-label",
+        value_name = "KEY=VALUE",
+        alias = "node-labels",
+        value_delimiter = ','
+    )]
+    pub node_labels: Vec<String>,
+    /// Most pods of the node
+    #[arg(long, value_name = "COUNT")]
+    pub max_pods: Option<String>,
+    /// Address of a cluster's DNS; may be repeated
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    pub cluster_dns: Vec<String>,
+    /// Domain of the cluster
+    #[arg(long, value_name = "DOMAIN")]
+    pub cluster_domain: Option<String>,
+    /// Where callers from other machines are heard, through mutual TLS
+    #[arg(long, value_name = "IP:PORT")]
+    pub remote_address: Option<String>,
+    /// Snapshotter of containerd
+    #[arg(long, value_name = "NAME")]
+    pub snapshotter: Option<String>,
 }
 
 impl AgentArgs {
@@ -53,16 +85,27 @@ impl AgentArgs {
             ("telemetry.level", "--log-level", &self.log_level),
             ("telemetry.format", "--log-format", &self.log_format),
             ("network.conf_dir", "--cni-conf-dir", &self.cni_conf_dir),
+            ("pods.manifests", "--manifests", &self.manifests),
+            ("pods.manifests_url", "--manifests-url", &self.manifests_url),
+            ("pods.node_name", "--node-name", &self.node_name),
+            ("pods.max_pods", "--max-pods", &self.max_pods),
+            ("pods.cluster_domain", "--cluster-domain", &self.cluster_domain),
+            ("remote.address", "--remote-address", &self.remote_address),
+            ("containerd.snapshotter", "--snapshotter", &self.snapshotter),
+        ];
+        let several = [
+            ("network.bin_dirs", "--cni-bin-dir", &self.cni_bin_dir),
+            ("pods.node_labels", "--node-label", &self.node_labels),
+            ("pods.cluster_dns", "--cluster-dns", &self.cluster_dns),
         ];
         let single = single.into_iter().filter_map(|(key, name, value)| {
             Some(Flag { key, name, values: vec![value.clone()?] })
         });
-        let mut settings: Vec<Flag> = single.collect();
-        if !self.cni_bin_dir.is_empty() {
-            let (key, name) = ("network.bin_dirs", "--cni-bin-dir");
-            settings.push(Flag { key, name, values: self.cni_bin_dir.clone() });
-        }
-        Flags { config: self.config.clone(), settings }
+        let several = several
+            .into_iter()
+            .filter(|(_, _, values)| !values.is_empty())
+            .map(|(key, name, values)| Flag { key, name, values: values.clone() });
+        Flags { config: self.config.clone(), settings: single.chain(several).collect() }
     }
 }
 
@@ -89,6 +132,15 @@ mod tests {
             ("network.conf_dir", "--cni-conf-dir", "/flag/net.d"),
             ("network.bin_dirs", "--cni-bin-dir", "/flag/a"),
             ("network.bin_dirs", "--cni-bin-dir", "/flag/b"),
+            ("pods.manifests", "--manifests", "/flag/manifests"),
+            ("pods.manifests_url", "--manifests-url", "http://flag.example/pods"),
+            ("pods.node_name", "--node-name", "flag-node"),
+            ("pods.node_labels", "--node-label", "flag=label"),
+            ("pods.max_pods", "--max-pods", "77"),
+            ("pods.cluster_dns", "--cluster-dns", "10.9.8.7"),
+            ("pods.cluster_domain", "--cluster-domain", "flag.local"),
+            ("remote.address", "--remote-address", "127.0.0.1:7443"),
+            ("containerd.snapshotter", "--snapshotter", "native"),
         ];
         let mut line = vec!["podbay", "agent", "--config", file.to_str().expect("path")];
         line.extend(given.iter().flat_map(|(_, name, value)| [*name, *value]));

@@ -3,17 +3,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::Value;
+use tonic::Code;
+use tonic_types::StatusExt as _;
 
 use super::connect::Client;
 use super::error::Error;
-use super::manifest::Files;
+use super::manifest::{self, Files};
 use super::print::Output;
 use super::scope::{Namespace, duration, wire_duration};
 use super::screen::Screen;
 use super::wait::{Until, wait};
-use crate::proto::podbay::v1::{AppliedPod, ApplyRequest, Change, Manner, Pod, Preconditions};
+use crate::proto::podbay::v1::{
+    AppliedPod, ApplyRequest, ApplyResponse, Change, DeleteRequest, Manner, Pod, Preconditions,
+    Selector,
+};
 
 /// What `create`, `apply` and `replace` take.
 #[derive(Debug, Clone, Args)]
@@ -36,6 +41,15 @@ pub struct ApplyArgs {
     /// Do it only to the pod that has this resource version
     #[arg(long, value_name = "VERSION")]
     pub resource_version: Option<String>,
+    /// What about unknown fields: strict (refused), warn, ignore
+    #[arg(
+        long, value_name = "HOW", num_args = 0..=1, require_equals = true,
+        default_missing_value = "strict", ignore_case = true
+    )]
+    pub validate: Option<Validate>,
+    /// Those of kubectl that change nothing here.
+    #[command(flatten)]
+    pub idle: Idle,
     /// Wait until the pods are ready, or have ended well
     #[arg(long)]
     pub wait: bool,
@@ -47,15 +61,82 @@ pub struct ApplyArgs {
     pub output: Option<Output>,
 }
 
-/// What `replace` takes besides.
+/// What about unknown fields of a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Validate {
+    /// They are refused.
+    #[value(alias = "true")]
+    Strict,
+    /// They are warned of.
+    Warn,
+    /// Nobody minds.
+    #[value(alias = "false")]
+    Ignore,
+}
+
+/// What kubectl takes and podbay has no use for: there is one writer, and it is the server.
 #[derive(Debug, Clone, Args)]
-pub struct ReplaceArgs {
-    /// As of apply.
+pub struct Idle {
+    /// All of it is done by the agent
+    #[arg(long, hide = true)]
+    pub server_side: bool,
+    /// Nobody owns fields
+    #[arg(long, hide = true)]
+    pub force_conflicts: bool,
+    /// Nobody owns fields
+    #[arg(long, hide = true, value_name = "NAME")]
+    pub field_manager: Option<String>,
+    /// A manifest always wins
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    pub overwrite: Option<String>,
+    /// The agent keeps what was applied
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    pub save_config: Option<String>,
+}
+
+/// What `apply` and `replace` take besides.
+#[derive(Debug, Clone, Args)]
+pub struct ChangeArgs {
+    /// As of create.
     #[command(flatten)]
     pub apply: ApplyArgs,
-    /// Grace period of the old pod in seconds [default: its own]
-    #[arg(long, value_name = "SECONDS")]
-    pub grace_period: Option<u64>,
+    /// Delete the old pod and make a new one: replace always, apply where it cannot be changed
+    #[arg(long)]
+    pub force: bool,
+    /// Grace period of an old pod in seconds; -1 for its own
+    #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true)]
+    pub grace_period: i64,
+    /// Pods have nothing below them
+    #[arg(long, hide = true, value_name = "HOW", num_args = 0..=1, require_equals = true)]
+    pub cascade: Option<String>,
+}
+
+/// `apply` and `replace`.
+pub async fn change(
+    client: &mut Client,
+    args: &ChangeArgs,
+    manner: Manner,
+    screen: Screen,
+) -> Result<(), Error> {
+    let old = Old { force: args.force, grace: grace(args.grace_period)? };
+    apply(client, &args.apply, manner, &old, screen).await
+}
+
+/// What becomes of a pod that is in the way.
+#[derive(Debug, Clone, Default)]
+pub struct Old {
+    force: bool,
+    grace: Option<Duration>,
+}
+
+/// A grace period as it is typed; none for the pod's own.
+pub fn grace(seconds: i64) -> Result<Option<Duration>, Error> {
+    match seconds {
+        -1 => Ok(None),
+        seconds => u64::try_from(seconds)
+            .map(|seconds| Some(Duration::from_secs(seconds)))
+            .map_err(|_| Error::Misuse("--grace-period: must be seconds, or -1".to_owned())),
+    }
 }
 
 /// Sends the manifests, tells what became of each pod, waits for them when that is wanted.
@@ -63,7 +144,7 @@ pub async fn apply(
     client: &mut Client,
     args: &ApplyArgs,
     manner: Manner,
-    grace: Option<u64>,
+    old: &Old,
     screen: Screen,
 ) -> Result<(), Error> {
     let preconditions = Preconditions {
@@ -71,15 +152,23 @@ pub async fn apply(
         resource_version: args.resource_version.clone().unwrap_or_default(),
     };
     let request = ApplyRequest {
-        manifest: args.files.read()?,
+        manifest: args.files.read().await?,
         manner: manner.into(),
         preconditions: Some(preconditions),
         dry_run: args.dry_run,
-        lenient: args.lenient,
+        lenient: args.lenient || matches!(args.validate, Some(Validate::Warn | Validate::Ignore)),
         namespace: args.namespace.of(client),
-        grace: grace.map(Duration::from_secs).map(wire_duration),
+        grace: old.grace.map(wire_duration),
     };
-    let answer = client.pods.apply(request).await?.into_inner();
+    let anew = old.force && manner == Manner::Replace && !args.dry_run;
+    let mut answer = if anew {
+        recreate(client, request, old, args.timeout, screen).await?
+    } else {
+        send(client, request, old.force).await?
+    };
+    if args.validate == Some(Validate::Ignore) {
+        answer.warnings.clear();
+    }
     answer.warnings.iter().for_each(|warning| screen.note(&format!("warning: {warning}")));
     match &args.output {
         Some(output) if !output.is_table() => {
@@ -88,36 +177,113 @@ pub async fn apply(
             screen.print(&output.objects(&pods, false).map_err(Error::Misuse)?)?;
         }
         _ => {
-            let line = |applied| told(applied, args.dry_run);
+            let line = |applied: &AppliedPod| match applied.change() {
+                _ if anew => told(applied, "replaced", false),
+                _ if args.idle.server_side => told(applied, "serverside-applied", args.dry_run),
+                change => told(applied, word(change), args.dry_run),
+            };
             screen.print(&answer.pods.iter().map(line).collect::<String>())?;
         }
     }
-    if !args.wait || args.dry_run {
-        return Ok(());
+    if args.wait && !args.dry_run {
+        until_ready(client, answer.pods, args.timeout, screen).await?;
     }
+    Ok(())
+}
+
+async fn until_ready(
+    client: &mut Client,
+    applied: Vec<AppliedPod>,
+    timeout: Duration,
+    screen: Screen,
+) -> Result<(), Error> {
     let key = |pod: Pod, change| {
         // The uid of the one that follows is not known yet.
         let uid = if change == Change::Replaced { String::new() } else { pod.uid };
         ((pod.namespace, pod.name), uid)
     };
-    let pods = answer.pods.into_iter().filter_map(|applied| {
+    let pods = applied.into_iter().filter_map(|applied| {
         let change = applied.change();
         applied.pod.map(|pod| key(pod, change))
     });
-    let pods: BTreeMap<_, _> = pods.collect();
-    let limit = (!args.timeout.is_zero()).then_some(args.timeout);
-    wait(client, pods, Until::Ready, limit, screen).await
+    let limit = (!timeout.is_zero()).then_some(timeout);
+    wait(client, pods.collect(), Until::Ready, limit, screen).await
 }
 
-fn told(applied: &AppliedPod, dry_run: bool) -> String {
-    let name = applied.pod.as_ref().map(|pod| pod.name.as_str()).unwrap_or_default();
-    let change = match applied.change() {
+/// Applies; with force a pod that cannot be changed in place gives way to a new one.
+async fn send(
+    client: &mut Client,
+    mut request: ApplyRequest,
+    force: bool,
+) -> Result<ApplyResponse, Error> {
+    match client.pods.apply(request.clone()).await {
+        Err(status) if force && immutable(&status) => {
+            request.manner = Manner::Replace.into();
+            Ok(client.pods.apply(request).await?.into_inner())
+        }
+        answer => Ok(answer?.into_inner()),
+    }
+}
+
+fn immutable(status: &tonic::Status) -> bool {
+    let details = status.get_error_details();
+    details.error_info().is_some_and(|info| info.reason == "FIELD_IMMUTABLE")
+}
+
+/// Deletes the pods of a manifest and makes them anew; nothing is deleted for a manifest that the
+/// agent would not take.
+async fn recreate(
+    client: &mut Client,
+    mut request: ApplyRequest,
+    old: &Old,
+    timeout: Duration,
+    screen: Screen,
+) -> Result<ApplyResponse, Error> {
+    match client.pods.apply(ApplyRequest { dry_run: true, ..request.clone() }).await {
+        Err(status) if status.code() != Code::NotFound => return Err(status.into()),
+        // A pod that is not there is no reason against a new one.
+        _ => {}
+    }
+    let mut ending = BTreeMap::new();
+    for (own, name) in manifest::pods(&request.manifest)? {
+        let namespace = if own.is_empty() { request.namespace.clone() } else { own };
+        let selector = Selector { namespace, name, ..Selector::default() };
+        let delete = DeleteRequest {
+            selector: Some(selector),
+            grace: old.grace.map(wire_duration),
+            force: old.grace == Some(Duration::ZERO),
+            preconditions: request.preconditions.clone(),
+            ..DeleteRequest::default()
+        };
+        match client.pods.delete(delete).await {
+            Err(status) if status.code() == Code::NotFound => {}
+            answer => {
+                for pod in answer?.into_inner().pods {
+                    screen.print(&format!("pod {:?} deleted\n", pod.name))?;
+                    ending.insert((pod.namespace, pod.name), pod.uid);
+                }
+            }
+        }
+    }
+    let limit = (!timeout.is_zero()).then_some(timeout);
+    wait(client, ending, Until::Gone, limit, screen).await?;
+    request.manner = Manner::Create.into();
+    request.preconditions = None;
+    Ok(client.pods.apply(request).await?.into_inner())
+}
+
+fn word(change: Change) -> &'static str {
+    match change {
         Change::Created => "created",
         Change::Configured => "configured",
         Change::Replaced => "replaced",
         Change::Unchanged | Change::Unspecified => "unchanged",
-    };
-    format!("pod/{name} {change}{}\n", if dry_run { " (dry run)" } else { "" })
+    }
+}
+
+fn told(applied: &AppliedPod, what: &str, dry_run: bool) -> String {
+    let name = applied.pod.as_ref().map(|pod| pod.name.as_str()).unwrap_or_default();
+    format!("pod/{name} {what}{}\n", if dry_run { " (dry run)" } else { "" })
 }
 
 /// The Kubernetes object of a pod.

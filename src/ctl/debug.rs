@@ -4,24 +4,18 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
+use tonic::Code;
 
-use super::apply::object;
+use super::amend::Amend;
 use super::connect::Client;
 use super::error::Error;
 use super::exec::{self, AttachArgs, Place};
 use super::scope::{Namespace, pod_name};
 use super::screen::Screen;
-use super::{get, logs, print, terminal};
+use super::{logs, terminal};
 use crate::proto::podbay::v1::container_state::State;
-use crate::proto::podbay::v1::{
-    ApplyRequest, LogsRequest, Manner, Phase, Pod, Preconditions, Selector, WatchEventType,
-    WatchRequest,
-};
+use crate::proto::podbay::v1::{LogsRequest, Phase, Pod, Selector, WatchEventType, WatchRequest};
 
-/// How often a pod is read again that changed while the container was added to it.
-const TRIES: usize = 20;
 /// Between two watches, where the first has ended before the wait.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Letters of made-up names, as Kubernetes has them.
@@ -62,7 +56,7 @@ pub struct DebugArgs {
     pub command: Vec<String>,
 }
 
-fn variable(text: &str) -> Result<(String, String), String> {
+pub(super) fn variable(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("NAME=VALUE is wanted")?;
     Ok((name.to_owned(), value.to_owned()))
 }
@@ -158,67 +152,37 @@ async fn add(
     container: &Value,
     screen: Screen,
 ) -> Result<String, Error> {
-    let mut tries = 0;
-    loop {
-        let pod = get::pod(client, &args.namespace, &args.pod).await?.unwrap_or_default();
-        let request = ApplyRequest {
-            manifest: with(&pod, container)?.to_string(),
-            manner: Manner::Apply.into(),
-            preconditions: Some(Preconditions {
-                uid: pod.uid.clone(),
-                resource_version: print::text(&object(&pod)?, "/metadata/resourceVersion")
-                    .to_owned(),
-            }),
-            namespace: args.namespace.of(client),
-            ..ApplyRequest::default()
-        };
-        tries += 1;
-        match client.pods.apply(request).await {
-            Ok(answer) => {
-                let warnings = answer.into_inner().warnings;
-                warnings.iter().for_each(|warning| screen.note(&format!("warning: {warning}")));
-                return Ok(pod.uid);
-            }
-            // The pod has changed since it was read.
-            Err(status) if tries < TRIES && has_changed(&status) => {}
-            Err(status) => return Err(status.into()),
-        }
-    }
+    let pod = Amend { namespace: &args.namespace, name: &args.pod, dry_run: false };
+    let (pod, _) = pod.by(client, |object| with(object, container), screen).await?;
+    Ok(pod.uid)
 }
 
-/// The pod's object with one container more, without its status.
-fn with(pod: &Pod, container: &Value) -> Result<Value, Error> {
-    let mut object = object(pod)?;
-    if let Some(fields) = object.as_object_mut() {
-        fields.remove("status");
-    }
+/// One container more in a pod's object.
+fn with(object: &mut Value, container: &Value) -> Result<(), Error> {
     let spec = object.pointer_mut("/spec").and_then(Value::as_object_mut);
     let list = spec.map(|spec| spec.entry("ephemeralContainers").or_insert_with(|| json!([])));
     match list.and_then(Value::as_array_mut) {
         Some(list) => list.push(container.clone()),
-        None => {
-            return Err(Error::Failed(format!("the agent's object of {} has no spec", pod.name)));
-        }
+        None => return Err(Error::Failed("the agent's object of the pod has no spec".to_owned())),
     }
-    Ok(object)
-}
-
-fn has_changed(status: &Status) -> bool {
-    let details = status.get_error_details();
-    details.error_info().is_some_and(|info| info.reason == "PRECONDITION_FAILED")
+    Ok(())
 }
 
 /// A container that is waited for.
-struct Waiting<'a> {
-    namespace: String,
-    pod: &'a str,
-    uid: String,
-    name: &'a str,
+pub(super) struct Waiting<'a> {
+    /// Namespace of its pod.
+    pub(super) namespace: String,
+    /// Its pod, by name ...
+    pub(super) pod: &'a str,
+    /// ... and uid.
+    pub(super) uid: String,
+    /// Its own name.
+    pub(super) name: &'a str,
 }
 
 impl Waiting<'_> {
     /// Waits until it was started; whether it runs still.
-    async fn runs(&self, client: &mut Client, screen: Screen) -> Result<bool, Error> {
+    pub(super) async fn runs(&self, client: &mut Client, screen: Screen) -> Result<bool, Error> {
         let _progress = screen.spinner(&format!("waiting for container {} to run", self.name));
         let mut told = String::new();
         loop {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::apply::grace;
 use super::connect::Client;
 use super::error::Error;
-use super::manifest::{self, Files};
-use super::scope::{Kind, Selection, duration, resources, wire_duration};
+use super::manifest::Files;
+use super::scope::{Selection, duration, pod_names, wire_duration};
 use super::screen::Screen;
 use super::wait::{Until, wait};
 use crate::proto::podbay::v1::{DeleteRequest, Pod, Preconditions, Selector};
@@ -49,6 +50,12 @@ pub struct DeleteArgs {
     /// It is no error when there is no such pod
     #[arg(long)]
     pub ignore_not_found: bool,
+    /// Pods have nothing below them
+    #[arg(long, hide = true, value_name = "HOW", num_args = 0..=1, require_equals = true)]
+    pub cascade: Option<String>,
+    /// name prints pod/NAME of each in place of a sentence
+    #[arg(short, long, value_name = "FORMAT", value_parser = ["name"])]
+    pub output: Option<String>,
     /// Wait until they are gone; --wait=false to leave at once
     #[arg(
         long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
@@ -63,20 +70,13 @@ pub struct DeleteArgs {
 impl DeleteArgs {
     /// The grace period, when it is not each pod's own.
     fn grace(&self) -> Result<Option<Duration>, Error> {
-        match (self.now, self.grace_period) {
-            (true, _) => Ok(Some(Duration::from_secs(1))),
-            (false, -1) => Ok(None),
-            (false, seconds) => u64::try_from(seconds)
-                .map(Duration::from_secs)
-                .map(Some)
-                .map_err(|_| Error::Misuse("--grace-period: must be seconds, or -1".to_owned())),
-        }
+        if self.now { Ok(Some(Duration::from_secs(1))) } else { grace(self.grace_period) }
     }
 }
 
 /// Deletes, tells of it, and waits for the end.
 pub async fn delete(client: &mut Client, args: &DeleteArgs, screen: Screen) -> Result<(), Error> {
-    let selectors = selectors(client, args)?;
+    let selectors = selectors(client, args).await?;
     let grace = args.grace()?;
     let mut begun = BTreeMap::new();
     let mut fault = None;
@@ -118,29 +118,22 @@ pub async fn delete(client: &mut Client, args: &DeleteArgs, screen: Screen) -> R
 }
 
 fn told(pod: &Pod, args: &DeleteArgs) -> String {
+    if args.output.is_some() {
+        return format!("pod/{}\n", pod.name);
+    }
     let how = if args.force { "force deleted" } else { "deleted" };
     format!("pod {:?} {how}{}\n", pod.name, if args.dry_run { " (dry run)" } else { "" })
 }
 
 /// What to ask for, one call each.
-fn selectors(client: &Client, args: &DeleteArgs) -> Result<Vec<Selector>, Error> {
+async fn selectors(client: &Client, args: &DeleteArgs) -> Result<Vec<Selector>, Error> {
     if !args.files.is_empty() {
-        let files = Files { files: args.files.clone(), recursive: args.recursive };
         let namespace = args.selection.namespace.of(client);
-        let pods = manifest::pods(&files.read()?)?;
-        return Ok(pods
-            .into_iter()
-            .map(|(own, name)| Selector {
-                namespace: if own.is_empty() { namespace.clone() } else { own },
-                name,
-                ..Selector::default()
-            })
-            .collect());
+        let pods = Files::new(&args.files, args.recursive).pods(&namespace).await?;
+        let one = |(namespace, name)| Selector { namespace, name, ..Selector::default() };
+        return Ok(pods.into_iter().map(one).collect());
     }
-    let (kind, names) = resources(&args.words)?;
-    if kind != Kind::Pod {
-        return Err(Error::Misuse("only pods can be deleted".to_owned()));
-    }
+    let names = pod_names(&args.words)?;
     args.selection.check(&names)?;
     let chosen = args.selection.selector.is_some() || args.selection.field_selector.is_some();
     match (names.is_empty(), args.all || chosen) {

@@ -7,14 +7,15 @@ use time::format_description::well_known::Rfc3339;
 
 use super::connect::Client;
 use super::error::Error;
+use super::print::sort::SortBy;
 use super::print::table::{Cell, Mood, Table};
-use super::print::{self, Output};
+use super::print::{self, Output, number, text};
 use super::scope::{Selection, pod_name};
 use super::screen::Screen;
-use crate::proto::podbay::v1::{Event, EventType, EventsRequest};
+use crate::proto::podbay::v1::{Event, EventType, EventsRequest, EventsResponse, Selector};
 
 /// What `events` takes.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct EventsArgs {
     /// Of this pod only: NAME or pod/NAME
     #[arg(value_name = "POD", value_parser = pod_name)]
@@ -25,9 +26,18 @@ pub struct EventsArgs {
     /// Of which pods.
     #[command(flatten)]
     pub selection: Selection,
+    /// Of these types only: Normal, Warning
+    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    pub types: Vec<String>,
     /// Go on with those to come
     #[arg(short, long)]
     pub watch: bool,
+    /// No header row
+    #[arg(long)]
+    pub no_headers: bool,
+    /// In the order of this field, e.g. .lastTimestamp
+    #[arg(long, value_name = "PATH")]
+    pub sort_by: Option<SortBy>,
     /// json, yaml, name, jsonpath=... or custom-columns=...
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
@@ -35,49 +45,117 @@ pub struct EventsArgs {
 
 /// Shows the kept events, and those to come with `-w`.
 pub async fn events(client: &mut Client, args: &EventsArgs, screen: Screen) -> Result<(), Error> {
-    let pod = args.pod.as_ref().or(args.of.as_ref());
-    args.selection.check(&pod.cloned().into_iter().collect::<Vec<_>>())?;
-    let output = args.output.clone().unwrap_or_default();
-    let selector = args.selection.wire(client, pod.map(String::as_str));
-    let request = EventsRequest { selector: Some(selector), follow: args.watch };
-    let mut news = client.pods.events(request).await?.into_inner();
-    let mut table = Table::new(header(args.selection.all_namespaces), screen.colours);
-    let mut kept = Vec::new();
+    let namespace = args.selection.all_namespaces;
+    let header = if args.no_headers { Vec::new() } else { header(namespace) };
+    let mut table = Table::new(header, screen.colours);
+    let output = args.output.clone().unwrap_or_default().headers(!args.no_headers);
+    if !args.watch {
+        let kept = kept(client, args).await?;
+        if !output.is_table() {
+            return screen.print(&output.objects(&kept, true).map_err(Error::Misuse)?);
+        }
+        if kept.is_empty() {
+            screen.note("No events found.");
+            return Ok(());
+        }
+        return screen.print(&table.rows(&rows(&kept, namespace)));
+    }
+    let wanted = Wanted::of(args)?;
+    let mut news = ask(client, args, &wanted, true).await?;
     while let Some(answer) = news.message().await? {
-        let Some(event) = answer.event else { continue };
-        if !args.watch {
-            kept.push(event);
-        } else if output.is_table() {
-            let row = row(&event, args.selection.all_namespaces, OffsetDateTime::now_utc());
-            screen.print(&table.rows(&[row]))?;
+        let Some(event) = answer.event.as_ref().map(object) else { continue };
+        if !wanted.takes(&event) {
+            continue;
+        }
+        if output.is_table() {
+            screen.print(&table.rows(&rows(&[event], namespace)))?;
         } else {
-            screen.print(&output.objects(&[object(&event)], false).map_err(Error::Misuse)?)?;
+            screen.print(&output.objects(&[event], false).map_err(Error::Misuse)?)?;
         }
     }
-    if args.watch {
-        return Ok(());
+    Ok(())
+}
+
+/// The kept events as objects, in the order that is wanted.
+pub async fn kept(client: &mut Client, args: &EventsArgs) -> Result<Vec<Value>, Error> {
+    let wanted = Wanted::of(args)?;
+    let mut news = ask(client, args, &wanted, false).await?;
+    let mut kept = Vec::new();
+    while let Some(answer) = news.message().await? {
+        kept.extend(answer.event.as_ref().map(object).filter(|event| wanted.takes(event)));
     }
-    if !output.is_table() {
-        let objects: Vec<_> = kept.iter().map(object).collect();
-        return screen.print(&output.objects(&objects, true).map_err(Error::Misuse)?);
+    if let Some(by) = &args.sort_by {
+        by.sort(&mut kept).map_err(Error::Misuse)?;
     }
-    if kept.is_empty() {
-        screen.note("No events found.");
-        return Ok(());
+    Ok(kept)
+}
+
+async fn ask(
+    client: &mut Client,
+    args: &EventsArgs,
+    wanted: &Wanted,
+    follow: bool,
+) -> Result<tonic::Streaming<EventsResponse>, Error> {
+    let pod = args.pod.as_ref().or(args.of.as_ref());
+    if let Some(pod) = pod {
+        args.selection.check(std::slice::from_ref(pod))?;
     }
-    let now = OffsetDateTime::now_utc();
-    let rows: Vec<_> =
-        kept.iter().map(|event| row(event, args.selection.all_namespaces, now)).collect();
-    screen.print(&table.rows(&rows))
+    let selector = args.selection.wire(client, pod.map(String::as_str));
+    let selector = Selector { fields: wanted.of_pods.clone(), ..selector };
+    let request = EventsRequest { selector: Some(selector), follow };
+    Ok(client.pods.events(request).await?.into_inner())
+}
+
+/// Which events are shown: by fields of their own, where the selector of fields has such ones.
+struct Wanted {
+    types: Vec<String>,
+    /// Path, value, and whether it is to be this one.
+    own: Vec<(String, String, bool)>,
+    /// What is left for the pods.
+    of_pods: String,
+}
+
+impl Wanted {
+    fn of(args: &EventsArgs) -> Result<Self, Error> {
+        for wanted in &args.types {
+            if !["normal", "warning"].contains(&wanted.to_lowercase().as_str()) {
+                let why = format!("--types: {wanted:?} is neither Normal nor Warning");
+                return Err(Error::Misuse(why));
+            }
+        }
+        let (mut own, mut of_pods) = (Vec::new(), Vec::new());
+        let fields = args.selection.field_selector.as_deref().unwrap_or_default();
+        for term in fields.split(',').filter(|term| !term.is_empty()) {
+            let (key, value, same) = match (term.split_once("!="), term.split_once('=')) {
+                (Some((key, value)), _) => (key, value, false),
+                (None, Some((key, value))) => (key, value.trim_start_matches('='), true),
+                (None, None) => (term, "", true),
+            };
+            let key = key.trim();
+            if ["type", "reason"].contains(&key) || key.starts_with("involvedObject.") {
+                let path = format!("/{}", key.replace('.', "/"));
+                own.push((path, value.trim().to_owned(), same));
+            } else {
+                of_pods.push(term);
+            }
+        }
+        Ok(Self { types: args.types.clone(), own, of_pods: of_pods.join(",") })
+    }
+
+    fn takes(&self, event: &Value) -> bool {
+        let kind = text(event, "/type");
+        let fits =
+            |(path, value, same): &(String, String, bool)| (text(event, path) == value) == *same;
+        let of_type = self.types.is_empty()
+            || self.types.iter().any(|wanted| wanted.eq_ignore_ascii_case(kind));
+        of_type && self.own.iter().all(fits)
+    }
 }
 
 /// The kept events of one pod.
 pub async fn of_pod(client: &mut Client, namespace: &str, name: &str) -> Result<Vec<Event>, Error> {
-    let selector = crate::proto::podbay::v1::Selector {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        ..Default::default()
-    };
+    let selector =
+        Selector { namespace: namespace.to_owned(), name: name.to_owned(), ..Default::default() };
     let request = EventsRequest { selector: Some(selector), follow: false };
     let mut news = client.pods.events(request).await?.into_inner();
     let mut kept = Vec::new();
@@ -87,20 +165,33 @@ pub async fn of_pod(client: &mut Client, namespace: &str, name: &str) -> Result<
     Ok(kept)
 }
 
-fn header(namespace: bool) -> Vec<&'static str> {
+/// The header row.
+pub fn header(namespace: bool) -> Vec<&'static str> {
     let mut header = if namespace { vec!["NAMESPACE"] } else { Vec::new() };
     header.extend(["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]);
     header
 }
 
-fn row(event: &Event, namespace: bool, now: OffsetDateTime) -> Vec<Cell> {
-    let mood = if event.r#type() == EventType::Warning { Mood::Bad } else { Mood::Plain };
-    let mut row: Vec<Cell> = if namespace { vec![(&event.namespace).into()] } else { Vec::new() };
-    row.push(age(event, now).into());
-    row.push(Cell::new(kind(event), mood));
-    row.push((&event.reason).into());
-    row.push(format!("pod/{}", event.name).into());
-    row.push(event.message.trim().into());
+fn rows(events: &[Value], namespace: bool) -> Vec<Vec<Cell>> {
+    let now = OffsetDateTime::now_utc();
+    events.iter().map(|event| row(event, namespace, now)).collect()
+}
+
+/// The row of an event.
+pub fn row(event: &Value, namespace: bool, now: OffsetDateTime) -> Vec<Cell> {
+    let of_type = text(event, "/type");
+    let mood = if of_type == "Warning" { Mood::Bad } else { Mood::Plain };
+    let mut row: Vec<Cell> = Vec::new();
+    if namespace {
+        row.push(text(event, "/metadata/namespace").into());
+    }
+    let first = print::age::since(event, "/firstTimestamp", now);
+    let last = print::age::since(event, "/lastTimestamp", now);
+    row.push(often(&last, &first, number(event, "/count")).into());
+    row.push(Cell::new(of_type, mood));
+    row.push(text(event, "/reason").into());
+    row.push(format!("pod/{}", text(event, "/involvedObject/name")).into());
+    row.push(text(event, "/message").trim().into());
     row
 }
 
@@ -115,10 +206,11 @@ pub fn age(event: &Event, now: OffsetDateTime) -> String {
         Some(then) => print::age::ago(then, now),
         None => "<unknown>".to_owned(),
     };
-    match event.count {
-        0 | 1 => ago(&event.last),
-        count => format!("{} (x{count} over {})", ago(&event.last), ago(&event.first)),
-    }
+    often(&ago(&event.last), &ago(&event.first), event.count.into())
+}
+
+fn often(last: &str, first: &str, count: i64) -> String {
+    if count > 1 { format!("{last} (x{count} over {first})") } else { last.to_owned() }
 }
 
 /// A time of the wire.
@@ -146,6 +238,7 @@ fn object(event: &Event) -> Value {
         "apiVersion": "v1", "kind": "Event",
         "metadata": {
             "name": format!("{}.{:x}", event.name, event.number), "namespace": event.namespace,
+            "creationTimestamp": stamp(&event.first),
         },
         "involvedObject": involved,
         "type": kind(event), "reason": event.reason, "message": event.message,

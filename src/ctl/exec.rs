@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::connect::Client;
+use super::container::chosen;
 use super::error::Error;
 use super::scope::{Namespace, pod_name};
 use super::screen::Screen;
@@ -21,13 +22,20 @@ pub struct Place {
     /// NAME or pod/NAME
     #[arg(value_name = "POD", value_parser = pod_name)]
     pub pod: String,
-    /// The container [default: the only one, or that of the annotation
-    /// kubectl.kubernetes.io/default-container]
+    /// The container [default: that of the annotation kubectl.kubernetes.io/default-container, or
+    /// the first]
     #[arg(short, long, value_name = "NAME")]
     pub container: Option<String>,
     /// The namespace.
     #[command(flatten)]
     pub namespace: Namespace,
+}
+
+impl Place {
+    async fn chosen(&self, client: &mut Client, screen: Screen) -> String {
+        let named = self.container.as_deref();
+        chosen(client, &self.namespace, &self.pod, named, screen).await
+    }
 }
 
 /// What `exec` takes.
@@ -36,8 +44,11 @@ pub struct ExecArgs {
     /// Where.
     #[command(flatten)]
     pub place: Place,
+    /// The same without -- before it, as kubectl once had it
+    #[arg(value_name = "WORD", hide = true, conflicts_with = "command")]
+    pub words: Vec<String>,
     /// Program and arguments; no shell looks at them
-    #[arg(value_name = "COMMAND", last = true, required = true)]
+    #[arg(value_name = "COMMAND", last = true, required_unless_present = "words")]
     pub command: Vec<String>,
     /// Send standard input
     #[arg(short = 'i', long)]
@@ -86,11 +97,14 @@ pub async fn exec(client: &mut Client, args: &ExecArgs, screen: Screen) -> Resul
     if args.tty && !with_terminal {
         screen.note("warning: standard input and output are no terminal: -t is left out");
     }
+    if !args.words.is_empty() {
+        screen.note("warning: podbay exec POD COMMAND is deprecated: podbay exec POD -- COMMAND");
+    }
     let start = ExecStart {
         namespace: args.place.namespace.of(client),
         name: args.place.pod.clone(),
-        container: args.place.container.clone().unwrap_or_default(),
-        command: args.command.clone(),
+        container: args.place.chosen(client, screen).await,
+        command: [args.words.clone(), args.command.clone()].concat(),
         stdin: args.stdin,
         tty: with_terminal,
         size: with_terminal.then(terminal::size).flatten(),
@@ -128,7 +142,7 @@ pub async fn attach(client: &mut Client, args: &AttachArgs, screen: Screen) -> R
     let start = AttachStart {
         namespace: args.place.namespace.of(client),
         name: args.place.pod.clone(),
-        container: args.place.container.clone().unwrap_or_default(),
+        container: args.place.chosen(client, screen).await,
         stdin: args.stdin,
         size: with_terminal.then(terminal::size).flatten(),
     };

@@ -11,7 +11,7 @@ use super::connect::Client;
 use super::error::Error;
 use super::events::{moment, stamp};
 use super::print::pods::status_word;
-use super::print::{Output, age, safe};
+use super::print::{Output, age, items, number, safe, text};
 use super::scope::{Kind, Namespace, pod_name, resources};
 use super::screen::Screen;
 use crate::proto::podbay::v1::{ExplainRequest, RestartContainerRequest, Wait};
@@ -110,22 +110,41 @@ fn story(name: &str, status: &str, waits: &[Wait], now: OffsetDateTime) -> Strin
 /// Ends a container, which then starts again.
 pub async fn restart(client: &mut Client, args: &RestartArgs, screen: Screen) -> Result<(), Error> {
     let namespace = args.namespace.of(client);
+    let pod = super::get::pod(client, &args.namespace, &args.pod).await?.unwrap_or_default();
+    let pod = object(&pod)?;
     let container = match &args.container {
         Some(container) => container.clone(),
-        None => only_container(client, args).await?,
+        None => only_container(&pod)?,
     };
+    if let Some(why) = over(&pod, &container) {
+        return Err(Error::Failed(why));
+    }
     let request =
         RestartContainerRequest { namespace, name: args.pod.clone(), container: container.clone() };
     client.pods.restart_container(request).await?;
     screen.print(&format!("container {container} of pod/{} restarts\n", args.pod))
 }
 
-async fn only_container(client: &mut Client, args: &RestartArgs) -> Result<String, Error> {
-    let pod = super::get::pod(client, &args.namespace, &args.pod).await?.unwrap_or_default();
-    let object = object(&pod)?;
-    let containers = super::print::items(&object, "/spec/containers");
-    let names: Vec<_> =
-        containers.iter().map(|container| super::print::text(container, "/name")).collect();
+/// Why a restart would do nothing: an init container that has done its work runs again only when
+/// the pod begins anew.
+fn over(pod: &Value, container: &str) -> Option<String> {
+    let of = |list: &str| {
+        let mut list = items(pod, list).iter();
+        list.find(|found| text(found, "/name") == container)
+    };
+    let is_sidecar = text(of("/spec/initContainers")?, "/restartPolicy") == "Always";
+    let end = of("/status/initContainerStatuses")?.pointer("/state/terminated")?;
+    (!is_sidecar && number(end, "/exitCode") == 0).then(|| {
+        format!(
+            "init container {container} has ended with exit code 0 and its work is done: nothing \
+             is restarted, it runs again only when the pod is made anew"
+        )
+    })
+}
+
+fn only_container(object: &Value) -> Result<String, Error> {
+    let containers = items(object, "/spec/containers");
+    let names: Vec<_> = containers.iter().map(|container| text(container, "/name")).collect();
     match names.as_slice() {
         [one] => Ok((*one).to_owned()),
         all => Err(Error::Misuse(format!("-c: name one of the containers {}", all.join(", ")))),
@@ -135,6 +154,24 @@ async fn only_container(client: &mut Client, args: &RestartArgs) -> Result<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_init_container_that_is_done_is_not_restarted() {
+        let pod = json!({
+            "spec": {"containers": [{"name": "app"}], "initContainers": [
+                {"name": "done"}, {"name": "failed"}, {"name": "side", "restartPolicy": "Always"},
+            ]},
+            "status": {"initContainerStatuses": [
+                {"name": "done", "state": {"terminated": {"exitCode": 0}}},
+                {"name": "failed", "state": {"terminated": {"exitCode": 1}}},
+                {"name": "side", "state": {"terminated": {"exitCode": 0}}},
+            ]},
+        });
+        assert!(over(&pod, "done").expect("done").contains("init container done has ended"));
+        for other in ["app", "failed", "side", "none"] {
+            assert_eq!(over(&pod, other), None, "{other}");
+        }
+    }
 
     #[test]
     fn what_a_pod_waits_for_in_words() {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use futures::StreamExt as _;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
@@ -15,8 +16,10 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+use super::apply::object;
 use super::connect::Client;
 use super::error::Error;
+use super::print::{items, number, text};
 use super::scope::{Namespace, pod_name};
 use super::screen::Screen;
 use crate::proto::podbay::v1::{
@@ -39,23 +42,64 @@ pub struct ForwardArgs {
     /// NAME or pod/NAME
     #[arg(value_name = "POD", value_parser = pod_name)]
     pub pod: String,
-    /// PORT, LOCAL:REMOTE or :REMOTE (a free local port), each with /udp where it is meant
+    /// PORT, LOCAL:REMOTE or :REMOTE (a free local port), each with /udp where it is meant; REMOTE
+    /// may be the name of a container's port
     #[arg(value_name = "PORTS", required = true)]
     pub ports: Vec<Ports>,
     /// The namespace.
     #[command(flatten)]
     pub namespace: Namespace,
-    /// Address to listen on here; may be repeated
-    #[arg(long, value_name = "IP", default_values = ["127.0.0.1"])]
+    /// Address to listen on here, or localhost; may be repeated
+    #[arg(
+        long, value_name = "IP", default_values = ["127.0.0.1"], value_parser = here,
+        value_delimiter = ','
+    )]
     pub listen: Vec<IpAddr>,
 }
 
+/// An address of this machine.
+pub(super) fn here(text: &str) -> Result<IpAddr, String> {
+    match text {
+        "localhost" => Ok(IpAddr::from([127, 0, 0, 1])),
+        text => text.parse().map_err(|_| format!("{text:?} is no IP address")),
+    }
+}
+
 /// A port here and one in the pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ports {
-    local: u16,
-    remote: u16,
+    /// None for the same as in the pod, 0 for a free one.
+    local: Option<u16>,
+    remote: Port,
     udp: bool,
+}
+
+/// A port of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Port {
+    Number(u16),
+    /// As a container has it.
+    Name(String),
+}
+
+impl Ports {
+    /// The number of the port in a pod.
+    fn in_pod(&self, pod: &Value) -> Result<u16, Error> {
+        let name = match &self.remote {
+            Port::Number(number) => return Ok(*number),
+            Port::Name(name) => name,
+        };
+        let lists = ["/spec/containers", "/spec/initContainers"];
+        let containers = lists.into_iter().flat_map(|list| items(pod, list));
+        let mut ports = containers.flat_map(|container| items(container, "/ports"));
+        let is_udp = |port: &Value| text(port, "/protocol") == "UDP";
+        let found = ports.find(|port| text(port, "/name") == name && is_udp(port) == self.udp);
+        let number = found.and_then(|port| u16::try_from(number(port, "/containerPort")).ok());
+        let kind = if self.udp { " of UDP" } else { "" };
+        number.ok_or_else(|| {
+            Error::Misuse(format!("the pod does not have a port{kind} named {name:?}"))
+        })
+    }
 }
 
 impl FromStr for Ports {
@@ -70,13 +114,27 @@ impl FromStr for Ports {
             },
             None => (text, false),
         };
-        let (local, remote) = ports.split_once(':').unwrap_or((ports, ports));
+        let (local, remote) = match ports.split_once(':') {
+            Some((local, remote)) => (Some(local), remote),
+            None => (None, ports),
+        };
         let port = |text: &str| match text.parse::<u16>() {
             Ok(port) if port > 0 && !text.starts_with('+') => Ok(port),
             _ => Err(format!("{text:?} is no port from 1 to 65535")),
         };
-        let local = if local.is_empty() && ports.contains(':') { 0 } else { port(local)? };
-        Ok(Self { local, remote: port(remote)?, udp })
+        let local = match local {
+            Some("") => Some(0),
+            Some(local) => Some(port(local)?),
+            None => None,
+        };
+        let name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let named = remote.contains(|c: char| c.is_ascii_lowercase())
+            && remote.len() <= 15
+            && remote.chars().all(name)
+            && !remote.starts_with('-');
+        let remote =
+            if named { Port::Name(remote.to_owned()) } else { Port::Number(port(remote)?) };
+        Ok(Self { local, remote, udp })
     }
 }
 
@@ -98,13 +156,15 @@ pub async fn forward(client: &mut Client, args: &ForwardArgs, screen: Screen) ->
         screen,
     };
     // A pod that is not there is told at once, not at the first connection.
-    super::get::pod(client, &args.namespace, &args.pod).await?;
+    let pod = super::get::pod(client, &args.namespace, &args.pod).await?.unwrap_or_default();
+    let pod = object(&pod)?;
     let mut listeners = JoinSet::new();
     for ports in &args.ports {
+        let remote = ports.in_pod(&pod)?;
         for address in &args.listen {
-            let address = SocketAddr::new(*address, ports.local);
+            let address = SocketAddr::new(*address, ports.local.unwrap_or(remote));
             let fault = || Error::local(format!("listen on {address}"));
-            let (remote, goal) = (ports.remote, goal.clone());
+            let goal = goal.clone();
             let bound = if ports.udp {
                 let socket = UdpSocket::bind(address).await.map_err(fault())?;
                 let bound = socket.local_addr().map_err(fault())?;
@@ -279,17 +339,37 @@ impl Goal {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn ports_are_read_and_refused() {
-        let ports = |local, remote, udp| Ok(Ports { local, remote, udp });
-        assert_eq!("80".parse(), ports(80, 80, false));
-        assert_eq!("8080:80".parse(), ports(8080, 80, false));
-        assert_eq!(":80/tcp".parse(), ports(0, 80, false));
-        assert_eq!("53:53/UDP".parse(), ports(53, 53, true));
-        for bad in ["", ":", "0", "80:", "80:0", "65536", "-1", "+80", "a", "80:81:82", "80/sctp"] {
+        let ports = |local, remote, udp| Ok(Ports { local, remote: Port::Number(remote), udp });
+        assert_eq!("80".parse(), ports(None, 80, false));
+        assert_eq!("8080:80".parse(), ports(Some(8080), 80, false));
+        assert_eq!(":80/tcp".parse(), ports(Some(0), 80, false));
+        assert_eq!("53:53/UDP".parse(), ports(Some(53), 53, true));
+        for bad in
+            ["", ":", "0", "80:", "80:0", "65536", "-1", "+80", "A", "80:81:82", "80/sctp", "a:80"]
+        {
             assert!(bad.parse::<Ports>().is_err(), "{bad}");
         }
+        assert_eq!(here("localhost"), Ok(IpAddr::from([127, 0, 0, 1])));
+        assert!(here("unix").is_err());
+    }
+
+    #[test]
+    fn ports_are_found_by_their_names() {
+        let pod = json!({"spec": {"containers": [{"name": "a"}, {"name": "b", "ports": [
+            {"name": "dns", "containerPort": 53, "protocol": "UDP"},
+            {"name": "http", "containerPort": 80},
+        ]}]}});
+        let find = |text: &str| text.parse::<Ports>().expect(text).in_pod(&pod);
+        assert_eq!(find("8080:http").ok(), Some(80));
+        assert_eq!(find("dns/udp").ok(), Some(53));
+        assert_eq!(find("9:7").ok(), Some(7));
+        let fault = find("dns").expect_err("of TCP").to_string();
+        assert_eq!(fault, "the pod does not have a port named \"dns\"");
     }
 }

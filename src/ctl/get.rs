@@ -1,6 +1,9 @@
-//! `get` and `describe`: pods, the node and events as they are now, and with `-w` as they become.
+//! `get`: pods, the node and events as they are now, and with `-w` as they become.
+
+use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::Value;
 use time::OffsetDateTime;
 use tonic::Code;
 
@@ -8,12 +11,15 @@ use super::apply::object;
 use super::connect::Client;
 use super::error::Error;
 use super::events::{self, EventsArgs};
-use super::print::Output;
+use super::manifest::Files;
+use super::node;
+use super::print::labels::Labels;
 use super::print::pods::PodColumns;
+use super::print::sort::SortBy;
 use super::print::table::Table;
-use super::scope::{Kind, Namespace, Selection, resources};
+use super::print::{self, Output};
+use super::scope::{Kind, Namespace, Selection, groups};
 use super::screen::Screen;
-use super::{describe, node};
 use crate::proto::podbay::v1::{
     GetRequest, ListRequest, Pod, Revision, WatchEventType, WatchRequest,
 };
@@ -24,24 +30,39 @@ const PAGE: u32 = 500;
 /// What `get` takes.
 #[derive(Debug, Clone, Args)]
 pub struct GetArgs {
-    /// pods, pod NAME..., pod/NAME..., node or events
-    #[arg(value_name = "WHAT", required = true)]
+    /// pods, pod NAME..., pod/NAME..., node, events, or several as pods,node
+    #[arg(value_name = "WHAT", required_unless_present = "files")]
     pub words: Vec<String>,
+    /// The pods of these manifests: a file, a folder, or - for standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE", conflicts_with = "words")]
+    pub files: Vec<PathBuf>,
+    /// Folders within folders too
+    #[arg(short = 'R', long, requires = "files")]
+    pub recursive: bool,
     /// Of which pods.
     #[command(flatten)]
     pub selection: Selection,
     /// wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,...
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
+    /// In the order of this field, e.g. .metadata.creationTimestamp
+    #[arg(long, value_name = "PATH")]
+    pub sort_by: Option<SortBy>,
     /// Show every change from now on too
     #[arg(short, long)]
     pub watch: bool,
     /// Show the changes only
     #[arg(long)]
     pub watch_only: bool,
+    /// A column for each of these labels
+    #[arg(short = 'L', long, value_name = "KEY", value_delimiter = ',')]
+    pub label_columns: Vec<String>,
     /// A column with the labels
     #[arg(long)]
     pub show_labels: bool,
+    /// The kind in each name, as pod/NAME
+    #[arg(long)]
+    pub show_kind: bool,
     /// No header row
     #[arg(long)]
     pub no_headers: bool,
@@ -50,69 +71,171 @@ pub struct GetArgs {
     pub ignore_not_found: bool,
 }
 
-/// What `describe` takes.
-#[derive(Debug, Clone, Args)]
-pub struct DescribeArgs {
-    /// pod NAME..., pod/NAME..., pods or node
-    #[arg(value_name = "WHAT", required = true)]
-    pub words: Vec<String>,
-    /// Of which pods.
-    #[command(flatten)]
-    pub selection: Selection,
-}
-
 /// Shows pods, the node or events.
 pub async fn get(client: &mut Client, args: &GetArgs, screen: Screen) -> Result<(), Error> {
-    let (kind, names) = resources(&args.words)?;
-    match kind {
-        Kind::Pod => {}
-        Kind::Node => {
-            return node::get(client, args.output.clone().unwrap_or_default(), screen).await;
-        }
-        Kind::Event => {
-            let events = EventsArgs {
-                pod: one(&names)?,
-                of: None,
-                selection: args.selection.clone(),
-                watch: args.watch || args.watch_only,
-                output: args.output.clone(),
-            };
-            return events::events(client, &events, screen).await;
-        }
-    }
-    args.selection.check(&names)?;
-    let mut view = View::new(args, screen);
+    let mut groups = if args.files.is_empty() { groups(&args.words)? } else { Vec::new() };
     if args.watch || args.watch_only {
-        let name = one(&names)?;
-        return watch(client, args, name.as_deref(), &mut view).await;
+        let Some((kind, names)) = groups.pop().filter(|_| groups.is_empty()) else {
+            return Err(Error::Misuse("a watch is of one kind, without -f".to_owned()));
+        };
+        return watched(client, args, kind, &names, screen).await;
     }
-    if names.is_empty() {
-        let (pods, _) = list(client, &args.selection, None).await?;
-        if pods.is_empty() && view.output.is_table() {
-            screen.note(&nothing(client, &args.selection));
+    let mut found = Vec::new();
+    let mut fault = None;
+    let mut as_list = !args.files.is_empty();
+    if as_list {
+        let namespace = args.selection.namespace.of(client);
+        let of_files = Files::new(&args.files, args.recursive).pods(&namespace).await?;
+        as_list = of_files.len() > 1;
+        found.push((Kind::Pod, by_name(client, &of_files, args, &mut fault, screen).await));
+    }
+    let several = groups.len() > 1;
+    as_list |= several;
+    for (kind, names) in &groups {
+        as_list |= names.len() != 1;
+        found.push((*kind, gather(client, args, *kind, names, &mut fault, screen).await?));
+    }
+    if let Some(by) = &args.sort_by {
+        for (_, objects) in &mut found {
+            by.sort(objects).map_err(Error::Misuse)?;
+        }
+    }
+    let all = groups.iter().all(|(_, names)| names.is_empty());
+    show(client, args, found, (as_list, all), screen)?;
+    fault.map_or(Ok(()), Err)
+}
+
+/// Prints what was found: objects together, tables below each other.
+fn show(
+    client: &Client,
+    args: &GetArgs,
+    found: Vec<(Kind, Vec<Value>)>,
+    (as_list, all): (bool, bool),
+    screen: Screen,
+) -> Result<(), Error> {
+    let output = args.output.clone().unwrap_or_default().headers(!args.no_headers);
+    if !output.is_table() {
+        let objects: Vec<_> = found.into_iter().flat_map(|(_, objects)| objects).collect();
+        if objects.is_empty() && !(as_list && all) {
             return Ok(());
         }
-        return view.all(&pods, true);
+        return screen.print(&output.objects(&objects, as_list).map_err(Error::Misuse)?);
     }
-    let namespace = args.selection.namespace.of(client);
-    let mut pods = Vec::new();
-    let mut fault = None;
-    for name in &names {
-        let request = GetRequest { namespace: namespace.clone(), name: name.clone() };
-        match client.pods.get(request).await {
-            Ok(answer) => pods.extend(answer.into_inner().pod),
-            Err(status) if status.code() == Code::NotFound && args.ignore_not_found => {}
-            Err(status) => {
-                if let Some(earlier) = fault.replace(Error::from(status)) {
-                    screen.note(earlier.report().trim_end());
-                }
+    if found.iter().all(|(_, objects)| objects.is_empty()) {
+        if all && args.files.is_empty() {
+            screen.note(&nothing(client, &args.selection));
+        }
+        return Ok(());
+    }
+    let several = found.len() > 1;
+    let mut first = true;
+    for (kind, objects) in found.iter().filter(|(_, objects)| !objects.is_empty()) {
+        if !std::mem::take(&mut first) {
+            screen.print("\n")?;
+        }
+        View::new(args, *kind, several, screen).rows(objects)?;
+    }
+    Ok(())
+}
+
+/// What is there of one kind.
+async fn gather(
+    client: &mut Client,
+    args: &GetArgs,
+    kind: Kind,
+    names: &[String],
+    fault: &mut Option<Error>,
+    screen: Screen,
+) -> Result<Vec<Value>, Error> {
+    match kind {
+        Kind::Pod if names.is_empty() => {
+            let (pods, _) = list(client, &args.selection, None).await?;
+            pods.iter().map(object).collect()
+        }
+        Kind::Pod => {
+            args.selection.check(names)?;
+            let namespace = args.selection.namespace.of(client);
+            let names: Vec<_> =
+                names.iter().map(|name| (namespace.clone(), name.clone())).collect();
+            Ok(by_name(client, &names, args, fault, screen).await)
+        }
+        Kind::Node => {
+            args.selection.of_pods_only()?;
+            let node = node::object(client).await?;
+            let own = print::text(&node, "/metadata/name").to_owned();
+            for name in names.iter().filter(|name| **name != own && !args.ignore_not_found) {
+                tell(fault, Error::NotFound(format!("node {name} is not found")), screen);
             }
+            Ok(if names.is_empty() || names.contains(&own) { vec![node] } else { Vec::new() })
+        }
+        Kind::Event => events::kept(client, &of_events(args, names)?).await,
+    }
+}
+
+/// One fault is kept for the end; those before it are told.
+fn tell(fault: &mut Option<Error>, error: Error, screen: Screen) {
+    if let Some(earlier) = fault.replace(error) {
+        screen.note(earlier.report().trim_end());
+    }
+}
+
+/// Pods by namespace and name.
+async fn by_name(
+    client: &mut Client,
+    names: &[(String, String)],
+    args: &GetArgs,
+    fault: &mut Option<Error>,
+    screen: Screen,
+) -> Vec<Value> {
+    let mut pods = Vec::new();
+    for (namespace, name) in names {
+        let request = GetRequest { namespace: namespace.clone(), name: name.clone() };
+        let pod = match client.pods.get(request).await {
+            Ok(answer) => answer.into_inner().pod.as_ref().map(object).transpose(),
+            Err(status) if status.code() == Code::NotFound && args.ignore_not_found => Ok(None),
+            Err(status) => Err(status.into()),
+        };
+        match pod {
+            Ok(pod) => pods.extend(pod),
+            Err(error) => tell(fault, error, screen),
         }
     }
-    if !pods.is_empty() {
-        view.all(&pods, names.len() > 1)?;
+    pods
+}
+
+/// `get events` as `events`.
+fn of_events(args: &GetArgs, names: &[String]) -> Result<EventsArgs, Error> {
+    Ok(EventsArgs {
+        pod: one(names)?,
+        selection: args.selection.clone(),
+        watch: args.watch || args.watch_only,
+        no_headers: args.no_headers,
+        sort_by: args.sort_by.clone(),
+        output: args.output.clone(),
+        ..EventsArgs::default()
+    })
+}
+
+/// `get -w`.
+async fn watched(
+    client: &mut Client,
+    args: &GetArgs,
+    kind: Kind,
+    names: &[String],
+    screen: Screen,
+) -> Result<(), Error> {
+    if args.sort_by.is_some() {
+        screen.note("warning: --watch requested, --sort-by will be ignored");
     }
-    fault.map_or(Ok(()), Err)
+    match kind {
+        Kind::Pod => {
+            args.selection.check(names)?;
+            let mut view = View::new(args, kind, false, screen);
+            watch(client, args, one(names)?.as_deref(), &mut view).await
+        }
+        Kind::Node => Err(Error::Misuse("the node cannot be watched, only pods and events".into())),
+        Kind::Event => events::events(client, &of_events(args, names)?, screen).await,
+    }
 }
 
 fn one(names: &[String]) -> Result<Option<String>, Error> {
@@ -123,7 +246,8 @@ fn one(names: &[String]) -> Result<Option<String>, Error> {
     }
 }
 
-fn nothing(client: &Client, selection: &Selection) -> String {
+/// What is said where there is nothing.
+pub fn nothing(client: &Client, selection: &Selection) -> String {
     match selection.all_namespaces {
         true => "No resources found".to_owned(),
         false => format!("No resources found in {} namespace.", selection.namespace.of(client)),
@@ -190,88 +314,61 @@ fn again(status: &tonic::Status) -> bool {
     [Code::OutOfRange, Code::ResourceExhausted].contains(&status.code())
 }
 
-/// How pods are shown.
+/// How things of one kind are shown.
 struct View {
+    kind: Kind,
     output: Output,
     columns: PodColumns,
+    labels: Labels,
     table: Table,
     screen: Screen,
 }
 
 impl View {
-    fn new(args: &GetArgs, screen: Screen) -> Self {
-        let output = args.output.clone().unwrap_or_default();
-        let columns = PodColumns {
-            namespace: args.selection.all_namespaces,
-            wide: matches!(output, Output::Wide),
-            labels: args.show_labels,
+    fn new(args: &GetArgs, kind: Kind, several: bool, screen: Screen) -> Self {
+        let output = args.output.clone().unwrap_or_default().headers(!args.no_headers);
+        let wide = matches!(output, Output::Wide);
+        let namespace = args.selection.all_namespaces;
+        let columns = PodColumns { namespace, wide, kind: several || args.show_kind };
+        let labels = Labels { keys: args.label_columns.clone(), all: args.show_labels };
+        let header = match kind {
+            Kind::Pod => columns.header(),
+            Kind::Node => node::header(wide),
+            Kind::Event => events::header(namespace),
         };
-        let header = if args.no_headers { Vec::new() } else { columns.header() };
-        Self { output, columns, table: Table::new(header, screen.colours), screen }
-    }
-
-    /// These together.
-    fn all(&mut self, pods: &[Pod], as_list: bool) -> Result<(), Error> {
-        if self.output.is_table() {
-            return self.rows(pods);
-        }
-        let objects = pods.iter().map(object).collect::<Result<Vec<_>, _>>()?;
-        self.screen.print(&self.output.objects(&objects, as_list).map_err(Error::Misuse)?)
+        let header = header.into_iter().map(str::to_owned).chain(labels.header());
+        let header = header.filter(|_| !args.no_headers);
+        let table = Table::new(header, screen.colours);
+        Self { kind, output, columns, labels, table, screen }
     }
 
     /// Each by itself, as a watch has them.
     fn each(&mut self, pods: &[Pod]) -> Result<(), Error> {
+        let objects = pods.iter().map(object).collect::<Result<Vec<_>, _>>()?;
         if self.output.is_table() {
-            return self.rows(pods);
+            return self.rows(&objects);
         }
-        for pod in pods {
-            let text = self.output.objects(&[object(pod)?], false).map_err(Error::Misuse)?;
+        for object in objects {
+            let text = self.output.objects(&[object], false).map_err(Error::Misuse)?;
             let separator = if matches!(self.output, Output::Yaml) { "---\n" } else { "" };
             self.screen.print(&format!("{text}{separator}"))?;
         }
         Ok(())
     }
 
-    fn rows(&mut self, pods: &[Pod]) -> Result<(), Error> {
+    fn rows(&mut self, objects: &[Value]) -> Result<(), Error> {
         let now = OffsetDateTime::now_utc();
-        let row = |pod: &Pod| Ok(self.columns.row(&object(pod)?, now));
-        let rows = pods.iter().map(row).collect::<Result<Vec<_>, Error>>()?;
+        let row = |object: &Value| match self.kind {
+            Kind::Pod => self.columns.row(object, now),
+            Kind::Node => node::row(object, self.columns, now),
+            Kind::Event => events::row(object, self.columns.namespace, now),
+        };
+        let mut rows: Vec<_> = objects.iter().map(row).collect();
+        for (row, object) in rows.iter_mut().zip(objects) {
+            row.extend(self.labels.cells(object));
+        }
         self.screen.print(&self.table.rows(&rows))
     }
-}
-
-/// Describes pods or the node.
-pub async fn describe(
-    client: &mut Client,
-    args: &DescribeArgs,
-    screen: Screen,
-) -> Result<(), Error> {
-    let (kind, names) = resources(&args.words)?;
-    let now = OffsetDateTime::now_utc();
-    match kind {
-        Kind::Pod => {}
-        Kind::Node => return screen.print(&describe::node(&node::object(client).await?, now)),
-        Kind::Event => return Err(Error::Misuse("events cannot be described".to_owned())),
-    }
-    args.selection.check(&names)?;
-    let pods = if names.is_empty() {
-        list(client, &args.selection, None).await?.0
-    } else {
-        let mut pods = Vec::new();
-        for name in names {
-            pods.extend(pod(client, &args.selection.namespace, &name).await?);
-        }
-        pods
-    };
-    if pods.is_empty() {
-        screen.note(&nothing(client, &args.selection));
-    }
-    let mut pages = Vec::new();
-    for pod in &pods {
-        let happened = events::of_pod(client, &pod.namespace, &pod.name).await?;
-        pages.push(describe::pod(&object(pod)?, &happened, now));
-    }
-    screen.print(&pages.join("\n\n"))
 }
 
 /// One pod.

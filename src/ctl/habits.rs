@@ -1,11 +1,11 @@
 //! What hands that know kubectl type, in the words of this command line: `--force=true` for a
 //! switch, `--dry-run=server`, and `-n NAME` before the command.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use clap::{ArgAction, Command, CommandFactory as _};
 
-use super::Cli;
+use super::{Cli, forward};
 
 /// The same words, as clap is to read them.
 pub fn translate(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
@@ -23,6 +23,15 @@ pub fn translate(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
             Some(text) if said.at.has_subcommands() => {
                 let text = text.to_owned();
                 said.before(&text, word, &mut words);
+            }
+            Some(text) if said.at.get_name() == "port-forward" && text.starts_with("--address") => {
+                let value = match text.strip_prefix("--address=") {
+                    Some(value) => Some(OsString::from(value)),
+                    None => words.next(),
+                };
+                let listens = value.as_deref().is_some_and(is_of_this_machine);
+                said.words.push(if listens { "--listen" } else { "--address" }.into());
+                said.words.extend(value);
             }
             Some(text) if text.starts_with("--") => said.words.extend(switch(said.at, text)),
             _ => said.words.push(word),
@@ -65,6 +74,13 @@ impl Said<'_> {
             _ => self.words.push(word),
         }
     }
+}
+
+/// Whether it is what kubectl's `port-forward --address` takes: addresses without a port, as those of
+/// an agent never are.
+fn is_of_this_machine(value: &OsStr) -> bool {
+    let text = value.to_str().unwrap_or_default();
+    !text.is_empty() && text.split(',').all(|one| forward::here(one).is_ok())
 }
 
 /// `--x=true` as `--x`, and nothing for `--x=false`, when it is a switch.
@@ -116,6 +132,18 @@ mod tests {
             ("podbay exec web -- x --force=true", "podbay exec web -- x --force=true"),
             ("podbay get pods -o jsonpath={.a}", "podbay get pods -o jsonpath={.a}"),
             ("podbay get pods --output=name", "podbay get pods --output=name"),
+            (
+                "podbay port-forward web --address 0.0.0.0,::1 80",
+                "podbay port-forward web --listen 0.0.0.0,::1 80",
+            ),
+            (
+                "podbay port-forward web 80 --address=localhost",
+                "podbay port-forward web 80 --listen localhost",
+            ),
+            (
+                "podbay port-forward web 80 --address /a.sock",
+                "podbay port-forward web 80 --address /a.sock",
+            ),
             ("podbay", "podbay"),
         ] {
             assert_eq!(said(typed), ours);

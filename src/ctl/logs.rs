@@ -1,25 +1,39 @@
 //! `logs`: what containers have written.
 
+mod lines;
+
 use std::time::Duration;
 
 use clap::Args;
+use futures::StreamExt as _;
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::io::AsyncWriteExt as _;
+use tonic_types::StatusExt as _;
 
+use self::lines::Lines;
+use super::apply::object;
 use super::connect::Client;
+use super::container::default_of;
 use super::error::Error;
-use super::scope::{Namespace, duration, pod_name, wire_duration};
-use crate::proto::podbay::v1::LogsRequest;
+use super::get;
+use super::print::{items, text};
+use super::scope::{Namespace, Selection, duration, pod_name, wire_duration};
+use super::screen::Screen;
+use crate::proto::podbay::v1::{LogsRequest, Pod};
+
+/// Last lines of each of several pods, unless told otherwise.
+const FEW: u64 = 10;
 
 /// What `logs` takes.
 #[derive(Debug, Clone, Args)]
 pub struct LogsArgs {
     /// NAME or pod/NAME
-    #[arg(value_name = "POD", value_parser = pod_name)]
-    pub pod: String,
-    /// The container [default: the only one, or that of the annotation
-    /// kubectl.kubernetes.io/default-container]
+    #[arg(value_name = "POD", value_parser = pod_name, required_unless_present = "selector")]
+    pub pod: Option<String>,
+    /// The container [default: that of the annotation kubectl.kubernetes.io/default-container, or
+    /// the first]
     #[arg(value_name = "CONTAINER", conflicts_with = "container")]
     pub positional: Option<String>,
     /// The container
@@ -28,18 +42,30 @@ pub struct LogsArgs {
     /// The namespace.
     #[command(flatten)]
     pub namespace: Namespace,
-    /// Of all containers, each line with the name of its container before it
+    /// Of all pods with these labels
+    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "pod")]
+    pub selector: Option<String>,
+    /// Of all containers
     #[arg(long, conflicts_with = "positional")]
     pub all_containers: bool,
-    /// Go on with what comes, until the pod ends
+    /// Each line with the names of its pod and container before it
+    #[arg(long)]
+    pub prefix: bool,
+    /// Go on with what comes, over restarts, until the pod ends
     #[arg(short, long)]
     pub follow: bool,
+    /// Most containers that are followed together
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    pub max_log_requests: usize,
+    /// Go on when one of several cannot be read or breaks off
+    #[arg(long)]
+    pub ignore_errors: bool,
     /// Of the container before the last restart
     #[arg(short, long)]
     pub previous: bool,
-    /// This many last lines; -1 for all
-    #[arg(long, value_name = "LINES", default_value_t = -1, allow_negative_numbers = true)]
-    pub tail: i64,
+    /// This many last lines, -1 for all [default: -1, or 10 with a selector]
+    #[arg(long, value_name = "LINES", allow_negative_numbers = true)]
+    pub tail: Option<i64>,
     /// What is younger than this, e.g. 90s or 2h
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "since_time")]
     pub since: Option<Duration>,
@@ -49,7 +75,7 @@ pub struct LogsArgs {
     /// Each line with its time
     #[arg(long)]
     pub timestamps: bool,
-    /// At most so many bytes
+    /// At most so many bytes of each container
     #[arg(long, value_name = "BYTES")]
     pub limit_bytes: Option<u64>,
 }
@@ -59,30 +85,154 @@ fn time(text: &str) -> Result<OffsetDateTime, String> {
         .map_err(|_| "not a time as 2026-01-02T15:04:05Z".to_owned())
 }
 
-/// Copies the log to standard output.
-pub async fn logs(client: &mut Client, args: &LogsArgs) -> Result<(), Error> {
-    if args.tail < -1 {
+/// One container's log: names of its pod and of itself.
+type Source = (String, String);
+
+/// Copies logs to standard output.
+pub async fn logs(client: &mut Client, args: &LogsArgs, screen: Screen) -> Result<(), Error> {
+    if args.tail.is_some_and(|tail| tail < -1) {
         return Err(Error::Misuse("--tail: must be a number of lines, or -1 for all".to_owned()));
     }
-    let container = args.container.clone().or_else(|| args.positional.clone());
+    let sources = sources(client, args, screen).await?;
+    if args.follow && sources.len() > args.max_log_requests {
+        return Err(Error::Misuse(format!(
+            "you are attempting to follow {} log streams, but maximum allowed concurrency is {}, \
+             use --max-log-requests to increase the limit",
+            sources.len(),
+            args.max_log_requests
+        )));
+    }
+    let mut out = tokio::io::stdout();
+    let several = sources.len() > 1;
+    let mut followed = futures::stream::SelectAll::new();
+    for source in &sources {
+        let request = request(client, args, source);
+        let pieces = match client.pods.logs(request).await {
+            Ok(pieces) => pieces.into_inner(),
+            // Of several, those that have not begun have nothing to say yet.
+            Err(status) if several && args.all_containers && not_begun(&status) => continue,
+            Err(status) if args.ignore_errors => {
+                screen.note(Error::from(status).report().trim_end());
+                continue;
+            }
+            Err(status) => return Err(status.into()),
+        };
+        let prefix = args.prefix.then(|| format!("[pod/{}/{}] ", source.0, source.1));
+        let together = args.follow && several;
+        let pieces = Lines::new(prefix, args.limit_bytes, together).of(pieces);
+        if together {
+            followed.push(Box::pin(pieces));
+        } else {
+            write(&mut out, Box::pin(pieces), args, screen).await?;
+        }
+    }
+    write(&mut out, followed, args, screen).await
+}
+
+/// Whether a container has no log because it was not started.
+fn not_begun(status: &tonic::Status) -> bool {
+    let details = status.get_error_details();
+    details.error_info().is_some_and(|info| info.reason == "CONTAINER_NOT_READY")
+}
+
+/// The logs that are meant.
+async fn sources(
+    client: &mut Client,
+    args: &LogsArgs,
+    screen: Screen,
+) -> Result<Vec<Source>, Error> {
+    let named = args.container.clone().or_else(|| args.positional.clone());
+    let Some(pod) = &args.pod else {
+        let selection = Selection {
+            namespace: args.namespace.clone(),
+            selector: args.selector.clone(),
+            ..Selection::default()
+        };
+        let (pods, _) = get::list(client, &selection, None).await?;
+        if pods.is_empty() {
+            screen.note(&get::nothing(client, &selection));
+        }
+        let of = |pod: &Pod| containers(pod, args, named.as_deref(), None);
+        return Ok(pods.iter().map(of).collect::<Result<Vec<_>, _>>()?.concat());
+    };
+    if let Some(named) = named {
+        return Ok(vec![(pod.clone(), named)]);
+    }
+    match get::pod(client, &args.namespace, pod).await {
+        Ok(Some(found)) => containers(&found, args, None, Some(screen)),
+        // The call for the log tells what is wrong; the agent knows the default container.
+        _ if !args.all_containers => Ok(vec![(pod.clone(), String::new())]),
+        Ok(None) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Those of a pod's containers that are meant; a choice is told where there is a screen for it.
+fn containers(
+    pod: &Pod,
+    args: &LogsArgs,
+    named: Option<&str>,
+    screen: Option<Screen>,
+) -> Result<Vec<Source>, Error> {
+    let source = |container: &str| (pod.name.clone(), container.to_owned());
+    if let Some(named) = named {
+        return Ok(vec![source(named)]);
+    }
+    let object = object(pod)?;
+    if args.all_containers {
+        let of = |list: &str| items(&object, &format!("/spec/{list}"));
+        let lists = ["initContainers", "containers", "ephemeralContainers"];
+        let all = lists.into_iter().flat_map(of);
+        return Ok(all.map(|container: &Value| source(text(container, "/name"))).collect());
+    }
+    let (first, said) = default_of(&object);
+    if let (Some(screen), Some(said)) = (screen, said) {
+        screen.note(&said);
+    }
+    Ok(vec![source(&first)])
+}
+
+fn request(client: &Client, args: &LogsArgs, (pod, container): &Source) -> LogsRequest {
     let since_time = args.since_time.map(|time| prost_types::Timestamp {
         seconds: time.unix_timestamp(),
         nanos: time.nanosecond() as i32,
     });
-    let request = LogsRequest {
+    let all = if args.selector.is_some() { Some(FEW) } else { None };
+    LogsRequest {
         namespace: args.namespace.of(client),
-        name: args.pod.clone(),
-        container: container.unwrap_or_default(),
-        all_containers: args.all_containers,
+        name: pod.clone(),
+        container: container.clone(),
+        all_containers: false,
         previous: args.previous,
         follow: args.follow,
-        tail_lines: u64::try_from(args.tail).ok(),
+        tail_lines: args.tail.map_or(all, |tail| u64::try_from(tail).ok()),
         since_time,
         since: args.since.map(wire_duration),
         limit_bytes: args.limit_bytes,
         timestamps: args.timestamps,
-    };
-    copy(client, request).await
+    }
+}
+
+/// Writes pieces as they are: logs are bytes.
+async fn write(
+    out: &mut tokio::io::Stdout,
+    mut pieces: impl futures::Stream<Item = Result<Vec<u8>, tonic::Status>> + Unpin,
+    args: &LogsArgs,
+    screen: Screen,
+) -> Result<(), Error> {
+    while let Some(piece) = pieces.next().await {
+        match piece {
+            Ok(data) => {
+                out.write_all(&data).await.map_err(Error::output)?;
+                out.flush().await.map_err(Error::output)?;
+            }
+            Err(status) if args.ignore_errors => {
+                screen.note(Error::from(status).report().trim_end());
+            }
+            Err(status) => return Err(status.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Copies what a request gives to standard output.
@@ -90,7 +240,6 @@ pub(super) async fn copy(client: &mut Client, request: LogsRequest) -> Result<()
     let mut pieces = client.pods.logs(request).await?.into_inner();
     let mut out = tokio::io::stdout();
     while let Some(piece) = pieces.message().await? {
-        // Logs are bytes: they go out as they are.
         out.write_all(&piece.data).await.map_err(Error::output)?;
         out.flush().await.map_err(Error::output)?;
     }

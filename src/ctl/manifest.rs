@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::error::Error;
+use super::fetch;
 use super::print::{items, text};
 
 /// Most bytes of all manifests of one call; the agent takes less.
@@ -16,20 +17,49 @@ const MOST: u64 = 32 << 20;
 /// Where manifests are.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Files {
-    /// Manifest: a file, a folder of .yaml, .yml and .json files, or - for standard input
-    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    /// Manifest: a file, a folder of .yaml, .yml and .json files, http(s)://..., or - for standard
+    /// input
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    #[arg(required_unless_present = "kustomize")]
     pub files: Vec<PathBuf>,
     /// Folders within folders too
     #[arg(short = 'R', long)]
     pub recursive: bool,
+    /// Refused: there is no kustomize in here
+    #[arg(short = 'k', long, value_name = "DIR", hide = true)]
+    pub kustomize: Option<PathBuf>,
 }
 
 impl Files {
+    /// These files, as given without the other options.
+    pub fn new(files: &[PathBuf], recursive: bool) -> Self {
+        Self { files: files.to_vec(), recursive, kustomize: None }
+    }
+
+    /// Namespace and name of each pod of the manifests; `namespace` is that of those that name none.
+    pub async fn pods(&self, namespace: &str) -> Result<Vec<(String, String)>, Error> {
+        let pods = pods(&self.read().await?)?.into_iter();
+        let own = |own: String| if own.is_empty() { namespace.to_owned() } else { own };
+        Ok(pods.map(|(namespace, name)| (own(namespace), name)).collect())
+    }
+
     /// All manifests as one text of several documents.
-    pub fn read(&self) -> Result<String, Error> {
+    pub async fn read(&self) -> Result<String, Error> {
+        if let Some(folder) = &self.kustomize {
+            let folder = folder.display();
+            return Err(Error::Misuse(format!(
+                "-k: podbay has no kustomize: kubectl kustomize {folder} | podbay apply -f -"
+            )));
+        }
         let mut texts = Vec::new();
         let mut left = MOST;
         for path in &self.files {
+            if let Some(address) = path.to_str().filter(|text| fetch::is_address(text)) {
+                let text = fetch::fetch(address, left).await?;
+                left -= text.len() as u64;
+                texts.push(text);
+                continue;
+            }
             if path.as_os_str() == "-" {
                 texts.push(take(std::io::stdin().lock(), "standard input", &mut left)?);
                 continue;
@@ -139,11 +169,12 @@ mod tests {
     use super::*;
 
     fn files(paths: &[&Path], recursive: bool) -> Files {
-        Files { files: paths.iter().map(|path| (*path).to_owned()).collect(), recursive }
+        let paths: Vec<_> = paths.iter().map(|path| (*path).to_owned()).collect();
+        Files::new(&paths, recursive)
     }
 
-    #[test]
-    fn folders_are_read_in_order_and_only_manifests_of_them() {
+    #[tokio::test]
+    async fn folders_are_read_in_order_and_only_manifests_of_them() {
         let dir = tempfile::tempdir().expect("temporary folder");
         let write =
             |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect(name);
@@ -152,16 +183,16 @@ mod tests {
         write("a.yaml", "a: 1\n");
         write("notes.txt", "no");
         write("sub/c.json", "{\"c\": 1}");
-        let read = |recursive| files(&[dir.path()], recursive).read().expect("read");
-        assert_eq!(read(false), "a: 1\n---\nb: 1");
-        assert_eq!(read(true), "a: 1\n---\nb: 1\n---\n{\"c\": 1}");
+        let read = async |recursive| files(&[dir.path()], recursive).read().await.expect("read");
+        assert_eq!(read(false).await, "a: 1\n---\nb: 1");
+        assert_eq!(read(true).await, "a: 1\n---\nb: 1\n---\n{\"c\": 1}");
         std::fs::remove_dir_all(dir.path().join("sub")).expect("remove");
         let absent = dir.path().join("absent");
-        let fault = files(&[&absent], false).read().expect_err("absent");
+        let fault = files(&[&absent], false).read().await.expect_err("absent");
         assert_eq!(fault.exit_code(), 2);
         assert!(fault.to_string().contains("absent"), "{fault}");
         let empty = tempfile::tempdir().expect("temporary folder");
-        assert!(files(&[empty.path()], false).read().is_err());
+        assert!(files(&[empty.path()], false).read().await.is_err());
     }
 
     #[test]

@@ -1,23 +1,28 @@
 //! The command line: what can be said, the commands that need no agent, and those that ask one.
 //!
-//! A command that asks an agent is a client of `podbay.v1` and nothing else: what it shows are the Kubernetes objects of the answers. [`run`] joins all of it.
+//! A command that asks an agent is a client of `podbay.v1` and nothing else: what it shows are the
+//! Kubernetes objects of the answers. [`run`] joins all of it.
 
 pub mod agent;
+mod amend;
 pub mod apply;
 pub mod archives;
 pub mod certs;
 pub mod config;
 pub mod connect;
+pub mod container;
 pub mod context;
 pub mod contexts;
 pub mod copy;
 pub mod debug;
 pub mod delete;
-mod describe;
+pub mod describe;
+pub mod edit;
 pub mod error;
 pub mod events;
 pub mod exec;
 pub mod explain;
+mod fetch;
 pub mod forward;
 pub mod get;
 pub mod habits;
@@ -25,13 +30,17 @@ pub mod images;
 pub mod logs;
 pub mod manifest;
 pub mod node;
+pub mod notes;
 pub mod print;
 pub mod pull;
+pub mod run;
 pub mod scope;
 pub mod screen;
 pub mod shell;
 mod terminal;
 pub mod top;
+pub mod until;
+pub mod version;
 mod wait;
 
 use std::path::PathBuf;
@@ -39,6 +48,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 pub use self::agent::AgentArgs;
+use self::apply::Old;
 use self::connect::Client;
 use self::context::ContextArgs;
 use self::error::{EXIT_CODES, Error};
@@ -72,15 +82,25 @@ pub enum Command {
     /// Create pods; refused when they are there.
     Create(apply::ApplyArgs),
     /// Create pods or change them in place.
-    Apply(apply::ApplyArgs),
+    Apply(apply::ChangeArgs),
     /// Change pods, by a new one where it must be.
-    Replace(apply::ReplaceArgs),
+    Replace(apply::ChangeArgs),
+    /// Make a pod of an image.
+    Run(run::RunArgs),
+    /// Change labels of pods.
+    Label(notes::NotesArgs),
+    /// Change annotations of pods.
+    Annotate(notes::NotesArgs),
+    /// Change a pod in an editor.
+    Edit(edit::EditArgs),
     /// Show pods, the node or events.
     Get(get::GetArgs),
     /// Show everything of a pod or the node.
-    Describe(get::DescribeArgs),
+    Describe(describe::DescribeArgs),
     /// End pods.
     Delete(delete::DeleteArgs),
+    /// Wait until pods are as wanted.
+    Wait(until::WaitArgs),
     /// Show what containers have written.
     Logs(logs::LogsArgs),
     /// Run a command in a container.
@@ -116,8 +136,10 @@ pub enum Command {
     Node(node::NodeArgs),
     /// Show the contexts of the client's configuration.
     Contexts(contexts::ContextsArgs),
-    /// Print the version.
-    Version,
+    /// Print the versions of this program and of the agent.
+    Version(version::VersionArgs),
+    /// List the kinds that the commands know.
+    ApiResources,
     /// Print the completion script of a shell.
     Completion {
         /// The shell.
@@ -137,17 +159,25 @@ pub async fn run(agent: &ContextArgs, command: &Command) -> Result<u8, Error> {
     if let Some(done) = without_agent(agent, command, screen) {
         return done.map(|()| 0);
     }
+    if let Command::Version(args) = command {
+        return version::show(agent, args, screen).await.map(|()| 0);
+    }
     let client = &mut Client::connect(agent.resolve(&Process)?).await?;
     match command {
-        Command::Create(args) => apply::apply(client, args, Manner::Create, None, screen).await,
-        Command::Apply(args) => apply::apply(client, args, Manner::Apply, None, screen).await,
-        Command::Replace(args) => {
-            apply::apply(client, &args.apply, Manner::Replace, args.grace_period, screen).await
+        Command::Create(args) => {
+            apply::apply(client, args, Manner::Create, &Old::default(), screen).await
         }
+        Command::Apply(args) => apply::change(client, args, Manner::Apply, screen).await,
+        Command::Replace(args) => apply::change(client, args, Manner::Replace, screen).await,
+        Command::Run(args) => return run::run(client, args, screen).await,
+        Command::Label(args) => notes::change(client, args, notes::LABELS, screen).await,
+        Command::Annotate(args) => notes::change(client, args, notes::ANNOTATIONS, screen).await,
+        Command::Edit(args) => edit::edit(client, args, screen).await,
         Command::Get(args) => get::get(client, args, screen).await,
-        Command::Describe(args) => get::describe(client, args, screen).await,
+        Command::Describe(args) => describe::describe(client, args, screen).await,
         Command::Delete(args) => delete::delete(client, args, screen).await,
-        Command::Logs(args) => logs::logs(client, args).await,
+        Command::Wait(args) => until::wait(client, args, screen).await,
+        Command::Logs(args) => logs::logs(client, args, screen).await,
         Command::Exec(args) => return exec::exec(client, args, screen).await,
         Command::Attach(args) => exec::attach(client, args, screen).await,
         Command::Debug(args) => debug::debug(client, args, screen).await,
@@ -170,7 +200,8 @@ pub async fn run(agent: &ContextArgs, command: &Command) -> Result<u8, Error> {
         | Command::Config(_)
         | Command::Certs(_)
         | Command::Contexts(_)
-        | Command::Version
+        | Command::Version(_)
+        | Command::ApiResources
         | Command::Completion { .. }
         | Command::Man(_) => Ok(()),
     }
@@ -184,7 +215,11 @@ fn without_agent(
     screen: Screen,
 ) -> Option<Result<(), Error>> {
     match command {
-        Command::Version => Some(screen.print(&format!("{}\n", version()))),
+        Command::Config(command) => contexts::config(agent, command, screen),
+        Command::Run(args) if args.dry_run == Some(run::DryRun::Client) => {
+            Some(run::show(agent, args, screen))
+        }
+        Command::ApiResources => Some(screen.print(API_RESOURCES)),
         Command::Completion { shell } => Some(screen.print(&shell::completion(*shell))),
         Command::Man(args) => Some(shell::man(&args.folder)),
         Command::Contexts(args) => Some(contexts::contexts(agent, args, screen)),
@@ -202,12 +237,29 @@ pub enum ConfigCommand {
         /// The file.
         file: PathBuf,
     },
+    /// List the contexts, as `podbay contexts` does.
+    GetContexts(contexts::ContextsArgs),
+    /// Print the name of the current context.
+    CurrentContext,
+    /// Make a context the current one.
+    UseContext {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Change the namespace of a context.
+    SetContext(contexts::SetArgs),
 }
 
-/// The text of `podbay version`.
-pub fn version() -> String {
-    format!("podbay {}", env!("CARGO_PKG_VERSION"))
-}
+/// What there is, in the words of kubectl.
+const API_RESOURCES: &str = "\
+NAME         SHORTNAMES   APIVERSION               NAMESPACED   KIND
+events       ev           v1                       true         Event
+nodes        no           v1                       false        Node
+pods         po           v1                       true         Pod
+nodes                     metrics.k8s.io/v1beta1   false        NodeMetrics
+pods                      metrics.k8s.io/v1beta1   true         PodMetrics
+";
 
 #[cfg(test)]
 mod tests {

@@ -50,6 +50,14 @@ impl Selection {
         }
     }
 
+    /// Refuses selectors where it is about the node, which is one.
+    pub fn of_pods_only(&self) -> Result<(), Error> {
+        match self.selector.is_some() || self.field_selector.is_some() {
+            true => Err(Error::Misuse("selectors are for pods, not for the node".to_owned())),
+            false => Ok(()),
+        }
+    }
+
     /// Refuses what makes no sense together with names.
     pub fn check(&self, names: &[String]) -> Result<(), Error> {
         if names.is_empty() {
@@ -67,8 +75,11 @@ impl Selection {
 /// The name in `NAME` or `pod/NAME`.
 pub fn pod_name(text: &str) -> Result<String, String> {
     let name = match text.split_once('/') {
-        Some(("pod" | "pods" | "po", name)) => name,
-        Some((kind, _)) => return Err(format!("{kind:?} is no kind that podbay knows: use pod")),
+        Some((kind, name)) => match Kind::parse(kind) {
+            Some(Kind::Pod) => name,
+            Some(_) => return Err(format!("{text:?} is no pod")),
+            None => return Err(unknown(kind)),
+        },
         None => text,
     };
     if name.is_empty() { Err("a name is missing".to_owned()) } else { Ok(name.to_owned()) }
@@ -86,43 +97,78 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// A kind by its name, as kubectl has it.
+    /// A kind by its name, as kubectl has it; `all` is what there is of workloads.
     pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "pod" | "pods" | "po" => Some(Self::Pod),
+        match text.to_ascii_lowercase().as_str() {
+            "pod" | "pods" | "po" | "all" => Some(Self::Pod),
             "node" | "nodes" | "no" => Some(Self::Node),
             "event" | "events" | "ev" => Some(Self::Event),
             _ => None,
         }
     }
+
+    /// Its name, of one and in front of a name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pod => "pod",
+            Self::Node => "node",
+            Self::Event => "event",
+        }
+    }
 }
 
-/// Reads `pods`, `pod NAME...`, `pod/NAME ...` as kubectl does.
-pub fn resources(words: &[String]) -> Result<(Kind, Vec<String>), Error> {
-    let known = "pods, node, events";
+/// What is said of a kind that nobody knows, in kubectl's words.
+fn unknown(kind: &str) -> String {
+    format!("the server doesn't have a resource type {kind:?}: podbay has pods, node and events")
+}
+
+fn kind(text: &str) -> Result<Kind, Error> {
+    Kind::parse(text).ok_or_else(|| Error::Misuse(unknown(text)))
+}
+
+/// Names of one kind; none of them for all.
+pub type Group = (Kind, Vec<String>);
+
+/// Reads `pods`, `pod NAME...`, `pod/NAME ...`, `pods,node` as kubectl does.
+pub fn groups(words: &[String]) -> Result<Vec<Group>, Error> {
     let first = words.first().map(String::as_str).unwrap_or_default();
     if !first.contains('/') {
-        let kind = Kind::parse(first)
-            .ok_or_else(|| Error::Misuse(format!("{first:?} is none of {known}")))?;
-        let slashed = words.iter().find(|word| word.contains('/'));
-        return match slashed {
-            Some(word) => Err(Error::Misuse(format!("{word:?}: the kind is already {first}"))),
-            None => Ok((kind, words[1..].to_vec())),
-        };
-    }
-    let mut names = Vec::new();
-    let mut kinds = Vec::new();
-    for word in words {
-        let (kind, name) = word.split_once('/').unwrap_or(("", word));
-        let kind = Kind::parse(kind)
-            .ok_or_else(|| Error::Misuse(format!("{word:?}: the kind is none of {known}")))?;
-        if name.is_empty() || kinds.first().is_some_and(|first| *first != kind) {
-            return Err(Error::Misuse(format!("{word:?}: names of one kind are wanted")));
+        let names = &words[words.len().min(1)..];
+        if let Some(word) = names.iter().find(|word| word.contains('/')) {
+            return Err(Error::Misuse(format!("{word:?}: the kind is already {first}")));
         }
-        kinds.push(kind);
-        names.push(name.to_owned());
+        return first.split(',').map(|text| Ok((kind(text)?, names.to_vec()))).collect();
     }
-    Ok((kinds[0], names))
+    let mut groups: Vec<Group> = Vec::new();
+    for word in words {
+        let Some((of, name)) = word.split_once('/') else {
+            return Err(Error::Misuse(format!("{word:?}: KIND/NAME is wanted, as the others are")));
+        };
+        let of = kind(of)?;
+        if name.is_empty() {
+            return Err(Error::Misuse(format!("{word:?}: a name is missing")));
+        }
+        match groups.iter_mut().find(|(kind, _)| *kind == of) {
+            Some((_, names)) => names.push(name.to_owned()),
+            None => groups.push((of, vec![name.to_owned()])),
+        }
+    }
+    Ok(groups)
+}
+
+/// The same where one kind is wanted.
+pub fn resources(words: &[String]) -> Result<Group, Error> {
+    let [one] = <[Group; 1]>::try_from(groups(words)?)
+        .map_err(|_| Error::Misuse("names of one kind are wanted".to_owned()))?;
+    Ok(one)
+}
+
+/// Names of pods only.
+pub fn pod_names(words: &[String]) -> Result<Vec<String>, Error> {
+    match resources(words)? {
+        (Kind::Pod, names) => Ok(names),
+        (kind, _) => Err(Error::Misuse(format!("a {} cannot be changed, only pods", kind.word()))),
+    }
 }
 
 /// A duration such as `90`, `90s`, `5m` or `1h30m`; a bare number is seconds.
@@ -161,9 +207,20 @@ mod tests {
             &["pod/"],
             &["pod/a", "node/b"],
             &["pod/a", "b"],
+            &["pods,node"],
         ] {
             assert_eq!(read(bad).expect_err("bad").exit_code(), 2, "{bad:?}");
         }
+        assert_eq!(read(&["all"]).expect("all").0, Kind::Pod);
+        assert_eq!(read(&["Pods"]).expect("case").0, Kind::Pod);
+        let unknown = read(&["deploy"]).expect_err("unknown").to_string();
+        assert!(unknown.starts_with("the server doesn't have a resource type \"deploy\""));
+        let words =
+            |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let both = groups(&words(&["po,no"])).expect("both");
+        assert_eq!(both, [(Kind::Pod, vec![]), (Kind::Node, vec![])]);
+        let mixed = groups(&words(&["pod/a", "node/n", "pod/b"])).expect("mixed");
+        assert_eq!(mixed, [(Kind::Pod, words(&["a", "b"])), (Kind::Node, words(&["n"]))]);
         assert_eq!(pod_name("pod/a").as_deref(), Ok("a"));
         assert!(pod_name("pod/").is_err() && pod_name("").is_err() && pod_name("svc/a").is_err());
     }

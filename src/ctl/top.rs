@@ -5,11 +5,14 @@ use serde_json::{Value, json};
 
 use super::connect::Client;
 use super::error::Error;
-use super::print::Output;
+use super::print::amount::{milli, percent};
 use super::print::table::{Cell, Table};
+use super::print::{Output, text};
 use super::scope::{Selection, pod_name};
 use super::screen::Screen;
-use crate::proto::podbay::v1::{ContainerStats, PodStats, StatsRequest, StatsResponse, Usage};
+use crate::proto::podbay::v1::{
+    ContainerStats, NodeStats, PodStats, Selector, StatsRequest, Usage,
+};
 
 /// Whose use.
 #[derive(Debug, Clone, Subcommand)]
@@ -19,11 +22,27 @@ pub enum TopCommand {
     Pod(TopPodArgs),
     /// Use of the node.
     #[command(visible_aliases = ["nodes", "no"])]
-    Node {
-        /// json, yaml, jsonpath=... or custom-columns=...
-        #[arg(short, long, value_name = "FORMAT")]
-        output: Option<Output>,
-    },
+    Node(TopNodeArgs),
+}
+
+/// What `top node` takes.
+#[derive(Debug, Clone, Args)]
+pub struct TopNodeArgs {
+    /// The node's name; there is one
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Percent of all that the node has, not of what pods may use
+    #[arg(long)]
+    pub show_capacity: bool,
+    /// Taken as kubectl has it; there is one node
+    #[arg(long, value_name = "WHAT")]
+    pub sort_by: Option<SortBy>,
+    /// No header row
+    #[arg(long)]
+    pub no_headers: bool,
+    /// json, yaml, jsonpath=... or custom-columns=...
+    #[arg(short, long, value_name = "FORMAT")]
+    pub output: Option<Output>,
 }
 
 /// What `top pod` takes.
@@ -41,6 +60,9 @@ pub struct TopPodArgs {
     /// The one that uses the most first
     #[arg(long, value_name = "WHAT")]
     pub sort_by: Option<SortBy>,
+    /// A last row with all of them together
+    #[arg(long)]
+    pub sum: bool,
     /// No header row
     #[arg(long)]
     pub no_headers: bool,
@@ -61,10 +83,23 @@ pub enum SortBy {
 /// Shows the use.
 pub async fn top(client: &mut Client, command: &TopCommand, screen: Screen) -> Result<(), Error> {
     match command {
-        TopCommand::Node { output } => {
-            let request = StatsRequest { selector: None };
+        TopCommand::Node(args) => {
+            // Every caller may know the node, but not the pods of every namespace: none of them
+            // is asked for.
+            let namespace = client.namespace(None);
+            let selector = Selector { namespace, name: NOBODY.to_owned(), ..Selector::default() };
+            let request = StatsRequest { selector: Some(selector) };
             let stats = client.pods.stats(request).await?.into_inner();
-            node(&stats, &output.clone().unwrap_or_default(), screen)
+            let node = stats.node.unwrap_or_default();
+            if let Some(other) = args.name.as_ref().filter(|name| **name != node.name) {
+                return Err(Error::NotFound(format!("node {other} is not found")));
+            }
+            let whole = if args.output.as_ref().is_none_or(Output::is_table) {
+                super::node::object(client).await?
+            } else {
+                Value::Null
+            };
+            show_node(&node, &whole, args, screen)
         }
         TopCommand::Pod(args) => {
             args.selection.check(args.pod.as_slice())?;
@@ -78,19 +113,50 @@ pub async fn top(client: &mut Client, command: &TopCommand, screen: Screen) -> R
     }
 }
 
-fn node(stats: &StatsResponse, output: &Output, screen: Screen) -> Result<(), Error> {
-    let node = stats.node.clone().unwrap_or_default();
+/// No pod has this name.
+const NOBODY: &str = "-";
+
+fn show_node(
+    stats: &NodeStats,
+    node: &Value,
+    args: &TopNodeArgs,
+    screen: Screen,
+) -> Result<(), Error> {
+    let used = stats.usage.as_ref();
+    let output = args.output.clone().unwrap_or_default().headers(!args.no_headers);
     if !output.is_table() {
         let object = json!({"kind": "NodeMetrics", "apiVersion": "metrics.k8s.io/v1beta1",
-            "metadata": {"name": node.name}, "usage": usage(node.usage.as_ref())});
+            "metadata": {"name": stats.name}, "usage": usage(used)});
         return screen.print(&output.objects(&[object], false).map_err(Error::Misuse)?);
     }
-    let mut row = vec![Cell::from(&node.name)];
-    row.extend(cells(node.usage.as_ref()));
-    let available = node.usage.as_ref().and_then(|usage| usage.memory_available_bytes);
-    row.push(available.map_or("<unknown>".to_owned(), mebibytes).into());
-    let header = ["NAME", "CPU(cores)", "MEMORY(bytes)", "AVAILABLE(bytes)"];
+    let list = if args.show_capacity { "capacity" } else { "allocatable" };
+    let has = |name: &str| milli(text(node, &format!("/status/{list}/{name}")));
+    let percent = |part: Option<i128>, name: &str| match (part, has(name)) {
+        (Some(part), whole) if whole > 0 => format!("{}%", percent(part, whole)),
+        _ => "<unknown>".to_owned(),
+    };
+    let cores = used.and_then(|used| used.cpu_nano_cores);
+    let cpu = percent(cores.map(|cores| i128::from(cores.div_ceil(1_000_000))), "cpu");
+    let memory = used.map(|used| i128::from(used.memory_working_set_bytes) * 1000);
+    let memory = percent(memory, "memory");
+    let [of_cpu, of_memory] = cells(used);
+    let row = vec![Cell::from(&stats.name), of_cpu, cpu.into(), of_memory, memory.into()];
+    let header = ["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"];
+    let header = header.into_iter().filter(|_| !args.no_headers);
     screen.print(&Table::new(header, screen.colours).rows(&[row]))
+}
+
+/// The last rows: all together, below a line.
+fn sum(pods: &[PodStats], before: usize) -> [Vec<Cell>; 2] {
+    let add =
+        |of: fn(&Usage) -> u64| pods.iter().filter_map(|pod| pod.usage.as_ref()).map(of).sum();
+    let cpu = millicores(add(|usage| usage.cpu_nano_cores.unwrap_or_default()));
+    let memory = mebibytes(add(|usage| usage.memory_working_set_bytes));
+    let row = |cells: [String; 2]| {
+        let blanks = std::iter::repeat_n(Cell::from(""), before);
+        blanks.chain(cells.map(Cell::from)).collect()
+    };
+    [row(["________", "________"].map(str::to_owned)), row([cpu, memory])]
 }
 
 fn pods(mut pods: Vec<PodStats>, args: &TopPodArgs, screen: Screen) -> Result<(), Error> {
@@ -98,7 +164,7 @@ fn pods(mut pods: Vec<PodStats>, args: &TopPodArgs, screen: Screen) -> Result<()
         None => {}
         Some(by) => pods.sort_by_key(|pod| std::cmp::Reverse(weight(pod.usage.as_ref(), by))),
     }
-    let output = args.output.clone().unwrap_or_default();
+    let output = args.output.clone().unwrap_or_default().headers(!args.no_headers);
     if !output.is_table() {
         let objects: Vec<_> = pods.iter().map(object).collect();
         return screen.print(&output.objects(&objects, args.pod.is_none()).map_err(Error::Misuse)?);
@@ -130,6 +196,9 @@ fn pods(mut pods: Vec<PodStats>, args: &TopPodArgs, screen: Screen) -> Result<()
             row.extend(cells(container.usage.as_ref()));
             rows.push(row);
         }
+    }
+    if args.sum {
+        rows.extend(sum(&pods, header.len() - 2));
     }
     let header = if args.no_headers { Vec::new() } else { header };
     screen.print(&Table::new(header, screen.colours).rows(&rows))

@@ -4,26 +4,34 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
+use serde_json_path::JsonPath;
 
 use super::connect::Client;
 use super::error::Error;
 use super::print::pods::status_word;
+use super::print::{items, plain, text};
 use super::screen::Screen;
 use crate::proto::podbay::v1::{
     ConditionStatus, Phase, Pod, Selector, WatchEventType, WatchRequest,
 };
 
 /// What is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Until {
-    /// Ready, or ended well.
+    /// Ready, or ended well; a pod that fails ends the wait.
     Ready,
     /// Not there any more.
     Gone,
+    /// There.
+    There,
+    /// A condition of its status, by name, has this status.
+    Condition(String, String),
+    /// A path of the object gives this text; anything when there is none.
+    Path(JsonPath, Option<String>),
 }
 
-/// A pod that is waited for.
-type Key = (String, String);
+/// A pod that is waited for: namespace and name.
+pub type Key = (String, String);
 
 /// Between two watches, where the first has ended before the wait.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -37,11 +45,23 @@ pub async fn wait(
     timeout: Option<Duration>,
     screen: Screen,
 ) -> Result<(), Error> {
+    wait_for_each(client, pods, until, timeout, screen, |_| Ok(())).await
+}
+
+/// The same; each pod is told as soon as it is as wanted.
+pub async fn wait_for_each(
+    client: &mut Client,
+    pods: BTreeMap<Key, String>,
+    until: Until,
+    timeout: Option<Duration>,
+    screen: Screen,
+    mut met: impl FnMut(&Key) -> Result<(), Error>,
+) -> Result<(), Error> {
     let mut waiting = Waiting { pods, until };
     let progress = screen.spinner(&waiting.text());
     let watched = async {
         while !waiting.pods.is_empty() {
-            waiting.watch(client, |text| progress.say(text)).await?;
+            waiting.watch(client, |text| progress.say(text), &mut met).await?;
             if !waiting.pods.is_empty() {
                 tokio::time::sleep(PAUSE).await;
             }
@@ -68,12 +88,23 @@ struct Waiting {
 impl Waiting {
     fn text(&self) -> String {
         let names: Vec<_> = self.pods.keys().map(|(_, name)| name.as_str()).collect();
-        let what = if self.until == Until::Gone { "to be gone" } else { "to be ready" };
+        let what = match &self.until {
+            Until::Ready => "to be ready".to_owned(),
+            Until::Gone => "to be gone".to_owned(),
+            Until::There => "to be there".to_owned(),
+            Until::Condition(kind, status) => format!("to have condition {kind}={status}"),
+            Until::Path(..) => "to be as wanted".to_owned(),
+        };
         format!("waiting for {} {what}", names.join(", "))
     }
 
     /// Watches until all is well or the stream has to be begun anew.
-    async fn watch(&mut self, client: &mut Client, say: impl Fn(&str)) -> Result<(), Error> {
+    async fn watch(
+        &mut self,
+        client: &mut Client,
+        say: impl Fn(&str),
+        met: &mut impl FnMut(&Key) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let selector = self.selector();
         let request = WatchRequest { selector: Some(selector), after: None };
         let mut news = client.pods.watch(request).await?.into_inner();
@@ -91,10 +122,13 @@ impl Waiting {
             if let Some(pod) = event.pod {
                 let key = (pod.namespace.clone(), pod.name.clone());
                 seen.push(key.clone());
-                self.look(&key, &pod, kind)?;
+                if self.look(&key, &pod, kind)? {
+                    self.pods.remove(&key);
+                    met(&key)?;
+                }
             }
             if kind == WatchEventType::Bookmark && std::mem::take(&mut at_start) {
-                self.missing(&seen)?;
+                self.missing(&seen)?.iter().try_for_each(&mut *met)?;
             }
             say(&self.text());
         }
@@ -116,50 +150,66 @@ impl Waiting {
         selector
     }
 
-    /// After the state at the start: what was not in it is not there.
-    fn missing(&mut self, seen: &[Key]) -> Result<(), Error> {
-        if self.until == Until::Gone {
-            self.pods.retain(|key, _| seen.contains(key));
-            return Ok(());
+    /// After the state at the start: what was not in it is not there. Those that are gone as wanted.
+    fn missing(&mut self, seen: &[Key]) -> Result<Vec<Key>, Error> {
+        if matches!(self.until, Until::Gone) {
+            let gone = self.pods.extract_if(.., |key, _| !seen.contains(key));
+            return Ok(gone.map(|(key, _)| key).collect());
         }
         let gone = self.pods.iter().find(|(key, uid)| !uid.is_empty() && !seen.contains(key));
         match gone {
             Some(((namespace, name), _)) => {
                 Err(Error::NotFound(format!("pod {namespace}/{name} is gone")))
             }
-            None => Ok(()),
+            None => Ok(Vec::new()),
         }
     }
 
-    fn look(&mut self, key: &Key, pod: &Pod, kind: WatchEventType) -> Result<(), Error> {
-        let Some(uid) = self.pods.get(key) else { return Ok(()) };
+    /// Whether a pod that is waited for is as wanted.
+    fn look(&self, key: &Key, pod: &Pod, kind: WatchEventType) -> Result<bool, Error> {
+        let Some(uid) = self.pods.get(key) else { return Ok(false) };
         let other = !uid.is_empty() && *uid != pod.uid;
         let deleted = kind == WatchEventType::Deleted;
         let followed = uid.is_empty() && (deleted || pod.deletion_deadline.is_some());
         let name = format!("pod {}/{}", key.0, key.1);
-        match self.until {
-            Until::Gone if deleted || other => {}
-            Until::Gone => return Ok(()),
+        let gone = || Err(Error::NotFound(format!("{name} is gone")));
+        match &self.until {
+            Until::Gone => Ok(deleted || other),
+            Until::There => Ok(!deleted),
             // The old one of a pod that is replaced.
-            Until::Ready if other || followed => return Ok(()),
-            Until::Ready if deleted => return Err(Error::NotFound(format!("{name} is gone"))),
+            Until::Ready if other || followed => Ok(false),
+            _ if deleted || other => gone(),
             Until::Ready => match pod.phase() {
                 Phase::Failed => {
-                    let object: Value = serde_json::from_str(&pod.object).unwrap_or_default();
-                    let mut why = status_word(&object);
+                    let mut why = status_word(&parsed(pod));
                     if !pod.message.is_empty() {
                         why = format!("{why}: {}", pod.message);
                     }
-                    return Err(Error::Failed(format!("{name} has failed: {why}")));
+                    Err(Error::Failed(format!("{name} has failed: {why}")))
                 }
-                Phase::Succeeded => {}
-                _ if is_ready(pod) => {}
-                _ => return Ok(()),
+                Phase::Succeeded => Ok(true),
+                _ => Ok(is_ready(pod)),
             },
+            Until::Condition(kind, status) => {
+                let object = parsed(pod);
+                let same = |found: &&Value| text(found, "/type").eq_ignore_ascii_case(kind);
+                let found = items(&object, "/status/conditions").iter().find(same);
+                Ok(found.is_some_and(|found| text(found, "/status").eq_ignore_ascii_case(status)))
+            }
+            Until::Path(path, value) => {
+                let object = parsed(pod);
+                let found = path.query(&object).all();
+                Ok(match value {
+                    Some(value) => found.iter().any(|found| plain(found) == *value),
+                    None => !found.is_empty(),
+                })
+            }
         }
-        self.pods.remove(key);
-        Ok(())
     }
+}
+
+fn parsed(pod: &Pod) -> Value {
+    serde_json::from_str(&pod.object).unwrap_or_default()
 }
 
 fn is_ready(pod: &Pod) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! They live as long as their file does. A file that is broken, half-written, unreadable or on a
 //! folder that went away keeps its last good version running; only a file that is really gone,
-//! seen twice, ends its pods. Every such state is told by [`Statics::faults`].
+//! seen twice, ends its pods. Every such state is told by [`Statics::faults`], and in the log when
+//! it begins and when it is over.
 //!
 //! ```text
 //! folder --look--> files that changed ---+
@@ -60,6 +61,8 @@ pub struct Statics {
     address: Option<Address>,
     interval: Duration,
     sheet: Mutex<Sheet>,
+    /// The faults that the log knows of.
+    logged: Mutex<BTreeSet<(PathBuf, String)>>,
     sink: Box<dyn Fn(BTreeMap<PodKey, Given>) + Send + Sync>,
 }
 
@@ -86,6 +89,7 @@ impl Statics {
             address,
             interval,
             sheet: Mutex::new(sheet),
+            logged: Mutex::default(),
             sink: Box::new(sink),
         }))
     }
@@ -162,11 +166,37 @@ impl Statics {
         if let Some(wanted) = wanted {
             (self.sink)(wanted);
         }
+        self.log();
+    }
+
+    /// Tells the log what has become wrong, and what is no longer, once each.
+    fn log(&self) {
+        let faults: BTreeSet<_> = self.faults().into_iter().collect();
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let (begun, over) = news(&logged, &faults);
+        for (path, why) in begun {
+            let path = path.display();
+            tracing::warn!(%path, why, "a manifest of static pods is not taken as it is");
+        }
+        for path in over {
+            tracing::info!(path = %path.display(), "a manifest of static pods is right again");
+        }
+        *logged = faults;
     }
 
     fn sheet(&self) -> std::sync::MutexGuard<'_, Sheet> {
         self.sheet.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The faults that are new, and whose faults are all over.
+fn news<'a>(
+    before: &'a BTreeSet<(PathBuf, String)>,
+    after: &'a BTreeSet<(PathBuf, String)>,
+) -> (Vec<&'a (PathBuf, String)>, BTreeSet<&'a PathBuf>) {
+    let wrong: BTreeSet<_> = after.iter().map(|(path, _)| path).collect();
+    let over = before.iter().map(|(path, _)| path).filter(|path| !wrong.contains(path));
+    (after.difference(before).collect(), over.collect())
 }
 
 fn now() -> Time {

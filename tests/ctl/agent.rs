@@ -444,6 +444,7 @@ impl Pods for Fake {
     ) -> Result<Response<GetNodeResponse>, Status> {
         self.ask("GetNode", &request.into_inner())?;
         let object: Value = json!({"kind": "Node", "metadata": {"name": "host"}, "status": {
+            "allocatable": {"cpu": "4", "memory": "4Gi"}, "capacity": {"cpu": "8"},
             "conditions": [{"type": "Ready", "status": "True"}],
             "nodeInfo": {"kubeletVersion": "podbay 1", "kernelVersion": "6.1", "osImage": "Linux",
                 "containerRuntimeVersion": "containerd://2.4.2"},

@@ -70,7 +70,7 @@ async fn objects_in_every_format() {
     assert!(yaml.starts_with("apiVersion: v1\nkind: Pod\n"), "{yaml}");
     let node = run(&["get", "node", "-o", "wide"]).await;
     assert!(
-        node.starts_with("NAME   STATUS   AGE") && node.contains("containerd://2.4.2"),
+        node.starts_with("NAME   STATUS   ROLES    AGE") && node.contains("containerd://2.4.2"),
         "{node}"
     );
     assert_eq!(run(&["node", "-o", "name"]).await, "node/host\n");
@@ -198,7 +198,20 @@ async fn use_of_pods_and_node() {
     let json = agent.run(&["top", "pod", "-o", "jsonpath={.items[*].usage.cpu}"]).await.good();
     assert_eq!(json, "1n 250000000n");
     let node = agent.run(&["top", "node"]).await.good();
-    assert!(node.ends_with("host   1500m        1024Mi          1024Mi\n"), "{node}");
+    assert_eq!(
+        node,
+        "NAME   CPU(cores)   CPU(%)   MEMORY(bytes)   MEMORY(%)\n\
+         host   1500m        37%      1024Mi          25%\n"
+    );
+    let asked = agent.state(|state| state.asked.join("\n"));
+    assert!(
+        asked.contains("Stats StatsRequest { selector: Some(Selector { namespace: \"default\"")
+    );
+    let all = agent.run(&["top", "nodes", "host", "--show-capacity", "--no-headers"]).await.good();
+    assert_eq!(all, "host   1500m   18%   1024Mi   <unknown>\n");
+    agent.run(&["top", "node", "other"]).await.bad(3);
+    let sum = agent.run(&["top", "pod", "--sum", "--sort-by=cpu"]).await.good();
+    assert!(sum.ends_with("       ________     ________\n       251m         6Mi\n"), "{sum}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,4 +235,14 @@ async fn what_a_pod_waits_for_and_a_restart() {
     assert_eq!(agent.run(&["restart", "web"]).await.good(), "container app of pod/web restarts\n");
     assert!(agent.asked().contains("container: \"app\""));
     agent.run(&["restart", "gone"]).await.bad(3);
+    let mut web = pod("default", "web", Phase::Running, true);
+    let mut object: serde_json::Value = serde_json::from_str(&web.object).expect("an object");
+    object["spec"]["initContainers"] = serde_json::json!([{"name": "setup"}]);
+    object["status"]["initContainerStatuses"] =
+        serde_json::json!([{"name": "setup", "state": {"terminated": {"exitCode": 0}}}]);
+    web.object = object.to_string();
+    agent.state(|state| state.pods = vec![web]);
+    let told = agent.run(&["restart", "web", "-c", "setup"]).await.bad(1);
+    assert!(told.contains("init container setup has ended"), "{told}");
+    assert!(agent.asked().starts_with("Get "), "{}", agent.asked());
 }

@@ -41,13 +41,13 @@ async fn logs_are_copied_as_they_are() {
     ] {
         assert!(asked.contains(wanted), "{wanted} in {asked}");
     }
+    agent.state(|state| state.pods = vec![pod("default", "web", Phase::Running, true)]);
     agent
         .run(&["logs", "web", "--all-containers", "--since-time", "1970-01-01T00:01:00Z"])
         .await
         .good();
-    assert!(
-        agent.asked().contains("all_containers: true") && agent.asked().contains("seconds: 60")
-    );
+    let asked = agent.asked();
+    assert!(asked.contains("container: \"app\"") && asked.contains("seconds: 60"), "{asked}");
     for args in [
         &["logs"][..],
         &["logs", "web", "-c", "a", "--all-containers"],
@@ -72,7 +72,10 @@ async fn exec_joins_the_streams_and_ends_as_its_command() {
     assert_eq!(done.good().len(), large.len());
     let done = agent.run_with(&["exec", "web", "--", "cat"], b"unheard").await;
     assert_eq!(done.good(), "", "without -i nothing is sent");
-    agent.run(&["exec", "web", "ls"]).await.bad(2);
+    let old = agent.run(&["exec", "web", "echo", "hi"]).await;
+    assert_eq!((old.code, old.out.as_str()), (0, "hi\n"));
+    assert!(old.err.starts_with("warning: podbay exec POD COMMAND is deprecated"), "{}", old.err);
+    agent.run(&["exec", "web"]).await.bad(2);
     agent.state(|state| state.refusals.insert("Exec", tonic::Status::not_found("no such pod")));
     assert_eq!(agent.run(&["exec", "web", "--", "ls"]).await.bad(3), "error: no such pod\n");
 }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use self::archive::Unpacked;
 use self::stream::{Running, run};
 use super::connect::Client;
+use super::container::chosen;
 use super::error::Error;
 use super::scope::Namespace;
 use super::screen::Screen;
@@ -28,8 +29,8 @@ pub struct CopyArgs {
     /// The same; one of the two is in a pod
     #[arg(value_name = "TO")]
     pub to: Place,
-    /// The container [default: the only one, or that of the annotation
-    /// kubectl.kubernetes.io/default-container]
+    /// The container [default: that of the annotation kubectl.kubernetes.io/default-container, or
+    /// the first]
     #[arg(short, long, value_name = "NAME")]
     pub container: Option<String>,
     /// The namespace.
@@ -87,21 +88,35 @@ struct Far {
     path: String,
 }
 
+impl Far {
+    /// Namespace, where one is named, pod and path; a container that nobody named is told.
+    async fn of(
+        client: &mut Client,
+        args: &CopyArgs,
+        (namespace, pod, path): (Option<&str>, &str, &str),
+        screen: Screen,
+    ) -> Self {
+        let namespace = namespace.or(args.namespace.namespace.as_deref()).map(str::to_owned);
+        let namespace = Namespace { namespace };
+        let named = args.container.as_deref();
+        Self {
+            container: chosen(client, &namespace, pod, named, screen).await,
+            namespace: namespace.of(client),
+            pod: pod.to_owned(),
+            path: path.to_owned(),
+        }
+    }
+}
+
 /// Copies files one way or the other.
 pub async fn copy(client: &mut Client, args: &CopyArgs, screen: Screen) -> Result<(), Error> {
-    let far = |namespace: &Option<String>, pod: &str, path: &str, client: &Client| Far {
-        namespace: namespace.clone().unwrap_or_else(|| args.namespace.of(client)),
-        pod: pod.to_owned(),
-        container: args.container.clone().unwrap_or_default(),
-        path: path.to_owned(),
-    };
     match (&args.from, &args.to) {
         (Place::Here(from), Place::Pod { namespace, pod, path }) => {
-            let far = far(namespace, pod, path, client);
+            let far = Far::of(client, args, (namespace.as_deref(), pod, path), screen).await;
             upload(client, from, &far, screen).await
         }
         (Place::Pod { namespace, pod, path }, Place::Here(to)) => {
-            let far = far(namespace, pod, path, client);
+            let far = Far::of(client, args, (namespace.as_deref(), pod, path), screen).await;
             download(client, &far, to, screen).await
         }
         _ => {

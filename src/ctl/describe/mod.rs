@@ -1,5 +1,7 @@
 //! `describe`: everything of a pod or of the node for people, laid out as kubectl does it.
 
+mod allocated;
+mod ask;
 mod container;
 mod node;
 mod volume;
@@ -9,6 +11,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use time::OffsetDateTime;
 
+pub use self::ask::{DescribeArgs, describe};
 pub use self::node::node;
 use super::events;
 use super::print::table::align;

@@ -3,14 +3,16 @@
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use super::super::node::roles;
 use super::super::print::table::align;
 use super::super::print::{age, items, pairs, text};
-use super::{Page, conditions};
+use super::{Page, allocated, conditions};
 
-/// The node.
-pub fn node(node: &Value, now: OffsetDateTime) -> String {
+/// The node, and the pods on it where they are known.
+pub fn node(node: &Value, pods: Option<&[Value]>, now: OffsetDateTime) -> String {
     let mut page = Page::default();
     page.field(0, "Name", text(node, "/metadata/name"));
+    page.field(0, "Roles", roles(node));
     page.beside("Labels", &pairs(node, "/metadata/labels", "="));
     page.beside("Annotations", &pairs(node, "/metadata/annotations", ": "));
     page.given(0, "CreationTimestamp", &age::long(node, "/metadata/creationTimestamp"));
@@ -47,5 +49,8 @@ pub fn node(node: &Value, now: OffsetDateTime) -> String {
         page.field(1, label, text(node, &format!("/status/nodeInfo/{key}")));
     }
     page.field(0, "Images", items(node, "/status/images").len().to_string());
+    if let Some(pods) = pods {
+        allocated::all(&mut page, node, pods, now);
+    }
     align(&page.0)
 }

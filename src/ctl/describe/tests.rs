@@ -147,5 +147,5 @@ fn a_node() {
             "images": [{}, {}],
         },
     });
-    insta::assert_snapshot!(node(&host, now()));
+    insta::assert_snapshot!(node(&host, Some(&[]), now()));
 }

@@ -10,18 +10,28 @@ use super::table::{Cell, Table};
 
 /// Columns of the caller's choice.
 #[derive(Debug, Clone)]
-pub struct Columns(Vec<(String, JsonPath)>);
+pub struct Columns {
+    columns: Vec<(String, JsonPath)>,
+    headers: bool,
+}
 
 impl Columns {
+    /// The same with its header row, or without.
+    #[must_use]
+    pub fn headers(self, headers: bool) -> Self {
+        Self { headers, ..self }
+    }
+
     /// A table with a row for each object; `<none>` where a path gives nothing.
     pub fn render(&self, objects: &[Value]) -> String {
         let cell = |object: &Value, path: &JsonPath| match path::pick(path, object, ",") {
             found if found.is_empty() => Cell::from("<none>"),
             found => Cell::from(found),
         };
-        let row = |object| self.0.iter().map(|(_, path)| cell(object, path)).collect();
+        let row = |object| self.columns.iter().map(|(_, path)| cell(object, path)).collect();
         let rows: Vec<Vec<Cell>> = objects.iter().map(row).collect();
-        Table::new(self.0.iter().map(|(name, _)| name.clone()), false).rows(&rows)
+        let header = self.columns.iter().filter(|_| self.headers).map(|(name, _)| name.clone());
+        Table::new(header, false).rows(&rows)
     }
 }
 
@@ -31,12 +41,14 @@ impl FromStr for Columns {
     fn from_str(text: &str) -> Result<Self, String> {
         let column = |text: &str| {
             let parts =
-                text.split_once(':').filter(|(name, path)| !name.is_empty() && !path.is_empty());
+                // The name may be empty: `:.metadata.name`.
+                text.split_once(':').filter(|(_, path)| !path.is_empty());
             let (name, path) =
                 parts.ok_or_else(|| format!("custom-columns: {text:?} is not NAME:PATH"))?;
             Ok((name.to_owned(), path::single(path)?))
         };
-        text.split(',').map(column).collect::<Result<_, String>>().map(Self)
+        let columns = text.split(',').map(column).collect::<Result<_, String>>()?;
+        Ok(Self { columns, headers: true })
     }
 }
 
@@ -55,7 +67,10 @@ mod tests {
             json!({"metadata": {"name": "b"}}),
         ];
         assert_eq!(columns.render(&objects), "NAME   IMAGES\na      x,y\nb      <none>\n");
-        for bad in ["", "NAME", "NAME:", ":.a", "A:.a,B", "A:.a[", "A:{.a"] {
+        let names: Columns = ":metadata.name".parse().expect("no name");
+        assert_eq!(names.clone().render(&objects), "\na\nb\n");
+        assert_eq!(names.headers(false).render(&objects), "a\nb\n");
+        for bad in ["", "NAME", "NAME:", "A:.a,B", "A:.a[", "A:{.a"] {
             assert!(bad.parse::<Columns>().is_err(), "{bad}");
         }
     }

@@ -1,11 +1,14 @@
 //! How objects are shown: tables as kubectl has them, JSON, YAML, names, paths and columns.
 //!
-//! All of it is pure: objects and the time go in, text comes out.
+//! All of it is pure but for `jsonpath-file`: objects and the time go in, text comes out.
 
 pub mod age;
+pub mod amount;
 pub mod columns;
+pub mod labels;
 pub mod path;
 pub mod pods;
+pub mod sort;
 pub mod table;
 
 use std::str::FromStr;
@@ -17,7 +20,8 @@ use self::columns::Columns;
 use self::path::Template;
 
 /// What `-o` can name, for messages and help.
-const FORMATS: &str = "wide, json, yaml, name, jsonpath=TEMPLATE, custom-columns=NAME:PATH,...";
+const FORMATS: &str = "wide, json, yaml, name, jsonpath=TEMPLATE, jsonpath-file=FILE, \
+                       custom-columns=NAME:PATH,...";
 
 /// What to print of objects.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +57,11 @@ impl FromStr for Output {
             ("yaml", None) => Ok(Self::Yaml),
             ("name", None) => Ok(Self::Name),
             ("jsonpath", Some(template)) => template.parse().map(Self::Path),
+            ("jsonpath-file", Some(file)) => std::fs::read_to_string(file)
+                .map_err(|error| format!("read {file}: {error}"))?
+                .trim_end_matches('\n')
+                .parse()
+                .map(Self::Path),
             ("custom-columns", Some(columns)) => columns.parse().map(Self::Columns),
             ("jsonpath" | "custom-columns", None) => Err(format!("{format} needs =...")),
             _ => Err(format!("one of {FORMATS}")),
@@ -61,6 +70,15 @@ impl FromStr for Output {
 }
 
 impl Output {
+    /// The same, without the header row of custom columns where none is wanted.
+    #[must_use]
+    pub fn headers(self, wanted: bool) -> Self {
+        match self {
+            Self::Columns(columns) => Self::Columns(columns.headers(wanted)),
+            other => other,
+        }
+    }
+
     /// Whether it is one of the tables, which a watch prints row by row.
     pub fn is_table(&self) -> bool {
         matches!(self, Self::Table | Self::Wide)
@@ -172,6 +190,12 @@ mod tests {
             assert!(good.parse::<Output>().is_ok(), "{good}");
         }
         let fault = |text: &str| text.parse::<Output>().expect_err(text);
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let file = dir.path().join("template");
+        std::fs::write(&file, "{.a}{'\\n'}\n").expect("write");
+        let filed: Output = format!("jsonpath-file={}", file.display()).parse().expect("file");
+        assert_eq!(filed.objects(&[json!({"a": 1})], false).expect("path"), "1\n");
+        assert!(fault("jsonpath-file=/no/such").contains("read /no/such"));
         assert!(fault("xml").contains("json, yaml"));
         assert!(fault("").contains("json, yaml"));
         assert!(fault("jsonpath").contains("needs ="));

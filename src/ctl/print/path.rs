@@ -147,7 +147,7 @@ fn path(text: &str) -> Result<JsonPath, String> {
         match first {
             '[' => {
                 let end = bracket(rest).ok_or_else(|| fault("no ] after ["))?;
-                strict.push_str(&rest[..end]);
+                strict.push_str(&in_bracket(&rest[..end]));
                 rest = &rest[end..];
             }
             _ => {
@@ -186,6 +186,45 @@ fn name(text: &str) -> (String, usize) {
         }
     }
     (name, text.len())
+}
+
+/// What stands in brackets, as RFC 9535 has it: kubectl has `\.` for a dot in names, also in those
+/// behind the `@` of a filter.
+fn in_bracket(text: &str) -> String {
+    let mut strict = String::new();
+    let mut quote = None;
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let inside = quote.is_some();
+        match c {
+            '\\' if inside && rest[1..].starts_with('.') => rest = &rest[1..],
+            '"' | '\'' if quote.is_none_or(|open| open == c) => {
+                quote = if inside { None } else { Some(c) };
+            }
+            '@' | '$' if !inside => {
+                let steps = &rest[1..];
+                let ends = |c: char| c.is_whitespace() || "=!<>()&|,]".contains(c);
+                let length = steps.find(ends).unwrap_or(steps.len());
+                if !steps[..length].contains(['[', '"', '\'', '*']) && !steps.starts_with("..") {
+                    strict.push(c);
+                    let mut left = &steps[..length];
+                    while let Some(after) = left.strip_prefix('.') {
+                        let (name, taken) = name(after);
+                        strict.push_str(&format!("['{}']", name.replace('\'', "\\'")));
+                        left = &after[taken..];
+                    }
+                    strict.push_str(left);
+                    rest = &steps[length..];
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        let length = rest.chars().next().map_or(0, char::len_utf8);
+        strict.push_str(&rest[..length]);
+        rest = &rest[length..];
+    }
+    strict
 }
 
 /// Length of what stands in brackets, with them.
@@ -230,6 +269,11 @@ mod tests {
             ("{.items[?(@.status.phase==\"Failed\")].metadata.name}", "b"),
             ("{.items[?(@.status.phase=='Failed')].metadata['name']}", "b"),
             ("{.items[0].metadata.annotations.x\\.io/y}", "1"),
+            ("{.items[0].metadata.annotations['x\\.io/y']}", "1"),
+            ("{.items[0].metadata.annotations[\"x.io/y\"]}", "1"),
+            ("{.items[?(@.metadata.annotations.x\\.io/y=='1')].metadata.name}", "a"),
+            ("{.items[?(@.metadata.annotations['x\\.io/y']=='1')].metadata.name}", "a"),
+            ("{.items[?(@.status)].metadata.name}", "a b"),
             ("{.items[1].n}", "[1,{\"k\":true}]"),
             ("{.items[0].absent}", ""),
             (

@@ -4,17 +4,17 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::table::{Cell, Mood};
-use super::{age, has, items, number, pairs, text};
+use super::{age, has, items, number, text};
 
-/// Columns of a table of pods.
+/// Columns of a table of pods, or of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PodColumns {
     /// The namespace before the name.
     pub namespace: bool,
     /// IP, node, nominated node and readiness gates.
     pub wide: bool,
-    /// The labels at the end.
-    pub labels: bool,
+    /// The kind in the name, `pod/web`.
+    pub kind: bool,
 }
 
 impl PodColumns {
@@ -25,7 +25,6 @@ impl PodColumns {
         if self.wide {
             header.extend(["IP", "NODE", "NOMINATED NODE", "READINESS GATES"]);
         }
-        header.extend(self.labels.then_some("LABELS"));
         header
     }
 
@@ -35,7 +34,8 @@ impl PodColumns {
         let none = |text: &str| Cell::from(if text.is_empty() { "<none>" } else { text });
         let mut row =
             if self.namespace { vec![text(pod, "/metadata/namespace").into()] } else { vec![] };
-        row.push(text(pod, "/metadata/name").into());
+        let kind = if self.kind { "pod/" } else { "" };
+        row.push(format!("{kind}{}", text(pod, "/metadata/name")).into());
         row.push(format!("{}/{}", summary.ready, summary.containers).into());
         row.push(Cell::new(&summary.status, mood(&summary.status)));
         row.push(summary.restarts(now).into());
@@ -45,9 +45,6 @@ impl PodColumns {
             row.push(none(text(pod, "/spec/nodeName")));
             row.push(none(text(pod, "/status/nominatedNodeName")));
             row.push(none(&gates(pod)));
-        }
-        if self.labels {
-            row.push(none(&pairs(pod, "/metadata/labels", "=").join(",")));
         }
         row
     }

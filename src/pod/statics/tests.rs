@@ -374,3 +374,45 @@ async fn a_new_file_takes_no_pod_from_another() {
     std::fs::remove_file(house.path("b.yaml")).expect("removed");
     house.wants(&[("a", "other")]).await;
 }
+
+/// What the log says.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("lines").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_fault_is_logged_when_it_begins_and_when_it_is_over() {
+    let options = Options {
+        dir: None,
+        http_url: None,
+        http_headers: HeaderMap::new(),
+        interval: Duration::from_secs(1),
+        node: "node".to_owned(),
+        last: Vec::new(),
+    };
+    let statics = Statics::new(options, |_| {}).expect("statics");
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let folder = Path::new("/gone");
+    tracing::subscriber::with_default(subscriber, || {
+        for why in [Some("no such folder"), Some("no such folder"), Some("no room"), None, None] {
+            statics.sheet().trouble(folder, why.map(str::to_owned));
+            statics.publish();
+        }
+    });
+    let text = String::from_utf8(lines.0.lock().expect("lines").clone()).expect("text");
+    let count = |word: &str| text.matches(word).count();
+    assert_eq!((count("WARN"), count("no such folder"), count("no room")), (2, 1, 1), "{text}");
+    assert_eq!((count("right again"), count("/gone")), (1, 3), "{text}");
+}

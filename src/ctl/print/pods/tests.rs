@@ -145,7 +145,7 @@ fn all_columns() {
     bare["spec"] = json!({});
     bare["status"] = json!({"phase": "Pending"});
     web["metadata"]["annotations"] = json!({});
-    let columns = PodColumns { namespace: true, wide: true, labels: true };
+    let columns = PodColumns { namespace: true, wide: true, kind: true };
     let mut table = Table::new(columns.header(), false);
     let rows = [columns.row(&web, now()), columns.row(&bare, now())];
     insta::assert_snapshot!(table.rows(&rows));

@@ -1,0 +1,348 @@
+//! `run`: a pod of one container, made from words of the command line.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::apply::object;
+use super::connect::Client;
+use super::context::ContextArgs;
+use super::debug::{Waiting, variable};
+use super::error::Error;
+use super::exec::{self, AttachArgs, Place};
+use super::print::{Output, items, number, text};
+use super::scope::Namespace;
+use super::screen::Screen;
+use super::wait::{Until, wait};
+use super::{get, logs, terminal};
+use crate::config::Process;
+use crate::proto::podbay::v1::{
+    ApplyRequest, DeleteRequest, LogsRequest, Manner, Preconditions, Selector,
+};
+
+/// How often it is looked whether a container whose streams have ended has ended too.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What `run` takes.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Name of the pod and of its container
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Image of the container
+    #[arg(long, value_name = "IMAGE")]
+    pub image: String,
+    /// When the container is started again
+    #[arg(long, value_name = "POLICY", default_value = "Always", value_parser = ["Always", "OnFailure", "Never"])]
+    pub restart: String,
+    /// A variable of its environment; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub env: Vec<(String, String)>,
+    /// A port that it listens on; may be given several times
+    #[arg(long, value_name = "PORT")]
+    pub port: Vec<u16>,
+    /// Labels of the pod [default: run=NAME]
+    #[arg(short = 'l', long, value_name = "KEY=VALUE", value_parser = variable, value_delimiter = ',')]
+    pub labels: Vec<(String, String)>,
+    /// An annotation of the pod; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = variable)]
+    pub annotations: Vec<(String, String)>,
+    /// Always, IfNotPresent or Never [default: as for any container]
+    #[arg(long, value_name = "POLICY")]
+    pub image_pull_policy: Option<String>,
+    /// Run the container with all rights of the host
+    #[arg(long)]
+    pub privileged: bool,
+    /// JSON that is merged into the pod
+    #[arg(long, value_name = "JSON")]
+    pub overrides: Option<String>,
+    /// The words behind -- are the command, not its arguments
+    #[arg(long)]
+    pub command: bool,
+    /// Give it a standard input, wait until it runs and join its streams
+    #[arg(short = 'i', long)]
+    pub stdin: bool,
+    /// Run it in a terminal
+    #[arg(short = 't', long)]
+    pub tty: bool,
+    /// Wait until it runs and join its streams
+    #[arg(long)]
+    pub attach: bool,
+    /// Delete the pod when the streams have ended
+    #[arg(long)]
+    pub rm: bool,
+    /// Say less
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Say what would happen: client asks nobody, server asks the agent
+    #[arg(long, value_name = "WHO", num_args = 0..=1, require_equals = true, default_missing_value = "server")]
+    pub dry_run: Option<DryRun>,
+    /// The namespace.
+    #[command(flatten)]
+    pub namespace: Namespace,
+    /// What to print in place of what was done: json, yaml, name, jsonpath=...
+    #[arg(short, long, value_name = "FORMAT")]
+    pub output: Option<Output>,
+    /// Arguments of the image's program
+    #[arg(value_name = "ARGUMENT", last = true)]
+    pub arguments: Vec<String>,
+}
+
+/// Who says what would happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DryRun {
+    /// Nobody, it happens.
+    None,
+    /// This program.
+    Client,
+    /// The agent.
+    Server,
+}
+
+/// The pod; its namespace is left to the call.
+fn pod(args: &RunArgs, namespace: Option<&str>) -> Result<Value, Error> {
+    let mut container = json!({"name": args.name, "image": args.image});
+    let mut put = |key: &str, value: Value| container[key] = value;
+    if !args.arguments.is_empty() {
+        put(if args.command { "command" } else { "args" }, json!(args.arguments));
+    }
+    if !args.env.is_empty() {
+        let one = |(name, value): &(String, String)| json!({"name": name, "value": value});
+        put("env", args.env.iter().map(one).collect());
+    }
+    if !args.port.is_empty() {
+        put("ports", args.port.iter().map(|port| json!({"containerPort": port})).collect());
+    }
+    if let Some(policy) = &args.image_pull_policy {
+        put("imagePullPolicy", json!(policy));
+    }
+    if args.privileged {
+        put("securityContext", json!({"privileged": true}));
+    }
+    if args.stdin {
+        put("stdin", true.into());
+        put("stdinOnce", true.into());
+    }
+    if args.tty {
+        put("tty", true.into());
+    }
+    let map = |pairs: &[(String, String)]| json!(pairs.iter().cloned().collect::<BTreeMap<_, _>>());
+    let labels = if args.labels.is_empty() { json!({"run": args.name}) } else { map(&args.labels) };
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": args.name, "labels": labels},
+        "spec": {"containers": [container], "restartPolicy": args.restart},
+    });
+    if let Some(namespace) = namespace {
+        pod["metadata"]["namespace"] = json!(namespace);
+    }
+    if !args.annotations.is_empty() {
+        pod["metadata"]["annotations"] = map(&args.annotations);
+    }
+    if let Some(overrides) = &args.overrides {
+        let overrides: Value = serde_json::from_str(overrides)
+            .map_err(|error| Error::Misuse(format!("--overrides: {error}")))?;
+        merge(&mut pod, &overrides);
+    }
+    Ok(pod)
+}
+
+/// RFC 7386: maps are merged, null removes, everything else takes the place of what was there.
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                if value.is_null() {
+                    into.remove(key);
+                } else {
+                    merge(into.entry(key.clone()).or_insert(Value::Null), value);
+                }
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
+/// `--dry-run=client`: the pod as it would be sent.
+pub fn show(agent: &ContextArgs, args: &RunArgs, screen: Screen) -> Result<(), Error> {
+    let namespace = args.namespace.namespace.clone();
+    let namespace = namespace.or_else(|| agent.resolve(&Process).ok().and_then(|it| it.namespace));
+    let pod = pod(args, namespace.as_deref())?;
+    match &args.output {
+        Some(output) if !output.is_table() => {
+            screen.print(&output.objects(&[pod], false).map_err(Error::Misuse)?)
+        }
+        _ => screen.print(&format!("pod/{} created (dry run)\n", args.name)),
+    }
+}
+
+/// Makes the pod and, where that is wanted, stays with it; the exit code.
+pub async fn run(client: &mut Client, args: &RunArgs, screen: Screen) -> Result<u8, Error> {
+    let attach = args.attach || args.stdin;
+    if args.rm && !attach {
+        return Err(Error::Misuse("--rm should only be used for attached containers".to_owned()));
+    }
+    if args.tty && !args.stdin {
+        return Err(Error::Misuse(
+            "-i/--stdin is required for containers with -t/--tty".to_owned(),
+        ));
+    }
+    let dry_run = args.dry_run == Some(DryRun::Server);
+    let namespace = args.namespace.of(client);
+    let request = ApplyRequest {
+        manifest: pod(args, Some(&namespace))?.to_string(),
+        manner: Manner::Create.into(),
+        dry_run,
+        namespace: namespace.clone(),
+        ..ApplyRequest::default()
+    };
+    let answer = client.pods.apply(request).await?.into_inner();
+    answer.warnings.iter().for_each(|warning| screen.note(&format!("warning: {warning}")));
+    let made = answer.pods.into_iter().find_map(|applied| applied.pod).unwrap_or_default();
+    match &args.output {
+        Some(output) if !output.is_table() => {
+            screen.print(&output.objects(&[object(&made)?], false).map_err(Error::Misuse)?)?;
+        }
+        _ if attach && !dry_run => {}
+        _ => {
+            let end = if dry_run { " (dry run)" } else { "" };
+            screen.print(&format!("pod/{} created{end}\n", args.name))?;
+        }
+    }
+    if !attach || dry_run {
+        return Ok(0);
+    }
+    let waiting = Waiting { namespace, pod: &args.name, uid: made.uid.clone(), name: &args.name };
+    let joined = join(client, args, &waiting, screen).await;
+    let code = match &joined {
+        Ok(()) if args.restart != "Always" => code(client, args).await,
+        Ok(()) => Ok(0),
+        Err(_) => Ok(1),
+    };
+    if args.rm {
+        remove(client, args, &waiting, screen).await?;
+    }
+    joined.and(code)
+}
+
+/// Joins the streams of the container until it ends; its log when it has ended before.
+async fn join(
+    client: &mut Client,
+    args: &RunArgs,
+    waiting: &Waiting<'_>,
+    screen: Screen,
+) -> Result<(), Error> {
+    if waiting.runs(client, screen).await? {
+        if args.tty && terminal::is_terminal() && !args.quiet {
+            screen.note("If you don't see a command prompt, try pressing enter.");
+        }
+        let place = Place {
+            pod: args.name.clone(),
+            container: Some(args.name.clone()),
+            namespace: args.namespace.clone(),
+        };
+        let attach = AttachArgs { place, stdin: args.stdin, tty: args.tty };
+        match exec::attach(client, &attach, screen).await {
+            // It may have ended meanwhile; then there is still its log.
+            Err(Error::Agent(_)) if !waiting.runs(client, screen).await? => {}
+            joined => return joined,
+        }
+    }
+    let request = LogsRequest {
+        namespace: waiting.namespace.clone(),
+        name: args.name.clone(),
+        container: args.name.clone(),
+        ..LogsRequest::default()
+    };
+    logs::copy(client, request).await
+}
+
+/// The exit code of the container, which ends with its streams.
+async fn code(client: &mut Client, args: &RunArgs) -> Result<u8, Error> {
+    loop {
+        let pod = get::pod(client, &args.namespace, &args.name).await?.unwrap_or_default();
+        let object = object(&pod)?;
+        let statuses = items(&object, "/status/containerStatuses");
+        let own = statuses.iter().find(|status| text(status, "/name") == args.name);
+        match own.and_then(|status| status.pointer("/state/terminated")) {
+            Some(end) => return Ok(u8::try_from(number(end, "/exitCode")).unwrap_or(255)),
+            // Closed streams do not mean that it ends.
+            None if args.restart == "OnFailure" => return Ok(0),
+            None => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+async fn remove(
+    client: &mut Client,
+    args: &RunArgs,
+    made: &Waiting<'_>,
+    screen: Screen,
+) -> Result<(), Error> {
+    let selector = Selector {
+        namespace: made.namespace.clone(),
+        name: args.name.clone(),
+        ..Selector::default()
+    };
+    let request = DeleteRequest {
+        selector: Some(selector),
+        preconditions: Some(Preconditions { uid: made.uid.clone(), ..Preconditions::default() }),
+        ..DeleteRequest::default()
+    };
+    client.pods.delete(request).await?;
+    if !args.quiet {
+        screen.print(&format!("pod {:?} deleted\n", args.name))?;
+    }
+    let gone = BTreeMap::from([((made.namespace.clone(), args.name.clone()), made.uid.clone())]);
+    wait(client, gone, Until::Gone, None, screen).await
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::super::{Cli, Command};
+    use super::*;
+
+    fn made(line: &[&str]) -> Value {
+        let words = ["podbay", "run", "web", "--image=nginx"].iter().chain(line);
+        let Command::Run(args) = Cli::try_parse_from(words).expect("parse").command else {
+            panic!("not run")
+        };
+        pod(&args, Some("ns")).expect("pod")
+    }
+
+    #[test]
+    fn words_become_a_pod() {
+        assert_eq!(
+            made(&[]),
+            json!({"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": "web", "namespace": "ns", "labels": {"run": "web"}},
+                "spec": {"containers": [{"name": "web", "image": "nginx"}], "restartPolicy": "Always"}})
+        );
+        let full = made(&[
+            "-it",
+            "--restart=Never",
+            "--env=A=b=c",
+            "--port=80",
+            "--labels=a=1,b=2",
+            "--command",
+            "--overrides={\"spec\":{\"hostNetwork\":true,\"restartPolicy\":null}}",
+            "--",
+            "sh",
+            "-c",
+            "x",
+        ]);
+        assert_eq!(full["metadata"]["labels"], json!({"a": "1", "b": "2"}));
+        assert_eq!(full["spec"]["hostNetwork"], true);
+        assert_eq!(full["spec"].get("restartPolicy"), None);
+        let container = &full["spec"]["containers"][0];
+        assert_eq!(container["command"], json!(["sh", "-c", "x"]));
+        assert_eq!(container["env"], json!([{"name": "A", "value": "b=c"}]));
+        assert_eq!(container["ports"], json!([{"containerPort": 80}]));
+        assert_eq!((&container["stdin"], &container["tty"]), (&json!(true), &json!(true)));
+        assert_eq!(made(&["--", "a"])["spec"]["containers"][0]["args"], json!(["a"]));
+    }
+}
