@@ -7,7 +7,10 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
 
 /// How events are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,15 +36,13 @@ pub enum InitError {
 /// Starts writing the agent's log to standard error. Call once, at start.
 pub fn init(level: &str, format: Format) -> Result<(), InitError> {
     let filter = filter(level).ok_or_else(|| InitError::Level(level.to_owned()))?;
-    let events = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .with_writer(|| OneLine(io::stderr()));
-    match format {
-        Format::Text => events.try_init(),
-        Format::Json => events.json().flatten_event(true).try_init(),
-    }
-    .map_err(InitError::Again)
+    let events = fmt::layer().with_ansi(false).with_writer(|| OneLine(io::stderr()));
+    let events = match format {
+        Format::Text => events.boxed(),
+        Format::Json => events.json().flatten_event(true).boxed(),
+    };
+    let subscriber = tracing_subscriber::registry().with(events.with_filter(filter));
+    subscriber.try_init().map_err(|error| InitError::Again(error.into()))
 }
 
 /// Whether [`init`] takes this level.
@@ -49,14 +50,14 @@ pub fn is_level(level: &str) -> bool {
     filter(level).is_some()
 }
 
-/// `EnvFilter` would take any misspelt level for the name of a target.
-fn filter(level: &str) -> Option<EnvFilter> {
+/// `Targets` would take any misspelt level for the name of a target.
+fn filter(level: &str) -> Option<Targets> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let known = level.split(',').all(|part| match part.rsplit_once('=') {
         Some((target, level)) => !target.is_empty() && LEVELS.contains(&level),
         None => LEVELS.contains(&part),
     });
-    if known { EnvFilter::try_new(level).ok() } else { None }
+    if known { level.parse().ok() } else { None }
 }
 
 /// An error and all its causes as one line: `a: b: c`.

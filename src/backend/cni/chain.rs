@@ -40,7 +40,7 @@ impl Link<'_> {
         let (started, args) = (Instant::now(), self.args_text());
         let version = self.network.version;
         let mut previous = None;
-        for plugin in &self.network.plugins {
+        for plugin in self.busy() {
             let told = previous.as_ref().filter(|_| version >= Version::CHAINED);
             let request = plugin.request(self.network, self.capabilities, told);
             let left = limit.saturating_sub(started.elapsed());
@@ -64,7 +64,7 @@ impl Link<'_> {
         let (network, args) = (self.network, self.args_text());
         let told = result.filter(|_| network.version >= Version::DEL_WITH_RESULT);
         let mut failures = Vec::new();
-        for plugin in network.plugins.iter().rev() {
+        for plugin in self.busy().rev() {
             let request = plugin.request(network, self.capabilities, told);
             let run = |netns| {
                 let call = Call { netns, ..self.call(Verb::Del, &args) };
@@ -81,6 +81,15 @@ impl Link<'_> {
             }
         }
         failures
+    }
+
+    /// The plugins that have something to do for this pod. The first one always has: the network's
+    /// result begins with it.
+    fn busy(&self) -> impl DoubleEndedIterator<Item = &Plugin> {
+        let plugins = self.network.plugins.iter().enumerate();
+        plugins
+            .filter(|(index, plugin)| *index == 0 || !plugin.is_idle(self.capabilities))
+            .map(|(_, plugin)| plugin)
     }
 
     /// With the namespace gone, a masquerading plugin would leave its rules behind for ever, and
@@ -189,6 +198,26 @@ mod tests {
         assert!(lines[1].starts_with("ADD two") && lines[1].contains(r#""by":"one""#));
         assert!(lines[2].starts_with("DEL two") && lines[2].contains(r#""by":"two""#));
         assert!(lines[3].starts_with("DEL one") && lines[3].contains(r#""by":"two""#));
+    }
+
+    #[test]
+    fn portmap_is_run_for_pods_that_publish_ports() {
+        let (plugins, runner) = recording();
+        plugins.add("portmap", &format!("echo $CNI_COMMAND >> {}/log", plugins.dir().display()));
+        let list = br#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"one"},
+            {"type":"portmap","capabilities":{"portMappings":true}}]}"#;
+        let network = Network::from_list(list).unwrap();
+        let calls = |ports: Value| {
+            let told = Map::from_iter([("portMappings".to_owned(), ports)]);
+            let link = link(&network, &told);
+            let result = link.add(&runner, LIMIT).ok();
+            assert!(link.del(&runner, LIMIT, result.as_ref()).is_empty());
+            let calls = log(&plugins).lines().filter(|line| !line.contains(" one ")).count();
+            std::fs::remove_file(plugins.dir().join("log")).unwrap();
+            (calls, result.is_some_and(|result| result["by"] == "one"))
+        };
+        assert_eq!(calls(serde_json::json!([])), (0, true), "the result of the one before it");
+        assert_eq!(calls(serde_json::json!([{"hostPort": 80}])).0, 2);
     }
 
     #[test]

@@ -159,6 +159,16 @@ impl Plugin {
             && self.body.get("ipMasq").and_then(Value::as_bool) == Some(true)
     }
 
+    /// Whether it has nothing to do for a pod that is told `runtime`. The reference plugin
+    /// `portmap` hands on the result at ADD when the pod publishes no port, but at DEL it looks
+    /// through the firewall all the same, which costs more than the rest of the chain.
+    pub(super) fn is_idle(&self, runtime: &Map<String, Value>) -> bool {
+        let ports = runtime.get("portMappings").and_then(Value::as_array);
+        self.kind == "portmap"
+            && self.capabilities.contains("portMappings")
+            && ports.is_none_or(Vec::is_empty)
+    }
+
     /// The configuration that is executed: specification, section 2, "deriving request
     /// configuration". `runtime` holds everything the agent could pass; the plugin gets what it
     /// declared.
