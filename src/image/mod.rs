@@ -21,7 +21,7 @@ mod registry;
 mod unpack;
 mod usage;
 
-pub use credentials::Credentials;
+pub use credentials::{Credentials, docker_credentials};
 pub use error::Error;
 pub use platform::Platform;
 pub use progress::{PullProgress, PullState};
