@@ -8,6 +8,8 @@ mod ephemeral;
 mod keep;
 #[path = "pod_fakes/life.rs"]
 mod life;
+#[path = "pod_fakes/objects.rs"]
+mod objects;
 #[path = "pod_fakes/preempt.rs"]
 mod preempt;
 #[path = "pod_fakes/resize.rs"]
@@ -22,6 +24,8 @@ mod shutdown;
 mod statics;
 #[path = "pod_fakes/strays.rs"]
 mod strays;
+#[path = "pod_fakes/told.rs"]
+mod told;
 #[path = "pod_fakes/watches.rs"]
 mod watches;
 #[allow(dead_code)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::backend::{CgroupVersion, Host};
 use crate::config::Config;
 use crate::model::pod::DnsConfig;
-use crate::pod::translate::{Amounts, NodeFacts};
+use crate::pod::translate::{Amounts, NodeFacts, SystemFacts};
 
 /// Addresses that are routed the default way; nothing is sent there.
 const ANYWHERE: [IpAddr; 2] = [
@@ -57,6 +57,7 @@ pub(super) fn facts(config: &Config, host: &dyn Host, systemd_cgroup: bool) -> N
         labels: pods.node_labels.iter().filter_map(label).collect(),
         os: "linux".to_owned(),
         arch: facts.arch.clone(),
+        system: system(),
         log_root: pods.log_root.clone(),
         seccomp_root: pods.seccomp_root.clone(),
         seccomp_default: pods.seccomp_default,
@@ -66,6 +67,30 @@ pub(super) fn facts(config: &Config, host: &dyn Host, systemd_cgroup: bool) -> N
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
+}
+
+fn system() -> SystemFacts {
+    let line = |path: &str| read(path).trim().to_owned();
+    let release = match read("/etc/os-release") {
+        none if none.is_empty() => read("/usr/lib/os-release"),
+        found => found,
+    };
+    SystemFacts {
+        kernel: line("/proc/sys/kernel/osrelease"),
+        os_image: os_image(&release),
+        machine_id: line("/etc/machine-id"),
+        system_uuid: line("/sys/class/dmi/id/product_uuid"),
+    }
+}
+
+/// The name that a system calls itself by.
+fn os_image(release: &str) -> String {
+    let of = |key: &str| {
+        let mut values = release.lines().filter_map(|line| line.strip_prefix(key));
+        let value = values.next()?.trim().trim_matches(['"', '\'']).to_owned();
+        Some(value).filter(|value| !value.is_empty())
+    };
+    of("PRETTY_NAME=").or_else(|| of("NAME=")).unwrap_or_default()
 }
 
 fn cpus() -> i64 {
@@ -152,6 +177,14 @@ mod tests {
         assert_eq!(dns.searches, ["a", "b"]);
         assert_eq!(dns.options, ["ndots:2"]);
         assert_eq!(resolv_conf("nameserver"), DnsConfig::default());
+    }
+
+    #[test]
+    fn reads_os_release() {
+        let text = "NAME=\"Debian GNU/Linux\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n";
+        assert_eq!(os_image(text), "Debian GNU/Linux 12 (bookworm)");
+        assert_eq!(os_image("ID=x\nNAME='Plain'\n"), "Plain");
+        assert_eq!(os_image(""), "");
     }
 
     #[test]

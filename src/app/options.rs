@@ -213,12 +213,15 @@ const STRAY_PATIENCE: Duration = Duration::from_secs(600);
 pub(super) fn pods_options(config: &Config, host: &dyn Host, systemd: bool) -> pod::PodsOptions {
     let first = config.pods.backoff_first;
     let longest = config.pods.backoff_longest;
-    let pauses = pod::BackoffPolicy { first, longest, reset: longest * 2 };
+    let usual = pod::BackoffPolicy::default();
+    // Ten quiet minutes forget it all, however short the pauses are. Those between pulls are
+    // another matter, and always the kubelet's.
+    let restart = pod::BackoffPolicy { first, longest, ..usual };
     pod::PodsOptions {
         stray_patience: STRAY_PATIENCE,
         root: config.root.clone(),
         node: node::facts(config, host, systemd),
-        policy: pod::Policy { restart: pauses, pull: pauses },
+        policy: pod::Policy { restart, pull: usual },
     }
 }
 

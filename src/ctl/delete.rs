@@ -8,11 +8,11 @@ use clap::Args;
 use super::apply::grace;
 use super::connect::Client;
 use super::error::Error;
-use super::manifest::Files;
+use super::manifest::{self, Files};
 use super::scope::{Selection, duration, pod_names, wire_duration};
 use super::screen::Screen;
 use super::wait::{Until, wait};
-use crate::proto::podbay::v1::{DeleteRequest, Pod, Preconditions, Selector};
+use crate::proto::podbay::v1::{DeleteRequest, ObjectName, Pod, Preconditions, Selector};
 
 /// What `delete` takes.
 #[derive(Debug, Clone, Args)]
@@ -76,7 +76,7 @@ impl DeleteArgs {
 
 /// Deletes, tells of it, and waits for the end.
 pub async fn delete(client: &mut Client, args: &DeleteArgs, screen: Screen) -> Result<(), Error> {
-    let selectors = selectors(client, args).await?;
+    let (selectors, objects) = asked(client, args).await?;
     let grace = args.grace()?;
     let mut begun = BTreeMap::new();
     let mut fault = None;
@@ -91,6 +91,7 @@ pub async fn delete(client: &mut Client, args: &DeleteArgs, screen: Screen) -> R
                 resource_version: String::new(),
             }),
             dry_run: args.dry_run,
+            objects: Vec::new(),
         };
         // One that cannot be deleted does not spare the others.
         match client.pods.delete(request).await {
@@ -107,7 +108,11 @@ pub async fn delete(client: &mut Client, args: &DeleteArgs, screen: Screen) -> R
             }
         }
     }
-    if begun.is_empty() && fault.is_none() {
+    let had_objects = !objects.is_empty();
+    if had_objects {
+        forget(client, objects, args, screen).await?;
+    }
+    if begun.is_empty() && fault.is_none() && !had_objects {
         screen.note("no pods found");
     }
     if args.wait && !args.dry_run && !args.force && !begun.is_empty() {
@@ -115,6 +120,21 @@ pub async fn delete(client: &mut Client, args: &DeleteArgs, screen: Screen) -> R
         wait(client, begun, Until::Gone, limit, screen).await?;
     }
     fault.map_or(Ok(()), Err)
+}
+
+/// Config maps and secrets are kept no more.
+async fn forget(
+    client: &mut Client,
+    objects: Vec<ObjectName>,
+    args: &DeleteArgs,
+    screen: Screen,
+) -> Result<(), Error> {
+    let how = if args.dry_run { " (dry run)" } else { "" };
+    let told = |it: &ObjectName| format!("{} {:?} deleted{how}\n", it.kind.to_lowercase(), it.name);
+    let told: String = objects.iter().map(told).collect();
+    let request = DeleteRequest { objects, dry_run: args.dry_run, ..DeleteRequest::default() };
+    client.pods.delete(request).await?;
+    screen.print(&told)
 }
 
 fn told(pod: &Pod, args: &DeleteArgs) -> String {
@@ -126,13 +146,33 @@ fn told(pod: &Pod, args: &DeleteArgs) -> String {
 }
 
 /// What to ask for, one call each.
-async fn selectors(client: &Client, args: &DeleteArgs) -> Result<Vec<Selector>, Error> {
+async fn asked(
+    client: &Client,
+    args: &DeleteArgs,
+) -> Result<(Vec<Selector>, Vec<ObjectName>), Error> {
     if !args.files.is_empty() {
         let namespace = args.selection.namespace.of(client);
-        let pods = Files::new(&args.files, args.recursive).pods(&namespace).await?;
-        let one = |(namespace, name)| Selector { namespace, name, ..Selector::default() };
-        return Ok(pods.into_iter().map(one).collect());
+        let files = Files::new(&args.files, args.recursive).read().await?;
+        let of = |own: String| if own.is_empty() { namespace.clone() } else { own };
+        let pods = manifest::pods(&files)?.into_iter();
+        let pods =
+            pods.map(|(own, name)| Selector { namespace: of(own), name, ..Selector::default() });
+        let mut objects = Vec::new();
+        for kind in ["ConfigMap", "Secret"] {
+            let named = manifest::named(&files, kind)?.into_iter();
+            objects.extend(named.map(|(own, name)| ObjectName {
+                kind: kind.to_owned(),
+                namespace: of(own),
+                name,
+            }));
+        }
+        return Ok((pods.collect(), objects));
     }
+    Ok((by_words(client, args)?, Vec::new()))
+}
+
+/// The pods that are named on the command line, or selected there.
+fn by_words(client: &Client, args: &DeleteArgs) -> Result<Vec<Selector>, Error> {
     let names = pod_names(&args.words)?;
     args.selection.check(&names)?;
     let chosen = args.selection.selector.is_some() || args.selection.field_selector.is_some();

@@ -141,6 +141,11 @@ fn join(texts: &[String]) -> String {
 
 /// Namespace (empty when it names none) and name of each pod of a manifest, in its order.
 pub fn pods(manifest: &str) -> Result<Vec<(String, String)>, Error> {
+    named(manifest, "Pod")
+}
+
+/// The same of another kind.
+pub fn named(manifest: &str, kind: &str) -> Result<Vec<(String, String)>, Error> {
     // Names such as `n` and `off` are names; the message is one line.
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
     let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(manifest, options)
@@ -153,10 +158,12 @@ pub fn pods(manifest: &str) -> Result<Vec<(String, String)>, Error> {
         } else {
             vec![&document]
         };
-        for object in objects.into_iter().filter(|object| text(object, "/kind") == "Pod") {
+        for object in objects.into_iter().filter(|object| text(object, "/kind") == kind) {
             let name = text(object, "/metadata/name").to_owned();
             if name.is_empty() {
-                return Err(Error::Misuse("manifest: metadata.name: a pod has no name".to_owned()));
+                let what = kind.to_lowercase();
+                let why = format!("manifest: metadata.name: a {what} has no name");
+                return Err(Error::Misuse(why));
             }
             pods.push((text(object, "/metadata/namespace").to_owned(), name));
         }
@@ -212,6 +219,7 @@ mod tests {
             kind: List\nitems:\n- {kind: Pod, metadata: {name: b, namespace: n}}\n";
         let pair = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
         assert_eq!(pods(text).expect("pods"), [pair("", "a"), pair("n", "b")]);
+        assert_eq!(named(text, "ConfigMap").expect("one"), [pair("", "x")]);
         assert!(pods("kind: Pod\n").is_err());
         assert!(pods("a: [").is_err());
     }

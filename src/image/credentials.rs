@@ -183,7 +183,16 @@ impl DockerConfig {
 
     fn parse(bytes: &[u8]) -> Option<Self> {
         let file: DockerFile = serde_json::from_slice(bytes).ok()?;
-        let entries = file.auths.into_iter().map(|(key, entry)| {
+        Some(Self::of(file.auths))
+    }
+
+    /// The old form of such a file, `.dockercfg`: what the new one has under `auths`.
+    fn parse_old(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok().map(Self::of)
+    }
+
+    fn of(auths: BTreeMap<String, DockerAuth>) -> Self {
+        let entries = auths.into_iter().map(|(key, entry)| {
             let rest = key.split_once("://").map_or(key.as_str(), |(_, rest)| rest);
             let path = rest.split_once('/').map(|(_, path)| path.trim_matches('/'));
             let path = path.filter(|path| !matches!(*path, "" | "v1" | "v2"));
@@ -197,7 +206,12 @@ impl DockerConfig {
             };
             (canonical_host(&key), path.map(str::to_owned), credentials)
         });
-        Some(Self(entries.collect()))
+        Self(entries.collect())
+    }
+
+    /// What it has for the registry of an image.
+    fn for_image(&self, image: &Reference) -> Option<&Credentials> {
+        self.best(&canonical_host(image.host()), Some(image.repository()))
     }
 
     /// The most specific entry for a host and the repository in it.
@@ -215,6 +229,12 @@ impl DockerConfig {
             .max_by_key(|(_, path, _)| path.as_ref().map_or(0, String::len))
             .map(|(_, _, credentials)| credentials)
     }
+}
+
+/// Credentials for an image from the text of a docker `config.json`, or of its `old` form.
+pub fn docker_credentials(text: &[u8], old: bool, image: &Reference) -> Option<Credentials> {
+    let config = if old { DockerConfig::parse_old(text) } else { DockerConfig::parse(text) };
+    config?.for_image(image).cloned()
 }
 
 #[cfg(test)]

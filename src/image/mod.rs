@@ -24,7 +24,7 @@ mod unpack;
 mod usage;
 
 pub use archive::{Broken, LoadOptions, Loaded, Saved, Upload};
-pub use credentials::Credentials;
+pub use credentials::{Credentials, docker_credentials};
 pub use error::Error;
 pub use platform::Platform;
 pub use progress::{PullProgress, PullState};

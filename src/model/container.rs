@@ -77,6 +77,20 @@ pub struct ContainerConfig {
     pub cdi_devices: Vec<String>,
     /// Overrides the image's stop signal.
     pub stop_signal: Option<Signal>,
+    /// Limits of its processes, beside and before the node's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rlimits: Vec<Rlimit>,
+}
+
+/// A limit of setrlimit(2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// Its name without `RLIMIT_`, in small letters.
+    pub name: String,
+    /// What a process has.
+    pub soft: u64,
+    /// What it may raise itself to; `u64::MAX` is no limit.
+    pub hard: u64,
 }
 
 /// Security context of a container (CRI `LinuxContainerSecurityContext`).

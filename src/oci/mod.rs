@@ -35,6 +35,7 @@ pub mod user;
 #[cfg(test)]
 mod fixture;
 
+pub use crate::model::container::Rlimit;
 pub use annotations::{add_identity, record_labels};
 pub use cgroup::{CgroupDriver, plain_cgroup};
 pub use container::{ContainerInput, SharedFiles, check_container, container_spec};
@@ -43,7 +44,6 @@ pub use in_force::{put_back, resources_of, stored_limits};
 pub use namespaces::{PodNamespaces, check_pod_userns};
 pub use pause::{PauseInput, pause_spec};
 pub use resources::{apply_to_spec, linux_resources};
-pub use rlimits::Rlimit;
 pub use sysctl::check_sysctls;
 
 use oci_spec::runtime::Spec;

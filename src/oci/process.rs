@@ -23,7 +23,7 @@ pub(super) fn of_container(
         .set_capabilities(Some(capabilities::oci(granted)))
         .set_no_new_privileges(Some(security.no_new_privs))
         .set_oom_score_adj(Some(score))
-        .set_rlimits(rlimits::rlimits(input.settings, input.facts)?)
+        .set_rlimits(rlimits::rlimits(&input.config.rlimits, input.settings, input.facts)?)
         .set_apparmor_profile(apparmor::profile(
             security.apparmor.as_ref(),
             security.privileged,

@@ -5,21 +5,12 @@ use serde_json::json;
 
 use super::{Error, Settings};
 use crate::backend::HostFacts;
+use crate::model::container::Rlimit;
 
-/// A limit of every container's processes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rlimit {
-    /// Its name without `RLIMIT_`, in small letters.
-    pub name: String,
-    /// What a process has.
-    pub soft: u64,
-    /// What it may raise itself to.
-    pub hard: u64,
-}
-
-/// The limits as far as this host can set them: an agent that may not raise its own cannot give
+/// The limits of a container, its own before those of all, as far as this host can set them: an agent that may not raise its own cannot give
 /// more than it has.
 pub(super) fn rlimits(
+    own: &[Rlimit],
     settings: &Settings,
     facts: &HostFacts,
 ) -> Result<Option<Vec<PosixRlimit>>, Error> {
@@ -34,7 +25,9 @@ pub(super) fn rlimits(
             |error| Error::invalid(format!("oci.rlimits {}", limit.name), error.to_string()),
         )
     };
-    let limits = settings.rlimits.iter().map(limit).collect::<Result<Vec<_>, _>>()?;
+    let is_own = |limit: &&Rlimit| own.iter().any(|own| own.name == limit.name);
+    let common = settings.rlimits.iter().filter(|limit| !is_own(limit));
+    let limits = own.iter().chain(common).map(limit).collect::<Result<Vec<_>, _>>()?;
     Ok((!limits.is_empty()).then_some(limits))
 }
 
@@ -46,12 +39,13 @@ mod tests {
     #[test]
     fn limits_are_no_higher_than_the_host_allows() {
         let mut f = Fixture::new();
-        assert_eq!(rlimits(&f.settings, &f.facts), Ok(None));
+        assert_eq!(rlimits(&[], &f.settings, &f.facts), Ok(None));
         let limit = |name: &str, soft, hard| Rlimit { name: name.to_owned(), soft, hard };
         f.settings.rlimits = vec![limit("nofile", 1024, 1 << 20), limit("core", 0, u64::MAX)];
         f.facts.rlimits = [("nofile".to_owned(), 4096)].into();
-        let made =
-            |f: &Fixture| serde_json::to_value(rlimits(&f.settings, &f.facts).unwrap()).unwrap();
+        let made = |f: &Fixture| {
+            serde_json::to_value(rlimits(&[], &f.settings, &f.facts).unwrap()).unwrap()
+        };
         assert_eq!(
             made(&f),
             json!([
@@ -61,5 +55,16 @@ mod tests {
         );
         f.facts.capabilities.push("CAP_SYS_RESOURCE".to_owned());
         assert_eq!(made(&f)[0]["hard"], 1 << 20);
+        let own = [limit("core", 1, 2), limit("nproc", 3, 4)];
+        let made = serde_json::to_value(rlimits(&own, &f.settings, &f.facts).unwrap()).unwrap();
+        assert_eq!(
+            made,
+            json!([
+                {"type": "RLIMIT_CORE", "soft": 1, "hard": 2},
+                {"type": "RLIMIT_NPROC", "soft": 3, "hard": 4},
+                {"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1 << 20},
+            ]),
+            "its own come before those of all"
+        );
     }
 }

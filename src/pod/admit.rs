@@ -70,7 +70,11 @@ pub fn admit(
 }
 
 fn reason(reason: &'static str, message: impl Into<String>) -> AdmitReason {
-    AdmitReason { reason, message: message.into() }
+    AdmitReason { reason, message: message.into(), shortage: false }
+}
+
+fn shortage(word: &'static str, message: String) -> AdmitReason {
+    AdmitReason { shortage: true, ..reason(word, message) }
 }
 
 fn predicate(name: &'static str, problem: &str) -> AdmitReason {
@@ -167,14 +171,14 @@ fn room(spec: &PodSpec, running: &[Arc<Given>], node: &NodeFacts) -> Vec<AdmitRe
     let Amounts { pods, .. } = node.allocatable;
     let count = i64::try_from(running.len()).unwrap_or(i64::MAX);
     if count >= pods {
-        reasons.push(reason("OutOfpods", lack("pods", 1, count, pods)));
+        reasons.push(shortage("OutOfpods", lack("pods", 1, count, pods)));
     }
     let used = used(running);
     for (name, asked) in pod_requests(spec) {
         let Some((word, all)) = has(&name, &node.allocatable) else { continue };
         let used = used.get(&name).copied().unwrap_or_default();
         if asked > 0 && asked > all.saturating_sub(used) {
-            reasons.push(reason(word, lack(&name, asked, used, all)));
+            reasons.push(shortage(word, lack(&name, asked, used, all)));
         }
     }
     reasons
@@ -223,10 +227,6 @@ fn has(resource: &str, node: &Amounts) -> Option<(&'static str, i64)> {
 fn place(spec: &PodSpec, node: &NodeFacts) -> Vec<AdmitReason> {
     let mut reasons = Vec::new();
     let named = spec.node_name.as_deref().filter(|name| !name.is_empty());
-    if named.is_some_and(|name| name != node.name) {
-        let problem = "node(s) didn't match the requested node name";
-        reasons.push(predicate("NodeName", problem));
-    }
     let mut labels = spec.node_selector.iter().flatten();
     let selected = labels.all(|(key, value)| node.label(key) == Some(value));
     let required = spec
@@ -238,6 +238,10 @@ fn place(spec: &PodSpec, node: &NodeFacts) -> Vec<AdmitReason> {
     if !selected || (required.is_some() && !terms.any(|term| fits(term, node))) {
         let problem = "node(s) didn't match Pod's node affinity/selector";
         reasons.push(predicate("NodeAffinity", problem));
+    }
+    if named.is_some_and(|name| name != node.name) {
+        let problem = "node(s) didn't match the requested node name";
+        reasons.push(predicate("NodeName", problem));
     }
     reasons
 }

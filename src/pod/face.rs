@@ -102,6 +102,42 @@ pub struct Delete {
     pub preconditions: Preconditions,
     /// Say what would happen, change nothing.
     pub dry_run: bool,
+    /// Config maps and secrets that are kept no more; what pods have of them they keep. With an
+    /// empty selector no pods are meant. One that is not kept is no error.
+    pub objects: Vec<ObjectKey>,
+}
+
+/// A config map or a secret.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// Which of the two.
+    pub kind: ObjectKind,
+    /// Namespace and name.
+    pub name: PodKey,
+}
+
+/// What pods refer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ObjectKind {
+    /// Plain values.
+    ConfigMap,
+    /// Values that are nobody's business.
+    Secret,
+}
+
+impl ObjectKind {
+    /// Kubernetes' word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::Secret => "Secret",
+        }
+    }
+
+    /// The one of this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::ConfigMap, Self::Secret].into_iter().find(|kind| kind.as_str() == word)
+    }
 }
 
 /// Pods, by namespace and name, as of one revision.
@@ -177,12 +213,14 @@ pub struct AdmitReason {
     pub reason: &'static str,
     /// For people.
     pub message: String,
+    /// Whether it is only that the node has not enough left of something.
+    pub shortage: bool,
 }
 
 impl AdmitReason {
     /// Whether it is only that the node has not enough left of something.
     pub fn is_shortage(&self) -> bool {
-        self.reason.starts_with("OutOf")
+        self.shortage
     }
 }
 

@@ -17,13 +17,16 @@ mod phase;
 mod plan;
 mod pods;
 pub mod probe;
+mod pulled;
 mod quantity;
 mod record;
 #[cfg(test)]
 mod rehearsal;
+mod renew;
 mod room;
 mod secrets;
 mod select;
+mod shelf;
 mod shutdown;
 pub mod statics;
 pub mod translate;
@@ -32,13 +35,14 @@ pub mod upkeep;
 mod view;
 mod volume;
 mod watch;
+mod wishes;
 mod worker;
 
 pub use crate::store::Revision;
 pub use backoff::Policy as BackoffPolicy;
 pub use face::{
     Admission, AdmitReason, Applied, Apply, Change, Delete, Error, Events, Face, Listing, LogLines,
-    LogOptions, Manner, Preconditions, Selector, Target, Watch, WatchEvent,
+    LogOptions, Manner, ObjectKey, ObjectKind, Preconditions, Selector, Target, Watch, WatchEvent,
 };
 pub use object::{FieldError, Given, Objects, PodKey, Source};
 pub use plan::Policy;

@@ -71,7 +71,7 @@ pub struct Objects {
 /// A pod as it is wanted: checked, with defaults filled in, with a uid and a creation time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Given {
-    /// The object; its `status` is not looked at.
+    /// The object; in its `status` are the conditions of its readiness gates alone.
     pub pod: Arc<Pod>,
     /// The objects of its namespace that it refers to.
     pub objects: Objects,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::plan::{Job, Unwind, wanted};
-use super::record::{Doom, Instance, Life, State, Termination, Unit};
+use super::record::{Doom, Instance, Life, State, Termination, Unit, User};
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
 
@@ -69,6 +69,8 @@ pub struct SeenContainer {
     pub image: String,
     /// Image as it was found.
     pub image_id: String,
+    /// Whose its first process is.
+    pub user: Option<User>,
     /// State.
     pub state: State,
 }
@@ -167,7 +169,7 @@ pub fn doom_failed(life: &mut Life, seen: &Observed, now: UnixNanos) {
 /// A running container is to be ended; the first reason stands.
 pub fn doom(current: &mut Instance, message: String, grace: Duration, now: UnixNanos) {
     if current.is_live() {
-        current.doom.get_or_insert(Doom { message, since: now, grace });
+        current.doom.get_or_insert(Doom { message, since: now, grace, for_resize: false });
     }
 }
 
@@ -179,6 +181,7 @@ fn take(unit: &mut Unit, found: &SeenContainer, hook: bool) {
                 current.doom.take_if(|doom| doom.message == UNKNOWN);
             }
             current.state = found.state.clone();
+            current.user.clone_from(&found.user);
             return;
         }
         match &current.state {
@@ -199,6 +202,7 @@ fn take(unit: &mut Unit, found: &SeenContainer, hook: bool) {
         attempt: found.attempt,
         image: found.image.clone(),
         image_id: found.image_id.clone(),
+        user: found.user.clone(),
         state: found.state.clone(),
         post_start_due: hook,
         started: false,

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backoff::{self, Backoff, later};
 use super::object::Given;
+use super::renew::Pending;
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
 use crate::store::Record;
@@ -22,6 +23,9 @@ const DEFAULT_GRACE: i64 = 30;
 
 /// The shortest grace period of a pod.
 const SHORTEST_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a pull that failed is told as such: a kubelet looks at a pod again after that.
+const LONGEST_ERROR: Duration = Duration::from_secs(10);
 
 /// Reason of a pod that ended to make room for a critical one.
 pub const PREEMPTED: &str = "Preempting";
@@ -45,6 +49,12 @@ pub struct Life {
     /// When it was accepted here (`status.startTime`).
     #[serde(default)]
     pub started: Option<UnixNanos>,
+    /// Counts what its spec was (`metadata.generation`).
+    #[serde(default = "first_generation")]
+    pub generation: i64,
+    /// Resources that it asks for and the node has no room for.
+    #[serde(default)]
+    pub asked: Option<Box<Pending>>,
     /// How many sandboxes were made for it.
     #[serde(default)]
     pub sandboxes: u32,
@@ -60,6 +70,9 @@ pub struct Life {
     /// Its deletion, once that is asked for.
     #[serde(default)]
     pub deletion: Option<Deletion>,
+    /// The node did not take it: it has failed from the start, and nothing was made for it.
+    #[serde(default)]
+    pub rejected: bool,
     /// Boot id of the host whose shutdown ended it.
     #[serde(default)]
     pub ended_with: Option<String>,
@@ -131,6 +144,9 @@ pub struct Instance {
     pub image: String,
     /// Image as it was found.
     pub image_id: String,
+    /// Whose its first process is, once that is known.
+    #[serde(default)]
+    pub user: Option<User>,
     /// State.
     pub state: State,
     /// Whether postStart has still to be run.
@@ -145,6 +161,17 @@ pub struct Instance {
     /// Why it is to be ended while the pod lives on.
     #[serde(default)]
     pub doom: Option<Doom>,
+}
+
+/// User and groups of a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// User.
+    pub uid: u32,
+    /// First group.
+    pub gid: u32,
+    /// The other groups.
+    pub groups: Vec<u32>,
 }
 
 impl Instance {
@@ -202,6 +229,9 @@ pub struct Doom {
     pub since: UnixNanos,
     /// Grace period.
     pub grace: Duration,
+    /// It has to be started again to have other resources, which wait for its end.
+    #[serde(default)]
+    pub for_resize: bool,
 }
 
 /// Something that failed and is tried again.
@@ -219,9 +249,17 @@ pub struct Trouble {
     pub next_try: UnixNanos,
     /// Pauses between the tries.
     pub backoff: Backoff,
+    /// It was told that it waits; only of what is told so ([`Trouble::turns_at`]).
+    #[serde(default)]
+    pub backs_off: bool,
 }
 
 impl Trouble {
+    /// Whether it is about an image, and not about what the pod refers to.
+    pub fn is_of_image(&self) -> bool {
+        is_of_image(&self.reason)
+    }
+
     /// One more failure.
     pub fn again(
         before: Option<&Self>,
@@ -230,7 +268,7 @@ impl Trouble {
         (now, policy): (UnixNanos, &backoff::Policy),
     ) -> Self {
         let same = before.filter(|before| before.reason == reason);
-        let backoff = Backoff::next(same.map(|same| same.backoff), now, policy);
+        let backoff = Backoff::next(same.map(|same| same.backoff), (now, now), policy);
         Self {
             reason: reason.to_owned(),
             message,
@@ -238,7 +276,14 @@ impl Trouble {
             failed: now,
             next_try: later(now, backoff.pause),
             backoff,
+            backs_off: false,
         }
+    }
+
+    /// When a pull that failed is not an error any more but a wait for the next try.
+    pub fn turns_at(&self) -> Option<UnixNanos> {
+        let shown = (self.backoff.pause / 2).min(LONGEST_ERROR);
+        (self.reason == "ErrImagePull").then(|| later(self.failed, shown))
     }
 }
 
@@ -282,6 +327,18 @@ pub struct Since {
     pub at: UnixNanos,
 }
 
+/// Whether this is a reason of Kubernetes for an image that is not there.
+pub fn is_of_image(reason: &str) -> bool {
+    matches!(
+        reason,
+        "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName" | "ImageInspectError"
+    )
+}
+
+fn first_generation() -> i64 {
+    1
+}
+
 impl Life {
     /// A new pod.
     pub fn new(given: Given) -> Self {
@@ -292,11 +349,14 @@ impl Life {
             preempts: Vec::new(),
             user_ids: None,
             started: None,
+            generation: first_generation(),
+            asked: None,
             sandboxes: 0,
             trouble: None,
             ips: Vec::new(),
             verdict: None,
             deletion: None,
+            rejected: false,
             ended_with: None,
             settled: false,
             units: BTreeMap::new(),

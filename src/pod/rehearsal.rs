@@ -208,6 +208,7 @@ impl Stage {
             created_at: self.now,
             image: image.unwrap_or_default(),
             image_id: "sha256:1".to_owned(),
+            user: None,
             state,
         });
     }
@@ -298,6 +299,14 @@ impl Stage {
         let spec = pod.spec.as_mut().expect("a spec");
         let all = spec.init_containers.iter_mut().flatten().chain(&mut spec.containers);
         all.filter(|c| c.name == name).for_each(|c| c.image = Some(image.to_owned()));
+        self.life.given.pod = Arc::new(pod);
+    }
+
+    /// One more annotation.
+    pub(super) fn note(&mut self, key: &str, value: &str) {
+        let mut pod = Pod::clone(&self.life.given.pod);
+        let notes = pod.metadata.annotations.get_or_insert_default();
+        notes.insert(key.to_owned(), value.to_owned());
         self.life.given.pod = Arc::new(pod);
     }
 

@@ -16,6 +16,7 @@ use super::observe::SeenSandbox;
 use super::phase::{Viewpoint, time};
 use super::plan::{Policy, Wait};
 use super::probe::Prober;
+use super::pulled::Pulled;
 use super::record::Life;
 use super::translate::{NodeFacts, cgroup, qos};
 use super::turns::Turns;
@@ -67,6 +68,10 @@ pub(super) struct Room {
     pub(super) options: Settings,
     /// Who starts something now.
     pub(super) turns: Arc<Turns>,
+    /// Who may use which image.
+    pub(super) pulled: Pulled,
+    /// Told when a pod takes less than before.
+    pub(super) freed: Arc<Notify>,
     node: Arc<NodeFacts>,
     table: Mutex<Table>,
 }
@@ -180,7 +185,15 @@ impl Room {
     pub(super) fn new(deps: Deps, options: Settings, node: NodeFacts) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let turns = Turns::new(cores * STARTS_PER_CORE);
-        Self { deps, options, turns, node: Arc::new(node), table: Mutex::default() }
+        Self {
+            deps,
+            options,
+            turns,
+            pulled: Pulled::default(),
+            freed: Arc::default(),
+            node: Arc::new(node),
+            table: Mutex::default(),
+        }
     }
 
     /// Whether there is no pod at all.
@@ -245,6 +258,7 @@ impl Room {
     pub(super) fn settled(&self, uid: &str) {
         let waits = |entry: &&Arc<Entry>| entry.life().preempts.iter().any(|one| one == uid);
         self.all().iter().filter(waits).for_each(|entry| entry.changed.notify_one());
+        self.freed.notify_one();
     }
 
     /// A pod is there from now on; shown when it follows nobody.
@@ -303,8 +317,9 @@ impl Room {
 
     /// The object of a pod, with its status.
     pub(super) fn view(&self, life: &Life, status: PodStatus) -> PodView {
-        let mut pod = Object::clone(&life.given.pod);
+        let mut pod = Object::clone(life.shown());
         pod.status = Some(status);
+        pod.metadata.generation = Some(life.generation);
         if let Some(deletion) = &life.deletion {
             let grace = i64::try_from(deletion.grace.as_secs()).unwrap_or(i64::MAX);
             pod.metadata.deletion_grace_period_seconds = Some(grace);

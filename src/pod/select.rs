@@ -3,11 +3,14 @@
 //! The grammar is that of `k8s.io/apimachinery` (`labels.Parse`, `fields.ParseSelector`): whoever
 //! writes selectors for kubectl writes them here.
 
+mod events;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 
 use super::face::{Error, Selector};
+pub use events::EventSelection;
 
 /// A selector that was read and can be asked about pods.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -321,6 +324,16 @@ fn fields(text: &str) -> Result<Vec<FieldTerm>, String> {
 }
 
 fn field_term(part: &str) -> Result<FieldTerm, String> {
+    let (path, equal, value) = term(part)?;
+    let Some((_, field)) = FIELDS.iter().find(|(known, _)| *known == path) else {
+        let known = FIELDS.map(|(path, _)| path).join(", ");
+        return Err(format!("pods cannot be selected by {path:?}; known are {known}"));
+    };
+    Ok(FieldTerm { field: *field, equal, value })
+}
+
+/// Path, whether it is to be equal, and the value.
+fn term(part: &str) -> Result<(&str, bool, String), String> {
     // The first operator counts, the longer one of two at a place.
     let found = part.char_indices().find_map(|(at, _)| {
         let operator = ["!=", "==", "="].into_iter().find(|sign| part[at..].starts_with(sign))?;
@@ -329,13 +342,8 @@ fn field_term(part: &str) -> Result<FieldTerm, String> {
     let Some((at, operator)) = found else {
         return Err(format!("{part:?} is none of field=value, field==value, field!=value"));
     };
-    let path = &part[..at];
-    let Some((_, field)) = FIELDS.iter().find(|(known, _)| *known == path) else {
-        let known = FIELDS.map(|(path, _)| path).join(", ");
-        return Err(format!("pods cannot be selected by {path:?}; known are {known}"));
-    };
     let value = unescape(&part[at + operator.len()..])?;
-    Ok(FieldTerm { field: *field, equal: operator != "!=", value })
+    Ok((&part[..at], operator != "!=", value))
 }
 
 /// The parts between commas that no `\` is before.

@@ -34,7 +34,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::backend::{HandlerFeatures, Network, RuntimeHandler};
+use crate::backend::{
+    self, HandlerFeatures, Network, NetworkReadiness, RuntimeHandler, RuntimeInfo,
+};
 use crate::board::LookupError;
 use crate::container::{self, Container, Containers, ExecOutput, PodContext};
 use crate::ids::{ContainerId, PodId};
@@ -121,6 +123,16 @@ impl Sandboxes {
     pub async fn learn_features(&self) {
         let handlers = self.room.options.handlers.values();
         self.room.features.learn(&*self.room.deps.base.runtime, handlers, features::GLANCE).await;
+    }
+
+    /// What runs the containers, asked now.
+    pub async fn runtime(&self) -> Result<RuntimeInfo, backend::Error> {
+        self.room.deps.base.runtime.probe().await
+    }
+
+    /// Whether pods can have a network now.
+    pub async fn network_readiness(&self) -> NetworkReadiness {
+        self.room.deps.network.readiness().await
     }
 
     /// What each handler can do, as far as it is known, by the handler's own name.

@@ -47,6 +47,11 @@ async fn a_pod_that_the_node_does_not_take_is_shown_as_failed() {
     let failed = rig.phase("big", "Failed").await;
     let status = failed.status.clone().expect("a status");
     assert_eq!(status.reason.as_deref(), Some("OutOfcpu"));
+    let expected = "Pod was rejected: Node didn't have enough resource: cpu, requested: 1000000, \
+                    used: 0, capacity: 64000";
+    assert_eq!(status.message.as_deref(), Some(expected));
+    assert_eq!((status.container_statuses, status.conditions), (None, None));
+    assert!(status.start_time.is_some());
     assert_eq!(phase(&failed), "Failed");
     assert!(rig.ids("a").is_empty());
     rig.delete("big", None).await;

@@ -1,7 +1,8 @@
 //! Pods that get other limits while they run.
 
+use k8s_openapi::api::core::v1::Pod;
 use podbay::board::Container;
-use podbay::pod::{Apply, Error, Face, Waits};
+use podbay::pod::{Apply, Change, Error, Face, Waits};
 use serde_json::{Value, json};
 
 use crate::rig::{Rig, container, key, pod, quick, status};
@@ -89,6 +90,62 @@ async fn a_container_that_starts_meanwhile_gets_them_too() {
     world.clean().await;
 }
 
+/// A pod that asks for so many of the node's 64 CPUs.
+fn asking(name: &str, cpu: &str) -> Value {
+    let mut container = container("a", &["run"]);
+    container["resources"] = json!({ "requests": { "cpu": cpu } });
+    pod(name, &[container], json!({}))
+}
+
+/// Reason of the wait for resources, the CPUs that are wanted, and those that are given.
+fn resize(pod: &Pod) -> (Option<String>, String, String) {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let pending = conditions.into_iter().flatten().find(|it| it.type_ == "PodResizePending");
+    let wanted = pod.spec.as_ref().and_then(|spec| spec.containers[0].resources.clone());
+    let wanted = wanted.and_then(|it| it.requests).expect("requests")["cpu"].0.clone();
+    let given = status(pod, "a").allocated_resources.expect("allocated")["cpu"].0.clone();
+    (pending.and_then(|it| it.reason.clone()), wanted, given)
+}
+
+#[tokio::test]
+async fn a_resize_that_finds_no_room_waits_for_it() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    for (name, cpu) in [("large", "40"), ("small", "20")] {
+        rig.apply(&asking(name, cpu)).await;
+        rig.phase(name, "Running").await;
+    }
+    let is = |reason: Option<&str>, wanted: &str, given: &str| {
+        let expected = (reason.map(str::to_owned), wanted.to_owned(), given.to_owned());
+        move |pod: &Pod| resize(pod) == expected
+    };
+    rig.apply(&asking("small", "65")).await;
+    let never = rig.until("small", "refused", is(Some("Infeasible"), "65", "20")).await;
+    let told = never.status.and_then(|status| status.conditions).expect("conditions");
+    let told = told.into_iter().find(|it| it.type_ == "PodResizePending").expect("told");
+    let expected = "Node didn't have enough capacity: cpu, requested: 65000, capacity: 64000";
+    assert_eq!(told.message.as_deref(), Some(expected));
+    rig.apply(&asking("small", "30")).await;
+    rig.until("small", "waiting", is(Some("Deferred"), "30", "20")).await;
+    // It is as wanted: the same again changes nothing, and a new agent waits on.
+    let same = Apply { manifest: asking("small", "30").to_string(), ..Apply::default() };
+    let applied = rig.try_apply(same).await.expect("applied");
+    assert_eq!(applied.pods[0].1, Change::Unchanged);
+    agent.kill().await;
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    rig.until("small", "waiting", is(Some("Deferred"), "30", "20")).await;
+    rig.delete("large", None).await;
+    rig.gone("large").await;
+    let grown = rig.until("small", "given", is(None, "30", "30")).await;
+    assert_eq!(status(&grown, "a").restart_count, 0);
+    assert_eq!(grown.metadata.generation, Some(3));
+    rig.delete("small", None).await;
+    rig.gone("small").await;
+    world.clean().await;
+}
+
 #[tokio::test]
 async fn a_container_may_ask_for_a_restart() {
     let world = quick();
@@ -98,6 +155,10 @@ async fn a_container_may_ask_for_a_restart() {
         let mut pod = limited("500m", memory);
         let policy = json!([{ "resourceName": "memory", "restartPolicy": "RestartContainer" }]);
         pod["spec"]["containers"][0]["resizePolicy"] = policy;
+        // It is started again although it ends well, and has its hook before.
+        pod["spec"]["restartPolicy"] = json!("OnFailure");
+        let hook = json!({ "preStop": { "exec": { "command": ["exit", "1"] } } });
+        pod["spec"]["containers"][0]["lifecycle"] = hook;
         pod
     };
     rig.apply(&with("64Mi")).await;
@@ -107,6 +168,17 @@ async fn a_container_may_ask_for_a_restart() {
         status(pod, "a").restart_count == 1 && status(pod, "a").ready
     })
     .await;
+    let events = rig.events("sized").await;
+    let told = |reason: &str| events.iter().any(|event| event.0 == reason);
+    assert!(told("Killing") && told("FailedPreStopHook") && !told("BackOff"), "{events:?}");
+    let found = agent.rooms.sandboxes.containers(&Default::default());
+    let limit = found.iter().map(|found| found.resources.memory_limit).min();
+    assert_eq!(limit, Some(32 << 20));
+    let mut never = with("32Mi");
+    never["spec"]["restartPolicy"] = json!("Never");
+    let refused = Apply { manifest: never.to_string(), ..Apply::default() };
+    let refused = rig.try_apply(refused).await.expect_err("never").to_string();
+    assert!(refused.contains("must be 'NotRequired' when `restartPolicy` is 'Never'"), "{refused}");
     rig.delete("sized", None).await;
     rig.gone("sized").await;
     world.clean().await;

@@ -197,7 +197,7 @@ fn sysctls_are_safe_or_allowed() {
     ] {
         let got = reasons_of(fields.clone(), &[], &node, Pressure::default());
         let message = problem.map(|problem| format!("forbidden sysctl: {problem}"));
-        let expected = message.map(|message| AdmitReason { reason: "SysctlForbidden", message });
+        let expected = message.map(|message| reason("SysctlForbidden", message));
         assert_eq!(got, Vec::from_iter(expected), "{fields}");
     }
 }
@@ -225,7 +225,7 @@ fn under_pressure_only_some_come_in() {
     ] {
         let got = reasons_of(fields.clone(), &[], &node(), pressure);
         let message = conditions.map(|list| format!("The node had condition: [{list}]. "));
-        let expected = message.map(|message| AdmitReason { reason: "Evicted", message });
+        let expected = message.map(|message| reason("Evicted", message));
         assert_eq!(got, Vec::from_iter(expected), "{fields}");
     }
     let fixed = Given { source: Source::File, ..given(json!({})) };

@@ -16,10 +16,10 @@ pub enum Difference {
     Replace(Vec<String>),
 }
 
-/// Compares two pods, both with defaults filled in; what the server itself writes (status, uid,
-/// times, versions) is not looked at.
+/// Compares two pods, both with defaults filled in; what the server itself writes (uid, times,
+/// versions, all of the status but the conditions of readiness gates) is not looked at.
 ///
-/// In place go labels and annotations, images, resources of containers and of the pod, added
+/// In place go labels and annotations, conditions of readiness gates, images, resources of containers and of the pod, added
 /// tolerations and ephemeral containers, a deadline that is set or comes nearer, and a grace
 /// period of less than zero that becomes 1.
 pub fn change(old: &Pod, new: &Pod) -> Difference {
@@ -45,7 +45,8 @@ pub fn change(old: &Pod, new: &Pod) -> Difference {
     }
     let same = paths.is_empty()
         && filled(&old_meta.labels) == filled(&new_meta.labels)
-        && notes(old) == notes(new);
+        && notes(old) == notes(new)
+        && super::gates(old) == super::gates(new);
     if same { Difference::None } else { Difference::InPlace }
 }
 

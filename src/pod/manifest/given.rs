@@ -108,13 +108,13 @@ pub fn check(pod: &Pod) -> Vec<FieldError> {
 }
 
 fn complete(pod: &mut Pod, source: Source, now: &Time, uid: &mut dyn FnMut(&Pod) -> String) {
-    pod.status = None;
     defaults::pod(pod);
     let uid = uid(pod);
     let meta = &mut pod.metadata;
     // These are the server's to say.
     meta.managed_fields = None;
     meta.self_link = None;
+    meta.generation = None;
     meta.deletion_timestamp = None;
     meta.deletion_grace_period_seconds = None;
     let second = Timestamp::from_second(now.0.as_second()).unwrap_or(now.0);

@@ -7,6 +7,7 @@
 
 mod change;
 mod defaults;
+mod gates;
 mod given;
 mod parse;
 mod references;
@@ -19,6 +20,7 @@ mod validate;
 mod tests;
 
 pub use change::{Difference, change, keep_ephemeral};
+pub use gates::{gates, keep_gates};
 pub use given::{check, given, objects, without_ephemeral};
 pub use parse::{ParseOptions, Parsed, parse};
 pub use references::{Reference, pick, references};

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
 use super::tree::{self, Node, Value};
-use super::{typed, unserved};
+use super::{gates, typed, unserved};
 use crate::pod::{Error, FieldError};
 
 /// How a text is read.
@@ -66,7 +66,11 @@ impl Reading<'_> {
         let kind = kind(&node, implied)?;
         match kind.as_str() {
             "Pod" => {
-                let pod: Pod = self.object("Pod", node)?;
+                let mut node = node;
+                let conditions =
+                    node.remove("status").and_then(|mut status| status.remove("conditions"));
+                let mut pod: Pod = self.object("Pod", node)?;
+                pod.status = gates::given(&pod, conditions.as_ref())?;
                 self.parsed.pods.push(pod);
             }
             "ConfigMap" => {

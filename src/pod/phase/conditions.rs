@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::PodCondition;
 
+use super::super::manifest::gates;
 use super::super::observe::Observed;
 use super::super::plan::wanted;
 use super::super::record::{Life, PREEMPTED, Since};
@@ -46,6 +47,13 @@ pub(super) fn conditions(
             },
         });
     }
+    if let Some(asked) = &life.asked {
+        let reason = if asked.reason == "Infeasible" { "Infeasible" } else { "Deferred" };
+        let message = asked.message.clone();
+        drafts.push(Draft { reason, message, ..yes("PodResizePending") });
+    } else {
+        life.conditions.remove("PodResizePending");
+    }
     let resize = life.trouble.as_ref().filter(|trouble| trouble.reason == "ResizeError");
     if let Some(trouble) = resize {
         let message = trouble.message.clone();
@@ -63,7 +71,9 @@ pub(super) fn conditions(
         containers,
         yes("PodScheduled"),
     ]);
-    drafts.into_iter().map(|draft| keep(life, draft, now)).collect()
+    let mut all: Vec<_> = drafts.into_iter().map(|draft| keep(life, draft, now)).collect();
+    all.extend_from_slice(gates(&life.given.pod));
+    all
 }
 
 fn keep(life: &mut Life, draft: Draft, now: UnixNanos) -> PodCondition {
@@ -80,6 +90,7 @@ fn keep(life: &mut Life, draft: Draft, now: UnixNanos) -> PodCondition {
         reason: Some(draft.reason.to_owned()).filter(|reason| !reason.is_empty()),
         message: Some(draft.message).filter(|message| !message.is_empty()),
         last_transition_time: time(since.at),
+        observed_generation: Some(life.generation),
         ..PodCondition::default()
     }
 }
@@ -128,12 +139,12 @@ fn ready(life: &Life, containers: &Draft) -> Draft {
     if !containers.status {
         return no(KIND, containers.reason, containers.message.clone());
     }
-    let given = life.given.pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let gates = life.given.spec().readiness_gates.iter().flatten();
-    let faults: Vec<String> = gates
+    let given = gates(&life.given.pod);
+    let wanted = life.given.spec().readiness_gates.iter().flatten();
+    let faults: Vec<String> = wanted
         .filter_map(|gate| {
             let kind = &gate.condition_type;
-            let found = given.and_then(|all| all.iter().find(|c| c.type_ == *kind));
+            let found = given.iter().find(|condition| condition.type_ == *kind);
             match found {
                 None => Some(format!(
                     "corresponding condition of pod readiness gate {kind:?} does not exist."

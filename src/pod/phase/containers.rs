@@ -2,13 +2,14 @@
 
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus,
+    ContainerStatus, ContainerUser, LinuxContainerUser, VolumeMountStatus,
 };
 
-use super::super::backoff::{Policy, between};
+use super::super::backoff::Policy;
 use super::super::observe::Observed;
 use super::super::plan::{Job, Role, Wanted, wanted};
-use super::super::record::{Life, State, Termination, Trouble, Unit};
+use super::super::record::{Life, State, Termination, Trouble, Unit, User};
+use super::super::wishes::Pace;
 use super::time;
 use crate::ids::ContainerId;
 use crate::model::UnixNanos;
@@ -48,7 +49,7 @@ fn status(
     let current = unit.current.as_ref();
     let running = state.running.is_some();
     let succeeded = unit.ended().is_some_and(|end| end.code == 0);
-    let resources = wanted.container.resources.as_ref().filter(|_| running);
+    let resources = current.map(|_| wanted.container.resources.clone().unwrap_or_default());
     let ready = match wanted.role {
         Role::Init => succeeded,
         Role::Sidecar | Role::App => running && current.is_some_and(|current| current.ready),
@@ -65,10 +66,40 @@ fn status(
         started: (wanted.role != Role::Ephemeral).then_some(started),
         state: Some(state),
         last_state: last,
-        allocated_resources: resources.and_then(|own| own.requests.clone()),
-        resources: resources.cloned(),
+        allocated_resources: resources.as_ref().and_then(|own| own.requests.clone()),
+        resources,
+        volume_mounts: mounts(wanted),
+        user: current.and_then(|current| current.user.as_ref()).map(user),
         ..ContainerStatus::default()
     }
+}
+
+/// The mounts of a container, and whether what is below them is read-only too.
+fn mounts(wanted: &Wanted<'_>) -> Option<Vec<VolumeMountStatus>> {
+    let mounts = wanted.container.volume_mounts.iter().flatten().map(|mount| {
+        let recursive = match mount.recursive_read_only.as_deref() {
+            Some("Enabled" | "IfPossible") => "Enabled",
+            _ => "Disabled",
+        };
+        let read_only = mount.read_only.filter(|it| *it);
+        VolumeMountStatus {
+            name: mount.name.clone(),
+            mount_path: mount.mount_path.clone(),
+            read_only,
+            recursive_read_only: read_only.map(|_| recursive.to_owned()),
+            ..VolumeMountStatus::default()
+        }
+    });
+    Some(mounts.collect()).filter(|mounts: &Vec<_>| !mounts.is_empty())
+}
+
+fn user(user: &User) -> ContainerUser {
+    let linux = LinuxContainerUser {
+        uid: user.uid.into(),
+        gid: user.gid.into(),
+        supplemental_groups: Some(user.groups.iter().map(|gid| i64::from(*gid)).collect()),
+    };
+    ContainerUser { linux: Some(linux) }
 }
 
 fn states(
@@ -123,7 +154,11 @@ fn crash_loop(
         return None;
     }
     let backoff = unit.backoff?;
-    backoff.until(end.finished_at, policy).filter(|until| *until > now)?;
+    let pace = Pace::of(&life.given.pod, policy);
+    if pace.exempts(end.code) {
+        return None;
+    }
+    backoff.until(end.finished_at, &pace.policy).filter(|until| *until > now)?;
     let meta = &life.given.pod.metadata;
     let message = format!(
         "back-off {} restarting failed container={} pod={}_{}({})",
@@ -146,10 +181,9 @@ fn go_duration(pause: std::time::Duration) -> String {
     }
 }
 
-/// A failure is shown as such for the first half of the pause that follows, then as a back-off.
+/// A pull that failed is shown as such at first, then as a back-off.
 fn waiting_for(trouble: &Trouble, wanted: &Wanted<'_>, now: UnixNanos) -> ContainerState {
-    let early = between(trouble.failed, now) < trouble.backoff.pause / 2;
-    if trouble.reason == "ErrImagePull" && !early {
+    if trouble.turns_at().is_some_and(|at| at <= now) {
         let message = format!(
             "Back-off pulling image {:?}: ErrImagePull: {}",
             wanted.image(),

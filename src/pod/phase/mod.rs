@@ -119,23 +119,18 @@ fn waiting_inits<'a>(life: &'a Life, seen: &Observed) -> Vec<&'a str> {
 
 /// The whole status; the times at which conditions changed are kept in `life`.
 pub fn status(life: &mut Life, seen: &Observed, now: UnixNanos, node: &Viewpoint) -> PodStatus {
+    if life.rejected {
+        return rejected(life);
+    }
     let phase = phase(life, seen);
     let conditions = conditions::conditions(life, seen, phase, now);
     let containers = containers::statuses(life, seen, now, &node.restart);
-    let verdict = life.verdict.as_ref();
-    let text = |part: fn(&super::record::Verdict) -> &String| {
-        verdict.map(part).filter(|text| !text.is_empty()).cloned()
-    };
-    let show_ips = seen.home().is_some();
     let host_network = life.given.spec().host_network == Some(true);
+    // A pod that has ended keeps the address that it had.
     let ips = if host_network { &node.ips } else { &life.ips };
-    let ips: Vec<String> = ips.iter().filter(|_| show_ips).map(ToString::to_string).collect();
+    let ips: Vec<String> = ips.iter().map(ToString::to_string).collect();
     PodStatus {
-        phase: Some(phase.as_str().to_owned()),
         conditions: Some(conditions),
-        reason: text(|verdict| &verdict.reason),
-        message: text(|verdict| &verdict.message),
-        start_time: life.started.and_then(time),
         host_ip: node.ips.first().map(ToString::to_string),
         host_ips: some(node.ips.iter().map(|ip| HostIP { ip: ip.to_string() }).collect()),
         pod_ip: ips.first().cloned(),
@@ -143,6 +138,26 @@ pub fn status(life: &mut Life, seen: &Observed, now: UnixNanos, node: &Viewpoint
         init_container_statuses: some(containers.init),
         container_statuses: some(containers.apps),
         ephemeral_container_statuses: some(containers.ephemeral),
+        ..of_pod(life, phase)
+    }
+}
+
+/// A pod that the node did not take has no containers to tell of, and was never looked at.
+fn rejected(life: &Life) -> PodStatus {
+    of_pod(life, Phase::Failed)
+}
+
+/// What is told of every pod.
+fn of_pod(life: &Life, phase: Phase) -> PodStatus {
+    let text = |part: fn(&super::record::Verdict) -> &String| {
+        life.verdict.as_ref().map(part).filter(|text| !text.is_empty()).cloned()
+    };
+    PodStatus {
+        phase: Some(phase.as_str().to_owned()),
+        reason: text(|verdict| &verdict.reason),
+        message: text(|verdict| &verdict.message),
+        start_time: life.started.and_then(time),
+        observed_generation: Some(life.generation),
         qos_class: Some(super::translate::qos(life.given.spec()).as_str().to_owned()),
         ..PodStatus::default()
     }

@@ -5,7 +5,7 @@ mod conditions;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use serde_json::json;
 
-use super::super::record::{State, Verdict};
+use super::super::record::{State, User, Verdict};
 use super::super::rehearsal::{DAWN, Ending, SECOND, Stage};
 
 /// State and last state of a container in a few words.
@@ -26,6 +26,10 @@ fn told(status: &ContainerStatus) -> (String, String) {
 
 fn app(status: &PodStatus) -> &ContainerStatus {
     &status.container_statuses.as_ref().expect("statuses")[0]
+}
+
+fn app_json(status: &PodStatus) -> serde_json::Value {
+    serde_json::to_value(app(status)).expect("json")
 }
 
 fn init(status: &PodStatus) -> &ContainerStatus {
@@ -191,7 +195,7 @@ fn a_pod_that_may_end_ends() {
         stage.exit("app", code);
         stage.play();
         check(&mut stage, (phase, state, ""));
-        assert_eq!(stage.status().pod_ip, None, "its sandbox is gone");
+        assert_eq!(stage.status().pod_ip.as_deref(), Some("10.0.0.0"), "it had that");
     }
 }
 
@@ -272,6 +276,57 @@ fn a_verdict_from_outside_is_told_with_its_reason() {
     assert_eq!(status.phase.as_deref(), Some("Failed"));
     assert_eq!(status.reason.as_deref(), Some("OutOfcpu"));
     assert_eq!(status.message.as_deref(), Some("Node didn't have enough resource: cpu"));
+}
+
+#[test]
+fn a_pod_that_was_not_taken_has_no_containers_to_tell_of() {
+    let mut stage = Stage::new(json!({}));
+    stage.life.rejected = true;
+    stage.life.started = Some(DAWN);
+    stage.life.judge(Verdict {
+        succeeded: false,
+        reason: "NodePorts".to_owned(),
+        message: "Pod was rejected: Predicate NodePorts failed".to_owned(),
+        at: DAWN,
+        deadline: DAWN,
+        disrupted: false,
+    });
+    stage.play();
+    let status = stage.status();
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+    assert_eq!(status.reason.as_deref(), Some("NodePorts"));
+    assert_eq!((status.container_statuses, status.conditions, status.host_ip), (None, None, None));
+    assert_eq!(status.qos_class.as_deref(), Some("BestEffort"));
+    assert_eq!(status.start_time.map(|time| time.0.as_second()), Some(DAWN / SECOND));
+}
+
+#[test]
+fn mounts_and_user_of_a_container_are_told() {
+    let mounts = json!([
+        {"name": "v", "mountPath": "/rw"},
+        {"name": "v", "mountPath": "/ro", "readOnly": true, "recursiveReadOnly": "IfPossible"},
+        {"name": "v", "mountPath": "/plain", "readOnly": true},
+    ]);
+    let app = json!({"name": "app", "image": "app:1", "volumeMounts": mounts,
+                     "resources": {"requests": {"cpu": "1"}}});
+    let mut stage = Stage::new(json!({"containers": [app]}));
+    let told = |stage: &mut Stage| app_json(&stage.status());
+    let before = told(&mut stage);
+    assert!(before["resources"].is_null() && before["volumeMounts"][0]["name"] == "v");
+    stage.play();
+    let user = User { uid: 7, gid: 8, groups: vec![8, 9] };
+    stage.seen.containers[0].user = Some(user);
+    stage.look();
+    let running = told(&mut stage);
+    let recursive = |at: usize| running["volumeMounts"][at]["recursiveReadOnly"].clone();
+    assert_eq!(
+        [recursive(0), recursive(1), recursive(2)],
+        [json!(null), json!("Enabled"), json!("Disabled")]
+    );
+    assert_eq!(running["user"]["linux"], json!({"uid": 7, "gid": 8, "supplementalGroups": [8, 9]}));
+    assert_eq!(running["resources"]["requests"], json!({"cpu": "1"}));
+    assert_eq!(running["allocatedResources"], json!({"cpu": "1"}));
+    assert_eq!(stage.status().observed_generation, Some(1));
 }
 
 #[test]

@@ -3,6 +3,11 @@
 use super::super::record::Life;
 use super::{Action, Job, Planner, Role, wanted};
 
+/// What is told of a container that ends with its pod, whatever that ends for.
+pub(super) fn stopping(name: &str) -> String {
+    format!("Stopping container {name}")
+}
+
 impl Planner<'_> {
     /// Ends what runs, then the sandboxes, then the rest.
     pub(super) fn end(&mut self, life: &mut Life) {
@@ -59,11 +64,6 @@ impl Planner<'_> {
     fn end_containers(&mut self, life: &Life, deadline: i64) -> bool {
         let given = life.given.clone();
         let wanted = wanted(given.spec());
-        let why = match (&life.deletion, &life.verdict) {
-            (Some(_), _) => "Stopping container: the pod is deleted".to_owned(),
-            (None, Some(verdict)) if !verdict.message.is_empty() => verdict.message.clone(),
-            _ => "Stopping container: the pod has ended".to_owned(),
-        };
         let live: Vec<_> = self.seen.live().cloned().collect();
         let sidecar = |name: &str| {
             let mut sidecars = wanted.iter().filter(|w| w.role == Role::Sidecar);
@@ -81,7 +81,7 @@ impl Planner<'_> {
             };
             let hook_runs = self.seen.is_busy(&Job::PreStop(container.id.clone()));
             if (turn && !hook_runs) || self.now >= deadline {
-                self.kill(&container.name, &container.id, deadline, &why);
+                self.kill(&container.name, &container.id, deadline, &stopping(&container.name));
                 continue;
             }
             let has_hook =

@@ -1,7 +1,8 @@
 //! Whether a container may be started now.
 
 use super::super::backoff::Backoff;
-use super::super::record::{Life, State, Unit};
+use super::super::record::{Life, State, Termination, Unit};
+use super::super::wishes::Pace;
 use super::{Action, Job, Planner, Role, Wanted};
 use crate::ids::PodId;
 
@@ -54,7 +55,7 @@ impl Planner<'_> {
         if live_elsewhere {
             return self.plan.wait(Some(name), "its old container ends", "that end");
         }
-        let policy = self.policy;
+        let pace = Pace::of(&life.given.pod, &self.policy.restart);
         let unit = life.unit(name);
         if let Some(trouble) = &unit.trouble
             && trouble.next_try > now
@@ -67,22 +68,28 @@ impl Planner<'_> {
                 _ => ("start the container", "the next try"),
             };
             let at = (trouble.next_try, trouble.message.as_str());
-            // Its status changes in between.
-            self.wake(trouble.failed + (trouble.next_try - trouble.failed) / 2);
-            return self.wait_until(Some(name), step, at, unblocks);
+            let turns = trouble.turns_at();
+            self.wait_until(Some(name), step, at, unblocks);
+            match turns {
+                Some(turns) if turns > now => self.wake(turns),
+                Some(_) => life.unit(name).trouble.iter_mut().for_each(|it| it.backs_off = true),
+                None => {}
+            }
+            return;
         }
         let again = unit.again.is_some();
-        if let Some(end) = unit.ended().filter(|_| !again).cloned() {
-            let held = unit.backoff.and_then(|b| b.until(end.finished_at, &policy.restart));
+        let counts = |end: &&Termination| !again && !pace.exempts(end.code);
+        if let Some(end) = unit.ended().filter(counts).cloned() {
+            let held = unit.backoff.and_then(|b| b.until(end.finished_at, &pace.policy));
             if let Some(until) = held.filter(|until| *until > now) {
                 let error = format!("exit code {}: {}", end.code, end.reason);
                 let step = "wait for back-off";
                 return self.wait_until(Some(name), step, (until, &error), "time");
             }
         }
-        let restarts = unit.ended().is_some() && unit.trouble.is_none() && !again;
-        if restarts {
-            unit.backoff = Some(Backoff::next(unit.backoff, now, &policy.restart));
+        let ended = unit.ended().filter(counts).map(|end| end.finished_at);
+        if let Some(ended) = ended.filter(|_| unit.trouble.is_none()) {
+            unit.backoff = Some(Backoff::next(unit.backoff, (ended, now), &pace.policy));
         }
         let created = unit.current.as_ref().filter(|c| c.state == State::Created);
         let stale = created.map(|current| current.id.clone());

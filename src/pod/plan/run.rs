@@ -2,7 +2,8 @@
 
 use super::super::backoff::later;
 use super::super::observe::{UNKNOWN, doom};
-use super::super::record::{Instance, Life, State, Verdict};
+use super::super::record::{Instance, Life, State, Unit, Verdict};
+use super::end::stopping;
 use super::restart::{Standing, standing};
 use super::{Action, Job, Planner, Restart, Role, Wanted, wanted};
 use crate::ids::PodId;
@@ -42,6 +43,9 @@ impl Planner<'_> {
             let at = (trouble.next_try, trouble.message.as_str());
             let unblocks = "what its volumes need";
             return self.wait_until(None, "prepare cgroup and volumes", at, unblocks);
+        }
+        if life.units.values().any(ends_for_resize) {
+            return self.plan.wait(None, "containers restart with other limits", "their end");
         }
         self.plan.wait(None, "prepare cgroup and volumes", "the end of this step");
         self.act(Action::Prepare);
@@ -89,7 +93,7 @@ impl Planner<'_> {
         let old = |sandbox: &PodId| Some(sandbox) != home;
         let live: Vec<_> = self.seen.live().filter(|c| old(&c.sandbox)).cloned().collect();
         for container in &live {
-            self.kill(&container.name, &container.id, deadline, "Pod sandbox changed");
+            self.kill(&container.name, &container.id, deadline, &stopping(&container.name));
         }
         let left: Vec<_> =
             self.seen.sandboxes.iter().filter(|s| old(&s.id) && !s.stopped).collect();
@@ -211,7 +215,10 @@ impl Planner<'_> {
                 let message =
                     format!("Container {} definition changed, will be restarted", wanted.name);
                 doom(current, message, grace, now);
-                unit.again = Some(current.id.clone());
+                // One that has ended anyway is started again as after any end.
+                if current.is_live() {
+                    unit.again = Some(current.id.clone());
+                }
             }
             if current.state == State::Unknown {
                 doom(current, UNKNOWN.to_owned(), grace, now);
@@ -267,6 +274,12 @@ impl Planner<'_> {
             disrupted: false,
         });
     }
+}
+
+/// Whether a container has to end so that its pod can have other resources.
+fn ends_for_resize(unit: &Unit) -> bool {
+    let current = unit.current.as_ref().filter(|current| current.is_live());
+    current.and_then(|current| current.doom.as_ref()).is_some_and(|doom| doom.for_resize)
 }
 
 /// Whether a container of this name runs in this sandbox.

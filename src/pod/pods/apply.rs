@@ -1,6 +1,6 @@
 //! Pods are made and changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +9,16 @@ use k8s_openapi::api::core::v1::Pod;
 use super::Pods;
 use super::entrance::Coming;
 use crate::board::now;
-use crate::pod::face::{Applied, Apply, Change, Error, Manner, Preconditions};
+use crate::pod::face::{
+    Applied, Apply, Change, Error, Manner, ObjectKey, ObjectKind, Preconditions,
+};
 use crate::pod::manifest::{self, ParseOptions};
-use crate::pod::object::{Given, Objects, Source};
+use crate::pod::object::{Given, Objects, PodKey, Source};
 use crate::pod::phase::time;
 use crate::pod::record::{Life, Verdict};
+use crate::pod::renew::Pending;
 use crate::pod::room::Entry;
+use crate::pod::shelf::Shelved;
 use crate::pod::view::{EventType, PodView};
 use crate::store::Batch;
 
@@ -42,7 +46,7 @@ pub(super) enum Step {
     /// It is as wanted.
     Keep(Arc<Entry>),
     /// It is changed in place.
-    Set(Arc<Entry>, Given),
+    Set(Arc<Entry>, Given, Option<Pending>),
     /// It is new, after the one that ends for it.
     Make(Box<Life>, Option<Arc<Entry>>),
 }
@@ -81,15 +85,21 @@ impl Pods {
         Ok(Asked { given, uids, objects, warnings })
     }
 
-    /// The objects that a pod has already.
+    /// The objects that a pod has already, and those that are kept for any.
     fn objects(&self, namespace: &str, name: &str) -> Objects {
-        let key = crate::pod::PodKey::new(namespace, name);
-        self.room.newest(&key).map(|entry| entry.life().given.objects).unwrap_or_default()
+        let key = PodKey::new(namespace, name);
+        let own = self.room.newest(&key).map(|entry| entry.life().given.objects);
+        let mut all = own.unwrap_or_default();
+        let kept = self.shelf().of(namespace);
+        all.config_maps.extend(kept.config_maps);
+        all.secrets.extend(kept.secrets);
+        all
     }
 
     pub(super) async fn apply_pods(&self, request: Apply) -> Result<Applied, Error> {
         let _changing = self.changing.lock().await;
-        let Asked { given, uids, objects, mut warnings } = self.read(&request)?;
+        let Asked { given, uids, objects, warnings } = self.read(&request)?;
+        let taken = taken(&given);
         if given.len() != 1 && request.preconditions != Preconditions::default() {
             return Err(Error::Argument {
                 field: "preconditions",
@@ -102,21 +112,21 @@ impl Pods {
             let step = self.decide(given, uid.as_deref(), &request, &coming)?;
             match &step {
                 Step::Keep(_) => {}
-                Step::Set(_, given) => coming.add(Arc::new(given.clone()), Vec::new()),
+                Step::Set(_, given, _) => coming.add(Arc::new(given.clone()), Vec::new()),
                 Step::Make(life, _) => coming.add_life(life),
             }
             steps.push(step);
         }
         let others = self.refer(&objects, &steps);
-        if steps.is_empty() && others.is_empty() {
-            warnings.push("no pod refers to these objects: they are not kept".to_owned());
-        }
         steps.extend(others);
+        let mut shelf = self.shelf().clone();
+        let kept = shelf.keep(&objects, &taken)?;
         if request.dry_run {
             let pods = steps.into_iter().map(|step| self.would(step)).collect();
             return Ok(Applied { pods, warnings });
         }
-        self.write(&steps, request.grace).await?;
+        self.write_with(&steps, request.grace, &kept).await?;
+        *self.shelf() = shelf;
         let pods = steps.into_iter().map(|step| self.done(step)).collect();
         Ok(Applied { pods, warnings })
     }
@@ -125,7 +135,7 @@ impl Pods {
     fn refer(&self, objects: &BTreeMap<String, Objects>, steps: &[Step]) -> Vec<Step> {
         let of_step = |entry: &Entry| {
             steps.iter().any(|step| match step {
-                Step::Keep(other) | Step::Set(other, _) => other.uid == entry.uid,
+                Step::Keep(other) | Step::Set(other, ..) => other.uid == entry.uid,
                 Step::Make(_, old) => old.as_ref().is_some_and(|old| old.uid == entry.uid),
             })
         };
@@ -141,7 +151,8 @@ impl Pods {
             all.secrets.extend(new.secrets.clone());
             let picked = manifest::pick(&life.given.pod, &all);
             if picked != life.given.objects {
-                others.push(Step::Set(entry, Given { objects: picked, ..life.given }));
+                let asked = life.asked.map(|asked| *asked);
+                others.push(Step::Set(entry, Given { objects: picked, ..life.given }, asked));
             }
         }
         others
@@ -149,7 +160,7 @@ impl Pods {
 
     fn decide(
         &self,
-        mut given: Given,
+        given: Given,
         uid: Option<&str>,
         request: &Apply,
         coming: &Coming,
@@ -187,16 +198,16 @@ impl Pods {
         next.metadata.creation_timestamp.clone_from(&life.given.pod.metadata.creation_timestamp);
         next.metadata.resource_version = None;
         manifest::keep_ephemeral(&life.given.pod, &mut next);
-        let change = manifest::change(&life.given.pod, &next);
+        manifest::keep_gates(&life.given.pod, &mut next);
+        let change = manifest::change(life.shown(), &next);
         match change {
             _ if meant_anew => {}
             manifest::Difference::None if given.objects == life.given.objects => {
                 return Ok(Step::Keep(old));
             }
             manifest::Difference::None | manifest::Difference::InPlace => {
-                given.pod = Arc::new(next);
-                self.has_room(&given, coming)?;
-                return Ok(Step::Set(old, given));
+                let (given, asked) = self.resized(&life, given, next, coming);
+                return Ok(Step::Set(old, given, asked));
             }
             manifest::Difference::Replace(paths) if request.manner == Manner::Apply => {
                 return Err(Error::Immutable { pod: key, paths });
@@ -219,15 +230,6 @@ impl Pods {
         Ok(Step::Make(Box::new(life), old))
     }
 
-    /// A pod that runs may not grow beyond the node.
-    fn has_room(&self, given: &Given, coming: &Coming) -> Result<(), Error> {
-        let reasons = self.against(given, coming);
-        match reasons.iter().find(|reason| reason.is_shortage()) {
-            Some(reason) => Err(Error::State { pod: given.key(), message: reason.message.clone() }),
-            None => Ok(()),
-        }
-    }
-
     /// A new pod; one that the node does not take has failed from the start, and is shown so.
     pub(super) fn judged(&self, given: Given, old: Option<&Arc<Entry>>, coming: &Coming) -> Life {
         let entrance = self.entrance(&given, coming);
@@ -239,18 +241,21 @@ impl Pods {
             }
             Err(reasons) => reasons,
         };
+        // All reasons are told to whoever asks for them (`Face::admit`); as with a kubelet, the
+        // first one is what the pod has failed for.
         if let Some(first) = reasons.first() {
-            let messages: Vec<&str> = reasons.iter().map(|r| r.message.as_str()).collect();
             let at = now();
+            life.rejected = true;
+            life.started = Some(at);
             life.judge(Verdict {
                 succeeded: false,
                 reason: first.reason.to_owned(),
-                message: format!("Pod was rejected: {}", messages.join("; ")),
+                message: format!("Pod was rejected: {}", first.message),
                 at,
                 deadline: at,
                 disrupted: false,
             });
-            let event = (EventType::Warning, first.reason, messages.join("; "));
+            let event = (EventType::Warning, first.reason, first.message.clone());
             self.room.event(&life, None, event);
         }
         life
@@ -274,13 +279,25 @@ impl Pods {
 
     /// All rows at once: all or none.
     pub(super) async fn write(&self, steps: &[Step], grace: Option<Duration>) -> Result<(), Error> {
+        self.write_with(steps, grace, &[]).await
+    }
+
+    /// The same, with objects that are kept.
+    async fn write_with(
+        &self,
+        steps: &[Step],
+        grace: Option<Duration>,
+        kept: &[Shelved],
+    ) -> Result<(), Error> {
         let ends: Vec<_> = steps.iter().flat_map(|step| self.ends(step)).collect();
         let mut changes = Changes::default();
-        let mut batch = Batch::new();
+        let mut batch = kept.iter().try_fold(Batch::new(), Batch::put)?;
         for step in steps {
             match step {
                 Step::Keep(_) => {}
-                Step::Set(entry, given) => changes.of(entry).await.given = given.clone(),
+                Step::Set(entry, given, asked) => {
+                    changes.of(entry).await.give(given.clone(), asked.clone());
+                }
                 Step::Make(life, old) => {
                     if let Some(old) = old {
                         changes.of(old).await.delete(grace, false, now());
@@ -311,6 +328,7 @@ impl Pods {
             entry.changed.notify_one();
         }
         ended.iter().for_each(|life| self.tell_preempted(life));
+        self.room.freed.notify_one();
         Ok(())
     }
 
@@ -323,7 +341,7 @@ impl Pods {
     pub(super) fn done(&self, step: Step) -> (PodView, Change) {
         match step {
             Step::Keep(entry) => (self.current(&entry), Change::Unchanged),
-            Step::Set(entry, _) => (self.current(&entry), Change::Configured),
+            Step::Set(entry, ..) => (self.current(&entry), Change::Configured),
             Step::Make(mut life, old) => {
                 let view = self.unseen(&mut life);
                 let change = if old.is_some() { Change::Replaced } else { Change::Created };
@@ -340,9 +358,9 @@ impl Pods {
     fn would(&self, step: Step) -> (PodView, Change) {
         match step {
             Step::Keep(entry) => (self.current(&entry), Change::Unchanged),
-            Step::Set(entry, given) => {
+            Step::Set(entry, given, asked) => {
                 let mut life = entry.life();
-                life.given = given;
+                life.give(given, asked);
                 (self.as_shown(&entry, &life), Change::Configured)
             }
             Step::Make(mut life, old) => {
@@ -369,6 +387,20 @@ impl Pods {
             None => self.unseen(&mut life.clone()),
         }
     }
+}
+
+/// The objects that pods of one manifest refer to.
+fn taken(given: &[Given]) -> BTreeSet<ObjectKey> {
+    let of_one = |given: &Given| {
+        let namespace = given.key().namespace;
+        let references = manifest::references(&given.pod).into_iter();
+        let keys = references.filter_map(move |reference| {
+            let kind = ObjectKind::parse(reference.kind)?;
+            Some(ObjectKey { kind, name: PodKey::new(namespace.clone(), reference.name) })
+        });
+        keys.collect::<Vec<_>>()
+    };
+    given.iter().flat_map(of_one).collect()
 }
 
 /// A random uid as Kubernetes has them (RFC 9562, version 4).

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Pods;
 use crate::board::now;
-use crate::pod::face::{Delete, Error, Preconditions, Selector};
+use crate::pod::face::{Delete, Error, ObjectKey, Preconditions, Selector};
 use crate::pod::object::PodKey;
 use crate::pod::observe::doom;
 use crate::pod::plan::{Role, wanted};
@@ -17,6 +17,13 @@ use crate::store::Batch;
 impl Pods {
     pub(super) async fn delete_pods(&self, request: Delete) -> Result<Vec<PodView>, Error> {
         let argument = |field, message: &str| Error::Argument { field, message: message.into() };
+        let only_objects = request.selector == Selector::default() && !request.objects.is_empty();
+        if !request.objects.is_empty() && !request.dry_run {
+            self.unkeep(&request.objects).await?;
+        }
+        if only_objects && !request.all {
+            return Ok(Vec::new());
+        }
         if request.selector == Selector::default() && !request.all {
             return Err(argument("selector", "it is empty; set all to delete all pods"));
         }
@@ -42,6 +49,16 @@ impl Pods {
             });
         }
         Ok(views)
+    }
+
+    /// Config maps and secrets are kept no more.
+    async fn unkeep(&self, objects: &[ObjectKey]) -> Result<(), Error> {
+        let _changing = self.changing.lock().await;
+        let mut shelf = self.shelf().clone();
+        let batch = shelf.remove(objects);
+        self.room.deps.store.write(batch).await?;
+        *self.shelf() = shelf;
+        Ok(())
     }
 
     fn selected(&self, selector: &Selector) -> Result<Vec<Arc<Entry>>, Error> {

@@ -16,7 +16,7 @@ use crate::pod::face::{
 };
 use crate::pod::object::{Given, PodKey};
 use crate::pod::record::State;
-use crate::pod::select::Selection;
+use crate::pod::select::EventSelection;
 use crate::pod::translate::POD_UID_LABEL;
 use crate::pod::view::{Event, Explanation, NodeView, PodView};
 use crate::store::Revision;
@@ -53,16 +53,11 @@ impl Face for Pods {
     }
 
     fn events(&self, selector: Selector, follow: bool) -> Result<Events, Error> {
-        let selection = Selection::parse(&selector)?;
+        let selection = EventSelection::parse(&selector)?;
         let hub = self.room.deps.hub.clone();
-        let by_object = !selector.labels.is_empty() || !selector.fields.is_empty();
         let pods = hub.clone();
         let wanted = move |event: &Event| {
-            let of = |wanted: &str, is: &str| wanted.is_empty() || wanted == is;
-            of(&selector.namespace, &event.pod.namespace)
-                && of(&selector.name, &event.pod.name)
-                && (!by_object
-                    || pods.get(&event.pod).is_some_and(|view| selection.matches(&view.pod)))
+            selection.matches(event, || pods.get(&event.pod).map(|view| view.pod))
         };
         Ok(self.room.deps.events.read(wanted, follow, hub))
     }

@@ -15,7 +15,7 @@ use crate::logs::read::{self, ReadOptions};
 use crate::pod::face::{Error, LogLines, LogOptions};
 use crate::pod::object::PodKey;
 use crate::pod::plan::wanted;
-use crate::pod::record::State;
+use crate::pod::record::{Instance, State};
 use crate::pod::room::{Entry, Room};
 
 /// How often it is looked whether a container that is followed has a successor.
@@ -75,6 +75,9 @@ impl Pods {
         let current = unit.and_then(|unit| unit.current.as_ref());
         let attempt = match (current, options.previous) {
             (Some(current), false) => current.attempt,
+            // The one that is shown as `lastState`: while a container waits for its next start,
+            // that is the newest.
+            (Some(current), true) if self.is_last(entry, &container, current) => current.attempt,
             (Some(current), true) if current.attempt > 0 => current.attempt - 1,
             (_, true) => return Err(problem("there is no container before it")),
             (None, false) => return Err(problem("it was not started yet")),
@@ -93,6 +96,20 @@ impl Pods {
             },
         };
         source.read(attempt).await
+    }
+
+    /// Whether a container is shown as the one before the next.
+    fn is_last(&self, entry: &Entry, name: &str, current: &Instance) -> bool {
+        let view = self.room.deps.hub.get(&entry.key);
+        let status = view.as_ref().and_then(|view| view.pod.status.as_ref());
+        let lists = status
+            .into_iter()
+            .flat_map(|status| [&status.container_statuses, &status.init_container_statuses]);
+        let mut all = lists.flat_map(|list| list.iter().flatten());
+        let status = all.find(|status| status.name == name);
+        let last = status.and_then(|status| status.last_state.as_ref()?.terminated.as_ref());
+        let id = last.and_then(|last| last.container_id.as_deref()).unwrap_or_default();
+        id.ends_with(current.id.as_str())
     }
 }
 

@@ -8,6 +8,7 @@ mod keep;
 mod logs;
 mod node;
 mod rebuild;
+mod resize;
 mod shutdown;
 mod statics;
 mod strays;
@@ -17,7 +18,7 @@ pub use keep::{KeepOptions, Meter, Used};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,6 +33,7 @@ use super::plan::Policy;
 use super::probe::{self, Prober};
 use super::record::Life;
 use super::room::{Deps, Entry, Room, Settings};
+use super::shelf::{Shelf, Shelved};
 use super::translate::{NodeFacts, free_user_ids, wants_user_ids};
 use super::view::{EventType, PodView};
 use super::volume::{self, Volumes};
@@ -48,6 +50,7 @@ use crate::sandbox::{self, Sandboxes};
 use crate::store::{self, Store};
 use crate::telemetry::error_chain;
 use entrance::Coming;
+use node::Known;
 
 /// After the drain has begun, pods may be shown as they have become just before.
 const LAST_WORDS: Duration = Duration::from_millis(50);
@@ -88,6 +91,10 @@ pub struct Pods {
     room: Arc<Room>,
     /// Who changes which pods there are holds this.
     changing: tokio::sync::Mutex<()>,
+    /// What is remembered of the node.
+    known: Mutex<Known>,
+    /// Config maps and secrets that were given without a pod.
+    shelf: Mutex<Shelf>,
     /// The static pods that are wanted, once that is known.
     statics: Mutex<Option<BTreeMap<PodKey, Given>>>,
     gone: Arc<Notify>,
@@ -146,6 +153,8 @@ impl Pods {
             Self {
                 room: Arc::new(Room::new(deps, settings, options.node)),
                 changing: tokio::sync::Mutex::default(),
+                known: Mutex::default(),
+                shelf: Mutex::default(),
                 statics: Mutex::default(),
                 gone,
                 unread: Mutex::default(),
@@ -174,6 +183,13 @@ impl Pods {
         for fault in &loaded.faults {
             tracing::error!(key = fault.key, error = error_chain(&fault.problem), "pod not read");
         }
+        let shelved = self.room.deps.store.load::<Shelved>()?;
+        for fault in &shelved.faults {
+            tracing::error!(key = fault.key, error = error_chain(&fault.problem), "not read");
+        }
+        *self.shelf() = Shelf::new(shelved.records);
+        self.remember_node()?;
+        self.room.pulled.load(&self.room.deps.store)?;
         let at = now();
         let mut lives = loaded.records;
         let unread: BTreeSet<String> = loaded.faults.into_iter().map(|fault| fault.key).collect();
@@ -211,10 +227,16 @@ impl Pods {
         self.keep_shown(keeper);
         self.listen();
         self.mind_statics();
+        self.mind_resizes();
         self.remove_strays(strays);
         entries.into_iter().for_each(|entry| self.start(entry));
         *recovered = true;
         Ok(())
+    }
+
+    /// Config maps and secrets that were given without a pod.
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Name of the node.

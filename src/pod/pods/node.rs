@@ -1,50 +1,86 @@
 //! The node as controllers see it.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     ContainerImage, Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::Pods;
+use crate::backend::NetworkReadiness;
+use crate::board::now;
+use crate::model::{StringMap, UnixNanos};
 use crate::pod::admit::Pressure;
-use crate::pod::translate::Amounts;
+use crate::pod::phase::time;
+use crate::pod::record::Since;
+use crate::pod::translate::{Amounts, NodeFacts};
+use crate::store::{self, Batch, Record};
+use crate::telemetry::error_chain;
 
 /// Most images that are shown, the largest first, as a kubelet has it.
 const MAX_IMAGES: usize = 50;
 
+/// How long what is below has to answer for the node.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Labels that every node has.
+const COMMON_LABELS: [&str; 3] =
+    ["kubernetes.io/arch", "kubernetes.io/hostname", "kubernetes.io/os"];
+
+/// What is remembered of the node: a row of the store.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Known {
+    /// When it was first here.
+    created: UnixNanos,
+    /// Its conditions with the time of their last change.
+    conditions: BTreeMap<String, Since>,
+    /// Version of containerd, as it last said.
+    containerd: String,
+}
+
+impl Record for Known {
+    const TABLE: &'static str = "node";
+    const VERSION: u16 = 1;
+
+    fn key(&self) -> &'static str {
+        "node"
+    }
+}
+
 impl Pods {
+    /// What an earlier agent knew of the node.
+    pub(super) fn remember_node(&self) -> Result<(), store::Error> {
+        let loaded = self.room.deps.store.load::<Known>()?;
+        let before = loaded.records.into_iter().next().unwrap_or_default();
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = before;
+        Ok(())
+    }
+
     pub(super) async fn node_object(&self) -> Node {
         let facts = self.room.node();
-        let host = self.room.deps.host.facts().clone();
+        let (runtime, network) = self.below().await;
         let mut images = self.room.deps.images.list(None).await.unwrap_or_default();
         images.sort_by_key(|image| std::cmp::Reverse(image.size));
         let images = images.into_iter().take(MAX_IMAGES).map(|image| ContainerImage {
             names: Some(image.repo_digests.into_iter().chain(image.repo_tags).collect()),
             size_bytes: i64::try_from(image.size).ok(),
         });
-        let addresses = facts
-            .ips
-            .iter()
-            .map(|ip| NodeAddress { type_: "InternalIP".to_owned(), address: ip.to_string() });
-        let hostname = NodeAddress { type_: "Hostname".to_owned(), address: facts.name.clone() };
-        let ready = readiness(self.is_shutting_down());
-        let conditions = shortages(self.pressure()).into_iter().chain([ready]).collect();
-        let info = NodeSystemInfo {
-            architecture: facts.arch.clone(),
-            operating_system: facts.os.clone(),
-            boot_id: host.boot_id.clone(),
-            kernel_version: format!("{}.{}", host.kernel.0, host.kernel.1),
-            kubelet_version: format!("podbay {}", env!("CARGO_PKG_VERSION")),
-            container_runtime_version: "containerd".to_owned(),
-            ..NodeSystemInfo::default()
-        };
+        let ready = readiness(self.is_shutting_down(), runtime.as_ref().err(), &network);
+        let conditions: Vec<_> = shortages(self.pressure()).into_iter().chain([ready]).collect();
+        let known = self.know(runtime.ok(), &conditions).await;
+        let stamped = conditions.into_iter().map(|condition| stamp(condition, &known));
         Node {
             metadata: ObjectMeta {
                 name: Some(facts.name.clone()),
-                labels: Some(facts.labels.clone()),
+                labels: Some(labels(&facts)),
+                creation_timestamp: time(known.created),
                 ..ObjectMeta::default()
             },
             spec: Some(NodeSpec {
@@ -52,29 +88,123 @@ impl Pods {
                 ..NodeSpec::default()
             }),
             status: Some(NodeStatus {
-                addresses: Some(addresses.chain([hostname]).collect()),
+                addresses: Some(addresses(&facts)),
                 capacity: Some(quantities(&facts.capacity)),
                 allocatable: Some(quantities(&facts.allocatable)),
-                conditions: Some(conditions),
+                conditions: Some(stamped.collect()),
                 images: Some(images.collect()),
-                node_info: Some(info),
+                node_info: Some(self.node_info(&facts, &known)),
                 ..NodeStatus::default()
             }),
         }
     }
+
+    /// The version of containerd, or why it does not answer, and whether there is a network.
+    async fn below(&self) -> (Result<String, String>, NetworkReadiness) {
+        let sandboxes = &self.room.deps.sandboxes;
+        let late = || format!("no answer within {PATIENCE:?}");
+        let (runtime, network) = tokio::join!(
+            timeout(PATIENCE, sandboxes.runtime()),
+            timeout(PATIENCE, sandboxes.network_readiness()),
+        );
+        let runtime = match runtime {
+            Ok(Ok(found)) => Ok(found.version),
+            Ok(Err(error)) => Err(error_chain(&error)),
+            Err(_) => Err(late()),
+        };
+        (runtime, network.unwrap_or_else(|_| NetworkReadiness::NotReady(late())))
+    }
+
+    /// Remembers what has changed.
+    async fn know(&self, containerd: Option<String>, conditions: &[NodeCondition]) -> Known {
+        let (known, is_new) = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = known.clone();
+            let at = now();
+            if known.created == 0 {
+                known.created = at;
+            }
+            known.containerd = containerd.unwrap_or_else(|| known.containerd.clone());
+            for condition in conditions {
+                let status = condition.status == "True";
+                let since = known.conditions.entry(condition.type_.clone());
+                let since = since.or_insert(Since { status, at });
+                if since.status != status {
+                    *since = Since { status, at };
+                }
+            }
+            (known.clone(), *known != before)
+        };
+        if is_new && let Err(error) = self.keep_node(&known).await {
+            // It is tried again with the next change; until then this agent knows it.
+            tracing::debug!(error = error_chain(&error), "the node is not written down");
+        }
+        known
+    }
+
+    async fn keep_node(&self, known: &Known) -> Result<(), store::Error> {
+        self.room.deps.store.write(Batch::new().put(known)?).await.map(drop)
+    }
+
+    fn node_info(&self, facts: &NodeFacts, known: &Known) -> NodeSystemInfo {
+        let version = known.containerd.trim_start_matches('v');
+        NodeSystemInfo {
+            architecture: facts.arch.clone(),
+            operating_system: facts.os.clone(),
+            boot_id: self.room.deps.host.facts().boot_id.clone(),
+            kernel_version: facts.system.kernel.clone(),
+            os_image: facts.system.os_image.clone(),
+            machine_id: facts.system.machine_id.clone(),
+            system_uuid: facts.system.system_uuid.clone(),
+            kubelet_version: format!("podbay {}", env!("CARGO_PKG_VERSION")),
+            container_runtime_version: format!("containerd://{version}"),
+            ..NodeSystemInfo::default()
+        }
+    }
 }
 
-/// A node that shuts down takes no pods.
-fn readiness(shutting_down: bool) -> NodeCondition {
-    let (status, reason, message) = match shutting_down {
-        true => ("False", "AgentNotReady", "node is shutting down"),
-        false => ("True", "AgentReady", "podbay runs pods"),
+fn labels(facts: &NodeFacts) -> StringMap {
+    let own = |key: &&str| Some(((*key).to_owned(), facts.label(key)?.to_owned()));
+    let mut labels: StringMap = COMMON_LABELS.iter().filter_map(own).collect();
+    labels.extend(facts.labels.clone());
+    labels
+}
+
+fn addresses(facts: &NodeFacts) -> Vec<NodeAddress> {
+    let address = |type_: &str, address| NodeAddress { type_: type_.to_owned(), address };
+    let ips = facts.ips.iter().map(|ip| address("InternalIP", ip.to_string()));
+    ips.chain([address("Hostname", facts.name.clone())]).collect()
+}
+
+fn stamp(condition: NodeCondition, known: &Known) -> NodeCondition {
+    let since = known.conditions.get(&condition.type_).and_then(|since| time(since.at));
+    NodeCondition { last_heartbeat_time: time(now()), last_transition_time: since, ..condition }
+}
+
+/// A node takes no pods while it shuts down, and while what is below cannot run them.
+fn readiness(
+    shutting_down: bool,
+    runtime: Option<&String>,
+    network: &NetworkReadiness,
+) -> NodeCondition {
+    let fault = match (shutting_down, runtime, network) {
+        (true, ..) => Some("node is shutting down".to_owned()),
+        (_, Some(why), _) => Some(format!("container runtime is down: {why}")),
+        (_, _, NetworkReadiness::NotReady(why)) => Some(format!(
+            "container runtime network not ready: NetworkReady=false \
+             reason:NetworkPluginNotReady message:{why}"
+        )),
+        (_, _, NetworkReadiness::Ready) => None,
+    };
+    let (status, reason) = match fault {
+        Some(_) => ("False", "AgentNotReady"),
+        None => ("True", "AgentReady"),
     };
     NodeCondition {
         type_: "Ready".to_owned(),
         status: status.to_owned(),
         reason: Some(reason.to_owned()),
-        message: Some(message.to_owned()),
+        message: Some(fault.unwrap_or_else(|| "podbay runs pods".to_owned())),
         ..NodeCondition::default()
     }
 }
@@ -113,12 +243,83 @@ fn quantities(amounts: &Amounts) -> BTreeMap<String, Quantity> {
         0 => (amounts.milli_cpu / 1000).to_string(),
         _ => format!("{}m", amounts.milli_cpu),
     };
-    [
+    let plain = [
         ("cpu", cpu),
         ("memory", amounts.memory.to_string()),
         ("ephemeral-storage", amounts.ephemeral_storage.to_string()),
         ("pods", amounts.pods.to_string()),
-    ]
-    .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
-    .into()
+    ];
+    let huge = amounts.hugepages.iter();
+    let huge =
+        huge.map(|(size, bytes)| (format!("hugepages-{}", binary(*size)), binary_of(*bytes)));
+    let plain = plain.map(|(name, amount)| (name.to_owned(), amount));
+    plain.into_iter().chain(huge).map(|(name, amount)| (name, Quantity(amount))).collect()
+}
+
+fn binary_of(bytes: i64) -> String {
+    u64::try_from(bytes).map_or_else(|_| bytes.to_string(), binary)
+}
+
+/// In the largest unit that it is a multiple of: `2Mi`.
+fn binary(bytes: u64) -> String {
+    let units = [(1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki")];
+    let unit = units.into_iter().find(|(size, _)| bytes > 0 && bytes.is_multiple_of(*size));
+    unit.map_or_else(|| bytes.to_string(), |(size, name)| format!("{}{name}", bytes / size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_tells_all_that_it_has() {
+        let amounts = Amounts {
+            milli_cpu: 1500,
+            memory: 1024,
+            hugepages: BTreeMap::from([(2 << 20, 64 << 20), (1 << 30, 0)]),
+            ..Amounts::default()
+        };
+        let told = quantities(&amounts);
+        let of = |name: &str| told[name].0.as_str();
+        assert_eq!((of("cpu"), of("memory"), of("pods")), ("1500m", "1024", "0"));
+        assert_eq!((of("hugepages-2Mi"), of("hugepages-1Gi")), ("64Mi", "0"));
+    }
+
+    #[test]
+    fn a_node_has_the_labels_that_every_node_has() {
+        let facts = NodeFacts {
+            name: "n".to_owned(),
+            arch: "amd64".to_owned(),
+            labels: StringMap::from([
+                ("disk".to_owned(), "ssd".to_owned()),
+                ("kubernetes.io/hostname".to_owned(), "other".to_owned()),
+            ]),
+            ..NodeFacts::default()
+        };
+        let told = labels(&facts);
+        let told: Vec<_> = told.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let expected = [
+            "disk=ssd",
+            "kubernetes.io/arch=amd64",
+            "kubernetes.io/hostname=other",
+            "kubernetes.io/os=linux",
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_node_is_ready_when_what_is_below_is() {
+        let down = "no socket".to_owned();
+        let unready = NetworkReadiness::NotReady("no CNI".to_owned());
+        let table = [
+            (readiness(false, None, &NetworkReadiness::Ready), "True", "podbay runs pods"),
+            (readiness(true, None, &NetworkReadiness::Ready), "False", "node is shutting down"),
+            (readiness(false, Some(&down), &unready), "False", "container runtime is down"),
+            (readiness(false, None, &unready), "False", "container runtime network not ready"),
+        ];
+        for (told, status, message) in table {
+            assert_eq!(told.status, status);
+            assert!(told.message.expect("a message").starts_with(message));
+        }
+    }
 }

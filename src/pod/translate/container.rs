@@ -20,7 +20,7 @@ use crate::model::StringMap;
 use crate::model::container::{ContainerConfig, ContainerMetadata, ImageSpec, Mount};
 use crate::model::pod::PodConfig;
 use crate::model::signal::Signal;
-use crate::pod::Given;
+use crate::pod::{Given, wishes};
 
 /// The image of a container, as it is on the node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -96,6 +96,7 @@ pub fn container_config(
         security: security::of_container(given, container, ctx)?,
         cdi_devices: Vec::new(),
         stop_signal: stop_signal(container)?,
+        rlimits: wishes::ulimits(&given.pod, &container.name),
     };
     Ok(Translated { config, warnings })
 }

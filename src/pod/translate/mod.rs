@@ -31,7 +31,7 @@ pub use downward::Downward;
 pub use env::environment;
 pub use env_file::EnvFiles;
 pub use expand::expand;
-pub use node::{Amounts, NodeFacts};
+pub use node::{Amounts, NodeFacts, SystemFacts};
 pub use pod::{PodContext, free_user_ids, host_ports, pod_config, runtime_handler, wants_user_ids};
 pub use resources::{Qos, container_resources, is_critical, oom_score_adj, priority, qos};
 pub use sums::{pod_limits, pod_requests};

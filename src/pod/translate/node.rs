@@ -23,6 +23,19 @@ pub struct Amounts {
     pub hugepages: BTreeMap<u64, i64>,
 }
 
+/// What a node is called by those who look after it; empty where it is not known.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SystemFacts {
+    /// Release of the kernel, as `uname -r` says it.
+    pub kernel: String,
+    /// The distribution, as `/etc/os-release` calls it.
+    pub os_image: String,
+    /// Id of this installation.
+    pub machine_id: String,
+    /// Id of this machine.
+    pub system_uuid: String,
+}
+
 /// The node as pods meet it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeFacts {
@@ -59,6 +72,8 @@ pub struct NodeFacts {
     pub os: String,
     /// Architecture, in Go's words.
     pub arch: String,
+    /// The machine and its system, for people.
+    pub system: SystemFacts,
     /// Folder of the pods' logs.
     pub log_root: PathBuf,
     /// Folder of the seccomp profiles that pods name.
@@ -89,6 +104,7 @@ impl Default for NodeFacts {
             labels: StringMap::new(),
             os: "linux".to_owned(),
             arch: String::new(),
+            system: SystemFacts::default(),
             log_root: PathBuf::from("/var/log/pods"),
             seccomp_root: PathBuf::from("/var/lib/kubelet/seccomp"),
             seccomp_default: false,

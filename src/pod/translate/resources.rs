@@ -8,7 +8,7 @@ use super::node::NodeFacts;
 use super::sums::{Overhead, limited, limits, of_containers, requested, requests};
 use super::{ContainerKind, cgroup, is_sidecar};
 use crate::model::resources::Resources;
-use crate::pod::Given;
+use crate::pod::{Given, wishes};
 
 /// Least and most CPU shares that the kernel takes.
 pub(super) const MIN_SHARES: u64 = 2;
@@ -130,6 +130,9 @@ pub fn container_resources(
     let mut resources = figures(asked.get(CPU).copied(), &allowed, node);
     resources.oom_score_adj = oom_score_adj(given, kind, container, node);
     resources.hugepage_limits = cgroup::hugepages(&allowed, node);
+    if node.cgroup_v2 && !wishes::ends_as_a_whole(&given.pod, &container.name) {
+        resources.unified.insert("memory.oom.group".to_owned(), "0".to_owned());
+    }
     no_swap(&mut resources, node);
     resources
 }

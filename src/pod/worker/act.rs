@@ -16,7 +16,7 @@ use crate::pod::MountContext;
 use crate::pod::hook::{self, Moment};
 use crate::pod::observe::SeenSandbox;
 use crate::pod::plan::{Action, Role, wanted};
-use crate::pod::record::Life;
+use crate::pod::record::{Life, is_of_image};
 use crate::pod::room::Room;
 use crate::pod::translate::{
     ContainerContext, ContainerKind, ContainerRef, ImageFacts, PodContext, Warning,
@@ -37,9 +37,9 @@ pub(super) struct Work {
 
 /// Why a start went no further: Kubernetes' word and what went wrong, or `None` when it was told to
 /// stop.
-type Stopped = Option<(String, String)>;
+pub(super) type Stopped = Option<(String, String)>;
 
-fn failed(reason: &str, message: String) -> Stopped {
+pub(super) fn failed(reason: &str, message: String) -> Stopped {
     Some((reason.to_owned(), message))
 }
 
@@ -150,7 +150,9 @@ impl Work {
             Ok(()) => Outcome::Done,
             Err(None) => Outcome::Cancelled,
             Err(Some((reason, message))) => {
-                self.event(Some(name), EventType::Warning, "Failed", format!("Error: {message}"));
+                // What is wrong with an image has been told; this tells that nothing starts.
+                let text = if is_of_image(&reason) { &reason } else { &message };
+                self.event(Some(name), EventType::Warning, "Failed", format!("Error: {text}"));
                 Outcome::failed(reason, message)
             }
         }
@@ -188,7 +190,7 @@ impl Work {
         }
         let created = sandboxes.create_container(start.sandbox.as_str(), config).await;
         let id = created.map_err(|error| failed("CreateContainerError", error_chain(&error)))?;
-        self.event(Some(name), Normal, "Created", format!("Container created: {name}"));
+        self.event(Some(name), Normal, "Created", "Container created");
         if self.cancel.is_cancelled() {
             return Err(None);
         }
@@ -199,84 +201,8 @@ impl Work {
             let reason = if has_ended { "RunContainerError" } else { "CreateContainerError" };
             return Err(failed(reason, error_chain(&error)));
         }
-        self.event(Some(name), Normal, "Started", format!("Container started: {name}"));
+        self.event(Some(name), Normal, "Started", "Container started");
         Ok(())
-    }
-
-    /// The image of a container, pulled where its policy says so.
-    async fn image(&self, spec: &Spec) -> Result<Image, Stopped> {
-        let (name, image) = (spec.name.as_str(), spec.image.as_deref().unwrap_or_default());
-        let policy = spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
-        self.find_image(name, image, policy).await
-    }
-
-    async fn volume_image(&self, name: &str, image: &str) -> Result<(), Stopped> {
-        let mut volumes = self.life.given.spec().volumes.iter().flatten();
-        let policy = volumes.find_map(|volume| {
-            let source = volume.image.as_ref()?;
-            (source.reference.as_deref() == Some(image)).then(|| source.pull_policy.clone())?
-        });
-        let policy = policy.unwrap_or_else(|| "IfNotPresent".to_owned());
-        self.find_image(name, image, &policy).await.map(drop)
-    }
-
-    async fn find_image(&self, name: &str, image: &str, policy: &str) -> Result<Image, Stopped> {
-        let images = &self.room.deps.images;
-        let handler = runtime_handler(self.life.given.spec());
-        if policy != "Always" {
-            let found = images.get_for(handler, image).await.map_err(|error| {
-                let reason = match error {
-                    crate::image::Error::InvalidReference { .. } => "InvalidImageName",
-                    _ => "ImageInspectError",
-                };
-                failed(reason, error_chain(&error))
-            })?;
-            if let Some(found) = found {
-                let message = format!("Container image {image:?} already present on machine");
-                self.event(Some(name), Normal, "Pulled", message);
-                return Ok(found);
-            }
-            if policy == "Never" {
-                let message =
-                    format!("Container image {image:?} is not present with pull policy of Never");
-                return Err(failed("ErrImageNeverPull", message));
-            }
-        }
-        self.event(Some(name), Normal, "Pulling", format!("Pulling image {image:?}"));
-        let pull = self.pull(handler, image);
-        // Cancel-safe: a pull that nobody waits for ends.
-        let pulled = tokio::select! {
-            pulled = pull => pulled,
-            () = self.cancel.cancelled() => return Err(None),
-        };
-        match pulled {
-            Ok(pulled) => {
-                let message = format!("Successfully pulled image {image:?}");
-                self.event(Some(name), Normal, "Pulled", message);
-                Ok(pulled)
-            }
-            Err(error) => {
-                let reason = match &error {
-                    crate::image::Error::InvalidReference { .. } => "InvalidImageName",
-                    _ => "ErrImagePull",
-                };
-                let chain = error_chain(&error);
-                let message = format!("Failed to pull image {image:?}: {chain}");
-                self.event(Some(name), EventType::Warning, "Failed", message);
-                Err(failed(reason, chain))
-            }
-        }
-    }
-
-    /// With each of the pod's secrets for this registry in turn, then with what the node has.
-    async fn pull(&self, handler: &str, image: &str) -> Result<Image, crate::image::Error> {
-        let images = &self.room.deps.images;
-        for credentials in crate::pod::secrets::of_registry(&self.life.given, image) {
-            if let Ok(pulled) = images.pull_for(handler, image, Some(credentials)).await {
-                return Ok(pulled);
-            }
-        }
-        images.pull_for(handler, image, None).await
     }
 
     async fn config(

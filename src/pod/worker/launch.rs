@@ -4,8 +4,9 @@ use super::Worker;
 use crate::pod::observe::Observed;
 use crate::pod::plan::wanted;
 use crate::pod::probe::{Known, ProbeTarget};
-use crate::pod::record::{Life, State};
+use crate::pod::record::{Life, State, Unit};
 use crate::pod::view::EventType;
+use crate::pod::wishes::Pace;
 
 impl Worker {
     /// Has exactly those containers probed that run and are to be probed.
@@ -39,24 +40,57 @@ impl Worker {
     pub(super) fn tell(&self, before: &Life, life: &Life) {
         for (name, unit) in &life.units {
             let old = before.units.get(name);
-            let backing_off = unit.backoff.filter(|_| unit.ended().is_some());
             let ended_now = old.is_none_or(|old| old.ended() != unit.ended());
-            if let (Some(_), true, false) = (backing_off, ended_now, life.is_ending()) {
+            // A pause that has been set just now is for the next end: this one is over already.
+            let held = old.is_some_and(|old| old.backoff == unit.backoff);
+            if ended_now && held && !life.is_ending() && self.waits(life, name, unit) {
                 let message = format!(
                     "Back-off restarting failed container {name} in pod {}",
-                    life.given.key()
+                    full_name(life)
                 );
                 self.room.event(life, Some(name), (EventType::Warning, "BackOff", message));
+            }
+            let backs_off = |unit: &Unit| unit.trouble.as_ref().is_some_and(|it| it.backs_off);
+            if backs_off(unit) && !old.is_some_and(backs_off) {
+                self.tell_pull_back_off(life, name);
             }
         }
         if let (None, Some(verdict)) = (&before.verdict, &life.verdict)
             && !verdict.reason.is_empty()
         {
-            let event =
-                (EventType::Warning, verdict_reason(&verdict.reason), verdict.message.clone());
-            self.room.event(life, None, event);
+            let reason = verdict_reason(&verdict.reason);
+            let kind = match reason {
+                "DeadlineExceeded" => EventType::Normal,
+                _ => EventType::Warning,
+            };
+            self.room.event(life, None, (kind, reason, verdict.message.clone()));
         }
     }
+
+    /// Whether a container that has ended is to run again, and not at once.
+    fn waits(&self, life: &Life, name: &str, unit: &Unit) -> bool {
+        let Some(end) = unit.ended() else { return false };
+        let all = wanted(life.given.spec());
+        let restarts = all.iter().any(|it| it.name == name && it.restarts(end.code));
+        let pace = Pace::of(&life.given.pod, &self.room.options.policy.restart);
+        let until = unit.backoff.and_then(|backoff| backoff.until(end.finished_at, &pace.policy));
+        restarts && unit.again.is_none() && !pace.exempts(end.code) && until.is_some()
+    }
+
+    fn tell_pull_back_off(&self, life: &Life, name: &str) {
+        let all = wanted(life.given.spec());
+        let Some(wanted) = all.iter().find(|wanted| wanted.name == name) else { return };
+        let message = format!("Back-off pulling image {:?}", wanted.image());
+        self.room.event(life, Some(name), (EventType::Normal, "BackOff", message));
+        let message = "Error: ImagePullBackOff".to_owned();
+        self.room.event(life, Some(name), (EventType::Warning, "Failed", message));
+    }
+}
+
+/// Name, namespace and uid, as a kubelet calls a pod in its messages.
+fn full_name(life: &Life) -> String {
+    let key = life.given.key();
+    format!("{}_{}({})", key.name, key.namespace, life.uid)
 }
 
 /// Events have fixed words.

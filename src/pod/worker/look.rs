@@ -3,12 +3,14 @@
 use super::Worker;
 use crate::board::{Container, ContainerFilter, ContainerState, Exited, Sandbox, SandboxFilter};
 use crate::model::{Owner, StringMap};
+use crate::oci::user::ResolvedUser;
 use crate::pod::observe::{Observed, Probed, SeenContainer, SeenSandbox};
-use crate::pod::record::{Life, State, Termination};
+use crate::pod::record::{Life, State, Termination, User};
 use crate::pod::translate::{CONTAINER_NAME_LABEL, POD_UID_LABEL};
 
-/// The most that is kept of a container's last words.
+/// The most that is kept of a container's last words, and of those of all containers of a pod.
 const LONGEST_MESSAGE: usize = 4096;
+const LONGEST_OF_POD: usize = 12 * 1024;
 
 impl Worker {
     pub(super) async fn look(&self, life: &Life) -> Observed {
@@ -79,6 +81,7 @@ impl Worker {
             created_at: found.created_at,
             image: found.config.image.user_specified_image.clone(),
             image_id: found.image_ref.clone(),
+            user: Some(user(&found.user)),
             state,
         })
     }
@@ -102,9 +105,9 @@ impl Worker {
             message = self.room.last_lines(container.log_path.as_deref()).await;
         }
         if message.is_empty() {
-            message = exited.message.clone();
+            message.clone_from(&exited.message);
         }
-        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+        message.truncate(message.floor_char_boundary(longest_message(spec.len())));
         Termination {
             id: container.id.clone(),
             started_at: exited.started_at,
@@ -131,5 +134,27 @@ impl Worker {
             (name, probed)
         };
         states.into_iter().map(one).collect()
+    }
+}
+
+fn user(user: &ResolvedUser) -> User {
+    User { uid: user.uid, gid: user.gid, groups: user.additional_gids.clone() }
+}
+
+/// How long the last words of each of so many containers may be.
+fn longest_message(containers: usize) -> usize {
+    LONGEST_MESSAGE.min(LONGEST_OF_POD / containers.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::longest_message;
+
+    #[test]
+    fn many_containers_share_the_room_for_last_words() {
+        let table = [(0, 4096), (1, 4096), (3, 4096), (4, 3072), (12, 1024)];
+        for (containers, longest) in table {
+            assert_eq!(longest_message(containers), longest, "{containers}");
+        }
     }
 }

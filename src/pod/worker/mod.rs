@@ -10,6 +10,7 @@
 //! that waits for it is dropped.
 
 mod act;
+mod images;
 mod keepsake;
 mod kill;
 mod launch;
@@ -132,8 +133,14 @@ impl Worker {
         if self.busy.get(&job).is_some_and(|busy| busy.task.id() == id) {
             let busy = self.busy.remove(&job);
             let newest = self.pod.generation();
-            if matches!(job, Job::Start(_)) && busy.is_some_and(|it| it.generation != newest) {
+            let outdated = busy.is_some_and(|it| it.generation != newest);
+            if matches!(job, Job::Start(_)) && outdated {
                 self.outdated_start();
+            }
+            // What failed for what was given before is tried at once with what is given now.
+            let failed = matches!(outcome, Some(Outcome::Failed { .. }));
+            if outdated && failed && matches!(job, Job::Start(_) | Job::Prepare) {
+                return;
             }
             // One that was aborted has no result, and what it did will be seen.
             if let Some(outcome) = outcome {

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use super::Worker;
 use crate::board::now;
+use crate::ids::ContainerId;
+use crate::model::UnixNanos;
 use crate::pod::backoff::{self, later};
 use crate::pod::observe::doom;
 use crate::pod::plan::{Job, Unwind};
-use crate::pod::record::{Life, Trouble};
+use crate::pod::record::{Life, Trouble, Unit};
 use crate::pod::view::EventType;
 
 /// Pauses between tries of what fails for the pod as a whole: its network may be there in a
@@ -34,6 +36,8 @@ const UNWIND_LONGEST: Duration = Duration::from_secs(60);
 pub(super) enum Outcome {
     /// Well.
     Done,
+    /// These containers have to be started again before the pod can have what it is given.
+    Restart(Vec<ContainerId>),
     /// Told to stop, and stopped.
     Cancelled,
     /// It failed: Kubernetes' word, and what went wrong.
@@ -48,12 +52,41 @@ impl Outcome {
     }
 }
 
+/// A container was not started.
+fn note_start(
+    unit: &mut Unit,
+    (reason, message): (&str, &str),
+    (at, pull): (UnixNanos, &backoff::Policy),
+) {
+    let before = unit.trouble.take();
+    // A container that was made and did not start has ended, which says it all: its next start
+    // waits as after any other end, and no older trouble excuses it.
+    if reason != "RunContainerError" {
+        let policy = if reason == "ErrImagePull" { pull } else { &START_RETRY };
+        let trouble = Trouble::again(before.as_ref(), reason, message.to_owned(), (at, policy));
+        unit.trouble = Some(trouble);
+    }
+}
+
+/// Containers end, with their hooks, and are started again at once: that is no crash.
+fn note_restart(life: &mut Life, containers: &[ContainerId]) {
+    let grace = life.grace();
+    for (name, unit) in &mut life.units {
+        let current = unit.current.as_mut().filter(|current| containers.contains(&current.id));
+        let Some(current) = current.filter(|current| current.is_live()) else { continue };
+        doom(current, format!("Container {name} resize requires restart"), grace, now());
+        current.doom.iter_mut().for_each(|doom| doom.for_resize = true);
+        unit.again = Some(current.id.clone());
+    }
+}
+
 impl Worker {
     /// Results become part of what is remembered.
     pub(super) fn note(&mut self, life: &mut Life, results: &[(Job, Outcome)]) {
         for (job, outcome) in results {
             match outcome {
                 Outcome::Done => self.note_success(life, job),
+                Outcome::Restart(containers) => note_restart(life, containers),
                 Outcome::Cancelled => {}
                 Outcome::Failed { reason, message } => {
                     self.note_failure(life, job, reason, message)
@@ -99,15 +132,7 @@ impl Worker {
                     Some(Trouble::again(before.as_ref(), reason, text, (at, &POD_RETRY)));
             }
             Job::Start(name) => {
-                let policy = if reason == "ErrImagePull" { &pull } else { &START_RETRY };
-                let unit = life.unit(name);
-                // A container that was made and did not start has ended, which says it all.
-                if reason != "RunContainerError" {
-                    let before = unit.trouble.take();
-                    let text = message.to_owned();
-                    unit.trouble =
-                        Some(Trouble::again(before.as_ref(), reason, text, (at, policy)));
-                }
+                note_start(life.unit(name), (reason, message), (at, &pull));
             }
             Job::PostStart(id) => {
                 let grace = life.grace();
@@ -129,5 +154,25 @@ impl Worker {
                 self.room.event(life, None, event);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_was_made_and_did_not_start_has_no_other_trouble() {
+        let (mut unit, pull) = (Unit::default(), backoff::Policy::default());
+        note_start(&mut unit, ("ErrImagePull", "no"), (1, &pull));
+        note_start(&mut unit, ("ErrImagePull", "no"), (2, &pull));
+        let trouble = unit.trouble.clone().expect("trouble");
+        assert_eq!((trouble.since, trouble.failed), (1, 2));
+        assert_eq!(trouble.backoff.pause, pull.first * 2);
+        note_start(&mut unit, ("CreateContainerError", "no"), (3, &pull));
+        let trouble = unit.trouble.clone().expect("trouble");
+        assert_eq!((trouble.since, trouble.backoff.pause), (1, START_RETRY.first));
+        note_start(&mut unit, ("RunContainerError", "no"), (4, &pull));
+        assert_eq!(unit.trouble, None);
     }
 }

@@ -1,7 +1,7 @@
 //! Other figures for containers that run.
 //!
 //! ```text
-//! what shrinks of containers ─> the pod's cgroup ─> what grows of containers
+//! what restarts ends ─> what shrinks of containers ─> the pod's cgroup ─> what grows of containers
 //! ```
 //! So no container ever may use more than its pod, whichever way each figure goes.
 
@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Container as Spec;
 use super::act::Work;
 use super::outcome::Outcome;
 use crate::board::{Container, ContainerFilter, ContainerState};
+use crate::ids::ContainerId;
 use crate::model::resources::Resources;
 use crate::model::{Owner, StringMap};
 use crate::pod::translate::{CONTAINER_NAME_LABEL, POD_UID_LABEL, container_resources};
@@ -69,7 +70,7 @@ impl Figures {
 
 /// A container whose figures are to change.
 struct Change {
-    id: String,
+    id: ContainerId,
     name: String,
     before: Figures,
     wanted: Resources,
@@ -81,12 +82,18 @@ impl Work {
     /// Brings the pod's cgroup and its containers to the figures of the spec.
     pub(super) async fn resize(&self) -> Result<(), Outcome> {
         let changes = self.changes();
+        // Only when they have ended is it time for the pod's own limits.
+        let restart = changes.iter().filter(|change| change.restart);
+        let restart: Vec<_> = restart.map(|change| change.id.clone()).collect();
+        if !restart.is_empty() {
+            return Err(Outcome::Restart(restart));
+        }
         let failed = |what: &str, message: String| {
             let message = format!("{what}: {message}");
             self.event(None, EventType::Warning, FAILED, message.clone());
             Outcome::failed(FAILED, message)
         };
-        for change in changes.iter().filter(|change| !change.restart) {
+        for change in &changes {
             let least = Figures::of(&change.wanted).least(change.before);
             self.set(change, change.before, least).await.map_err(|e| failed(&change.name, e))?;
         }
@@ -96,14 +103,6 @@ impl Work {
             return Err(Outcome::failed(reason, message));
         }
         for change in &changes {
-            if change.restart {
-                let message = format!("Container {} is restarted with other limits", change.name);
-                self.event(Some(&change.name), EventType::Normal, "Killing", message);
-                let stopped =
-                    self.room.deps.sandboxes.stop_container(&change.id, self.life.grace());
-                stopped.await.map_err(|error| failed(&change.name, error_chain(&error)))?;
-                continue;
-            }
             let wanted = Figures::of(&change.wanted);
             let least = wanted.least(change.before);
             self.set(change, least, wanted).await.map_err(|e| failed(&change.name, e))?;
@@ -116,7 +115,7 @@ impl Work {
             return Ok(());
         }
         let update = after.update(before, &change.wanted);
-        let updated = self.room.deps.sandboxes.update_container(&change.id, update).await;
+        let updated = self.room.deps.sandboxes.update_container(change.id.as_str(), update).await;
         updated.map_err(|error| error_chain(&error))
     }
 
@@ -141,7 +140,7 @@ impl Work {
         let wanted = container_resources(&self.life.given, self.kind(name), &spec, &node);
         let (before, after) = (Figures::of(&container.resources), Figures::of(&wanted));
         (before != after).then(|| Change {
-            id: container.id.to_string(),
+            id: container.id.clone(),
             name: name.clone(),
             before,
             restart: needs_restart(&spec, before, after),

@@ -127,6 +127,13 @@ impl Tells for AdmitRequest {
 impl Tells for DeleteRequest {
     fn about(&self) -> Option<About> {
         let about = selection(self.selector.as_ref())?;
+        if !self.objects.is_empty() {
+            let name = |it: &ObjectName| {
+                format!("{} {}/{}", it.kind.to_lowercase(), it.namespace, it.name)
+            };
+            let pods = list(self.objects.iter().map(name));
+            return Some(About { dry_run: self.dry_run, ..About::new(pods) });
+        }
         Some(About { dry_run: self.dry_run, ..about })
     }
 }

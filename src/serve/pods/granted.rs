@@ -74,7 +74,11 @@ impl Face for Granted {
     }
 
     async fn delete(&self, request: Delete) -> Result<Vec<PodView>, Error> {
-        self.grant.check(&request.selector.namespace)?;
+        let only_objects = request.selector == Selector::default() && !request.all;
+        if !only_objects || request.objects.is_empty() {
+            self.grant.check(&request.selector.namespace)?;
+        }
+        request.objects.iter().try_for_each(|object| self.grant.check(&object.name.namespace))?;
         self.face.delete(request).await
     }
 

@@ -88,7 +88,8 @@ pub(super) fn one(at: &At<'_>, container: &Container, house: &House<'_>, taken: 
         resources::of_container(&at.field("resources"), own);
     }
     let resize = container.resize_policy.as_deref().unwrap_or_default();
-    resources::resize(&at.field("resizePolicy"), resize);
+    let restarts = spec.restart_policy.as_deref() != Some("Never");
+    resources::resize(&at.field("resizePolicy"), resize, restarts);
     if let Some(context) = context {
         security::of_container(&at.field("securityContext"), context, spec.host_users);
     }

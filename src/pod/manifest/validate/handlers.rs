@@ -136,7 +136,9 @@ impl Handlers<'_> {
         }
         if let Some(action) = self.grpc {
             set.push("grpc");
-            ports::number(&at.field("grpc").field("port"), action.port);
+            let at = at.field("grpc");
+            ports::number(&at.field("port"), action.port);
+            at.field("mode").one_of_if_set(&action.mode, &["Plaintext", "TLS"]);
         }
         if let Some(action) = self.sleep {
             set.push("sleep");

@@ -27,6 +27,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 
 use self::at::Faults;
 use crate::pod::FieldError;
+use crate::pod::probe::check_periods;
+use crate::pod::wishes;
 
 /// All faults of a pod whose defaults are filled in.
 pub(super) fn pod(pod: &Pod) -> Vec<FieldError> {
@@ -37,7 +39,10 @@ pub(super) fn pod(pod: &Pod) -> Vec<FieldError> {
         Some(spec) => spec::pod_spec(&root.field("spec"), spec),
         None => root.field("spec").required(""),
     }
-    faults.into_list()
+    let mut list = faults.into_list();
+    list.extend(check_periods(pod));
+    list.extend(wishes::check(pod));
+    list
 }
 
 /// All faults of a config map.

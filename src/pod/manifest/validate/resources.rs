@@ -64,13 +64,20 @@ pub(super) fn overhead(at: &At<'_>, list: &Option<BTreeMap<String, Text>>) {
     amounts(at, list, of_containers);
 }
 
-pub(super) fn resize(at: &At<'_>, policies: &[ContainerResizePolicy]) {
+/// `restarts` is false for a pod whose containers are never started again.
+pub(super) fn resize(at: &At<'_>, policies: &[ContainerResizePolicy], restarts: bool) {
     let mut seen = BTreeSet::new();
     for (index, policy) in policies.iter().enumerate() {
         let at = at.item(index);
         at.field("resourceName").one_of(&policy.resource_name, &["cpu", "memory"]);
         at.field("restartPolicy")
             .one_of(&policy.restart_policy, &["NotRequired", "RestartContainer"]);
+        if !restarts && policy.restart_policy == "RestartContainer" {
+            at.field("restartPolicy").invalid(
+                &policy.restart_policy,
+                "must be 'NotRequired' when `restartPolicy` is 'Never'",
+            );
+        }
         if !seen.insert(policy.resource_name.as_str()) {
             at.duplicate(&policy.resource_name);
         }

@@ -15,6 +15,8 @@ use super::names;
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const MOST_MODE: i32 = 0o777;
+const MODE_OF_FOLDER: &str = "must be a number between 0 and 01777 (octal), both inclusive";
+const MOST_OF_FOLDER: i32 = 0o1777;
 const PATH_TYPES: &[&str] = &[
     "",
     "BlockDevice",
@@ -61,6 +63,7 @@ fn source(at: &At<'_>, volume: &Volume) {
         set.push("downwardAPI");
         let at = at.field("downwardAPI");
         mode(&at.field("defaultMode"), source.default_mode);
+        user(&at.field("defaultUser"), source.default_user);
         downward(&at.field("items"), source.items.as_deref().unwrap_or_default());
     }
     if let Some(source) = &volume.projected {
@@ -84,6 +87,9 @@ fn empty_dir(at: &At<'_>, source: &EmptyDirVolumeSource) {
         medium.strip_prefix("HugePages-").is_some_and(|size| size.parse::<Quantity>().is_ok());
     if !sized {
         at.field("medium").one_of(medium, &["", "HugePages", "Memory"]);
+    }
+    if let Some(mode) = source.mode.filter(|mode| !(0..=MOST_OF_FOLDER).contains(mode)) {
+        at.field("mode").invalid(mode, MODE_OF_FOLDER);
     }
     if let Some(text) = &source.size_limit {
         let at = at.field("sizeLimit");
@@ -109,6 +115,7 @@ fn host_path(at: &At<'_>, source: &HostPathVolumeSource) {
 fn config_map(at: &At<'_>, source: &ConfigMapVolumeSource) {
     at.field("name").named(&source.name, names::subdomain);
     mode(&at.field("defaultMode"), source.default_mode);
+    user(&at.field("defaultUser"), source.default_user);
     items(&at.field("items"), source.items.as_deref().unwrap_or_default());
 }
 
@@ -116,6 +123,7 @@ fn secret(at: &At<'_>, source: &SecretVolumeSource) {
     let name = source.secret_name.as_deref().unwrap_or_default();
     at.field("secretName").named(name, names::subdomain);
     mode(&at.field("defaultMode"), source.default_mode);
+    user(&at.field("defaultUser"), source.default_user);
     items(&at.field("items"), source.items.as_deref().unwrap_or_default());
 }
 
@@ -132,12 +140,20 @@ fn mode(at: &At<'_>, mode: Option<i32>) {
     }
 }
 
+/// Who owns a file.
+fn user(at: &At<'_>, user: Option<i64>) {
+    if let Some(user) = user {
+        at.between(user, 0, i64::from(i32::MAX));
+    }
+}
+
 fn items(at: &At<'_>, items: &[KeyToPath]) {
     for (index, item) in items.iter().enumerate() {
         let at = at.item(index);
         at.field("key").named(&item.key, |_| Vec::new());
         at.field("path").named(&item.path, names::unreserved);
         mode(&at.field("mode"), item.mode);
+        user(&at.field("user"), item.user);
     }
 }
 
@@ -156,11 +172,13 @@ fn downward(at: &At<'_>, files: &[DownwardAPIVolumeFile]) {
             (None, None) => at.required("one of fieldRef and resourceFieldRef is required"),
         }
         mode(&at.field("mode"), file.mode);
+        user(&at.field("user"), file.user);
     }
 }
 
 fn projected(at: &At<'_>, source: &ProjectedVolumeSource) {
     mode(&at.field("defaultMode"), source.default_mode);
+    user(&at.field("defaultUser"), source.default_user);
     let mut paths = BTreeSet::new();
     for (index, source) in source.sources.iter().flatten().enumerate() {
         let at = at.field("sources").item(index);

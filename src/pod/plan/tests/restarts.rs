@@ -1,6 +1,7 @@
 //! Restarts, back-off, probes, hooks while the pod lives.
 
 use super::*;
+use crate::pod::observe::doom;
 
 #[test]
 fn the_restart_policy_decides() {
@@ -89,6 +90,42 @@ fn ten_quiet_minutes_end_the_back_off() {
 }
 
 #[test]
+fn other_limits_wait_for_the_end_of_who_restarts_for_them() {
+    let mut stage = running(json!({"restartPolicy": "OnFailure"}));
+    stage.seen.prepared = false;
+    let (now, unit) = (stage.now, stage.life.unit("app"));
+    let current = unit.current.as_mut().expect("a container");
+    unit.again = Some(current.id.clone());
+    doom(current, "resize".to_owned(), std::time::Duration::from_secs(30), now);
+    current.doom.iter_mut().for_each(|doom| doom.for_resize = true);
+    assert_eq!(stage.play(), ["kill app 30", "prepare", "start app 1"]);
+    assert_eq!(stage.life.unit("app").backoff, None, "no failure");
+}
+
+#[test]
+fn a_pod_may_ask_for_other_pauses() {
+    let mut stage = running(json!({}));
+    stage.note("backoff.podbay.io/initial", "2s");
+    stage.note("backoff.podbay.io/longest", "3s");
+    stage.note("backoff.podbay.io/exempt-success", "true");
+    for code in [0, 0, 0] {
+        stage.exit("app", code);
+        assert!(stage.play()[0].starts_with("start app"), "a success waits for nothing");
+    }
+    let mut pauses = Vec::new();
+    for _ in 0..4 {
+        stage.exit("app", 1);
+        if !stage.play().iter().any(|done| done.starts_with("start app")) {
+            let pause = wake(&stage).expect("a time to look again");
+            pauses.push(pause);
+            stage.after(pause);
+            stage.play();
+        }
+    }
+    assert_eq!(pauses, [2, 3, 3]);
+}
+
+#[test]
 fn a_restart_of_the_agent_keeps_the_back_off() {
     let mut stage = running(json!({}));
     stage.exit("app", 1);
@@ -106,12 +143,14 @@ fn pulls_that_fail_have_pauses_of_their_own() {
     stage.bad.insert("start app".to_owned(), "ErrImagePull");
     stage.play();
     for pause in [10, 20, 40, 80, 160, 300, 300] {
-        assert_eq!(wake(&stage), Some(pause / 2), "its status changes");
-        stage.after(pause / 2);
+        let turns = (pause / 2).min(10);
+        assert_eq!(wake(&stage), Some(turns), "its status changes");
+        stage.after(turns);
         assert_eq!(stage.play(), [""; 0]);
-        assert_eq!(wake(&stage), Some(pause - pause / 2), "and not again before the next try");
+        assert_eq!(wake(&stage), Some(pause - turns), "and not again before the next try");
         assert_eq!(stage.plan.waits[0].step, "pull the image");
-        stage.after(pause - pause / 2);
+        assert!(stage.life.unit("app").trouble.as_ref().is_some_and(|it| it.backs_off));
+        stage.after(pause - turns);
         assert_eq!(stage.play(), ["start app 0"]);
     }
     stage.bad.clear();

@@ -69,6 +69,7 @@ fn checked(config: v1::ContainerConfig) -> Result<ContainerConfig> {
         security: security.within("linux.security_context")?,
         cdi_devices: all("CDI_devices", cdi_devices, cdi_device)?,
         stop_signal: super::signal::signal_in("stop_signal", stop_signal)?,
+        rlimits: Vec::new(),
     })
 }
 

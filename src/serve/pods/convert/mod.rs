@@ -97,7 +97,7 @@ pub(super) fn wait(waits: Waits) -> v1::Wait {
 /// An admission, outwards.
 pub(super) fn admission(admission: Admission) -> v1::Admission {
     let reason =
-        |AdmitReason { reason, message }| v1::AdmitReason { reason: reason.to_owned(), message };
+        |it: AdmitReason| v1::AdmitReason { reason: it.reason.to_owned(), message: it.message };
     v1::Admission {
         namespace: admission.pod.namespace,
         name: admission.pod.name,

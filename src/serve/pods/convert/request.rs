@@ -98,7 +98,14 @@ pub(in crate::serve::pods) fn delete(request: v1::DeleteRequest) -> Parsed<pod::
         force: request.force,
         preconditions: preconditions(request.preconditions),
         dry_run: request.dry_run,
+        objects: request.objects.into_iter().map(object).collect::<Parsed<_>>()?,
     })
+}
+
+fn object(name: v1::ObjectName) -> Parsed<pod::ObjectKey> {
+    let kind = pod::ObjectKind::parse(&name.kind)
+        .ok_or_else(|| bad_field("objects.kind", "must be ConfigMap or Secret"))?;
+    Ok(pod::ObjectKey { kind, name: key(name.namespace, name.name)? })
 }
 
 /// Which part of a log. `now` is what `since` counts from.

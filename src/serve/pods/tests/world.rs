@@ -157,7 +157,7 @@ impl Face for MadeUp {
 
     async fn admit(&self, request: Apply) -> Result<Vec<Admission>, Error> {
         self.note(format!("{request:?}"))?;
-        let reason = AdmitReason { reason: "OutOfcpu", message: "too much".into() };
+        let reason = AdmitReason { reason: "OutOfcpu", message: "too much".into(), shortage: true };
         let admission = |name: &str, reasons| Admission { pod: PodKey::new("x", name), reasons };
         Ok(vec![admission("good", Vec::new()), admission("bad", vec![reason])])
     }

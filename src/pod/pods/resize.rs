@@ -1,0 +1,99 @@
+//! Pods that ask for other resources while they run: they get them at once, or when there is room.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::Pods;
+use super::entrance::Coming;
+use crate::pod::face::Error;
+use crate::pod::object::Given;
+use crate::pod::record::Life;
+use crate::pod::renew::{Pending, is_resized, with_resources_of};
+use crate::pod::translate::pod_requests;
+use crate::telemetry::error_chain;
+
+impl Pods {
+    /// What is given from now on to a pod that is to become another one, and what has to wait.
+    pub(super) fn resized(
+        &self,
+        life: &Life,
+        mut given: Given,
+        next: Pod,
+        coming: &Coming,
+    ) -> (Given, Option<Pending>) {
+        given.pod = Arc::new(next);
+        if !is_resized(life.given.spec(), given.spec()) {
+            return (given, None);
+        }
+        let asked = self.lacks(&given, coming);
+        if asked.is_some() {
+            given.pod = Arc::new(with_resources_of(&given.pod, &life.given.pod));
+        }
+        (given, asked)
+    }
+
+    /// Why a pod that runs cannot have its resources now, in the kubelet's words.
+    fn lacks(&self, given: &Given, coming: &Coming) -> Option<Pending> {
+        let told = |reason: &str, message: String| Pending {
+            pod: given.pod.clone(),
+            reason: reason.to_owned(),
+            message,
+        };
+        let all = self.room.node().allocatable.clone();
+        let requests = pod_requests(given.spec());
+        for (name, capacity) in [("memory", all.memory), ("cpu", all.milli_cpu)] {
+            let requested = requests.get(name).copied().unwrap_or_default();
+            if requested > capacity {
+                let message = format!(
+                    "Node didn't have enough capacity: {name}, requested: {requested}, \
+                     capacity: {capacity}"
+                );
+                return Some(told("Infeasible", message));
+            }
+        }
+        let reasons = self.against(given, coming);
+        let short = reasons.into_iter().find(|reason| reason.is_shortage());
+        short.map(|short| told("Deferred", short.message))
+    }
+
+    /// Gives waiting pods what they ask for whenever something has become free.
+    pub(super) fn mind_resizes(self: &Arc<Self>) {
+        let pods = Arc::downgrade(self);
+        let freed = self.room.freed.clone();
+        drop(self.room.deps.tasks.spawn_until_drain("resizes", async move {
+            loop {
+                let Some(pods) = pods.upgrade() else { return };
+                pods.retry_resizes().await;
+                drop(pods);
+                freed.notified().await;
+            }
+        }));
+    }
+
+    async fn retry_resizes(&self) {
+        let _changing = self.changing.lock().await;
+        for entry in self.room.all() {
+            let life = entry.life();
+            let Some(asked) = life.asked.as_ref().filter(|_| !life.is_ending()) else { continue };
+            let wished = Given { pod: asked.pod.clone(), ..life.given.clone() };
+            let still = self.lacks(&wished, &Coming::default());
+            if still.as_ref() == Some(&**asked) {
+                continue;
+            }
+            let given = if still.is_some() { life.given.clone() } else { wished };
+            let given = self.change(&entry, |life| life.give(given, still)).await;
+            match given {
+                Ok(_) => {
+                    entry.regenerate();
+                    entry.changed.notify_one();
+                }
+                Err(Error::NotFound(_)) => {}
+                Err(error) => {
+                    let error = error_chain(&error);
+                    tracing::warn!(pod = %entry.key, error, "not resized yet");
+                }
+            }
+        }
+    }
+}
