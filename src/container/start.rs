@@ -11,7 +11,7 @@ use super::{ContainerState, Containers, EventKind, Exited, PodContext};
 use crate::backend::{ContainerMoment, NewTask, Process, RootfsMount, Stdio};
 use crate::board::now;
 use crate::lifecycle::Backoff;
-use crate::logs::{Pump, PumpSpec, open_fifo_guard, open_fifo_reader, widen_fifo};
+use crate::logs::{Pump, PumpSpec, open_fifo_guard, open_fifo_reader};
 use crate::model::container::ContainerConfig;
 use crate::model::security::NamespaceMode;
 use crate::oci::selinux;
@@ -163,7 +163,6 @@ impl Containers {
         let open = |path: &Option<PathBuf>| path.as_deref().map(open_fifo_reader).transpose();
         let stdout = open(&stdio.stdout).step("open the stdout FIFO")?;
         let stderr = open(&stdio.stderr).step("open the stderr FIFO")?;
-        stdout.iter().chain(&stderr).for_each(widen_fifo);
         let outputs = [&stdio.stdout, &stdio.stderr].into_iter().flatten();
         let guards: std::io::Result<Vec<_>> = outputs.map(|path| open_fifo_guard(path)).collect();
         let guards = guards.step("open the FIFO guards")?;

@@ -26,17 +26,6 @@ pub fn open_fifo_guard(path: &Path) -> io::Result<OwnedFd> {
     open_fifo(path, OFlags::WRONLY)
 }
 
-/// How much a FIFO may hold; what any process may ask for by default.
-const CAPACITY: usize = 1 << 20;
-
-/// Has a FIFO hold more, so that its writer goes on longer while nobody reads. Best effort: it
-/// works as it is, too.
-pub fn widen_fifo(fifo: &OwnedFd) {
-    if let Err(error) = rustix::pipe::fcntl_setpipe_size(fifo, CAPACITY) {
-        tracing::debug!(%error, "a FIFO stays as small as it is");
-    }
-}
-
 fn open_fifo(path: &Path, access: OFlags) -> io::Result<OwnedFd> {
     let flags = access | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let fd = open(path, flags, Mode::empty())?;

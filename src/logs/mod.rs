@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use fifo::{open_fifo_guard, open_fifo_reader, widen_fifo};
+pub use fifo::{open_fifo_guard, open_fifo_reader};
 pub use format::Stream;
 pub use tap::Tap;
 

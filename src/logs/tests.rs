@@ -320,15 +320,3 @@ async fn a_thread_that_is_shared_still_writes_what_was_read() {
     assert_eq!(pumps.pump(spec).expect_err("ended").kind(), std::io::ErrorKind::NotConnected);
     assert!(pumps.shutdown(DEADLINE), "again");
 }
-
-#[test]
-fn a_wide_fifo_takes_a_mebibyte_while_nobody_reads() {
-    let mut rig = Rig::new();
-    let reader = rig.reader("out");
-    widen_fifo(&reader);
-    let mut taken = 0;
-    while let Ok(n) = rustix::io::write(&rig.guards[0], &[b'x'; 4096]) {
-        taken += n;
-    }
-    assert_eq!(taken, 1 << 20);
-}

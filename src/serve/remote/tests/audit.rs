@@ -9,6 +9,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Endpoint;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
 
 use super::super::super::{Door, SocketOptions, bind, connections, run};
 use super::world::{Caller, LIMIT, Stub, World};
@@ -35,12 +38,12 @@ impl Log {
     fn start() -> (Self, tracing::subscriber::DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter("off,audit=info")
+        let events = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .without_time()
-            .with_writer(move || writer.clone())
-            .finish();
+            .with_writer(move || writer.clone());
+        let audit = Targets::new().with_target("audit", tracing::Level::INFO);
+        let subscriber = tracing_subscriber::registry().with(events.with_filter(audit));
         (log, tracing::subscriber::set_default(subscriber))
     }
 
