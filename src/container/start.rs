@@ -28,11 +28,9 @@ impl Containers {
         if entry.is_removing() || entry.state() != ContainerState::Created {
             return Err(entry.wrong_state("start"));
         }
-        let started = async {
-            self.take_update_back(&entry).await?;
-            self.launch(&entry, pod).await
-        };
-        if let Err(error) = started.await {
+        // Nothing was tried yet when this fails: it can be started later.
+        self.take_update_back(&entry).await?;
+        if let Err(error) = self.launch(&entry, pod).await {
             self.start_failed(&entry, &error).await;
             return Err(error);
         }

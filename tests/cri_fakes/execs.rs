@@ -98,5 +98,6 @@ async fn commands_need_a_running_container() {
     }
     refused(agent.exec("unknown", &["echo"], 0).await, Code::NotFound, "unknown");
     refused(agent.exec(&id, &[], 0).await, Code::InvalidArgument, "cmd");
-    refused(agent.exec(&id, &["echo"], -1).await, Code::InvalidArgument, "timeout");
+    let negative = agent.exec(&id, &["echo"], -1).await;
+    refused(negative, Code::FailedPrecondition, "exec in");
 }

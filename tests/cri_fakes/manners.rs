@@ -41,8 +41,9 @@ async fn a_memory_kill_that_is_told_late_corrects_the_reason() {
     .await;
     let corrected = agent.status(&id).await.unwrap();
     assert_eq!(cri::ContainerStatus { reason: ended.reason.clone(), ..corrected }, ended);
-    let of_store = agent.rows().into_iter().find(|row| row.contains(&id));
-    assert!(of_store.is_some());
+    agent.kill().await;
+    let agent = world.agent().await;
+    assert_eq!(reason(&agent, &id).await, "OOMKilled", "a next agent knows");
 
     // An end of another kind stays what it is.
     let id = agent.launch(&pod, "well", &["run"]).await;

@@ -155,7 +155,7 @@ async fn what_a_pod_may_not_have_is_refused_by_its_field() {
     }
     let others: [(Change, &str); 2] = [
         (|config| config.metadata = None, "config.metadata"),
-        (|config| config.hostname = "a_b".into(), "config.hostname"),
+        (|config| config.hostname = "a/b".into(), "config.hostname"),
     ];
     for (change, field) in others {
         let mut config = pod(&world, "web");

@@ -56,7 +56,9 @@ impl Bus {
         command.arg("--nofork").arg("--nopidfile").arg("--config-file").arg(&config);
         let daemon = Daemon::start(&mut command, &folder.join("bus.log"));
         let limit = Duration::from_secs(60);
-        wait_until(limit, "the bus listens", async || socket.exists()).await;
+        // The file is there a moment before it is listened on.
+        let listens = async || std::os::unix::net::UnixStream::connect(&socket).is_ok();
+        wait_until(limit, "the bus listens", listens).await;
         Self { daemon, address: format!("unix:path={}", socket.display()) }
     }
 

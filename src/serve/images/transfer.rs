@@ -22,7 +22,7 @@ const PIECE: usize = 1 << 20;
 /// What a pull that is watched has come to.
 enum News {
     Step(Result<PullProgress, RecvError>),
-    End(Result<Image, Error>),
+    End(Box<Result<Image, Error>>),
 }
 
 impl ImageDoor {
@@ -53,12 +53,15 @@ impl ImageDoor {
             let image = loop {
                 // Cancel-safe: the pull is only borrowed; a receive that is dropped loses nothing.
                 let news = tokio::select! {
-                    pulled = &mut pull => News::End(pulled),
-                    () = closing.cancelled() => News::End(Err(Error::Abandoned)),
+                    pulled = &mut pull => News::End(Box::new(pulled)),
+                    () = closing.cancelled() => News::End(Box::new(Err(Error::Abandoned))),
                     event = news.recv() => News::Step(event),
                 };
                 let event = match news {
-                    News::End(pulled) => break pulled?,
+                    News::End(pulled) => {
+                        let pulled = *pulled;
+                        break pulled?;
+                    }
                     News::Step(Ok(event)) => event,
                     News::Step(Err(RecvError::Lagged(_))) => continue,
                     News::Step(Err(RecvError::Closed)) => break pull.await?,
