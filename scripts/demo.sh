@@ -69,8 +69,9 @@ clean_up() {
     # After a failure whole pods may be left: their processes are found by this demo's namespace.
     if [ $status != 0 ]; then
         for pid in $(shims); do kill -KILL "$pid"; done 2>/dev/null
-        find /sys/fs/cgroup -depth -type d -path "*/$NAMESPACE*" -exec rmdir {} + 2>/dev/null
     fi
+    # An agent keeps the cgroups of its classes of service for the next one.
+    find /sys/fs/cgroup -depth -type d -path "*/$NAMESPACE*" -exec rmdir {} + 2>/dev/null
     if [ $private = no ] && [ -S "$containerd" ]; then
         for space in a b; do empty_namespace; done
     fi

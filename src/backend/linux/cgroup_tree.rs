@@ -77,12 +77,15 @@ fn kill_in(folder: &Path) {
 /// Makes a cgroup with all above it and sets its figures.
 pub(super) fn make(hierarchies: &[PathBuf], path: &Path, limits: &CgroupLimits) -> Result<()> {
     let inside = inside(path)?;
+    // On a hybrid host the controllers of v2 are those that nobody has claimed for v1. crun refuses
+    // to work while one of them is in use, so none is without need.
+    let enable = hierarchies.len() == 1 || !limits.hugepages.is_empty();
     for point in hierarchies {
         // A new cpuset has no CPUs: it is left to the OCI runtime, which gives it some.
         if point.join("cpuset.cpus").exists() {
             continue;
         }
-        let folder = make_folders(point, inside)?;
+        let folder = make_folders(point, inside, enable)?;
         for (name, value) in figures(&folder, limits) {
             write(&folder.join(name), &value)?;
         }
@@ -90,10 +93,12 @@ pub(super) fn make(hierarchies: &[PathBuf], path: &Path, limits: &CgroupLimits) 
     Ok(())
 }
 
-fn make_folders(point: &Path, inside: &Path) -> Result<PathBuf> {
+fn make_folders(point: &Path, inside: &Path, enable: bool) -> Result<PathBuf> {
     let mut folder = point.to_owned();
     for part in inside.components() {
-        enable_controllers(&folder);
+        if enable {
+            enable_controllers(&folder);
+        }
         folder.push(part);
         match std::fs::create_dir(&folder) {
             Ok(()) => {}
@@ -101,7 +106,9 @@ fn make_folders(point: &Path, inside: &Path) -> Result<PathBuf> {
             Err(error) => return Err(failed("make cgroup", &folder, error)),
         }
     }
-    enable_controllers(&folder);
+    if enable {
+        enable_controllers(&folder);
+    }
     Ok(folder)
 }
 
@@ -154,6 +161,7 @@ fn write(file: &Path, value: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::resources::HugepageLimit;
 
     fn read(path: &Path) -> String {
         std::fs::read_to_string(path).unwrap()
@@ -187,6 +195,25 @@ mod tests {
         assert!(!v2.join("kubepods/burstable/cpu.shares").exists());
         make(&[v1.clone()], path, &CgroupLimits::default()).expect("again");
         assert_eq!(of(&v1, "memory.limit_in_bytes"), "-1");
+    }
+
+    #[test]
+    fn controllers_of_a_hybrid_host_are_enabled_for_need_only() {
+        let root = tempfile::tempdir().unwrap();
+        let (v1, v2) = (root.path().join("memory"), root.path().join("unified"));
+        let control = v2.join("cgroup.subtree_control");
+        std::fs::create_dir_all(&v2).unwrap();
+        std::fs::write(v2.join("cgroup.controllers"), "hugetlb\n").unwrap();
+        let (plain, mut huge) = (CgroupLimits::default(), CgroupLimits::default());
+        huge.hugepages.push(HugepageLimit { page_size: "2MB".to_owned(), limit: 0 });
+        let both = [v1, v2.clone()];
+        make(&both, Path::new("/a"), &plain).unwrap();
+        assert!(!control.exists());
+        make(&both, Path::new("/a"), &huge).unwrap();
+        assert_eq!(read(&control), "+hugetlb");
+        std::fs::remove_file(&control).unwrap();
+        make(&[v2], Path::new("/a"), &plain).unwrap();
+        assert_eq!(read(&control), "+hugetlb", "the only hierarchy");
     }
 
     #[test]

@@ -7,14 +7,17 @@ use super::super::print::amount::{bytes, cpu, milli, percent};
 use super::super::print::{age, items, plain, safe, text};
 use super::Page;
 
+/// How an amount is written.
+type Tell = fn(i128) -> String;
+
 /// Resources and how they are told.
-const RESOURCES: [(&str, fn(i128) -> String); 3] =
+const RESOURCES: [(&str, Tell); 3] =
     [("cpu", cpu), ("memory", bytes), ("ephemeral-storage", bytes)];
 
 /// The pods, and what they ask for together.
 pub(super) fn all(page: &mut Page, node: &Value, pods: &[Value], now: OffsetDateTime) {
     let has = |name: &str| amount(node.pointer("/status/allocatable"), name);
-    let told = |part: i128, name: &str, tell: fn(i128) -> String| {
+    let told = |part: i128, name: &str, tell: Tell| {
         format!("{} ({}%)", tell(part), percent(part, has(name)))
     };
     page.line(0, format!("Non-terminated Pods:  ({} in total)", pods.len()));
