@@ -116,6 +116,11 @@ pub const EXCEPTIONS: &[Exception] = &[
         "where the image is mounted is the agent's own affair",
     ),
     meant(
+        "image volumes",
+        "/*/mounts/0/image/imageRef",
+        "a kubelet is told which image the volume shows; the plugin leaves it out",
+    ),
+    meant(
         "calls in the wrong state",
         "/running/attach with a wrong tty",
         "a client of the wrong kind would garble what it shows",
