@@ -92,7 +92,10 @@ pub async fn memory_limits_are_reported(rig: &mut Rig) {
     assert_eq!(events.next().await, Some(RuntimeEvent::Connected));
     let chain = TestImage::busybox().store(&rig.backend).await;
     let limit = json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}});
-    let hog = ["/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"];
+    // The shim of 1.6 begins to watch the memory cgroup a moment after the start: a process that
+    // is killed before that is not told of.
+    let hog = "sleep 1; exec dd if=/dev/zero of=/dev/null bs=64M count=1";
+    let hog = ["/bin/sh", "-c", hog];
     let limited = |spec: &mut Value| spec["linux"]["resources"] = limit;
     let id = rig.container_on(&chain, &hog, limited).await;
     rig.create(&id, Stdio::default()).await;
