@@ -202,7 +202,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (v1, v2) = (root.path().join("memory"), root.path().join("unified"));
         let control = v2.join("cgroup.subtree_control");
-        std::fs::create_dir_all(&v2).unwrap();
+        [&v1, &v2].iter().for_each(|point| std::fs::create_dir(point).unwrap());
         std::fs::write(v2.join("cgroup.controllers"), "hugetlb\n").unwrap();
         let (plain, mut huge) = (CgroupLimits::default(), CgroupLimits::default());
         huge.hugepages.push(HugepageLimit { page_size: "2MB".to_owned(), limit: 0 });
