@@ -1,7 +1,7 @@
 //! The command line: what can be said, the commands that need no agent, and those that ask one.
 //!
 //! A command that asks an agent is a client of `podbay.v1` and nothing else: what it shows are the
-//! Kubernetes objects of the answers. [`run`] joins all of it.
+//! Kubernetes objects of the answers. [`run()`] joins all of it.
 
 pub mod agent;
 mod amend;

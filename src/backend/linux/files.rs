@@ -19,7 +19,7 @@ pub(in crate::backend) fn write(path: &Path, content: &[u8], mode: u32) -> Resul
     replace(path, content, mode, |_| Ok(()))
 }
 
-/// As [`write`], and it is on the disk when this returns: the file, then its name.
+/// As [`write()`], and it is on the disk when this returns: the file, then its name.
 pub(super) fn keep(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     replace(path, content, mode, File::sync_all)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
