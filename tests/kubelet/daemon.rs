@@ -98,9 +98,11 @@ impl Kubelet {
     pub async fn pods(&self) -> Result<Vec<Pod>, String> {
         let asked = async {
             let answer = self.client.get(&self.pods).send().await?.error_for_status()?;
-            answer.json::<PodList>().await
+            answer.bytes().await
         };
         let list = asked.await.map_err(|error| format!("the kubelet's pods: {error}"))?;
+        let list: PodList = serde_json::from_slice(&list)
+            .map_err(|error| format!("the kubelet's pods: {error}"))?;
         Ok(list.items.unwrap_or_default())
     }
 }
