@@ -10,6 +10,7 @@ use url::Url;
 
 use super::inputs::Raw;
 use super::{CgroupDriver, FileMode, Grace, Rlimit, Secret};
+use crate::model::container::Rlimit as Limit;
 use crate::telemetry::Format;
 
 /// A type of setting. The text of an error says what the value must be.
@@ -265,33 +266,11 @@ impl Setting for Option<Url> {
 /// `name=soft:hard`, or `name=both`; `unlimited` is a number too.
 impl Setting for Rlimit {
     fn from_text(text: &str) -> Result<Self, String> {
-        const NAMES: [&str; 16] = [
-            "as",
-            "core",
-            "cpu",
-            "data",
-            "fsize",
-            "locks",
-            "memlock",
-            "msgqueue",
-            "nice",
-            "nofile",
-            "nproc",
-            "rss",
-            "rtprio",
-            "rttime",
-            "sigpending",
-            "stack",
-        ];
-        let number = |text: &str| match text {
-            "unlimited" => Some(u64::MAX),
-            digits => digits.parse().ok(),
-        };
         let parse = || {
             let (name, limits) = text.split_once('=')?;
             let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-            let (soft, hard) = (number(soft)?, number(hard)?);
-            let known = NAMES.contains(&name) && soft <= hard;
+            let (soft, hard) = (Limit::figure(soft)?, Limit::figure(hard)?);
+            let known = Limit::NAMES.contains(&name) && soft <= hard;
             known.then(|| Self { name: name.to_owned(), soft, hard })
         };
         parse().ok_or_else(|| format!("must be like \"nofile=1024:524288\", not {text:?}"))

@@ -93,6 +93,33 @@ pub struct Rlimit {
     pub hard: u64,
 }
 
+impl Rlimit {
+    /// The limits that there are, by their names.
+    pub const NAMES: [&str; 16] = [
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
+
+    /// A figure as it is written: a number, or `unlimited`.
+    pub fn figure(text: &str) -> Option<u64> {
+        if text == "unlimited" { Some(u64::MAX) } else { text.parse().ok() }
+    }
+}
+
 /// Security context of a container (CRI `LinuxContainerSecurityContext`).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]

@@ -23,26 +23,6 @@ const OOM: &str = "oom.podbay.io/";
 /// Pauses between restarts that may be asked for.
 const PAUSES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
-/// The limits of setrlimit(2), by their names without `RLIMIT_`.
-const LIMITS: [&str; 16] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
-
 /// How the containers of a pod are started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
@@ -142,15 +122,11 @@ fn limits(text: &str) -> Result<Vec<Rlimit>, String> {
         let wrong = |why: &str| format!("{part:?} {why}");
         let (name, figures) =
             part.split_once('=').ok_or_else(|| wrong("is none of name=soft:hard, name=both"))?;
-        if !LIMITS.contains(&name) {
-            return Err(format!("{name:?} is no limit; known are {}", LIMITS.join(", ")));
+        if !Rlimit::NAMES.contains(&name) {
+            return Err(format!("{name:?} is no limit; known are {}", Rlimit::NAMES.join(", ")));
         }
         let (soft, hard) = figures.split_once(':').unwrap_or((figures, figures));
-        let figure = |text: &str| match text {
-            "unlimited" => Some(u64::MAX),
-            text => text.parse().ok(),
-        };
-        let (Some(soft), Some(hard)) = (figure(soft), figure(hard)) else {
+        let (Some(soft), Some(hard)) = (Rlimit::figure(soft), Rlimit::figure(hard)) else {
             return Err(wrong("has something else than numbers or unlimited"));
         };
         if soft > hard {
