@@ -114,6 +114,7 @@ on_both_lines! {
     ends::memory_hogs_are_oom_killed,
     exec::exec_gives_output_and_code,
     exec::exec_is_bounded,
+    exec::a_slow_start_given_up_holds_up_nothing,
     streaming::exec_streams_and_codes,
     streaming::exec_input_and_its_end,
     streaming::terminals_have_sizes,

@@ -1,9 +1,15 @@
 //! ExecSync.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
-use crate::rig::{Rig, SOON, lossy};
+use podbay::proto::runtime::v1 as cri;
+
+use crate::rig::{LivePod, Rig, SOON, lossy};
+use crate::support::builders::Container;
 use crate::support::containerd::Line;
+use crate::support::env::TestEnv;
 use crate::support::wait_until;
 
 pub async fn exec_gives_output_and_code(line: Line) {
@@ -69,5 +75,29 @@ pub async fn exec_is_bounded(line: Line) {
     let done = rig.try_exec(&id, &["sh", "-c", "echo started; sleep 60 &"], 30).await;
     assert_eq!(lossy(&done.expect("ExecSync").stdout), "started\n");
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    rig.finish().await;
+}
+
+/// A runtime that takes longer than the command may run: the call ends in time, and as the
+/// runtime gets ready the shim must not wait for anybody to read. It would for half a minute.
+pub async fn a_slow_start_given_up_holds_up_nothing(line: Line) {
+    let mut env = TestEnv::start(line).await;
+    let slow = env.file("slow-runc");
+    let wait = "for word; do [ \"$word\" = exec ] && sleep 3 && break; done";
+    fs::write(&slow, format!("#!/bin/sh\n{wait}\nexec /usr/sbin/runc \"$@\"\n")).expect("a script");
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).expect("its mode");
+    env.add_config(&format!("[runtimes.handlers.slow]\nbinary = {:?}", slow.display().to_string()));
+    let rig = Rig::start_in(env).await;
+    let spec = rig.pod_spec("slow");
+    let request = cri::RunPodSandboxRequest { runtime_handler: "slow".into(), ..spec.run() };
+    let answer = rig.runtime().run_pod_sandbox(request).await.expect("RunPodSandbox");
+    let pod = LivePod { spec, id: answer.into_inner().pod_sandbox_id };
+    let id = rig.launch(&pod, &Container::waiting("c", &rig.image)).await;
+    for _ in 0..2 {
+        let late = rig.try_exec(&id, &["true"], 1).await.expect_err("it takes too long");
+        assert_eq!(late.code(), tonic::Code::DeadlineExceeded, "{late}");
+    }
+    let done = rig.try_exec(&id, &["echo", "here"], 20).await.expect("the shim is free");
+    assert_eq!(lossy(&done.stdout), "here\n");
     rig.finish().await;
 }

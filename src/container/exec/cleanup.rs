@@ -1,8 +1,11 @@
 //! Taking execs away, also those of an agent before this one.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::net::unix::pipe;
 
 use super::super::Containers;
 use super::super::entry::Entry;
@@ -45,11 +48,24 @@ impl Known {
     }
 }
 
+/// The agent's ends of an exec's outputs while the shim may not have opened its own.
+///
+/// A shim waits for a reader as it starts an exec, for half a minute and with its locks held: all
+/// else of the pod waits with it. So the ends of a start that was given up stay open until the
+/// exec is deleted.
+#[derive(Default)]
+pub(super) struct Ends {
+    pub(super) outputs: [Option<pipe::Receiver>; 2],
+    pub(super) guards: Vec<OwnedFd>,
+}
+
 impl Containers {
     /// Deletes an exec, killing it when it runs, and then its folder; tries again for a while.
-    pub(super) fn clean_up_exec(self: &Arc<Self>, exec: Known) {
+    /// `ends` stay open until then.
+    pub(super) fn clean_up_exec(self: &Arc<Self>, exec: Known, ends: Ends) {
         let room = self.clone();
         drop(self.deps.tasks.spawn("exec-cleanup", async move {
+            let _ends = ends;
             let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
             for _ in 1..TRIES {
                 match room.try_clean_up(&exec).await {
@@ -96,7 +112,7 @@ impl Containers {
                     let leader = start_time.ok().flatten().map(|start| (task.pid, start));
                     room.kill_exec(&exec, leader).await;
                 }
-                room.clean_up_exec(exec);
+                room.clean_up_exec(exec, Ends::default());
             }));
         }
     }

@@ -17,7 +17,7 @@ use super::super::prepare::chain;
 use super::super::streams::{
     Audience, Sink, Source, close_stdin, copy_input, open_input, pass_sizes,
 };
-use super::cleanup::{Known, new_exec_id};
+use super::cleanup::{Ends, Known, new_exec_id};
 use crate::backend::{Exit, NewExec, Process, Stdio, wait_for_end};
 use crate::logs::{open_fifo_guard, open_fifo_reader};
 use crate::model::signal::Signal;
@@ -72,7 +72,8 @@ impl Containers {
         let deadline = command.limit.and_then(|limit| Instant::now().checked_add(limit));
         let id = new_exec_id();
         let known = Known { entry: entry.clone(), dir: self.fifo_dir(entry).join(&id), id };
-        let start = self.start_exec(&known, &command);
+        let mut ends = Ends::default();
+        let start = self.start_exec(&known, &command, &mut ends);
         let started = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, start)
                 .await
@@ -83,7 +84,7 @@ impl Containers {
             Ok(started) => started,
             Err(error) => {
                 // It may be there although the answer was lost.
-                self.clean_up_exec(known);
+                self.clean_up_exec(known, ends);
                 return Err(error);
             }
         };
@@ -92,11 +93,18 @@ impl Containers {
         if ended.is_err() {
             self.kill_exec(&known, leader).await;
         }
-        self.clean_up_exec(known);
+        self.clean_up_exec(known, Ends::default());
         Ok(ended?.map_or(UNKNOWN, |exit| i32::try_from(exit.code).unwrap_or(i32::MAX)))
     }
 
-    async fn start_exec(&self, known: &Known, command: &Command<'_>) -> Result<Started, Error> {
+    /// Starts a command. Until it has started the agent's ends of its outputs are in `ends`; they
+    /// outlive this future when it is dropped.
+    async fn start_exec(
+        &self,
+        known: &Known,
+        command: &Command<'_>,
+        ends: &mut Ends,
+    ) -> Result<Started, Error> {
         // The outputs are there whether somebody wants them or not: a command must not fail for
         // the want of one.
         let stdio = Stdio {
@@ -107,12 +115,11 @@ impl Containers {
         };
         let template = self.exec_template(&known.entry, command.words, command.tty);
         let (process, ()) = tokio::try_join!(template, self.make_fifos(&stdio))?;
-        let (mut outputs, mut guards) = ([None, None], Vec::new());
-        for (output, path) in outputs.iter_mut().zip([&stdio.stdout, &stdio.stderr]) {
+        for (output, path) in ends.outputs.iter_mut().zip([&stdio.stdout, &stdio.stderr]) {
             let Some(path) = path else { continue };
             let opened = open_fifo_reader(path).and_then(pipe::Receiver::from_owned_fd);
             *output = Some(opened.step("open an output of the exec")?);
-            guards.push(open_fifo_guard(path).step("guard an output of the exec")?);
+            ends.guards.push(open_fifo_guard(path).step("guard an output of the exec")?);
         }
         let stdin = stdio.stdin.clone();
         let runtime = &self.deps.runtime;
@@ -121,7 +128,7 @@ impl Containers {
         runtime.exec(&exec).await.step("register the exec")?;
         let pid = runtime.start(known.process()).await.step("start the exec")?;
         // The shim has the outputs open now: from here on its end is their end.
-        drop(guards);
+        let Ends { outputs, .. } = std::mem::take(ends);
         let start_time = self.deps.host.process_start_time(pid).await.ok().flatten();
         let leader = start_time.map(|start_time| (pid, start_time));
         Ok(Started { known: known.clone(), leader, stdin, outputs })
