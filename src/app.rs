@@ -327,16 +327,12 @@ impl Parts {
         // It serves, though it answers `Unavailable` to most until containerd is there: a manager
         // that waited for that would give up on a node whose containerd comes late.
         tell("READY=1\nSTATUS=taking over what runs");
-        let mut pauses = Backoff::new(RECOVER_FIRST, RECOVER_LONGEST);
-        loop {
-            match self.take_over().await {
-                Ok(()) => break,
-                Err(error) => {
-                    tracing::warn!(error = error_chain(&*error), "cannot take over yet");
-                    tokio::time::sleep(pauses.next()).await;
-                }
-            }
-        }
+        let take_over = || async {
+            self.take_over().await.inspect_err(|error| {
+                tracing::warn!(error = error_chain(&**error), "cannot take over yet");
+            })
+        };
+        Backoff::new(RECOVER_FIRST, RECOVER_LONGEST).retry(take_over).await;
         if let Some(nri) = &self.nri {
             nri.start(self.sandboxes.clone()).await;
         }

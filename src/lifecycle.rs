@@ -35,6 +35,10 @@ impl Default for Tasks {
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
 const AGAIN_LONGEST: Duration = Duration::from_secs(30);
 
+/// Pauses between tries to undo what failed.
+const UNDO_FIRST: Duration = Duration::from_secs(1);
+const UNDO_LONGEST: Duration = Duration::from_secs(60);
+
 impl Tasks {
     /// An empty set.
     pub fn new() -> Self {
@@ -177,6 +181,38 @@ impl Backoff {
         self.next = (now * 2).min(self.longest);
         now
     }
+
+    /// The pauses between tries to undo what failed.
+    pub fn of_undo() -> Self {
+        Self::new(UNDO_FIRST, UNDO_LONGEST)
+    }
+
+    /// Does `work` until it succeeds, with these pauses between the tries. Who wants to know why a
+    /// try failed looks at it inside of `work`.
+    ///
+    /// What a try holds it lets go of before the pause. There is no end to the tries: to be run by
+    /// [`Tasks::spawn_until_drain`], or under a limit.
+    pub async fn retry<T, E, F: Future<Output = Result<T, E>>>(
+        mut self,
+        mut work: impl FnMut() -> F,
+    ) -> T {
+        loop {
+            if let Ok(done) = work().await {
+                return done;
+            }
+            tokio::time::sleep(self.next()).await;
+        }
+    }
+
+    /// As [`Backoff::retry`], for work that has just failed: the first pause comes before the
+    /// first try.
+    pub async fn retry_later<T, E, F: Future<Output = Result<T, E>>>(
+        mut self,
+        work: impl FnMut() -> F,
+    ) -> T {
+        tokio::time::sleep(self.next()).await;
+        self.retry(work).await
+    }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -213,6 +249,32 @@ mod tests {
         });
         assert_eq!(lasting.join().await, Some(()));
         assert!(tasks.drain(Duration::from_secs(1)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_is_tried_until_it_succeeds_with_growing_pauses() {
+        let pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(3));
+        for (later, expected) in [(false, [0, 1, 3, 6]), (true, [1, 3, 6, 9])] {
+            let began = tokio::time::Instant::now();
+            let mut tried = Vec::new();
+            let work = || {
+                tried.push(began.elapsed().as_secs());
+                std::future::ready(if tried.len() > 3 { Ok(7) } else { Err("not yet") })
+            };
+            let pauses = pauses.clone();
+            let done =
+                if later { pauses.retry_later(work).await } else { pauses.retry(work).await };
+            assert_eq!((done, tried), (7, expected.to_vec()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_drain_ends_tries_that_never_succeed() {
+        let tasks = Tasks::new();
+        let work = Backoff::of_undo().retry(|| async { Err::<(), ()>(()) });
+        let vain = tasks.spawn_until_drain("vain", work);
+        assert!(tasks.drain(Duration::from_secs(1)).await);
+        assert_eq!(vain.join().await, Some(()));
     }
 
     #[tokio::test]

@@ -11,12 +11,11 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::create::{UNDO_FIRST, UNDO_LONGEST};
 use super::entry::Entry;
 use super::error::{Error, Step};
 use super::prepare::chain;
 use super::{Container, ContainerState, Containers};
-use crate::backend::ErrorKind;
+use crate::backend::{self, ErrorKind};
 use crate::lifecycle::Backoff;
 
 /// How long a checkpoint may take when the caller does not say.
@@ -112,17 +111,15 @@ impl Containers {
         }
         let (deps, entry) = (self.deps.clone(), entry.clone());
         drop(self.deps.tasks.spawn_until_drain("thaw", async move {
-            let mut pauses = Backoff::new(UNDO_FIRST, UNDO_LONGEST);
-            loop {
-                tokio::time::sleep(pauses.next()).await;
+            let thaw = || async {
                 // Not in the middle of a next checkpoint.
                 let _alone = entry.checkpointing.lock().await;
-                if deps.runtime.resume(entry.id.as_str()).await.is_ok() {
-                    // What stays is removed by the next checkpoint, or with the container.
-                    let _ = deps.host.remove_tree(&work).await;
-                    return;
-                }
-            }
+                deps.runtime.resume(entry.id.as_str()).await?;
+                // What stays is removed by the next checkpoint, or with the container.
+                let _ = deps.host.remove_tree(&work).await;
+                backend::Result::Ok(())
+            };
+            Backoff::of_undo().retry_later(thaw).await
         }));
     }
 

@@ -1,7 +1,6 @@
 //! CreateContainer: a promise in the store, a root file system, a record in containerd.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
@@ -25,10 +24,6 @@ use crate::oci::{
     plain_cgroup, record_labels, resources_of, spec_json,
 };
 use crate::store::Batch;
-
-/// Pauses between tries to undo what failed.
-pub(super) const UNDO_FIRST: Duration = Duration::from_secs(1);
-pub(super) const UNDO_LONGEST: Duration = Duration::from_secs(60);
 
 /// containerd label by which cAdvisor tells containers from pods.
 pub(crate) const KIND_LABEL: &str = "io.cri-containerd.kind";
@@ -299,13 +294,7 @@ impl Containers {
             tracing::warn!(container = %entry.id, error = chain(&undo), "creation not undone yet");
             let (room, entry) = (self.clone(), entry.clone());
             drop(self.deps.tasks.spawn_until_drain("container-undo", async move {
-                let mut pauses = Backoff::new(UNDO_FIRST, UNDO_LONGEST);
-                loop {
-                    tokio::time::sleep(pauses.next()).await;
-                    if room.destroy(&entry).await.is_ok() {
-                        return;
-                    }
-                }
+                Backoff::of_undo().retry_later(|| room.destroy(&entry)).await
             }));
         }
     }

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::create::{UNDO_FIRST, UNDO_LONGEST};
 use super::entry::Entry;
 use super::error::{Error, Step};
 use super::prepare::chain;
@@ -221,13 +220,8 @@ impl Containers {
     /// Deletes a task, trying again until that works.
     pub(super) async fn delete_task_until_gone(&self, entry: &Entry) {
         let process = Process::init(entry.id.as_str());
-        let mut pauses = Backoff::new(UNDO_FIRST, UNDO_LONGEST);
-        loop {
-            tokio::time::sleep(pauses.next()).await;
-            if self.deps.runtime.delete_task(process, true).await.is_ok() {
-                return;
-            }
-        }
+        let delete = || self.deps.runtime.delete_task(process, true);
+        Backoff::of_undo().retry_later(delete).await;
     }
 
     /// ReopenContainerLog: switches to a new file of the same name. When it returns, nothing

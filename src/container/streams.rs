@@ -208,17 +208,16 @@ pub(super) async fn copy_input(mut from: Input, mut to: Option<pipe::Sender>) {
 
 /// Tells the shim that a stdin has ended, until it has heard it.
 pub(super) async fn close_stdin(runtime: &dyn Runtime, process: Process<'_>) {
-    let mut pauses = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-    loop {
+    let close = || async {
         match runtime.close_stdin(process).await {
-            Ok(()) => return,
-            Err(error) if error.is_not_found() => return,
-            Err(error) => {
+            Err(error) if !error.is_not_found() => {
                 tracing::debug!(id = process.container, error = chain(&error), "stdin stays open");
+                Err(())
             }
+            _ => Ok(()),
         }
-        tokio::time::sleep(pauses.next()).await;
-    }
+    };
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(5)).retry(close).await;
 }
 
 /// Passes the sizes of a client's terminal on, of those that wait the newest. Never ends.

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::create::{UNDO_FIRST, UNDO_LONGEST};
 use super::entry::Entry;
 use super::error::{Error, Step};
 use super::prepare::chain;
@@ -83,7 +82,7 @@ impl Containers {
         if let Err(error) = self.put_in_force(entry, &spec, &limits).await {
             if let Err(undo) = self.take_update_back(entry).await {
                 tracing::warn!(container = %entry.id, error = chain(&undo), "update not undone yet");
-                self.take_update_back_later(entry, UNDO_FIRST);
+                self.take_update_back_later(entry, Backoff::of_undo().next());
             }
             return Err(error);
         }
@@ -139,15 +138,11 @@ impl Containers {
         let (room, entry) = (self.clone(), entry.clone());
         drop(self.deps.tasks.spawn_until_drain("update-undo", async move {
             tokio::time::sleep(pause).await;
-            let mut pauses = Backoff::new(UNDO_FIRST, UNDO_LONGEST);
-            loop {
-                let changing = entry.changing.lock().await;
-                if entry.is_removing() || room.take_update_back(&entry).await.is_ok() {
-                    return;
-                }
-                drop(changing);
-                tokio::time::sleep(pauses.next()).await;
-            }
+            let undo = || async {
+                let _changing = entry.changing.lock().await;
+                if entry.is_removing() { Ok(()) } else { room.take_update_back(&entry).await }
+            };
+            Backoff::of_undo().retry(undo).await
         }));
     }
 

@@ -9,7 +9,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
@@ -24,10 +23,6 @@ use crate::model::Owner;
 use crate::model::pod::{PodConfig, PodMetadata};
 use crate::oci::{self, check_pod_userns, check_sysctls, selinux};
 use crate::telemetry::error_chain;
-
-/// Pauses between tries to undo a failed creation.
-const UNDO_FIRST: Duration = Duration::from_secs(1);
-const UNDO_LONGEST: Duration = Duration::from_secs(60);
 
 /// Mode of the folder with a pod's files: nobody else looks for them there.
 const DIR_MODE: u32 = 0o700;
@@ -336,15 +331,12 @@ impl Room {
     pub(super) fn undo_later(self: &Arc<Self>, entry: &Arc<Entry>) {
         let (room, entry) = (self.clone(), entry.clone());
         drop(self.deps.base.tasks.spawn_until_drain("sandbox-undo", async move {
-            let mut pauses = Backoff::new(UNDO_FIRST, UNDO_LONGEST);
-            loop {
-                tokio::time::sleep(pauses.next()).await;
+            let undo = || async {
                 let _alone = entry.gate.write().await;
                 let removed = room.entry(&entry.id).is_err();
-                if removed || room.try_undo(&entry).await.is_ok() {
-                    return;
-                }
-            }
+                if removed { Ok(()) } else { room.try_undo(&entry).await }
+            };
+            Backoff::of_undo().retry_later(undo).await
         }));
     }
 }

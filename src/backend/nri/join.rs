@@ -64,14 +64,10 @@ impl Nri {
             Err(error) => {
                 tracing::error!(error = error_chain(&error), "NRI plugins cannot connect yet");
                 drop(self.0.tasks.spawn_until_drain("nri-accept", async move {
-                    let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-                    loop {
-                        tokio::time::sleep(pauses.next()).await;
-                        if let Ok(listener) = bind(&path).await {
-                            tracing::info!(?path, "NRI plugins can connect");
-                            return inner.accept(listener).await;
-                        }
-                    }
+                    let pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+                    let listener = pauses.retry_later(|| bind(&path)).await;
+                    tracing::info!(?path, "NRI plugins can connect");
+                    inner.accept(listener).await
                 }));
             }
         }
