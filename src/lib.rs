@@ -31,6 +31,7 @@ pub mod ctl;
 pub mod ids;
 pub mod image;
 pub mod lifecycle;
+pub mod locks;
 pub mod logs;
 pub mod model;
 pub mod oci;

@@ -10,8 +10,8 @@ use std::sync::OnceLock;
 
 use regex::Regex;
 
-/// Rooms that every room may look at: plain types, ids, owned tasks, how errors are told.
-const GROUND: &[&str] = &["model", "ids", "lifecycle", "telemetry"];
+/// Rooms that every room may look at: plain types, ids, owned tasks, locks, how errors are told.
+const GROUND: &[&str] = &["model", "ids", "lifecycle", "locks", "telemetry"];
 
 /// What each room may look at besides itself and [`GROUND`]. `lib`, `main` and `app` join the
 /// rooms and may see all of them.
@@ -50,7 +50,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 
 /// The ground looks at nobody, but for ids, which model may carry.
 const GROUND_MAY_SEE: &[(&str, &[&str])] =
-    &[("model", &["ids"]), ("ids", &[]), ("lifecycle", &[]), ("telemetry", &[])];
+    &[("model", &["ids"]), ("ids", &[]), ("lifecycle", &[]), ("locks", &[]), ("telemetry", &[])];
 
 /// Files and folders that do no input or output, besides whole rooms.
 const PURE_FILES: &str = "logs/line logs/format pod/admit pod/backoff pod/manifest pod/phase \

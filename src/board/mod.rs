@@ -14,9 +14,9 @@ pub use snapshot::{
 };
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 use crate::ids::{ContainerId, PodId};
+use crate::locks::{Mutex, MutexGuard};
 use events::Subscribers;
 
 /// A lookup that names nothing, or more than one thing.
@@ -59,8 +59,8 @@ impl Board {
         Self::default()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
     }
 
     /// Publishes a sandbox; `news` also tells the subscribers.

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::unix::pipe;
@@ -21,6 +21,7 @@ use super::error::{Error, Step};
 use super::streams::{Audience, Sink, close_stdin, copy_input, is_unread, open_input, pass_sizes};
 use crate::backend::Process;
 use crate::ids::ContainerId;
+use crate::locks::{Mutex, MutexGuard};
 use crate::logs::{Stream, Tap};
 use crate::model::streams::{Input, ProcessIo};
 
@@ -176,7 +177,7 @@ pub(super) struct Stdin {
 
 impl Stdin {
     fn kept(&self) -> MutexGuard<'_, Option<OwnedFd>> {
-        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.kept.lock()
     }
 
     /// A write end for one client; `None` when stdin was closed.

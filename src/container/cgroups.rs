@@ -2,9 +2,9 @@
 //! empty one, and it may make that after the container was removed: it outlives its caller.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use super::Containers;
+use crate::locks::{Mutex, MutexGuard};
 use crate::telemetry::error_chain;
 
 /// Cgroups to look at again.
@@ -54,7 +54,7 @@ impl Containers {
         }
     }
 
-    fn owed_cgroups(&self) -> std::sync::MutexGuard<'_, Owed> {
-        self.owed_cgroups.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn owed_cgroups(&self) -> MutexGuard<'_, Owed> {
+        self.owed_cgroups.0.lock()
     }
 }

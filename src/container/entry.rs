@@ -1,7 +1,7 @@
 //! One container: its record, the lock its changes queue behind, and its live parts.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
@@ -11,6 +11,7 @@ use super::record::ContainerRecord;
 use super::{Container, ContainerState, Deps, Error, EventKind};
 use crate::backend::RootfsMount;
 use crate::ids::{ContainerId, PodId};
+use crate::locks::{Mutex, MutexGuard};
 use crate::logs::Pump;
 use crate::store::Kept;
 
@@ -75,7 +76,7 @@ impl Entry {
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
-        self.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.live.lock()
     }
 
     pub(super) fn record(&self) -> ContainerRecord {

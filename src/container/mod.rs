@@ -36,7 +36,7 @@ pub use record::ContainerRecord;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
@@ -45,6 +45,7 @@ use crate::board::Board;
 use crate::ids::{ContainerId, PodId};
 use crate::image::Images;
 use crate::lifecycle::Tasks;
+use crate::locks::{Mutex, MutexGuard};
 use crate::logs::Pumps;
 use crate::model::Owner;
 use crate::model::image::Digest;
@@ -156,8 +157,8 @@ impl Containers {
         found.map_err(|error| error.of(id, Error::NotFound, Error::AmbiguousId))
     }
 
-    fn entries(&self) -> std::sync::MutexGuard<'_, BTreeMap<ContainerId, Arc<Entry>>> {
-        self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Arc<Entry>>> {
+        self.entries.lock()
     }
 
     fn entry(&self, id: &ContainerId) -> Result<Arc<Entry>, Error> {

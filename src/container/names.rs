@@ -1,9 +1,9 @@
 //! Names that are taken: one container of a pod for each name and attempt.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
 
 use crate::ids::{ContainerId, PodId};
+use crate::locks::{Mutex, MutexGuard};
 use crate::model::container::ContainerMetadata;
 
 type Key = (PodId, ContainerMetadata);
@@ -14,7 +14,7 @@ pub(super) struct Names(Mutex<HashMap<Key, ContainerId>>);
 
 impl Names {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, ContainerId>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Takes a name, or tells who has it.

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use futures::future::try_join_all;
 
@@ -12,6 +12,7 @@ use super::{Containers, PodContext};
 use crate::backend::{APPARMOR_PROFILES, DeviceNode, RootfsMount, UserFiles};
 use crate::cdi;
 use crate::ids::ContainerId;
+use crate::locks::Mutex;
 use crate::model::container::{ContainerConfig, Mount, Propagation};
 use crate::model::image::{ChainId, Image};
 use crate::model::security::{IdMappings, NamespaceMode, SecurityProfile};
@@ -32,7 +33,7 @@ pub(super) struct UserFilesCache(Mutex<VecDeque<(ChainId, Arc<UserFiles>)>>);
 
 impl UserFilesCache {
     fn get(&self, chain: &ChainId) -> Option<Arc<UserFiles>> {
-        let cache = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let cache = self.0.lock();
         cache.iter().find(|(known, _)| known == chain).map(|(_, files)| files.clone())
     }
 
@@ -41,7 +42,7 @@ impl UserFilesCache {
         if size(&files.passwd) + size(&files.group) > CACHED_BYTES {
             return;
         }
-        let mut cache = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut cache = self.0.lock();
         if cache.len() == CACHED_CHAINS {
             cache.pop_front();
         }

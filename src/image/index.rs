@@ -6,8 +6,8 @@
 //! new, because content never changes under its digest.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::content::stored_image;
 use super::error::Step;
@@ -15,6 +15,7 @@ use super::platform::Platform;
 use super::reference::{Name, Reference};
 use super::{Error, PINNED_LABEL};
 use crate::backend::{self, ImageRecord};
+use crate::locks::{Mutex, MutexGuard};
 use crate::model::image::{Digest, Image};
 
 /// One consistent look at all images.
@@ -132,8 +133,8 @@ impl Index {
         (state.shown == generation).then(|| Arc::clone(&state.snapshot))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
     }
 }
 

@@ -1,9 +1,11 @@
 //! One owner at a time for each blob and each chain.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use tokio::sync::OwnedMutexGuard;
+
+use crate::locks::Mutex;
 
 /// Locks by name, which exist only while somebody wants them.
 #[derive(Default)]
@@ -13,7 +15,7 @@ impl KeyedLocks {
     /// Waits for a name.
     pub async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {
         let lock = {
-            let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut locks = self.0.lock();
             match locks.get(name).and_then(Weak::upgrade) {
                 Some(lock) => lock,
                 None => {
@@ -43,6 +45,6 @@ mod tests {
         drop(first);
         assert!(locks.lock("a").now_or_never().is_some());
         locks.lock("c").await;
-        assert_eq!(locks.0.lock().unwrap().len(), 1, "unused names are dropped");
+        assert_eq!(locks.0.lock().len(), 1, "unused names are dropped");
     }
 }

@@ -1,9 +1,10 @@
 //! Notices when bytes stop arriving, or come so slowly that they as good as do.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::locks::{Mutex, MutexGuard};
 
 /// Progress of one pull. Time counts only while a registry is asked for something: unpacking
 /// may take as long as it needs.
@@ -74,8 +75,8 @@ impl Meter {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock()
     }
 }
 

@@ -36,7 +36,7 @@ pub use usage::FsInfo;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,6 +48,7 @@ use self::locks::KeyedLocks;
 use self::reference::Name;
 use crate::backend;
 use crate::lifecycle::Tasks;
+use crate::locks::Mutex;
 use crate::model::StringMap;
 use crate::model::image::{Digest, Image, ImageConfig};
 
@@ -131,7 +132,7 @@ pub struct Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holds = self.holds.lock();
         if let Some(count) = holds.get_mut(&self.id) {
             *count -= 1;
             if *count == 0 {
@@ -317,7 +318,7 @@ impl Images {
     /// Keeps an image from being removed, e.g. while it is mounted as a volume.
     pub fn hold(&self, id: &Digest) -> Hold {
         let holds = Arc::clone(&self.inner.holds);
-        *holds.lock().unwrap_or_else(PoisonError::into_inner).entry(id.clone()).or_default() += 1;
+        *holds.lock().entry(id.clone()).or_default() += 1;
         Hold { id: id.clone(), holds }
     }
 
@@ -356,8 +357,7 @@ impl Inner {
         let Some(found) = images.find(&name)? else {
             return self.remove_broken(&name).await;
         };
-        let held =
-            self.holds.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&found.id);
+        let held = self.holds.lock().contains_key(&found.id);
         if held {
             return Err(Error::InUse { id: found.id.clone() });
         }

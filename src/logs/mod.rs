@@ -28,11 +28,13 @@ mod tap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::locks::Mutex;
 
 pub use fifo::{open_fifo_guard, open_fifo_reader};
 pub use format::Stream;
@@ -93,7 +95,7 @@ impl Pumps {
     /// `WouldBlock` when the thread hangs and too many logs wait for it.
     pub fn pump(&self, spec: PumpSpec) -> io::Result<Pump> {
         let (copier, pump) = pump::Copier::new(spec);
-        let new = lock(&self.new).clone().ok_or_else(ended)?;
+        let new = self.new.lock().clone().ok_or_else(ended)?;
         new.try_send(copier).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => {
                 io::Error::new(io::ErrorKind::WouldBlock, "the log thread does not take up work")
@@ -112,10 +114,10 @@ impl Pumps {
 
     /// As [`Pumps::stop`], whoever else has it still; whether all is written within `limit`.
     pub fn shutdown(&self, limit: Duration) -> bool {
-        drop(lock(&self.new).take());
+        drop(self.new.lock().take());
         // A time-out means a hung disk: the thread is left behind, its files close with it. An end
         // that another call has seen is one, too.
-        let ended = lock(&self.ended).recv_timeout(limit);
+        let ended = self.ended.lock().recv_timeout(limit);
         ended != Err(std::sync::mpsc::RecvTimeoutError::Timeout)
     }
 }
@@ -179,10 +181,6 @@ impl Pump {
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn ended() -> io::Error {

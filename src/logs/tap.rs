@@ -1,12 +1,13 @@
 //! Raw output for attached clients, and what a log's copier and its handles share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::format::Stream;
+use crate::locks::{Mutex, MutexGuard};
 
 /// Most chunks that may wait for one client.
 const MAX_CHUNKS: usize = 1024;
@@ -122,9 +123,9 @@ impl Shared {
         self.lock().take();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Vec<Client>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Client>>> {
         // The list is whole at every point where a holder could panic.
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clients.lock()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What happened to pods: a bounded list of events, and those who follow it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use tokio::sync::broadcast;
@@ -12,6 +12,7 @@ use super::object::PodKey;
 use super::view::{Event, EventType};
 use super::watch::Hub;
 use crate::board::now;
+use crate::locks::{Mutex, MutexGuard};
 
 /// Events that are kept.
 const KEPT: usize = 1000;
@@ -40,7 +41,7 @@ impl EventLog {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock()
     }
 
     /// Adds an event. One that is there already is counted and becomes the newest.

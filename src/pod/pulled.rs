@@ -5,12 +5,12 @@
 //! pull such an image once more, and the registry decides.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::image::Credentials;
+use crate::locks::{Mutex, MutexGuard};
 use crate::store::{self, Batch, Record, Store};
 use crate::telemetry::error_chain;
 
@@ -73,7 +73,7 @@ pub(super) struct Pulled(Mutex<BTreeMap<String, Access>>);
 
 impl Pulled {
     fn rows(&self) -> MutexGuard<'_, BTreeMap<String, Access>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// What an earlier agent has pulled.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::{Pod as Object, PodStatus};
 use tokio::sync::Notify;
@@ -26,6 +26,7 @@ use super::{Allocatable, VolumeContext, Volumes};
 use crate::backend::Host;
 use crate::image::Images;
 use crate::lifecycle::Tasks;
+use crate::locks::{Mutex, MutexGuard};
 use crate::model::UnixNanos;
 use crate::sandbox::Sandboxes;
 use crate::store::{Revision, Store};
@@ -117,12 +118,12 @@ impl Entry {
 
     /// What is remembered of it.
     pub(super) fn life(&self) -> Life {
-        self.life.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.life.lock().clone()
     }
 
     /// By whoever has its turn, once it is stored.
     pub(super) fn set(&self, life: Life) {
-        *self.life.lock().unwrap_or_else(PoisonError::into_inner) = life;
+        *self.life.lock() = life;
         self.told.notify_waiters();
     }
 
@@ -157,12 +158,12 @@ impl Entry {
 
     /// What it waits for.
     pub(super) fn waits(&self) -> Vec<Waits> {
-        self.waits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.waits.lock().clone()
     }
 
     /// A step that goes on keeps the time since when it does.
     pub(super) fn set_waits(&self, waits: &[Wait], now: UnixNanos) {
-        let mut kept = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.waits.lock();
         let since = |wait: &Wait| {
             let mut same = kept.iter();
             let same = same.find(|old| old.container == wait.container && old.step == wait.step);
@@ -202,7 +203,7 @@ impl Room {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 
     /// The node.

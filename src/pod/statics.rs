@@ -17,7 +17,7 @@ mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -31,6 +31,7 @@ use self::folder::{Folder, Look};
 use self::sheet::Sheet;
 use self::watch::Watch;
 use super::{Given, PodKey, Source};
+use crate::locks::{Mutex, MutexGuard};
 
 /// How long a file that changes silently, or is gone, is given before it is believed.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -172,7 +173,7 @@ impl Statics {
     /// Tells the log what has become wrong, and what is no longer, once each.
     fn log(&self) {
         let faults: BTreeSet<_> = self.faults().into_iter().collect();
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = self.logged.lock();
         let (begun, over) = news(&logged, &faults);
         for (path, why) in begun {
             let path = path.display();
@@ -184,8 +185,8 @@ impl Statics {
         *logged = faults;
     }
 
-    fn sheet(&self) -> std::sync::MutexGuard<'_, Sheet> {
-        self.sheet.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sheet(&self) -> MutexGuard<'_, Sheet> {
+        self.sheet.lock()
     }
 }
 

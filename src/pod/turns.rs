@@ -7,12 +7,13 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::record::Life;
+use crate::locks::{Mutex, MutexGuard};
 
 /// After this time a call keeps nobody waiting any more.
 const LENT: Duration = Duration::from_secs(1);
@@ -94,7 +95,7 @@ impl Turns {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -149,17 +150,17 @@ mod tests {
         ] {
             let (turns, order) = (turns.clone(), order.clone());
             all.spawn(async move {
-                turns.take(place, async { order.lock().expect("order").push(name) }).await;
+                turns.take(place, async { order.lock().push(name) }).await;
             });
         }
         settle().await;
-        assert!(order.lock().expect("order").is_empty());
+        assert!(order.lock().is_empty());
         go.send(()).expect("it waits");
         first.await.expect("no panic");
         while let Some(done) = all.join_next().await {
             done.expect("no panic");
         }
-        assert_eq!(*order.lock().expect("order"), ["critical", "early", "late", "again"]);
+        assert_eq!(*order.lock(), ["critical", "early", "late", "again"]);
         assert_eq!(turns.state().free, 1);
     }
 

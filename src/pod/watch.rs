@@ -9,7 +9,7 @@
 mod past;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -20,6 +20,7 @@ use super::face::{Error, Listing, Selector, Watch, WatchEvent};
 use super::object::PodKey;
 use super::select::Selection;
 use super::view::PodView;
+use crate::locks::{Mutex, MutexGuard};
 use crate::store::Revision;
 
 pub(super) use past::{Keeper, resume};
@@ -289,7 +290,7 @@ impl Hub {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

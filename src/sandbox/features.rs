@@ -1,13 +1,13 @@
 //! What the runtime handlers can do: asked of the runtimes, once they tell.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::time::timeout;
 
 use crate::backend::{ErrorKind, HandlerFeatures, Runtime, RuntimeHandler};
+use crate::locks::{Mutex, MutexGuard};
 use crate::telemetry::error_chain;
 
 /// How long somebody who only wants to tell waits for a runtime.
@@ -23,7 +23,7 @@ pub(super) struct Features(Mutex<BTreeMap<String, HandlerFeatures>>);
 impl Features {
     /// Those that are known.
     pub(super) fn known(&self) -> MutexGuard<'_, BTreeMap<String, HandlerFeatures>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Asks for the features of the handlers of which they are not known, each for so long. Only

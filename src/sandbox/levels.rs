@@ -1,7 +1,8 @@
 //! SELinux levels of pods: each has a pair of categories of its own.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::locks::{Mutex, MutexGuard};
 
 /// Categories that a policy has.
 const CATEGORIES: u16 = 1024;
@@ -51,7 +52,7 @@ impl Levels {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -31,7 +31,7 @@ pub use record::SandboxRecord;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{
@@ -40,6 +40,7 @@ use crate::backend::{
 use crate::board::LookupError;
 use crate::container::{self, Container, Containers, ExecOutput, PodContext};
 use crate::ids::{ContainerId, PodId};
+use crate::locks::{Mutex, MutexGuard};
 use crate::model::Owner;
 use crate::model::container::{ContainerConfig, Mount};
 use crate::model::pod::PodMetadata;
@@ -377,11 +378,11 @@ fn needs_features(mount: &Mount) -> bool {
 
 impl Room {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<PodId, Arc<Entry>>> {
-        self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.entries.lock()
     }
 
     fn names(&self) -> MutexGuard<'_, HashMap<PodMetadata, PodId>> {
-        self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.names.lock()
     }
 
     fn entry(&self, id: &PodId) -> Result<Arc<Entry>, Error> {

@@ -4,7 +4,7 @@
 //! what stands on the host without a record is taken away.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -297,18 +297,18 @@ impl Room {
 
     /// What is theirs is left alone: nobody knows what it is for.
     fn leave_alone(&self, ids: impl IntoIterator<Item = String>) {
-        self.unread.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+        self.unread.lock().extend(ids);
     }
 
     fn is_left_alone(&self, id: &str) -> bool {
-        self.unread.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+        self.unread.lock().contains(id)
     }
 
     /// Ids of all that is known, and of records that cannot be read.
     pub(super) fn known(&self) -> BTreeSet<String> {
         let mut known = self.deps.containers.known();
         known.extend(self.entries().keys().map(ToString::to_string));
-        known.extend(self.unread.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        known.extend(self.unread.lock().iter().cloned());
         known
     }
 

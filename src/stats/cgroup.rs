@@ -7,7 +7,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -18,6 +17,7 @@ use super::parse::{self, MemoryStat, UNLIMITED};
 use super::usage::{Cpu, Memory, Pressure, Swap, Usage};
 use crate::backend::CgroupVersion;
 use crate::board::now;
+use crate::locks::{Mutex, MutexGuard};
 
 /// The longest file that is read here: the kernel limits them to a page.
 const BUFFER: usize = 16 << 10;
@@ -303,8 +303,8 @@ impl Group {
         Ok(usage)
     }
 
-    fn points(&self) -> std::sync::MutexGuard<'_, Points> {
-        self.points.lock().unwrap_or_else(PoisonError::into_inner)
+    fn points(&self) -> MutexGuard<'_, Points> {
+        self.points.lock()
     }
 
     /// Nanoseconds.

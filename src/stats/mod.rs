@@ -21,13 +21,14 @@ pub use usage::{
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{CgroupVersion, Runtime};
 use crate::board::{Board, Container, ContainerFilter, ContainerState, Sandbox, SandboxState, now};
 use crate::ids::PodId;
 use crate::lifecycle::Tasks;
+use crate::locks::{Mutex, MutexGuard};
 use crate::model::UnixNanos;
 use cgroup::{Folders, Group, Tree, is_gone};
 use sampler::Layers;
@@ -303,7 +304,7 @@ impl Stats {
     }
 
     fn groups(&self) -> MutexGuard<'_, HashMap<String, Arc<Group>>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+        self.groups.lock()
     }
 }
 

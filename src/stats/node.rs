@@ -2,10 +2,10 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Cpu, Memory, Swap, Usage};
+use crate::locks::Mutex;
 use crate::model::UnixNanos;
 
 /// Times in `/proc/stat` are counted in so many parts of a second on every Linux (`USER_HZ`).
@@ -35,7 +35,7 @@ impl Noted {
     }
 
     fn rate(&self, at: UnixNanos, usage: u64, age: Duration) -> Option<u64> {
-        let mut note = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut note = self.0.lock();
         let Some(last) = *note else {
             *note = Some(Note { at, usage, rate: None });
             return None;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use crate::board::{
     Container, ContainerFilter, ContainerState, Sandbox, SandboxFilter, SandboxState, now,
 };
 use crate::ids::{ContainerId, PodId};
+use crate::locks::{Mutex, MutexGuard};
 use crate::stats::usage::Layer;
 
 /// Writable layers as last measured, and where snapshotters keep them.
@@ -32,7 +33,7 @@ impl Layers {
 
     /// Whether containerd was not asked for so long; it is then.
     fn may_ask(&self, pause: Duration) -> bool {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.asked.lock();
         let may = asked.is_none_or(|asked| asked.elapsed() >= pause);
         if may {
             *asked = Some(Instant::now());
@@ -41,11 +42,11 @@ impl Layers {
     }
 
     fn measured(&self) -> MutexGuard<'_, HashMap<ContainerId, Layer>> {
-        self.measured.lock().unwrap_or_else(PoisonError::into_inner)
+        self.measured.lock()
     }
 
     fn roots(&self) -> MutexGuard<'_, BTreeMap<String, PathBuf>> {
-        self.roots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.roots.lock()
     }
 }
 

@@ -1,8 +1,7 @@
 //! A record in memory and in the store as one.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use super::{Batch, Error, Record, Store};
+use crate::locks::{Mutex, MutexGuard};
 
 /// A record that a room keeps in memory and changes through the store. Reads never wait; who
 /// saves sees to it that nobody else saves the same record at the same time.
@@ -16,7 +15,7 @@ impl<R: Record + Clone> Kept<R> {
     }
 
     fn lock(&self) -> MutexGuard<'_, R> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The record as it is now.

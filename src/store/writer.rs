@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use redb::Database;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::file::{META, Meta};
 use super::record::table;
 use super::{Batch, Error, Revision};
+use crate::locks::{Mutex, RwLock};
 
 /// Where the database lives.
 pub(super) trait Medium: Send + 'static {
@@ -91,7 +92,7 @@ impl Shared {
         &self,
         read: impl FnOnce(&Database) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = self.database.read();
         read(database.as_ref().map_err(Clone::clone)?)
     }
 
@@ -100,16 +101,16 @@ impl Shared {
     }
 
     pub(super) fn health(&self) -> Result<(), Error> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
+        self.trouble.lock().clone().map_or(Ok(()), Err)
     }
 
     fn set_trouble(&self, trouble: Option<Error>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        *self.trouble.lock() = trouble;
     }
 
     /// Closes what is open; waits for readers.
     fn replace(&self, database: Result<Database, Error>) {
-        let mut place = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let mut place = self.database.write();
         let old = std::mem::replace(&mut *place, database);
         // A database in which something panicked may panic again at its end.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use super::session::Talk;
 use super::upgrade::{Agreement, Protocol, Refusal, negotiate};
 use super::{Error, Request, Sessions, Urls};
 use crate::lifecycle::Tasks;
+use crate::locks::Mutex;
 
 /// Connections at the same time, sessions and those that ask for one.
 const MAX_CONNECTIONS: usize = 1024;
@@ -177,7 +178,7 @@ impl Shared {
             },
             () = self.talk.tasks.draining() => return,
         }
-        let agreed = agreed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let agreed = agreed.into_inner();
         if let Some(agreed) = agreed {
             self.converse(agreed).await;
         }
@@ -196,7 +197,7 @@ impl Shared {
         let (session, Agreement { protocol, headers }) = taken;
         let connection = hyper::upgrade::on(&mut request);
         let session = Agreed { request: session, protocol, connection };
-        *agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
+        *agreed.lock() = Some(session);
         let mut answer = Response::new(Full::default());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *answer.headers_mut() = headers;

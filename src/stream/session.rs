@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Attach, Exec, SessionError, Sessions, Streams};
 use crate::lifecycle::Tasks;
+use crate::locks::Mutex;
 use crate::model::streams::{Input, ProcessIo};
 
 /// How a session ended.
@@ -164,13 +165,13 @@ impl Activity {
 
     /// Something was sent.
     pub fn touch(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.last.lock() = Instant::now();
     }
 
     /// Ends when nothing was sent for the whole limit.
     pub async fn idle(&self) -> SessionError {
         loop {
-            let end = *self.last.lock().unwrap_or_else(PoisonError::into_inner) + self.limit;
+            let end = *self.last.lock() + self.limit;
             if end <= Instant::now() {
                 return SessionError::Idle(self.limit);
             }

@@ -1,7 +1,6 @@
 //! The tokens of URLs: unguessable, for one use, for one minute, for one request.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -9,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::time::Instant;
 
 use super::{Error, Request};
+use crate::locks::{Mutex, MutexGuard};
 
 /// How long a client may take to connect.
 const LIFE: Duration = Duration::from_secs(60);
@@ -66,8 +66,8 @@ impl Tokens {
         table.waiting.remove(token)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock()
     }
 }
 

@@ -24,7 +24,7 @@ pub use result::IpPreference;
 pub use result::printed_addresses;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -39,6 +39,7 @@ use self::exec::Runner;
 use super::linux::is_netns;
 use super::{Attachment, Error, ErrorKind, Network, NetworkReadiness, NetworkStatus, Result};
 use crate::ids::PodId;
+use crate::locks::Mutex;
 
 /// How long an answer of STATUS is believed.
 const STATUS_LIFE: Duration = Duration::from_secs(5);
@@ -180,7 +181,7 @@ impl Inner {
     /// watcher that could miss something.
     fn current(&self) -> Arc<Loaded> {
         let dir = &self.options.conf_dir;
-        let mut known = lock(&self.loaded);
+        let mut known = self.loaded.lock();
         let mut now = config::fingerprint(dir);
         if let Some((seen, loaded)) = &*known
             && *seen == now
@@ -191,7 +192,7 @@ impl Inner {
         }
         let load = |files: &Fingerprint| config::load(dir, files, own::FILE, self.options.max_conf);
         let mut loaded = load(&now);
-        let own = lock(&self.own).clone();
+        let own = self.own.lock().clone();
         if let Some(own) = own.filter(|_| !loaded.any_file) {
             match own.write(dir, &self.runner) {
                 Ok(()) => {
@@ -381,8 +382,8 @@ impl Inner {
     }
 
     fn plugins_readiness(&self, loaded: &Loaded) -> NetworkReadiness {
-        let files = lock(&self.loaded).as_ref().map(|(files, _)| files.clone()).unwrap_or_default();
-        if let Some((asked, of, answer)) = &*lock(&self.status)
+        let files = self.loaded.lock().as_ref().map(|(files, _)| files.clone()).unwrap_or_default();
+        if let Some((asked, of, answer)) = &*self.status.lock()
             && asked.elapsed() < STATUS_LIFE
             && *of == files
         {
@@ -395,7 +396,7 @@ impl Inner {
             Some(NetworkReadiness::NotReady(reason))
         });
         let answer = answer.unwrap_or(NetworkReadiness::Ready);
-        *lock(&self.status) = Some((Instant::now(), files, answer.clone()));
+        *self.status.lock() = Some((Instant::now(), files, answer.clone()));
         answer
     }
 
@@ -411,7 +412,7 @@ impl Inner {
         let subnets = subnets.map_err(|_| invalid(format!("{cidr:?} is no list of CIDRs")))?;
         own::check_subnets(&subnets).map_err(invalid)?;
         let changed = {
-            let mut own = lock(&self.own);
+            let mut own = self.own.lock();
             let Some(own) = own.as_mut() else { return Ok(()) };
             let changed = own.subnets != subnets;
             own.subnets = subnets;
@@ -425,10 +426,6 @@ impl Inner {
             _ => Ok(()),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

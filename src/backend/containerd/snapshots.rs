@@ -1,7 +1,6 @@
 //! Snapshots: writable roots, views, their mounts and their size.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use containerd_client::services::v1::snapshots::{
     Info, Kind, ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
@@ -14,6 +13,7 @@ use super::client::Client;
 use super::leases;
 use super::types::{OWNER, OWNER_FILTER, OWNER_LABEL, mounts, unsigned, wire_map};
 use crate::backend::{FsUsage, GoneIsFine, Lease, Result, RootfsMount, RootfsOptions};
+use crate::locks::Mutex;
 use crate::model::StringMap;
 use crate::model::image::ChainId;
 use crate::model::security::{IdMapping, IdMappings};
@@ -126,12 +126,12 @@ pub(super) struct UsageCache(Mutex<HashMap<String, HashMap<String, FsUsage>>>);
 
 impl UsageCache {
     fn of(&self, snapshotter: &str) -> HashMap<String, FsUsage> {
-        let sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sizes = self.0.lock();
         sizes.get(snapshotter).cloned().unwrap_or_default()
     }
 
     fn replace(&self, snapshotter: &str, committed: HashMap<String, FsUsage>) {
-        let mut sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sizes = self.0.lock();
         sizes.insert(snapshotter.to_owned(), committed);
     }
 }

@@ -1,7 +1,7 @@
 //! The state of the fake runtime, and what happens to processes in it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -15,6 +15,7 @@ use super::steps::Steps;
 use super::task::{End, Proc, Streams, Task};
 use super::world::{World, cgroup_of, unavailable};
 use crate::lifecycle::Tasks;
+use crate::locks::{Mutex, MutexGuard};
 use crate::model::UnixNanos;
 use crate::model::image::ChainId;
 
@@ -72,7 +73,7 @@ impl State {
 
 impl Inner {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// A step that needs only the state.

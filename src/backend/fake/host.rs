@@ -7,7 +7,7 @@ mod volumes;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::net::{TcpStream, UdpSocket};
@@ -20,6 +20,7 @@ use super::super::{
 use super::files::Files;
 use super::steps::Steps;
 use super::world::World;
+use crate::locks::{Mutex, MutexGuard};
 use crate::model::container::Propagation;
 use crate::model::resources::CgroupLimits;
 use crate::model::security::IdMappings;
@@ -92,7 +93,7 @@ impl FakeHost {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     async fn step<T>(

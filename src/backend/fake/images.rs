@@ -1,7 +1,7 @@
 //! The fake image store: blobs, layers, names, leases.
 
 use std::io::Read;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use super::super::{
 use super::content::{Blob, Content, Ingest};
 use super::steps::Steps;
 use super::world::{World, WorldState};
+use crate::locks::{Mutex, MutexGuard};
 use crate::model::StringMap;
 use crate::model::image::{ChainId, Descriptor, Digest};
 
@@ -48,7 +49,7 @@ impl FakeImages {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, Content> {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+        self.content.lock()
     }
 
     async fn step<T>(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
@@ -14,6 +14,7 @@ use super::super::{
 use super::steps::Steps;
 use super::world::World;
 use crate::ids::PodId;
+use crate::locks::{Mutex, MutexGuard};
 
 /// First address: 10.88.0.0 and the number of the attachment, never given twice.
 const FIRST_IP: u32 = u32::from_be_bytes([10, 88, 0, 0]);
@@ -63,7 +64,7 @@ impl FakeNetwork {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn connect(&self, pod: &Attachment) -> Result<NetworkStatus> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,6 +22,7 @@ use super::steps::Steps;
 use super::task::{End, Proc};
 use super::world::{World, cgroup_of};
 use crate::lifecycle::Tasks;
+use crate::locks::Mutex;
 use crate::model::image::ChainId;
 
 /// Runs make-believe processes that use real FIFOs; what they do follows from their arguments

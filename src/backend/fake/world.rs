@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{broadcast, watch};
 
 use super::super::{Error, ErrorKind, HostProcess, Result, RuntimeEvent};
+use crate::locks::{Mutex, MutexGuard};
 use crate::model::image::ChainId;
 use crate::model::resources::CgroupLimits;
 
@@ -72,7 +72,7 @@ impl Default for World {
 
 impl World {
     pub(super) fn lock(&self) -> MutexGuard<'_, WorldState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(super) fn set_away(&self, away: bool) {

@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind as IoKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -12,6 +12,7 @@ use rustix::mount::MountPropagationFlags;
 
 use super::super::{Error, ErrorKind, NetnsState, Result};
 use super::{failed, files, links, mounts};
+use crate::locks::Mutex;
 
 /// Magic number of nsfs (magic.h).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
@@ -120,7 +121,7 @@ impl Folder {
     /// Makes the folder, and a shared mount of it unless it already lies on one. `ip netns` does
     /// the same, under the same lock.
     fn share(&self) -> Result<()> {
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.shared.lock();
         if *shared {
             return Ok(());
         }

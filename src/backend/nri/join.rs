@@ -4,7 +4,7 @@
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +26,7 @@ use super::proto::{
 use super::{Inner, Nri, show};
 use crate::backend::{Error, ErrorKind, Node, Result};
 use crate::lifecycle::Backoff;
+use crate::locks::Mutex;
 use crate::telemetry::error_chain;
 
 /// Plugins that may be connected at once.
@@ -241,7 +242,7 @@ struct Door {
 
 impl Door {
     fn register(&self, request: &RegisterPluginRequest) -> std::result::Result<Empty, Status> {
-        let mut said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut said = self.said.lock();
         let Some(said) = said.take() else {
             return Err(Status::new(code::FAILED_PRECONDITION, "already registered"));
         };

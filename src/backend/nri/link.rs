@@ -5,7 +5,7 @@
 //! unary calls without metadata.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::{Frames, Kind, MAX_BODY, Message};
 use crate::lifecycle::Tasks;
+use crate::locks::{Mutex, MutexGuard};
 
 /// Messages that wait to be written.
 const QUEUE: usize = 64;
@@ -139,8 +140,8 @@ struct Waiting {
 }
 
 impl Calls {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock()
     }
 
     /// A stream of its own: those of who calls are odd and rise.

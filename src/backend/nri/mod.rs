@@ -27,7 +27,7 @@ pub mod proto;
 mod show;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,6 +39,7 @@ use super::{
     PodMoment, Result,
 };
 use crate::lifecycle::Tasks;
+use crate::locks::{Mutex, MutexGuard};
 use crate::model::resources::Resources;
 use crate::telemetry::error_chain;
 pub use apply::Limits;
@@ -110,7 +111,7 @@ impl Nri {
 
 impl Inner {
     fn joined(&self) -> MutexGuard<'_, Vec<Arc<Plugin>>> {
-        self.joined.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.joined.lock()
     }
 
     /// The agent, unless it is ending.

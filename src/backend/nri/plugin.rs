@@ -1,7 +1,7 @@
 //! One plugin: how it is asked, and what follows when it does not answer.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use super::proto::{
     PLUGIN_SERVICE, PodSandbox, StateChangeEvent, SynchronizeRequest, SynchronizeResponse, Told,
 };
 use crate::backend::{Error, ErrorKind, Result};
+use crate::locks::{Mutex, MutexGuard};
 
 /// Room that is left in a message of [`SynchronizeRequest`] for all but its objects.
 const MARGIN: usize = 4096;
@@ -235,8 +236,8 @@ impl Plugin {
         self.link.call(PLUGIN_SERVICE, method, payload, self.limit).await
     }
 
-    fn old_form(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
-        self.old_form.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn old_form(&self) -> MutexGuard<'_, BTreeSet<&'static str>> {
+        self.old_form.lock()
     }
 
     /// A refusal is an error of the request; a plugin that does not answer is dropped and passed

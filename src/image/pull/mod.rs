@@ -13,7 +13,7 @@ mod job;
 mod layer;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::credentials::Credentials;
 use super::reference::Reference;
 use super::{Error, Inner};
+use crate::locks::Mutex;
 use crate::model::image::Image;
 
 /// Name, snapshotter, credentials.
@@ -46,7 +47,7 @@ impl Drop for Flight {
 impl Flights {
     /// Joins the pull of a key, or makes one and tells its sender.
     fn join(&self, key: &Key) -> (Arc<Flight>, Option<watch::Sender<Answer>>) {
-        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = self.0.lock();
         if let Some(flight) = flights.get(key).and_then(Weak::upgrade) {
             return (flight, None);
         }
@@ -59,7 +60,7 @@ impl Flights {
     /// Ends a pull: who comes from now on starts anew. A pull that nobody held any more may
     /// have a successor under the same key, which stays.
     fn leave(&self, key: &Key, flight: &Weak<Flight>) {
-        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = self.0.lock();
         if flights.get(key).is_some_and(|current| current.ptr_eq(flight)) {
             flights.remove(key);
         }

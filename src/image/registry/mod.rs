@@ -9,7 +9,7 @@ pub(super) mod tls;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use super::meter::Meter;
 use super::mirrors::{self, Source, is_local};
 use super::reference::Reference;
 use super::{Error, Options};
+use crate::locks::Mutex;
 use crate::model::image::{Descriptor, Digest};
 
 /// Tries of a request that a registry fails to answer; a mirror gets fewer, there is more behind.
@@ -347,7 +348,7 @@ impl Session {
             scope: &format!("repository:{}:pull", self.reference.repository()),
         };
         let value = asker.answer(&challenge).await?;
-        *endpoint.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+        *endpoint.authorization.lock() = Some(value);
         Ok(())
     }
 
@@ -365,7 +366,7 @@ impl Session {
         }
         let mut call = Call::new(ask.method.clone(), url);
         call.headers.clone_from(&source.headers);
-        let authorization = endpoint.authorization.lock().unwrap_or_else(PoisonError::into_inner);
+        let authorization = endpoint.authorization.lock();
         if let Some(value) = authorization.as_ref() {
             call.headers.insert(AUTHORIZATION, value.clone());
         }

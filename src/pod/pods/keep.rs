@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -83,7 +83,7 @@ impl Pods {
 
     /// Whether there is a pod of this uid, or a row of it that cannot be read.
     fn knows(&self, uid: &str) -> bool {
-        let unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        let unread = self.unread.lock();
         unread.contains(uid) || self.room.has(uid)
     }
 }

@@ -18,7 +18,7 @@ pub use keep::{KeepOptions, Meter, Used};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -45,6 +45,7 @@ use crate::container;
 use crate::ids::ContainerId;
 use crate::image::Images;
 use crate::lifecycle::Tasks;
+use crate::locks::{Mutex, MutexGuard};
 use crate::model::Owner;
 use crate::sandbox::{self, Sandboxes};
 use crate::store::{self, Store};
@@ -201,7 +202,7 @@ impl Pods {
         let strays = self.strays(&known, lost);
         // Their volumes go after what runs on them.
         known.extend(strays.iter().map(|stray| stray.uid.clone()));
-        *self.unread.lock().unwrap_or_else(PoisonError::into_inner) =
+        *self.unread.lock() =
             unread.into_iter().chain(strays.iter().map(|stray| stray.uid.clone())).collect();
         let entries: Vec<_> = lives
             .into_iter()
@@ -236,7 +237,7 @@ impl Pods {
 
     /// Config maps and secrets that were given without a pod.
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shelf.lock()
     }
 
     /// Name of the node.

@@ -1,7 +1,6 @@
 //! The node as controllers see it.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
@@ -59,7 +58,7 @@ impl Pods {
     pub(super) fn remember_node(&self) -> Result<(), store::Error> {
         let loaded = self.room.deps.store.load::<Known>()?;
         let before = loaded.records.into_iter().next().unwrap_or_default();
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = before;
+        *self.known.lock() = before;
         Ok(())
     }
 
@@ -118,7 +117,7 @@ impl Pods {
     /// Remembers what has changed.
     async fn know(&self, containerd: Option<String>, conditions: &[NodeCondition]) -> Known {
         let (known, is_new) = {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.known.lock();
             let before = known.clone();
             let at = now();
             if known.created == 0 {

@@ -1,7 +1,7 @@
 //! Static pods: they live as long as their file has them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::Pods;
 use super::apply::Step;
@@ -15,7 +15,7 @@ impl Pods {
     /// old one ends gracefully and the new one follows it. Until this is called for the first
     /// time, those of an earlier life of the agent go on.
     pub fn set_static(&self, wanted: BTreeMap<PodKey, Given>) {
-        *self.statics.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
+        *self.statics.lock() = Some(wanted);
         self.gone.notify_one();
     }
 
@@ -44,7 +44,7 @@ impl Pods {
 
     async fn adjust_statics(&self) {
         let _changing = self.changing.lock().await;
-        let wanted = self.statics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let wanted = self.statics.lock().clone();
         let Some(wanted) = wanted else { return };
         for entry in self.room.all() {
             let life = entry.life();

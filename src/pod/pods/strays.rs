@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Pods;
@@ -103,12 +103,12 @@ impl Pods {
             None => {}
         }
         let removed = self.remove_stray(stray).await;
-        lock(&self.removing).remove(&stray.uid);
+        self.removing.lock().remove(&stray.uid);
         // The same static pod may be wanted again.
         self.gone.notify_one();
         match removed {
             Ok(()) => {
-                lock(&self.unread).remove(&stray.uid);
+                self.unread.lock().remove(&stray.uid);
                 true
             }
             Err(error) => {
@@ -122,24 +122,24 @@ impl Pods {
     /// now, and nobody begins it meanwhile.
     async fn verdict(&self, stray: &Stray) -> Option<bool> {
         let _changing = self.changing.lock().await;
-        let wanted = lock(&self.statics).as_ref().map(|wanted| {
+        let wanted = self.statics.lock().as_ref().map(|wanted| {
             let mut wanted = wanted.values();
             wanted.any(|given| given.uid() == stray.uid)
         });
         if self.room.has(&stray.uid) || (stray.is_static && wanted == Some(true)) {
-            lock(&self.unread).remove(&stray.uid);
+            self.unread.lock().remove(&stray.uid);
             return Some(true);
         }
         if stray.is_static && wanted.is_none() {
             return Some(false);
         }
-        lock(&self.removing).insert(stray.uid.clone());
+        self.removing.lock().insert(stray.uid.clone());
         None
     }
 
     /// Whether what is left of a pod of this uid is being removed.
     pub(super) fn is_being_removed(&self, uid: &str) -> bool {
-        lock(&self.removing).contains(uid)
+        self.removing.lock().contains(uid)
     }
 
     async fn remove_stray(&self, stray: &Stray) -> Result<(), String> {
@@ -158,10 +158,6 @@ impl Pods {
         }
         Ok(())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_below(path: &Path, root: &Path) -> bool {

@@ -19,7 +19,7 @@ pub use periods::{PERIOD_PREFIX, check_periods};
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -31,6 +31,7 @@ use tokio::time::Instant;
 use super::handler::{Exec, Reporter};
 use crate::ids::ContainerId;
 use crate::lifecycle::{Owned, Tasks};
+use crate::locks::Mutex;
 use crate::model::UnixNanos;
 
 /// What a probe is for.
@@ -195,7 +196,7 @@ impl Prober {
     /// From now on exactly these containers of a pod are probed; none ends all of its probes.
     /// What is the same as before goes on undisturbed.
     pub fn sync(&self, uid: &str, targets: Vec<ProbeTarget>) {
-        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pods = self.pods.lock();
         let mut old = pods.remove(uid).unwrap_or_default();
         let mut new = BTreeMap::new();
         for target in targets {
@@ -211,7 +212,7 @@ impl Prober {
 
     /// What is known now of the containers of the last [`Prober::sync`], by name.
     pub fn states(&self, uid: &str) -> BTreeMap<String, ProbeState> {
-        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        let pods = self.pods.lock();
         let slots = pods.get(uid).into_iter().flatten();
         slots.map(|(name, slot)| (name.clone(), slot.state.borrow().clone())).collect()
     }
@@ -295,7 +296,7 @@ impl Prober {
     }
 
     fn portion(&self, period: Duration) -> Duration {
-        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rng = self.rng.lock();
         period.mul_f64(rng.random::<f64>())
     }
 }

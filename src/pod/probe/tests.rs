@@ -14,7 +14,7 @@ async fn without_probes_a_container_is_started_and_ready() {
     world.prober.sync("u", vec![target(pod(&[]))]);
     let state = world.state();
     assert!(state.started && state.ready && state.failed.is_none());
-    assert!(world.changes.lock().unwrap().is_empty());
+    assert!(world.changes.lock().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,7 +48,7 @@ async fn the_first_question_comes_after_the_initial_delay_and_then_one_a_period(
     after(8).await;
     assert!(world.state().ready);
     assert_eq!(world.asked("readiness"), [5000, 8000, 11000]);
-    assert_eq!(*world.changes.lock().unwrap(), ["u"]);
+    assert_eq!(*world.changes.lock(), ["u"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -99,7 +99,7 @@ async fn thresholds_count_answers_in_a_row() {
         after(9).await;
     }
     assert_eq!(seen, [0, 0, 0, 1, 1, 1, 1, 1, 1, 0]);
-    assert_eq!(world.changes.lock().unwrap().len(), 2);
+    assert_eq!(world.changes.lock().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,7 +137,7 @@ async fn a_container_that_does_not_start_is_failed_once_and_left_alone() {
     assert_eq!(failure.killing("web"), "Container web failed startup probe, will be restarted");
     assert_eq!(world.asked("startup").len(), 2);
     assert!(world.asked("liveness").is_empty());
-    assert_eq!(world.changes.lock().unwrap().len(), 1);
+    assert_eq!(world.changes.lock().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,7 +155,7 @@ async fn a_liveness_failure_is_held_until_the_container_is_a_new_one() {
     world.prober.sync("u", vec![again]);
     after(100).await;
     assert_eq!(world.asked("liveness").len(), 3);
-    assert_eq!(world.changes.lock().unwrap().len(), 1);
+    assert_eq!(world.changes.lock().len(), 1);
     world.answer("liveness", Answer::Code(0));
     world.prober.sync("u", vec![ProbeTarget { container_id: id('b'), ..target(pod) }]);
     assert_eq!((world.state().container_id, world.state().failed), (id('b'), None));
@@ -220,7 +220,7 @@ async fn after_a_restart_of_the_agent_what_was_known_stays_and_questions_are_spr
         assert!(world.asked("startup").is_empty());
         let first = world.asked("readiness")[0];
         assert!(first > 0 && first <= 10_000, "{first}");
-        assert!(world.changes.lock().unwrap().is_empty());
+        assert!(world.changes.lock().is_empty());
         seen.push(first);
     }
     assert_eq!(seen[0], seen[1]);
@@ -255,7 +255,7 @@ async fn a_question_longer_than_the_period_is_made_up_for_once() {
             _: &[String],
             _: Option<Duration>,
         ) -> Result<ExecEnd, ExecError> {
-            self.0.lock().unwrap().push((self.1.elapsed(), String::new()));
+            self.0.lock().push((self.1.elapsed(), String::new()));
             after(25).await;
             Ok(ExecEnd::default())
         }
@@ -268,7 +268,7 @@ async fn a_question_longer_than_the_period_is_made_up_for_once() {
     prober.sync("u", vec![target(pod)]);
     after(80).await;
     // Due at 0, 10, 20, …: the one of 10 at 25, the one of 30 at 50, the one of 60 at 75.
-    assert_eq!(world.asked.lock().unwrap().len(), 4);
+    assert_eq!(world.asked.lock().len(), 4);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,10 +8,12 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+
+use crate::locks::Mutex;
 
 /// Longest manifest, in bytes.
 const LONGEST: u64 = 10 << 20;
@@ -112,7 +114,7 @@ impl Folder {
         let shown = rustix::fs::fstat(folder)
             .map_err(|error| format!("look at the manifests folder: {error}"))?;
         let identity = (shown.st_dev, shown.st_ino);
-        let mut filled = self.filled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut filled = self.filled.lock();
         if !look.present.is_empty() {
             *filled = Some(identity);
         }

@@ -381,7 +381,7 @@ struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("lines").extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -411,7 +411,7 @@ fn a_fault_is_logged_when_it_begins_and_when_it_is_over() {
             statics.publish();
         }
     });
-    let text = String::from_utf8(lines.0.lock().expect("lines").clone()).expect("text");
+    let text = String::from_utf8(lines.0.lock().clone()).expect("text");
     let count = |word: &str| text.matches(word).count();
     assert_eq!((count("WARN"), count("no such folder"), count("no room")), (2, 1, 1), "{text}");
     assert_eq!((count("right again"), count("/gone")), (1, 3), "{text}");

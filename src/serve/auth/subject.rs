@@ -1,8 +1,10 @@
 //! What a call is about, for the line that is written about it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tonic::Request;
+
+use crate::locks::Mutex;
 
 /// Most bytes of a text that callers have chosen.
 const LONGEST: usize = 512;
@@ -41,12 +43,12 @@ impl Subject {
 
     /// Says it; the last word counts.
     pub fn set(&self, about: About) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(about);
+        *self.0.lock() = Some(about);
     }
 
     /// What was said.
     pub fn get(&self) -> Option<About> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }
 

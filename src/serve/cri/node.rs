@@ -1,7 +1,7 @@
 //! What the agent says about itself and the node: Version, Status, RuntimeConfig.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::{Identity, convert};
 use crate::backend::{HandlerFeatures, Network, NetworkReadiness, Runtime, RuntimeInfo};
+use crate::locks::Mutex;
 use crate::proto::runtime::v1;
 use crate::sandbox::Sandboxes;
 use crate::serve::status::chain;
@@ -78,7 +79,7 @@ impl Node {
 
     /// Asks containerd, unless it was asked a moment ago.
     async fn health(&self) -> Health {
-        let last = self.health.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last = self.health.lock().clone();
         if let Some((at, health)) = last
             && at.elapsed() < FRESH
         {
@@ -89,7 +90,7 @@ impl Node {
             Err(_) => Err(format!("containerd did not answer within {PATIENCE:?}")),
         });
         let now = Some((Instant::now(), Arc::clone(&health)));
-        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        *self.health.lock() = now;
         health
     }
 

@@ -1,11 +1,12 @@
 //! Pods as they go over the wire, made once for all who are told of them.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as k8s;
 
 use super::convert;
+use crate::locks::Mutex;
 use crate::pod::PodView;
 use crate::proto::podbay::v1;
 
@@ -20,7 +21,7 @@ impl Shown {
     /// How many are kept.
     #[cfg(test)]
     pub fn written(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.0.lock().len()
     }
 
     /// A pod, outwards. The same object is known by its place in memory, which nobody else has
@@ -30,7 +31,7 @@ impl Shown {
             let revision = kept.revision.as_ref();
             revision.is_some_and(|kept| kept.number == view.revision.number)
         };
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         let found = last.iter().find(|(pod, kept)| Arc::ptr_eq(pod, &view.pod) && same(kept));
         if let Some((_, kept)) = found {
             let kept = Arc::clone(kept);

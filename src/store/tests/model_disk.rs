@@ -1,11 +1,12 @@
 //! A disk in memory that can fail at a chosen operation and forget what was not flushed.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use redb::StorageBackend;
 
 use super::*;
+use crate::locks::Mutex;
 use crate::store::file::{self, Meta};
 
 /// What happens at the chosen operation.
@@ -61,7 +62,7 @@ impl ModelDisk {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Lets the operation fail that comes after `operations` others.

@@ -1,6 +1,5 @@
 //! What a connection and its streams share: the state, and how each wakes the other.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use bytes::BytesMut;
@@ -11,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::frame::{Answer, Control, GoAway, Reset};
 use super::state::{KEPT, State};
 use super::{Limits, Violation};
+use crate::locks::{Mutex, MutexGuard};
 
 /// The most bytes that are written at once.
 const BATCH: usize = 64 << 10;
@@ -56,7 +56,7 @@ impl Shared {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Ends when there is room for more from the client.

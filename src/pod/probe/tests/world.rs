@@ -39,8 +39,8 @@ impl Exec for Commands {
         _: Option<Duration>,
     ) -> Result<ExecEnd, ExecError> {
         let name = command[0].clone();
-        self.asked.lock().unwrap().push((self.begin.elapsed(), name.clone()));
-        let answer = self.answers.lock().unwrap().get(&name).copied();
+        self.asked.lock().push((self.begin.elapsed(), name.clone()));
+        let answer = self.answers.lock().get(&name).copied();
         match answer.unwrap_or(Answer::Code(0)) {
             Answer::Code(code) => Ok(ExecEnd { code, output: b"so it is".to_vec() }),
             Answer::Broken => Err(ExecError::Other("no shim".to_owned())),
@@ -80,19 +80,19 @@ impl World {
             tasks: tasks.clone(),
             clock: || NOW,
             seed,
-            on_change: Arc::new(move |uid| heard.lock().unwrap().push(uid.to_owned())),
-            report: Arc::new(move |report| told.lock().unwrap().push(report)),
+            on_change: Arc::new(move |uid| heard.lock().push(uid.to_owned())),
+            report: Arc::new(move |report| told.lock().push(report)),
         });
         Self { prober, answers, asked, changes, reports, tasks }
     }
 
     pub(super) fn answer(&self, command: &str, answer: Answer) {
-        self.answers.lock().unwrap().insert(command.to_owned(), answer);
+        self.answers.lock().insert(command.to_owned(), answer);
     }
 
     /// Milliseconds at which a command was run.
     pub(super) fn asked(&self, command: &str) -> Vec<u128> {
-        let asked = self.asked.lock().unwrap();
+        let asked = self.asked.lock();
         asked.iter().filter(|(_, name)| name == command).map(|(at, _)| at.as_millis()).collect()
     }
 
@@ -101,7 +101,7 @@ impl World {
     }
 
     pub(super) fn messages(&self) -> Vec<String> {
-        let reports = self.reports.lock().unwrap();
+        let reports = self.reports.lock();
         reports.iter().map(|report| format!("{}: {}", report.reason, report.message)).collect()
     }
 }

@@ -22,13 +22,14 @@ pub use signals::{
     BadThreshold, Limit, Observation, Observations, Signal, Signals, Threshold, defaults,
 };
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use crate::locks::Mutex;
 use crate::pod::admit::Pressure;
 use crate::pod::translate::is_critical;
 
@@ -141,7 +142,7 @@ impl Evictor {
 
     /// Takes note of an observation; answers which thresholds are met now.
     fn note(&self, seen: &Observations) -> Vec<Signal> {
-        let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut signals = self.signals.lock();
         let (met, pressure) = signals.note(seen, Instant::now());
         drop(signals);
         self.pressure.send_if_modified(|known| std::mem::replace(known, pressure) != pressure);

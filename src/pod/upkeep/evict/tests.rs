@@ -261,7 +261,7 @@ struct Fake {
 #[async_trait]
 impl Node for Fake {
     async fn observe(&self) -> Observations {
-        self.seen.lock().unwrap().clone()
+        self.seen.lock().clone()
     }
 
     async fn pods(&self) -> Vec<PodUse> {
@@ -269,15 +269,15 @@ impl Node for Fake {
     }
 
     async fn reclaim(&self) {
-        *self.reclaimed.lock().unwrap() += 1;
+        *self.reclaimed.lock() += 1;
         if let Some(after) = &self.after_reclaim {
-            *self.seen.lock().unwrap() = after.clone();
+            *self.seen.lock() = after.clone();
         }
     }
 
     async fn evict(&self, uid: &str, eviction: Eviction) {
         assert_eq!((eviction.reason, eviction.grace), ("Evicted", 1));
-        self.evicted.lock().unwrap().push((uid.to_owned(), eviction.message));
+        self.evicted.lock().push((uid.to_owned(), eviction.message));
         if self.hangs {
             std::future::pending::<()>().await;
         }
@@ -307,7 +307,7 @@ async fn one_pod_a_round_is_evicted_and_critical_ones_never() {
     let mut pressure = evictor.pressure();
     evictor.round().await;
     assert!(pressure.has_changed().unwrap() && pressure.borrow_and_update().memory);
-    let evicted = fake.evicted.lock().unwrap().clone();
+    let evicted = fake.evicted.lock().clone();
     assert_eq!(evicted.len(), 1);
     assert_eq!(evicted[0].0, "web");
     assert_eq!(
@@ -315,7 +315,7 @@ async fn one_pod_a_round_is_evicted_and_critical_ones_never() {
         "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. \
          Container web was using 64Mi, request is 10Mi, has larger consumption of memory. "
     );
-    assert_eq!(*fake.reclaimed.lock().unwrap(), 0, "removing files frees no memory");
+    assert_eq!(*fake.reclaimed.lock(), 0, "removing files frees no memory");
     evictor.round().await;
     assert!(!pressure.has_changed().unwrap());
 }
@@ -328,13 +328,13 @@ async fn disk_is_freed_without_a_pod_where_that_is_enough() {
     let freed = Arc::new(freed);
     let evictor = Evictor::new(freed.clone(), EvictionOptions::default());
     evictor.round().await;
-    assert!(freed.evicted.lock().unwrap().is_empty());
+    assert!(freed.evicted.lock().is_empty());
     assert!(evictor.pressure().borrow().disk, "held for a while");
 
     let full = Arc::new(node(low(), vec![pod("web", 0, "0", MI)]));
     Evictor::new(full.clone(), EvictionOptions::default()).round().await;
-    assert_eq!(*full.reclaimed.lock().unwrap(), 1);
-    let evicted = full.evicted.lock().unwrap().clone();
+    assert_eq!(*full.reclaimed.lock(), 1);
+    let evicted = full.evicted.lock().clone();
     assert_eq!(
         evicted[0].1,
         "The node was low on resource: ephemeral-storage. Threshold quantity: 15, available: 10. "
@@ -357,7 +357,7 @@ async fn who_is_over_its_own_limits_goes_on_a_node_that_has_enough() {
     let greedy = pod("greedy", 0, "0", 900 * MI);
     let fake = Arc::new(node(seen(Signal::MemoryAvailable, MI, 1 << 30), vec![greedy, fat]));
     Evictor::new(fake.clone(), EvictionOptions::default()).round().await;
-    let evicted = fake.evicted.lock().unwrap().clone();
+    let evicted = fake.evicted.lock().clone();
     // The node is looked after in the next round, when it is known what this one freed.
     assert_eq!(evicted.len(), 1);
     assert_eq!(evicted[0].0, "fat");
