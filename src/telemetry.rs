@@ -65,6 +65,11 @@ fn filter(level: &str) -> Option<Targets> {
 /// A cause whose text the line already ends with is not said twice. Control characters are
 /// escaped, so that text from outside can forge no line.
 pub fn error_chain(error: &dyn Error) -> String {
+    escape(&error_text(error))
+}
+
+/// As [`error_chain`], with control characters as they are: for answers, which are no lines.
+pub fn error_text(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -74,7 +79,7 @@ pub fn error_chain(error: &dyn Error) -> String {
         }
         next = cause.source();
     }
-    escape(&line)
+    line
 }
 
 /// The text with control characters, and those that reorder or break lines, as escapes.

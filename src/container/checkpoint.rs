@@ -13,10 +13,10 @@ use time::format_description::well_known::Rfc3339;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
-use super::prepare::chain;
 use super::{Container, ContainerState, Containers};
 use crate::backend::{self, ErrorKind};
 use crate::lifecycle::Backoff;
+use crate::telemetry::error_chain;
 
 /// How long a checkpoint may take when the caller does not say.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -77,7 +77,7 @@ impl Containers {
     async fn thaw(&self, entry: &Entry) -> bool {
         let resumed = self.deps.runtime.resume(entry.id.as_str()).await;
         if let Err(error) = &resumed {
-            tracing::warn!(container = %entry.id, error = chain(error), "it may be frozen");
+            tracing::warn!(container = %entry.id, error = error_chain(error), "it may be frozen");
         }
         resumed.is_ok()
     }
@@ -105,7 +105,7 @@ impl Containers {
     async fn clear(&self, entry: &Arc<Entry>, work: PathBuf, thawed: bool) {
         if thawed {
             if let Err(error) = self.deps.host.remove_tree(&work).await {
-                tracing::warn!(container = %entry.id, error = chain(&error), "parts stay");
+                tracing::warn!(container = %entry.id, error = error_chain(&error), "parts stay");
             }
             return;
         }
@@ -131,7 +131,7 @@ impl Containers {
     async fn check_location(&self, location: &Path) -> Result<(), Error> {
         self.deps.host.check_archive(location).await.map_err(|source| match source.kind {
             ErrorKind::InvalidArgument | ErrorKind::NotFound | ErrorKind::AlreadyExists => {
-                Error::invalid("location", chain(&source))
+                Error::invalid("location", error_chain(&source))
             }
             _ => Error::Backend { step: "look at the place of the checkpoint", source },
         })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
-use super::prepare::{chain, resolve_user, user_request};
+use super::prepare::{resolve_user, user_request};
 use super::{Container, ContainerRecord, ContainerState, Containers, EventKind, PodContext};
 use crate::backend::{
     ContainerMoment, Hold, RootfsMount, RootfsOptions, RuntimeContainer, Stdio, UserFiles,
@@ -24,6 +24,7 @@ use crate::oci::{
     plain_cgroup, record_labels, resources_of, spec_json,
 };
 use crate::store::Batch;
+use crate::telemetry::error_chain;
 
 /// containerd label by which cAdvisor tells containers from pods.
 pub(crate) const KIND_LABEL: &str = "io.cri-containerd.kind";
@@ -106,7 +107,7 @@ impl Containers {
             (None, "") => Signal::TERM,
             // The image's word, not the caller's: no reason not to run it.
             (None, text) => Signal::parse(text).unwrap_or_else(|error| {
-                tracing::warn!(container = %id, error = chain(&error), "StopSignal of the image");
+                tracing::warn!(container = %id, error = error_chain(&error), "StopSignal of the image");
                 Signal::TERM
             }),
         };
@@ -286,12 +287,12 @@ impl Containers {
     /// Takes a failed creation back. Its name is free for a retry at once; what cannot be taken
     /// back now is tried again until it is gone.
     async fn undo_create(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
-        entry.failure.get_or_init(|| chain(error));
+        entry.failure.get_or_init(|| error_chain(error));
         self.tell_removed(entry).await;
         let undone = self.destroy(entry).await;
         self.forget(entry);
         if let Err(undo) = undone {
-            tracing::warn!(container = %entry.id, error = chain(&undo), "creation not undone yet");
+            tracing::warn!(container = %entry.id, error = error_chain(&undo), "creation not undone yet");
             let (room, entry) = (self.clone(), entry.clone());
             drop(self.deps.tasks.spawn_until_drain("container-undo", async move {
                 Backoff::of_undo().retry_later(|| room.destroy(&entry)).await

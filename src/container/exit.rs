@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use super::entry::Entry;
 use super::mute::End;
-use super::prepare::chain;
 use super::{ContainerState, Containers, EventKind, Exited};
 use crate::backend::{Exit, Process, wait_for_end};
 use crate::board::now;
+use crate::telemetry::error_chain;
 
 /// How long the log may take to end after the process has; a child that keeps the stream open
 /// must not keep the container from being reported.
@@ -97,7 +97,7 @@ impl Containers {
         let save = entry.save_end(&self.deps, |record| record.container.state = state.clone());
         let saved = save.await;
         if let Err(error) = &saved {
-            tracing::error!(container = %entry.id, error = chain(error), "exit not stored");
+            tracing::error!(container = %entry.id, error = error_chain(error), "exit not stored");
             entry.set_state(state);
         }
         saved.is_ok()
@@ -121,7 +121,7 @@ impl Containers {
         let process = Process::init(entry.id.as_str());
         if let Err(error) = self.deps.runtime.delete_task(process, false).await {
             // Removal tries again.
-            tracing::warn!(container = %entry.id, error = chain(&error), "task not deleted");
+            tracing::warn!(container = %entry.id, error = error_chain(&error), "task not deleted");
         }
     }
 
@@ -177,7 +177,7 @@ impl Containers {
         let state = ContainerState::Exited(exited);
         let saved = entry.save_end(&self.deps, |record| record.container.state = state.clone());
         if let Err(error) = saved.await {
-            tracing::error!(container = %entry.id, error = chain(&error), "reason not stored");
+            tracing::error!(container = %entry.id, error = error_chain(&error), "reason not stored");
             entry.set_state(state);
         }
         entry.publish(&self.deps, Some(EventKind::Stopped));

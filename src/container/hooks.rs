@@ -10,7 +10,6 @@ use serde_json::Value;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
-use super::prepare::chain;
 use super::{Container, ContainerState, Containers, Deps, PodContext};
 use crate::backend::{
     ContainerMoment, Hold, HookedContainer, HookedImage, HookedPod, RuntimeContainer, Stage,
@@ -20,6 +19,7 @@ use crate::cdi;
 use crate::ids::PodId;
 use crate::model::StringMap;
 use crate::model::resources::Resources;
+use crate::telemetry::error_chain;
 
 /// What plugins have been told of a pod or a container.
 #[derive(Debug, Default)]
@@ -115,7 +115,7 @@ impl Containers {
         }
         let (pod, container) = self.hooked(entry).await;
         if let Err(error) = self.deps.hooks.container(moment, &pod, &container).await {
-            tracing::warn!(container = %entry.id, ?moment, error = chain(&error), "a plugin objects");
+            tracing::warn!(container = %entry.id, ?moment, error = error_chain(&error), "a plugin objects");
         }
     }
 
@@ -126,7 +126,7 @@ impl Containers {
         }
         let (pod, container) = self.hooked(entry).await;
         if let Err(error) = self.deps.hooks.stop_container(&pod, &container).await {
-            tracing::warn!(container = %entry.id, error = chain(&error), "a plugin objects to a stop");
+            tracing::warn!(container = %entry.id, error = error_chain(&error), "a plugin objects to a stop");
         }
     }
 

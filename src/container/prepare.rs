@@ -20,6 +20,7 @@ use crate::oci::apparmor;
 use crate::oci::seccomp::localhost_path;
 use crate::oci::selinux::check_relabel;
 use crate::oci::user::{ResolvedUser, UserRequest, needs_files, resolve};
+use crate::telemetry::error_chain;
 
 const SECCOMP_PROFILE_MAX: usize = 1 << 20;
 const APPARMOR_LIST_MAX: usize = 4 << 20;
@@ -138,7 +139,7 @@ impl Containers {
             let path = Path::new(&device.host_path);
             let nodes = self.deps.host.devices(path, &device.container_path).await;
             let nodes = nodes.map_err(|error| {
-                let problem = format!("{:?}: {}", device.host_path, chain(&error));
+                let problem = format!("{:?}: {}", device.host_path, error_chain(&error));
                 Error::invalid(format!("config.devices[{index}].host_path"), problem)
             })?;
             devices.extend(nodes.into_iter().map(|node| (node, device.permissions.clone())));
@@ -295,11 +296,6 @@ fn clean_path(path: &str) -> String {
         }
     }
     format!("/{}", parts.join("/"))
-}
-
-/// An error with its causes.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    crate::telemetry::error_chain(error)
 }
 
 #[cfg(test)]

@@ -11,12 +11,12 @@ use tokio::sync::Semaphore;
 
 use super::entry::Entry;
 use super::mute::End;
-use super::prepare::chain;
 use super::{ContainerRecord, ContainerState, Containers, Error};
 use crate::backend::{Process, TaskState, TaskStatus};
 use crate::board::now;
 use crate::ids::ContainerId;
 use crate::lifecycle::wait_a_while;
+use crate::telemetry::error_chain;
 
 /// How many containers are settled side by side.
 const SIDE_BY_SIDE: usize = 64;
@@ -128,7 +128,7 @@ impl Containers {
         }
         self.delete_leftover_task(entry).await;
         if let Err(error) = self.deps.host.remove_tree(&dir).await {
-            tracing::warn!(container = %entry.id, error = chain(&error), "FIFOs stay");
+            tracing::warn!(container = %entry.id, error = error_chain(&error), "FIFOs stay");
         }
     }
 
@@ -150,7 +150,7 @@ impl Containers {
             _ => task.stdio.clone(),
         };
         if let Err(error) = self.reopen_streams(entry, &stdio) {
-            tracing::warn!(container = %entry.id, error = chain(&error), "log not taken over");
+            tracing::warn!(container = %entry.id, error = error_chain(&error), "log not taken over");
         }
         match task.state {
             TaskState::Stopped(exit) => {
@@ -170,7 +170,7 @@ impl Containers {
                         record.stdio = task.stdio;
                     });
                     if let Err(error) = saved.await {
-                        tracing::warn!(container = %entry.id, error = chain(&error), "not stored");
+                        tracing::warn!(container = %entry.id, error = error_chain(&error), "not stored");
                     }
                 }
                 self.sweep_execs(entry).await;
@@ -245,7 +245,7 @@ impl Containers {
     /// log does not have.
     async fn finish_end(&self, entry: &Entry, task: &TaskStatus) {
         if let Err(error) = self.reopen_streams(entry, &task.stdio) {
-            tracing::warn!(container = %entry.id, error = chain(&error), "log not taken over");
+            tracing::warn!(container = %entry.id, error = error_chain(&error), "log not taken over");
         }
         self.delete_leftover_task(entry).await;
         self.end_log(entry).await;
@@ -254,7 +254,7 @@ impl Containers {
     async fn delete_leftover_task(&self, entry: &Entry) {
         let process = Process::init(entry.id.as_str());
         if let Err(error) = self.deps.runtime.delete_task(process, true).await {
-            tracing::warn!(container = %entry.id, error = chain(&error), "leftover task stays");
+            tracing::warn!(container = %entry.id, error = error_chain(&error), "leftover task stays");
         }
     }
 
@@ -281,7 +281,7 @@ impl Containers {
                 self.forget(entry);
             }
             Err(error) => {
-                tracing::warn!(container = %entry.id, error = chain(&error), "removal unfinished");
+                tracing::warn!(container = %entry.id, error = error_chain(&error), "removal unfinished");
                 list();
             }
         }

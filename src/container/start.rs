@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
-use super::prepare::chain;
 use super::{ContainerState, Containers, EventKind, Exited, PodContext};
 use crate::backend::{ContainerMoment, NewTask, Process, RootfsMount, Stdio};
 use crate::board::now;
@@ -14,6 +13,7 @@ use crate::logs::{Pump, PumpSpec, open_fifo_guard, open_fifo_reader};
 use crate::model::container::ContainerConfig;
 use crate::model::security::NamespaceMode;
 use crate::oci::selinux;
+use crate::telemetry::error_chain;
 
 /// Exit code and reason of a container that could not be started.
 const START_ERROR: (i32, &str) = (128, "StartError");
@@ -196,11 +196,11 @@ impl Containers {
     }
 
     async fn start_failed(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
-        let message = chain(error);
+        let message = error_chain(error);
         tracing::warn!(container = %entry.id, error = message, "start failed");
         let process = Process::init(entry.id.as_str());
         if let Err(error) = self.deps.runtime.delete_task(process, true).await {
-            tracing::warn!(container = %entry.id, error = chain(&error), "cannot delete the task");
+            tracing::warn!(container = %entry.id, error = error_chain(&error), "cannot delete the task");
             self.delete_task_later(entry);
         }
         if let Some(pump) = entry.set_pump(None) {

@@ -11,10 +11,10 @@ use tokio::net::unix::pipe;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
-use super::prepare::chain;
 use crate::backend::{Process, Runtime};
 use crate::lifecycle::Backoff;
 use crate::model::streams::{Input, Output, TerminalSize};
+use crate::telemetry::error_chain;
 
 /// Size of one read.
 const CHUNK: usize = 16 << 10;
@@ -211,7 +211,11 @@ pub(super) async fn close_stdin(runtime: &dyn Runtime, process: Process<'_>) {
     let close = || async {
         match runtime.close_stdin(process).await {
             Err(error) if !error.is_not_found() => {
-                tracing::debug!(id = process.container, error = chain(&error), "stdin stays open");
+                tracing::debug!(
+                    id = process.container,
+                    error = error_chain(&error),
+                    "stdin stays open"
+                );
                 Err(())
             }
             _ => Ok(()),
@@ -236,7 +240,11 @@ pub(super) async fn pass_sizes(
         }
         let (width, height) = (u32::from(size.width), u32::from(size.height));
         if let Err(error) = runtime.resize(process, width, height).await {
-            tracing::debug!(id = process.container, error = chain(&error), "terminal not resized");
+            tracing::debug!(
+                id = process.container,
+                error = error_chain(&error),
+                "terminal not resized"
+            );
         }
     }
     std::future::pending().await

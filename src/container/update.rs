@@ -13,12 +13,12 @@ use serde_json::Value;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
-use super::prepare::chain;
 use super::{ContainerState, Containers};
 use crate::backend::{self, ContainerMoment, ErrorKind, Hold, Process, TaskState, TaskStatus};
 use crate::lifecycle::Backoff;
 use crate::model::resources::Resources;
 use crate::oci::{self, apply_to_spec, put_back, resources_of, stored_limits};
+use crate::telemetry::error_chain;
 
 /// Who wants an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl Containers {
         entry.save(&self.deps, |record| record.limits_before = Some(before)).await?;
         if let Err(error) = self.put_in_force(entry, &spec, &limits).await {
             if let Err(undo) = self.take_update_back(entry).await {
-                tracing::warn!(container = %entry.id, error = chain(&undo), "update not undone yet");
+                tracing::warn!(container = %entry.id, error = error_chain(&undo), "update not undone yet");
                 self.take_update_back_later(entry, Backoff::of_undo().next());
             }
             return Err(error);
@@ -118,7 +118,7 @@ impl Containers {
             match self.update_task(entry, &limits).await {
                 // A runtime that refuses has put back what it had changed by itself.
                 Err(error) if !may_come_back(&error) => {
-                    let error = chain(&error);
+                    let error = error_chain(&error);
                     tracing::warn!(container = %entry.id, error, "old limits refused");
                 }
                 other => other.step("put the old limits back")?,

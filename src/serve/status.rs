@@ -12,6 +12,7 @@ use tonic::{Code, Status};
 pub(super) use pods::bad_field;
 
 use crate::backend::ErrorKind;
+use crate::telemetry::error_text;
 use crate::{cdi, container, image, oci, sandbox, store, stream};
 
 /// A message never gets longer: it travels in a header.
@@ -212,24 +213,7 @@ fn backend_code(kind: ErrorKind) -> Code {
 
 /// An error with all of its causes, `a: b: c`, without repeats and of bounded length.
 pub(crate) fn chain(error: &dyn StdError) -> String {
-    let mut message = error.to_string();
-    let mut last = message.clone();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        // An error of a foreign library may already end with its cause's words.
-        if !text.is_empty() && !last.ends_with(&text) {
-            message.push_str(": ");
-            message.push_str(&text);
-            last = text;
-        }
-        cause = error.source();
-    }
-    shorten(message)
-}
-
-fn shorten(message: String) -> String {
-    shorten_to(message, MAX_MESSAGE)
+    shorten_to(error_text(error), MAX_MESSAGE)
 }
 
 fn shorten_to(mut message: String, most: usize) -> String {

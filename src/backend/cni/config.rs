@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use crate::backend::linux::files;
+use crate::telemetry::error_text;
 
 /// Largest configuration file that is read.
 const FILE_LIMIT: usize = 1 << 20;
@@ -270,7 +271,7 @@ pub(super) fn load(dir: &Path, files: &Fingerprint, own: &str, max: usize) -> Lo
             }
             Ok(network) => loaded.networks.push(network),
             Err(fault) => {
-                loaded.faults.push(format!("{} {}", path.display(), super::error::chain(&fault)));
+                loaded.faults.push(format!("{} {}", path.display(), error_text(&fault)));
             }
         }
     }

@@ -1,11 +1,11 @@
 //! How executing a plugin fails.
 
-use std::error::Error as StdError;
 use std::io;
 use std::time::Duration;
 
 use super::result::Malformed;
 use crate::backend::{Error, ErrorKind};
+use crate::telemetry::error_text;
 
 /// Longest text that is taken over from a plugin.
 pub(super) const TEXT_LIMIT: usize = 4 << 10;
@@ -82,7 +82,7 @@ impl Failure {
 
 /// Several failures of one teardown.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", .0.iter().map(|failure| chain(failure)).collect::<Vec<_>>().join("; "))]
+#[error("{}", .0.iter().map(|failure| error_text(failure)).collect::<Vec<_>>().join("; "))]
 pub(super) struct Failures(pub Vec<Failure>);
 
 impl Failures {
@@ -94,18 +94,6 @@ impl Failures {
         let kind = self.0.first().map_or(ErrorKind::Other, Failure::kind);
         Error::new(kind, tried).because(self)
     }
-}
-
-/// An error with its causes in one line.
-pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// Text of a plugin, fit for logs and answers: short, and without control characters.
@@ -145,7 +133,7 @@ mod tests {
         let error = Failures(vec![failed("a", 11), failed("b", 0)]).told("CNI DEL".to_owned());
         assert_eq!(error.kind, ErrorKind::Unavailable);
         assert_eq!(
-            chain(&error),
+            error_text(&error),
             "CNI DEL: plugin \"a\" failed (code 11): no; plugin \"b\" failed: no"
         );
     }

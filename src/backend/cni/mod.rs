@@ -40,6 +40,7 @@ use super::linux::is_netns;
 use super::{Attachment, Error, ErrorKind, Network, NetworkReadiness, NetworkStatus, Result};
 use crate::ids::PodId;
 use crate::locks::Mutex;
+use crate::telemetry::error_text;
 
 /// How long an answer of STATUS is believed.
 const STATUS_LIFE: Duration = Duration::from_secs(5);
@@ -166,7 +167,7 @@ impl Network for Cni {
     async fn readiness(&self) -> NetworkReadiness {
         match self.blocking(Inner::readiness).await {
             Ok(readiness) => readiness,
-            Err(error) => NetworkReadiness::NotReady(error::chain(&error)),
+            Err(error) => NetworkReadiness::NotReady(error_text(&error)),
         }
     }
 
@@ -199,7 +200,7 @@ impl Inner {
                     now = config::fingerprint(dir);
                     loaded = load(&now);
                 }
-                Err(error) => loaded.faults.push(error::chain(&error)),
+                Err(error) => loaded.faults.push(error_text(&error)),
             }
         }
         if known.as_ref().is_none_or(|(seen, _)| *seen != now) {
@@ -392,7 +393,7 @@ impl Inner {
         let asked = |network: &Configured| chain::status(network, &self.runner, STATUS_LIMIT);
         let answer = loaded.networks.iter().find_map(|network| {
             let failure = asked(network).err()?;
-            let reason = format!("network {}: {}", network.name, error::chain(&failure));
+            let reason = format!("network {}: {}", network.name, error_text(&failure));
             Some(NetworkReadiness::NotReady(reason))
         });
         let answer = answer.unwrap_or(NetworkReadiness::Ready);

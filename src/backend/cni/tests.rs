@@ -107,7 +107,7 @@ async fn detach_uses_the_configuration_of_attach_and_keeps_the_cache_until_done(
     fs::remove_file(bench.dir.path().join("net.d/10-net.conflist")).unwrap();
     bench.plugin("one", "echo '{\"code\":99,\"msg\":\"no\"}'; exit 1");
     let error = bench.cni.detach(&pod).await.unwrap_err();
-    assert!(error::chain(&error).contains("code 99"), "{}", error::chain(&error));
+    assert!(error_text(&error).contains("code 99"), "{}", error_text(&error));
     assert_eq!(bench.cached(), 1, "what is left must be known");
     assert_eq!(bench.calls(), calls(&[("DEL two", NETNS), ("DEL one", NETNS)]));
 
@@ -144,7 +144,7 @@ async fn every_failed_add_is_taken_back_at_once() {
         bench.plugin("two", &format!("[ $CNI_COMMAND = DEL ] && exit 0; {script}"));
         let error = bench.cni.attach(&pod()).await.unwrap_err();
         assert_eq!(error.kind, kind, "{script}");
-        let text = error::chain(&error);
+        let text = error_text(&error);
         assert!(text.contains(part) && text.len() < 5_000, "{script}: {text}");
         let all = [("ADD one", NETNS), ("ADD two", NETNS), ("DEL two", NETNS), ("DEL one", NETNS)];
         assert_eq!(bench.calls(), calls(&all), "{script}");

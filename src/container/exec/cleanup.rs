@@ -10,9 +10,9 @@ use tokio::net::unix::pipe;
 use super::super::Containers;
 use super::super::entry::Entry;
 use super::super::error::{Error, Step};
-use super::super::prepare::chain;
 use crate::backend::{Process, TaskState};
 use crate::lifecycle::Backoff;
+use crate::telemetry::error_chain;
 
 /// What ids of execs begin with; random hexadecimal digits follow.
 const PREFIX: &str = "exec-";
@@ -71,7 +71,7 @@ impl Containers {
                 match room.try_clean_up(&exec).await {
                     Ok(()) => return,
                     Err(error) => {
-                        tracing::debug!(container = %exec.entry.id, error = chain(&error),
+                        tracing::debug!(container = %exec.entry.id, error = error_chain(&error),
                             "exec not cleaned up yet");
                     }
                 }
@@ -82,7 +82,7 @@ impl Containers {
                 }
             }
             if let Err(error) = room.try_clean_up(&exec).await {
-                tracing::warn!(container = %exec.entry.id, exec = exec.id, error = chain(&error),
+                tracing::warn!(container = %exec.entry.id, exec = exec.id, error = error_chain(&error),
                     "exec left to the next start of the agent");
             }
         }));

@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use super::super::Containers;
 use super::super::entry::Entry;
 use super::super::error::{Error, Step};
-use super::super::prepare::chain;
 use super::super::streams::{
     Audience, Sink, Source, close_stdin, copy_input, open_input, pass_sizes,
 };
@@ -23,6 +22,7 @@ use crate::logs::{open_fifo_guard, open_fifo_reader};
 use crate::model::signal::Signal;
 use crate::model::streams::{Input, TerminalSize};
 use crate::oci::exec_process;
+use crate::telemetry::error_chain;
 
 /// How long a killed command may take to end.
 const AFTER_KILL: Duration = Duration::from_secs(10);
@@ -212,11 +212,11 @@ impl Containers {
             if let Some((pid, start_time)) = leader
                 && let Err(error) = host.kill_tree(pid, start_time).await
             {
-                tracing::warn!(container = %known.entry.id, error = chain(&error),
+                tracing::warn!(container = %known.entry.id, error = error_chain(&error),
                     "children of a killed exec may live");
             }
             if let Err(error) = runtime.kill(process, Signal::KILL.number(), false).await {
-                tracing::debug!(container = %known.entry.id, error = chain(&error), "not killed");
+                tracing::debug!(container = %known.entry.id, error = error_chain(&error), "not killed");
             }
             wait_for_end(runtime, process).await
         };
