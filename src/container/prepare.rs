@@ -16,10 +16,10 @@ use crate::locks::Mutex;
 use crate::model::container::{ContainerConfig, Mount, Propagation};
 use crate::model::image::{ChainId, Image};
 use crate::model::security::{IdMappings, NamespaceMode, SecurityProfile};
-use crate::oci::apparmor;
 use crate::oci::seccomp::localhost_path;
 use crate::oci::selinux::check_relabel;
 use crate::oci::user::{ResolvedUser, UserRequest, needs_files, resolve};
+use crate::oci::{apparmor, clean_path};
 use crate::telemetry::error_chain;
 
 const SECCOMP_PROFILE_MAX: usize = 1 << 20;
@@ -281,33 +281,4 @@ pub(super) fn resolve_user(
     files: &UserFiles,
 ) -> Result<ResolvedUser, Error> {
     Ok(resolve(request, files)?)
-}
-
-/// Absolute, without `.`, `..` and doubled slashes; `..` never climbs above the root.
-fn clean_path(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::clean_path;
-
-    #[test]
-    fn cleaned_paths_stay_below_the_root() {
-        for (path, cleaned) in
-            [("/../../etc", "/etc"), ("x/../..", "/"), ("//a/./b/", "/a/b"), ("", "/")]
-        {
-            assert_eq!(clean_path(path), cleaned, "{path}");
-        }
-    }
 }

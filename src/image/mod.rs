@@ -31,7 +31,7 @@ pub use progress::{PullProgress, PullState};
 pub use reference::Reference;
 #[doc(hidden)]
 pub use registry::challenges;
-pub(crate) use registry::tls::accept_any_certificate;
+pub(crate) use registry::tls::{accept_any_certificate, common_roots};
 pub use usage::FsInfo;
 
 use std::collections::{BTreeMap, HashMap};

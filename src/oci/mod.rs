@@ -46,6 +46,8 @@ pub use pause::{PauseInput, pause_spec};
 pub use resources::{apply_to_spec, linux_resources};
 pub use sysctl::check_sysctls;
 
+pub(crate) use paths::clean as clean_path;
+
 use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
 

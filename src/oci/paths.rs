@@ -4,7 +4,7 @@ use super::Error;
 
 /// The path from the container's root with `.`, `..` and doubled slashes resolved as text, so
 /// that it can never name anything above the root.
-pub(super) fn clean(path: &str) -> String {
+pub(crate) fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -66,6 +66,8 @@ mod tests {
             ("/../../etc", "/etc"),
             ("../x", "/x"),
             ("/a/..", "/"),
+            ("x/../..", "/"),
+            ("//a/./b/", "/a/b"),
         ] {
             assert_eq!(clean(dirty), cleaned, "{dirty}");
         }

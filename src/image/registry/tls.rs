@@ -99,12 +99,7 @@ impl Clients {
 
     /// The built-in roots, those of the system, and private ones.
     fn roots(&self, extra: &[PathBuf]) -> Result<Arc<RootCertStore>, Error> {
-        let common = self.roots.get_or_init(|| {
-            let mut store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-            let system = rustls_native_certs::load_native_certs();
-            store.add_parsable_certificates(system.certs);
-            Arc::new(store)
-        });
+        let common = self.roots.get_or_init(|| Arc::new(common_roots()));
         if extra.is_empty() {
             return Ok(Arc::clone(common));
         }
@@ -117,6 +112,14 @@ impl Clients {
         }
         Ok(Arc::new(store))
     }
+}
+
+/// The built-in roots and those of the system.
+pub(crate) fn common_roots() -> RootCertStore {
+    let mut store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let system = rustls_native_certs::load_native_certs();
+    store.add_parsable_certificates(system.certs);
+    store
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Url};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use url::Host;
+
+use crate::image::common_roots;
 
 /// Longest manifest, in bytes.
 const LONGEST: usize = 10 << 20;
@@ -24,13 +26,11 @@ pub(super) struct Address {
 impl Address {
     pub fn new(url: Url, headers: HeaderMap) -> Result<Self, String> {
         let failed = |error: &dyn std::fmt::Display| format!("make an HTTP client: {error}");
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| failed(&error))?
-            .with_root_certificates(roots)
+            .with_root_certificates(common_roots())
             .with_no_client_auth();
         // Not sent on to another address: the headers may be secrets, and what is fetched runs.
         let client = Client::builder()
