@@ -91,9 +91,9 @@ impl Containers {
         pod: &PodContext,
         config: &ContainerConfig,
     ) -> Result<Option<selinux::Labels>, Error> {
-        let host = (self.deps.host.facts(), &self.options.oci);
+        let (facts, settings) = (self.deps.host.facts(), &self.options.oci);
         let level = pod.selinux_level.as_deref();
-        Ok(selinux::container_labels(&pod.config, config, level, host)?)
+        Ok(selinux::container_labels(&pod.config, config, level, facts, settings)?)
     }
 
     async fn rootfs_of(&self, entry: &Entry) -> Result<Vec<RootfsMount>, Error> {

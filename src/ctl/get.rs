@@ -101,8 +101,16 @@ pub async fn get(client: &mut Client, args: &GetArgs, screen: Screen) -> Result<
         }
     }
     let all = groups.iter().all(|(_, names)| names.is_empty());
-    show(client, args, found, (as_list, all), screen)?;
+    show(client, args, found, Asked { as_list, all }, screen)?;
     fault.map_or(Ok(()), Err)
+}
+
+/// What was asked for.
+struct Asked {
+    /// More than one object, which are printed as a list.
+    as_list: bool,
+    /// No name, but all that there is.
+    all: bool,
 }
 
 /// Prints what was found: objects together, tables below each other.
@@ -110,7 +118,7 @@ fn show(
     client: &Client,
     args: &GetArgs,
     found: Vec<(Kind, Vec<Value>)>,
-    (as_list, all): (bool, bool),
+    Asked { as_list, all }: Asked,
     screen: Screen,
 ) -> Result<(), Error> {
     let output = args.output.clone().unwrap_or_default().headers(!args.no_headers);

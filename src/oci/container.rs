@@ -114,8 +114,8 @@ pub fn container_spec(input: &ContainerInput<'_>) -> Result<Spec, Error> {
     }
 
     let mut process = process::of_container(input, &granted)?;
-    let host = (input.facts, input.settings);
-    let labels = selinux::container_labels(input.pod, input.config, input.selinux_level, host)?;
+    let (pod, level) = (input.pod, input.selinux_level);
+    let labels = selinux::container_labels(pod, input.config, level, input.facts, input.settings)?;
     if let Some(labels) = labels {
         process.set_selinux_label(Some(labels.process));
         linux.set_mount_label(Some(labels.files));

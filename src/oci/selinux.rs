@@ -69,7 +69,8 @@ pub fn container_labels(
     pod: &PodConfig,
     config: &ContainerConfig,
     level: Option<&str>,
-    (facts, settings): (&HostFacts, &Settings),
+    facts: &HostFacts,
+    settings: &Settings,
 ) -> Result<Option<Labels>, Error> {
     let Some(contexts) = contexts(facts, settings) else { return Ok(None) };
     let asked = config.security.selinux.as_ref().or(pod.security.selinux.as_ref());

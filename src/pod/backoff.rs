@@ -43,11 +43,7 @@ pub struct Backoff {
 impl Backoff {
     /// After one more try at `now`, made because of a failure at `failed`: quiet is what was
     /// between the try before and that failure, not the pause that followed it.
-    pub fn next(
-        before: Option<Self>,
-        (failed, now): (UnixNanos, UnixNanos),
-        policy: &Policy,
-    ) -> Self {
+    pub fn next(before: Option<Self>, failed: UnixNanos, now: UnixNanos, policy: &Policy) -> Self {
         let fresh = before.filter(|before| !before.is_over(failed, policy));
         let pause = fresh.map_or(policy.first, |before| (before.pause * 2).min(policy.longest));
         Self { pause: pause.min(policy.longest), updated: now }
@@ -86,7 +82,7 @@ mod tests {
         let policy = Policy::default();
         let (mut state, mut now, mut pauses) = (None, 0, Vec::new());
         for _ in 0..8 {
-            let next = Backoff::next(state, (now, now), &policy);
+            let next = Backoff::next(state, now, now, &policy);
             pauses.push(next.pause.as_secs());
             now = next.until(now + SECOND, &policy).expect("a pause");
             state = Some(next);
@@ -100,9 +96,9 @@ mod tests {
         let state = Backoff { pause: Duration::from_secs(300), updated: 0 };
         assert_eq!(state.until(600 * SECOND, &policy), Some(900 * SECOND));
         assert_eq!(state.until(600 * SECOND + 1, &policy), None);
-        let next = Backoff::next(Some(state), (601 * SECOND, 601 * SECOND), &policy);
+        let next = Backoff::next(Some(state), 601 * SECOND, 601 * SECOND, &policy);
         assert_eq!(next.pause, policy.first);
-        let next = Backoff::next(Some(state), (590 * SECOND, 890 * SECOND), &policy);
+        let next = Backoff::next(Some(state), 590 * SECOND, 890 * SECOND, &policy);
         assert_eq!(next.pause, policy.longest, "it waited, and was not quiet");
     }
 
@@ -114,7 +110,7 @@ mod tests {
             let mut before = Duration::ZERO;
             for wait in waits {
                 now += wait * SECOND;
-                let next = Backoff::next(state, (now, now), &policy);
+                let next = Backoff::next(state, now, now, &policy);
                 prop_assert!(next.pause >= before && next.pause <= policy.longest);
                 before = next.pause;
                 state = Some(next);

@@ -93,7 +93,8 @@ impl Pulled {
     pub(super) async fn note(
         &self,
         store: &Store,
-        (id, repository): (&str, &str),
+        id: &str,
+        repository: &str,
         credentials: Option<&Credentials>,
         present: impl AsyncFnOnce() -> BTreeSet<String>,
     ) {
@@ -152,7 +153,7 @@ mod tests {
         let (store, pulled) = (Store::in_memory(), Pulled::default());
         let image = ("sha256:1", "r.io/team/app");
         assert!(pulled.allows(image.0, image.1, &[]), "nobody was asked for it");
-        pulled.note(&store, image, Some(&user("a")), nothing_present).await;
+        pulled.note(&store, image.0, image.1, Some(&user("a")), nothing_present).await;
         let again = Pulled::default();
         again.load(&store).expect("rows");
         for pulled in [&pulled, &again] {
@@ -161,7 +162,7 @@ mod tests {
             assert!(!pulled.allows(image.0, image.1, &[]));
             assert!(pulled.allows(image.0, "other/app", &[]), "the same layers by another name");
         }
-        pulled.note(&store, image, None, nothing_present).await;
+        pulled.note(&store, image.0, image.1, None, nothing_present).await;
         assert!(pulled.allows(image.0, image.1, &[]));
         let row = serde_json::to_string(&*pulled.rows()).expect("json");
         assert!(!row.contains("\"p\""), "{row}");
@@ -172,10 +173,10 @@ mod tests {
         let (store, pulled) = (Store::in_memory(), Pulled::default());
         for number in 0..MANY {
             let id = format!("sha256:{number}");
-            pulled.note(&store, (&id, "r"), None, nothing_present).await;
+            pulled.note(&store, &id, "r", None, nothing_present).await;
         }
         let present = async || BTreeSet::from(["sha256:1".to_owned(), "sha256:new".to_owned()]);
-        pulled.note(&store, ("sha256:new", "r"), None, present).await;
+        pulled.note(&store, "sha256:new", "r", None, present).await;
         assert_eq!(pulled.rows().keys().collect::<Vec<_>>(), ["sha256:1 r", "sha256:new r"]);
         let again = Pulled::default();
         again.load(&store).expect("rows");

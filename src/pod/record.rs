@@ -265,10 +265,11 @@ impl Trouble {
         before: Option<&Self>,
         reason: &str,
         message: String,
-        (now, policy): (UnixNanos, &backoff::Policy),
+        now: UnixNanos,
+        policy: &backoff::Policy,
     ) -> Self {
         let same = before.filter(|before| before.reason == reason);
-        let backoff = Backoff::next(same.map(|same| same.backoff), (now, now), policy);
+        let backoff = Backoff::next(same.map(|same| same.backoff), now, now, policy);
         Self {
             reason: reason.to_owned(),
             message,

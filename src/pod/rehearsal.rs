@@ -170,7 +170,7 @@ impl Stage {
     fn fail(&mut self, action: Action, reason: &str) {
         let pauses = Pauses::default();
         let again = |before: Option<Trouble>, now| {
-            Some(Trouble::again(before.as_ref(), reason, "no luck".into(), (now, &pauses)))
+            Some(Trouble::again(before.as_ref(), reason, "no luck".into(), now, &pauses))
         };
         match &action {
             Action::Prepare | Action::RunSandbox { .. } => {

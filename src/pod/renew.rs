@@ -102,11 +102,11 @@ mod tests {
     /// A pod in trouble, and its given one to be changed.
     fn troubled(reason: &str) -> (Life, Given) {
         let mut life = Stage::new(json!({})).life;
-        let trouble = Trouble::again(None, reason, "no luck".into(), (0, &Policy::default()));
+        let trouble = Trouble::again(None, reason, "no luck".into(), 0, &Policy::default());
         life.trouble = Some(trouble.clone());
         let unit = life.unit("app");
         unit.trouble = Some(trouble);
-        unit.backoff = Some(Backoff::next(None, (0, 0), &Policy::default()));
+        unit.backoff = Some(Backoff::next(None, 0, 0, &Policy::default()));
         let given = life.given.clone();
         (life, given)
     }

@@ -335,10 +335,12 @@ impl Room {
         &self,
         life: &Life,
         container: Option<&str>,
-        (kind, reason, message): (EventType, &'static str, String),
+        kind: EventType,
+        reason: &'static str,
+        message: impl Into<String>,
     ) {
         let whose = (life.given.key(), life.uid.clone(), container.map(str::to_owned));
-        self.deps.events.add(whose, kind, reason, message);
+        self.deps.events.add(whose, kind, reason, message.into());
     }
 
     pub(super) fn volume_context(&self, given: &Given) -> VolumeContext {

@@ -44,7 +44,7 @@ impl Room {
         let features = self.features_of(&resolved, needed).await?;
         check_pod_userns(&config, &features).map_err(in_request)?;
         let id = PodId::random();
-        let mut record = self.new_record((&id, owner), config, handler, &resolved);
+        let mut record = self.new_record(&id, owner, config, handler, &resolved);
         record.selinux_level = self.selinux_level(&record.sandbox.config)?;
         let entry = Entry::new(record);
         let _alone = entry.gate.clone().write_owned().await;
@@ -140,7 +140,8 @@ impl Room {
 
     fn new_record(
         &self,
-        (id, owner): (&PodId, Owner),
+        id: &PodId,
+        owner: Owner,
         config: PodConfig,
         handler: String,
         resolved: &RuntimeHandler,

@@ -40,7 +40,8 @@ impl Name for Options {
 pub(super) async fn dump(
     client: &Client,
     id: &str,
-    (images, work): (&Path, &Path),
+    images: &Path,
+    work: &Path,
     limit: Duration,
 ) -> Result<()> {
     let options =
@@ -55,15 +56,18 @@ pub(super) async fn dump(
     within(limit, tried, async { tasks.checkpoint(client.request(message)).await.map(drop) }).await
 }
 
+/// A snapshot by its name.
+#[derive(Clone, Copy)]
+pub(super) struct Snapshot<'a> {
+    pub(super) snapshotter: &'a str,
+    pub(super) key: &'a str,
+}
+
 /// Writes what a writable snapshot has on top of its parent into a new file, as a layer.
-pub(super) async fn changes(
-    client: &Client,
-    (snapshotter, key): (&str, &str),
-    file: &Path,
-) -> Result<()> {
+pub(super) async fn changes(client: &Client, snapshot: Snapshot<'_>, file: &Path) -> Result<()> {
     // Everything that is made on the way goes with the lease.
     let lease = leases::create(client).await?;
-    let written = leased_changes(client, &lease, (snapshotter, key), file).await;
+    let written = leased_changes(client, &lease, snapshot, file).await;
     if let Err(error) = leases::release(client, &lease, false).await {
         tracing::warn!(lease = lease.0, "lease stays until it expires: {error}");
     }
@@ -73,13 +77,13 @@ pub(super) async fn changes(
 async fn leased_changes(
     client: &Client,
     lease: &Lease,
-    (snapshotter, key): (&str, &str),
+    snapshot: Snapshot<'_>,
     file: &Path,
 ) -> Result<()> {
     let view = format!("checkpoint-{}", hex::encode(rand::random::<[u8; 16]>()));
-    let left = parents_mounts(client, lease, (snapshotter, key), &view).await?;
-    let diffed = diff(client, lease, left, (snapshotter, key)).await;
-    snapshots::remove(client, snapshotter, &view).await?;
+    let left = parents_mounts(client, lease, snapshot, &view).await?;
+    let diffed = diff(client, lease, left, snapshot).await;
+    snapshots::remove(client, snapshot.snapshotter, &view).await?;
     copy_blob(client, &diffed?, file).await
 }
 
@@ -87,22 +91,24 @@ async fn leased_changes(
 async fn parents_mounts(
     client: &Client,
     lease: &Lease,
-    (snapshotter, key): (&str, &str),
+    snapshot: Snapshot<'_>,
     view: &str,
 ) -> Result<Vec<Mount>> {
-    let (snapshotter, key) = (snapshotter.to_owned(), key.to_owned());
+    let Snapshot { snapshotter, key } = snapshot;
     let tried = || format!("look up snapshot {key} of {snapshotter}");
-    let message = StatSnapshotRequest { snapshotter: snapshotter.clone(), key: key.clone() };
+    let message = StatSnapshotRequest { snapshotter: snapshotter.to_owned(), key: key.to_owned() };
     let found = client.quick(tried, client.snapshots().stat(client.request(message))).await?;
     let parent = found.info.unwrap_or_default().parent;
     if parent.is_empty() {
         return Ok(Vec::new());
     }
     let tried = || format!("make view {view} of {snapshotter}");
-    let key = view.to_owned();
-    let snapshotter = snapshotter.clone();
-    let message =
-        ViewSnapshotRequest { snapshotter, key, parent, ..ViewSnapshotRequest::default() };
+    let message = ViewSnapshotRequest {
+        snapshotter: snapshotter.to_owned(),
+        key: view.to_owned(),
+        parent,
+        ..ViewSnapshotRequest::default()
+    };
     let request = client.leased(message, lease)?;
     Ok(client.slow(tried, client.snapshots().view(request)).await?.mounts)
 }
@@ -113,8 +119,9 @@ async fn diff(
     client: &Client,
     lease: &Lease,
     left: Vec<Mount>,
-    (snapshotter, key): (&str, &str),
+    snapshot: Snapshot<'_>,
 ) -> Result<String> {
+    let Snapshot { snapshotter, key } = snapshot;
     let message = MountsRequest { snapshotter: snapshotter.to_owned(), key: key.to_owned() };
     let tried = || format!("get mounts of snapshot {key} of {snapshotter}");
     let right = client.quick(tried, client.snapshots().mounts(client.request(message))).await?;

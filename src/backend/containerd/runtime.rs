@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde_json::Value;
 
+use super::checkpoints::Snapshot;
 use super::{Containerd, checkpoints, containers, events, introspect, snapshots, tasks};
 use crate::backend::{
     Exit, FsUsage, HandlerFeatures, NewExec, NewTask, Process, Result, RootfsMount, RootfsOptions,
@@ -153,11 +154,11 @@ impl Runtime for Containerd {
         work: &Path,
         limit: Duration,
     ) -> Result<()> {
-        checkpoints::dump(&self.0.client, id, (images, work), limit).await
+        checkpoints::dump(&self.0.client, id, images, work, limit).await
     }
 
     async fn export_changes(&self, snapshotter: &str, key: &str, file: &Path) -> Result<()> {
-        checkpoints::changes(&self.0.client, (snapshotter, key), file).await
+        checkpoints::changes(&self.0.client, Snapshot { snapshotter, key }, file).await
     }
 
     async fn pids(&self, id: &str) -> Result<Vec<u32>> {

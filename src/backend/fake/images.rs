@@ -75,7 +75,8 @@ impl Inner {
         step: &'static str,
         lease: &Lease,
         ingest: &str,
-        (digest, size): (Option<&Digest>, u64),
+        digest: Option<&Digest>,
+        size: u64,
     ) -> Result<Box<dyn BlobWriter>> {
         let work = |tried: &str, content: &mut Content| {
             let complete = digest.filter(|digest| content.blobs.contains_key(digest));
@@ -186,7 +187,7 @@ impl Images for FakeImages {
         ingest: &str,
         blob: &Descriptor,
     ) -> Result<Box<dyn BlobWriter>> {
-        self.0.open_ingest("write_blob", lease, ingest, (Some(&blob.digest), blob.size)).await
+        self.0.open_ingest("write_blob", lease, ingest, Some(&blob.digest), blob.size).await
     }
 
     async fn write_unnamed(
@@ -195,7 +196,7 @@ impl Images for FakeImages {
         ingest: &str,
         size: u64,
     ) -> Result<Box<dyn BlobWriter>> {
-        self.0.open_ingest("write_unnamed", lease, ingest, (None, size)).await
+        self.0.open_ingest("write_unnamed", lease, ingest, None, size).await
     }
 
     async fn label_blob(&self, digest: &Digest, labels: &StringMap) -> Result<()> {

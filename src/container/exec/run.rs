@@ -41,6 +41,42 @@ pub(super) struct Command<'a> {
     pub(super) limit: Option<Duration>,
 }
 
+/// When a command's time is up.
+#[derive(Clone, Copy)]
+struct Time {
+    /// How long it may run; for ever without one.
+    limit: Option<Duration>,
+    up: Option<Instant>,
+}
+
+impl Time {
+    /// It runs from now on.
+    fn of(command: &Command<'_>) -> Self {
+        let limit = command.limit;
+        Self { limit, up: limit.and_then(|limit| Instant::now().checked_add(limit)) }
+    }
+
+    /// Ends when it is up.
+    async fn is_up(self) {
+        match self.up {
+            Some(up) => tokio::time::sleep_until(up).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Does this work, and drops it when the time is up before its end.
+    async fn bound<T>(self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        match self.up {
+            Some(up) => tokio::time::timeout_at(up, work).await.unwrap_or_else(|_| self.exceeded()),
+            None => work.await,
+        }
+    }
+
+    fn exceeded<T>(self) -> Result<T, Error> {
+        Err(Error::ExecTimeout(self.limit.unwrap_or_default()))
+    }
+}
+
 /// The streams of a command.
 pub(super) struct Streams {
     pub(super) stdin: Option<Input>,
@@ -69,18 +105,12 @@ impl Containers {
         called_off: impl Future<Output = Error>,
     ) -> Result<i32, Error> {
         // The start counts: a shim that hangs in it holds up nobody longer than asked for.
-        let deadline = command.limit.and_then(|limit| Instant::now().checked_add(limit));
+        let time = Time::of(&command);
         let id = new_exec_id();
         let known = Known { entry: entry.clone(), dir: self.fifo_dir(entry).join(&id), id };
         let mut ends = Ends::default();
         let start = self.start_exec(&known, &command, &mut ends);
-        let started = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, start)
-                .await
-                .unwrap_or_else(|_| Err(Error::ExecTimeout(command.limit.unwrap_or_default()))),
-            None => start.await,
-        };
-        let started = match started {
+        let started = match time.bound(start).await {
             Ok(started) => started,
             Err(error) => {
                 // It may be there although the answer was lost.
@@ -89,7 +119,7 @@ impl Containers {
             }
         };
         let (known, leader) = (started.known.clone(), started.leader);
-        let ended = self.follow(started, (&command, deadline), streams, called_off).await;
+        let ended = self.follow(started, command.tty, time, streams, called_off).await;
         if ended.is_err() {
             self.kill_exec(&known, leader).await;
         }
@@ -138,7 +168,8 @@ impl Containers {
     async fn follow(
         &self,
         started: Started,
-        (command, deadline): (&Command<'_>, Option<Instant>),
+        tty: bool,
+        time: Time,
         streams: &mut Streams,
         called_off: impl Future<Output = Error>,
     ) -> Result<Option<Exit>, Error> {
@@ -161,12 +192,9 @@ impl Containers {
             )
         };
         let sizes = pass_sizes(runtime, process, streams.resize.take());
-        let input = self.send_input(process, started.stdin, streams.stdin.take(), command.tty);
+        let input = self.send_input(process, started.stdin, streams.stdin.take(), tty);
         let late = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
+            time.is_up().await;
             if *has_ended.borrow() {
                 // In time; what is left is output.
                 std::future::pending().await
@@ -177,7 +205,7 @@ impl Containers {
             ((), (), exit) = outputs => Ok(exit),
             never = sizes => match never {},
             never = input => match never {},
-            () = late => Err(Error::ExecTimeout(command.limit.unwrap_or_default())),
+            () = late => time.exceeded(),
             () = audience.gone() => Err(Error::ClientGone),
             error = called_off => Err(error),
         }

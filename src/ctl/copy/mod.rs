@@ -93,7 +93,9 @@ impl Far {
     async fn of(
         client: &mut Client,
         args: &CopyArgs,
-        (namespace, pod, path): (Option<&str>, &str, &str),
+        namespace: Option<&str>,
+        pod: &str,
+        path: &str,
         screen: Screen,
     ) -> Self {
         let namespace = namespace.or(args.namespace.namespace.as_deref()).map(str::to_owned);
@@ -112,11 +114,11 @@ impl Far {
 pub async fn copy(client: &mut Client, args: &CopyArgs, screen: Screen) -> Result<(), Error> {
     match (&args.from, &args.to) {
         (Place::Here(from), Place::Pod { namespace, pod, path }) => {
-            let far = Far::of(client, args, (namespace.as_deref(), pod, path), screen).await;
+            let far = Far::of(client, args, namespace.as_deref(), pod, path, screen).await;
             upload(client, from, &far, screen).await
         }
         (Place::Pod { namespace, pod, path }, Place::Here(to)) => {
-            let far = Far::of(client, args, (namespace.as_deref(), pod, path), screen).await;
+            let far = Far::of(client, args, namespace.as_deref(), pod, path, screen).await;
             download(client, &far, to, screen).await
         }
         _ => {

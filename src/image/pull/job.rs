@@ -25,7 +25,8 @@ impl Inner {
     /// is always waited for, so that it can take its leftovers away.
     pub(super) async fn run_pull(
         &self,
-        (reference, snapshotter): (&Reference, &str),
+        reference: &Reference,
+        snapshotter: &str,
         given: Option<&Credentials>,
         cancel: &CancellationToken,
     ) -> Result<Arc<Image>, Error> {

@@ -85,7 +85,7 @@ impl Inner {
             let (cancel, weak) = (flight.cancel.clone(), Arc::downgrade(&flight));
             // Owned: cancelling needs time to clean up after the last waiter has gone.
             drop(self.tasks.spawn("pull image", async move {
-                let answer = inner.run_pull((&reference, &key.1), key.2.as_ref(), &cancel).await;
+                let answer = inner.run_pull(&reference, &key.1, key.2.as_ref(), &cancel).await;
                 inner.flights.leave(&key, &weak);
                 sender.send_replace(Some(answer));
             }));

@@ -12,7 +12,7 @@ fn labelled() -> Fixture {
 }
 
 fn of(f: &Fixture, level: Option<&str>) -> Option<(String, String)> {
-    container_labels(&f.pod, &f.config, level, (&f.facts, &f.settings))
+    container_labels(&f.pod, &f.config, level, &f.facts, &f.settings)
         .unwrap()
         .map(|labels| (labels.process, labels.files))
 }
@@ -71,7 +71,7 @@ fn no_part_reaches_into_another() {
     ] {
         let mut f = labelled();
         f.config.security.selinux = Some(bad);
-        let refused = container_labels(&f.pod, &f.config, None, (&f.facts, &f.settings));
+        let refused = container_labels(&f.pod, &f.config, None, &f.facts, &f.settings);
         let end = format!("selinux_options.{field}");
         assert!(
             matches!(&refused, Err(Error::Invalid { field, .. }) if field.ends_with(&end)),

@@ -33,19 +33,20 @@ pub(super) fn statuses(life: &Life, seen: &Observed, now: UnixNanos, policy: &Po
             Role::App => &mut statuses.apps,
             Role::Ephemeral => &mut statuses.ephemeral,
         };
-        list.push(status(life, (wanted, unit), seen, now, policy));
+        list.push(status(life, wanted, unit, seen, now, policy));
     }
     statuses
 }
 
 fn status(
     life: &Life,
-    (wanted, unit): (&Wanted<'_>, &Unit),
+    wanted: &Wanted<'_>,
+    unit: &Unit,
     seen: &Observed,
     now: UnixNanos,
     policy: &Policy,
 ) -> ContainerStatus {
-    let (state, last) = states(life, (wanted, unit), seen, now, policy);
+    let (state, last) = states(life, wanted, unit, seen, now, policy);
     let current = unit.current.as_ref();
     let running = state.running.is_some();
     let succeeded = unit.ended().is_some_and(|end| end.code == 0);
@@ -104,7 +105,8 @@ fn user(user: &User) -> ContainerUser {
 
 fn states(
     life: &Life,
-    (wanted, unit): (&Wanted<'_>, &Unit),
+    wanted: &Wanted<'_>,
+    unit: &Unit,
     seen: &Observed,
     now: UnixNanos,
     policy: &Policy,
@@ -127,7 +129,7 @@ fn states(
             let starts = seen.is_busy(&Job::Start(wanted.name.to_owned()));
             if !life.is_ending()
                 && !starts
-                && let Some(state) = crash_loop(life, wanted, unit, end, (now, policy))
+                && let Some(state) = crash_loop(life, wanted, unit, end, now, policy)
             {
                 return (state, Some(terminated(end)));
             }
@@ -148,7 +150,8 @@ fn crash_loop(
     wanted: &Wanted<'_>,
     unit: &Unit,
     end: &Termination,
-    (now, policy): (UnixNanos, &Policy),
+    now: UnixNanos,
+    policy: &Policy,
 ) -> Option<ContainerState> {
     if !wanted.restarts(end.code) || unit.again.is_some() {
         return None;

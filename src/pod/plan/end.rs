@@ -17,8 +17,7 @@ impl Planner<'_> {
         if live {
             self.wake(deadline);
             let unblocks = "the end of its containers, at the latest the end of the grace period";
-            let at = (deadline, "");
-            return self.wait_until(None, "its containers end", at, unblocks);
+            return self.wait_until(None, "its containers end", deadline, "", unblocks);
         }
         if self.starting() {
             return self.plan.wait(None, "work under way ends", "the end of this step");

@@ -267,7 +267,8 @@ impl Planner<'_> {
         &mut self,
         container: Option<&str>,
         step: impl Into<String>,
-        (at, error): (UnixNanos, &str),
+        at: UnixNanos,
+        error: &str,
         unblocks: &str,
     ) {
         self.plan.wait(container, step, unblocks);
@@ -292,8 +293,8 @@ impl Planner<'_> {
         if let Some(failed) = seen.unwinds.get(&action.job())
             && failed.next_try > self.now
         {
-            let at = (failed.next_try, failed.message.as_str());
-            self.wait_until(None, step_name(&action), at, "the next try");
+            let (at, error) = (failed.next_try, failed.message.as_str());
+            self.wait_until(None, step_name(&action), at, error, "the next try");
             return;
         }
         self.plan.actions.push(action);

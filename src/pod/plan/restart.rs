@@ -67,9 +67,9 @@ impl Planner<'_> {
                 }
                 _ => ("start the container", "the next try"),
             };
-            let at = (trouble.next_try, trouble.message.as_str());
+            let (at, error) = (trouble.next_try, trouble.message.as_str());
             let turns = trouble.turns_at();
-            self.wait_until(Some(name), step, at, unblocks);
+            self.wait_until(Some(name), step, at, error, unblocks);
             match turns {
                 Some(turns) if turns > now => self.wake(turns),
                 Some(_) => life.unit(name).trouble.iter_mut().for_each(|it| it.backs_off = true),
@@ -84,12 +84,12 @@ impl Planner<'_> {
             if let Some(until) = held.filter(|until| *until > now) {
                 let error = format!("exit code {}: {}", end.code, end.reason);
                 let step = "wait for back-off";
-                return self.wait_until(Some(name), step, (until, &error), "time");
+                return self.wait_until(Some(name), step, until, &error, "time");
             }
         }
         let ended = unit.ended().filter(counts).map(|end| end.finished_at);
         if let Some(ended) = ended.filter(|_| unit.trouble.is_none()) {
-            unit.backoff = Some(Backoff::next(unit.backoff, (ended, now), &pace.policy));
+            unit.backoff = Some(Backoff::next(unit.backoff, ended, now, &pace.policy));
         }
         let created = unit.current.as_ref().filter(|c| c.state == State::Created);
         let stale = created.map(|current| current.id.clone());

@@ -40,9 +40,9 @@ impl Planner<'_> {
         if let Some(trouble) = &life.trouble
             && trouble.next_try > self.now
         {
-            let at = (trouble.next_try, trouble.message.as_str());
+            let (at, error) = (trouble.next_try, trouble.message.as_str());
             let unblocks = "what its volumes need";
-            return self.wait_until(None, "prepare cgroup and volumes", at, unblocks);
+            return self.wait_until(None, "prepare cgroup and volumes", at, error, unblocks);
         }
         if life.units.values().any(ends_for_resize) {
             return self.plan.wait(None, "containers restart with other limits", "their end");
@@ -69,9 +69,9 @@ impl Planner<'_> {
         if let Some(trouble) = &life.trouble
             && trouble.next_try > self.now
         {
-            let at = (trouble.next_try, trouble.message.as_str());
+            let (at, error) = (trouble.next_try, trouble.message.as_str());
             let unblocks = "a network and runtime that work";
-            return self.wait_until(None, "make the pod sandbox", at, unblocks);
+            return self.wait_until(None, "make the pod sandbox", at, error, unblocks);
         }
         self.plan.wait(None, "make the pod sandbox", "the end of this step");
         self.act(Action::RunSandbox { attempt: life.sandboxes });

@@ -255,8 +255,7 @@ impl Pods {
                 deadline: at,
                 disrupted: false,
             });
-            let event = (EventType::Warning, first.reason, first.message.clone());
-            self.room.event(&life, None, event);
+            self.room.event(&life, None, EventType::Warning, first.reason, &first.message);
         }
         life
     }

@@ -108,7 +108,6 @@ impl Pods {
     /// Tells of a pod that it ends for a critical one.
     pub(super) fn tell_preempted(&self, life: &Life) {
         tracing::warn!(pod = %life.given.key(), "preempted");
-        let event = (EventType::Warning, PREEMPTED, MESSAGE.to_owned());
-        self.room.event(life, None, event);
+        self.room.event(life, None, EventType::Warning, PREEMPTED, MESSAGE);
     }
 }

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use super::Pods;
 use crate::board::{Sandbox, SandboxFilter, now};
 use crate::model::Owner;
+use crate::pod::EventType;
 use crate::pod::admit::Pressure;
 use crate::pod::backoff::later;
 use crate::pod::object::Given;
@@ -156,8 +157,7 @@ impl Pods {
             disrupted: true,
         };
         let life = self.change(entry, |life| life.judge(verdict)).await?;
-        let event = (crate::pod::EventType::Warning, "Evicted", eviction.message);
-        self.room.event(&life, None, event);
+        self.room.event(&life, None, EventType::Warning, "Evicted", eviction.message);
         Ok(())
     }
 }

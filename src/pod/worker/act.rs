@@ -69,7 +69,7 @@ impl Work {
                 Outcome::Done
             }
             Action::Kill { name, id, deadline, pre_stop, why } => {
-                self.kill((&name, &id), deadline, pre_stop, &why).await
+                self.kill(&name, &id, deadline, pre_stop, &why).await
             }
             Action::Remove { id } => self.remove(&id).await,
             Action::Settle => self.settle().await,
@@ -84,7 +84,7 @@ impl Work {
         reason: &'static str,
         message: impl Into<String>,
     ) {
-        self.room.event(&self.life, container, (kind, reason, message.into()));
+        self.room.event(&self.life, container, kind, reason, message);
     }
 
     fn warn(&self, container: Option<&str>, warnings: Vec<Warning>) {

@@ -125,8 +125,8 @@ impl Work {
             let all = deps.images.list(None).await.unwrap_or_default();
             all.into_iter().map(|image| image.id.to_string()).collect()
         };
-        let of = (pulled.id.to_string(), repository(image));
-        self.room.pulled.note(&deps.store, (&of.0, &of.1), credentials, present).await;
+        let (id, repository) = (pulled.id.to_string(), repository(image));
+        self.room.pulled.note(&deps.store, &id, &repository, credentials, present).await;
     }
 }
 

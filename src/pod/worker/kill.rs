@@ -17,7 +17,8 @@ const LEAST: Duration = Duration::from_secs(2);
 impl Work {
     pub(super) async fn kill(
         &self,
-        (name, id): (&str, &ContainerId),
+        name: &str,
+        id: &ContainerId,
         deadline: UnixNanos,
         pre_stop: bool,
         why: &str,

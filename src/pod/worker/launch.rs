@@ -48,7 +48,7 @@ impl Worker {
                     "Back-off restarting failed container {name} in pod {}",
                     full_name(life)
                 );
-                self.room.event(life, Some(name), (EventType::Warning, "BackOff", message));
+                self.room.event(life, Some(name), EventType::Warning, "BackOff", message);
             }
             let backs_off = |unit: &Unit| unit.trouble.as_ref().is_some_and(|it| it.backs_off);
             if backs_off(unit) && !old.is_some_and(backs_off) {
@@ -63,7 +63,7 @@ impl Worker {
                 "DeadlineExceeded" => EventType::Normal,
                 _ => EventType::Warning,
             };
-            self.room.event(life, None, (kind, reason, verdict.message.clone()));
+            self.room.event(life, None, kind, reason, &verdict.message);
         }
     }
 
@@ -81,9 +81,9 @@ impl Worker {
         let all = wanted(life.given.spec());
         let Some(wanted) = all.iter().find(|wanted| wanted.name == name) else { return };
         let message = format!("Back-off pulling image {:?}", wanted.image());
-        self.room.event(life, Some(name), (EventType::Normal, "BackOff", message));
-        let message = "Error: ImagePullBackOff".to_owned();
-        self.room.event(life, Some(name), (EventType::Warning, "Failed", message));
+        self.room.event(life, Some(name), EventType::Normal, "BackOff", message);
+        let message = "Error: ImagePullBackOff";
+        self.room.event(life, Some(name), EventType::Warning, "Failed", message);
     }
 }
 

@@ -198,7 +198,7 @@ impl Worker {
         if life.is_ending() {
             self.keep(&life).await;
         }
-        let next = self.launch((&life, generation), &seen, plan);
+        let next = self.launch(&life, generation, &seen, plan);
         self.keep(&life).await;
         next
     }
@@ -209,19 +209,19 @@ impl Worker {
         self.room.deps.store.write(batch).await.map(drop)
     }
 
-    fn launch(&mut self, of: (&Life, u64), seen: &Observed, plan: Plan) -> Next {
+    fn launch(&mut self, life: &Life, generation: u64, seen: &Observed, plan: Plan) -> Next {
         for job in &plan.cancel {
             if let Some(busy) = self.busy.get(job) {
                 busy.cancel.cancel();
             }
         }
         for action in plan.actions {
-            self.begin(of, seen, action);
+            self.begin(life, generation, seen, action);
         }
         Next::Wait(plan.wake_at)
     }
 
-    fn begin(&mut self, (life, generation): (&Life, u64), seen: &Observed, action: Action) {
+    fn begin(&mut self, life: &Life, generation: u64, seen: &Observed, action: Action) {
         let job = action.job();
         if job == Job::Prepare {
             self.preparing = Some(generation);

@@ -53,17 +53,13 @@ impl Outcome {
 }
 
 /// A container was not started.
-fn note_start(
-    unit: &mut Unit,
-    (reason, message): (&str, &str),
-    (at, pull): (UnixNanos, &backoff::Policy),
-) {
+fn note_start(unit: &mut Unit, reason: &str, message: &str, at: UnixNanos, pull: &backoff::Policy) {
     let before = unit.trouble.take();
     // A container that was made and did not start has ended, which says it all: its next start
     // waits as after any other end, and no older trouble excuses it.
     if reason != "RunContainerError" {
         let policy = if reason == "ErrImagePull" { pull } else { &START_RETRY };
-        let trouble = Trouble::again(before.as_ref(), reason, message.to_owned(), (at, policy));
+        let trouble = Trouble::again(before.as_ref(), reason, message.to_owned(), at, policy);
         unit.trouble = Some(trouble);
     }
 }
@@ -128,11 +124,10 @@ impl Worker {
             Job::Prepare | Job::Sandbox => {
                 let before = life.trouble.take();
                 let text = message.to_owned();
-                life.trouble =
-                    Some(Trouble::again(before.as_ref(), reason, text, (at, &POD_RETRY)));
+                life.trouble = Some(Trouble::again(before.as_ref(), reason, text, at, &POD_RETRY));
             }
             Job::Start(name) => {
-                note_start(life.unit(name), (reason, message), (at, &pull));
+                note_start(life.unit(name), reason, message, at, &pull);
             }
             Job::PostStart(id) => {
                 let grace = life.grace();
@@ -150,8 +145,7 @@ impl Worker {
                 let unwind = Unwind { message: message.to_owned(), next_try };
                 self.unwinds.insert(job.clone(), (tries, unwind));
                 tracing::warn!(pod = %life.given.key(), ?job, error = message, "tried again later");
-                let event = (EventType::Warning, "FailedKillPod", message.to_owned());
-                self.room.event(life, None, event);
+                self.room.event(life, None, EventType::Warning, "FailedKillPod", message);
             }
         }
     }
@@ -164,15 +158,15 @@ mod tests {
     #[test]
     fn a_container_that_was_made_and_did_not_start_has_no_other_trouble() {
         let (mut unit, pull) = (Unit::default(), backoff::Policy::default());
-        note_start(&mut unit, ("ErrImagePull", "no"), (1, &pull));
-        note_start(&mut unit, ("ErrImagePull", "no"), (2, &pull));
+        note_start(&mut unit, "ErrImagePull", "no", 1, &pull);
+        note_start(&mut unit, "ErrImagePull", "no", 2, &pull);
         let trouble = unit.trouble.clone().expect("trouble");
         assert_eq!((trouble.since, trouble.failed), (1, 2));
         assert_eq!(trouble.backoff.pause, pull.first * 2);
-        note_start(&mut unit, ("CreateContainerError", "no"), (3, &pull));
+        note_start(&mut unit, "CreateContainerError", "no", 3, &pull);
         let trouble = unit.trouble.clone().expect("trouble");
         assert_eq!((trouble.since, trouble.backoff.pause), (1, START_RETRY.first));
-        note_start(&mut unit, ("RunContainerError", "no"), (4, &pull));
+        note_start(&mut unit, "RunContainerError", "no", 4, &pull);
         assert_eq!(unit.trouble, None);
     }
 }
