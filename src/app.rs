@@ -8,6 +8,7 @@ mod meter;
 mod node;
 mod notify;
 mod options;
+mod rooms;
 mod versions;
 
 use std::future::Future;
@@ -23,28 +24,23 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::linux::Logind;
 use crate::backend::nri::Nri;
 use crate::backend::{self, Images as ImageStore, Runtime, RuntimeEvent};
-use crate::board::Board;
 use crate::config::Config;
-use crate::container::{self, Containers};
+use crate::container::Containers;
 use crate::image::Images;
 use crate::lifecycle::{Backoff, Tasks};
 use crate::logs::Pumps;
-use crate::oci;
-use crate::pod::{Bands, KeepOptions, Meter, Pods, PodsDeps, statics};
-use crate::sandbox::{self, Sandboxes};
-use crate::serve::{self, CriServices, Identity, PodServices, Remote, SocketOptions};
-use crate::stats::{self, Stats};
+use crate::pod::{Bands, KeepOptions, Meter, Pods, statics};
+use crate::sandbox::Sandboxes;
+use crate::serve::{self, CriServices, PodServices, Remote, SocketOptions};
+use crate::stats::Stats;
 use crate::store::{self, Store};
 use crate::stream;
 use crate::telemetry::error_chain;
-use ground::{containerd, hooks, host, make_folder, network, open_store, streams};
+use ground::{Ground, streams};
 use meter::NodeMeter;
 use notify::Manager;
-use options::{
-    apparmor_default, container_options, handlers, image_options, keep_options, node_paths,
-    nri_options, oci_settings, pods_options, remote_options, sandbox_options, shutdown_bands,
-    statics_options, stats_options,
-};
+use options::{keep_options, node_paths, remote_options, shutdown_bands, statics_options};
+use rooms::Rooms;
 
 /// Pauses between tries to reach containerd at start.
 const RECOVER_FIRST: Duration = Duration::from_millis(200);
@@ -160,99 +156,16 @@ fn signals() -> std::io::Result<impl Future<Output = ()>> {
 impl App {
     /// Opens the store, makes all rooms and binds the socket.
     pub async fn build(config: Config) -> Result<Self, Error> {
-        for (path, mode) in [(&config.root, 0o700), (&config.state, 0o711)] {
-            make_folder(path, mode)?;
-        }
-        let store = open_store(&config).await?;
-        let tasks = Tasks::new();
-        let host = Arc::new(host(&config)?);
-        let below = Arc::new(containerd(&config)?);
-        let network = Arc::new(network(&config)?);
-        let pumps = Pumps::start()
-            .map_err(|source| Error::Io { what: "start the log thread", source })
-            .map(Arc::new)?;
-        let images =
-            Images::new(below.clone(), below.clone(), tasks.clone(), image_options(&config));
-        let board = Arc::new(Board::new());
-        let nri = config.nri.enable.then(|| Nri::new(nri_options(&config, &*host), tasks.clone()));
-        let deps = container::Deps {
-            runtime: below.clone(),
-            host: host.clone(),
-            hooks: hooks(nri.as_ref()),
-            images: images.clone(),
-            store: store.clone(),
-            board: board.clone(),
-            tasks: tasks.clone(),
-            pumps: pumps.clone(),
-        };
-        let oci = oci_settings(&config, &*host, apparmor_default(&config, &*host).await);
-        let systemd = oci.cgroup_driver == oci::CgroupDriver::Systemd;
-        let handlers = handlers(&config, systemd);
-        let containers = Containers::new(deps.clone(), container_options(&config, oci.clone()));
-        let sandboxes = Arc::new(Sandboxes::new(
-            sandbox::Deps { base: deps, network: network.clone(), containers: containers.clone() },
-            sandbox_options(&config, oci, &handlers)?,
-        ));
-        let pods = Pods::new(
-            PodsDeps {
-                sandboxes: sandboxes.clone(),
-                images: images.clone(),
-                host: host.clone(),
-                store: store.clone(),
-                tasks: tasks.clone(),
-            },
-            pods_options(&config, &*host, systemd),
-        );
-        let stats = Stats::new(
-            stats::Deps { runtime: below.clone(), board, tasks: tasks.clone() },
-            stats_options(&config, &*host, &handlers),
-        );
+        let ground = Ground::open(&config).await?;
+        let rooms = Rooms::new(&config, &ground).await?;
+        let streams = streams(&config, rooms.sandboxes.clone(), ground.tasks.clone()).await?;
+        let pods = rooms.pod_services();
+        let services = rooms.cri_services(&config, &ground, streams.urls());
+        let parts = Parts::of(&config, ground, rooms)?;
         let socket = SocketOptions {
             path: config.cri.socket.clone(),
             mode: config.cri.socket_mode.0,
             gid: config.cri.socket_gid,
-        };
-        let streams = streams(&config, sandboxes.clone(), tasks.clone()).await?;
-        let doors = PodServices {
-            face: pods.clone(),
-            sessions: Arc::new(stream::Pods(sandboxes.clone())),
-            meters: Arc::new(serve::pods::Meters {
-                sandboxes: sandboxes.clone(),
-                stats: stats.clone(),
-            }),
-            node: pods.node_name(),
-            images: images.clone(),
-        };
-        let services = CriServices {
-            sandboxes: sandboxes.clone(),
-            images: images.clone(),
-            stats: stats.clone(),
-            runtime: below.clone(),
-            network,
-            urls: streams.urls(),
-            identity: Identity {
-                handlers,
-                default_handler: config.runtimes.default.clone(),
-                config: config.to_json(),
-            },
-        };
-        let parts = Parts {
-            tasks,
-            store,
-            pumps,
-            sandboxes,
-            containers,
-            images,
-            pods: pods.clone(),
-            meter: Arc::new(NodeMeter { stats: stats.clone(), paths: node_paths(&config) }),
-            keep: keep_options(&config)?,
-            bands: shutdown_bands(&config),
-            stats,
-            image_store: below.clone(),
-            nri,
-            runtime: below,
-            namespace: config.containerd.namespace.clone(),
-            statics: statics_options(&config, pods.node_name()),
         };
         let listener = serve::bind(&socket).await?;
         let remote = match remote_options(&config) {
@@ -260,7 +173,7 @@ impl App {
             None => None,
         };
         let drain = config.drain.timeout;
-        Ok(Self { listener, services, pods: doors, remote, streams, parts, drain })
+        Ok(Self { listener, services, pods, remote, streams, parts, drain })
     }
 
     /// Serves until `stop` ends, then drains: takes no new work, lets work under way finish for
@@ -317,6 +230,29 @@ impl App {
 }
 
 impl Parts {
+    fn of(config: &Config, ground: Ground, rooms: Rooms) -> Result<Self, Error> {
+        let Ground { tasks, store, host: _, below, network: _, pumps, nri } = ground;
+        let Rooms { images, containers, sandboxes, pods, stats, handlers: _ } = rooms;
+        Ok(Self {
+            tasks,
+            store,
+            pumps,
+            sandboxes,
+            containers,
+            images,
+            meter: Arc::new(NodeMeter { stats: stats.clone(), paths: node_paths(config) }),
+            keep: keep_options(config)?,
+            bands: shutdown_bands(config),
+            stats,
+            image_store: below.clone(),
+            nri,
+            runtime: below,
+            namespace: config.containerd.namespace.clone(),
+            statics: statics_options(config, pods.node_name()),
+            pods,
+        })
+    }
+
     /// Takes over what is there once containerd answers, says ready, then follows events.
     async fn recover(self, ready: watch::Sender<bool>, manager: Option<Arc<Manager>>) {
         let tell = |what: &str| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Error;
-use super::options::netns_prefix;
+use super::options::{netns_prefix, nri_options};
 use crate::backend::cni::{self, Cni};
 use crate::backend::containerd::{self, Containerd};
 use crate::backend::linux::{self, LinuxHost};
@@ -13,6 +13,7 @@ use crate::backend::nri::Nri;
 use crate::backend::{CallDeadlines, Hooks, NoHooks};
 use crate::config::Config;
 use crate::lifecycle::Tasks;
+use crate::logs::Pumps;
 use crate::sandbox::Sandboxes;
 use crate::store::{self, Store};
 use crate::stream;
@@ -20,6 +21,44 @@ use crate::stream;
 /// How long the store may be locked at the start, and the pause between tries.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// What all rooms stand on.
+pub(super) struct Ground {
+    pub(super) tasks: Tasks,
+    pub(super) store: Store,
+    pub(super) host: Arc<LinuxHost>,
+    pub(super) below: Arc<Containerd>,
+    pub(super) network: Arc<Cni>,
+    pub(super) pumps: Arc<Pumps>,
+    pub(super) nri: Option<Nri>,
+}
+
+impl Ground {
+    /// Makes the folders, opens the store and makes the adapters.
+    pub(super) async fn open(config: &Config) -> Result<Self, Error> {
+        for (path, mode) in [(&config.root, 0o700), (&config.state, 0o711)] {
+            make_folder(path, mode)?;
+        }
+        let store = open_store(config).await?;
+        let tasks = Tasks::new();
+        let host = Arc::new(host(config)?);
+        let below = Arc::new(containerd(config)?);
+        let network = Arc::new(network(config)?);
+        let pumps = Pumps::start()
+            .map_err(|source| Error::Io { what: "start the log thread", source })
+            .map(Arc::new)?;
+        let nri = config.nri.enable.then(|| Nri::new(nri_options(config, &*host), tasks.clone()));
+        Ok(Self { tasks, store, host, below, network, pumps, nri })
+    }
+
+    /// Who is told of each moment.
+    pub(super) fn hooks(&self) -> Arc<dyn Hooks> {
+        match &self.nri {
+            Some(nri) => Arc::new(nri.clone()),
+            None => Arc::new(NoHooks),
+        }
+    }
+}
 
 pub(super) async fn streams(
     config: &Config,
@@ -36,7 +75,7 @@ pub(super) async fn streams(
     stream::Server::bind(options, Arc::new(stream::Pods(sandboxes)), tasks).await
 }
 
-pub(super) fn make_folder(path: &Path, mode: u32) -> Result<(), Error> {
+fn make_folder(path: &Path, mode: u32) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt;
     let mut builder = std::fs::DirBuilder::new();
     let made = builder.recursive(true).mode(mode).create(path);
@@ -45,7 +84,7 @@ pub(super) fn make_folder(path: &Path, mode: u32) -> Result<(), Error> {
 
 /// Opens the store. The agent before this one may have been killed just now: a child that it was
 /// starting lets go of the lock a moment after it.
-pub(super) async fn open_store(config: &Config) -> Result<Store, Error> {
+async fn open_store(config: &Config) -> Result<Store, Error> {
     let path = config.root.join("state.redb");
     let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
     let opened = loop {
@@ -62,7 +101,7 @@ pub(super) async fn open_store(config: &Config) -> Result<Store, Error> {
     Ok(opened.store)
 }
 
-pub(super) fn host(config: &Config) -> Result<LinuxHost, Error> {
+fn host(config: &Config) -> Result<LinuxHost, Error> {
     let options = linux::Options {
         netns_dir: config.network.netns_dir.clone(),
         netns_prefix: netns_prefix(config),
@@ -71,7 +110,7 @@ pub(super) fn host(config: &Config) -> Result<LinuxHost, Error> {
     LinuxHost::new(options).map_err(|source| Error::Backend { what: "the host", source })
 }
 
-pub(super) fn containerd(config: &Config) -> Result<Containerd, Error> {
+fn containerd(config: &Config) -> Result<Containerd, Error> {
     let options = containerd::Options {
         address: config.containerd.address.clone(),
         namespace: config.containerd.namespace.clone(),
@@ -83,7 +122,7 @@ pub(super) fn containerd(config: &Config) -> Result<Containerd, Error> {
     Containerd::connect(options).map_err(|source| Error::Backend { what: "containerd", source })
 }
 
-pub(super) fn network(config: &Config) -> Result<Cni, Error> {
+fn network(config: &Config) -> Result<Cni, Error> {
     let network = &config.network;
     let own = cni::DefaultNetwork {
         bridge: network.default_bridge.clone(),
@@ -102,11 +141,4 @@ pub(super) fn network(config: &Config) -> Result<Cni, Error> {
         ip_preference: cni::IpPreference::default(),
     };
     Cni::new(options).map_err(|source| Error::Backend { what: "the network", source })
-}
-
-pub(super) fn hooks(nri: Option<&Nri>) -> Arc<dyn Hooks> {
-    match nri {
-        Some(nri) => Arc::new(nri.clone()),
-        None => Arc::new(NoHooks),
-    }
 }

@@ -102,15 +102,7 @@ impl Containers {
         config: ContainerConfig,
         image: &Image,
     ) -> Result<ContainerRecord, Error> {
-        let stop_signal = match (config.stop_signal, image.config.stop_signal.as_str()) {
-            (Some(signal), _) => signal,
-            (None, "") => Signal::TERM,
-            // The image's word, not the caller's: no reason not to run it.
-            (None, text) => Signal::parse(text).unwrap_or_else(|error| {
-                tracing::warn!(container = %id, error = error_chain(&error), "StopSignal of the image");
-                Signal::TERM
-            }),
-        };
+        let stop_signal = config.stop_signal.unwrap_or_else(|| stop_signal_of(image, id));
         let log_path = match (&pod.config.log_directory, &config.log_path) {
             (Some(directory), Some(path)) => Some(directory.join(path)),
             _ => None,
@@ -312,6 +304,18 @@ impl Containers {
         let batch = Batch::new().delete::<ContainerRecord>(entry.id.as_str());
         self.deps.store.write(batch).await?;
         Ok(())
+    }
+}
+
+/// The signal that an image wants to be stopped with.
+fn stop_signal_of(image: &Image, id: &ContainerId) -> Signal {
+    match image.config.stop_signal.as_str() {
+        "" => Signal::TERM,
+        // The image's word, not the caller's: no reason not to run it.
+        text => Signal::parse(text).unwrap_or_else(|error| {
+            tracing::warn!(container = %id, error = error_chain(&error), "StopSignal of the image");
+            Signal::TERM
+        }),
     }
 }
 

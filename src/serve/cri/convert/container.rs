@@ -133,20 +133,13 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
     let half = uid_mappings.is_empty() != gid_mappings.is_empty();
     refuse("uidMappings", half, "must be there exactly when gidMappings are")?;
     refuse("mount_options", !mount_options.is_empty(), "mount options are not supported yet")?;
-    match &image {
-        Some(_) => {
-            refuse("host_path", !host_path.is_empty(), "must be empty beside an image")?;
-            refuse("readonly", !readonly, "an image can only be mounted read-only")?;
-            let absolute = image_sub_path.starts_with('/');
-            refuse("image_sub_path", absolute, "must be a relative path")?;
-            no_climbing("image_sub_path", &image_sub_path)?;
-        }
-        None => {
-            filled("host_path", &host_path)?;
-            no_nul("host_path", &host_path)?;
-            refuse("host_path", !host_path.starts_with('/'), "must be an absolute path")?;
-            refuse("image_sub_path", !image_sub_path.is_empty(), "needs an image")?;
-        }
+    if image.is_some() {
+        refuse("host_path", !host_path.is_empty(), "must be empty beside an image")?;
+        refuse("readonly", !readonly, "an image can only be mounted read-only")?;
+        check_image_sub_path(&image_sub_path)?;
+    } else {
+        check_host_path(&host_path)?;
+        refuse("image_sub_path", !image_sub_path.is_empty(), "needs an image")?;
     }
     let propagation = match known("propagation", propagation)? {
         v1::MountPropagation::PropagationPrivate => Propagation::Private,
@@ -171,6 +164,17 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
         image,
         image_sub_path,
     })
+}
+
+fn check_image_sub_path(path: &str) -> Result<()> {
+    refuse("image_sub_path", path.starts_with('/'), "must be a relative path")?;
+    no_climbing("image_sub_path", path)
+}
+
+fn check_host_path(path: &str) -> Result<()> {
+    filled("host_path", path)?;
+    no_nul("host_path", path)?;
+    refuse("host_path", !path.starts_with('/'), "must be an absolute path")
 }
 
 /// A line of the id mapping of a volume: its own ids, and who they are on the host.
