@@ -147,11 +147,6 @@ impl Board {
         found
     }
 
-    /// Ids of the containers of a pod.
-    pub fn containers_of(&self, pod: &PodId) -> Vec<ContainerId> {
-        self.lock().by_pod.get(pod).cloned().unwrap_or_default()
-    }
-
     /// News from now on, after the present state of everything.
     pub fn subscribe(&self) -> Subscription {
         let mut inner = self.lock();

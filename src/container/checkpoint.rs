@@ -124,7 +124,7 @@ impl Containers {
     }
 
     /// Where the parts of a checkpoint are put together.
-    pub(super) fn checkpoint_dir(&self, entry: &Entry) -> PathBuf {
+    fn checkpoint_dir(&self, entry: &Entry) -> PathBuf {
         self.options.root.join(entry.id.as_str()).join("checkpoint")
     }
 

@@ -39,7 +39,7 @@ impl Containers {
     }
 
     /// Whether the process of a container is known to run.
-    pub(super) async fn init_lives(&self, entry: &Entry) -> bool {
+    async fn init_lives(&self, entry: &Entry) -> bool {
         let Some(init) = entry.record().init else { return false };
         let lives = self.deps.host.process_lives(init.pid, init.start_time).await;
         lives.unwrap_or(false)

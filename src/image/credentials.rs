@@ -91,7 +91,7 @@ fn decode_auth(auth: &str) -> Result<Secret, &'static str> {
 
 /// Host and port of an address in any of the forms in use (`https://index.docker.io/v1/`,
 /// `host:443`, `host/path`), with the names of the Docker hub made one.
-pub(super) fn canonical_host(address: &str) -> String {
+fn canonical_host(address: &str) -> String {
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = host.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();

@@ -8,7 +8,6 @@ mod archive;
 mod content;
 mod credentials;
 mod error;
-mod import;
 mod index;
 mod locks;
 mod manifest;
@@ -39,7 +38,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::broadcast;
 
 use self::error::Step;
@@ -50,7 +48,7 @@ use crate::backend;
 use crate::lifecycle::Tasks;
 use crate::locks::Mutex;
 use crate::model::StringMap;
-use crate::model::image::{Digest, Image, ImageConfig};
+use crate::model::image::{Digest, Image};
 
 /// Label of images that belong to CRI, the same that containerd's own plugin sets.
 const MANAGED_LABEL: &str = "io.cri-containerd.image";
@@ -270,22 +268,6 @@ impl Images {
         self.inner.fs_info().await
     }
 
-    /// Makes an image of one uncompressed layer and names it. Doing so again changes nothing.
-    ///
-    /// # Errors
-    /// [`Error::InvalidReference`] for the name; [`Error::BadContent`] or a store failure for the
-    /// layer.
-    pub async fn import(
-        &self,
-        name: &str,
-        layer_tar: Bytes,
-        config: &ImageConfig,
-        pinned: bool,
-    ) -> Result<Image, Error> {
-        let imported = self.inner.import(name, layer_tar, config, pinned).await;
-        imported.map(Arc::unwrap_or_clone)
-    }
-
     /// Makes something on top of an image's snapshots. When it is told that they are not found
     /// (collected, or never made in this snapshotter) the image is unpacked again and `make` is
     /// tried once more; what it says is the inner result.
@@ -331,6 +313,13 @@ impl Images {
 impl Inner {
     async fn look(&self) -> Result<Arc<Snapshot>, Error> {
         self.index.look(&*self.store, &self.platform, &self.options.snapshotter).await
+    }
+
+    /// The image of a whole id, which must be there.
+    async fn get_by_id(&self, id: &Digest) -> Result<Arc<Image>, Error> {
+        let images = self.look().await?;
+        let found = images.find(&Name::Id(id.clone()))?;
+        found.cloned().ok_or_else(|| Error::Incomplete { id: id.clone() })
     }
 
     fn snapshotter_of(&self, handler: &str) -> Result<&str, Error> {

@@ -77,11 +77,6 @@ pub fn container_labels(
     labels(contexts, asked, level, config.security.privileged)
 }
 
-/// Whether pods get labels, and so levels.
-pub fn has_labels(facts: &HostFacts, settings: &Settings) -> bool {
-    contexts(facts, settings).is_some()
-}
-
 /// Checks a folder that a mount asks to have relabelled; its links are resolved.
 pub fn check_relabel(index: usize, path: &str) -> Result<(), Error> {
     if OF_THE_HOST.contains(&path) {

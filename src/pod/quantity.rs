@@ -61,11 +61,6 @@ impl Quantity {
         Self { nanos: i128::from(bytes) * NANO, style: Style::Binary }
     }
 
-    /// So many thousandths, e.g. of a processor.
-    pub fn from_milli(milli: i64) -> Self {
-        Self { nanos: i128::from(milli) * (NANO / 1000), style: Style::Decimal }
-    }
-
     /// Whole units, rounded away from zero.
     pub fn value(self) -> i64 {
         saturate(divide_up(self.nanos, NANO))
@@ -353,7 +348,6 @@ mod tests {
             assert_eq!((read(text).value(), read(text).milli()), (value, milli), "{text}");
         }
         assert_eq!(read("1u").round_up_to_milli().to_string(), "1m");
-        assert_eq!(Quantity::from_milli(1500).to_string(), "1500m");
         assert_eq!(Quantity::bytes(64 << 20).to_string(), "64Mi");
         assert_eq!(Quantity::units(3000).to_string(), "3k");
     }

@@ -218,7 +218,7 @@ impl Stage {
     }
 
     /// A sandbox stops, with all that runs in it.
-    pub(super) fn sandbox_stops(&mut self, id: &PodId) {
+    fn sandbox_stops(&mut self, id: &PodId) {
         self.sandbox_dies(id);
         let found = self.seen.sandboxes.iter_mut().filter(|s| s.id == *id);
         found.for_each(|sandbox| sandbox.stopped = true);

@@ -82,14 +82,6 @@ impl Selection {
         })
     }
 
-    /// Whether it asks for nothing in particular, so that every pod matches.
-    pub fn is_empty(&self) -> bool {
-        self.namespace.is_empty()
-            && self.name.is_empty()
-            && self.labels.is_empty()
-            && self.fields.is_empty()
-    }
-
     /// Whether a pod is selected.
     pub fn matches(&self, pod: &Pod) -> bool {
         let is = |wanted: &str, had: &Option<String>| {

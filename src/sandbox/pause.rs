@@ -168,7 +168,7 @@ impl Room {
 
     /// The pause process is gone: unless that was a stop, the pod is not ready from now on. Its
     /// network stays until it is stopped.
-    pub(super) async fn pause_ended(&self, entry: &Entry) {
+    async fn pause_ended(&self, entry: &Entry) {
         let _alone = entry.gate.write().await;
         if !entry.sandbox().is_ready() {
             return;

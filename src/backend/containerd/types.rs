@@ -93,10 +93,7 @@ impl Name for RuncOptions {
 impl RuncOptions {
     /// The options of a handler, for a process whose pipes shall belong to this user and group of
     /// the host; `None` when its shim is another one.
-    pub(super) fn with_streams_of(
-        handler: &RuntimeHandler,
-        (io_uid, io_gid): (u32, u32),
-    ) -> Option<Any> {
+    fn with_streams_of(handler: &RuntimeHandler, (io_uid, io_gid): (u32, u32)) -> Option<Any> {
         handler.runtime_type.starts_with(RUNC_RUNTIME).then(|| {
             containerd_client::to_any(&Self {
                 binary_name: handler.binary.clone(),

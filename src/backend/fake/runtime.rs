@@ -63,16 +63,6 @@ impl FakeRuntime {
         Self(Arc::new(Inner { steps, world, running: Tasks::new(), home, state }))
     }
 
-    /// What [`Runtime::probe`] answers from now on.
-    pub fn set_info(&self, info: RuntimeInfo) {
-        self.0.lock().info = info;
-    }
-
-    /// What [`Runtime::features`] answers from now on.
-    pub fn set_features(&self, features: HandlerFeatures) {
-        self.0.lock().features = features;
-    }
-
     /// The process ends by itself with this code; nothing when it does not run.
     pub fn end(&self, process: Process<'_>, code: u32) {
         let mut state = self.0.lock();

@@ -16,7 +16,7 @@ use super::super::{Error, ErrorKind, Result, RootfsMount, UserFiles};
 use super::{absolute, failed, files, idmap};
 
 /// Largest /etc/passwd or /etc/group that is read.
-pub(super) const USER_FILE_LIMIT: usize = 10 << 20;
+const USER_FILE_LIMIT: usize = 10 << 20;
 
 /// mount(2) takes one page of options.
 const MAX_MOUNT_OPTIONS: usize = 4095;

@@ -15,7 +15,7 @@ pub(super) fn int64(value: i64) -> OptionalInt64 {
     OptionalInt64 { value }
 }
 
-pub(super) fn uint64(value: u64) -> OptionalUInt64 {
+fn uint64(value: u64) -> OptionalUInt64 {
     OptionalUInt64 { value }
 }
 

@@ -57,7 +57,7 @@ impl Time {
     }
 
     /// Ends when it is up.
-    async fn is_up(self) {
+    async fn runs_out(self) {
         match self.up {
             Some(up) => tokio::time::sleep_until(up).await,
             None => std::future::pending().await,
@@ -194,7 +194,7 @@ impl Containers {
         let sizes = pass_sizes(runtime, process, streams.resize.take());
         let input = self.send_input(process, started.stdin, streams.stdin.take(), tty);
         let late = async {
-            time.is_up().await;
+            time.runs_out().await;
             if *has_ended.borrow() {
                 // In time; what is left is output.
                 std::future::pending().await

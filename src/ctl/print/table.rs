@@ -22,7 +22,7 @@ pub enum Mood {
 
 impl Mood {
     /// Text with the escapes of its colour around it.
-    pub fn paint(self, text: &str) -> String {
+    fn paint(self, text: &str) -> String {
         let colour = match self {
             Self::Plain => return text.to_owned(),
             Self::Good => 32,

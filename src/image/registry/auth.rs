@@ -122,7 +122,7 @@ fn finish((scheme, parameters): (String, Vec<(String, String)>)) -> Option<Chall
 ///
 /// A token server on another host is normal, but it must be reached as safely as the registry,
 /// and it is never a link-local or (for a registry elsewhere) a loopback address.
-pub(super) fn token_server(registry: &Url, realm: &str, secret: bool) -> Result<Url, &'static str> {
+fn token_server(registry: &Url, realm: &str, secret: bool) -> Result<Url, &'static str> {
     let url = Url::parse(realm).map_err(|_| "its token server has no valid address")?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("its token server's address holds a user");

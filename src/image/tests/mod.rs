@@ -4,6 +4,7 @@ mod auth;
 mod bad_archives;
 mod daemon;
 mod faults;
+mod import;
 mod loads;
 mod names;
 mod pulls;
@@ -17,11 +18,14 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use self::daemon::Daemon;
 use self::registry::{Content, Parts, Registry};
 use self::store::Store;
 use super::*;
 use crate::backend::ImageRecord;
+use crate::model::image::ImageConfig;
 
 /// The room on a store of its own.
 struct Room {

@@ -102,11 +102,6 @@ pub fn without_ephemeral(pod: &Pod) -> Option<FieldError> {
     })
 }
 
-/// All faults of a pod whose defaults are filled in.
-pub fn check(pod: &Pod) -> Vec<FieldError> {
-    validate::pod(pod)
-}
-
 fn complete(pod: &mut Pod, source: Source, now: &Time, uid: &mut dyn FnMut(&Pod) -> String) {
     defaults::pod(pod);
     let uid = uid(pod);

@@ -21,6 +21,6 @@ mod tests;
 
 pub use change::{Difference, change, keep_ephemeral};
 pub use gates::{gates, keep_gates};
-pub use given::{check, given, objects, without_ephemeral};
+pub use given::{given, objects, without_ephemeral};
 pub use parse::{ParseOptions, Parsed, parse};
 pub use references::{Reference, pick, references};

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::super::{DeviceNode, HostFacts, HostProcess, SHIM_ID, UserFiles};
+use super::super::super::{DeviceNode, HostFacts, HostProcess, SHIM_ID};
 use super::FakeHost;
-use crate::model::resources::CgroupLimits;
 
 impl FakeHost {
     /// The same host with other facts.
@@ -12,11 +11,6 @@ impl FakeHost {
     pub fn with_facts(&self, facts: HostFacts) -> Self {
         let (steps, world) = (self.steps.clone(), self.world.clone());
         Self { steps, world, facts, files: self.files.clone(), state: self.state.clone() }
-    }
-
-    /// The user files of every image from now on.
-    pub fn set_user_files(&self, users: UserFiles) {
-        self.lock().users = users;
     }
 
     /// A file that every image root has, for `copy_from_rootfs` and `find_inside`.
@@ -44,11 +38,6 @@ impl FakeHost {
         self.lock().labels.get(path).cloned()
     }
 
-    /// Whether no mount of the host is shared or a slave from now on.
-    pub fn set_private_mounts(&self, private: bool) {
-        self.lock().private_mounts = private;
-    }
-
     /// The version of CRIU from now on; it is not installed else.
     pub fn set_criu(&self, version: Option<u32>) {
         self.lock().criu = version;
@@ -68,10 +57,5 @@ impl FakeHost {
     /// Tasks of lost shims that live.
     pub fn lost_shims(&self) -> Vec<String> {
         self.world.lock().strays.iter().map(|it| it.arguments[2].clone()).collect()
-    }
-
-    /// The figures of a cgroup that holds others.
-    pub fn cgroup_limits(&self, path: &Path) -> Option<CgroupLimits> {
-        self.world.lock().pod_cgroups.get(path).cloned()
     }
 }

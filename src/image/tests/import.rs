@@ -1,16 +1,16 @@
-//! Images made here: the pause image needs no registry.
+//! Images made here, for what needs no registry.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::json;
 
-use super::content::{Stored, walk};
-use super::error::Step;
-use super::manifest::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
-use super::reference::{Name, Reference};
-use super::{Error, Inner};
 use crate::backend::Lease;
+use crate::image::content::{Stored, walk};
+use crate::image::error::Step;
+use crate::image::manifest::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
+use crate::image::reference::Reference;
+use crate::image::{Error, Images, Inner};
 use crate::model::StringMap;
 use crate::model::image::{Descriptor, Digest, Image, ImageConfig};
 
@@ -31,9 +31,23 @@ fn blob(media_type: &str, bytes: Bytes) -> (Descriptor, Bytes) {
     (descriptor, bytes)
 }
 
+impl Images {
+    /// Makes an image of one uncompressed layer and names it. Doing so again changes nothing.
+    pub(super) async fn import(
+        &self,
+        name: &str,
+        layer_tar: Bytes,
+        config: &ImageConfig,
+        pinned: bool,
+    ) -> Result<Image, Error> {
+        let imported = self.inner.import(name, layer_tar, config, pinned).await;
+        imported.map(Arc::unwrap_or_clone)
+    }
+}
+
 impl Inner {
     /// Makes an image of one layer and names it. An image that is there already stays.
-    pub(super) async fn import(
+    async fn import(
         &self,
         name: &str,
         layer_tar: Bytes,
@@ -122,13 +136,6 @@ impl Inner {
         }
         self.unpack_layer(lease, &tree, 0, snapshotter).await?;
         self.put_names(lease, names, target, pinned).await
-    }
-
-    /// The image of a whole id, which must be there.
-    pub(super) async fn get_by_id(&self, id: &Digest) -> Result<Arc<Image>, Error> {
-        let images = self.look().await?;
-        let found = images.find(&Name::Id(id.clone()))?;
-        found.cloned().ok_or_else(|| Error::Incomplete { id: id.clone() })
     }
 }
 
