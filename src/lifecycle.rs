@@ -52,6 +52,8 @@ impl Tasks {
         name: &'static str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Owned<T> {
+        // A future that is moved from one async block into the next takes its size in each of them.
+        let work = Box::pin(work);
         let guarded = async move {
             match AssertUnwindSafe(work).catch_unwind().await {
                 Ok(value) => Some(value),
@@ -72,6 +74,7 @@ impl Tasks {
         work: impl Future<Output = ()> + Send + 'static,
     ) -> Owned<()> {
         let stop = self.stop.clone();
+        let work = Box::pin(work);
         self.spawn(name, async move {
             // Cancel-safe: the contract of this function.
             tokio::select! {

@@ -21,7 +21,7 @@ const SCHEMA: u32 = 1;
 /// What the store knows about itself: `schema`, `epoch`, `revision`, `boot_id`.
 pub(super) const META: TableDefinition<'_, &str, &str> = TableDefinition::new("store.meta");
 /// Rooms keep their records in memory; the cache serves only the pages of a commit.
-const CACHE: usize = 1 << 20;
+const CACHE: usize = 256 << 10;
 /// For so long a locked file may be about to be given up.
 const PATIENCE: Duration = Duration::from_millis(200);
 

@@ -154,6 +154,7 @@ pub struct Prober {
     options: Options,
     /// Containers older than this were there before the agent.
     born: UnixNanos,
+    origin: Instant,
     rng: Mutex<StdRng>,
     pods: Mutex<BTreeMap<String, BTreeMap<String, Slot>>>,
 }
@@ -190,7 +191,8 @@ impl Prober {
     /// A prober with nothing to do.
     pub fn new(options: Options) -> Self {
         let (born, rng) = ((options.clock)(), StdRng::seed_from_u64(options.seed));
-        Self { options, born, rng: Mutex::new(rng), pods: Mutex::default() }
+        let (rng, pods) = (Mutex::new(rng), Mutex::default());
+        Self { options, born, origin: Instant::now(), rng, pods }
     }
 
     /// From now on exactly these containers of a pod are probed; none ends all of its probes.
@@ -283,6 +285,7 @@ impl Prober {
                 probe,
                 period,
                 delay,
+                origin: self.origin,
                 aim: Arc::clone(&aim),
                 state: Arc::clone(&state),
                 exec: Arc::clone(&self.options.exec),

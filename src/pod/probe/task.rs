@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Probe;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::{Aim, Failure, Kind, OnChange, ProbeState};
 use crate::pod::handler::{Error, Exec, Outcome, Report, Reporter, Subject, cut};
 
 /// How often a question that cannot be asked is tried before it is dropped.
 const TRIES: usize = 3;
+
+/// How far apart the questions of all probes are at least, save the first of each.
+const GRID: Duration = Duration::from_millis(50);
 
 /// Bytes of an event's message, as the Kubernetes API has it.
 const LONGEST_MESSAGE: usize = 1024;
@@ -23,6 +26,8 @@ pub(super) struct Task {
     pub period: Duration,
     /// Wait before the first question, besides all others.
     pub delay: Duration,
+    /// The time from which all probes count theirs.
+    pub origin: Instant,
     pub aim: Arc<Aim>,
     pub state: Arc<watch::Sender<ProbeState>>,
     pub exec: Arc<dyn Exec>,
@@ -44,6 +49,15 @@ fn threshold(given: Option<i32>, default: u32) -> u32 {
     given.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(default)
 }
 
+/// The time at or soon after `at` when other probes ask, too: one wake-up of the agent serves
+/// them all. Counted from `origin`; no later than a twentieth of the period, nor than 50 ms.
+fn together(at: Instant, period: Duration, origin: Instant) -> Instant {
+    let grid = GRID.min(period / 20).as_nanos().max(1);
+    let late = at.saturating_duration_since(origin).as_nanos() % grid;
+    let wait = if late == 0 { 0 } else { grid - late };
+    at + Duration::from_nanos(u64::try_from(wait).unwrap_or_default())
+}
+
 impl Task {
     /// Ends when there is nothing more to find out; safe to drop at any time.
     pub async fn run(self) {
@@ -56,25 +70,29 @@ impl Task {
         let initial = self.probe.initial_delay_seconds.and_then(|s| u64::try_from(s).ok());
         let after = self.aim.started + Duration::from_secs(initial.unwrap_or_default());
         let begin = after.max(Instant::now()) + self.delay;
-        let mut ticks = interval_at(begin, self.period);
+        sleep_until(begin).await;
+        let next = together(begin + self.period, self.period, self.origin);
+        let mut ticks = interval_at(next, self.period);
         // One that came late is made up for at once, the rest is left out.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         // The last answer and how often it came.
         let (mut last, mut run) = (None, 0);
         loop {
-            ticks.tick().await;
-            let Some(answer) = self.ask().await else { continue };
-            let well = answer.is_ok();
-            run = if last == Some(well) { run + 1 } else { 1u32 };
-            last = Some(well);
-            let needed = if well {
-                threshold(self.probe.success_threshold, 1)
-            } else {
-                threshold(self.probe.failure_threshold, 3)
-            };
-            if run >= needed && self.conclude(answer) {
-                return;
+            // Boxed: between two questions a probe needs no room for one.
+            if let Some(answer) = Box::pin(self.ask()).await {
+                let well = answer.is_ok();
+                run = if last == Some(well) { run + 1 } else { 1u32 };
+                last = Some(well);
+                let needed = if well {
+                    threshold(self.probe.success_threshold, 1)
+                } else {
+                    threshold(self.probe.failure_threshold, 3)
+                };
+                if run >= needed && self.conclude(answer) {
+                    return;
+                }
             }
+            ticks.tick().await;
         }
     }
 
@@ -157,5 +175,26 @@ impl Task {
         let message = cut(&message, LONGEST_MESSAGE).to_owned();
         let (uid, container) = (self.aim.uid.clone(), self.aim.container.name.clone());
         (self.report)(Report { uid, container, reason, message });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_meet_at_common_times_soon_after_their_own() {
+        let origin = Instant::now();
+        let ms = |n| Duration::from_millis(n);
+        for (at, period, asked) in [
+            (1000, 1000, 1000),
+            (1001, 1000, 1050),
+            (1049, 10_000, 1050),
+            (1234, 200, 1240),
+            (7, 1, 7),
+        ] {
+            assert_eq!(together(origin + ms(at), ms(period), origin), origin + ms(asked), "{at}");
+        }
+        assert_eq!(together(origin, ms(100), origin + ms(30)), origin, "before the origin");
     }
 }

@@ -105,7 +105,8 @@ impl Worker {
     /// Runs the pod's life; ends when the pod is gone.
     pub(super) async fn run(mut self) {
         loop {
-            let wake_at = match self.step().await {
+            // Boxed: a pod's task waits most of its life, and then needs no room for a step.
+            let wake_at = match Box::pin(self.step()).await {
                 Next::Wait(wake_at) => wake_at,
                 Next::Gone => return,
             };
