@@ -4,7 +4,7 @@
 //! name ─> intent stored ─┬─> netns ──────┬─> CNI ADD ─────────────────────┬─> result stored ─> Ready
 //!                        └─> files, shm ─┴─> record ─> task ─> pause runs ─┘
 //! ```
-//! The network is made while the pause container is: the two need only the namespace.
+//! The network is set up while the pause container is made: both need only the namespace.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -25,15 +25,15 @@ use crate::model::pod::{PodConfig, PodMetadata};
 use crate::oci::{self, check_pod_userns, check_sysctls, selinux};
 use crate::telemetry::error_chain;
 
-/// Pauses between tries to undo a failed creation.
+/// First delay between attempts to undo a failed creation.
 const UNDO_FIRST: Duration = Duration::from_secs(1);
 const UNDO_LONGEST: Duration = Duration::from_secs(60);
 
-/// Mode of the folder with a pod's files: nobody else looks for them there.
+/// Mode of the directory with a pod's files: no other user needs to enter it.
 const DIR_MODE: u32 = 0o700;
 const FILES: &str = "write the pod's files";
 
-/// Longest hosts or resolv.conf that is copied from the host.
+/// Maximum size of the host's hosts and resolv.conf files, in bytes.
 const HOST_FILE_MAX: usize = 1 << 20;
 
 impl Room {
@@ -53,7 +53,8 @@ impl Room {
         record.selinux_level = self.selinux_level(&record.sandbox.config)?;
         let entry = Entry::new(record);
         let _alone = entry.gate.clone().write_owned().await;
-        // Known before its name is: who finds the name taken has to find whom to join.
+        // Registered before its name is: a caller that finds the name taken must find the entry to
+        // join.
         self.entries().insert(id.clone(), entry.clone());
         let Sandbox { config, handler, .. } = entry.sandbox();
         if let Err(taken) = self.reserve(&config.metadata, &id) {
@@ -80,10 +81,10 @@ impl Room {
         }
     }
 
-    /// The level of a new pod: the one it names, or one of its own.
+    /// The SELinux level of a new pod: the one it names, or a free one.
     fn selinux_level(&self, config: &PodConfig) -> Result<Option<String>, Error> {
         let settings = (self.deps.base.host.facts(), &self.options.oci);
-        // Its parts are checked before anything is taken.
+        // Its fields are checked before a level is reserved.
         if selinux::pod_labels(config, None, settings.0, settings.1).map_err(in_request)?.is_none()
         {
             return Ok(None);
@@ -107,7 +108,7 @@ impl Room {
         }
     }
 
-    /// Takes a name, or tells who has it.
+    /// Reserves a name; fails with the id of the pod that has it.
     pub(super) fn reserve(&self, name: &PodMetadata, id: &PodId) -> Result<(), PodId> {
         let mut names = self.names();
         match names.get(name) {
@@ -119,7 +120,7 @@ impl Room {
         }
     }
 
-    /// The name is taken: by a creation of the very same pod, or by another one.
+    /// Handles a taken name: joins the creation of an identical pod, else fails.
     async fn adopt(
         &self,
         taken: &PodId,
@@ -134,7 +135,7 @@ impl Room {
         if *sandbox.config != *config || sandbox.handler != handler {
             return Err(in_use);
         }
-        // A creation in progress holds the gate to its end.
+        // A creation in progress holds the gate until it is done.
         let _open = entry.gate.read().await;
         match (entry.sandbox().state, entry.failure.get().cloned()) {
             (SandboxState::Ready { .. }, _) => Ok(taken.clone()),
@@ -187,11 +188,13 @@ impl Room {
         }
     }
 
-    /// Returns with plugins held: what they were asked about is to be published first.
+    /// Returns the hold on plugins: the pod that they were asked about must be published before
+    /// they see anything else.
     async fn make(&self, entry: &Entry, handler: &RuntimeHandler) -> Result<Hold, Error> {
         entry.save(&self.deps.base, |_| {}).await?;
         let sandbox = entry.sandbox();
-        // Each pair is let run to its end: what is made must be known to be undone.
+        // Both of each pair run to completion: what was made must be known so that it can be
+        // undone.
         let (netns, files) =
             tokio::join!(self.make_namespaces(&sandbox), self.make_shared_files(entry));
         netns?;
@@ -217,7 +220,7 @@ impl Room {
         Ok(hold)
     }
 
-    /// The user namespace first, when there is one: it owns the network namespace.
+    /// Makes the user namespace first, if there is one, since it owns the network namespace.
     async fn make_namespaces(&self, sandbox: &Sandbox) -> Result<(), Error> {
         let host = &self.deps.base.host;
         let netns = sandbox.netns.as_deref();
@@ -272,7 +275,7 @@ impl Room {
         Ok(())
     }
 
-    /// The addresses are known now: a hosts file of the pod's own has to name them. No container
+    /// Rewrites a hosts file generated for the pod, now that the addresses are known. No container
     /// has it mounted yet.
     async fn name_addresses(
         &self,
@@ -289,7 +292,7 @@ impl Room {
         self.give(&path, &record).await
     }
 
-    /// Gives a file to the pod: to the root of its user namespace, with its label.
+    /// Gives a file to the pod: owner is the root of its user namespace, label is the pod's.
     async fn give(&self, path: &Path, record: &SandboxRecord) -> Result<(), Error> {
         let host = &self.deps.base.host;
         let config = &record.sandbox.config;
@@ -310,8 +313,9 @@ impl Room {
         Ok(content.step("read a file of the host")?.unwrap_or_default())
     }
 
-    /// Takes a failed creation back. What cannot be taken back is listed as not ready, with its
-    /// name reserved, and tried again until it is gone or somebody stops and removes it.
+    /// Undoes a failed creation. If that fails, the sandbox is listed as not ready with its name
+    /// reserved, and the undo is repeated until it succeeds or somebody stops and removes the
+    /// sandbox.
     async fn undo(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
         entry.failure.get_or_init(|| error_chain(error));
         entry.change(|record| {
@@ -325,8 +329,8 @@ impl Room {
         }
     }
 
-    /// Takes away all that a sandbox has, and the sandbox; a DEL that fails is a failure here
-    /// even when ADD never ended, or its address would stay taken.
+    /// Removes everything that a sandbox has, and the sandbox. A failing CNI DEL is an error here
+    /// even when ADD never completed, because an address might stay allocated.
     pub(super) async fn try_undo(&self, entry: &Arc<Entry>) -> Result<(), Error> {
         self.trouble.notify_one();
         self.tear_down(entry, Strict::Yes).await?;
@@ -349,7 +353,7 @@ impl Room {
     }
 }
 
-/// A fault of the caller's configuration, by its place in the request.
+/// Converts an invalid field of the OCI input into an error that names the field of the request.
 fn in_request(error: oci::Error) -> Error {
     match error {
         oci::Error::Invalid { field, problem } => {
@@ -360,7 +364,7 @@ fn in_request(error: oci::Error) -> Error {
     }
 }
 
-/// A pod as the network sees it.
+/// A pod in the form that the network backend takes.
 pub(super) fn attachment(sandbox: &Sandbox, netns: Option<&Path>) -> Attachment {
     let config = &sandbox.config;
     Attachment {
