@@ -1,4 +1,4 @@
-//! Images made here: the pause image needs no registry.
+//! Images made by the agent, so that the pause image needs no registry.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::backend::Lease;
 use crate::model::StringMap;
 use crate::model::image::{Descriptor, Digest, Image, ImageConfig};
 
-/// The blobs of an image of one layer. The same input always makes the same bytes.
+/// The blobs of a one-layer image. The same input always gives the same bytes.
 struct Made {
     layer: (Descriptor, Bytes),
     config: (Descriptor, Bytes),
@@ -32,7 +32,7 @@ fn blob(media_type: &str, bytes: Bytes) -> (Descriptor, Bytes) {
 }
 
 impl Inner {
-    /// Makes an image of one layer and names it. An image that is there already stays.
+    /// Makes a one-layer image and names it. An existing image is kept.
     pub(super) async fn import(
         &self,
         name: &str,
@@ -112,7 +112,7 @@ impl Inner {
             let ingest = format!("{kind}-{}", descriptor.digest);
             self.store_bytes(lease, &ingest, descriptor, bytes, &none).await?;
         }
-        // Read back through the checks that every image passes.
+        // Read back through the checks that every image has to pass.
         let target = &made.manifest.0;
         let (platform, snapshotter) = (&self.platform, &self.options.snapshotter);
         let documents = Stored(&*self.store);
@@ -124,7 +124,7 @@ impl Inner {
         self.put_names(lease, names, target, pinned).await
     }
 
-    /// The image of a whole id, which must be there.
+    /// The image with this complete id, which must exist.
     pub(super) async fn get_by_id(&self, id: &Digest) -> Result<Arc<Image>, Error> {
         let images = self.look().await?;
         let found = images.find(&Name::Id(id.clone()))?;
@@ -133,7 +133,7 @@ impl Inner {
 }
 
 fn encode(document: &serde_json::Value) -> Result<Bytes, Error> {
-    // serde_json sorts the keys of a map, so the bytes are always the same.
+    // serde_json sorts the keys of a map, so the bytes are deterministic.
     let bytes = serde_json::to_vec(document);
     bytes.map(Bytes::from).map_err(|error| Error::bad("the image configuration", error.to_string()))
 }

@@ -1,16 +1,16 @@
-//! One owner at a time for each blob and each chain.
+//! Named locks, for one writer per blob or chain.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::OwnedMutexGuard;
 
-/// Locks by name, which exist only while somebody wants them.
+/// Locks by name, each existing only while somebody holds or awaits it.
 #[derive(Default)]
 pub(super) struct KeyedLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
 impl KeyedLocks {
-    /// Waits for a name.
+    /// Waits for the lock of this name.
     pub async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
