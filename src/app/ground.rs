@@ -1,4 +1,4 @@
-//! What the agent stands on: its folders, its store, its real adapters.
+//! What the agent is built on: its directories, its store, its real adapters.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::sandbox::Sandboxes;
 use crate::store::{self, Store};
 use crate::stream;
 
-/// How long the store may be locked at the start, and the pause between tries.
+/// How long the store may be locked at the start, and the delay between attempts.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -43,8 +43,8 @@ pub(super) fn make_folder(path: &Path, mode: u32) -> Result<(), Error> {
     made.map_err(|source| Error::Folder { path: path.to_owned(), source })
 }
 
-/// Opens the store. The agent before this one may have been killed just now: a child that it was
-/// starting lets go of the lock a moment after it.
+/// Opens the store. If the previous agent was killed just now, a child that it was starting may
+/// hold the lock a moment longer.
 pub(super) async fn open_store(config: &Config) -> Result<Store, Error> {
     let path = config.root.join("state.redb");
     let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
