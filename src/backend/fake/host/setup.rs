@@ -1,4 +1,4 @@
-//! What tests tell the fake host, and ask of it.
+//! Methods by which tests configure and inspect the fake host.
 
 use std::path::{Path, PathBuf};
 
@@ -14,63 +14,63 @@ impl FakeHost {
         Self { steps, world, facts, files: self.files.clone(), state: self.state.clone() }
     }
 
-    /// The user files of every image from now on.
+    /// Sets the user files of every image.
     pub fn set_user_files(&self, users: UserFiles) {
         self.lock().users = users;
     }
 
-    /// A file that every image root has, for `copy_from_rootfs` and `find_inside`.
+    /// Adds a file to every image root, for `copy_from_rootfs` and `find_inside`.
     pub fn put_rootfs_file(&self, path: &str, content: &[u8]) {
         self.lock().rootfs.insert(path.to_owned(), content.to_vec());
     }
 
-    /// A file of the host outside its folder, e.g. `/etc/resolv.conf`; such files are absent else.
+    /// Adds a host file outside the directory, e.g. `/etc/resolv.conf`; others do not exist.
     pub fn put_file(&self, path: &Path, content: &[u8]) {
         self.lock().files.insert(path.to_owned(), content.to_vec());
     }
 
-    /// A device node; its host path is `device.path`.
+    /// Adds a device node; its host path is `device.path`.
     pub fn put_device(&self, device: DeviceNode) {
         self.lock().devices.insert(PathBuf::from(&device.path), device);
     }
 
-    /// Who was given a file or folder.
+    /// The owner set for a file or directory.
     pub fn owner(&self, path: &Path) -> Option<(u32, u32)> {
         self.lock().owners.get(path).copied()
     }
 
-    /// The SELinux label that a file or folder was given.
+    /// The SELinux label set for a file or directory.
     pub fn label(&self, path: &Path) -> Option<String> {
         self.lock().labels.get(path).cloned()
     }
 
-    /// Whether no mount of the host is shared or a slave from now on.
+    /// Sets whether all mounts of the host are private.
     pub fn set_private_mounts(&self, private: bool) {
         self.lock().private_mounts = private;
     }
 
-    /// The version of CRIU from now on; it is not installed else.
+    /// Sets the version of CRIU, which is otherwise not installed.
     pub fn set_criu(&self, version: Option<u32>) {
         self.lock().criu = version;
     }
 
-    /// An empty cgroup, as an OCI runtime leaves it that is killed while it creates a container.
+    /// Adds an empty cgroup, like one left by an OCI runtime killed while it created a container.
     pub fn put_cgroup(&self, path: &Path) {
         self.world.lock().empty_cgroups.insert(path.to_owned());
     }
 
-    /// A shim of this task that the runtime has lost.
+    /// Adds a shim of this task that the runtime has lost.
     pub fn put_lost_shim(&self, pid: u32, task: &str) {
         let arguments = ["fake-shim", SHIM_ID, task].map(str::to_owned).to_vec();
         self.world.lock().strays.push(HostProcess { pid, start_time: u64::from(pid), arguments });
     }
 
-    /// Tasks of lost shims that live.
+    /// The tasks of lost shims that still live.
     pub fn lost_shims(&self) -> Vec<String> {
         self.world.lock().strays.iter().map(|it| it.arguments[2].clone()).collect()
     }
 
-    /// The figures of a cgroup that holds others.
+    /// The limits of a cgroup that contains others.
     pub fn cgroup_limits(&self, path: &Path) -> Option<CgroupLimits> {
         self.world.lock().pod_cgroups.get(path).cloned()
     }
