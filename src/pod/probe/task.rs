@@ -1,4 +1,4 @@
-//! One probe of one container.
+//! The task of one probe of one container.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::{Aim, Failure, Kind, OnChange, ProbeState};
 use crate::pod::handler::{Error, Exec, Outcome, Report, Reporter, Subject, cut};
 
-/// How often a question that cannot be asked is tried before it is dropped.
+/// How many times a probe that cannot be carried out is tried.
 const TRIES: usize = 3;
 
-/// Bytes of an event's message, as the Kubernetes API has it.
+/// Maximum size of an event's message in bytes, as in the Kubernetes API.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// Asks one question again and again.
+/// Runs one probe periodically.
 pub(super) struct Task {
     pub kind: Kind,
     pub probe: Probe,
     pub period: Duration,
-    /// Wait before the first question, besides all others.
+    /// Additional delay before the first run.
     pub delay: Duration,
     pub aim: Arc<Aim>,
     pub state: Arc<watch::Sender<ProbeState>>,
@@ -30,7 +30,7 @@ pub(super) struct Task {
     pub report: Reporter,
 }
 
-/// The period of a probe: 10 s when nothing is said.
+/// The period of a probe, by default 10 s.
 pub(super) fn period(probe: &Probe, finer: Option<&Duration>) -> Duration {
     finer.copied().unwrap_or_else(|| seconds(probe.period_seconds, 10))
 }
@@ -45,7 +45,7 @@ fn threshold(given: Option<i32>, default: u32) -> u32 {
 }
 
 impl Task {
-    /// Ends when there is nothing more to find out; safe to drop at any time.
+    /// Returns when the result is final; may be dropped at any time.
     pub async fn run(self) {
         if self.kind != Kind::Startup {
             let mut state = self.state.subscribe();
@@ -57,9 +57,9 @@ impl Task {
         let after = self.aim.started + Duration::from_secs(initial.unwrap_or_default());
         let begin = after.max(Instant::now()) + self.delay;
         let mut ticks = interval_at(begin, self.period);
-        // One that came late is made up for at once, the rest is left out.
+        // A single late run is made up for at once, further ones are skipped.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        // The last answer and how often it came.
+        // The last result and how many times in a row it occurred.
         let (mut last, mut run) = (None, 0);
         loop {
             ticks.tick().await;
@@ -78,7 +78,7 @@ impl Task {
         }
     }
 
-    /// One question: `Err` says why it is not well, `None` that it could not be asked.
+    /// Runs the probe: `Err` has the reason of a failure, `None` means it could not be carried out.
     async fn ask(&self) -> Option<Result<(), String>> {
         let mut problem = None;
         for _ in 0..TRIES {
@@ -122,7 +122,7 @@ impl Task {
         }
     }
 
-    /// Publishes what is now certain; whether that was the last word.
+    /// Publishes a result that reached its threshold; returns whether it is final.
     fn conclude(&self, answer: Result<(), String>) -> bool {
         let changed = self.state.send_if_modified(|state| {
             let before = state.clone();
