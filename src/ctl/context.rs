@@ -1,4 +1,4 @@
-//! Which agent is meant: contexts of a file, the environment, flags.
+//! Selects the agent: contexts in a file, the environment, flags.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use url::Url;
 use super::error::Error;
 use crate::config::Inputs;
 
-/// Where an agent of this machine listens unless it is told otherwise.
+/// Default address of an agent on this machine.
 const DEFAULT_SOCKET: &str = "/run/podbay/podbay.sock";
 
 /// Which agent to ask.
@@ -96,12 +96,12 @@ pub struct Meant {
 }
 
 impl ContextArgs {
-    /// Whether anything was typed.
+    /// Whether any flag was given.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The file of contexts, and where it is; one that nobody named may be absent.
+    /// The contexts file and its path; the default file need not exist.
     pub fn load(&self, inputs: &dyn Inputs) -> Result<(PathBuf, Contexts), Error> {
         let named = self.client_config.clone();
         let named = named.or_else(|| variable(inputs, "PODBAY_CLIENT_CONFIG").map(PathBuf::from));
@@ -124,8 +124,8 @@ impl ContextArgs {
         Ok((path, contexts))
     }
 
-    /// The agent that is meant. What is typed wins over the environment, and that over the file; a
-    /// typed context wins over an address of the environment.
+    /// The selected agent. Flags take precedence over the environment, and that over the file; a
+    /// context in a flag takes precedence over an address in the environment.
     pub fn resolve(&self, inputs: &dyn Inputs) -> Result<Meant, Error> {
         let (path, contexts) = self.load(inputs)?;
         let typed = self.address.clone();
@@ -180,7 +180,7 @@ fn parse(text: &str, context: &Context, folder: &Path) -> Result<Address, Error>
     let (Some(host), true, "https") = (url.host(), bare, url.scheme()) else {
         return Err(fault());
     };
-    // The port of https is left out of a URL, but must have been given.
+    // The default https port is omitted in a parsed URL, but must have been given.
     let port = url.port().or(whole.trim_end_matches('/').ends_with(":443").then_some(443));
     let host = match host {
         url::Host::Domain(name) => name.to_owned(),

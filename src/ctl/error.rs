@@ -1,4 +1,4 @@
-//! What can go wrong at the command line, what is said about it, and the exit code.
+//! Errors of the command line, their messages and exit codes.
 
 use std::fmt::Write as _;
 use std::io;
@@ -9,7 +9,7 @@ use tonic_types::StatusExt as _;
 use super::print::safe;
 use crate::telemetry::error_chain;
 
-/// What the exit codes mean, for `--help`.
+/// Meaning of the exit codes, for `--help`.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0    done
@@ -78,7 +78,7 @@ impl From<Status> for Error {
 }
 
 impl Error {
-    /// An error of a file or stream here.
+    /// An error of a local file or stream.
     pub fn local(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Local { what, source }
@@ -111,7 +111,7 @@ impl Error {
         }
     }
 
-    /// What is said about it: one line, and one for each field that it does not name.
+    /// The message: one line, plus one for each invalid field that it does not contain.
     pub fn report(&self) -> String {
         if let Self::Agent(status) = self
             && let Some(why) = broken(status)
@@ -138,12 +138,12 @@ impl Error {
     }
 }
 
-/// What broke the connection: a status that an agent has made comes without a source.
+/// The cause of a lost connection: a status sent by an agent has no source.
 fn broken(status: &Status) -> Option<&(dyn std::error::Error + 'static)> {
     std::error::Error::source(status)
 }
 
-/// The fields and preconditions that a status names.
+/// The fields and preconditions in a status.
 fn faults(status: &Status) -> Vec<String> {
     let details = status.get_error_details();
     let fields = details.bad_request().map_or(&[][..], |bad| &bad.field_violations);

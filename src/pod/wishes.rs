@@ -2,7 +2,7 @@
 //!
 //! | annotation | value |
 //! |---|---|
-//! | `ulimits.podbay.io/<container>` | `nofile=1024:2048,core=0`: soft:hard, or one value for both |
+//! | `ulimits.podbay.io/<container>` | `nofile=1024:2048,core=0`: soft:hard, or one for both |
 //! | `backoff.podbay.io/initial`, `…/longest` | delays between container restarts: `500ms`, `2m` |
 //! | `backoff.podbay.io/exempt-success` | `true`: a container that exits with 0 restarts at once |
 //! | `oom.podbay.io/<container>` | `process`: on OOM the kernel kills one process instead of all |

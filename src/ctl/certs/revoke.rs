@@ -1,4 +1,4 @@
-//! The list of revoked certificates, ca.crl: read, made longer, signed and written anew.
+//! The certificate revocation list, ca.crl: read, extended, signed and replaced.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -97,7 +97,7 @@ fn entry((serial, at): (&Serial, &OffsetDateTime)) -> RevokedCertParams {
     }
 }
 
-/// A name is that of a file in the authority's folder, unless it is a path.
+/// A name refers to a file in the authority's directory, unless it is a path.
 fn file(cert: &str, dir: &Path) -> PathBuf {
     let is_path = cert.contains('/') || Path::new(cert).is_file();
     if is_path { cert.into() } else { dir.join(format!("{cert}.crt")) }
@@ -127,7 +127,7 @@ fn read<T>(
 }
 
 impl List {
-    /// An empty one when there is none yet.
+    /// An empty list if there is none yet.
     fn read(path: &Path, issuer: &[u8]) -> anyhow::Result<Self> {
         let text = match std::fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),

@@ -1,4 +1,4 @@
-//! Volumes of a pod: where their contents come from.
+//! Volumes of a pod: the sources of their contents.
 
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ struct Row {
     fields: &'static [(&'static str, &'static str, &'static str)],
 }
 
-/// Label, pointer and what stands there without a value.
+/// Label, JSON pointer, and default text.
 const ROWS: &[Row] = &[
     Row {
         key: "emptyDir",

@@ -1,10 +1,10 @@
-//! Lines of a log on their way to standard output.
+//! Splits a log into lines for standard output.
 
 use tonic::{Status, Streaming};
 
 use crate::proto::podbay::v1::LogsResponse;
 
-/// Longest part of a line that waits for its end.
+/// Maximum length of an unfinished line that is held back.
 const LONGEST: usize = 64 << 10;
 
 /// What is done with the bytes of one log.
@@ -24,7 +24,7 @@ impl Lines {
         Self { prefix, left: limit, whole, waiting: Vec::new(), at_start: true }
     }
 
-    /// The pieces of a log as they are to be written.
+    /// The pieces of a log to write.
     pub(super) fn of(
         mut self,
         mut pieces: Streaming<LogsResponse>,

@@ -1,9 +1,9 @@
-//! Tables: columns as wide as what is in them, three blanks between.
+//! Tables with columns as wide as their contents, separated by three spaces.
 
-/// Blanks between columns.
+/// Number of spaces between columns.
 const GAP: usize = 3;
 
-/// Narrowest column, as kubectl has it.
+/// Minimum column width, as in kubectl.
 const NARROWEST: usize = 6;
 
 /// What a cell tells at a glance, for terminals with colours.
@@ -21,7 +21,7 @@ pub enum Mood {
 }
 
 impl Mood {
-    /// Text with the escapes of its colour around it.
+    /// Text with the escape sequences of its colour.
     pub fn paint(self, text: &str) -> String {
         let colour = match self {
             Self::Plain => return text.to_owned(),
@@ -64,13 +64,13 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table with these columns; no header row without any.
+    /// A table with these columns; without any there is no header row.
     pub fn new<T: Into<String>>(header: impl IntoIterator<Item = T>, colours: bool) -> Self {
         let header: Vec<String> = header.into_iter().map(Into::into).collect();
         Self { header, colours, ..Self::default() }
     }
 
-    /// The text of these rows, the header before the first ones.
+    /// Formats these rows, with the header before the first ones.
     pub fn rows(&mut self, rows: &[Vec<Cell>]) -> String {
         let mut text = String::new();
         let header: Vec<Cell> = self.header.iter().map(Cell::from).collect();
@@ -108,8 +108,8 @@ impl Table {
     }
 }
 
-/// Aligns lines whose cells end with a tab: a column reaches over neighbouring lines that have it,
-/// as `describe` needs it.
+/// Aligns lines with tab-terminated cells: a column extends over adjacent lines that have it, as
+/// needed by `describe`.
 pub fn align(text: &str) -> String {
     const PADDING: usize = 2;
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
