@@ -13,7 +13,7 @@ use crate::telemetry::error_chain;
 const LOOKS: u32 = 6;
 
 impl Sandboxes {
-    /// Kills lost shims, now and after each trouble: looks [`LOOKS`] times with a pause of
+    /// Kills lost shims, now and after each trouble: looks several times with a pause of
     /// `between`. A shim counts as lost if two consecutive looks find it so; one that was just
     /// being started has a container by the second look. Never returns.
     pub async fn sweep_shims(&self, between: Duration) {
