@@ -16,13 +16,13 @@ use crate::proto::podbay::v1::{ApplyRequest, Change, Manner, Pod, Preconditions}
 /// How many times a pod is read again if it changes meanwhile.
 const TRIES: usize = 20;
 
-/// A pod that is to be changed.
+/// A pod to change.
 pub struct Amend<'a> {
     /// Its namespace.
     pub namespace: &'a Namespace,
     /// Its name.
     pub name: &'a str,
-    /// Whether nothing is changed really.
+    /// Whether it is a dry run.
     pub dry_run: bool,
 }
 

@@ -122,7 +122,7 @@ pub async fn change(
     apply(client, &args.apply, manner, &old, screen).await
 }
 
-/// What becomes of a pod that is in the way.
+/// What to do with a pod that cannot be changed in place.
 #[derive(Debug, Clone, Default)]
 pub struct Old {
     force: bool,

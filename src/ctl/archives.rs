@@ -153,11 +153,11 @@ async fn fetch(client: &mut Client, args: &SaveArgs, screen: Screen) -> Result<(
     target.finish().await
 }
 
-/// Where an archive goes.
+/// The destination of an archive.
 enum Target {
-    /// Whatever takes bytes: a pipe, a device.
+    /// Any stream: a pipe, a device.
     Stream(Box<dyn AsyncWrite + Send + Unpin>),
-    /// A file, which has its name only when it is whole.
+    /// A file, which gets its name only when it is complete.
     File(File, Draft),
 }
 
@@ -201,7 +201,7 @@ impl Target {
     }
 }
 
-/// A file beside the one that it is to become; gone when it did not.
+/// A temporary file beside its destination, removed unless it was completed.
 struct Draft {
     path: PathBuf,
     name: PathBuf,

@@ -22,12 +22,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum size of an answer: enough for a complete list of pods with their objects.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// An agent that can be asked.
+/// A client of an agent.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// Its pods.
+    /// Service of its pods.
     pub pods: PodsClient<Channel>,
-    /// Its images.
+    /// Service of its images.
     pub images: ImagesClient<Channel>,
     meant: Meant,
 }
@@ -82,8 +82,7 @@ async fn channel(meant: &Meant) -> Result<Channel, Error> {
     connected.map_err(|error| failed(error.into()))
 }
 
-/// A TLS client: version 1.3, the agent checked against one authority, the caller with a
-/// certificate.
+/// A TLS 1.3 client: verifies the agent with one authority, and presents the caller's certificate.
 #[derive(Clone)]
 struct Tls {
     connector: TlsConnector,

@@ -27,21 +27,21 @@ pub struct ContextArgs {
     pub client_config: Option<PathBuf>,
 }
 
-/// The file of contexts.
+/// The contexts file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Contexts {
-    /// The context that is meant when none is named.
+    /// The default context.
     pub current: Option<String>,
     /// The agents by name.
     pub contexts: BTreeMap<String, Context>,
 }
 
-/// One agent.
+/// The settings for one agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Context {
-    /// Its address, as of `--address`.
+    /// Its address, as in `--address`.
     pub address: Option<String>,
     /// Certificate authority of the agent; PEM. Paths are relative to the file.
     pub ca: Option<PathBuf>,
@@ -49,13 +49,13 @@ pub struct Context {
     pub cert: Option<PathBuf>,
     /// Its key; PEM.
     pub key: Option<PathBuf>,
-    /// Name in the agent's certificate; the host of the address when it is left out.
+    /// Name in the agent's certificate; by default the host of the address.
     pub server_name: Option<String>,
-    /// Namespace when none is named; `default` when it is left out.
+    /// Default namespace; `default` if omitted.
     pub namespace: Option<String>,
 }
 
-/// Where an agent listens.
+/// The address of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// A unix socket.
@@ -66,7 +66,7 @@ pub enum Address {
         host: String,
         /// Port.
         port: u16,
-        /// How both sides prove who they are.
+        /// TLS files.
         files: TlsFiles,
     },
 }
@@ -74,24 +74,24 @@ pub enum Address {
 /// Files of a TLS client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The authority that vouches for the agent.
+    /// The certificate authority of the agent.
     pub ca: PathBuf,
     /// The caller's certificate.
     pub cert: PathBuf,
     /// The caller's key.
     pub key: PathBuf,
-    /// Name that the agent's certificate must have.
+    /// Expected name in the agent's certificate.
     pub server_name: String,
 }
 
-/// An agent and what is asked of it unless told otherwise.
+/// The selected agent and its defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meant {
-    /// Where it listens.
+    /// Its address.
     pub address: Address,
-    /// The address as it was given, for messages.
+    /// The address as given, for messages.
     pub shown: String,
-    /// Namespace when none is named.
+    /// Default namespace.
     pub namespace: Option<String>,
 }
 

@@ -168,13 +168,13 @@ fn with(object: &mut Value, container: &Value) -> Result<(), Error> {
     Ok(())
 }
 
-/// A container that is waited for.
+/// An awaited container.
 pub(super) struct Waiting<'a> {
     /// Namespace of its pod.
     pub(super) namespace: String,
-    /// Its pod, by name ...
+    /// Name of its pod.
     pub(super) pod: &'a str,
-    /// ... and uid.
+    /// Uid of its pod.
     pub(super) uid: String,
     /// Its own name.
     pub(super) name: &'a str,

@@ -27,46 +27,46 @@ Environment:
   PODBAY_CLIENT_CONFIG  file of contexts, as --client-config
   NO_COLOR              no colours, when set to anything";
 
-/// Why a command has not done what it was told.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What was typed, or a file that it names, makes no sense.
+    /// An argument, or a file named in one, is invalid.
     #[error("{0}")]
     Misuse(String),
-    /// A file or stream of this machine.
+    /// I/O on a local file or stream failed.
     #[error("{what}")]
     Local {
-        /// What was tried.
+        /// The attempted operation.
         what: String,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Nobody answers at the agent's address.
+    /// Connecting to the agent failed.
     #[error("connect to {address}")]
     Connect {
         /// The address.
         address: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The agent says no.
+    /// The agent returned an error.
     #[error("{}", .0.message())]
     Agent(Box<Status>),
-    /// There is no such thing.
+    /// The object does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// Something did not come out as it was to.
+    /// The operation failed.
     #[error("{0}")]
     Failed(String),
-    /// A wait has ended before what it waited for.
+    /// A wait exceeded its time limit.
     #[error("{0}")]
     Timeout(String),
-    /// The user has had enough.
+    /// The user interrupted the command.
     #[error("interrupted")]
     Interrupted,
-    /// Who reads the output has gone, which is no fault: `podbay get pods | head`.
+    /// The reader of the output has closed it, which is not an error: `podbay get pods | head`.
     #[error("the reader of the output has gone")]
     Gone,
 }

@@ -106,12 +106,12 @@ async fn ask(
     Ok(client.pods.events(request).await?.into_inner())
 }
 
-/// Which events are shown: by fields of their own, where the selector of fields has such ones.
+/// Filter for events: their own fields, extracted from the field selector.
 struct Wanted {
     types: Vec<String>,
-    /// Path, value, and whether it is to be this one.
+    /// Path, value, and whether it must be equal.
     own: Vec<(String, String, bool)>,
-    /// What is left for the pods.
+    /// The rest of the selector, which concerns pods.
     of_pods: String,
 }
 

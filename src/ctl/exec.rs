@@ -72,16 +72,16 @@ pub struct AttachArgs {
     pub tty: bool,
 }
 
-/// What goes to the far side, whichever call it is.
+/// A message to the agent, independent of the call.
 enum Outgoing {
     Input(Vec<u8>),
     End,
     Size(TerminalSize),
 }
 
-/// What comes from there.
+/// A message from the agent.
 enum Incoming {
-    /// It runs; whether the caller's terminal is to be raw.
+    /// Started; says whether to set the caller's terminal to raw mode.
     Started {
         raw: bool,
     },

@@ -65,10 +65,10 @@ pub(super) fn here(text: &str) -> Result<IpAddr, String> {
     }
 }
 
-/// A port here and one in the pod.
+/// A local port and one in the pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ports {
-    /// None for the same as in the pod, 0 for a free one.
+    /// `None` for the same number as in the pod, 0 for a free one.
     local: Option<u16>,
     remote: Port,
     udp: bool,
@@ -78,7 +78,7 @@ pub struct Ports {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Port {
     Number(u16),
-    /// As a container has it.
+    /// A name defined in a container.
     Name(String),
 }
 
@@ -138,7 +138,7 @@ impl FromStr for Ports {
     }
 }
 
-/// The pod that connections lead to.
+/// The pod that connections are forwarded to.
 #[derive(Clone)]
 struct Goal {
     client: Client,

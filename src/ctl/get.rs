@@ -314,7 +314,7 @@ fn again(status: &tonic::Status) -> bool {
     [Code::OutOfRange, Code::ResourceExhausted].contains(&status.code())
 }
 
-/// How things of one kind are shown.
+/// How to show objects of one kind.
 struct View {
     kind: Kind,
     output: Output,

@@ -42,10 +42,10 @@ pub fn translate(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
 }
 
 struct Said<'a> {
-    /// The command that the words so far have named.
+    /// The command named so far.
     at: &'a Command,
     words: Vec<OsString>,
-    /// Stands behind the command in the end.
+    /// Options to be moved behind the command.
     moved: Vec<OsString>,
 }
 

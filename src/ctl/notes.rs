@@ -13,7 +13,7 @@ use super::scope::{Namespace, Selection, pod_names};
 use super::screen::Screen;
 use crate::proto::podbay::v1::Change;
 
-/// A map in the metadata, and what is said when it has changed.
+/// A map in the metadata, and the words for messages.
 #[derive(Debug, Clone, Copy)]
 pub struct Notes {
     map: &'static str,

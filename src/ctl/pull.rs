@@ -71,12 +71,12 @@ async fn follow(
     Err(Error::Failed("the pull has ended without an image".to_owned()))
 }
 
-/// How steps are shown.
+/// How progress is shown.
 enum Shown {
     Nothing,
     /// On a terminal.
     Bars(LayerBars),
-    /// Elsewhere: a line for each layer that is stored and unpacked.
+    /// Without a terminal: a line for each stored and unpacked layer.
     Lines(Screen),
 }
 
@@ -110,7 +110,7 @@ fn short(digest: &str) -> Option<&str> {
     Some(hex.get(..SHORT).unwrap_or(hex))
 }
 
-/// A line for the image and a bar for each layer, in the order of the image.
+/// A line for the image and a bar for each layer, in order.
 struct LayerBars {
     bars: Bars,
     image: Progress,

@@ -85,7 +85,7 @@ pub fn pod_name(text: &str) -> Result<String, String> {
     if name.is_empty() { Err("a name is missing".to_owned()) } else { Ok(name.to_owned()) }
 }
 
-/// A kind of thing and the names of some of it.
+/// A kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Pods.

@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::error::Error;
 use super::print::safe;
 
-/// Where a command shows what it has found.
+/// The output of a command.
 #[derive(Debug, Clone, Copy)]
 pub struct Screen {
     /// Whether tables are coloured.
@@ -82,7 +82,7 @@ impl Default for Screen {
     }
 }
 
-/// Something that goes on.
+/// A progress display.
 #[derive(Debug)]
 pub struct Progress(ProgressBar);
 
@@ -96,7 +96,7 @@ fn byte_style(size: u64) -> ProgressStyle {
     style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
 
-/// Bars one below the other.
+/// Several progress bars, one below the other.
 #[derive(Debug)]
 pub struct Bars(MultiProgress);
 

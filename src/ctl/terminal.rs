@@ -24,7 +24,7 @@ pub fn size() -> Option<TerminalSize> {
     Some(TerminalSize { width: size.ws_col.into(), height: size.ws_row.into() })
 }
 
-/// A terminal that hands every key on; as it was again when this is dropped.
+/// A terminal in raw mode, restored when dropped.
 pub struct Raw(Termios);
 
 impl Raw {

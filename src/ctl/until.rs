@@ -45,7 +45,7 @@ pub struct WaitArgs {
     pub timeout: Duration,
 }
 
-/// What `--for` names.
+/// The value of `--for`.
 #[derive(Debug, Clone)]
 pub struct For(Until);
 

@@ -15,18 +15,18 @@ use crate::proto::podbay::v1::{
     ConditionStatus, Phase, Pod, Selector, WatchEventType, WatchRequest,
 };
 
-/// What is waited for.
+/// The awaited state.
 #[derive(Debug, Clone)]
 pub enum Until {
-    /// Ready, or ended well; a pod that fails ends the wait.
+    /// Ready or succeeded; a pod that fails ends the wait.
     Ready,
-    /// Not there any more.
+    /// Removed.
     Gone,
-    /// There.
+    /// Existing.
     There,
-    /// A condition of its status, by name, has this status.
+    /// The condition with this name has this status.
     Condition(String, String),
-    /// A path of the object gives this text; anything when there is none.
+    /// A path in the object has this text, or any value if there is none.
     Path(JsonPath, Option<String>),
 }
 

@@ -17,7 +17,7 @@ use super::{BEFORE, Place};
 /// File of the list.
 const LIST: &str = "ca.crl";
 
-/// Bytes of a serial number without zeros before it.
+/// Bytes of a serial number without leading zeros.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Serial(Vec<u8>);
 
@@ -38,7 +38,7 @@ pub(super) fn serial(text: &str) -> Result<Serial, String> {
     fits.then_some(serial).ok_or_else(|| "must have 1 to 20 bytes".to_owned())
 }
 
-/// What the list holds: when each was revoked.
+/// The contents of the list: serial numbers and revocation times.
 #[derive(Default)]
 struct List {
     number: u64,

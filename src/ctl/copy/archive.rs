@@ -19,12 +19,12 @@ use tokio::sync::mpsc;
 /// Bytes per piece of an archive.
 const PIECE: usize = 64 << 10;
 
-/// What an archive has become.
+/// The result of unpacking.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Unpacked {
-    /// Files and folders made.
+    /// Number of created files and directories.
     pub(super) files: usize,
-    /// What was left out, and why.
+    /// What was skipped, and why.
     pub(super) skipped: Vec<String>,
 }
 
@@ -182,7 +182,7 @@ fn fault(place: &Path, error: Errno) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", place.display()))
 }
 
-/// Writes pieces to whoever sends them on.
+/// A writer that sends pieces to a channel.
 struct Pieces(mpsc::Sender<Bytes>);
 
 impl Write for Pieces {
@@ -196,7 +196,7 @@ impl Write for Pieces {
     }
 }
 
-/// Reads the pieces that have arrived.
+/// A reader of the received pieces.
 struct Arrived {
     from: mpsc::Receiver<Bytes>,
     piece: Bytes,

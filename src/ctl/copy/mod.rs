@@ -41,15 +41,15 @@ pub struct CopyArgs {
 /// One end of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// A path of this machine.
+    /// A local path.
     Here(PathBuf),
     /// A path in a container.
     Pod {
-        /// Namespace, when it was given.
+        /// Namespace, if given.
         namespace: Option<String>,
         /// The pod.
         pod: String,
-        /// The path there.
+        /// The path in the container.
         path: String,
     },
 }

@@ -17,7 +17,7 @@ const PADDING: usize = 1 << 20;
 /// Maximum number of bytes kept of a command's error output.
 const COMPLAINT: usize = 4096;
 
-/// A command that runs in a container.
+/// A running command in a container.
 pub(super) struct Running {
     answers: Streaming<ExecResponse>,
     complaint: Vec<u8>,

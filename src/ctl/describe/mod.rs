@@ -18,7 +18,7 @@ use super::print::table::align;
 use super::print::{age, has, items, number, pairs, plain, safe, text};
 use crate::proto::podbay::v1::Event;
 
-/// Text with tabs that becomes aligned columns in the end.
+/// Text with tabs, which are converted to aligned columns at the end.
 #[derive(Debug, Default)]
 struct Page(String);
 

@@ -17,7 +17,7 @@ pub(super) fn all(page: &mut Page, volumes: &[Value]) {
     }
 }
 
-/// What `describe` says of a kind of volume, and the values that it shows.
+/// A kind of volume: its description and the fields that are shown.
 struct Row {
     key: &'static str,
     kind: &'static str,

@@ -7,13 +7,13 @@ use crate::proto::podbay::v1::LogsResponse;
 /// Maximum length of an unfinished line that is held back.
 const LONGEST: usize = 64 << 10;
 
-/// What is done with the bytes of one log.
+/// The processing of one log's bytes.
 pub(super) struct Lines {
-    /// Before each line.
+    /// Prefix of each line.
     prefix: Option<String>,
-    /// Bytes that may still come.
+    /// Number of bytes still allowed.
     left: Option<u64>,
-    /// Whole lines only, for there are other logs between them.
+    /// Only complete lines, since lines of other logs may come in between.
     whole: bool,
     waiting: Vec<u8>,
     at_start: bool,

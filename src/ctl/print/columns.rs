@@ -8,7 +8,7 @@ use serde_json_path::JsonPath;
 use super::path;
 use super::table::{Cell, Table};
 
-/// Columns of the caller's choice.
+/// User-defined columns.
 #[derive(Debug, Clone)]
 pub struct Columns {
     columns: Vec<(String, JsonPath)>,

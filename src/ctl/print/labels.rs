@@ -5,12 +5,12 @@ use serde_json::Value;
 use super::table::Cell;
 use super::{pairs, plain};
 
-/// Which of them.
+/// The label columns to show.
 #[derive(Debug, Clone, Default)]
 pub struct Labels {
     /// A column for each of these keys.
     pub keys: Vec<String>,
-    /// One with all labels.
+    /// A column with all labels.
     pub all: bool,
 }
 

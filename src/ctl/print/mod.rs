@@ -23,13 +23,13 @@ use self::path::Template;
 const FORMATS: &str = "wide, json, yaml, name, jsonpath=TEMPLATE, jsonpath-file=FILE, \
                        custom-columns=NAME:PATH,...";
 
-/// What to print of objects.
+/// Output format of objects.
 #[derive(Debug, Clone, Default)]
 pub enum Output {
-    /// A table for people.
+    /// A table.
     #[default]
     Table,
-    /// The same with more columns.
+    /// A table with more columns.
     Wide,
     /// The object, or a `List` of objects.
     Json,
@@ -37,9 +37,9 @@ pub enum Output {
     Yaml,
     /// `pod/NAME` lines.
     Name,
-    /// What a template picks.
+    /// The result of a template.
     Path(Template),
-    /// Columns of the caller's choice.
+    /// User-defined columns.
     Columns(Columns),
 }
 

@@ -9,11 +9,11 @@ use super::{age, has, items, number, text};
 /// Columns of a table of pods, or of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PodColumns {
-    /// The namespace before the name.
+    /// Show the namespace before the name.
     pub namespace: bool,
-    /// IP, node, nominated node and readiness gates.
+    /// Show IP, node, nominated node and readiness gates.
     pub wide: bool,
-    /// The kind in the name, `pod/web`.
+    /// Show the kind in the name, `pod/web`.
     pub kind: bool,
 }
 
@@ -84,7 +84,7 @@ pub fn status_word(pod: &Value) -> String {
     Summary::of(pod).status
 }
 
-/// What the row tells of a pod's containers; follows `printPod` of Kubernetes.
+/// Summary of a pod's containers for its row; follows `printPod` in Kubernetes.
 #[derive(Debug, Default)]
 struct Summary {
     containers: usize,

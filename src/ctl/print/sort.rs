@@ -8,7 +8,7 @@ use serde_json_path::JsonPath;
 
 use super::{path, plain};
 
-/// What objects are sorted by.
+/// The sort key.
 #[derive(Debug, Clone)]
 pub struct SortBy {
     path: JsonPath,

@@ -6,17 +6,17 @@ const GAP: usize = 3;
 /// Minimum column width, as in kubectl.
 const NARROWEST: usize = 6;
 
-/// What a cell tells at a glance, for terminals with colours.
+/// The colour class of a cell, for terminals with colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mood {
-    /// Nothing of note.
+    /// Neutral.
     #[default]
     Plain,
-    /// All is well.
+    /// Good state.
     Good,
-    /// On its way.
+    /// In progress.
     Busy,
-    /// Somebody should look at it.
+    /// A problem.
     Bad,
 }
 
@@ -54,7 +54,7 @@ impl<T: AsRef<str>> From<T> for Cell {
     }
 }
 
-/// A table that grows: rows printed later keep the widths of those before.
+/// A table that is printed in parts: later rows keep the column widths of earlier ones.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     header: Vec<String>,
