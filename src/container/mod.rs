@@ -1,8 +1,8 @@
 //! Containers of pods: create, start, stop, remove, exec, attach, logs, exits.
 //!
-//! Each container is one `Entry` of `entry.rs`: its record, and a lock under which every change to it
-//! happens. A change goes record -> store -> board, in that order, so nothing is published or
-//! acknowledged before it is durable. Reads go to the [`Board`] alone.
+//! Each container is one `Entry` (`entry.rs`): its record, and a lock that serialises all changes
+//! of it. A change goes record -> store -> board, in that order, so nothing is published or
+//! acknowledged before it is durable. Reads use only the [`Board`].
 
 mod attach;
 mod cdi;
