@@ -1,10 +1,10 @@
-//! A small controller of several nodes: it keeps a number of replicas of one pod alive over several
-//! agents, and replaces what dies. A plain client of `podbay.v1`, nothing else.
+//! A small controller for several nodes: it keeps a number of replicas of one pod running across
+//! several agents, and replaces those that die. It is a plain client of `podbay.v1`.
 //!
-//! It follows one watch stream of each agent, remembers what they tell, and after each news makes
-//! what is missing where the fewest are, and deletes what is too much or over. An agent that does
-//! not answer for a while counts as dead: its replicas are made elsewhere, and those too many go
-//! when it is back.
+//! It follows one watch stream per agent and records the state. After each event it creates missing
+//! replicas where there are the fewest, and deletes superfluous or ended ones. An agent that does
+//! not answer for a while counts as dead: its replicas are created elsewhere, and the superfluous
+//! ones are deleted when it is back.
 //!
 //! ```text
 //! cargo run --example controller -- --agent /run/a/podbay.sock --agent /run/b/podbay.sock \

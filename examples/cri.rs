@@ -1,10 +1,9 @@
-//! One pod, step by step: a plain gRPC client of podbay's CRI socket, nothing else.
+//! One pod, step by step: a plain gRPC client of podbay's CRI socket.
 //!
-//! It runs one pod from its first breath to its last: sandbox (pause container and network), two
-//! init containers one after the other, then a web server and a client that talk over localhost.
-//! It reads their status and logs, stops them gracefully, removes all, and shows that nothing is
-//! left. Each line is one call and the time it took. It ends with code 1 when anything is not as
-//! it should be.
+//! It runs one pod through its lifecycle: sandbox (pause container and network), two init
+//! containers one after the other, then a web server and a client that talk over localhost. It
+//! reads their status and logs, stops them gracefully, removes everything, and checks that nothing
+//! is left. Each line is one call with its duration. The exit code is 1 if anything is wrong.
 //!
 //! ```text
 //! cargo run --example cri -- --socket /run/podbay/podbay.sock --image localhost:5000/busybox

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Pods on this machine, from nothing to nothing: builds podbay, starts what does not run yet
+# Runs pods on this machine through their lifecycle: builds podbay, starts what does not run yet
 # (containerd, a registry with one image) and two agents, runs a pod by the command line, one step by
-# step through the CRI (examples/cri.rs), and replicas of one over both agents
+# step through the CRI (examples/cri.rs), and replicas of one across both agents
 # (examples/controller.rs), stops the agents, checks that nothing is left, and cleans up.
 #
 #   scripts/demo.sh        what it needs is installed by `scripts/setup.sh demo`

@@ -1,4 +1,4 @@
-//! The composition root: the only place that knows every room and says `new` on real adapters.
+//! The composition root: the only place that knows every room and constructs the real adapters.
 //!
 //! Order: config -> store -> backends -> domain -> socket -> serve (answering Unavailable) ->
 //! recover once containerd answers -> ready -> stop signal -> drain under a deadline.
@@ -42,46 +42,46 @@ use notify::Manager;
 use options::{keep_options, node_paths, remote_options, shutdown_bands, statics_options};
 use rooms::Rooms;
 
-/// Pauses between tries to reach containerd at start.
+/// First delay between attempts to reach containerd at the start.
 const RECOVER_FIRST: Duration = Duration::from_millis(200);
 const RECOVER_LONGEST: Duration = Duration::from_secs(5);
 
-/// Between two looks for shims that containerd has lost.
+/// Delay between two searches for lost shims.
 const SHIM_LOOKS: Duration = Duration::from_secs(5);
 
-/// What logs have at least to write what was read, however long the drain took.
+/// Minimum time for logs to write what was read, however long the drain took.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// An agent that cannot start or run.
+/// Why an agent cannot start or run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A folder of ours cannot be made.
+    /// A directory of the agent cannot be created.
     #[error("make {}", path.display())]
     Folder {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The store cannot be opened: also when another agent has this root.
+    /// The store cannot be opened, for instance because another agent uses this root.
     #[error("open the state store")]
     Store(#[from] store::Error),
     /// A backend cannot be set up.
     #[error("set up {what}")]
     Backend {
-        /// Which.
+        /// Which backend.
         what: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: backend::Error,
     },
     /// The log thread or the signal handlers cannot be started.
     #[error("{what}")]
     Io {
-        /// What was tried.
+        /// What was attempted.
         what: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -91,18 +91,18 @@ pub enum Error {
     /// The streaming server cannot start.
     #[error("open the streaming server")]
     Streaming(#[from] stream::Error),
-    /// The remote door cannot be opened.
+    /// The TCP server of podbay.v1 cannot start.
     #[error("open the remote door")]
     Remote(#[from] serve::RemoteError),
-    /// A setting that eviction cannot work with.
+    /// An invalid eviction threshold.
     #[error("read pods.eviction")]
     Eviction(#[from] crate::pod::upkeep::BadThreshold),
-    /// The server failed.
+    /// The gRPC server failed.
     #[error("serve")]
     Serve(#[from] serve::Error),
 }
 
-/// A built agent: its socket is bound, nothing runs yet.
+/// A built agent: its socket is bound, but nothing runs yet.
 pub struct App {
     listener: UnixListener,
     services: CriServices,
@@ -113,7 +113,7 @@ pub struct App {
     drain: Duration,
 }
 
-/// What recovery, the event watcher and the end need.
+/// What recovery, the event watcher and the shutdown need.
 #[derive(Clone)]
 struct Parts {
     tasks: Tasks,
@@ -134,18 +134,18 @@ struct Parts {
     bands: Bands,
 }
 
-/// Runs the agent until SIGTERM or SIGINT. Running containers are not touched by its end.
+/// Runs the agent until SIGTERM or SIGINT. Running containers are not affected when it ends.
 pub async fn run(config: Config) -> Result<(), Error> {
     let signals = signals().map_err(|source| Error::Io { what: "watch for signals", source })?;
     App::build(config).await?.run(signals).await
 }
 
-/// Ends at the first SIGTERM or SIGINT.
+/// Completes at the first SIGTERM or SIGINT.
 fn signals() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
-        // Both arms only wait.
+        // Both branches only wait.
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
@@ -154,7 +154,7 @@ fn signals() -> std::io::Result<impl Future<Output = ()>> {
 }
 
 impl App {
-    /// Opens the store, makes all rooms and binds the socket.
+    /// Opens the store, creates all rooms and binds the socket.
     pub async fn build(config: Config) -> Result<Self, Error> {
         let ground = Ground::open(&config).await?;
         let rooms = Rooms::new(&config, &ground).await?;
@@ -176,8 +176,8 @@ impl App {
         Ok(Self { listener, services, pods, remote, streams, parts, drain })
     }
 
-    /// Serves until `stop` ends, then drains: takes no new work, lets work under way finish for
-    /// a while, and leaves the rest to the next start.
+    /// Serves until `stop` completes, then drains: accepts no new work, gives running work some
+    /// time to finish, and leaves the rest to the next start.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let Self { listener, services, pods, remote, streams, parts, drain } = self;
         let (ready, is_ready) = watch::channel(false);
@@ -186,7 +186,7 @@ impl App {
         let recovering = parts.clone().recover(ready, manager.clone());
         let draining = tasks.draining();
         drop(tasks.spawn_essential("recover", async move {
-            // Cancel-safe: the next agent begins anew.
+            // Cancel-safe: the next agent starts over.
             tokio::select! {
                 () = recovering => {}
                 () = draining => {}
@@ -260,8 +260,9 @@ impl Parts {
                 manager.tell(what);
             }
         };
-        // It serves, though it answers `Unavailable` to most until containerd is there: a manager
-        // that waited for that would give up on a node whose containerd comes late.
+        // It serves already, though it answers most calls with `Unavailable` until containerd is
+        // there. A service manager that waited for containerd would give up on a node where it
+        // starts late.
         tell("READY=1\nSTATUS=taking over what runs");
         let take_over = || async {
             self.take_over().await.inspect_err(|error| {
@@ -291,7 +292,7 @@ impl Parts {
         }));
     }
 
-    /// Looks for static pods from now on.
+    /// Watches for static pods from now on.
     fn start_statics(&self) {
         let (pods, options) = (self.pods.clone(), self.statics.clone());
         drop(self.tasks.spawn_lasting("statics", move || {
@@ -317,7 +318,7 @@ impl Parts {
         }
         self.sandboxes.learn_features().await;
         self.warn_of_versions(&info.version);
-        // Leases of ours are of an agent that died: what they held is finished or garbage.
+        // These leases are of an agent that died: what they held is finished or garbage.
         for lease in self.image_store.list_leases().await? {
             self.image_store.release(&lease, false).await?;
         }
@@ -326,7 +327,7 @@ impl Parts {
         Ok(())
     }
 
-    /// What is below and has known holes.
+    /// Warns of containerd and runc versions with known vulnerabilities.
     fn warn_of_versions(&self, containerd: &str) {
         if let Some(safe) = versions::safe_containerd(containerd) {
             tracing::warn!(version = containerd, safe, "containerd is older than its safe version");
@@ -339,7 +340,7 @@ impl Parts {
         }
     }
 
-    /// Events only hurry what waiting and looking find anyway.
+    /// Events only speed up what waiting and polling detect anyway.
     async fn follow_events(&self) {
         let mut events = self.runtime.events();
         while let Some(event) = events.next().await {
@@ -358,7 +359,7 @@ impl Parts {
 
     async fn close(self, limit: Duration) {
         let Self { store, pumps, .. } = self;
-        // What was read is written before the process ends.
+        // What was read must be written before the process ends.
         let written = tokio::task::spawn_blocking(move || pumps.shutdown(limit));
         let ((), written) = tokio::join!(store.close(), written);
         if !written.unwrap_or(false) {
@@ -367,7 +368,7 @@ impl Parts {
     }
 }
 
-/// Never ends.
+/// Feeds the service manager's watchdog. Never returns.
 async fn feed(manager: Option<Arc<Manager>>, tasks: Tasks) {
     match manager {
         Some(manager) => manager.feed(&tasks).await,

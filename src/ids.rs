@@ -1,4 +1,4 @@
-//! Identifiers of the things podbay runs: checked once at the edge, unforgeable inside.
+//! Identifiers of pods and containers: checked once at the edge, always valid inside.
 
 use std::fmt;
 

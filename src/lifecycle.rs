@@ -1,9 +1,9 @@
 //! Owned tasks and the drain signal.
 //!
-//! No task is spawned bare: each has a name, a span and a place in the set that the drain waits
-//! for, and a panic in it is logged with its name. What the agent cannot do without is never lost
-//! to a panic: it is begun again where it looks at everything anew, and otherwise the process ends
-//! at once. Containers are not touched by that, and the service manager starts it again.
+//! Every task has a name, a span and a place in the set that the drain waits for, and a panic is
+//! logged with the task's name. No essential task is lost to a panic: if it examines all state
+//! whenever it starts, it is restarted, otherwise the process aborts. Containers are not affected
+//! by that, and the service manager restarts the agent.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -15,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-/// The tasks of one agent and their common end. Cheap to clone.
+/// The tasks of one agent, drained together. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
-    /// Ends the process; another one in tests.
+    /// Aborts the process; replaced in tests.
     fatal: fn(),
 }
 
@@ -31,7 +31,7 @@ impl Default for Tasks {
     }
 }
 
-/// Pauses before work that has panicked is begun again.
+/// First delay before work that panicked is restarted.
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
 const AGAIN_LONGEST: Duration = Duration::from_secs(30);
 
@@ -45,8 +45,8 @@ impl Tasks {
         Self::default()
     }
 
-    /// Runs `work` as a task of this set. It goes on when nobody waits for the handle; the drain
-    /// waits for it. `None` from the handle means that it panicked (logged) or was aborted.
+    /// Spawns `work` as a task of this set. It continues if the handle is dropped, and the drain
+    /// waits for it. The handle gives `None` if the task panicked (logged) or was aborted.
     pub fn spawn<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -67,7 +67,7 @@ impl Tasks {
         Owned(self.tracker.spawn(guarded))
     }
 
-    /// Runs `work` until it ends or the drain starts. It must be safe to drop at every await.
+    /// Runs `work` until it ends or the drain starts. It must be cancel-safe at every await.
     pub fn spawn_until_drain(
         &self,
         name: &'static str,
@@ -84,7 +84,7 @@ impl Tasks {
         })
     }
 
-    /// As [`Tasks::spawn`], for work without which the agent is none: a panic in it ends the
+    /// Like [`Tasks::spawn`], for work that the agent cannot do without: a panic aborts the
     /// process.
     pub fn spawn_essential(
         &self,
@@ -100,8 +100,8 @@ impl Tasks {
         })
     }
 
-    /// As [`Tasks::spawn_until_drain`], for work that looks at everything anew whenever it is begun:
-    /// after a panic it is begun again.
+    /// Like [`Tasks::spawn_until_drain`], for work that examines all state whenever it starts:
+    /// after a panic it is restarted.
     pub fn spawn_lasting<F: Future<Output = ()> + Send + 'static>(
         &self,
         name: &'static str,
@@ -115,7 +115,7 @@ impl Tasks {
         })
     }
 
-    /// Ends once the drain has started.
+    /// Completes once the drain has started.
     pub fn draining(&self) -> impl Future<Output = ()> + Send + 'static {
         self.stop.clone().cancelled_owned()
     }
@@ -125,7 +125,7 @@ impl Tasks {
         self.stop.is_cancelled()
     }
 
-    /// Starts the drain and waits for all tasks, at most `limit`. Returns whether all ended.
+    /// Starts the drain and waits for all tasks, for at most `limit`. Returns whether all ended.
     pub async fn drain(&self, limit: Duration) -> bool {
         self.stop.cancel();
         self.tracker.close();
@@ -133,7 +133,7 @@ impl Tasks {
     }
 }
 
-/// Runs work to its end; not when it panics, which is logged.
+/// Runs work; returns whether it ended without a panic, which is logged.
 async fn has_ended(name: &'static str, work: impl Future<Output = ()>) -> bool {
     let ended = AssertUnwindSafe(work).catch_unwind().await;
     if let Err(panic) = &ended {
@@ -142,7 +142,7 @@ async fn has_ended(name: &'static str, work: impl Future<Output = ()>) -> bool {
     ended.is_ok()
 }
 
-/// Handle of an owned task. Dropping it detaches, never cancels.
+/// Handle of a task. Dropping it detaches the task, never cancels it.
 #[derive(Debug)]
 pub struct Owned<T>(JoinHandle<Option<T>>);
 
@@ -158,13 +158,14 @@ impl<T> Owned<T> {
     }
 }
 
-/// Waits for tasks, at most `limit`; those that take longer go on behind. Whether all ended.
+/// Waits for tasks for at most `limit`; slower ones continue in the background. Returns whether all
+/// ended.
 pub async fn wait_a_while(limit: Duration, tasks: Vec<Owned<()>>) -> bool {
     let all = futures::future::join_all(tasks.into_iter().map(Owned::join));
     tokio::time::timeout(limit, all).await.is_ok()
 }
 
-/// Pauses that double from a first to a longest one.
+/// Delays that double from a first to a maximum value.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     next: Duration,
@@ -177,7 +178,7 @@ impl Backoff {
         Self { next: first, longest }
     }
 
-    /// The pause to make now.
+    /// The next delay.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Duration {
         let now = self.next;

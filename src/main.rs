@@ -1,6 +1,6 @@
-//! The street door: arguments, then the agent or a command, then an exit code:
-//! 0 done, 1 failed, 2 wrong arguments or configuration, and what `--help` lists for the commands
-//! that ask an agent.
+//! The entry point: parses arguments, runs the agent or a command, and returns an exit code: 0
+//! success, 1 failure, 2 invalid arguments or configuration. `--help` lists the other codes of the
+//! commands that query an agent.
 
 use std::process::ExitCode;
 
@@ -9,18 +9,19 @@ use podbay::config::{Config, Faults, Process};
 use podbay::ctl::{self, AgentArgs, Cli, Command, ConfigCommand};
 use podbay::telemetry;
 
-/// Most worker threads: the agent waits far more than it computes, and each costs memory.
+/// Maximum number of worker threads: the agent mostly waits, and each thread costs memory.
 const MAX_WORKERS: usize = 4;
 
-/// Stack of a worker thread: deep manifests are read on it. It costs memory only where it was used.
+/// Stack size of a worker thread: deeply nested manifests are parsed on it. Unused parts cost no
+/// memory.
 const STACK: usize = 2 << 20;
 
-/// Heaps of the C library. Its default, eight for each core, lets every thread that reads files for
-/// a moment keep one.
+/// Number of heaps of the C library. With its default, eight per core, every thread that briefly
+/// reads files keeps one.
 #[cfg(target_env = "gnu")]
 const HEAPS: i32 = 2;
 
-/// Bytes at the end of a heap that are given back once they are free: those of a burst are.
+/// Free bytes at the end of a heap above which they are returned to the kernel, as after a burst.
 #[cfg(target_env = "gnu")]
 const TRIM: i32 = 256 << 10;
 
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does what is no business of the agent's own process.
+/// Runs a command that does not start the agent.
 fn ask(cli: &Cli) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -69,7 +70,7 @@ fn ask(cli: &Cli) -> ExitCode {
         }
     };
     let done = runtime.block_on(ctl::run(&cli.agent, &cli.command));
-    // A read of standard input that nobody answers must not hold up the end.
+    // A pending read of standard input must not delay the exit.
     runtime.shutdown_background();
     match done {
         Ok(code) => ExitCode::from(code),
@@ -99,7 +100,7 @@ fn agent(args: &AgentArgs) -> ExitCode {
     }
 }
 
-/// Tells the C library's allocator that this process stays and shall be small.
+/// Configures the C library's allocator for a small, long-running process.
 #[cfg(target_env = "gnu")]
 fn keep_memory_small() {
     use nix::libc;
@@ -112,11 +113,11 @@ fn keep_memory_small() {
 #[cfg(not(target_env = "gnu"))]
 fn keep_memory_small() {}
 
-/// Runs the agent on a runtime of its own.
+/// Runs the agent on a new runtime.
 fn run(config: Config) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let done = runtime.block_on(podbay::app::run(config));
-    // Work that hangs (a CNI plugin, a dead file system) must not hold up the end.
+    // Hanging work (a CNI plugin, a dead file system) must not delay the exit.
     runtime.shutdown_background();
     Ok(done?)
 }
@@ -139,7 +140,7 @@ fn refuse(faults: &Faults, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Prints to standard output; a reader that has gone (`podbay config show | head`) is no error.
+/// Prints to standard output; a closed pipe (`podbay config show | head`) is not an error.
 fn print(text: &str) -> ExitCode {
     match std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::from(FAILED),

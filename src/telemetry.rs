@@ -1,7 +1,7 @@
-//! Logs of the agent itself, and the one printer of error chains.
+//! The agent's own log, and the formatting of error chains.
 //!
-//! Names, paths and messages in the agent's log come from callers and containers. Whatever they
-//! hold, one event stays one line: control characters are written as escapes.
+//! Names, paths and messages in the log come from callers and containers. Each event still stays on
+//! one line, because control characters are escaped.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
-/// How events are written.
+/// Format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
     /// One readable line for each event.
@@ -22,13 +22,13 @@ pub enum Format {
     Json,
 }
 
-/// A wrong or doubled set-up of the agent's own log.
+/// Why the agent's log cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// The filter is no level and no list of `target=level`.
+    /// The filter is neither a level nor a list of `target=level`.
     #[error("telemetry.level: {0:?} is neither a level nor a list of target=level")]
     Level(String),
-    /// Logging was set up before in this process.
+    /// Logging was already set up in this process.
     #[error("set up the agent's log")]
     Again(#[source] Box<dyn Error + Send + Sync>),
 }
@@ -45,12 +45,12 @@ pub fn init(level: &str, format: Format) -> Result<(), InitError> {
     subscriber.try_init().map_err(|error| InitError::Again(error.into()))
 }
 
-/// Whether [`init`] takes this level.
+/// Whether [`init`] accepts this level.
 pub fn is_level(level: &str) -> bool {
     filter(level).is_some()
 }
 
-/// `Targets` would take any misspelt level for the name of a target.
+/// Checks the level first, since `Targets` would take a misspelt level for the name of a target.
 fn filter(level: &str) -> Option<Targets> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let known = level.split(',').all(|part| match part.rsplit_once('=') {
@@ -62,8 +62,8 @@ fn filter(level: &str) -> Option<Targets> {
 
 /// An error and all its causes as one line: `a: b: c`.
 ///
-/// A cause whose text the line already ends with is not said twice. Control characters are
-/// escaped, so that text from outside can forge no line.
+/// A cause that the line already ends with is not repeated. Control characters are escaped, so that
+/// external text cannot forge a line.
 pub fn error_chain(error: &dyn Error) -> String {
     escape(&error_text(error))
 }
@@ -82,7 +82,7 @@ pub fn error_text(error: &dyn Error) -> String {
     line
 }
 
-/// The text with control characters, and those that reorder or break lines, as escapes.
+/// Escapes control characters, and characters that reorder or break lines.
 pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -95,7 +95,7 @@ fn is_unsafe(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Passes on one event for each write, as one line. The formatter writes each event whole.
+/// Writes each event as one line, escaped. The formatter makes one write per event.
 struct OneLine<W>(W);
 
 impl<W: Write> Write for OneLine<W> {

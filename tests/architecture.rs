@@ -1,8 +1,8 @@
-//! The rules of the house, checked on the sources: who may look at whom, where input and output
-//! may happen, where wire types may be named, how long a file may be.
+//! Checks the sources against architecture rules: which room may use which, where I/O may happen,
+//! where wire types may be named, how long a file may be.
 //!
-//! The rules are ARCHITECTURE.md's. Test code (`#[cfg(test)]` modules, `tests.rs`) is free of the
-//! rules about rooms: it may build what it needs.
+//! The rules are described in ARCHITECTURE.md. Test code (`#[cfg(test)]` modules, `tests.rs`) is
+//! exempt from the rules about rooms, since it may need to build anything.
 
 #[path = "architecture/sources.rs"]
 mod sources;

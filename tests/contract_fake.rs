@@ -1,4 +1,4 @@
-//! The contract suite against the fakes, and what only fakes can do.
+//! The contract suite on the fakes, and tests of what only fakes can do.
 
 mod contract;
 

@@ -1,6 +1,6 @@
-//! The contract suite against the real adapters: both lines of containerd, the real CNI plugins,
-//! this host. Needs root, and fails rather than skips when a part is missing. It is the suite of
-//! `contract_fake.rs`: what passes there and fails here is a fake that lies.
+//! The contract suite on the real adapters: both lines of containerd, the real CNI plugins, this
+//! host. Needs root, and fails rather than skips when a part is missing. It is the same suite as in
+//! `contract_fake.rs`: a test that passes there and fails here shows a wrong fake.
 
 mod contract;
 mod support;

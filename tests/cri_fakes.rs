@@ -1,5 +1,5 @@
-//! The CRI door and the rooms behind it on a host of fakes: whole lives, failures at every step,
-//! crashes at every step, a daemon that goes away.
+//! The CRI service and the rooms behind it on a host of fakes: whole lifecycles, failures at every
+//! step, crashes at every step, a daemon that goes down.
 
 #[path = "cri_fakes/attach.rs"]
 mod attach;

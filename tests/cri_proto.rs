@@ -1,4 +1,4 @@
-//! The compiled protos against the table of the published interface, row by row, both ways.
+//! Compares the compiled protos with the table of the published interface, in both directions.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! The command line end to end: the built program against an agent of fakes on a unix socket.
+//! The command line end to end: the built program with a fake agent on a unix socket.
 
 #[path = "ctl/agent.rs"]
 mod agent;

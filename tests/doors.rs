@@ -1,4 +1,4 @@
-//! The doors of an agent that has no file descriptors left: they do not fall shut.
+//! The servers of an agent without free file descriptors: they stay usable.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

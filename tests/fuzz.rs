@@ -1,9 +1,10 @@
-//! What comes from outside in bytes: no input may panic, hang or break what a parser promises.
+//! Fuzz tests of parsers for external input: no input may panic, hang or violate a parser's
+//! guarantees.
 //!
-//! Each target starts from the files in tests/data/fuzz, changes them at random, and goes on
-//! from inputs that had a new outcome. `KIT_FUZZ_SECONDS` says how long each runs (`make fuzz`:
-//! a minute), `KIT_FUZZ_SEED` repeats a run. An input that fails is written to a file, whose
-//! path the failure names; it then belongs into tests/data/fuzz.
+//! Each target starts from the files in tests/data/fuzz, mutates them at random, and continues with
+//! inputs that had a new outcome. `KIT_FUZZ_SECONDS` is the duration of each (`make fuzz`: a
+//! minute), `KIT_FUZZ_SEED` repeats a run. A failing input is written to a file named in the
+//! failure; add it to tests/data/fuzz.
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;

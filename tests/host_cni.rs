@@ -1,6 +1,6 @@
-//! The real host and the real CNI plugins: needs root, iptables, and the plugins `bridge`,
-//! `host-local` and `portmap` in `PODBAY_TEST_CNI_BIN`, `/opt/cni/bin` or `/usr/lib/cni`.
-//! Each test has folders, a bridge and a subnet of its own and leaves nothing.
+//! Tests of the real host and the real CNI plugins: they need root, iptables, and the plugins
+//! `bridge`, `host-local` and `portmap` in `PODBAY_TEST_CNI_BIN`, `/opt/cni/bin` or `/usr/lib/cni`.
+//! Each test has its own directories, bridge and subnet and leaves nothing behind.
 
 #[path = "host_cni/cni.rs"]
 mod cni;

@@ -1,7 +1,6 @@
-//! What a hostile text may cost: every one is refused, in little time and with little memory.
+//! Cost limits for hostile texts: each is refused quickly and with little memory.
 //!
-//! The memory is that of the whole process at its highest, so this is one test and nothing
-//! beside it.
+//! The peak memory of the whole process is measured, so this file has a single test.
 
 use std::time::Duration;
 

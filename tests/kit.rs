@@ -1,4 +1,4 @@
-//! The test kit itself: a leak is found, images and the registry are what they claim.
+//! Tests of the test kit itself: leaks are detected, images and the registry are as specified.
 
 mod support;
 

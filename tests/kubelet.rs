@@ -1,10 +1,10 @@
-//! The table of `timelines/table.toml` on a real kubelet, so that it says what Kubernetes does and
-//! not what podbay does: once over containerd's own CRI plugin, and once over podbay's CRI, which
-//! must make no difference.
+//! Runs the table of `timelines/table.toml` on a real kubelet, to ensure that it describes
+//! Kubernetes rather than podbay: once over containerd's own CRI plugin, and once over podbay's
+//! CRI, which must make no difference.
 //!
-//! Not a part of `make test`, because the kubelet takes minutes to build: `make kubelet` builds
-//! and runs it. Pods are static ones, as a kubelet without an API server has no others; rows that
-//! a static pod cannot express are marked in the table.
+//! Not part of `make test`, because building the kubelet takes minutes: `make kubelet` builds and
+//! runs it. All pods are static, as a kubelet without an API server supports no others; rows that a
+//! static pod cannot express are marked in the table.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Notice of shutdowns over a real bus, from a logind of the test's own.
+//! Shutdown notifications over a real bus, from a fake logind.
 
 mod support;
 

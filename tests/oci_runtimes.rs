@@ -1,6 +1,6 @@
-//! The specs that `oci` builds, given to real OCI runtimes as root: do they accept them, and do
-//! the processes then have exactly what was asked for? runc 1.1, runc 1.5 and crun 1.8 span what
-//! the hosts of today have.
+//! Runs the specs built by `oci` on real OCI runtimes, as root: they must be accepted, and the
+//! processes must have exactly the requested properties. runc 1.1, runc 1.5 and crun 1.8 represent
+//! the versions on today's hosts.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! Whole pods over fakes: what the engine decides, from a manifest to the last trace of a pod.
+//! Whole pods on fakes: the engine's decisions, from the manifest to the complete removal of a pod.
 
 #[path = "pod_fakes/ends.rs"]
 mod ends;

@@ -1,6 +1,6 @@
-//! The rules of podbay's own protos: those of `buf lint` as far as they can be read off the
-//! compiled descriptors and the text, and a list of all that callers may rely on, so that a
-//! change which breaks them does not go unseen.
+//! The rules of podbay's own protos: those of `buf lint` that can be checked on the compiled
+//! descriptors and the text, and a list of everything that callers may rely on, so that an
+//! incompatible change is noticed.
 
 use std::collections::BTreeSet;
 

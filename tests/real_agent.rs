@@ -1,4 +1,5 @@
-//! The real binary on real containerds of both lines: a pod's whole life, restarts, and the end.
+//! The real binary on real containerds of both lines: the lifecycle of a pod, restarts, and
+//! shutdown.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! The containerd adapter against real daemons of both lines, each test with one of its own.
-//! Needs root, and fails rather than skips when a daemon is missing.
+//! The containerd adapter with real daemons of both lines, one per test. Needs root, and fails
+//! rather than skips when a daemon is missing.
 
 #[path = "support/containerd.rs"]
 mod containerd;

@@ -1,4 +1,4 @@
-//! The CRI door against real containerd of both lines: the real binary, real runc, real CNI
+//! The CRI service with real containerd of both lines: the real binary, real runc, real CNI
 //! plugins, and a leak census at the end of each test.
 //!
 //! Needs root, and fails rather than skips when a part is missing.

@@ -1,5 +1,5 @@
-//! Whole pods with the real binary on both lines of containerd: from a manifest to the first line
-//! of a log, through restarts and crashes of the agent, to the last trace of a pod.
+//! Whole pods with the real binary on both lines of containerd: from the manifest to the first log
+//! line, through restarts and crashes of the agent, to the complete removal of a pod.
 
 mod support;
 

@@ -1,6 +1,6 @@
-//! Restarts and faults, with the real binary on both lines of containerd: the agent, containerd,
-//! a shim or a pause process is killed at bad moments, and foreign hands take things away. What
-//! was acknowledged must stay, what was not must be gone, and in the end nothing may be left.
+//! Restarts and faults, with the real binary on both lines of containerd: the agent, containerd, a
+//! shim or a pause process is killed at critical moments, and resources are removed externally.
+//! What was acknowledged must remain, what was not must be gone, and nothing may be left over.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! SPDY sessions with a client that podbay's authors did not write: client-go, in the program of
-//! tests/clients/streaming (scripts/setup.sh builds it). Processes and ports are played here.
+//! SPDY sessions with an independent client: client-go, in the program of tests/clients/streaming
+//! (built by scripts/setup.sh). Processes and ports are simulated.
 
 use std::net::SocketAddr;
 use std::process::Stdio;

@@ -1,7 +1,7 @@
-//! What becomes of a pod: a table of pods with what Kubernetes documents of their phases,
-//! conditions, restarts, exit codes and of the order of starts and stops, held against the real
-//! agent. The rows are in `timelines/table.toml`, each a spec that any kubelet can run;
-//! `tests/kubelet.rs` holds them against a real one.
+//! Runs a table of pods on the real agent and compares phases, conditions, restarts, exit codes,
+//! and the order of starts and stops with what Kubernetes documents. The rows are in
+//! `timelines/table.toml`, each a spec that any kubelet can run; `tests/kubelet.rs` runs them on a
+//! real one.
 
 mod support;
 

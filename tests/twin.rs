@@ -1,5 +1,5 @@
-//! podbay beside its twin: the same calls go to podbay and to containerd's own CRI plugin, and
-//! what both answer must be the same, but for ids, times and paths. Scenarios have the names of
+//! Compares podbay with its twin: the same calls are made to podbay and to containerd's own CRI
+//! plugin, and the answers must be equal except for ids, times and paths. Scenarios are named as in
 //! cri-tools' conformance suite, which the plugin passes.
 //!
 //! Needs root, and fails rather than skips when a part is missing.

@@ -1,7 +1,7 @@
-//! The CPU time of a side with all that it starts: shims, OCI runtimes, CNI plugins.
+//! The CPU time of a side including everything it starts: shims, OCI runtimes, CNI plugins.
 //!
-//! The daemons run in a cgroup of their own, which their children inherit. On a machine that
-//! does other work too this says more than any time: it does not grow with the wait for a core.
+//! The daemons run in a separate cgroup, which their children inherit. On a busy machine this is
+//! more meaningful than wall time, because it does not include waiting for a core.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What the daemons of a side cost: memory and CPU time, read from /proc.
+//! Memory and CPU time of a side's daemons, read from /proc.
 
 use anyhow::{Context, Result, bail};
 

@@ -1,4 +1,4 @@
-//! How fast output gets through to the log file.
+//! Throughput of output to the log file.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Whole pods: what a caller of `podbay.v1` waits for, which the plugin has no like of. The bars
-//! come from a kubelet with containerd on a machine as this one.
+//! Whole pods: latencies for callers of `podbay.v1`, which have no counterpart in the plugin. The
+//! bars come from a kubelet with containerd on a similar machine.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! One side of the bench: a containerd of its own, with the CRI plugin in it or podbay before it.
+//! One side of the bench: a separate containerd, with its CRI plugin or with podbay.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

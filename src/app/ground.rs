@@ -1,4 +1,4 @@
-//! What the agent stands on: its folders, its store, its real adapters.
+//! What the agent is built on: its directories, its store, its real adapters.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::sandbox::Sandboxes;
 use crate::store::{self, Store};
 use crate::stream;
 
-/// How long the store may be locked at the start, and the pause between tries.
+/// How long the store may be locked at the start, and the delay between attempts.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 

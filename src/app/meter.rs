@@ -1,4 +1,4 @@
-//! Measures the node for those who look after it.
+//! Measures the node for eviction and image garbage collection.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::pod::upkeep::{ContainerUse, Disk, NodePaths, Observations};
 use crate::pod::{Meter, Used};
 use crate::stats::{ContainerStats, PodStats, Stats, Usage};
 
-/// The kernel's and containerd's figures.
+/// Values reported by the kernel and containerd.
 pub(super) struct NodeMeter {
     pub(super) stats: Arc<Stats>,
     pub(super) paths: NodePaths,

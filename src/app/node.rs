@@ -1,4 +1,4 @@
-//! What pods need to know of the node, found once at start.
+//! Facts about the node that pods need, determined once at start.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -9,13 +9,13 @@ use crate::config::Config;
 use crate::model::pod::DnsConfig;
 use crate::pod::translate::{Amounts, NodeFacts, SystemFacts};
 
-/// Addresses that are routed the default way; nothing is sent there.
+/// Addresses that use the default route; nothing is sent to them.
 const ANYWHERE: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
 ];
 
-/// The node by the settings and by what the host says of itself.
+/// Combines the settings with what the host reports.
 pub(super) fn facts(config: &Config, host: &dyn Host, systemd_cgroup: bool) -> NodeFacts {
     let (pods, facts) = (&config.pods, host.facts());
     let capacity = Amounts {
@@ -29,7 +29,7 @@ pub(super) fn facts(config: &Config, host: &dyn Host, systemd_cgroup: bool) -> N
     let allocatable = Amounts {
         milli_cpu: (capacity.milli_cpu - i64::from(pods.reserved_cpu)).max(0),
         memory: (capacity.memory - reserved).max(0),
-        // What eviction keeps free is nobody's.
+        // Minus what eviction keeps free.
         ephemeral_storage: capacity.ephemeral_storage / 10 * 9,
         ..capacity.clone()
     };
@@ -83,7 +83,7 @@ fn system() -> SystemFacts {
     }
 }
 
-/// The name that a system calls itself by.
+/// The operating system's name from os-release.
 fn os_image(release: &str) -> String {
     let of = |key: &str| {
         let mut values = release.lines().filter_map(|line| line.strip_prefix(key));
@@ -110,7 +110,7 @@ fn disk(root: &Path) -> i64 {
     i64::try_from(stat.f_blocks.saturating_mul(stat.f_frsize)).unwrap_or(i64::MAX)
 }
 
-/// Bytes of each size of huge pages, by that size.
+/// Bytes of huge pages by page size.
 fn hugepages() -> BTreeMap<u64, i64> {
     let folder = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
     let sizes = folder.filter_map(|entry| {
@@ -124,7 +124,8 @@ fn hugepages() -> BTreeMap<u64, i64> {
     sizes.collect()
 }
 
-/// The addresses from which this host speaks to the world; one of localhost if it does not.
+/// The addresses from which this host reaches the default route; a localhost address if there are
+/// none.
 fn addresses() -> Vec<IpAddr> {
     let from = |to: &IpAddr| {
         let any: SocketAddr = match to {
@@ -145,7 +146,7 @@ fn resolv_conf(text: &str) -> DnsConfig {
         let mut words = line.split_whitespace().map(str::to_owned);
         match words.next().as_deref() {
             Some("nameserver") => dns.servers.extend(words.next()),
-            // The last line of these counts.
+            // Only the last such line counts.
             Some("search") => dns.searches = words.collect(),
             Some("options") => dns.options.extend(words),
             _ => {}
@@ -154,7 +155,7 @@ fn resolv_conf(text: &str) -> DnsConfig {
     dns
 }
 
-/// Folders that tell of each CPU's temperature, which other pods' work raises.
+/// Directories with the throttling counters of each CPU, which reveal the load of other pods.
 fn thermal_throttles() -> Vec<String> {
     let cpus = std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
     let folders = cpus.map(|cpu| cpu.path().join("thermal_throttle"));

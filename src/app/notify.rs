@@ -1,7 +1,7 @@
-//! The service manager: told when the agent serves, when it stops, and that it makes progress.
+//! Notifies the service manager of readiness, of the shutdown, and of progress (watchdog).
 //!
-//! The protocol is systemd's `sd_notify`: datagrams to the socket that `NOTIFY_SOCKET` names. Without
-//! it nobody is told anything.
+//! The protocol is systemd's `sd_notify`: datagrams to the socket named by `NOTIFY_SOCKET`. Without
+//! that variable nothing is sent.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use crate::lifecycle::Tasks;
 
-/// A service manager that listens.
+/// The service manager to notify.
 #[derive(Debug)]
 pub(super) struct Manager {
     socket: UnixDatagram,
-    /// How long it waits for a sign of progress before it ends the agent.
+    /// The watchdog timeout, after which it kills the agent.
     patience: Option<Duration>,
 }
 
 impl Manager {
-    /// The one that started this process, if it wants to be told.
+    /// The manager that started this process, if it wants notifications.
     pub(super) fn of_process() -> Option<Self> {
         let manager = Self::new(|name| std::env::var_os(name), std::process::id())?;
         manager.map_err(|error| tracing::warn!(%error, "the service manager is not told")).ok()
@@ -32,7 +32,7 @@ impl Manager {
     ) -> Option<io::Result<Self>> {
         let address = setting("NOTIFY_SOCKET").filter(|address| !address.is_empty())?;
         let number = |name: &str| setting(name)?.to_str()?.parse::<u64>().ok();
-        // It may be meant for the process that this one was started by.
+        // The variable may be meant for this process's parent.
         let is_meant = number("WATCHDOG_PID").is_none_or(|meant| meant == u64::from(pid));
         let patience = number("WATCHDOG_USEC").filter(|usec| *usec > 0 && is_meant);
         let socket = match address.as_bytes() {
@@ -49,14 +49,14 @@ impl Manager {
         Some(socket.and_then(connect).map(|socket| Self { socket, patience }))
     }
 
-    /// Tells it something; one that is too busy to listen holds up nobody.
+    /// Sends a notification; if the manager is busy it is dropped.
     pub(super) fn tell(&self, what: &str) {
         if let Err(error) = self.socket.send(what.as_bytes()) {
             tracing::debug!(%error, what, "the service manager was not told");
         }
     }
 
-    /// Gives signs of progress, until it is dropped: each only after the runtime has run a task anew.
+    /// Sends watchdog keep-alives until dropped, each only after the runtime has run a new task.
     pub(super) async fn feed(&self, tasks: &Tasks) {
         let Some(patience) = self.patience else { return std::future::pending().await };
         let mut ticks = tokio::time::interval(patience / 3);
@@ -102,7 +102,7 @@ mod tests {
         let feed = tokio::time::timeout(Duration::from_millis(100), told.feed(&tasks));
         assert!(feed.await.is_err());
         assert_eq!((heard(&socket), heard(&socket)), ("WATCHDOG=1".into(), "WATCHDOG=1".into()));
-        // Nobody feeds it while the runtime stands still.
+        // While the runtime is blocked no keep-alive is sent.
         socket.set_nonblocking(true).unwrap();
         while socket.recv(&mut [0; 64]).is_ok() {}
         std::thread::sleep(Duration::from_millis(50));

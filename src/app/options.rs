@@ -1,4 +1,4 @@
-//! From settings to the options of each room.
+//! Converts the configuration to the options of each room.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use crate::pod::upkeep::{
 use crate::sandbox::{self, PauseSource};
 use crate::{container, image, oci, pause, pod, serve, stats};
 
-/// Size of a pod's /dev/shm, as containerd and CRI-O have it.
+/// Size of a pod's /dev/shm in bytes, the same as in containerd and CRI-O.
 const SHM_SIZE: u64 = 64 << 20;
 
-/// Where containerd keeps images and layers unless it is told otherwise.
+/// Default directory of containerd's images and layers.
 const CONTAINERD_ROOT: &str = "/var/lib/containerd";
 
-/// Most files that statistics keep open: each costs the kernel a page once it is read.
+/// Maximum number of files kept open for statistics: each costs the kernel a page once it is read.
 const MAX_STATS_FILES: usize = 2048;
 
-/// What the names of this agent's network namespaces begin with. The folder is shared with other
-/// agents, each of which removes the namespaces of its own that no pod has; the root tells them
-/// apart.
+/// Prefix of the names of this agent's network namespaces. The directory is shared with other
+/// agents, each of which removes those of its own namespaces that have no pod; the prefix is
+/// derived from the root to tell them apart.
 pub(super) fn netns_prefix(config: &Config) -> String {
     let root = Sha256::digest(config.root.as_os_str().as_encoded_bytes());
     format!("podbay-{}-", hex::encode(&root[..4]))
@@ -70,15 +70,15 @@ pub(super) fn handlers(config: &Config, systemd: bool) -> Vec<RuntimeHandler> {
     config.runtimes.handlers.iter().map(handler).collect()
 }
 
-/// Handlers by the names that pods may give; "" is the default one.
+/// Runtime handlers by name; "" is the default one.
 fn by_name(config: &Config, handlers: &[RuntimeHandler]) -> BTreeMap<String, RuntimeHandler> {
     let named = handlers.iter().map(|handler| (handler.name.clone(), handler.clone()));
     let default = handlers.iter().find(|handler| handler.name == config.runtimes.default);
     named.chain(default.map(|handler| (String::new(), handler.clone()))).collect()
 }
 
-/// The AppArmor profile of containers that ask for the default one, loaded. One that cannot be
-/// loaded stays theirs all the same: what asks for confinement fails rather than go without.
+/// The AppArmor profile of containers that use the default one, after loading it. If loading fails
+/// the profile is used nevertheless: then containers fail instead of running unconfined.
 pub(super) async fn apparmor_default(config: &Config, host: &dyn Host) -> Option<String> {
     let name = &config.oci.apparmor_default_profile;
     if name.is_empty() || !host.facts().apparmor {
@@ -88,7 +88,7 @@ pub(super) async fn apparmor_default(config: &Config, host: &dyn Host) -> Option
     let ours = name == config::DEFAULT_PROFILE;
     match loader.load(name, ours).await {
         Ok(()) => tracing::debug!(name, "default AppArmor profile loaded"),
-        // As containerd has it: AppArmor without its tools is as good as none.
+        // As in containerd, AppArmor without its tools counts as absent.
         Err(error) if error.kind == backend::ErrorKind::NotFound => {
             tracing::warn!("no apparmor_parser: containers run without a default profile");
             return None;
@@ -165,8 +165,8 @@ pub(super) fn image_options(config: &Config) -> image::Options {
     }
 }
 
-/// The snapshotter of each handler; images that are asked for without one are of the default
-/// snapshotter, not of the default handler, as containerd has it.
+/// The snapshotter of each handler. As in containerd, requests without a handler use the default
+/// snapshotter, not that of the default handler.
 fn image_handlers(config: &Config) -> BTreeMap<String, String> {
     let all = handlers(config, false).into_iter();
     all.map(|handler| (handler.name, handler.snapshotter)).collect()
@@ -207,15 +207,15 @@ pub(super) fn sandbox_options(
     })
 }
 
-/// How long pods that nobody knows are left alone: somebody may want to know why they are there.
+/// How long unknown pods are left alone, so that somebody can find out why they exist.
 const STRAY_PATIENCE: Duration = Duration::from_secs(600);
 
 pub(super) fn pods_options(config: &Config, host: &dyn Host, systemd: bool) -> pod::PodsOptions {
     let first = config.pods.backoff_first;
     let longest = config.pods.backoff_longest;
     let usual = pod::BackoffPolicy::default();
-    // Ten quiet minutes forget it all, however short the pauses are. Those between pulls are
-    // another matter, and always the kubelet's.
+    // The back-off is reset after ten quiet minutes, independent of these delays. Image pulls
+    // always use the kubelet's delays.
     let restart = pod::BackoffPolicy { first, longest, ..usual };
     pod::PodsOptions {
         stray_patience: STRAY_PATIENCE,
@@ -225,7 +225,8 @@ pub(super) fn pods_options(config: &Config, host: &dyn Host, systemd: bool) -> p
     }
 }
 
-/// Where the node is measured. Images and layers are taken to be below containerd's usual root.
+/// The paths to measure on the node. Images and layers are assumed to be below containerd's default
+/// root.
 pub(super) fn node_paths(config: &Config) -> NodePaths {
     let images = std::path::PathBuf::from(CONTAINERD_ROOT);
     let imagefs = if images.is_dir() { images } else { config.root.clone() };
@@ -248,7 +249,7 @@ pub(super) fn keep_options(config: &Config) -> Result<KeepOptions, BadThreshold>
                 files: pods.log_max_files,
             },
             images,
-            // The last two of a name are what is shown as state and last state.
+            // The last two containers of a name are needed for the current and the last state.
             dead: 2,
             ..UpkeepOptions::default()
         },
@@ -261,7 +262,7 @@ pub(super) fn keep_options(config: &Config) -> Result<KeepOptions, BadThreshold>
     })
 }
 
-/// How pods end before the host shuts down.
+/// How pods are ended before the host shuts down.
 pub(super) fn shutdown_bands(config: &Config) -> pod::Bands {
     let bands = config.pods.shutdown_bands().into_iter();
     pod::Bands::new(bands.map(|(priority, grace)| pod::Band { priority, grace }).collect())
@@ -278,7 +279,7 @@ pub(super) fn statics_options(config: &Config, node: String) -> pod::statics::Op
     }
 }
 
-/// The remote door; none unless it has an address.
+/// Options of the podbay.v1 TCP server; `None` without an address.
 pub(super) fn remote_options(config: &Config) -> Option<serve::RemoteOptions> {
     let remote = &config.remote;
     Some(serve::RemoteOptions {

@@ -1,6 +1,6 @@
-//! Versions of what is below that are known to be unsafe.
+//! Known unsafe versions of containerd and runc.
 
-/// A version by its first three numbers; what follows them says nothing here.
+/// The first three numbers of a version; the rest is ignored.
 fn numbers(version: &str) -> Option<(u32, u32, u32)> {
     let start = version.find(|c: char| c.is_ascii_digit())?;
     let mut parts = version[start..].splitn(3, '.');
@@ -13,7 +13,7 @@ fn numbers(version: &str) -> Option<(u32, u32, u32)> {
     Some((major, minor, next().unwrap_or(0)))
 }
 
-/// The first safe version of this line of containerd, when this one is older.
+/// The first safe version of this containerd release line, if this one is older.
 pub(super) fn safe_containerd(version: &str) -> Option<&'static str> {
     let version = numbers(version)?;
     let (safe, name) = match version {
@@ -26,7 +26,7 @@ pub(super) fn safe_containerd(version: &str) -> Option<&'static str> {
     (version < safe).then_some(name)
 }
 
-/// The first safe version of this line of runc, when this one is older.
+/// The first safe version of this runc release line, if this one is older.
 pub(super) fn safe_runc(version: &str) -> Option<&'static str> {
     let version = numbers(version)?;
     let (safe, name) = match version {

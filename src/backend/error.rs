@@ -1,39 +1,39 @@
-//! The one error of the seams.
+//! The error type of all backend traits.
 
 use std::error::Error as StdError;
 use std::fmt;
 
-/// What a caller can do about a failure. The edge turns this into a gRPC code.
+/// What a caller can do about a failure. `serve` maps it to a gRPC code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The thing named does not exist.
+    /// The object does not exist.
     NotFound,
-    /// It exists already.
+    /// The object already exists.
     AlreadyExists,
-    /// The request itself is wrong.
+    /// The request is invalid.
     InvalidArgument,
-    /// The thing is in a state that forbids this.
+    /// The state of the object does not allow the operation.
     FailedPrecondition,
-    /// The peer (containerd, a registry) is away; a later try may work.
+    /// The peer (containerd, a registry) cannot be reached; a later attempt may work.
     Unavailable,
-    /// It took longer than it may.
+    /// A time limit was exceeded.
     DeadlineExceeded,
-    /// A limit or a full disk.
+    /// A limit was reached, or the disk is full.
     ResourceExhausted,
-    /// The peer does not know this call.
+    /// The peer does not support this call.
     Unsupported,
     /// Anything else.
     Other,
 }
 
-/// A failure at a seam: what was tried, of which kind, and why.
+/// An error of a backend: the attempted operation, its kind, and the cause.
 ///
-/// `Display` says what was tried; the cause is its `source` and is never repeated.
+/// `Display` gives the operation; the cause is its `source` and is never repeated.
 #[derive(Debug)]
 pub struct Error {
     /// What can be done about it.
     pub kind: ErrorKind,
-    /// What was tried, e.g. `create task 1a2b…`.
+    /// The attempted operation, e.g. `create task 1a2b…`.
     pub tried: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -42,19 +42,19 @@ pub struct Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// A failure without a deeper cause.
+    /// An error without a cause.
     pub fn new(kind: ErrorKind, tried: impl Into<String>) -> Self {
         Self { kind, tried: tried.into(), source: None }
     }
 
-    /// With the error that caused it.
+    /// Adds the cause.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// An I/O failure; the kind follows from the I/O error.
+    /// An I/O error; the kind is derived from it.
     pub fn io(tried: impl Into<String>, source: std::io::Error) -> Self {
         let kind = match source.kind() {
             std::io::ErrorKind::NotFound => ErrorKind::NotFound,
@@ -66,12 +66,12 @@ impl Error {
         Self::new(kind, tried).because(source)
     }
 
-    /// Whether the thing named does not exist.
+    /// Whether the object does not exist.
     pub fn is_not_found(&self) -> bool {
         self.kind == ErrorKind::NotFound
     }
 
-    /// Whether the thing named exists already.
+    /// Whether the object already exists.
     pub fn is_already_exists(&self) -> bool {
         self.kind == ErrorKind::AlreadyExists
     }
@@ -89,9 +89,9 @@ impl StdError for Error {
     }
 }
 
-/// Lets a teardown treat "already gone" as done.
+/// Lets a teardown treat a missing object as success.
 pub trait GoneIsFine {
-    /// `Ok` when the thing was not there.
+    /// Converts "not found" to `Ok`.
     fn gone_is_fine(self) -> Result<()>;
 }
 

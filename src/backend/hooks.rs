@@ -1,8 +1,8 @@
-//! The seam to plugins of the node: they see pods and containers come and go, and may change what
-//! containers are made of (NRI, the node resource interface).
+//! The trait for plugins of the node, which observe pods and containers and may change the
+//! configuration of containers (NRI, the Node Resource Interface).
 //!
-//! The rooms above tell what happens, in the order in which it happens, each moment under a
-//! [`Hold`]. What plugins want of the rooms in turn goes through [`Node`].
+//! The rooms report events in the order in which they happen, each under a [`Hold`]. Requests of
+//! plugins to the rooms go through [`Node`].
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,53 +16,53 @@ use crate::model::pod::PodConfig;
 use crate::model::resources::Resources;
 use crate::model::{StringMap, UnixNanos};
 
-/// A pod as plugins are shown it.
+/// A pod in the form that plugins are given.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HookedPod {
     /// Id.
     pub id: PodId,
-    /// What was asked for.
+    /// The requested configuration.
     pub config: Arc<PodConfig>,
-    /// Runtime handler as asked for.
+    /// Requested runtime handler.
     pub handler: String,
     /// PID of the pause process; 0 when it has none.
     pub pid: u32,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
-    /// OCI spec of its pause container; null when that is not known any more.
+    /// OCI spec of its pause container; null if no longer known.
     pub spec: serde_json::Value,
 }
 
-/// Where a container is in its life.
+/// State of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
     /// Being created, or created.
     Created,
-    /// Its process runs, or waits before exec.
+    /// Its process runs, or is created but not started.
     Running {
-        /// When it was started; `None` while it is being started.
+        /// Start time; `None` while it is being started.
         started_at: Option<UnixNanos>,
         /// PID on the host.
         pid: u32,
     },
-    /// It ended, or was never started.
+    /// It has ended, or was never started.
     Stopped {
-        /// When it was started, if it was.
+        /// Start time, if it was started.
         started_at: Option<UnixNanos>,
-        /// When it ended.
+        /// End time.
         finished_at: UnixNanos,
         /// Exit code.
         code: i32,
-        /// One word.
+        /// Reason, one word.
         reason: String,
-        /// More words.
+        /// Human-readable details.
         message: String,
     },
-    /// Nobody knows.
+    /// Not known.
     Unknown,
 }
 
-/// The image of a container, in the words of the interface.
+/// The image of a container, as the interface describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HookedImage {
     /// Name.
@@ -73,99 +73,101 @@ pub struct HookedImage {
     pub config_digest: String,
 }
 
-/// A container as plugins are shown it.
+/// A container in the form that plugins are given.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HookedContainer {
     /// Id.
     pub id: ContainerId,
-    /// What was asked for.
+    /// The requested configuration.
     pub config: Arc<ContainerConfig>,
-    /// Where it is in its life.
+    /// Its state.
     pub stage: Stage,
     /// When it was created.
     pub created_at: UnixNanos,
     /// Its image.
     pub image: HookedImage,
-    /// Labels of its record below, besides those of `config`.
+    /// Labels of its containerd record, besides those in `config`.
     pub labels: StringMap,
-    /// Its OCI spec; null when that is not known any more.
+    /// Its OCI spec; null if no longer known.
     pub spec: serde_json::Value,
 }
 
-/// A moment that plugins are told of and cannot answer to.
+/// A pod event, which plugins cannot answer with changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PodMoment {
-    /// It runs and is connected; nobody has seen it yet. An error undoes it.
+    /// The pod runs and is connected, but is not published yet. An error undoes it.
     Run,
     /// Its resources were changed.
     PostUpdate,
-    /// All its processes have ended, its network is still there.
+    /// All its processes have ended; its network still exists.
     Stop,
-    /// Its containers are gone, and so will it be.
+    /// Its containers are removed, and the pod is about to be.
     Remove,
 }
 
-/// A moment that plugins are told of and cannot answer to.
+/// A container event, which plugins cannot answer with changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ContainerMoment {
     /// It was created.
     PostCreate,
-    /// Its process waits to be let go. An error ends the start.
+    /// Its process is created but not started. An error fails the start.
     Start,
     /// It runs.
     PostStart,
     /// Its limits were changed.
     PostUpdate,
-    /// It is gone, or will be.
+    /// It is removed, or about to be.
     Remove,
 }
 
-/// A container as plugins want it.
+/// A container with the plugins' changes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adjusted {
     /// The OCI spec.
     pub spec: serde_json::Value,
-    /// CDI devices to be injected into it besides.
+    /// Additional CDI devices to inject.
     pub cdi_devices: Vec<String>,
 }
 
-/// Keeps plugins from joining. Held by the caller over a moment and the change that it is about,
-/// so that a plugin that joins is either shown the change or told of it: never both, never
+/// Prevents plugins from joining. The caller holds it during an event and the change that the event
+/// reports, so that a joining plugin sees either the changed state or the event: never both, never
 /// neither.
 ///
-/// Not to be asked for by who has one already: one that waits to join comes between.
+/// Must not be requested by a caller that already has one: a plugin that waits to join would come
+/// in between, which is a deadlock.
 #[derive(Debug, Default)]
 pub struct Hold {
     _guard: Option<tokio::sync::OwnedRwLockReadGuard<()>>,
 }
 
 impl Hold {
-    /// Holds while the guard lives.
+    /// Holds for the lifetime of the guard.
     pub(super) fn new(guard: tokio::sync::OwnedRwLockReadGuard<()>) -> Self {
         Self { _guard: Some(guard) }
     }
 }
 
-/// Tells plugins of the node, and asks them.
+/// Reports events to the node's plugins, and asks them for changes.
 ///
-/// Each call goes to all plugins that want to hear of it, one after the other in their order; one
-/// that does not answer in time is dropped, and the call goes on without it. What a plugin asks
-/// for other containers in its answer has been tried through [`Node`] when the call returns.
+/// Each call is passed to all plugins that subscribed to it, one after the other in their order. A
+/// plugin that does not answer in time is disconnected, and the call continues without it. If an
+/// answer requests changes of other containers, these were tried through [`Node`] when the call
+/// returns.
 ///
-/// An error is a plugin's refusal, or a conflict between two.
+/// An error is a plugin's refusal, or a conflict between two plugins.
 #[async_trait]
 pub trait Hooks: Send + Sync + 'static {
-    /// Keeps the set of plugins as it is.
+    /// Prevents changes in the set of plugins.
     async fn hold(&self) -> Hold;
 
-    /// Whether there is anybody to be told. When not, the calls below do nothing, and what they
-    /// would be given need not be gathered.
+    /// Whether there are plugins. If not, the calls below do nothing, and their arguments need not
+    /// be gathered.
     fn has_plugins(&self) -> bool;
 
-    /// Tells of a moment of a pod.
+    /// Reports a pod event.
     async fn pod(&self, moment: PodMoment, pod: &HookedPod) -> Result<()>;
 
-    /// Tells of a moment of a container.
+    /// Reports a container event.
     async fn container(
         &self,
         moment: ContainerMoment,
@@ -173,7 +175,8 @@ pub trait Hooks: Send + Sync + 'static {
         container: &HookedContainer,
     ) -> Result<()>;
 
-    /// Before the resources of a pod are changed: its overhead and the sum of its containers'.
+    /// Called before the resources of a pod are changed: its overhead and the sum of its
+    /// containers'.
     async fn update_pod(
         &self,
         pod: &HookedPod,
@@ -181,15 +184,15 @@ pub trait Hooks: Send + Sync + 'static {
         resources: Option<&Resources>,
     ) -> Result<()>;
 
-    /// Before a container is created, with its whole spec.
+    /// Called before a container is created, with its complete spec.
     async fn create_container(
         &self,
         pod: &HookedPod,
         container: &HookedContainer,
     ) -> Result<Adjusted>;
 
-    /// Before the limits of a container are changed; returns those to be set instead, `None` when
-    /// no plugin wants others.
+    /// Called before the limits of a container are changed; returns the limits to set instead,
+    /// `None` when no plugin changes them.
     async fn update_container(
         &self,
         pod: &HookedPod,
@@ -197,23 +200,23 @@ pub trait Hooks: Send + Sync + 'static {
         limits: &Resources,
     ) -> Result<Option<Resources>>;
 
-    /// After a container has ended, or was given up before it ever ran.
+    /// Called after a container has ended, or was given up before it ever ran.
     async fn stop_container(&self, pod: &HookedPod, container: &HookedContainer) -> Result<()>;
 }
 
-/// What plugins may ask of the agent.
+/// The requests that plugins may make to the agent.
 #[async_trait]
 pub trait Node: Send + Sync + 'static {
     /// All pods, and the containers that are created or running, each with its pod's id.
     async fn all(&self) -> Result<(Vec<HookedPod>, Vec<(PodId, HookedContainer)>)>;
 
-    /// Changes limits of a container; what is not set stays. One that is not known is fine.
-    /// Returns after a bounded time: a container may be busy with the very change that the
-    /// plugin was asked about.
+    /// Changes limits of a container; values not set are kept. An unknown container is fine.
+    /// Returns after a limited time, because the container may be busy with the very change that
+    /// the plugin is being asked about.
     async fn update(&self, container: &str, limits: &Resources) -> Result<()>;
 
-    /// Stops a container that a plugin wants gone, and tells why. One that is not known is fine.
-    /// Bounded as [`Node::update`].
+    /// Stops a container on a plugin's request, and records the reason. An unknown container is
+    /// fine. Time-limited like [`Node::update`].
     async fn evict(&self, container: &str, reason: &str) -> Result<()>;
 }
 

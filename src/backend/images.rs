@@ -1,4 +1,4 @@
-//! The seam to what stores images: blobs, layers, names, leases.
+//! The trait for the image store: blobs, layers, names, leases.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,8 +8,8 @@ use super::{FsUsage, Result};
 use crate::model::StringMap;
 use crate::model::image::{ChainId, Descriptor, Digest};
 
-/// A lease that keeps new content and snapshots from the garbage collector. It also has an
-/// expiry, so that a crash leaks nothing.
+/// A lease protects new content and snapshots from the garbage collector. It also expires, so that
+/// a crash leaks nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease(pub String);
 
@@ -22,12 +22,12 @@ pub struct BlobInfo {
     pub labels: StringMap,
 }
 
-/// An image name and what it points at.
+/// An image name and its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageRecord {
     /// Name: normalised reference, or a bare digest.
     pub name: String,
-    /// Index or manifest.
+    /// The index or manifest.
     pub target: Descriptor,
     /// Labels.
     pub labels: StringMap,
@@ -36,73 +36,73 @@ pub struct ImageRecord {
 /// A layer to unpack on top of its parent.
 #[derive(Debug, Clone)]
 pub struct LayerUnpack<'a> {
-    /// Holds what is made.
+    /// The lease for created objects.
     pub lease: &'a Lease,
     /// Snapshotter.
     pub snapshotter: &'a str,
     /// The (compressed) layer blob, already stored.
     pub layer: &'a Descriptor,
-    /// Chain below, `None` for the first layer.
+    /// Parent chain; `None` for the first layer.
     pub parent: Option<&'a ChainId>,
     /// Chain id after this layer.
     pub chain: &'a ChainId,
-    /// Digest that the uncompressed layer must have.
+    /// Expected digest of the uncompressed layer.
     pub diff_id: &'a Digest,
     /// Labels for the snapshot (`containerd.io/snapshot/…`).
     pub labels: &'a StringMap,
 }
 
-/// The bytes of a blob in their order. An error is the last item.
+/// The bytes of a blob in order. After an error the stream ends.
 pub type BlobBytes = BoxStream<'static, Result<Bytes>>;
 
 /// A blob being written. Dropping it without `commit` leaves a resumable ingest until the lease
-/// ends; `abort` removes it at once.
+/// expires; `abort` removes it at once.
 #[async_trait]
 pub trait BlobWriter: Send {
-    /// Bytes already stored from an earlier try: write on from here.
+    /// Number of bytes already stored by an earlier attempt: continue from here.
     fn offset(&self) -> u64;
 
-    /// Forgets what is stored and starts at 0 again.
+    /// Discards the stored bytes and starts at 0 again.
     async fn truncate(&mut self) -> Result<()>;
 
-    /// Appends.
+    /// Appends bytes.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
-    /// Says which digest the bytes have, to a writer that was opened without one.
+    /// Sets the expected digest of a writer that was opened without one.
     fn expect(&mut self, digest: &Digest);
 
-    /// Ends: size and digest are checked by the store (`FailedPrecondition` when they differ,
-    /// and nothing becomes visible). A blob that came into being meanwhile is success.
+    /// Completes the blob. The store verifies size and digest (`FailedPrecondition` when they
+    /// differ, and nothing becomes visible). If the blob was stored meanwhile that is success.
     async fn commit(self: Box<Self>, labels: &StringMap) -> Result<()>;
 
-    /// Gives up and removes the ingest.
+    /// Removes the ingest.
     async fn abort(self: Box<Self>) -> Result<()>;
 }
 
-/// Stores images. Calls have their own deadline inside the adapter, except `unpack`.
+/// The image store. The adapter applies time limits to all calls except `unpack`.
 #[async_trait]
 pub trait Images: Send + Sync + 'static {
     /// A new lease (label `io.podbay/lease`, expiry 24 h).
     async fn lease(&self) -> Result<Lease>;
 
-    /// Ends a lease; `sync` waits for a garbage collection. Gone is fine.
+    /// Deletes a lease; `sync` waits for garbage collection. A missing one is fine.
     async fn release(&self, lease: &Lease, sync: bool) -> Result<()>;
 
-    /// Leases of ours that exist: those of a dead agent are found so.
+    /// podbay's existing leases, to find those of a dead agent.
     async fn list_leases(&self) -> Result<Vec<Lease>>;
 
-    /// A blob's size and labels, `None` when it is not complete here. With a lease, the blob is
-    /// held by it.
+    /// A blob's size and labels; `None` when it is not completely stored. If there is a lease, the
+    /// blob is added to it.
     async fn blob(&self, digest: &Digest, lease: Option<&Lease>) -> Result<Option<BlobInfo>>;
 
-    /// Reads a whole small blob; `InvalidArgument` when it is over `max` bytes.
+    /// Reads a whole small blob; `InvalidArgument` when it exceeds `max` bytes.
     async fn read_blob(&self, digest: &Digest, max: usize) -> Result<Bytes>;
 
-    /// Reads a blob of any size in pieces; `NotFound` at once when it is not complete here.
+    /// Reads a blob of any size in pieces; `NotFound` at once when it is not completely stored.
     async fn open_blob(&self, digest: &Digest) -> Result<BlobBytes>;
 
     /// Starts or resumes writing a blob under the shared ingest name of its kind
-    /// (`layer-sha256:…`). `AlreadyExists` when it is complete (the lease then holds it);
+    /// (`layer-sha256:…`). `AlreadyExists` when it is complete (it is then added to the lease);
     /// `Unavailable` while another writer has the same name open.
     async fn write_blob(
         &self,
@@ -111,8 +111,8 @@ pub trait Images: Send + Sync + 'static {
         blob: &Descriptor,
     ) -> Result<Box<dyn BlobWriter>>;
 
-    /// As `write_blob`, for so many bytes whose digest is known when all have come: then
-    /// [`BlobWriter::expect`] tells it.
+    /// Like `write_blob`, for a blob whose digest is not known until all bytes have arrived;
+    /// [`BlobWriter::expect`] then sets it.
     async fn write_unnamed(
         &self,
         lease: &Lease,
@@ -123,7 +123,7 @@ pub trait Images: Send + Sync + 'static {
     /// Sets labels on a blob (an empty value removes one).
     async fn label_blob(&self, digest: &Digest, labels: &StringMap) -> Result<()>;
 
-    /// Whether a chain is unpacked. With a lease it is held by it.
+    /// Whether a chain is unpacked. If there is a lease, it is added to that.
     async fn has_chain(
         &self,
         snapshotter: &str,
@@ -131,7 +131,7 @@ pub trait Images: Send + Sync + 'static {
         lease: Option<&Lease>,
     ) -> Result<bool>;
 
-    /// Applies one layer and commits its snapshot; existing is success; a wrong diff id is
+    /// Applies one layer and commits its snapshot; an existing one is success; a wrong diff id is
     /// `FailedPrecondition` and leaves nothing.
     async fn unpack(&self, layer: LayerUnpack<'_>) -> Result<()>;
 
@@ -141,10 +141,10 @@ pub trait Images: Send + Sync + 'static {
     /// All names.
     async fn list_images(&self) -> Result<Vec<ImageRecord>>;
 
-    /// Creates a name, or moves it and replaces its labels.
+    /// Creates a name, or updates its target and labels.
     async fn put_image(&self, record: &ImageRecord, lease: Option<&Lease>) -> Result<()>;
 
-    /// Deletes a name; gone is fine. `sync` waits for a garbage collection.
+    /// Deletes a name; a missing one is fine. `sync` waits for garbage collection.
     async fn delete_image(&self, name: &str, sync: bool) -> Result<()>;
 
     /// Sum over all snapshots of a snapshotter.

@@ -1,9 +1,9 @@
-//! The seams to the outside: [`Runtime`], [`Images`], [`Network`], [`Host`], [`Hooks`], and
-//! [`Shutdown`], which is so small that tests bring their own.
+//! The interfaces to the outside: [`Runtime`], [`Images`], [`Network`], [`Host`], [`Hooks`], and
+//! [`Shutdown`], which is so small that tests implement their own.
 //!
-//! Each is in podbay's own plain types, has a real adapter below this folder and an in-memory
-//! fake that keeps state (`fake/`). One contract suite runs against both, so that the fake
-//! cannot drift. Adapters never look up into the domain rooms.
+//! Each uses podbay's own plain types and has a real adapter in this directory and an in-memory
+//! fake with state (`fake/`). One contract suite runs against both, so that the fake cannot
+//! diverge. Adapters never use the domain rooms.
 
 pub mod cni;
 pub mod containerd;

@@ -1,4 +1,4 @@
-//! The seam to what connects pods.
+//! The trait for pod networks.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,14 +11,14 @@ use crate::ids::PodId;
 use crate::model::StringMap;
 use crate::model::pod::{DnsConfig, PodMetadata, PortMapping};
 
-/// A pod to be connected or cut off.
+/// A pod to attach to its networks or to detach.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attachment {
     /// Pod id: CNI's container id.
     pub pod: PodId,
     /// Name, namespace, UID for CNI_ARGS.
     pub metadata: PodMetadata,
-    /// Path of the pinned network namespace; `None` at detach when it is gone.
+    /// Path of the pinned network namespace; `None` at detach when it no longer exists.
     pub netns: Option<PathBuf>,
     /// Published ports; those with host port 0 are skipped.
     pub port_mappings: Vec<PortMapping>,
@@ -30,7 +30,7 @@ pub struct Attachment {
     pub cgroup_parent: String,
 }
 
-/// What a pod got.
+/// The result of attaching a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NetworkStatus {
     /// Addresses of eth0; the first is the pod IP.
@@ -39,7 +39,7 @@ pub struct NetworkStatus {
     pub result: serde_json::Value,
 }
 
-/// Whether pods can be connected now.
+/// Whether pods can be attached now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkReadiness {
     /// Yes.
@@ -48,25 +48,25 @@ pub enum NetworkReadiness {
     NotReady(String),
 }
 
-/// Connects pods to networks.
+/// Attaches pods to networks.
 #[async_trait]
 pub trait Network: Send + Sync + 'static {
-    /// Connects a pod. On failure everything is taken back as far as it goes; the caller still
-    /// owes a `detach`. Bounded in time; the plugin's process group is killed at the end of it.
+    /// Attaches a pod. On failure everything is undone as far as possible; the caller must still
+    /// call `detach`. Time-limited; at the limit the plugin's process group is killed.
     async fn attach(&self, pod: &Attachment) -> Result<NetworkStatus>;
 
-    /// Cuts a pod off; always tries every plugin, with a fresh time budget. Repeatable; a pod
-    /// that was never attached is fine.
+    /// Detaches a pod; always tries every plugin, with a new time limit. Idempotent; a pod that was
+    /// never attached is fine.
     async fn detach(&self, pod: &Attachment) -> Result<()>;
 
-    /// What an earlier `attach` of this pod gave, from the network's own memory.
+    /// The result of an earlier `attach` of this pod, from the network's cache.
     async fn recall(&self, pod: &Attachment) -> Result<Option<NetworkStatus>>;
 
-    /// Ends what an agent before this one was doing for these pods when it was killed: its plugins
-    /// may be at work still, beside those of a `detach`. Bounded in time.
+    /// Ends plugins that a previous agent process started for these pods: they may still be
+    /// running, concurrently with those of a `detach`. Time-limited.
     async fn end_cut_calls(&self, pods: &[PodId]) -> Result<()>;
 
-    /// Whether a configuration is loaded and its plugins are there.
+    /// Whether a configuration is loaded and its plugins exist.
     async fn readiness(&self) -> NetworkReadiness;
 
     /// A pod CIDR from the kubelet (comma list for dual stack); written into the own network

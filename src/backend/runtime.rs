@@ -1,4 +1,4 @@
-//! The seam to what runs processes: container records, root file systems, tasks.
+//! The trait for the container runtime: container records, root file systems, tasks.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::model::image::ChainId;
 use crate::model::security::IdMappings;
 use crate::model::{StringMap, UnixNanos};
 
-/// A configured runtime handler, resolved: which shim with which options.
+/// A configured runtime handler: the shim and its options.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RuntimeHandler {
@@ -22,25 +22,25 @@ pub struct RuntimeHandler {
     pub runtime_type: String,
     /// OCI runtime binary given to the runc shim (`BinaryName`); empty means its default.
     pub binary: String,
-    /// Root folder of the OCI runtime; empty means its default.
+    /// Root directory of the OCI runtime; empty means its default.
     pub root: String,
-    /// Whether cgroups are made through systemd.
+    /// Whether systemd creates the cgroups.
     pub systemd_cgroup: bool,
     /// Snapshotter for images run by this handler.
     pub snapshotter: String,
-    /// For shims other than runc's: the file with their settings; empty gives them none.
+    /// For shims other than runc's: path of their settings file; empty for none.
     pub config_path: String,
-    /// For shims other than runc's: the type that they take their settings for.
+    /// For shims other than runc's: the protobuf type of their settings.
     pub options_type: String,
-    /// Annotations of pods that reach the OCI runtime: names, or patterns with `*` and `?`.
+    /// Pod annotations passed to the OCI runtime: names, or patterns with `*` and `?`.
     pub pod_annotations: Vec<String>,
-    /// Annotations of containers that do.
+    /// Container annotations passed to the OCI runtime.
     pub container_annotations: Vec<String>,
-    /// Privileged containers get no device of the host that they do not ask for.
+    /// Privileged containers get only those host devices that they request.
     pub privileged_without_host_devices: bool,
 }
 
-/// What the daemon says about itself.
+/// Facts that the daemon reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RuntimeInfo {
     /// Product version, unparsed, e.g. `v2.4.2` or `1.6.20~ds1`.
@@ -51,7 +51,7 @@ pub struct RuntimeInfo {
     pub uuid: String,
     /// Whether the daemon's own CRI plugin is enabled and healthy.
     pub cri_plugin_enabled: bool,
-    /// The snapshotters that work, with their root folder.
+    /// The working snapshotters, with their root directories.
     pub snapshotters: Vec<SnapshotterInfo>,
 }
 
@@ -60,20 +60,20 @@ pub struct RuntimeInfo {
 pub struct SnapshotterInfo {
     /// Plugin id, e.g. `overlayfs`.
     pub name: String,
-    /// Root folder on the host.
+    /// Root directory on the host.
     pub root: PathBuf,
     /// Capabilities, e.g. `remap-ids`.
     pub capabilities: Vec<String>,
 }
 
-/// What an OCI runtime can do, from its `features` output.
+/// Features of an OCI runtime, from its `features` output.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HandlerFeatures {
-    /// Recursive read-only bind mounts (runtime and kernel).
+    /// Recursive read-only bind mounts (support of runtime and kernel).
     pub recursive_read_only_mounts: bool,
-    /// Pods in user namespaces of their own: runtime, kernel, and root file systems of the
-    /// handler's snapshotter with mapped ids.
+    /// Own user namespaces for pods: support of the runtime, the kernel, and the handler's
+    /// snapshotter (root file systems with mapped ids).
     pub user_namespaces: bool,
     /// Bind mounts with mapped ids.
     pub id_mapped_mounts: bool,
@@ -83,11 +83,11 @@ pub struct HandlerFeatures {
     pub apparmor: bool,
     /// Highest OCI runtime-spec version it accepts; empty when unknown.
     pub oci_version_max: String,
-    /// Its version, when it is runc and says so; else empty.
+    /// Its version if it is runc and reports it, else empty.
     pub runc_version: String,
 }
 
-/// A mount as a snapshotter gives it; passed on untouched.
+/// A mount as the snapshotter returned it; passed on unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RootfsMount {
     /// File system type, e.g. `overlay` or `bind`.
@@ -95,14 +95,14 @@ pub struct RootfsMount {
     pub kind: String,
     /// Source.
     pub source: String,
-    /// Target inside the root, mostly empty.
+    /// Target inside the root, usually empty.
     #[serde(default)]
     pub target: String,
     /// Mount options.
     pub options: Vec<String>,
 }
 
-/// A container record: what containerd keeps for a container.
+/// A container record in containerd.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RuntimeContainer {
     /// 64 hexadecimal characters: pod id for a pause container, container id otherwise.
@@ -111,20 +111,20 @@ pub struct RuntimeContainer {
     pub image: String,
     /// Labels on the record.
     pub labels: StringMap,
-    /// The pod whose shim the container joins: the id of a container whose task runs. `None`
-    /// starts a shim. Daemons that cannot join one start the shim program, which finds it.
+    /// The pod whose shim the container joins: the id of a container whose task runs. `None` starts
+    /// a shim. Versions of containerd that cannot join one run the shim program, which finds it.
     pub sandbox: Option<String>,
     /// The handler (only `name` may be empty when read back).
     pub handler: RuntimeHandler,
     /// The OCI spec as JSON.
     pub spec: serde_json::Value,
-    /// Key of its writable snapshot; `None` when the root is no snapshot.
+    /// Key of its writable snapshot; `None` when the root is not a snapshot.
     pub snapshot_key: Option<String>,
-    /// podbay's own metadata (JSON), kept atomically with the record.
+    /// podbay's own metadata (JSON), stored atomically with the record.
     pub extension: serde_json::Value,
 }
 
-/// Where a process's standard streams go. Paths of FIFOs; `None` is /dev/null.
+/// The FIFOs of a process's standard streams; `None` is /dev/null.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Stdio {
     /// stdin FIFO.
@@ -137,7 +137,7 @@ pub struct Stdio {
     pub terminal: bool,
 }
 
-/// Names a process: the container's init, or an exec in it.
+/// Identifies a process: the container's init, or an exec in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Process<'a> {
     /// Container record id.
@@ -163,20 +163,20 @@ impl<'a> Process<'a> {
 pub struct Exit {
     /// Exit status, 128 + signal for a killed process.
     pub code: u32,
-    /// When, as the shim saw it.
+    /// Time of the exit, as reported by the shim.
     pub at: UnixNanos,
 }
 
 /// State of a task or exec process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskState {
-    /// The shim gave no answer or an unknown state. Not the same as gone.
+    /// The shim did not answer, or reported an unknown state. It may still exist.
     Unknown,
     /// Created, not started.
     Created,
     /// Running (also paused).
     Running,
-    /// Ended; the exit is kept until the task is deleted.
+    /// Exited; the exit is kept until the task is deleted.
     Stopped(Exit),
 }
 
@@ -189,22 +189,22 @@ pub struct TaskStatus {
     pub pid: u32,
     /// State.
     pub state: TaskState,
-    /// Its streams, to reopen after a restart.
+    /// Its streams, to be reopened after a restart.
     pub stdio: Stdio,
 }
 
-/// New task: the process is made but waits before exec.
+/// A task to create: its process is created but not started.
 #[derive(Debug, Clone)]
 pub struct NewTask {
     /// Container record id.
     pub id: String,
     /// Root file system.
     pub rootfs: Vec<RootfsMount>,
-    /// Streams. Reader ends must be open before.
+    /// Streams, whose reading ends must be open already.
     pub stdio: Stdio,
 }
 
-/// New exec process.
+/// An exec process to create.
 #[derive(Debug, Clone)]
 pub struct NewExec {
     /// Container record id.
@@ -213,7 +213,7 @@ pub struct NewExec {
     pub exec_id: String,
     /// OCI `Process` as JSON.
     pub process: serde_json::Value,
-    /// Streams. Reader ends must be open before `start`.
+    /// Streams, whose reading ends must be open before `start`.
     pub stdio: Stdio,
 }
 
@@ -222,16 +222,16 @@ pub struct NewExec {
 pub struct RootfsOptions {
     /// Extra snapshot labels.
     pub labels: StringMap,
-    /// The user namespace of an id-mapped root, for snapshotters that can.
+    /// The user namespace of an id-mapped root, for snapshotters that support it.
     pub id_mappings: Option<IdMappings>,
 }
 
-/// Something that happened below. Events only hurry work; the truth is `wait` and a relist.
+/// A runtime event. Events only speed up reactions; `wait` and lists are authoritative.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RuntimeEvent {
-    /// The stream was (re)connected: anything may have been missed, relist now.
+    /// The stream was (re)connected; events may have been missed, so list again.
     Connected,
-    /// The stream broke; the adapter reconnects by itself.
+    /// The stream broke; the adapter reconnects automatically.
     Disconnected,
     /// A process ended.
     Exit {
@@ -249,17 +249,17 @@ pub enum RuntimeEvent {
     ImagesChanged,
 }
 
-/// The argument of a shim that its first task follows.
+/// The argument of a shim that precedes the id of its first task.
 pub const SHIM_ID: &str = "-id";
 
-/// Drives processes. All calls have a deadline of their own inside the adapter, except
-/// [`Runtime::wait`] and [`Runtime::events`]; all are safe to retry.
+/// The container runtime. The adapter applies time limits to all calls except [`Runtime::wait`] and
+/// [`Runtime::events`]; all calls are safe to retry.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
-    /// Asks the daemon about itself. `Unavailable` while it is away.
+    /// Queries the daemon. `Unavailable` while it is down.
     async fn probe(&self) -> Result<RuntimeInfo>;
 
-    /// Features of a handler; asked of the runtime itself, cached by the caller.
+    /// Features of a handler, queried from the runtime itself; the caller caches them.
     async fn features(&self, handler: &RuntimeHandler) -> Result<HandlerFeatures>;
 
     /// Makes a writable snapshot on top of `parent` and returns its mounts. The snapshot carries
@@ -284,10 +284,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// Mounts of an existing snapshot of ours.
     async fn rootfs_mounts(&self, snapshotter: &str, key: &str) -> Result<Vec<RootfsMount>>;
 
-    /// Removes a snapshot made by `prepare_rootfs` or `view_rootfs`; gone is fine.
+    /// Removes a snapshot made by `prepare_rootfs` or `view_rootfs`; a missing one is fine.
     async fn remove_rootfs(&self, snapshotter: &str, key: &str) -> Result<()>;
 
-    /// Keys of all active and view snapshots that we labelled.
+    /// Keys of all active and view snapshots with podbay's label.
     async fn list_rootfs(&self, snapshotter: &str) -> Result<Vec<String>>;
 
     /// Bytes and inodes of one snapshot (the writable layer).
@@ -299,45 +299,45 @@ pub trait Runtime: Send + Sync + 'static {
     /// One record.
     async fn container(&self, id: &str) -> Result<RuntimeContainer>;
 
-    /// All records of ours (label `io.podbay/owner` or as configured), streamed inside.
+    /// All records of podbay (label `io.podbay/owner` or as configured), streamed internally.
     async fn list_containers(&self) -> Result<Vec<RuntimeContainer>>;
 
-    /// Their ids alone: an OCI spec, once it is read, takes some hundred kilobytes.
+    /// Only their ids, since a parsed OCI spec takes some hundred kilobytes.
     async fn container_ids(&self) -> Result<Vec<String>>;
 
     /// Replaces the stored OCI spec.
     async fn update_container_spec(&self, id: &str, spec: &serde_json::Value) -> Result<()>;
 
-    /// Removes a record; gone is fine. The task must be deleted before.
+    /// Removes a record; a missing one is fine. The task must be deleted before.
     async fn delete_container(&self, id: &str) -> Result<()>;
 
-    /// Creates the task of a record; returns the PID of its init, which waits before exec.
+    /// Creates the task of a record; returns the PID of its init process, which is not started yet.
     async fn create_task(&self, task: &NewTask) -> Result<u32>;
 
-    /// Registers an exec process; it is made at `start`.
+    /// Registers an exec process, which is created at `start`.
     async fn exec(&self, exec: &NewExec) -> Result<()>;
 
     /// Starts init or an exec; returns its PID.
     async fn start(&self, process: Process<'_>) -> Result<u32>;
 
-    /// Waits for the end, without a deadline. Safe before start and after the end, until
-    /// `delete_task`; `NotFound` after it. `Unavailable` when the daemon or shim went away:
-    /// look at [`Runtime::task`] and wait again.
+    /// Waits for the exit, without a time limit. Allowed before start and after the exit, until
+    /// `delete_task`; `NotFound` after that. `Unavailable` when the daemon or the shim went away:
+    /// check [`Runtime::task`] and wait again.
     async fn wait(&self, process: Process<'_>) -> Result<Exit>;
 
-    /// Sends a signal to the process, or to all of its container. `NotFound` when it has ended.
+    /// Sends a signal to the process, or to all processes of its container. `NotFound` when it has
+    /// ended.
     async fn kill(&self, process: Process<'_>, signal: i32, all: bool) -> Result<()>;
 
-    /// Deletes an ended task or exec and returns how it ended; `None` when it was gone.
-    /// A shim that stays registered is cleaned up too. With `kill` a live process is
-    /// killed first.
+    /// Deletes an ended task or exec and returns its exit; `None` when it was gone. Also cleans up
+    /// a shim that stays registered. With `kill` a running process is killed first.
     async fn delete_task(&self, process: Process<'_>, kill: bool) -> Result<Option<Exit>>;
 
     /// State of a task or exec, `None` when there is none.
     async fn task(&self, process: Process<'_>) -> Result<Option<TaskStatus>>;
 
-    /// All tasks of our namespace. One whose shim does not answer is `Unknown`, or not among them
-    /// (containerd 2.x): [`Runtime::task`] tells whether it is gone.
+    /// All tasks in podbay's namespace. One whose shim does not answer is `Unknown`, or missing
+    /// (containerd 2.x): check with [`Runtime::task`] whether it is gone.
     async fn list_tasks(&self) -> Result<Vec<TaskStatus>>;
 
     /// Tells the shim that stdin has ended.
@@ -349,25 +349,25 @@ pub trait Runtime: Send + Sync + 'static {
     /// Changes the limits of a live task (OCI `LinuxResources` JSON).
     async fn update_resources(&self, id: &str, resources: &serde_json::Value) -> Result<()>;
 
-    /// Freezes all processes of a running task where they are.
+    /// Freezes all processes of a running task.
     async fn pause(&self, id: &str) -> Result<()>;
 
-    /// Lets a frozen task go on. One that is not frozen, or is gone, is fine.
+    /// Resumes a frozen task. It is fine if it is not frozen, or is gone.
     async fn resume(&self, id: &str) -> Result<()>;
 
-    /// Dumps a frozen task with CRIU within `limit`: its images into the folder `images`, logs of
-    /// the dump into `work`. Afterwards, also after a failure, [`Runtime::resume`] is owed.
+    /// Dumps a frozen task with CRIU within `limit`: images go to the directory `images`, logs to
+    /// `work`. Afterwards, also after a failure, [`Runtime::resume`] must be called.
     async fn checkpoint(&self, id: &str, images: &Path, work: &Path, limit: Duration)
     -> Result<()>;
 
-    /// Writes what a writable snapshot has on top of its parent into a new file, as an OCI layer
-    /// that is not compressed. Takes as long as it takes.
+    /// Writes the changes in a writable snapshot relative to its parent into a new file, as an
+    /// uncompressed OCI layer. Has no time limit.
     async fn export_changes(&self, snapshotter: &str, key: &str, file: &Path) -> Result<()>;
 
     /// PIDs inside the task.
     async fn pids(&self, id: &str) -> Result<Vec<u32>>;
 
-    /// What stands on the command line of each shim of ours, beside [`SHIM_ID`].
+    /// Arguments on the command line of each of podbay's shims, besides [`SHIM_ID`].
     fn shim_arguments(&self) -> Vec<String>;
 
     /// Endless, self-reconnecting stream of events.
@@ -383,7 +383,7 @@ pub struct FsUsage {
     pub inodes: u64,
 }
 
-/// How long unary calls may take.
+/// Time limits of unary calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallDeadlines {
     /// Lists, gets, record changes.

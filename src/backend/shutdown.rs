@@ -1,4 +1,4 @@
-//! The host's own shutdown: told of before it happens, and held up for a while.
+//! The trait for shutdowns of the host: notification in advance, and delaying it.
 
 use std::time::Duration;
 
@@ -6,29 +6,29 @@ use async_trait::async_trait;
 
 use super::Result;
 
-/// Who tells of the host's shutdown.
+/// A source of shutdown notifications.
 #[async_trait]
 pub trait Shutdown: Send + Sync {
-    /// Asks to be told from now on.
+    /// Subscribes to notifications.
     ///
     /// # Errors
-    /// `Unsupported` when this host has nobody who tells; anything else may be tried again.
+    /// `Unsupported` when this host provides none; other errors may be temporary.
     async fn notice(&self) -> Result<Box<dyn Notice>>;
 }
 
-/// A promise to be told. Dropping it lets go of the shutdown, too.
+/// A subscription. Dropping it also releases a delayed shutdown.
 #[async_trait]
 pub trait Notice: Send {
-    /// How long the host waits at most for those who hold its shutdown up.
+    /// How long the host waits at most for those who delay its shutdown.
     fn patience(&self) -> Duration;
 
-    /// Holds the next shutdown up until [`Notice::release`]. Held already is well.
+    /// Delays the next shutdown until [`Notice::release`]. Idempotent.
     async fn hold(&mut self) -> Result<()>;
 
-    /// Lets the host go on.
+    /// Stops delaying the shutdown.
     fn release(&mut self);
 
-    /// Whether the host is shutting down: at the first call as it is, then at each change, which
-    /// is `false` when a shutdown was taken back. Cancel-safe.
+    /// Whether the host is shutting down: the first call returns the current state, later ones wait
+    /// for a change, which is `false` when a shutdown was cancelled. Cancel-safe.
     async fn next(&mut self) -> Result<bool>;
 }

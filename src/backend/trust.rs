@@ -1,10 +1,10 @@
-//! Programs that may be executed with the agent's rights: those that nobody but root can change.
+//! Checks of programs that run with the agent's privileges: only root may be able to change them.
 
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Whether nobody but root (or the agent's own user) can change a file or folder.
+/// Whether only root (or the agent's own user) can change a file or directory.
 pub(super) fn is_trusted(path: &Path) -> Result<(), &'static str> {
     let found = std::fs::metadata(path).map_err(|_| "it cannot be looked at")?;
     let ours = nix::unistd::geteuid().as_raw();
@@ -17,7 +17,7 @@ pub(super) fn is_trusted(path: &Path) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether a program may be executed: the file, and the folder that it is in, behind all links.
+/// Whether a program may be executed: checks the file and its directory, with links resolved.
 pub(super) fn is_trusted_program(path: &Path) -> Result<(), String> {
     let real = path.canonicalize().map_err(|error| error.to_string())?;
     let folders = [path.parent(), real.parent()].into_iter().flatten();
@@ -28,10 +28,10 @@ pub(super) fn is_trusted_program(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The program of a name, looked for in the folders of `PATH` unless it is an absolute path.
+/// Finds a program: in the directories of `PATH`, unless the name is an absolute path.
 ///
 /// # Errors
-/// `NotFound` when there is none, `PermissionDenied` when it may not be executed.
+/// `NotFound` when there is none, `PermissionDenied` when it must not be executed.
 pub(super) fn program(name: &str) -> io::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     program_in(name, std::env::split_paths(&path))
@@ -90,7 +90,7 @@ mod tests {
         set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
         assert_eq!(find("bin/tool").unwrap_err().kind(), io::ErrorKind::NotFound);
-        // A link is judged by what it leads to, and by where it is.
+        // For a link, both its target and its own location are checked.
         let link = world.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(is_trusted_program(&link).is_ok());

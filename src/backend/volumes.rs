@@ -1,60 +1,60 @@
-//! What the host is asked for to make the volumes of a pod.
+//! Types for making the volumes of a pod.
 
 use std::collections::BTreeMap;
 
-/// What the files of a volume lie on.
+/// The storage of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Medium {
-    /// The disk of the folder above.
+    /// The disk of the parent directory.
     #[default]
     Disk,
-    /// A tmpfs of at most so many bytes; `None` for the kernel's limit. Never in swap where the
-    /// kernel can say so.
+    /// A tmpfs with this maximum size in bytes; `None` for the kernel's default. Never swapped out
+    /// if the kernel supports that.
     Memory(Option<u64>),
-    /// A hugetlbfs of pages of so many bytes.
+    /// A hugetlbfs with this page size in bytes.
     HugePages(u64),
 }
 
-/// The top folder of a volume.
+/// The top directory of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VolumeDir {
-    /// What it lies on.
+    /// Its storage.
     pub medium: Medium,
-    /// Its mode, whatever the umask is.
+    /// Its mode, independent of the umask.
     pub mode: u32,
     /// Its group; `None` for root's.
     pub gid: Option<u32>,
 }
 
-/// A file of a volume.
+/// A file in a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VolumeFile {
     /// Its bytes.
     pub content: Vec<u8>,
-    /// Its mode, whatever the umask is.
+    /// Its mode, independent of the umask.
     pub mode: u32,
     /// Its owner; `None` for root.
     pub uid: Option<u32>,
 }
 
-/// All files of a volume whose content podbay keeps.
+/// All files of a volume that podbay manages.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VolumeFiles {
-    /// By path in the volume: relative, without `..`, its first element not beginning with `..`.
+    /// By path in the volume: relative, without `..`; the first component must not begin with `..`.
     pub files: BTreeMap<String, VolumeFile>,
-    /// Group of all files and folders; `None` for root's. Folders hand it on to what is made in
-    /// them.
+    /// Group of all files and directories; `None` for root's. Directories pass it on to new entries
+    /// (setgid).
     pub gid: Option<u32>,
 }
 
-/// What has to be at a path of the host, as `hostPath.type` says.
+/// Required type of a host path, as in `hostPath.type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostPathKind {
-    /// A folder; made with mode 0755 when nothing is there.
+    /// A directory; created with mode 0755 if nothing is there.
     DirectoryOrCreate,
-    /// A folder.
+    /// A directory.
     Directory,
-    /// A regular file; made with mode 0644 when nothing is there, in a folder that is.
+    /// A regular file; created with mode 0644 if nothing is there, in an existing directory.
     FileOrCreate,
     /// A regular file.
     File,
@@ -67,7 +67,7 @@ pub enum HostPathKind {
 }
 
 impl HostPathKind {
-    /// What it is, as the kubelet calls it.
+    /// The kubelet's name of the type.
     pub fn noun(self) -> &'static str {
         match self {
             Self::DirectoryOrCreate | Self::Directory => "directory",

@@ -1,4 +1,4 @@
-//! Waiting for a process to end, over restarts of the daemon.
+//! Waits for the end of a process across restarts of the daemon.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use super::{ErrorKind, Exit, Process, Runtime, TaskState};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Ends when the process has ended, with its exit as the shim keeps it, or with `None` when
-/// nothing below knows the process any more (its shim died).
+/// Waits until the process has ended. Returns its exit from the shim, or `None` when the process is
+/// no longer known because its shim died.
 ///
-/// A daemon that goes away only makes this wait longer: what ended meanwhile is read from the
-/// shim's kept state. Cancel-safe.
+/// If the daemon goes down the wait only takes longer: the shim keeps exits that occur meanwhile.
+/// Cancel-safe.
 pub async fn wait_for_end(runtime: &dyn Runtime, process: Process<'_>) -> Option<Exit> {
     let mut pause = FIRST_PAUSE;
     loop {

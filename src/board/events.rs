@@ -1,11 +1,12 @@
-//! News for subscribers: each has a bounded queue of its own, so a slow one blocks nobody.
+//! Event subscriptions: each subscriber has a bounded queue of its own, so that a slow one blocks
+//! nobody.
 
 use tokio::sync::mpsc;
 
 use super::{Container, Sandbox};
 use crate::model::UnixNanos;
 
-/// Events a subscriber may fall behind before it is cut off.
+/// How many events a subscriber may lag behind before it is disconnected.
 const QUEUE: usize = 4096;
 
 /// A kind of event (CRI `ContainerEventType`).
@@ -21,22 +22,22 @@ pub enum EventKind {
     Deleted,
 }
 
-/// Something happened to a container, or to a sandbox (then `container` is the pod's id).
+/// An event of a container, or of a sandbox (then `container` is the pod id).
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// What.
+    /// Kind of the event.
     pub kind: EventKind,
     /// Container id, or pod id for the sandbox itself.
     pub container: String,
-    /// When.
+    /// Time of the event.
     pub at: UnixNanos,
-    /// The pod at that moment.
+    /// The pod at that time.
     pub sandbox: Sandbox,
-    /// Its containers at that moment.
+    /// The pod's containers at that time.
     pub containers: Vec<Container>,
 }
 
-/// One subscriber's queue: first the present state, then the news.
+/// A subscriber's queue: first the current state as events, then new events.
 #[derive(Debug)]
 pub struct Subscription {
     present: std::vec::IntoIter<Event>,
@@ -44,13 +45,13 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// News from a queue alone, without a present state.
+    /// A subscription to new events only, without the current state.
     #[cfg(test)]
     pub(crate) fn from_queue(news: mpsc::Receiver<Event>) -> Self {
         Self { present: Vec::new().into_iter(), news }
     }
 
-    /// The next event; `None` once this subscriber has fallen too far behind. Cancel-safe.
+    /// The next event; `None` once this subscriber has lagged too far behind. Cancel-safe.
     pub async fn next(&mut self) -> Option<Event> {
         match self.present.next() {
             Some(event) => Some(event),
@@ -74,7 +75,8 @@ impl Subscribers {
         self.0.is_empty()
     }
 
-    /// Sends to all; one whose queue is full is cut off, and its stream ends after what it has.
+    /// Sends to all. A subscriber whose queue is full is disconnected: its stream ends after the
+    /// events already queued.
     pub(super) fn send(&mut self, event: &Event) {
         self.0.retain(|sender| sender.try_send(event.clone()).is_ok());
     }

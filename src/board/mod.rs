@@ -1,8 +1,8 @@
-//! The board: the published state of every sandbox and container, and the news about it.
+//! The board: the published state of every sandbox and container, and events about changes.
 //!
-//! The rooms that own sandboxes and containers publish here after each change; everybody who
-//! asks (lists, status, events) reads here, so there is one place to ask and no second copy.
-//! Reads never wait for work in progress.
+//! The rooms that own sandboxes and containers publish here after each change. All reads (lists,
+//! status, events) come from here, so there is one source and no second copy. Reads never wait for
+//! work in progress.
 
 mod events;
 mod snapshot;
@@ -19,17 +19,17 @@ use crate::ids::{ContainerId, PodId};
 use crate::locks::{Mutex, MutexGuard};
 use events::Subscribers;
 
-/// A lookup that names nothing, or more than one thing.
+/// A lookup that matches nothing, or several objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LookupError {
-    /// No id starts so (or the text is empty).
+    /// No id has this prefix, or the prefix is empty.
     NotFound,
-    /// Several ids start so.
+    /// Several ids have this prefix.
     Ambiguous,
 }
 
 impl LookupError {
-    /// The error of a room for this, by what it makes of an id that nothing or too much has.
+    /// Converts into a room's error: `missing` or `ambiguous` is called with the id.
     pub fn of<E>(self, id: &str, missing: fn(String) -> E, ambiguous: fn(String) -> E) -> E {
         match self {
             Self::NotFound => missing(id.to_owned()),
@@ -48,7 +48,7 @@ pub struct Board {
 struct Inner {
     pods: BTreeMap<PodId, Sandbox>,
     containers: BTreeMap<ContainerId, Container>,
-    /// Containers of each pod, so that an event costs no walk over all of them.
+    /// Containers of each pod, so that an event need not scan all containers.
     by_pod: BTreeMap<PodId, Vec<ContainerId>>,
     subscribers: Subscribers,
 }
@@ -63,7 +63,7 @@ impl Board {
         self.inner.lock()
     }
 
-    /// Publishes a sandbox; `news` also tells the subscribers.
+    /// Publishes a sandbox; with `news`, also sends an event.
     pub fn publish_pod(&self, sandbox: Sandbox, news: Option<EventKind>) {
         let mut inner = self.lock();
         let id = sandbox.id.clone();
@@ -73,7 +73,7 @@ impl Board {
         }
     }
 
-    /// Publishes a container; `news` also tells the subscribers.
+    /// Publishes a container; with `news`, also sends an event.
     pub fn publish_container(&self, container: Container, news: Option<EventKind>) {
         let mut inner = self.lock();
         let (id, pod) = (container.id.clone(), container.pod.clone());
@@ -85,7 +85,7 @@ impl Board {
         }
     }
 
-    /// Takes a sandbox off, telling `Deleted` while it is still known.
+    /// Removes a sandbox and sends `Deleted`, which still carries its state.
     pub fn drop_pod(&self, id: &PodId) {
         let mut inner = self.lock();
         if inner.pods.contains_key(id) {
@@ -95,7 +95,7 @@ impl Board {
         inner.by_pod.remove(id);
     }
 
-    /// Takes a container off, telling `Deleted` while it is still known.
+    /// Removes a container and sends `Deleted`.
     pub fn drop_container(&self, id: &ContainerId) {
         let mut inner = self.lock();
         let Some(pod) = inner.containers.remove(id).map(|container| container.pod) else {
@@ -104,7 +104,7 @@ impl Board {
         if let Some(ids) = inner.by_pod.get_mut(&pod) {
             ids.retain(|known| known != id);
         }
-        // Last: the states that it carries are without this container.
+        // Sent last: the states in the event no longer include this container.
         inner.tell(EventKind::Deleted, id.as_str(), &pod);
     }
 
@@ -172,7 +172,7 @@ impl Inner {
         }
     }
 
-    /// The present state in the form of events: what a new subscriber hears first.
+    /// The current state in the form of events, which a new subscriber gets first.
     fn present(&self) -> Vec<Event> {
         let pods = self.pods.values().map(|pod| {
             let kind = if pod.is_ready() { EventKind::Started } else { EventKind::Stopped };
@@ -190,7 +190,7 @@ impl Inner {
     }
 }
 
-/// Nanoseconds since the epoch.
+/// The current time, in nanoseconds since the Unix epoch.
 pub fn now() -> crate::model::UnixNanos {
     let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     elapsed.map_or(0, |elapsed| i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX))
@@ -215,8 +215,7 @@ fn find<'a, K: Key, V>(map: &'a BTreeMap<K, V>, prefix: &str) -> Result<&'a V, L
     map.get(key).ok_or(LookupError::NotFound)
 }
 
-/// The only key with this prefix. Ids are as long as each other, so a whole id is its own only
-/// match.
+/// The only key with this prefix. All ids have the same length, so a whole id matches only itself.
 fn find_key<'a, K: Key, V>(map: &'a BTreeMap<K, V>, prefix: &str) -> Result<&'a K, LookupError> {
     if prefix.is_empty() {
         return Err(LookupError::NotFound);

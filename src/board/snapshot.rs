@@ -25,39 +25,39 @@ use crate::model::signal::Signal;
 use crate::model::{Owner, StringMap, UnixNanos};
 use crate::oci::user::ResolvedUser;
 
-/// Where a sandbox is in its life.
+/// State of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum SandboxState {
-    /// Promised; being made. Not published.
+    /// Being created; the intent is stored. Not published.
     Creating,
-    /// Its pause process runs and its network is there.
+    /// Its pause process runs and its network is set up.
     Ready {
         /// PID of the pause process on the host.
         pid: u32,
     },
-    /// Stopped, or its pause process died, or its creation could not be undone whole.
+    /// Stopped, or its pause process died, or its creation could not be undone completely.
     NotReady,
 }
 
-/// A sandbox as of one moment.
+/// A sandbox at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sandbox {
     /// Id.
     pub id: PodId,
-    /// Who drives it.
+    /// Who manages it.
     pub owner: Owner,
-    /// What was asked for.
+    /// The requested configuration.
     pub config: Arc<PodConfig>,
-    /// Runtime handler as asked for; empty is the default.
+    /// Requested runtime handler; empty for the default.
     pub handler: String,
-    /// When it was created.
+    /// Creation time.
     pub created_at: UnixNanos,
     /// State.
     pub state: SandboxState,
-    /// Addresses; `None` in the host's network or once the network is gone.
+    /// Addresses; `None` for the host network, or after the network was removed.
     pub network: Option<NetworkStatus>,
-    /// Pinned network namespace; `None` in the host's network.
+    /// Pinned network namespace; `None` for the host network.
     pub netns: Option<PathBuf>,
 }
 
@@ -71,47 +71,47 @@ impl Sandbox {
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exited {
-    /// When it was started; `None` when it never was.
+    /// Start time; `None` when it was never started.
     pub started_at: Option<UnixNanos>,
-    /// When it ended.
+    /// End time.
     pub finished_at: UnixNanos,
     /// Exit code; 128 + signal when killed, 255 when unknown.
     pub code: i32,
-    /// One word: `Completed`, `Error`, `OOMKilled`, `StartError`, `Unknown`.
+    /// Reason: `Completed`, `Error`, `OOMKilled`, `StartError` or `Unknown`.
     pub reason: String,
-    /// More words.
+    /// Human-readable details.
     pub message: String,
 }
 
-/// Where a container is in its life.
+/// State of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ContainerState {
-    /// Promised; its record below is being made. Not published.
+    /// Being created; the intent is stored. Not published.
     Creating,
-    /// Ready to start.
+    /// Created, not started.
     Created,
     /// Its process runs.
     Running {
-        /// When it was started.
+        /// Start time.
         started_at: UnixNanos,
         /// PID on the host.
         pid: u32,
     },
-    /// It ended.
+    /// The process has ended.
     Exited(Exited),
-    /// Nothing below answers about it; stopping it settles the matter.
+    /// Its shim does not answer. Stopping the container resolves this state.
     Unknown {
-        /// When it was started, if it was.
+        /// Start time, if it was started.
         started_at: Option<UnixNanos>,
-        /// Its process runs, as the host tells; only its shim is mute.
+        /// Whether its process runs according to the host, so that only the shim hangs.
         #[serde(default)]
         alive: bool,
     },
 }
 
 impl ContainerState {
-    /// The state without its data; a container being created counts as created.
+    /// The state without its data. `Creating` counts as created.
     pub fn name(&self) -> StateName {
         match self {
             Self::Creating | Self::Created => StateName::Created,
@@ -121,7 +121,7 @@ impl ContainerState {
         }
     }
 
-    /// When it was started, if it was.
+    /// Start time, if it was started.
     pub fn started_at(&self) -> Option<UnixNanos> {
         match self {
             Self::Creating | Self::Created => None,
@@ -141,7 +141,7 @@ pub enum StateName {
     Running,
     /// Ended.
     Exited,
-    /// Not known.
+    /// The shim does not answer.
     Unknown,
 }
 
@@ -156,50 +156,50 @@ impl std::fmt::Display for StateName {
     }
 }
 
-/// A container as of one moment.
+/// A container at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Container {
     /// Id.
     pub id: ContainerId,
     /// Its pod.
     pub pod: PodId,
-    /// Who drives it.
+    /// Who manages it.
     pub owner: Owner,
-    /// What was asked for.
+    /// The requested configuration.
     pub config: Arc<ContainerConfig>,
     /// Image id (digest of the image configuration).
     pub image_id: Digest,
-    /// Name of the image: its first tag, else its first repo digest, else as it was asked for.
+    /// Name of the image: its first tag, else its first repo digest, else the name in the request.
     pub image_name: String,
     /// First repo digest of the image, or the id.
     pub image_ref: String,
-    /// Ids of the images that are mounted in it, by index of the mount.
+    /// Ids of the mounted images, by index of the mount.
     #[serde(default)]
     pub mounted_images: BTreeMap<usize, Digest>,
-    /// When it was created.
+    /// Creation time.
     pub created_at: UnixNanos,
     /// State.
     pub state: ContainerState,
-    /// Identity of its process.
+    /// User and groups of its process.
     pub user: ResolvedUser,
     /// Limits in force.
     pub resources: Resources,
-    /// Signal that stops it.
+    /// The stop signal.
     pub stop_signal: Signal,
     /// Absolute path of its log.
     pub log_path: Option<PathBuf>,
 }
 
-/// Selects sandboxes; empty selects all. Conditions are ANDed.
+/// Filter for sandboxes; empty selects all. Conditions are ANDed.
 #[derive(Debug, Clone, Default)]
 pub struct SandboxFilter {
     /// Id or unique id prefix.
     pub id: Option<String>,
-    /// Ready or not.
+    /// Whether it must be ready.
     pub ready: Option<bool>,
-    /// Labels that must all be equal.
+    /// Labels that it must have, with these values.
     pub labels: StringMap,
-    /// Only those of this owner.
+    /// Only sandboxes of this owner.
     pub owner: Option<Owner>,
 }
 
@@ -212,18 +212,18 @@ impl SandboxFilter {
     }
 }
 
-/// Selects containers; empty selects all. Conditions are ANDed.
+/// Filter for containers; empty selects all. Conditions are ANDed.
 #[derive(Debug, Clone, Default)]
 pub struct ContainerFilter {
     /// Id or unique id prefix.
     pub id: Option<String>,
-    /// State as CRI names it.
+    /// State, as in CRI.
     pub state: Option<StateName>,
     /// Pod id or unique prefix.
     pub pod: Option<String>,
-    /// Labels that must all be equal.
+    /// Labels that it must have, with these values.
     pub labels: StringMap,
-    /// Only those of this owner.
+    /// Only containers of this owner.
     pub owner: Option<Owner>,
 }
 

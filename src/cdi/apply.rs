@@ -1,11 +1,11 @@
-//! Changes onto an OCI spec, in its JSON form.
+//! Applies edits to an OCI spec in JSON form.
 
 use serde_json::{Map, Value, json};
 
 use super::edits::{DeviceNode, Edits, Hook, Mount};
 
-/// Applies changes: a variable, node or mount takes the place of one with the same name or path.
-/// Device nodes must have their kind and numbers.
+/// Applies edits: a variable, node or mount replaces one with the same name or path. The type and
+/// numbers of device nodes must be filled in.
 pub fn apply(spec: &mut Value, edits: &Edits) {
     for entry in &edits.env {
         set_variable(list(spec, &["process", "env"]), entry);
@@ -34,7 +34,7 @@ pub fn apply(spec: &mut Value, edits: &Edits) {
     }
 }
 
-/// The object at a path, made when it is absent.
+/// The object at a path, created if missing.
 fn object<'a>(spec: &'a mut Value, path: &[&str]) -> &'a mut Map<String, Value> {
     let value = path.iter().fold(spec, |value, step| {
         if !value.is_object() {
@@ -48,7 +48,7 @@ fn object<'a>(spec: &'a mut Value, path: &[&str]) -> &'a mut Map<String, Value> 
     value.as_object_mut().expect("it was made one")
 }
 
-/// The list at a path, made when it is absent.
+/// The list at a path, created if missing.
 fn list<'a>(spec: &'a mut Value, path: &[&str]) -> &'a mut Vec<Value> {
     let (last, above) = path.split_last().expect("a path");
     let value = object(spec, above).entry(*last).or_insert_with(|| json!([]));
@@ -69,7 +69,7 @@ fn set_variable(env: &mut Vec<Value>, entry: &str) {
 
 fn add_node(spec: &mut Value, node: &DeviceNode) {
     let user = &spec["process"]["user"];
-    // Root's is what a node has anyway.
+    // Root's ids are the default for nodes anyway.
     let of_user = |key: &str| user[key].as_u64().filter(|id| *id != 0);
     let uid = node.uid.map(u64::from).or_else(|| of_user("uid"));
     let gid = node.gid.map(u64::from).or_else(|| of_user("gid"));
@@ -89,7 +89,7 @@ fn add_node(spec: &mut Value, node: &DeviceNode) {
     let devices = list(spec, &["linux", "devices"]);
     devices.retain(|known| known["path"] != node.path.as_str());
     devices.push(device);
-    // A FIFO is no device to the cgroup.
+    // The device cgroup does not cover FIFOs.
     if node.kind == "p" {
         return;
     }
@@ -98,14 +98,14 @@ fn add_node(spec: &mut Value, node: &DeviceNode) {
         "none" => return,
         given => given,
     };
-    // The cgroup knows character devices under one name.
+    // The device cgroup has a single type for character devices.
     let kind = if node.kind == "u" { "c" } else { &node.kind };
     list(spec, &["linux", "resources", "devices"]).push(json!({
         "allow": true, "type": kind, "major": node.major, "minor": node.minor, "access": access,
     }));
 }
 
-/// Before the mounts that lie below it, which it would hide.
+/// Inserts a mount before those below its path, which it would otherwise hide.
 fn add_mount(mounts: &mut Vec<Value>, mount: &Mount) {
     let place = mount.container_path.trim_end_matches('/');
     let destination = |known: &Value| known["destination"].as_str().unwrap_or_default().to_owned();

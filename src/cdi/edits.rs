@@ -1,4 +1,4 @@
-//! Spec files: their fields, and what must be true of them.
+//! Spec files: their fields and the validation of them.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::model::StringMap;
 const HOOKS: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
-/// A file as it is written. Unknown fields are refused: what they ask for would be left out.
+/// A spec file. Unknown fields are refused, because ignoring them would drop what they request.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct SpecFile {
@@ -25,7 +25,7 @@ pub(super) struct SpecFile {
     pub(super) container_edits: Edits,
 }
 
-/// A device of a file.
+/// A device of a spec file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Device {
@@ -36,7 +36,7 @@ pub(super) struct Device {
     pub(super) container_edits: Edits,
 }
 
-/// Changes to a container.
+/// Edits of a container's spec.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Edits {
@@ -49,7 +49,7 @@ pub struct Edits {
     pub(super) additional_gids: Vec<u32>,
 }
 
-/// A device node to make.
+/// A device node to create.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DeviceNode {
@@ -57,10 +57,10 @@ pub struct DeviceNode {
     pub path: String,
     /// Path on the host; empty means `path`.
     pub host_path: String,
-    /// `b`, `c`, `u` or `p`; empty means that of the node on the host.
+    /// `b`, `c`, `u` or `p`; empty means the type of the node on the host.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Major number; `None` means that of the node on the host.
+    /// Major number; `None` means the number of the node on the host.
     pub major: Option<i64>,
     /// Minor number.
     pub minor: Option<i64>,
@@ -75,18 +75,18 @@ pub struct DeviceNode {
 }
 
 impl DeviceNode {
-    /// Where the node is on the host.
+    /// Path of the node on the host.
     pub fn on_host(&self) -> &str {
         if self.host_path.is_empty() { &self.path } else { &self.host_path }
     }
 
-    /// Whether its kind or numbers have to be read from the host.
+    /// Whether its type or numbers have to be read from the host.
     pub fn needs_host(&self) -> bool {
         self.kind.is_empty() || (self.major.is_none() && self.kind != "p")
     }
 }
 
-/// A network interface of the host that is moved into the container.
+/// A host network interface to move into the container.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct NetDevice {
@@ -120,7 +120,7 @@ pub(super) struct Hook {
     pub(super) timeout: Option<i64>,
 }
 
-/// Intel RDT settings, passed on under the names of the OCI spec.
+/// Intel RDT settings, passed on with the names of the OCI spec.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct IntelRdt {
@@ -141,12 +141,12 @@ pub(super) struct IntelRdt {
 }
 
 impl SpecFile {
-    /// Reads a file and checks all of it. `json` says that it must be JSON, else YAML.
+    /// Parses and validates a file, as JSON if `json`, else as YAML.
     pub(super) fn parse(content: &[u8], json: bool) -> Result<Self, String> {
         let text = std::str::from_utf8(content).map_err(|error| error.to_string())?;
         let spec: Self = match json {
             true => serde_json::from_str(text).map_err(|error| error.to_string())?,
-            // Its default budget ends documents that unfold without end.
+            // The parser's default budget stops documents whose aliases expand without end.
             false => serde_saphyr::from_str(text).map_err(|error| one_line(&error.to_string()))?,
         };
         spec.check()?;
@@ -176,7 +176,7 @@ fn one_line(text: &str) -> String {
 }
 
 impl Edits {
-    /// Adds the changes of another one behind these.
+    /// Appends other edits.
     pub(super) fn append(&mut self, more: &Self) {
         let Self { env, device_nodes, net_devices, hooks, mounts, intel_rdt, additional_gids } =
             more.clone();
@@ -194,7 +194,7 @@ impl Edits {
         &mut self.device_nodes
     }
 
-    /// Whether network interfaces are to be moved, which OCI runtimes do from spec 1.3 on.
+    /// Whether network interfaces are moved, which OCI runtimes support from spec 1.3 on.
     pub fn moves_interfaces(&self) -> bool {
         !self.net_devices.is_empty()
     }
@@ -221,7 +221,7 @@ fn variable(entry: &str) -> Result<(), String> {
     }
 }
 
-/// Text that can stand in a C string.
+/// Refuses text with a NUL.
 fn plain(what: &str, text: &str) -> Result<(), String> {
     if text.contains('\0') { Err(format!("{what} {text:?} holds NUL")) } else { Ok(()) }
 }
@@ -263,7 +263,7 @@ fn hook(hook: &Hook) -> Result<(), String> {
     }
 }
 
-/// A class of service is a folder of resctrl.
+/// A class of service becomes a directory of resctrl.
 fn rdt(rdt: &IntelRdt) -> Result<(), String> {
     let id = &rdt.clos_id;
     if id.len() >= 4096 || id == "." || id == ".." || id.contains(['/', '\n', '\0']) {

@@ -1,4 +1,4 @@
-//! All devices that the files of a host describe.
+//! All devices described by the spec files of a host.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,13 +8,13 @@ use super::Error;
 use super::edits::{Edits, SpecFile};
 use super::name::DeviceName;
 
-/// Whether a file of this name is one of ours.
+/// Whether a file has the name of a spec file.
 pub fn is_spec_file(name: &str) -> bool {
     matches!(Path::new(name).extension().and_then(|ending| ending.to_str()), Some("json" | "yaml"))
 }
 
-/// The files of all folders, parsed. A later folder hides devices of an earlier one; within one
-/// folder nobody wins.
+/// The parsed files of all directories. A device in a later directory overrides the same device in
+/// an earlier one; a device twice in one directory is a conflict.
 #[derive(Debug, Default)]
 pub struct Library {
     found: BTreeMap<String, Found>,
@@ -27,12 +27,12 @@ struct Found {
     path: String,
     spec: Arc<SpecFile>,
     index: usize,
-    /// Another file of the folder that has the device too.
+    /// Another file in the same directory that has the device too.
     rival: Option<String>,
 }
 
 impl Library {
-    /// Adds a file of folder number `folder`, counted from the least important.
+    /// Adds a file of directory number `folder`, in ascending priority.
     pub fn add(&mut self, folder: usize, path: &Path, content: &[u8]) {
         let json = path.extension().is_some_and(|ending| ending == "json");
         match SpecFile::parse(content, json) {
@@ -41,7 +41,7 @@ impl Library {
         }
     }
 
-    /// Notes a file or folder that cannot be used.
+    /// Records an unusable file or directory.
     pub fn add_fault(&mut self, path: &Path, problem: &str) {
         tracing::warn!(path = %path.display(), problem, "CDI file not used");
         self.faults.push(format!("{}: {problem}", path.display()));
@@ -63,11 +63,11 @@ impl Library {
         }
     }
 
-    /// What gives these devices to a container: for each its own changes, behind those of its
-    /// file, which count once.
+    /// The edits for these devices: those of each device's file, once per file, then the device's
+    /// own.
     ///
     /// # Errors
-    /// [`Error::Unresolvable`] with all devices that are not here.
+    /// [`Error::Unresolvable`] with all devices that were not found.
     pub fn resolve(&self, devices: &[DeviceName]) -> Result<Edits, Error> {
         let (mut edits, mut missing, mut faults) = (Edits::default(), Vec::new(), Vec::new());
         let mut specs: Vec<&Arc<SpecFile>> = Vec::new();

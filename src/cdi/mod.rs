@@ -1,9 +1,9 @@
-//! The Container Device Interface (CDI specification 1.1.0 and older): named devices that vendors
-//! describe in files, and the changes to an OCI spec that give one to a container.
+//! The Container Device Interface (CDI specification 1.1.0 and older): vendors describe named
+//! devices in files, as edits of an OCI spec that make the device available to a container.
 //!
-//! Pure: files and device nodes are looked up by those who ask. Files are read anew for every
-//! container that names a device, because drivers write one just before they ask for it; a node
-//! has a handful of them, and no other container pays.
+//! Pure: the callers look up files and device nodes. Files are read again for every container that
+//! names a device, because drivers may write one just before; a node has few of them, and other
+//! containers do not pay for it.
 //!
 //! ```text
 //! CDI_devices, cdi.k8s.io/* ──names──> Library (parsed files) ──resolve──> Edits ──apply──> spec
@@ -20,13 +20,13 @@ pub use edits::{DeviceNode, Edits};
 pub use library::{Library, is_spec_file};
 pub use name::{DeviceName, requested};
 
-/// Why devices cannot be given to a container.
+/// Why devices cannot be provided.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A name that is no `vendor.com/class=name`.
+    /// A name that is not of the form `vendor.com/class=name`.
     #[error("{field}: {name:?} is no CDI device name: {problem}")]
     BadName {
-        /// Where it was given.
+        /// The field that contains it.
         field: String,
         /// The name.
         name: String,
@@ -38,13 +38,13 @@ pub enum Error {
     Unresolvable {
         /// The devices.
         devices: Vec<String>,
-        /// Files that could not be used, and why: one of them may have had the devices.
+        /// Unusable files with the reasons; one of them may have described the devices.
         faults: Vec<String>,
     },
-    /// The operator has switched CDI off.
+    /// CDI is disabled by the configuration.
     #[error("CDI device {0} is asked for, but CDI is switched off (cdi.enabled)")]
     Off(String),
-    /// A device node that a file names is not on this host.
+    /// A device node named in a file does not exist on this host.
     #[error("CDI device node {path}: {problem}")]
     Node {
         /// Path on the host.
@@ -52,7 +52,7 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
-    /// The OCI runtime cannot do what a file asks for.
+    /// The OCI runtime does not support what a file requests.
     #[error("CDI netDevices: the runtime handler does not support OCI {0} specs")]
     Unsupported(&'static str),
 }

@@ -1,4 +1,4 @@
-//! Names of devices, and where requests hold them.
+//! Device names, and where requests contain them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use super::Error;
 use crate::model::StringMap;
 
-/// Prefix of the annotations that name devices, separated by commas.
+/// Prefix of the annotations that list device names, separated by commas.
 const ANNOTATION: &str = "cdi.k8s.io/";
 
 /// A fully qualified device name, `vendor.com/class=name`.
@@ -19,10 +19,10 @@ pub struct DeviceName {
 }
 
 impl DeviceName {
-    /// Reads a name.
+    /// Parses a name.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with the name.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let (kind, device) = text.split_once('=').ok_or("it has no \"=\"")?;
         check_kind(kind)?;
@@ -37,7 +37,7 @@ impl fmt::Display for DeviceName {
     }
 }
 
-/// `vendor/class`: each begins with a letter and ends with a letter or digit.
+/// Checks `vendor/class`: each begins with a letter and ends with a letter or digit.
 pub(super) fn check_kind(kind: &str) -> Result<(), &'static str> {
     let (vendor, class) = kind.split_once('/').ok_or("it has no \"/\" between vendor and class")?;
     let good = |text: &str| {
@@ -50,7 +50,7 @@ pub(super) fn check_kind(kind: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Begins and ends with a letter or digit.
+/// Checks a device name: it begins and ends with a letter or digit.
 pub(super) fn check_device(device: &str) -> Result<(), &'static str> {
     let begins = device.starts_with(|c: char| c.is_ascii_alphanumeric());
     if begins && ends_and_holds(device, "_-.:") {
@@ -64,8 +64,8 @@ fn ends_and_holds(text: &str, more: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
 }
 
-/// The devices that a container asks for, each once: those of the field, then those of its
-/// annotations in the order of their keys.
+/// The devices that a container requests, each once: those in the field, then those in its
+/// annotations, ordered by key.
 ///
 /// # Errors
 /// [`Error::BadName`].

@@ -1,12 +1,12 @@
-//! Versions of the CDI specification and the fields that came with them.
+//! Versions of the CDI specification and the fields that each introduced.
 
 use super::edits::{Edits, SpecFile};
 
-/// All versions there are.
+/// All published versions.
 const KNOWN: [&str; 10] =
     ["0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0"];
 
-/// A file must say a known version, one that has all that it uses.
+/// Checks that a file states a known version that has all the fields it uses.
 pub(super) fn check(spec: &SpecFile) -> Result<(), String> {
     let said = spec.cdi_version.trim_start_matches('v');
     let place = |version: &str| KNOWN.iter().position(|known| *known == version);
@@ -31,7 +31,7 @@ fn all(spec: &SpecFile) -> impl Iterator<Item = &Edits> {
     of_devices.chain([&spec.container_edits])
 }
 
-/// The lowest version that has what the file uses, and what that is.
+/// The lowest version with all the fields that the file uses, and the field that requires it.
 fn needed(spec: &SpecFile) -> (&'static str, &'static str) {
     let any = |uses: fn(&Edits) -> bool| all(spec).any(uses);
     let rules: [(bool, &str, &str); 8] = [

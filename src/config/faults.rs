@@ -1,14 +1,14 @@
-//! What is wrong, where.
+//! Faults of a configuration and their locations.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::telemetry::escape;
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
-    /// Nobody set it.
+    /// Not set.
     Default,
     /// The configuration file.
     File {
@@ -36,14 +36,14 @@ impl fmt::Display for Source {
     }
 }
 
-/// One thing that is wrong.
+/// A fault in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The dotted key; empty when the fault is none of a key.
+    /// The dotted key; empty when the fault does not concern a key.
     pub key: String,
-    /// Where it stands.
+    /// The source of the faulty value.
     pub source: Source,
-    /// What is wrong.
+    /// Description of the fault.
     pub problem: String,
 }
 
@@ -57,12 +57,12 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Everything that is wrong with a configuration; never empty.
+/// All faults of a configuration; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Faults(pub Vec<Fault>);
 
 impl fmt::Display for Faults {
-    /// One fault a line.
+    /// Writes one fault per line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, fault) in self.0.iter().enumerate() {
             write!(f, "{}{fault}", if index == 0 { "" } else { "\n" })?;

@@ -1,4 +1,4 @@
-//! What a configuration is read from, and the file turned into flat keys.
+//! The inputs of a configuration, and the parsing of the file into flat keys.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,10 +10,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::faults::{Fault, Source};
 
-/// The file that is read when none is named; it may be absent.
+/// The file that is read when none is named; it need not exist.
 pub const DEFAULT_FILE: &str = "/etc/podbay/config.toml";
 
-/// The outer world as the configuration sees it; tests put a map here.
+/// Access to environment and files; replaced by a map in tests.
 pub trait Inputs {
     /// The environment.
     fn variables(&self) -> Vec<(OsString, OsString)>;
@@ -36,7 +36,7 @@ impl Inputs for Process {
     }
 }
 
-/// Files only, without the environment: to check a file for another process.
+/// Files only, without the environment, to check a file for another process.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FileOnly;
 
@@ -57,7 +57,7 @@ pub struct Flag {
     pub key: &'static str,
     /// The flag as typed, with its dashes.
     pub name: &'static str,
-    /// Its values: one, or one for each time that it was given.
+    /// Its values: one for each time it was given.
     pub values: Vec<String>,
 }
 
@@ -70,17 +70,17 @@ pub struct Flags {
     pub settings: Vec<Flag>,
 }
 
-/// A dotted key in its parts.
+/// The parts of a dotted key.
 pub(super) type Key = Vec<String>;
 
-/// A value as a TOML file has it.
+/// A TOML value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Raw {
     Text(String),
     Int(i64),
     Bool(bool),
     List(Vec<Raw>),
-    /// A type that no setting has, named.
+    /// The name of a type that no setting has.
     Other(&'static str),
 }
 
@@ -93,7 +93,7 @@ pub(super) struct File {
 }
 
 impl File {
-    /// Parses a file; as much of it as can be understood when there are faults.
+    /// Parses a file; if there are faults, as much of it as possible.
     pub(super) fn parse(path: PathBuf, text: &str) -> (Self, Vec<Fault>) {
         let (table, errors) = DeTable::parse_recoverable(text);
         let mut file = Self { path, ..Self::default() };

@@ -1,10 +1,10 @@
-//! The agent's configuration: one typed value, read once and checked whole.
+//! The agent's configuration: one typed value, read once and validated as a whole.
 //!
 //! Each setting comes from the first of these that has it: a flag, the environment
-//! (`PODBAY_CRI_SOCKET` for `cri.socket`; lists are separated by commas), the TOML file, the
-//! default. [`Config::load`] reports all faults of all of them together, and the value remembers
-//! where each setting came from ([`Config::show`]). Tables with names of the user's choice
-//! (`runtimes.handlers`, `images.auth`) come into being in the file alone.
+//! (`PODBAY_CRI_SOCKET` for `cri.socket`; lists are comma-separated), the TOML file, the default.
+//! [`Config::load`] reports all faults together, and the value remembers the source of each setting
+//! ([`Config::show`]). Tables with user-chosen names (`runtimes.handlers`, `images.auth`) can be
+//! defined only in the file.
 
 mod faults;
 mod inputs;
@@ -30,21 +30,21 @@ pub use inputs::{DEFAULT_FILE, FileOnly, Flag, Flags, Inputs, Process};
 pub use pods::{Grace, Pods};
 pub(crate) use sections::DEFAULT_PROFILE;
 
-/// The whole configuration. The fields say what the keys of the file mean: `cri.socket` is the
-/// key `socket` of the table `[cri]`.
+/// The whole configuration. The fields document the keys of the file: `cri.socket` is the key
+/// `socket` of the table `[cri]`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Data that must survive a reboot: database, sandbox and container folders.
+    /// Data that must survive a reboot: database, sandbox and container directories.
     pub root: PathBuf,
-    /// Run state, gone after a reboot: FIFOs, shm mounts, the lock.
+    /// Run-time state, lost at a reboot: FIFOs, shm mounts, the lock.
     pub state: PathBuf,
-    /// The CRI door.
+    /// The CRI socket.
     pub cri: Cri,
-    /// The containerd that is driven.
+    /// The containerd daemon to use.
     pub containerd: Containerd,
     /// OCI runtimes by CRI handler name.
     pub runtimes: Runtimes,
-    /// How cgroups are made.
+    /// Creation of cgroups.
     pub cgroup: Cgroup,
     /// Pod networks.
     pub network: Network,
@@ -52,11 +52,11 @@ pub struct Config {
     pub images: Images,
     /// The pause container.
     pub pause: Pause,
-    /// Policy of the OCI specs.
+    /// Policy for OCI specs.
     pub oci: Oci,
     /// Devices of the Container Device Interface.
     pub cdi: Cdi,
-    /// Plugins of the node.
+    /// NRI plugins.
     pub nri: Nri,
     /// Container logs.
     pub logs: Logs,
@@ -64,13 +64,13 @@ pub struct Config {
     pub streaming: Streaming,
     /// Whole pods.
     pub pods: Pods,
-    /// The remote door of podbay.v1.
+    /// The TCP server of podbay.v1.
     pub remote: Remote,
-    /// Measuring of what pods use.
+    /// Resource usage measurements.
     pub stats: Stats,
     /// The agent's own log.
     pub telemetry: Telemetry,
-    /// The agent's own end.
+    /// The shutdown of the agent.
     pub drain: Drain,
     shown: Vec<show::Shown>,
 }
@@ -91,22 +91,22 @@ pub struct Cri {
 pub struct Containerd {
     /// Path of containerd's unix socket.
     pub address: PathBuf,
-    /// The containerd namespace that is podbay's own.
+    /// The containerd namespace that podbay uses exclusively.
     pub namespace: String,
     /// Default snapshotter.
     pub snapshotter: String,
     /// Time limit of reads and record changes.
     pub quick_timeout: Duration,
-    /// Time limit of task and snapshot work.
+    /// Time limit of task and snapshot operations.
     pub slow_timeout: Duration,
 }
 
 /// `[runtimes]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Runtimes {
-    /// The handler of pods that name none; one of `handlers`.
+    /// The handler of pods that name none; must be one of `handlers`.
     pub default: String,
-    /// `[runtimes.handlers.NAME]`; `runc` is always there.
+    /// `[runtimes.handlers.NAME]`; `runc` is always defined.
     pub handlers: BTreeMap<String, Handler>,
 }
 
@@ -117,36 +117,36 @@ pub struct Handler {
     pub runtime_type: String,
     /// OCI runtime program for the shim; empty means the shim's default.
     pub binary: String,
-    /// State folder of the OCI runtime; `None` means its default.
+    /// State directory of the OCI runtime; `None` means its default.
     pub root: Option<PathBuf>,
-    /// Whether cgroups are made by systemd; `None` follows `cgroup.driver`.
+    /// Whether systemd creates cgroups; `None` follows `cgroup.driver`.
     pub systemd_cgroup: Option<bool>,
     /// Snapshotter of this handler; empty means `containerd.snapshotter`.
     pub snapshotter: String,
-    /// `options.config_path`: for shims other than runc's, the file with their settings.
+    /// `options.config_path`: for shims other than runc's, the path of their settings file.
     pub config_path: Option<PathBuf>,
-    /// `options.type_url`: for shims other than runc's, the type they take their settings for.
+    /// `options.type_url`: for shims other than runc's, the protobuf type of their settings.
     pub options_type: String,
-    /// Annotations of pods that reach the OCI runtime. As in containerd, an entry is a name or a
-    /// pattern, whose `*` and `?` stop at a slash.
+    /// Pod annotations passed to the OCI runtime. As in containerd, an entry is a name or a
+    /// pattern, in which `*` and `?` do not match a slash.
     pub pod_annotations: Vec<String>,
-    /// Annotations of containers that reach the OCI runtime.
+    /// Container annotations passed to the OCI runtime.
     pub container_annotations: Vec<String>,
-    /// Privileged containers get no device of the host that they do not ask for.
+    /// Privileged containers get only those host devices that they request.
     pub privileged_without_host_devices: bool,
 }
 
 /// `[cgroup]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup {
-    /// Who makes cgroups.
+    /// Which component creates cgroups.
     pub driver: CgroupDriver,
 }
 
-/// Who makes cgroups.
+/// Which component creates cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CgroupDriver {
-    /// As the host is: systemd where it is PID 1 and cgroup v2 is in use, else cgroupfs.
+    /// systemd if it is PID 1 and the host uses cgroup v2, else cgroupfs.
     #[default]
     Auto,
     /// The OCI runtime, in the cgroup file system.
@@ -156,8 +156,8 @@ pub enum CgroupDriver {
 }
 
 impl CgroupDriver {
-    /// Whether systemd is to make cgroups on a host where systemd is PID 1 or not, and cgroup v2
-    /// is in use or not.
+    /// Whether systemd creates cgroups, given whether it is PID 1 and whether the host uses cgroup
+    /// v2.
     pub fn is_systemd(self, systemd: bool, cgroup_v2: bool) -> bool {
         match self {
             Self::Auto => systemd && cgroup_v2,
@@ -170,56 +170,57 @@ impl CgroupDriver {
 /// `[network]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
-    /// Folder of CNI configurations.
+    /// Directory of CNI configurations.
     pub conf_dir: PathBuf,
-    /// Folders of CNI plugins, first match wins.
+    /// Directories of CNI plugins; the first match is used.
     pub bin_dirs: Vec<PathBuf>,
-    /// Folder of cached CNI results.
+    /// Directory of cached CNI results.
     pub cache_dir: PathBuf,
-    /// How many configurations of `conf_dir` are used, in name order; 0 means all.
+    /// How many configurations in `conf_dir` are used, in name order; 0 means all.
     pub max_conf: usize,
-    /// Folder of pinned network namespaces.
+    /// Directory of pinned network namespaces.
     pub netns_dir: PathBuf,
     /// Time limit of a CNI ADD of one network.
     pub add_timeout: Duration,
     /// Time limit of a CNI DEL of one network.
     pub del_timeout: Duration,
-    /// Write and use a bridge network of our own when `conf_dir` has no configuration.
+    /// Write and use a bridge network of podbay's own if `conf_dir` has no configuration.
     pub default_network: bool,
     /// Bridge of that network.
     pub default_bridge: String,
     /// Subnets of that network, at most one for each IP family.
     pub default_subnets: Vec<IpNet>,
-    /// Whether a pod CIDR that a CRI client announces (UpdateRuntimeConfig) replaces the subnets
-    /// of the own network.
+    /// Whether a pod CIDR announced by a CRI client (UpdateRuntimeConfig) replaces the subnets of
+    /// podbay's own network.
     pub use_pod_cidr: bool,
 }
 
 /// `[images]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {
-    /// Folders of registry hosts (`HOST/hosts.toml`, `HOST/*.crt`), first match wins.
+    /// Directories of registry hosts (`HOST/hosts.toml`, `HOST/*.crt`); the first match is used.
     pub config_dirs: Vec<PathBuf>,
-    /// A pull that receives nothing for so long is given up.
+    /// A pull that receives nothing for this long fails.
     pub no_progress_timeout: Duration,
-    /// How many layers of one pull are fetched at the same time.
+    /// Maximum number of layers downloaded concurrently per pull.
     pub max_concurrent_layers: usize,
     /// A docker `config.json` with credentials; `None` reads none.
     pub docker_config: Option<PathBuf>,
-    /// Images that are reported as pinned, so that no kubelet collects them.
+    /// Images that are reported as pinned, so that no kubelet removes them.
     pub pinned: Vec<String>,
-    /// `[images.auth."HOST"]`: credentials by registry host, with port when not the default.
+    /// `[images.auth."HOST"]`: credentials by registry host, with the port if it is not the
+    /// default.
     pub auth: BTreeMap<String, RegistryAuth>,
 }
 
-/// `[images.auth."HOST"]`: what a pull without credentials of its own uses. Empty is not set.
+/// `[images.auth."HOST"]`: credentials of pulls that bring none. Empty means not set.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RegistryAuth {
     /// User name.
     pub username: String,
     /// Password.
     pub password: Secret,
-    /// base64 of `user:password`, in place of both.
+    /// base64 of `user:password`, instead of both.
     pub auth: Secret,
     /// OAuth refresh token.
     pub identity_token: Secret,
@@ -235,112 +236,113 @@ pub struct Pause {
 /// `[oci]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Oci {
-    /// Pod and container annotations that are passed to the OCI runtime: exact names.
+    /// Names of pod and container annotations passed to the OCI runtime: exact names.
     pub annotation_allow_list: Vec<String>,
-    /// Ignore huge page limits on a host without that controller, in place of refusing.
+    /// Ignore huge page limits on a host without that controller, instead of refusing them.
     pub tolerate_missing_hugetlb: bool,
     /// Pods may bind ports below 1024 without a capability.
     pub unprivileged_ports: bool,
     /// Pods may send ICMP echo without a capability.
     pub unprivileged_ping: bool,
-    /// Device nodes belong to the user that a container is told to run as.
+    /// Device nodes belong to the user of the container's security context.
     pub device_ownership_from_security_context: bool,
-    /// Limits of every container's processes, e.g. `nofile=1024:524288`.
+    /// Default limits of every container's processes, e.g. `nofile=1024:524288`.
     pub rlimits: Vec<Rlimit>,
-    /// Label processes and files where the host has SELinux.
+    /// Label processes and files on hosts with SELinux.
     pub selinux: bool,
-    /// AppArmor profile of containers that ask for the default one, where the host has AppArmor;
-    /// empty leaves them unconfined. Under the default name it is podbay's own; under another one
-    /// that of whoever has loaded it, or else podbay's.
+    /// AppArmor profile of containers that use the default one, on hosts with AppArmor; empty
+    /// leaves them unconfined. The default name is podbay's own profile. With another name an
+    /// already loaded profile is used, or else podbay's own is loaded under that name.
     pub apparmor_default_profile: String,
 }
 
 /// A limit of setrlimit(2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rlimit {
-    /// Its name without `RLIMIT_`, in small letters.
+    /// Lower-case name without `RLIMIT_`.
     pub name: String,
-    /// What a process has.
+    /// The soft limit.
     pub soft: u64,
-    /// What it may raise itself to.
+    /// The hard limit.
     pub hard: u64,
 }
 
 /// `[cdi]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cdi {
-    /// Whether containers may ask for CDI devices.
+    /// Whether containers may request CDI devices.
     pub enabled: bool,
-    /// Folders of CDI spec files, the most important last. They and the files in them count only
-    /// if nobody but root may write to them.
+    /// Directories of CDI spec files, by ascending priority. Directories and files are ignored if
+    /// anybody but root may write to them.
     pub spec_dirs: Vec<PathBuf>,
 }
 
-/// `[nri]`: the node resource interface, over which plugins see and adjust pods and containers.
+/// `[nri]`: the Node Resource Interface, through which plugins observe and adjust pods and
+/// containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nri {
-    /// Whether it is served at all.
+    /// Whether NRI is enabled.
     pub enable: bool,
     /// Path of the unix socket where plugins connect.
     pub socket_path: PathBuf,
-    /// Folder of plugins that podbay starts, named `NN-name`.
+    /// Directory of plugins that podbay starts, named `NN-name`.
     pub plugin_path: PathBuf,
-    /// Folder of their configurations, `NN-name.conf` or `name.conf`.
+    /// Directory of their configurations, `NN-name.conf` or `name.conf`.
     pub plugin_config_path: PathBuf,
     /// How long a plugin may take to register.
     pub registration_timeout: Duration,
-    /// How long a plugin may take for each answer.
+    /// Time limit for each answer of a plugin.
     pub request_timeout: Duration,
-    /// Only plugins that podbay starts: there is no socket.
+    /// Allow only plugins that podbay starts: there is no socket.
     pub disable_connections: bool,
 }
 
 /// `[logs]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logs {
-    /// Longest payload of a log record, in bytes.
+    /// Maximum payload of a log record, in bytes.
     pub max_line: usize,
 }
 
 /// `[streaming]`: the server of Exec, Attach and PortForward.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Streaming {
-    /// What is listened on; port 0 takes a free one. The traffic is plain, so an address other
-    /// than loopback is for trusted networks.
+    /// Listening address; port 0 selects a free port. The traffic is unencrypted, so an address
+    /// other than loopback is only for trusted networks.
     pub address: SocketAddr,
-    /// Start of the URLs that are given out, for a proxy in front; empty makes it from the address.
+    /// Base of the URLs that clients get, for a proxy in front; empty derives it from the address.
     pub base_url: Option<Url>,
-    /// A session in which nothing is sent for so long is ended.
+    /// A session without any data for this long is ended.
     pub idle_timeout: Duration,
     /// How long a client may take to open the streams of its session.
     pub creation_timeout: Duration,
-    /// Whether port-forward reaches the host's localhost through pods in the host's network.
+    /// Whether port-forward may reach the host's localhost through pods in the host network.
     pub host_network_port_forward: bool,
 }
 
 /// `[remote]`: podbay.v1 over TCP, for clients with a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
-    /// What is listened on; port 0 takes a free one. `None` serves nobody.
+    /// Listening address; port 0 selects a free port. `None` disables the server.
     pub address: Option<SocketAddr>,
-    /// Certificate of the agent, PEM, those of intermediate authorities behind it.
+    /// Certificate of the agent, PEM, followed by intermediate certificates.
     pub cert: PathBuf,
     /// Its private key, PEM.
     pub key: PathBuf,
-    /// The authorities that clients' certificates come from, PEM.
+    /// Certificate authorities for client certificates, PEM.
     pub client_ca: PathBuf,
-    /// Lists of certificates that were revoked, PEM; with any, each authority needs one.
+    /// Certificate revocation lists, PEM; if there are any, each authority needs one.
     pub crl: Vec<PathBuf>,
-    /// The file that says who may do what.
+    /// The access policy file.
     pub policy: PathBuf,
 }
 
 /// `[stats]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
-    /// How often CPU use is noted: use per second is an average of about as long.
+    /// Interval of CPU samples; the usage per second is averaged over about this time.
     pub interval: Duration,
-    /// How often the writable layers of running containers are measured.
+    /// Interval of measuring the writable layers of running containers.
     pub layer_interval: Duration,
 }
 
@@ -356,7 +358,7 @@ pub struct Telemetry {
 /// `[drain]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drain {
-    /// How long work under way may take after SIGTERM.
+    /// How long running work may take to finish after SIGTERM.
     pub timeout: Duration,
 }
 
@@ -364,7 +366,7 @@ pub struct Drain {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileMode(pub u32);
 
-/// A text that no printer shows.
+/// A text that is never printed.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(String);
 
@@ -387,10 +389,10 @@ impl fmt::Debug for Secret {
 }
 
 impl Config {
-    /// Reads and checks everything.
+    /// Reads and validates everything.
     ///
     /// # Errors
-    /// All faults of file, environment and flags together.
+    /// All faults in file, environment and flags together.
     pub fn load(inputs: &dyn Inputs, flags: &Flags) -> Result<Self, Faults> {
         let mut reader = reader::Reader::new(inputs, flags);
         let config = sections::read(&mut reader);
@@ -398,18 +400,18 @@ impl Config {
         if faults.is_empty() { Ok(Self { shown, ..config }) } else { Err(Faults(faults)) }
     }
 
-    /// The effective configuration as TOML, each value with its source as a comment. Secrets
-    /// are not shown.
+    /// The effective configuration as TOML, each value with its source as a comment. Secrets are
+    /// omitted.
     pub fn show(&self) -> String {
         show::render(&self.shown)
     }
 
-    /// The effective configuration as one JSON object. Secrets are not shown.
+    /// The effective configuration as one JSON object. Secrets are omitted.
     pub fn to_json(&self) -> serde_json::Value {
         show::object(&self.shown)
     }
 
-    /// Where a setting came from; `None` for a key that does not exist.
+    /// The source of a setting; `None` for an unknown key.
     pub fn source(&self, key: &str) -> Option<&Source> {
         self.shown.iter().find(|shown| show::key_text(&shown.key) == key).map(|s| &s.source)
     }

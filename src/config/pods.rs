@@ -8,79 +8,79 @@ use url::Url;
 
 use super::reader::Reader;
 
-/// `[pods]`: whole pods, whose life podbay runs itself.
+/// `[pods]`: whole pods, which podbay manages itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pods {
-    /// Folder of static pods' manifests; `None` for none.
+    /// Directory of static pod manifests; `None` for none.
     pub manifests: Option<PathBuf>,
-    /// Address of static pods' manifests; `None` for none.
+    /// URL of static pod manifests; `None` for none.
     pub manifests_url: Option<Url>,
-    /// How often folder and address are looked at anyway.
+    /// Interval of checking directory and URL, besides file system events.
     pub manifests_interval: Duration,
-    /// Name of the node; empty for the host's name.
+    /// Name of the node; empty for the host name.
     pub node_name: String,
     /// Labels of the node, `key=value` each.
     pub node_labels: Vec<String>,
-    /// Addresses of a cluster's DNS; none means that pods get the node's own.
+    /// Addresses of the cluster's DNS servers; without any, pods get the node's.
     pub cluster_dns: Vec<String>,
     /// Domain of the cluster; may be empty.
     pub cluster_domain: String,
-    /// Folder of the pods' logs.
+    /// Directory of the pods' logs.
     pub log_root: PathBuf,
-    /// Cgroup that holds all pods. A kubelet on the same host needs another one: it ends what it
-    /// finds in its own and does not know.
+    /// Cgroup that contains all pods. A kubelet on the same host needs a different one: it kills
+    /// unknown pods in its own.
     pub cgroup_root: String,
-    /// Most pods of the node.
+    /// Maximum number of pods on the node.
     pub max_pods: u32,
-    /// Most processes of one pod; 0 is no limit.
+    /// Maximum number of processes per pod; 0 means no limit.
     pub pids_limit: u32,
-    /// Thousandths of a CPU that pods do not get.
+    /// Thousandths of a CPU that are not available to pods.
     pub reserved_cpu: u32,
-    /// Bytes of memory that pods do not get.
+    /// Bytes of memory that are not available to pods.
     pub reserved_memory: usize,
-    /// Folder of the seccomp profiles that pods name.
+    /// Directory of the seccomp profiles that pods name.
     pub seccomp_root: PathBuf,
-    /// Containers that name no seccomp profile get the runtime's, and not none.
+    /// Containers without a seccomp profile get the runtime's default instead of none.
     pub seccomp_default: bool,
-    /// Sysctls that pods may set besides the safe ones; a `*` at the end stands for the rest.
+    /// Sysctls that pods may set besides the safe ones; a trailing `*` matches any rest.
     pub allowed_unsafe_sysctls: Vec<String>,
-    /// The pause after the first restart of a container; each one after it is twice as long.
+    /// Delay before the first restart of a container; it doubles with each restart.
     pub backoff_first: Duration,
-    /// The longest pause between restarts.
+    /// Maximum delay between restarts.
     pub backoff_longest: Duration,
-    /// Bytes from which on a container's log is rotated.
+    /// Size in bytes from which a container's log is rotated.
     pub log_max_size: usize,
-    /// Files of a log that are kept, the one written to included.
+    /// Maximum number of log files per container, including the live one.
     pub log_max_files: usize,
-    /// Unused images are removed when their disk gets full, while there are pods here. For a node
-    /// whose images a kubelet looks after: false.
+    /// Remove unused images when their disk gets full, while there are pods here. Set it to false
+    /// on a node where a kubelet manages images.
     pub image_gc: bool,
-    /// Percent of the disk of images in use from which on images are removed.
+    /// Disk usage in percent from which images are removed.
     pub image_gc_high: u32,
-    /// Percent that is aimed at then.
+    /// Disk usage in percent down to which images are removed.
     pub image_gc_low: u32,
-    /// What must be left of the node before pods are evicted, e.g. `memory.available<100Mi`.
+    /// Eviction thresholds, e.g. `memory.available<100Mi`.
     pub eviction: Vec<String>,
-    /// How long the node counts as under pressure after it was last short of something.
+    /// How long the node counts as under pressure after a threshold was last crossed.
     pub eviction_hold: Duration,
-    /// How long pods have to end before the host shuts down; zero for not being ended.
+    /// How long pods may take to end before the host shuts down; zero disables ending them.
     pub shutdown_grace: Grace,
-    /// How much of it only critical pods have, after the others.
+    /// The part of that time reserved for critical pods, after the others have ended.
     pub shutdown_grace_critical: Grace,
-    /// Instead of both: `PRIORITY=TIME` for each band of priorities, by its lowest one.
+    /// Instead of both: `PRIORITY=TIME` for each priority band, named by its lowest priority.
     pub shutdown_grace_by_priority: Vec<String>,
 }
 
-/// A time that may be zero.
+/// A duration that may be zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grace(pub Duration);
 
-/// The lowest priority of critical pods.
+/// Lowest priority of critical pods.
 const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
 impl Pods {
-    /// How long pods of each band have to end before the host shuts down, by the lowest priority
-    /// of the band; empty when pods are not ended.
+    /// How long pods of each band may take to end before the host shuts down, by the lowest
+    /// priority of the band; empty when pods are not ended.
     pub fn shutdown_bands(&self) -> Vec<(i32, Duration)> {
         if !self.shutdown_grace_by_priority.is_empty() {
             return self.shutdown_grace_by_priority.iter().filter_map(|text| band(text)).collect();
@@ -93,14 +93,14 @@ impl Pods {
     }
 }
 
-/// `PRIORITY=TIME`.
+/// Parses `PRIORITY=TIME`.
 fn band(text: &str) -> Option<(i32, Duration)> {
     let (priority, time) = text.split_once('=')?;
     let time = humantime::parse_duration(time.trim()).ok()?;
     Some((priority.trim().parse().ok()?, time))
 }
 
-/// What eviction may watch.
+/// Valid eviction signals.
 const SIGNALS: [&str; 6] = [
     "memory.available",
     "nodefs.available",
@@ -110,7 +110,7 @@ const SIGNALS: [&str; 6] = [
     "pid.available",
 ];
 
-/// The kubelet's own thresholds.
+/// The kubelet's default thresholds.
 const EVICTION: [&str; 5] = [
     "memory.available<100Mi",
     "nodefs.available<10%",
@@ -119,7 +119,7 @@ const EVICTION: [&str; 5] = [
     "imagefs.inodesFree<5%",
 ];
 
-/// `SIGNAL<AMOUNT` or `SIGNAL<PERCENT%`.
+/// Whether the text is `SIGNAL<AMOUNT` or `SIGNAL<PERCENT%`.
 fn is_threshold(text: &str) -> bool {
     let Some((signal, limit)) = text.split_once('<') else { return false };
     let end = limit.find(|c: char| !c.is_ascii_digit()).unwrap_or(limit.len());
@@ -201,7 +201,7 @@ fn check_upkeep(reader: &mut Reader, pods: &Pods) {
     reader.check(thresholds, &["pods", "eviction"], problem);
 }
 
-/// The kubelet's rules for the same settings.
+/// Applies the kubelet's rules for the same settings.
 fn check_shutdown(reader: &mut Reader, pods: &Pods) {
     let (Grace(all), Grace(critical)) = (pods.shutdown_grace, pods.shutdown_grace_critical);
     let long = |time: Duration| time.is_zero() || time >= Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Looks every setting up in all layers, and remembers what was found where and what is wrong.
+//! Looks up every setting in all layers, and records its source and faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,11 +11,11 @@ use super::show::{Shown, key_text};
 
 const PREFIX: &str = "PODBAY_";
 
-/// Names the file to read, as the flag `--config` does.
+/// Names the configuration file, like the flag `--config`.
 const CONFIG_VARIABLE: &str = "PODBAY_CONFIG";
 
-/// Variables of the command line's clients; they say nothing to the agent, and a shell may have
-/// them set when it starts one.
+/// Variables of the command line clients. The agent ignores them: a shell that starts one may have
+/// them set.
 const CLIENT_VARIABLES: [&str; 3] = ["PODBAY_ADDRESS", "PODBAY_CONTEXT", "PODBAY_CLIENT_CONFIG"];
 
 pub(super) struct Reader {
@@ -28,7 +28,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads the layers. What cannot be read is a fault and counts as empty.
+    /// Reads the layers. An unreadable layer is a fault and counts as empty.
     pub(super) fn new(inputs: &dyn Inputs, flags: &Flags) -> Self {
         let mut reader = Self {
             file: File::default(),
@@ -82,7 +82,7 @@ impl Reader {
         }
     }
 
-    /// The value of a setting; `default` when nobody gave a good one.
+    /// The value of a setting; `default` when there is no valid one.
     pub(super) fn get<T: Setting>(&mut self, key: &str, default: T) -> T {
         let key: Key = key.split('.').map(str::to_owned).collect();
         let (value, source) = self.find(&key).unwrap_or((default, Source::Default));
@@ -90,12 +90,12 @@ impl Reader {
         value
     }
 
-    /// The value of a setting that may stay unset.
+    /// The value of an optional setting.
     pub(super) fn get_optional<T: Setting>(&mut self, key: &str) -> Option<T> {
         self.get_optional_in(&[], key)
     }
 
-    /// A setting of a table with a name of the user's choice.
+    /// A setting in a table with a user-chosen name.
     pub(super) fn get_in<T: Setting>(&mut self, table: &[String], name: &str, default: T) -> T {
         let key = join(table, name);
         let (value, source) = self.find(&key).unwrap_or((default, Source::Default));
@@ -103,7 +103,7 @@ impl Reader {
         value
     }
 
-    /// As [`Reader::get_in`], for a setting that may stay unset.
+    /// Like [`Reader::get_in`], for an optional setting.
     pub(super) fn get_optional_in<T: Setting>(
         &mut self,
         table: &[String],
@@ -127,7 +127,7 @@ impl Reader {
         names
     }
 
-    /// Adds a fault unless `good`; the key's source is named.
+    /// Adds a fault for this key, with its source, unless `good`.
     pub(super) fn check(&mut self, good: bool, key: &[&str], problem: &str) {
         if good {
             return;
@@ -138,13 +138,13 @@ impl Reader {
             None => self.file.tables.get(&key).map_or(Source::Default, |l| self.file.source(*l)),
         };
         let fault = Fault { key: key_text(&key), source, problem: problem.to_owned() };
-        // A value that could not be read is a fault already; its default is none.
+        // If the value could not be parsed that is a fault already; its default is valid.
         if !self.faults.iter().any(|known| known.key == fault.key) {
             self.faults.push(fault);
         }
     }
 
-    /// Everything found, and everything wrong, unknown keys included.
+    /// All settings and all faults, including unknown keys.
     pub(super) fn finish(mut self) -> (Vec<Shown>, Vec<Fault>) {
         let mut unknown = Vec::new();
         for (key, (_, line)) in &self.file.values {
@@ -174,13 +174,13 @@ impl Reader {
             let problem = "sets no key".to_owned();
             self.faults.push(Fault { key: String::new(), source: Source::Env(name), problem });
         }
-        // In the order in which somebody who mends them meets them.
+        // In the order in which a user will look for them.
         self.faults.sort_by(|a, b| a.source.cmp(&b.source));
         (self.shown, self.faults)
     }
 
-    /// The first good value in order of precedence. Every layer is read, so that a fault is
-    /// told even when a higher layer hides it.
+    /// The first valid value by precedence. Every layer is read, so that a fault is reported even
+    /// if a higher layer overrides it.
     fn find<T: Setting>(&mut self, key: &Key) -> Option<(T, Source)> {
         self.known.insert(key.clone());
         let text = key_text(key);
@@ -209,13 +209,13 @@ fn join(table: &[String], name: &str) -> Key {
     key
 }
 
-/// `PODBAY_CRI_SOCKET` for `cri.socket`.
+/// The environment variable of a key: `PODBAY_CRI_SOCKET` for `cri.socket`.
 fn variable(key: &[String]) -> String {
     format!("{PREFIX}{}", key.join("_").to_uppercase())
 }
 
-/// Whether Kubernetes may have set this variable: an agent that runs in a pod gets some for each
-/// service, and a service may be called podbay.
+/// Whether Kubernetes may have set this variable: in a pod there are some for each service, and a
+/// service may be named podbay.
 fn is_service_link(name: &str) -> bool {
     let is_port = |rest: &str| {
         rest.is_empty()

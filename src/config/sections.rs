@@ -11,20 +11,20 @@ use super::{
 };
 use crate::telemetry::{self, Format};
 
-/// Longest path of a unix socket: 108 bytes with the NUL that ends it.
+/// Maximum length of a unix socket path: 108 bytes including the terminating NUL.
 const MAX_SOCKET_PATH: usize = 107;
 
-/// Longest name of a network interface.
+/// Maximum length of a network interface name.
 const MAX_INTERFACE_NAME: usize = 15;
 
-/// The AppArmor profile that podbay brings along.
+/// The AppArmor profile that comes with podbay.
 pub(crate) const DEFAULT_PROFILE: &str = "podbay-default";
 
-/// Private, and used by default by no container tool, CNI plugin or Kubernetes distribution that
-/// we know of.
+/// A private subnet that no known container tool, CNI plugin or Kubernetes distribution uses by
+/// default.
 const DEFAULT_SUBNET: &str = "10.213.64.0/18";
 
-/// Reads every setting; where there is a fault the value is the default.
+/// Reads every setting; a faulty one gets its default.
 pub(super) fn read(reader: &mut Reader) -> Config {
     let root: PathBuf = reader.get("root", "/var/lib/podbay".into());
     let state: PathBuf = reader.get("state", "/run/podbay".into());
@@ -130,7 +130,7 @@ fn handler(reader: &mut Reader, name: &str) -> Handler {
             "privileged_without_host_devices",
             false,
         ),
-        // Last, because they are shown as a table of their own.
+        // Last, because it is shown as a table of its own.
         config_path: reader.get_optional_in(&table, "options.config_path"),
         options_type: reader.get_optional_in(&table, "options.type_url").unwrap_or_default(),
     };
@@ -214,7 +214,7 @@ fn check_subnets(reader: &mut Reader, network: &Network) {
     let families = |v4: bool| subnets.iter().filter(|net| net.addr().is_ipv4() == v4).count();
     let one_each = families(true) <= 1 && families(false) <= 1;
     reader.check(one_each, &key, "must have at most one subnet of each IP family");
-    // The network's own address, the bridge's, the broadcast one, and some for pods.
+    // Room for the network, bridge and broadcast addresses, and some pods.
     let room = subnets.iter().all(|net| net.max_prefix_len() - net.prefix_len() >= 4);
     reader.check(room, &key, "must each have room for 16 addresses");
 }

@@ -1,4 +1,4 @@
-//! The types that a setting can have: read from TOML or from plain text, written as TOML.
+//! The types of settings: parsed from TOML or plain text, printed as TOML.
 
 use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
@@ -15,10 +15,10 @@ use crate::telemetry::Format;
 
 /// A type of setting. The text of an error says what the value must be.
 pub(super) trait Setting: Sized {
-    /// From a TOML string, or a whole environment variable or flag.
+    /// Parses a TOML string, environment variable or flag.
     fn from_text(text: &str) -> Result<Self, String>;
 
-    /// From TOML; only a string unless the type says more.
+    /// Parses a TOML value; by default only a string is accepted.
     fn from_raw(raw: &Raw) -> Result<Self, String> {
         match raw {
             Raw::Text(text) => Self::from_text(text),
@@ -26,7 +26,7 @@ pub(super) trait Setting: Sized {
         }
     }
 
-    /// From a flag that may be given several times; only a list takes more than one.
+    /// Parses a repeatable flag; only a list accepts more than one value.
     fn from_texts(texts: &[String]) -> Result<Self, String> {
         match texts {
             [text] => Self::from_text(text),
@@ -34,7 +34,7 @@ pub(super) trait Setting: Sized {
         }
     }
 
-    /// As TOML, for printing.
+    /// Converts to TOML for printing.
     fn to_toml(&self) -> Value;
 }
 
@@ -140,7 +140,7 @@ impl Setting for FileMode {
     fn from_raw(raw: &Raw) -> Result<Self, String> {
         match raw {
             Raw::Text(text) => Self::from_text(text),
-            // 660 in TOML would be decimal: which mode was meant cannot be known.
+            // 660 in TOML is decimal, so the intended mode would be ambiguous.
             other => {
                 Err(format!("must be a string with an octal mode (\"0660\"), not {}", name(other)))
             }
@@ -164,7 +164,7 @@ impl Setting for Duration {
     }
 }
 
-/// Zero is none.
+/// Zero is allowed.
 impl Setting for Grace {
     fn from_text(text: &str) -> Result<Self, String> {
         let time = humantime::parse_duration(text);
@@ -176,7 +176,7 @@ impl Setting for Grace {
     }
 }
 
-/// An absolute path: what the agent works on must not depend on where it was started.
+/// An absolute path: the agent must not depend on its working directory.
 impl Setting for PathBuf {
     fn from_text(text: &str) -> Result<Self, String> {
         let path = Path::new(text);
@@ -194,7 +194,7 @@ impl Setting for PathBuf {
     }
 }
 
-/// A path, or empty for none.
+/// A path; empty for none.
 impl Setting for Option<PathBuf> {
     fn from_text(text: &str) -> Result<Self, String> {
         if text.is_empty() { Ok(None) } else { PathBuf::from_text(text).map(Some) }
@@ -231,7 +231,7 @@ impl Setting for SocketAddr {
     }
 }
 
-/// An address, or empty for none.
+/// A socket address; empty for none.
 impl Setting for Option<SocketAddr> {
     fn from_text(text: &str) -> Result<Self, String> {
         if text.is_empty() { Ok(None) } else { SocketAddr::from_text(text).map(Some) }
@@ -242,7 +242,7 @@ impl Setting for Option<SocketAddr> {
     }
 }
 
-/// An address of a server, or empty for none.
+/// A URL; empty for none.
 impl Setting for Option<Url> {
     fn from_text(text: &str) -> Result<Self, String> {
         if text.is_empty() {
@@ -263,7 +263,7 @@ impl Setting for Option<Url> {
     }
 }
 
-/// `name=soft:hard`, or `name=both`; `unlimited` is a number too.
+/// `name=soft:hard`, or `name=both`; `unlimited` is allowed as a number.
 impl Setting for Rlimit {
     fn from_text(text: &str) -> Result<Self, String> {
         let parse = || {
@@ -302,7 +302,7 @@ impl<T: Setting> Setting for Vec<T> {
     }
 }
 
-/// Implements a setting that is one of some words.
+/// Implements a setting with a fixed set of words.
 macro_rules! words {
     ($type:ty: $($word:literal = $value:expr),+) => {
         impl Setting for $type {

@@ -1,4 +1,4 @@
-//! Prints the effective configuration, as TOML for people and as JSON for programs.
+//! Prints the effective configuration, as TOML for humans and as JSON for programs.
 
 use std::fmt::Write;
 
@@ -8,16 +8,16 @@ use toml::Value;
 use super::faults::Source;
 use super::inputs::Key;
 
-/// A setting as it is printed: secrets are hidden already.
+/// A printable setting, with secrets hidden already.
 #[derive(Debug, Clone)]
 pub(super) struct Shown {
     pub(super) key: Key,
-    /// `None` when it is not set and has no default.
+    /// `None` when it is unset and has no default.
     pub(super) value: Option<Value>,
     pub(super) source: Source,
 }
 
-/// The dotted key as TOML writes it.
+/// The dotted key in TOML syntax.
 pub(super) fn key_text(key: &[String]) -> String {
     let part = |part: &String| {
         let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
@@ -26,7 +26,7 @@ pub(super) fn key_text(key: &[String]) -> String {
     key.iter().map(part).collect::<Vec<_>>().join(".")
 }
 
-/// TOML with the source of each value behind it.
+/// TOML with the source of each value as a comment.
 pub(super) fn render(shown: &[Shown]) -> String {
     let mut text = String::new();
     let mut open: &[String] = &[];
@@ -46,7 +46,7 @@ pub(super) fn render(shown: &[Shown]) -> String {
     text
 }
 
-/// One object with a member for each table; what is not set is not in it.
+/// One object with a member for each table; unset values are omitted.
 pub(super) fn object(shown: &[Shown]) -> Json {
     let mut top = Map::new();
     for Shown { key, value, source: _ } in shown {
@@ -55,7 +55,7 @@ pub(super) fn object(shown: &[Shown]) -> Json {
         let table = tables.iter().try_fold(&mut top, |place, name| {
             place.entry(name.clone()).or_insert_with(|| Map::new().into()).as_object_mut()
         });
-        // TOML has nothing that JSON has not, but for times, which no setting is.
+        // Every TOML value has a JSON form except times, which no setting uses.
         let value = serde_json::to_value(value).unwrap_or_default();
         drop(table.map(|table| table.insert(name.clone(), value)));
     }

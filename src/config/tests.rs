@@ -35,7 +35,7 @@ impl World {
         faults.0.iter().map(Fault::to_string).collect()
     }
 
-    /// The one fault, without its place.
+    /// The only fault, without its source.
     fn fault(&self) -> String {
         let faults = self.faults();
         let [fault] = faults.as_slice() else { panic!("{faults:#?}") };

@@ -1,9 +1,10 @@
-//! Attach: clients at the streams of a running container.
+//! Attach: connects clients to the streams of a running container.
 //!
-//! Output comes from the log's copier, from now on and without replay, so any number of clients
-//! can listen and none can hold the container or its log up: one that reads too slowly is cut.
-//! Input of all clients goes into the one stdin, in pieces as they come. stdin outlives them, but
-//! for a container that wants it closed after its first client (`stdin_once`).
+//! Output is taken from the log copier, from the moment of attaching and without replay. Any
+//! number of clients can listen, and none can block the container or its log: a client that reads
+//! too slowly is disconnected. The input of all clients is interleaved into the one stdin. stdin
+//! stays open when a client leaves, except for a container with `stdin_once`, whose stdin closes
+//! after its first client.
 
 use std::future::Future;
 use std::io;
@@ -25,13 +26,13 @@ use crate::locks::{Mutex, MutexGuard};
 use crate::logs::{Stream, Tap};
 use crate::model::streams::{Input, ProcessIo};
 
-/// How long a client that was cut off may take to read what waits for it.
+/// How long a disconnected slow client may take to read the output still queued for it.
 const AFTER_CUT: Duration = Duration::from_secs(5);
 
 impl Containers {
-    /// Whether a client can attach to a container now: its whole id, when it can. `tty` must be
-    /// what the container has (CRI). A client may always offer a stdin: one that the container
-    /// does not have is not read.
+    /// Checks that a client can attach to a container now, and returns the container's full id.
+    /// `tty` must match the container's configuration (CRI). A client may always offer stdin; it is
+    /// ignored if the container has none.
     pub fn check_attach(&self, id: &str, tty: bool) -> Result<ContainerId, Error> {
         Ok(self.attachable(id, tty)?.id.clone())
     }
@@ -51,12 +52,13 @@ impl Containers {
         }
     }
 
-    /// Connects a client with a container until one of them ends. Its stdin's end ends the
-    /// session, unless it ends the container's stdin (`stdin_once`): then the output goes on.
+    /// Connects a client to a container until either ends. The end of the client's stdin ends the
+    /// session, except with `stdin_once`: there it closes the container's stdin and output
+    /// continues.
     ///
     /// # Errors
-    /// [`Error::TooSlow`] when the client was cut off; [`Error::ClientGone`] when it takes no
-    /// output any more, or the caller drops this future.
+    /// [`Error::TooSlow`] when the client was disconnected for reading too slowly;
+    /// [`Error::ClientGone`] when it accepts no more output or the caller drops this future.
     pub async fn attach(self: &Arc<Self>, id: &str, io: ProcessIo) -> Result<(), Error> {
         let entry = self.attachable(id, io.tty)?;
         let room = self.clone();
@@ -90,7 +92,7 @@ impl Containers {
             }
         };
         let sizes = pass_sizes(&*self.deps.runtime, process, io.resize.filter(|_| config.tty));
-        // Cancel-safe: the first to end ends them all.
+        // Cancel-safe: the branch that finishes first ends the whole session.
         let ended = tokio::select! {
             ended = give_output(entry, tap, Sink::of(io.stdout), Sink::of(io.stderr)) => ended,
             () = input => Ok(()),
@@ -112,19 +114,19 @@ impl Containers {
             tracing::warn!(container = %entry.id, %error, "stdin cannot be opened");
             None
         });
-        // Cancel-safe: when stdin is closed, what a client still sends has nowhere to go.
+        // Cancel-safe: once stdin is closed, remaining client input has no destination.
         tokio::select! {
             () = copy_input(input, fifo) => {}
             () = entry.stdin.until_closed() => {}
         }
     }
 
-    /// Ends the container's stdin for all. The shim is told so again when it was told before: a
-    /// client that leaves may have cut that short.
+    /// Closes the container's stdin for all clients. The shim is told again even if it was told
+    /// before: the earlier call may have been cancelled when its client left.
     async fn close_container_stdin(&self, entry: &Entry) {
         entry.stdin.close();
         let process = Process::init(entry.id.as_str());
-        // Cancel-safe: a container that has ended needs no end of its stdin.
+        // Cancel-safe: the stdin of an ended container need not be closed.
         tokio::select! {
             () = close_stdin(&*self.deps.runtime, process) => {}
             () = entry.wait_ended() => {}
@@ -133,7 +135,7 @@ impl Containers {
     }
 }
 
-/// Gives output to a client until there is no more, or nobody to take it.
+/// Sends output to a client until the output ends or the client stops accepting it.
 async fn give_output(
     entry: &Entry,
     mut tap: Tap,
@@ -144,7 +146,7 @@ async fn give_output(
     let cut = tap.cut();
     let too_slow = async {
         cut.await;
-        // It was not reading; it is not waited for much longer.
+        // The client was not reading, so do not wait for it for long.
         tokio::time::sleep(AFTER_CUT).await;
     };
     let copying = async {
@@ -158,7 +160,7 @@ async fn give_output(
         }
         tap.was_cut()
     };
-    // Cancel-safe: the first to end ends them all.
+    // Cancel-safe: the branch that finishes first ends the whole session.
     let was_cut = tokio::select! {
         was_cut = copying => was_cut,
         () = too_slow => true,
@@ -167,8 +169,8 @@ async fn give_output(
     if was_cut { Err(Error::TooSlow(entry.id.clone())) } else { Ok(()) }
 }
 
-/// The agent's end of a container's stdin. It is opened for the first client and then kept, so
-/// that the process never takes the leaving of a client for the end of its input.
+/// The agent's end of a container's stdin. It is opened for the first client and then kept open, so
+/// that the process does not see end-of-file when a client leaves.
 #[derive(Default)]
 pub(super) struct Stdin {
     kept: Mutex<Option<OwnedFd>>,
@@ -180,18 +182,18 @@ impl Stdin {
         self.kept.lock()
     }
 
-    /// A write end for one client; `None` when stdin was closed.
+    /// Opens a write end for one client; `None` when stdin was closed.
     async fn writer(&self, path: &Path) -> io::Result<Option<pipe::Sender>> {
         if *self.closed.borrow() {
             return Ok(None);
         }
         let writer = match open_input(path).await {
-            // Closed by an agent before this one.
+            // A previous agent process closed it.
             Err(error) if is_unread(&error) => return Ok(None),
             writer => writer?,
         };
         let mut kept = self.kept();
-        // Looked at under the lock that a close takes.
+        // Checked under the same lock that `close` takes.
         if *self.closed.borrow() {
             return Ok(None);
         }

@@ -1,4 +1,4 @@
-//! CDI devices of a container: the files of the host, read and resolved.
+//! CDI devices of a container: reads and resolves the spec files of the host.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use super::{Containers, PodContext};
 use crate::cdi::{self, DeviceName, DeviceNode, Edits, Library};
 use crate::model::container::ContainerConfig;
 
-/// Largest spec file that is read. Those of GPU drivers have some hundred kilobytes.
+/// Maximum size of a spec file. Those of GPU drivers are a few hundred kilobytes.
 const MAX_FILE: usize = 8 << 20;
 
-/// Since when OCI runtimes move network interfaces.
+/// First OCI runtime spec version in which runtimes move network interfaces.
 const MOVES_INTERFACES: (u32, u32) = (1, 3);
 
 impl Containers {
-    /// What the CDI devices of a container change in its spec; nothing when it asks for none.
+    /// The OCI spec edits for the CDI devices of a container; empty when it requests none.
     pub(super) async fn cdi_edits(
         &self,
         pod: &PodContext,
@@ -24,7 +24,7 @@ impl Containers {
         self.edits_of(pod, &names).await
     }
 
-    /// What these CDI devices change in a spec.
+    /// The OCI spec edits for these CDI devices.
     pub(super) async fn edits_of(
         &self,
         pod: &PodContext,
@@ -44,7 +44,7 @@ impl Containers {
         Ok(edits)
     }
 
-    /// A file that cannot be used harms only those who ask for what it may have had.
+    /// An unusable spec file fails only the requests for devices that it might define.
     async fn cdi_library(&self) -> Result<Library, Error> {
         let mut library = Library::default();
         for (number, folder) in self.options.cdi_spec_dirs.iter().enumerate() {
@@ -66,7 +66,7 @@ impl Containers {
         Ok(library)
     }
 
-    /// Fills in what only the node on the host tells.
+    /// Fills in the properties of a device node that only the host knows.
     async fn look_at(&self, node: &mut DeviceNode) -> Result<(), Error> {
         let path = node.on_host().to_owned();
         let wrong = |problem: String| cdi::Error::Node { path: path.clone(), problem };
@@ -94,7 +94,7 @@ impl Containers {
     }
 }
 
-/// Major and minor number of an OCI spec version; what is none is 0.0.
+/// Major and minor number of an OCI spec version; 0.0 when it cannot be parsed.
 fn version(text: &str) -> (u32, u32) {
     let mut parts = text.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))

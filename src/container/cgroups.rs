@@ -1,5 +1,6 @@
-//! Cgroups that stay behind. An OCI runtime that is killed while it creates a container leaves an
-//! empty one, and it may make that after the container was removed: it outlives its caller.
+//! Cgroups left behind. An OCI runtime that is killed while it creates a container leaves an empty
+//! cgroup. A runtime outlives its caller, so the cgroup may even appear after the container was
+//! removed.
 
 use std::path::{Path, PathBuf};
 
@@ -7,13 +8,13 @@ use super::Containers;
 use crate::locks::{Mutex, MutexGuard};
 use crate::telemetry::error_chain;
 
-/// Cgroups to look at again.
+/// Cgroups whose removal must be tried again.
 #[derive(Debug, Default)]
 pub(super) struct OwedCgroups(Mutex<Owed>);
 
 #[derive(Debug)]
 struct Owed {
-    /// Whether work that was cut may still go on below: so it is at each start.
+    /// Whether interrupted work may still be running below the agent. True at every start.
     unsettled: bool,
     paths: Vec<PathBuf>,
 }
@@ -25,8 +26,8 @@ impl Default for Owed {
 }
 
 impl Containers {
-    /// Removes the cgroup of a container that is gone. One with something in it stays for now:
-    /// a shim that is lost may hold it.
+    /// Removes the cgroup of a removed container. A cgroup that is not empty is kept for a later
+    /// try: a lost shim may be in it.
     pub async fn remove_cgroup(&self, path: &Path) {
         let removed = self.deps.host.remove_cgroup(path).await;
         if let Err(error) = &removed {
@@ -38,8 +39,8 @@ impl Containers {
         }
     }
 
-    /// Tries again what stayed. While the host is `unsettled` also those are looked at again that
-    /// were gone, as somebody may still be making them.
+    /// Tries again to remove leftover cgroups. While the host is `unsettled`, cgroups that were
+    /// already gone are checked again too, since an interrupted runtime may still create them.
     pub async fn settle_cgroups(&self, unsettled: bool) {
         let paths = {
             let mut owed = self.owed_cgroups();

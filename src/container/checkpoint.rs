@@ -1,7 +1,7 @@
-//! CheckpointContainer: a running container into an archive, while it goes on.
+//! CheckpointContainer: writes a running container into an archive while it goes on running.
 //!
-//! The archive has the layout that Kubernetes and its tools know. Nothing is ever restored from
-//! one: it is written, and not read.
+//! The archive has the layout that Kubernetes and its tools use. podbay only writes checkpoints; it
+//! never restores one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,22 +18,22 @@ use crate::backend::{self, ErrorKind};
 use crate::lifecycle::Backoff;
 use crate::telemetry::error_chain;
 
-/// How long a checkpoint may take when the caller does not say.
+/// Time limit of a checkpoint when the caller sets none.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// Oldest CRIU that can dump containers, as it counts its versions: 3.16.
+/// Oldest CRIU that can dump containers: 3.16, in CRIU's own version encoding.
 const OLDEST_CRIU: u32 = 31_600;
 
 impl Containers {
     /// Writes a checkpoint of a running container to the file `location`, within `limit`. The
-    /// container stands still while its processes and files are saved, and goes on then, also
-    /// after a failure, which leaves no file, or the one that was there as it was.
+    /// container is frozen while its processes and files are saved, and is always resumed, also
+    /// after a failure. A failed checkpoint creates no file and leaves an existing one unchanged.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::WrongState`] unless it runs; [`Error::Invalid`] for a
-    /// location that is a folder or in none that is there; [`Error::NoCriu`];
-    /// [`Error::CheckpointTimeout`]; [`Error::ShuttingDown`] when the agent ends meanwhile;
-    /// [`Error::Backend`] with the words of the OCI runtime.
+    /// [`Error::NotFound`]; [`Error::WrongState`] unless it runs; [`Error::Invalid`] when
+    /// `location` is a directory or its directory does not exist; [`Error::NoCriu`];
+    /// [`Error::CheckpointTimeout`]; [`Error::ShuttingDown`] when the agent stops meanwhile;
+    /// [`Error::Backend`] with the OCI runtime's message.
     pub async fn checkpoint(
         &self,
         id: &str,
@@ -42,7 +42,7 @@ impl Containers {
     ) -> Result<(), Error> {
         let limit = limit.unwrap_or(DEFAULT_LIMIT);
         let entry = self.find(id)?.ok_or_else(|| Error::NotFound(id.to_owned()))?;
-        // One at a time; other changes of the container are not held up.
+        // One checkpoint at a time; other changes of the container are not blocked.
         let _alone = entry.checkpointing.lock().await;
         if entry.is_removing() || !matches!(entry.state(), ContainerState::Running { .. }) {
             return Err(entry.wrong_state("checkpoint"));
@@ -53,15 +53,15 @@ impl Containers {
             return Err(Error::NoCriu);
         }
         let work = self.checkpoint_dir(&entry);
-        // Safe to drop: whatever is half done is taken away below.
+        // Safe to drop: everything half-done is removed below.
         let gathered = tokio::select! {
             gathered = tokio::time::timeout(limit, self.gather(&entry, &work, limit)) => gathered,
             () = self.deps.tasks.draining() => Ok(Err(Error::ShuttingDown)),
         };
         let thawed = self.thaw(&entry).await;
         let written = match gathered {
-            // No limit here: an archive cannot be given up half-way without risk of its appearing
-            // after the answer.
+            // No limit here: if the writing of the archive were abandoned half-way, the archive
+            // might still appear after the error was returned.
             Ok(Ok(log)) => {
                 let written = self.deps.host.write_archive(location, &work, &log).await;
                 written.step("write the checkpoint")
@@ -73,7 +73,8 @@ impl Containers {
         written
     }
 
-    /// Lets a container go on that was frozen for a checkpoint; whether that is certain.
+    /// Resumes a container that was frozen for a checkpoint. Returns whether it certainly runs
+    /// again.
     async fn thaw(&self, entry: &Entry) -> bool {
         let resumed = self.deps.runtime.resume(entry.id.as_str()).await;
         if let Err(error) = &resumed {
@@ -82,15 +83,15 @@ impl Containers {
         resumed.is_ok()
     }
 
-    /// A frozen process does not hear a signal.
+    /// Thaws a container before a stop: a frozen process does not handle signals.
     pub(super) async fn thaw_for_stop(&self, entry: &Entry) {
         if entry.checkpointing.try_lock().is_err() {
-            // Who takes the checkpoint owes it too, and goes on trying.
+            // On failure the checkpoint's own task keeps trying to thaw it.
             self.thaw(entry).await;
         }
     }
 
-    /// Takes away what a checkpoint left that an agent before this one did not finish.
+    /// Removes what an unfinished checkpoint of a previous agent process left.
     pub(super) async fn finish_checkpoint(&self, entry: &Arc<Entry>) {
         let _alone = entry.checkpointing.lock().await;
         let work = self.checkpoint_dir(entry);
@@ -100,8 +101,8 @@ impl Containers {
         }
     }
 
-    /// Removes the parts of a checkpoint. While the container may be frozen they stay, and tell so
-    /// to a next agent; this one goes on trying.
+    /// Removes the working directory of a checkpoint. It is kept while the container may still be
+    /// frozen, as the sign for the next agent to thaw it; this agent keeps trying too.
     async fn clear(&self, entry: &Arc<Entry>, work: PathBuf, thawed: bool) {
         if thawed {
             if let Err(error) = self.deps.host.remove_tree(&work).await {
@@ -137,7 +138,7 @@ impl Containers {
         })
     }
 
-    /// Puts the parts of a checkpoint into `work`, but for the log, which it names.
+    /// Writes the parts of a checkpoint into `work`, except for the log, whose path is returned.
     async fn gather(
         &self,
         entry: &Entry,
@@ -148,11 +149,11 @@ impl Containers {
         let (host, runtime, id) = (&self.deps.host, &self.deps.runtime, entry.id.as_str());
         let record = entry.record();
         let spec = runtime.container(id).await.step("read the container's spec")?.spec;
-        // What an agent left that died in the middle.
+        // Leftovers of an agent that died half-way.
         host.remove_tree(work).await.step(STEP)?;
         let images = work.join("checkpoint");
         host.create_dir(&images, 0o700).await.step(STEP)?;
-        // Processes and files as of one moment.
+        // Frozen so that processes and files are saved as of the same moment.
         runtime.pause(id).await.step("freeze the container")?;
         runtime.checkpoint(id, &images, work, limit).await.step("checkpoint the container")?;
         let changes = work.join("rootfs-diff.tar");
@@ -174,7 +175,7 @@ impl Containers {
     }
 }
 
-/// `config.dump`: what tools for checkpoints look at first.
+/// `config.dump`: the file that checkpoint tools read first.
 fn config(container: &Container, runtime: &str) -> Value {
     json!({
         "id": container.id,
@@ -190,7 +191,7 @@ fn config(container: &Container, runtime: &str) -> Value {
     })
 }
 
-/// `status.dump`: the container's CRI status in the JSON of Go.
+/// `status.dump`: the container's CRI status, as Go encodes it in JSON.
 fn status(container: &Container) -> Value {
     const RUNNING: i32 = 1;
     let config = &container.config;
@@ -224,7 +225,7 @@ fn status(container: &Container) -> Value {
     })
 }
 
-/// `status`: the life of the process, as containerd keeps it.
+/// `status`: the state and times of the process, in containerd's format.
 fn life(container: &Container) -> Value {
     let pid = match container.state {
         ContainerState::Running { pid, .. } => pid,

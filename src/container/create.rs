@@ -1,4 +1,4 @@
-//! CreateContainer: a promise in the store, a root file system, a record in containerd.
+//! CreateContainer: stores the intent, makes the root file system, adds the containerd record.
 
 use std::sync::Arc;
 
@@ -26,15 +26,15 @@ use crate::oci::{
 use crate::store::Batch;
 use crate::telemetry::error_chain;
 
-/// containerd label by which cAdvisor tells containers from pods.
+/// containerd label by which cAdvisor distinguishes containers from pod sandboxes.
 pub(crate) const KIND_LABEL: &str = "io.cri-containerd.kind";
 
 impl Containers {
-    /// Creates a container of a ready pod. Runs in an owned task of the caller, who also keeps
-    /// the pod from being stopped meanwhile.
+    /// Creates a container in a ready pod. The caller runs this in an owned task and prevents the
+    /// pod from being stopped meanwhile.
     ///
-    /// A second call with the same name joins the first one, or adopts its result while the
-    /// container has not been started, so that a retry after a time-out finds its own work.
+    /// A second call with the same name joins the first, or returns its container if that has not
+    /// been started yet, so that a retry after a time-out finds the earlier result.
     pub async fn create(
         self: &Arc<Self>,
         pod: &PodContext,
@@ -45,7 +45,8 @@ impl Containers {
         let id = ContainerId::random();
         let entry = Entry::new(self.new_record(&id, pod, config, &image)?);
         let _changing = entry.changing.lock().await;
-        // Known before its name is: who finds the name taken has to find whom to join.
+        // Registered before its name is: a caller that finds the name taken must find the entry to
+        // join.
         self.entries().insert(id.clone(), entry.clone());
         let config = entry.container().config;
         if let Err(taken) = self.names.reserve(&pod.id, &config.metadata, &id) {
@@ -71,7 +72,7 @@ impl Containers {
         image.ok_or_else(|| Error::ImageNotFound(wanted.clone()))
     }
 
-    /// The name is taken: by a creation of the very same container, or by another one.
+    /// Handles a taken name: joins the creation of an identical container, else fails.
     async fn adopt(
         &self,
         taken: ContainerId,
@@ -83,7 +84,7 @@ impl Containers {
         if *entry.container().config != *config {
             return Err(in_use());
         }
-        // A creation in progress holds this lock to its end.
+        // A creation in progress holds this lock until it is done.
         let _changing = entry.changing.lock().await;
         match entry.state() {
             ContainerState::Created if !entry.is_removing() => Ok(taken),
@@ -150,24 +151,26 @@ impl Containers {
         })
     }
 
-    /// Returns with plugins held: what they were asked about is to be published first.
+    /// Returns the hold on plugins: the container that they were asked about must be published
+    /// before they see anything else.
     async fn make(&self, entry: &Entry, pod: &PodContext, image: &Image) -> Result<Hold, Error> {
         entry.save(&self.deps, |_| {}).await?;
         let config = entry.container().config.clone();
         let host = self.host_parts(pod, &config);
         let request = user_request(&config, image);
         let volumes = self.volume_places(&entry.id, &config, image);
-        // Plugins may take their time, and expect the root file system to be there.
+        // With plugins: they may be slow, and they expect the root file system to exist.
         let simple = volumes.is_empty() && !self.deps.hooks.has_plugins();
         let known = self.known_user_files(image, &request).filter(|_| simple);
         let (user, made) = match known {
-            // Nothing has to be read from the root file system: it is made beside the record.
+            // Nothing has to be read from the root file system, so it is made in parallel with the
+            // record.
             Some(files) => {
                 let user = resolve_user(&request, &files)?;
                 let host = host.await?;
                 let rootfs = self.prepare_rootfs(entry, pod, image);
                 let record = self.make_record(entry, pod, image, (&host, &user, &[]));
-                // Both are let run to their end: what is made must be known to be undone.
+                // Both run to completion: what was made must be known so that it can be undone.
                 let (rootfs, record) = tokio::join!(rootfs, record);
                 entry.set_rootfs(rootfs?);
                 (user, record?)
@@ -213,8 +216,8 @@ impl Containers {
         made.step("prepare the root file system")
     }
 
-    /// Makes containerd's record as plugins want it; returns the limits that its spec has, with
-    /// plugins held.
+    /// Makes the containerd record with the plugins' changes; returns the limits in its spec, and
+    /// the hold on plugins.
     async fn make_record(
         &self,
         entry: &Entry,
@@ -276,8 +279,8 @@ impl Containers {
         Ok((hold, resources))
     }
 
-    /// Takes a failed creation back. Its name is free for a retry at once; what cannot be taken
-    /// back now is tried again until it is gone.
+    /// Undoes a failed creation. Its name is free for a retry at once; what cannot be removed now
+    /// is tried again until it is gone.
     async fn undo_create(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
         entry.failure.get_or_init(|| error_chain(error));
         self.tell_removed(entry).await;
@@ -292,7 +295,7 @@ impl Containers {
         }
     }
 
-    /// Removes the last traces of a container from memory.
+    /// Removes a container from the in-memory maps.
     pub(super) fn forget(&self, entry: &Entry) {
         self.entries().remove(&entry.id);
         let name = entry.container().config.metadata.clone();
@@ -332,7 +335,7 @@ fn in_request(error: oci::Error) -> Error {
     }
 }
 
-/// What was looked up for a spec: host parts, user, anonymous volumes.
+/// What a spec needs from the host: host parts, user, anonymous volumes.
 type Looked<'a> =
     (&'a super::prepare::HostParts, &'a ResolvedUser, &'a [(String, std::path::PathBuf)]);
 

@@ -1,4 +1,4 @@
-//! One container: its record, the lock its changes queue behind, and its live parts.
+//! One container: its record, the lock that serialises its changes, and its run-time parts.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -19,36 +19,36 @@ use crate::store::Kept;
 pub(super) struct Entry {
     pub(super) id: ContainerId,
     pub(super) pod: PodId,
-    /// Changes queue here. Never held while waiting for a process to end.
+    /// Serialises changes. Never held while waiting for a process to end.
     pub(super) changing: tokio::sync::Mutex<()>,
     /// Held while a checkpoint is taken.
     pub(super) checkpointing: tokio::sync::Mutex<()>,
     record: Kept<ContainerRecord>,
     live: Mutex<Live>,
-    /// What attached clients write into.
+    /// The stdin that attached clients write to.
     pub(super) stdin: Stdin,
     /// Why its creation failed, for callers that joined it.
     pub(super) failure: OnceLock<String>,
-    /// True once no process of it can be running any more.
+    /// Whether it is certain that no process of the container runs any more.
     pub(super) ended: watch::Sender<bool>,
-    /// True once the kernel reported a memory kill.
+    /// Whether the kernel reported an OOM kill.
     pub(super) oom: watch::Sender<bool>,
-    /// Set once SIGKILL was sent on somebody's behalf.
+    /// Whether the agent sent SIGKILL.
     pub(super) killed: AtomicBool,
-    /// Set once the stop signal was sent: it is sent only once.
+    /// Whether the stop signal was sent; it is sent only once.
     pub(super) stop_sent: AtomicBool,
-    /// What plugins of the node have been told of it.
+    /// What the node's plugins were told about it.
     pub(super) told: Told,
 }
 
-/// Parts that do not outlive the agent.
+/// State that does not survive a restart of the agent.
 #[derive(Default)]
 struct Live {
     pump: Option<Pump>,
     rootfs: Option<Vec<RootfsMount>>,
-    /// The spec's `process` as compact JSON: what an exec starts from.
+    /// The spec's `process` as compact JSON, the template for execs.
     process: Option<Box<str>>,
-    /// Why a plugin wants it gone.
+    /// The reason, if a plugin requested its eviction.
     evicted: Option<String>,
 }
 
@@ -83,7 +83,7 @@ impl Entry {
         self.record.get()
     }
 
-    /// The published part, as it is now.
+    /// The published part of the record, at this moment.
     pub(super) fn container(&self) -> Container {
         self.record.read(|record| record.container.clone())
     }
@@ -112,7 +112,7 @@ impl Entry {
         self.live().rootfs.take()
     }
 
-    /// Keeps the part of the spec that execs need.
+    /// Keeps the part of the spec that execs are built from.
     pub(super) fn set_process(&self, spec: &serde_json::Value) {
         let process = serde_json::json!({ "process": spec["process"] });
         self.live().process = Some(process.to_string().into());
@@ -130,7 +130,7 @@ impl Entry {
         self.live().evicted.clone()
     }
 
-    /// Changes the record through the store; nothing is published.
+    /// Changes and stores the record, without publishing it.
     pub(super) async fn save(
         &self,
         deps: &Deps,
@@ -139,7 +139,7 @@ impl Entry {
         Ok(self.record.save(&deps.store, change).await?)
     }
 
-    /// As `save`, for the record of an end.
+    /// Like `save`, for the record of an end, which may use the store's reserve.
     pub(super) async fn save_end(
         &self,
         deps: &Deps,
@@ -148,24 +148,24 @@ impl Entry {
         Ok(self.record.save_end(&deps.store, change).await?)
     }
 
-    /// Changes the state in memory only, when the store cannot be written.
+    /// Changes the state in memory only, for when the store cannot be written.
     pub(super) fn set_state(&self, state: ContainerState) {
         self.record.change(|record| record.container.state = state);
     }
 
-    /// Puts the record on the board.
+    /// Publishes the record on the board.
     pub(super) fn publish(&self, deps: &Deps, news: Option<EventKind>) {
         deps.board.publish_container(self.container(), news);
     }
 
-    /// Fails unless the state is what `operation` needs.
+    /// The error for an `operation` that the current state does not allow.
     pub(super) fn wrong_state(&self, operation: &'static str) -> Error {
         Error::WrongState { operation, id: self.id.clone(), state: self.state().name() }
     }
 
-    /// Ends once no process of it is running. Cancel-safe.
+    /// Waits until no process of the container runs. Cancel-safe.
     pub(super) async fn wait_ended(&self) {
-        // The sender lives in self, so the wait cannot fail.
+        // `self` holds the sender, so the wait cannot fail.
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Failures of the container room.
+//! Errors of the container room.
 
 use std::time::Duration;
 
@@ -6,26 +6,26 @@ use crate::board::StateName;
 use crate::ids::{ContainerId, PodId};
 use crate::{backend, cdi, image, oci, store};
 
-/// A failure of the container room.
+/// An error of the container room.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No such container.
     #[error("container {0:?} not found")]
     NotFound(String),
-    /// A prefix that several ids have.
+    /// The prefix matches several ids.
     #[error("container id prefix {0:?} is ambiguous")]
     AmbiguousId(String),
-    /// The state forbids the operation.
+    /// The state does not allow the operation.
     #[error("cannot {operation} container {id}: it is {state}")]
     WrongState {
-        /// What was asked.
+        /// The requested operation.
         operation: &'static str,
-        /// Which container.
+        /// The container.
         id: ContainerId,
         /// Its state.
         state: StateName,
     },
-    /// Something asked for is wrong.
+    /// A field of the request is invalid.
     #[error("{field}: {problem}")]
     Invalid {
         /// The field.
@@ -33,21 +33,21 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// What is asked for is beyond the runtime handler or the host.
+    /// The request needs something that the runtime handler or the host does not support.
     #[error("{0}")]
     Unsupported(String),
-    /// The name is taken by a container that differs.
+    /// The name is taken by a different container.
     #[error("container name {name:?} is already in use by {id}")]
     NameInUse {
         /// Name and attempt.
         name: String,
-        /// Who has it.
+        /// The container that has it.
         id: ContainerId,
     },
-    /// Another caller's creation of the same container, which this one joined, failed.
+    /// This call joined another caller's creation of the same container, which failed.
     #[error("the creation of container {id} that this call joined failed: {message}")]
     JoinedFailed {
-        /// The id it had.
+        /// Id of the container that could not be created.
         id: ContainerId,
         /// Why it failed.
         message: String,
@@ -58,31 +58,31 @@ pub enum Error {
     /// The command did not end in time and was killed.
     #[error("command timed out after {0:?}")]
     ExecTimeout(Duration),
-    /// The client of a session went away; what ran for it was ended.
+    /// The client of a session disconnected; its command was killed.
     #[error("the client went away")]
     ClientGone,
-    /// An attached client was cut off: output that it has not seen is lost to it.
+    /// An attached client was disconnected because it read too slowly; it missed output.
     #[error("the client of container {0} read too slowly and was cut off")]
     TooSlow(ContainerId),
-    /// The agent ends, and its sessions with it.
+    /// The agent is shutting down and ends its sessions.
     #[error("the agent is shutting down")]
     ShuttingDown,
-    /// CRIU is missing or too old. The words are those that tools look for.
+    /// CRIU is missing or too old. Tools match the text of this error.
     #[error("checkpoint/restore support not available: CRIU binary not found or too old (<31600)")]
     NoCriu,
-    /// The checkpoint took too long and was given up.
+    /// The checkpoint exceeded its time limit.
     #[error("the checkpoint took longer than {0:?}")]
     CheckpointTimeout(Duration),
     /// The container did not end although it was killed.
     #[error("container {0} did not end within {1:?} after SIGKILL")]
     WouldNotDie(ContainerId, Duration),
-    /// The pod is gone or not ready.
+    /// The pod does not exist or is not ready.
     #[error("pod {0} is not ready")]
     PodNotReady(PodId),
     /// The OCI spec cannot be built.
     #[error("build the OCI spec")]
     Spec(#[from] oci::Error),
-    /// CDI devices cannot be given.
+    /// CDI devices could not be resolved.
     #[error(transparent)]
     Cdi(#[from] cdi::Error),
     /// The image store failed.
@@ -91,7 +91,7 @@ pub enum Error {
     /// The store failed.
     #[error("record the container")]
     Store(#[from] store::Error),
-    /// A file of ours failed.
+    /// I/O on one of the agent's files failed.
     #[error("{step}")]
     Io {
         /// The step.
@@ -100,7 +100,7 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// A step failed below.
+    /// A backend call failed.
     #[error("{step}")]
     Backend {
         /// The step.
@@ -109,7 +109,7 @@ pub enum Error {
         #[source]
         source: backend::Error,
     },
-    /// The task of the operation died of a bug; the log has it.
+    /// The task of the operation panicked; the details are in the agent's log.
     #[error("the operation ended in a panic")]
     Panicked,
 }
@@ -120,7 +120,7 @@ impl Error {
     }
 }
 
-/// Names the step at which a seam failed.
+/// Adds the name of the failed step to a backend error.
 pub(crate) trait Step<T> {
     fn step(self, step: &'static str) -> Result<T, Error>;
 }

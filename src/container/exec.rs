@@ -5,9 +5,9 @@
 //!                                     └─► time is up, or nobody waits ─► killed ──┘ removed
 //! ```
 //!
-//! Each runs in an owned task, so that a caller who goes away leaves nothing behind. An exec that
-//! cannot be deleted now is tried again for a while, and by the next agent: it is known by the
-//! folder of its FIFOs, which goes last.
+//! Each exec runs in an owned task, so that a disconnected caller leaves nothing behind. When an
+//! exec cannot be deleted, the deletion is repeated for some minutes and again by the next agent,
+//! which finds it by its FIFO directory; that directory is removed last.
 
 mod cleanup;
 mod run;
@@ -29,20 +29,20 @@ use crate::ids::ContainerId;
 use crate::model::streams::ProcessIo;
 use run::{Command, Streams};
 
-/// What an exec in a container that does not run is called in its error.
+/// The operation's name in the error for a container that does not run.
 const OPERATION: &str = "exec in";
 
 impl Containers {
-    /// Whether a command can be run in a container now: its whole id, when it can.
+    /// Checks that a command can run in a container now, and returns the container's full id.
     pub fn check_exec(&self, id: &str) -> Result<ContainerId, Error> {
         Ok(self.running(id, OPERATION)?.id.clone())
     }
 
-    /// Runs a command with the streams of a client and returns its exit code, once it has ended
-    /// and its output is with the client. A client that reads slowly slows the command down.
+    /// Runs a command with the client's streams. Returns the exit code after the command has ended
+    /// and the client has received its output. A slow client slows the command down.
     ///
-    /// The command is killed, with all it has started, when the caller drops this future, when
-    /// the client takes none of its outputs any more, and when the agent drains.
+    /// The command and all its descendants are killed when the caller drops this future, when the
+    /// client no longer accepts any output, and when the agent drains.
     pub async fn exec(
         self: &Arc<Self>,
         id: &str,
@@ -66,7 +66,7 @@ impl Containers {
         .await
     }
 
-    /// A container that runs.
+    /// Finds a container and fails unless it runs.
     pub(super) fn running(&self, id: &str, operation: &'static str) -> Result<Arc<Entry>, Error> {
         let entry = self.find(id)?.ok_or_else(|| Error::NotFound(id.to_owned()))?;
         match entry.state() {
@@ -75,8 +75,8 @@ impl Containers {
         }
     }
 
-    /// Runs work as an owned task and waits for it. The work goes on when the caller is gone, and
-    /// learns of it by the token, so that it can end in order.
+    /// Runs work in an owned task and waits for it. When the caller drops this future the work
+    /// continues, but its token is cancelled so that it can end in order.
     pub(super) async fn while_wanted<T, W>(
         &self,
         name: &'static str,
@@ -92,9 +92,9 @@ impl Containers {
         task.join().await.unwrap_or(Err(Error::Panicked))
     }
 
-    /// Ends when a session must: its client is gone, or the agent drains. Cancel-safe.
+    /// Completes when a session must end: its client is gone, or the agent drains. Cancel-safe.
     pub(super) async fn called_off(self: Arc<Self>, unwanted: CancellationToken) -> Error {
-        // Cancel-safe: both only look.
+        // Cancel-safe: both branches only observe.
         tokio::select! {
             () = unwanted.cancelled() => Error::ClientGone,
             () = self.deps.tasks.draining() => Error::ShuttingDown,

@@ -1,7 +1,8 @@
-//! Exits: found by waiting, made durable, then told.
+//! Container exits: detected by waiting, stored, then published.
 //!
-//! The order is: exit seen -> store -> task deleted (which drains its output) -> log written to
-//! its end -> published. So an exit code is never lost, and who sees `Exited` sees the whole log.
+//! Order: exit seen -> store -> task deleted (which drains its output) -> log written to its end ->
+//! published. So an exit code is never lost, and a client that sees `Exited` also sees the whole
+//! log.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,18 +15,18 @@ use crate::backend::{Exit, Process, wait_for_end};
 use crate::board::now;
 use crate::telemetry::error_chain;
 
-/// How long the log may take to end after the process has; a child that keeps the stream open
-/// must not keep the container from being reported.
+/// How long the log may stay open after the process has exited. A child that keeps the stream open
+/// must not delay the report of the exit.
 const LOG_DRAIN: Duration = Duration::from_secs(10);
 
 /// Exit code of a killed process: 128 + SIGKILL.
 const KILLED: u32 = 137;
 
-/// Reasons of an end, in Kubernetes' words.
+/// Reasons of an exit, as Kubernetes names them.
 const OOM_KILLED: &str = "OOMKilled";
 const ERROR: &str = "Error";
 
-/// How long the event of a memory kill is waited for where there is no counter to be read.
+/// How long to wait for the OOM event where the cgroup's counter cannot be read.
 const OOM_EVENT_LIMIT: Duration = Duration::from_secs(1);
 
 impl Containers {
@@ -38,21 +39,22 @@ impl Containers {
         }));
     }
 
-    /// Waits for the end of a container and settles it.
+    /// Waits for the end of a container and records it.
     async fn wait_for_exit(self: &Arc<Self>, entry: &Arc<Entry>) {
         let process = Process::init(entry.id.as_str());
-        // Both arms are cancel-safe: the exit is kept by the shim until we delete the task.
+        // Both branches are cancel-safe: the shim keeps the exit until the agent deletes the task.
         let end = tokio::select! {
             exit = wait_for_end(&*self.deps.runtime, process) => End::Told(exit),
             end = self.end_beside_shim(entry) => end,
         };
-        // Not torn in half by a drain: who stops now waits for what has begun.
+        // In a task of its own, so that a drain cannot interrupt it half-way.
         let (room, entry) = (self.clone(), entry.clone());
         let settle = async move { room.settle_as(&entry, end).await };
         let _settled = self.deps.tasks.spawn_essential("container-end", settle).join().await;
     }
 
-    /// Brings a container whose process has ended to `Exited`. `None`: nobody knows how.
+    /// Moves a container whose process has ended to `Exited`. `exit` is `None` when it is unknown
+    /// how.
     pub(super) async fn settle(&self, entry: &Entry, exit: Option<Exit>) {
         let _changing = entry.changing.lock().await;
         if !self.note_end(entry, exit).await {
@@ -63,7 +65,7 @@ impl Containers {
         entry.ended.send_replace(true);
     }
 
-    /// Stores an end and deletes its task; whether there was one to be stored.
+    /// Stores an exit and deletes the task; returns false if the container was not running.
     async fn note_end(&self, entry: &Entry, exit: Option<Exit>) -> bool {
         let Some(exited) = self.exited(entry, exit).await else { return false };
         if self.store_end(entry, exited).await {
@@ -73,7 +75,7 @@ impl Containers {
         true
     }
 
-    /// How a container ended; `None` when it did not run.
+    /// Describes how a container ended; `None` when it did not run.
     pub(super) async fn exited(&self, entry: &Entry, exit: Option<Exit>) -> Option<Exited> {
         let started_at = match entry.state() {
             ContainerState::Running { started_at, .. } => Some(started_at),
@@ -91,7 +93,7 @@ impl Containers {
         Some(exited)
     }
 
-    /// Whether the end could be stored; it is known from now on either way.
+    /// Stores the end and returns whether that worked; on failure the state is set in memory only.
     pub(super) async fn store_end(&self, entry: &Entry, exited: Exited) -> bool {
         let state = ContainerState::Exited(exited);
         let save = entry.save_end(&self.deps, |record| record.container.state = state.clone());
@@ -103,14 +105,15 @@ impl Containers {
         saved.is_ok()
     }
 
-    /// Stores and publishes an exit that no process stands behind.
+    /// Stores and publishes an exit for which there is no process.
     pub(super) async fn mark_exited(&self, entry: &Entry, exited: Exited) {
         self.store_end(entry, exited).await;
         self.publish_end(entry).await;
         entry.ended.send_replace(true);
     }
 
-    /// Shows that a container has ended, then tells plugins: a slow one delays no news.
+    /// Publishes that a container has ended, then tells plugins, so that a slow plugin does not
+    /// delay the event.
     pub(super) async fn publish_end(&self, entry: &Entry) {
         let _hold = self.deps.hooks.hold().await;
         entry.publish(&self.deps, Some(EventKind::Stopped));
@@ -134,8 +137,8 @@ impl Containers {
         pump.stop();
     }
 
-    /// Whether the kernel killed in the container for lack of memory. The event tells that of
-    /// any process of it, also when the first one ended by itself.
+    /// Whether the kernel OOM-killed a process in the container. The event covers every process,
+    /// also when the first one exited by itself.
     async fn was_oom_killed(&self, entry: &Entry, exit: Option<Exit>) -> bool {
         let Some(exit) = exit else { return false };
         if *entry.oom.borrow() {
@@ -144,7 +147,7 @@ impl Containers {
         if exit.code != KILLED {
             return false;
         }
-        // The event may come late; the counter of the cgroup is exact until the task is deleted.
+        // The event may come late; the cgroup's counter is exact until the task is deleted.
         let kills = match entry.record().memory_cgroup {
             Some(cgroup) => self.deps.host.oom_kills(&cgroup).await.ok().flatten(),
             None => None,
@@ -155,8 +158,8 @@ impl Containers {
         }
     }
 
-    /// systemd takes an empty cgroup away at once, and its counter with it. Then the event is
-    /// waited for a little, unless it cannot come any more, or it is plain who has killed.
+    /// systemd removes an empty cgroup at once, with its counter. Then wait shortly for the event,
+    /// unless it is too late for it or the agent itself sent SIGKILL.
     async fn is_told_of_oom(&self, entry: &Entry, exit: Exit) -> bool {
         let age = u128::try_from(now().saturating_sub(exit.at)).unwrap_or_default();
         if entry.killed.load(Ordering::Acquire) || age > OOM_EVENT_LIMIT.as_nanos() {
@@ -166,7 +169,7 @@ impl Containers {
         tokio::time::timeout(OOM_EVENT_LIMIT, oom.wait_for(|oom| *oom)).await.is_ok()
     }
 
-    /// Tells the true reason of an end that was told before the kernel's word of it came.
+    /// Changes the reason to `OOMKilled` when the OOM event came after the exit was published.
     pub(super) async fn correct_reason(&self, entry: &Entry) {
         let _changing = entry.changing.lock().await;
         let ContainerState::Exited(mut exited) = entry.state() else { return };
@@ -184,7 +187,7 @@ impl Containers {
     }
 }
 
-/// An exit in CRI's words.
+/// Describes an exit as CRI does.
 pub(super) fn describe(started_at: Option<i64>, exit: Option<Exit>, oom: bool) -> Exited {
     let Some(exit) = exit else {
         return Exited {

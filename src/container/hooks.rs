@@ -1,7 +1,7 @@
-//! What plugins of the node are told of containers, and what they may change.
+//! What the node's NRI plugins are told about containers, and what they may change.
 //!
-//! Nothing is gathered while there are no plugins. A plugin is told of the end of a container once,
-//! of its removal once, and of neither when it never heard of the container.
+//! Nothing is gathered while there are no plugins. A plugin is told once of a container's end and
+//! once of its removal, and of neither if it was never told of the container.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ use crate::model::StringMap;
 use crate::model::resources::Resources;
 use crate::telemetry::error_chain;
 
-/// What plugins have been told of a pod or a container.
+/// Which events of a pod or a container plugins were told.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     introduced: AtomicBool,
@@ -30,45 +30,45 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// Of something that an agent before this one made: plugins that join are shown it.
+    /// For something that a previous agent process made: plugins that join are shown it.
     pub(crate) fn from_record(introduced: bool, stopped: bool) -> Self {
         Self { introduced: introduced.into(), stopped: stopped.into(), ..Self::default() }
     }
 
-    /// Plugins hear of it now.
+    /// Notes that plugins are told of it now.
     pub(crate) fn introduce(&self) {
         self.introduced.store(true, Ordering::Relaxed);
     }
 
-    /// It is started, whatever they have been told.
+    /// Notes that it is started, whatever plugins were told before.
     pub(crate) fn start(&self) {
         self.stopped.store(false, Ordering::Relaxed);
     }
 
-    /// Whether they are to be told now that it has stopped.
+    /// Notes a stop; returns whether plugins have to be told of it now.
     pub(crate) fn stop(&self) -> bool {
         self.introduced.load(Ordering::Relaxed) && !self.stopped.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether they know it as something that has not stopped.
+    /// Whether plugins know it and were not told of its stop.
     pub(crate) fn is_running(&self) -> bool {
         self.introduced.load(Ordering::Relaxed) && !self.stopped.load(Ordering::Relaxed)
     }
 
-    /// Whether they are to be told now that it is removed.
+    /// Notes the removal; returns whether plugins have to be told of it now.
     pub(crate) fn remove(&self) -> bool {
         self.introduced.load(Ordering::Relaxed) && !self.removed.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether they have been told that it is removed.
+    /// Whether plugins were told of its removal.
     pub(crate) fn is_removed(&self) -> bool {
         self.removed.load(Ordering::Relaxed)
     }
 }
 
 impl Containers {
-    /// Asks plugins about a container that is to be made; returns the spec as they want it, with
-    /// plugins held until it is published.
+    /// Asks plugins about a new container; returns the spec with their changes, and the hold on
+    /// plugins, to be kept until the container is published.
     pub(super) async fn ask_about_new(
         &self,
         entry: &Entry,
@@ -92,8 +92,8 @@ impl Containers {
         Ok((hold, spec))
     }
 
-    /// Asks plugins about a process that waits to be let go; returns with plugins held until it
-    /// is published.
+    /// Asks plugins about a process that is created but not started yet; returns the hold on
+    /// plugins, to be kept until it is published.
     pub(super) async fn ask_about_start(&self, entry: &Entry, pid: u32) -> Result<Hold, Error> {
         let hooks = &self.deps.hooks;
         let hold = hooks.hold().await;
@@ -108,7 +108,7 @@ impl Containers {
         Ok(hold)
     }
 
-    /// Tells plugins of something that has happened. The caller holds them.
+    /// Tells plugins of an event that has happened. The caller has the hold.
     pub(super) async fn tell(&self, entry: &Entry, moment: ContainerMoment) {
         if !self.deps.hooks.has_plugins() {
             return;
@@ -119,7 +119,7 @@ impl Containers {
         }
     }
 
-    /// Tells plugins that a container has ended, once. The caller holds them.
+    /// Tells plugins, once, that a container has ended. The caller has the hold.
     pub(super) async fn tell_stopped(&self, entry: &Entry) {
         if !entry.told.stop() || !self.deps.hooks.has_plugins() {
             return;
@@ -130,7 +130,7 @@ impl Containers {
         }
     }
 
-    /// Tells plugins that a container goes away, once, and before that that it has ended.
+    /// Tells plugins, once, that a container is removed, and before that of its end.
     pub(super) async fn tell_removed(&self, entry: &Entry) {
         let _hold = self.deps.hooks.hold().await;
         self.tell_stopped(entry).await;
@@ -139,8 +139,8 @@ impl Containers {
         }
     }
 
-    /// Asks plugins about new limits of a container; returns those to be set, with plugins held
-    /// until they are.
+    /// Asks plugins about new limits of a container; returns the limits to set, and the hold on
+    /// plugins, to be kept until they are set.
     pub(super) async fn ask_about_update(
         &self,
         entry: &Entry,
@@ -156,7 +156,7 @@ impl Containers {
         Ok((hold, wanted.unwrap_or_else(|| limits.clone())))
     }
 
-    /// Containers that a plugin that joins is shown, with their pods; `below` has their specs.
+    /// Containers, with their pods, to show to a plugin that joins; `below` has their specs.
     pub fn for_plugins(
         &self,
         mut below: impl FnMut(&str) -> Option<RuntimeContainer>,
@@ -174,7 +174,7 @@ impl Containers {
         all.collect()
     }
 
-    /// Kills a container that a plugin wants gone; its status tells why.
+    /// Kills a container at the request of a plugin; its status has the reason.
     pub async fn evict(&self, id: &str, reason: &str) -> Result<(), Error> {
         let Some(entry) = self.find(id)? else { return Ok(()) };
         entry.set_evicted(reason.to_owned());
@@ -187,7 +187,7 @@ impl Containers {
         (self.pod_of(entry).await, hooked(&entry.container(), labels, spec))
     }
 
-    /// The pod of a container; only its id when it is gone already.
+    /// The pod of a container; only its id if the pod no longer exists.
     async fn pod_of(&self, entry: &Entry) -> HookedPod {
         match self.deps.board.pod(entry.pod.as_str()) {
             Ok(sandbox) => hooked_pod(&self.deps, &sandbox).await,
@@ -203,13 +203,13 @@ impl Containers {
     }
 }
 
-/// A pod as plugins are shown it.
+/// A pod in the form that plugins are given.
 pub(crate) async fn hooked_pod(deps: &Deps, sandbox: &Sandbox) -> HookedPod {
     let below = deps.runtime.container(sandbox.id.as_str()).await.ok();
     hooked_pod_with(sandbox, record(below).1)
 }
 
-/// As [`hooked_pod`], with a spec that is at hand.
+/// Like [`hooked_pod`], with a spec that the caller already has.
 pub(crate) fn hooked_pod_with(sandbox: &Sandbox, spec: Value) -> HookedPod {
     HookedPod {
         id: sandbox.id.clone(),

@@ -1,8 +1,8 @@
 //! Containers of pods: create, start, stop, remove, exec, attach, logs, exits.
 //!
-//! Each container is one `Entry` of `entry.rs`: its record, and a lock under which every change to it
-//! happens. A change goes record -> store -> board, in that order, so nothing is published or
-//! acknowledged before it is durable. Reads go to the [`Board`] alone.
+//! Each container is one `Entry` (`entry.rs`): its record, and a lock that serialises all changes
+//! of it. A change goes record -> store -> board, in that order, so nothing is published or
+//! acknowledged before it is durable. Reads use only the [`Board`].
 
 mod attach;
 mod cdi;
@@ -57,22 +57,22 @@ use entry::Entry;
 use names::Names;
 use prepare::UserFilesCache;
 
-/// What this room stands on.
+/// The collaborators of this room.
 #[derive(Clone)]
 pub struct Deps {
-    /// Runs processes.
+    /// Runs tasks: containers and execs.
     pub runtime: Arc<dyn Runtime>,
     /// The host.
     pub host: Arc<dyn Host>,
     /// Plugins of the node.
     pub hooks: Arc<dyn Hooks>,
-    /// Finds images.
+    /// Image store.
     pub images: Arc<Images>,
-    /// Remembers.
+    /// Persistent store.
     pub store: Store,
-    /// Published state.
+    /// The published state.
     pub board: Arc<Board>,
-    /// Owned tasks.
+    /// Spawns owned tasks.
     pub tasks: Tasks,
     /// Log writers.
     pub pumps: Arc<Pumps>,
@@ -87,36 +87,36 @@ pub struct Options {
     pub state: PathBuf,
     /// Settings of the OCI spec.
     pub oci: oci::Settings,
-    /// Folders of CDI spec files, the most important last; none switches CDI off.
+    /// Directories of CDI spec files, by ascending priority; empty disables CDI.
     pub cdi_spec_dirs: Vec<PathBuf>,
-    /// Longest payload of one log record in bytes.
+    /// Maximum payload of one log record, in bytes.
     pub max_log_line: usize,
 }
 
-/// The pod as its containers need it: given by the sandbox room at each create and start.
+/// What containers need to know of their pod; the sandbox room passes it at each create and start.
 #[derive(Debug, Clone)]
 pub struct PodContext {
     /// Id.
     pub id: PodId,
-    /// Who drives it.
+    /// Who manages it.
     pub owner: Owner,
-    /// What was asked for.
+    /// The requested configuration.
     pub config: Arc<PodConfig>,
     /// Its runtime handler.
     pub handler: RuntimeHandler,
-    /// What that handler can do.
+    /// Features of that handler.
     pub features: HandlerFeatures,
     /// PID of the pause process.
     pub pause_pid: u32,
-    /// Network namespace; `None` in the host's.
+    /// Network namespace; `None` for the host's.
     pub netns: Option<PathBuf>,
-    /// User namespace; `None` in the host's.
+    /// User namespace; `None` for the host's.
     pub userns: Option<PathBuf>,
-    /// SELinux level, which its containers share.
+    /// SELinux level, shared by its containers.
     pub selinux_level: Option<String>,
-    /// Files every container of the pod shares.
+    /// Files shared by all containers of the pod.
     pub files: SharedFiles,
-    /// Host paths of what the image mounts of a container being created show, by index of the
+    /// Host paths of the mounted images of a container that is being created, by index of the
     /// mount.
     pub image_mounts: BTreeMap<usize, PathBuf>,
     /// Ids of those images.
@@ -133,7 +133,7 @@ pub struct Containers {
     names: Names,
     user_files: UserFilesCache,
     owed_cgroups: OwedCgroups,
-    /// Memory for what commands answer.
+    /// Memory budget for the output of execs.
     exec_budget: Arc<Semaphore>,
 }
 
@@ -165,8 +165,8 @@ impl Containers {
         self.entries().get(id).cloned().ok_or_else(|| Error::NotFound(id.to_string()))
     }
 
-    /// The entry of an id or prefix; `None` when there is none, so that stop and remove can be
-    /// repeated.
+    /// The entry of an id or prefix; `None` when there is none, so that stop and remove are
+    /// idempotent.
     fn find(&self, id: &str) -> Result<Option<Arc<Entry>>, Error> {
         match self.get(id) {
             Ok(container) => Ok(self.entries().get(&container.id).cloned()),
@@ -175,13 +175,12 @@ impl Containers {
         }
     }
 
-    /// Entries of a pod, also those that are not published yet.
+    /// Entries of a pod, including unpublished ones.
     fn entries_of(&self, pod: &PodId) -> Vec<Arc<Entry>> {
         self.entries().values().filter(|entry| entry.pod == *pod).cloned().collect()
     }
 
-    /// Notes that the kernel killed something in a container for lack of memory. It may be told
-    /// after the container's end was.
+    /// Notes an OOM kill in a container. The event may arrive after the exit was published.
     pub fn note_oom(self: &Arc<Self>, id: &str) {
         let entry = ContainerId::try_from(id).ok().and_then(|id| self.entry(&id).ok());
         if let Some(entry) = entry {

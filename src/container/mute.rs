@@ -1,9 +1,9 @@
-//! Containers whose shim gives no answer: the host itself tells whether their process runs.
+//! Containers whose shim does not answer: the agent watches their process on the host.
 //!
-//! A shim that is stopped or hangs keeps an exit from being told, and its container would be shown
-//! as running for ever. So the process is watched beside the shim. Once it has ended, and the shim
-//! still says nothing while containerd does, the end is settled without it: that stays, whatever
-//! the shim may say later.
+//! A stopped or hung shim never reports an exit, and its container would be shown as running for
+//! ever. So the process is watched independently of the shim. If it has ended and the shim still
+//! does not answer, while containerd does, the exit is recorded without the shim. That record is
+//! final, whatever the shim may report later.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,26 +13,26 @@ use super::record::InitProcess;
 use super::{ContainerState, Containers};
 use crate::backend::{ErrorKind, Exit, Process, TaskState};
 
-/// How long a shim may take to tell of an end, and then to answer when it is asked: ten seconds
-/// together.
+/// How long a shim may take to report an exit. Together with the time to answer a direct query, ten
+/// seconds.
 const TELL_LIMIT: Duration = Duration::from_secs(6);
 const ASK_LIMIT: Duration = Duration::from_secs(3);
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Between two questions to a shim that tells of no end although there was one.
+/// Delay between two queries to a shim that has not reported an exit.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is found out about an end when the shim does not tell it.
+/// What is known of an exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// The shim answers when it is asked; `None` when it is gone.
+    /// Reported by the shim when queried; `None` when the task is gone.
     Told(Option<Exit>),
-    /// The shim gives no answer.
+    /// The shim does not answer.
     Untold,
 }
 
 impl Containers {
-    /// A process as it is remembered.
+    /// The identity of a process, to be stored.
     pub(super) async fn init_process(&self, pid: u32) -> Option<InitProcess> {
         let start_time = self.deps.host.process_start_time(pid).await.ok().flatten()?;
         Some(InitProcess { pid, start_time })
@@ -45,8 +45,8 @@ impl Containers {
         lives.unwrap_or(false)
     }
 
-    /// Ends some time after the process has, when the shim has not told of it by then; never when
-    /// that cannot be known. Cancel-safe.
+    /// Completes some time after the process has ended, if the shim has not reported it by then;
+    /// never if that cannot be known. Cancel-safe.
     pub(super) async fn end_beside_shim(&self, entry: &Entry) -> End {
         let Some(init) = entry.record().init else { return std::future::pending().await };
         if let Err(error) = self.deps.host.process_end(init.pid, init.start_time).await {
@@ -62,7 +62,8 @@ impl Containers {
         }
     }
 
-    /// `None` when nothing is certain: a containerd that is away says nothing about a shim.
+    /// Queries the shim. `None` when nothing is certain: if containerd is down, nothing is known
+    /// about the shim.
     async fn ask_for_end(&self, entry: &Entry) -> Option<End> {
         let runtime = &self.deps.runtime;
         let asked = runtime.task(Process::init(entry.id.as_str()));
@@ -80,7 +81,7 @@ impl Containers {
         matches!(answers, Ok(Ok(_))).then_some(End::Untold)
     }
 
-    /// Brings a container to `Exited` whose end was found beside its shim.
+    /// Moves a container to `Exited` after an exit found by [`Containers::end_beside_shim`].
     pub(super) async fn settle_as(self: &Arc<Self>, entry: &Arc<Entry>, end: End) {
         match end {
             End::Told(exit) => self.settle(entry, exit).await,
@@ -88,7 +89,8 @@ impl Containers {
         }
     }
 
-    /// Nobody waits for the shim: its task is deleted, and the log ended, when it answers again.
+    /// Records an exit without waiting for the shim: its task is deleted, and the log ended, once
+    /// it answers again.
     async fn settle_untold(self: &Arc<Self>, entry: &Arc<Entry>) {
         let changing = entry.changing.lock().await;
         let Some(exited) = self.exited(entry, None).await else { return };
@@ -104,7 +106,7 @@ impl Containers {
         }));
     }
 
-    /// Shows a container whose shim gives no answer.
+    /// Publishes a container whose shim does not answer as `Unknown`.
     pub(super) async fn show_unknown(&self, entry: &Entry, started_at: i64) {
         let alive = self.init_lives(entry).await;
         entry.set_state(ContainerState::Unknown { started_at: Some(started_at), alive });

@@ -1,4 +1,4 @@
-//! Names that are taken: one container of a pod for each name and attempt.
+//! Reserved names: one container for each pod, name and attempt.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ impl Names {
         self.0.lock()
     }
 
-    /// Takes a name, or tells who has it.
+    /// Reserves a name; fails with the id of the container that has it.
     pub(super) fn reserve(
         &self,
         pod: &PodId,
@@ -37,7 +37,7 @@ impl Names {
         }
     }
 
-    /// Frees a name if this container has it.
+    /// Frees a name if this container holds it.
     pub(super) fn release(&self, pod: &PodId, name: &ContainerMetadata, id: &ContainerId) {
         let mut names = self.lock();
         let key = (pod.clone(), name.clone());

@@ -1,4 +1,4 @@
-//! Everything of the host and the image that a container's spec needs, looked up before it is
+//! Looks up everything on the host and in the image that a container's spec needs, before it is
 //! built: user files, mount sources, devices, seccomp profiles, anonymous volumes.
 
 use std::collections::VecDeque;
@@ -24,11 +24,11 @@ use crate::telemetry::error_chain;
 
 const SECCOMP_PROFILE_MAX: usize = 1 << 20;
 const APPARMOR_LIST_MAX: usize = 4 << 20;
-/// Chains whose user files are kept, and the size up to which they are.
+/// How many chains' user files are cached, and the maximum size of each.
 const CACHED_CHAINS: usize = 32;
 const CACHED_BYTES: usize = 64 << 10;
 
-/// User files by chain id. A chain's content never changes, so neither do these.
+/// User files by chain id. Entries never go stale: a chain's content never changes.
 #[derive(Default)]
 pub(super) struct UserFilesCache(Mutex<VecDeque<(ChainId, Arc<UserFiles>)>>);
 
@@ -51,7 +51,7 @@ impl UserFilesCache {
     }
 }
 
-/// What the host has for a container.
+/// What a container uses from the host.
 pub(super) struct HostParts {
     pub(super) mounts: Vec<Mount>,
     pub(super) devices: Vec<(DeviceNode, String)>,
@@ -109,7 +109,7 @@ impl Containers {
                 let problem = format!("resolves to {path:?}, which is not UTF-8");
                 Error::invalid(format!("config.mounts[{index}].host_path"), problem)
             })?;
-            // Only what a caller asks for by itself: the pod's own files have their label.
+            // Only mounts that the caller asked for: the pod's own files already have their label.
             if let Some(labels) = labels.filter(|_| mount.selinux_relabel) {
                 check_relabel(index, &host_path)?;
                 let source = Path::new(&host_path);
@@ -147,7 +147,7 @@ impl Containers {
         Ok(devices)
     }
 
-    /// Content of the file that a Localhost seccomp profile names.
+    /// Reads the file that a Localhost seccomp profile names.
     pub async fn seccomp_profile(
         &self,
         profile: Option<&SecurityProfile>,
@@ -164,7 +164,7 @@ impl Containers {
             .map_err(|error| Error::invalid(FIELD, format!("{path:?} is no JSON: {error}")))
     }
 
-    /// Fails unless the AppArmor profile that a container gets is loaded.
+    /// Fails unless the container's AppArmor profile is loaded.
     async fn check_apparmor(&self, config: &ContainerConfig) -> Result<(), Error> {
         let (facts, settings) = (self.deps.host.facts(), &self.options.oci);
         let Some(name) = apparmor::profile_of(&config.security, facts, settings)? else {
@@ -175,7 +175,7 @@ impl Containers {
         Ok(apparmor::check_loaded(&list, &name)?)
     }
 
-    /// PID whose PID namespace is joined, checked at creation and again at start.
+    /// PID of the process whose PID namespace is joined; checked at creation and again at start.
     pub(super) fn target_pid(
         &self,
         pod: &PodContext,
@@ -200,7 +200,7 @@ impl Containers {
         }
     }
 
-    /// User files that can be had without a root file system: none needed, or seen before.
+    /// User files available without a root file system: none are needed, or they are cached.
     pub(super) fn known_user_files(
         &self,
         image: &Image,
@@ -225,7 +225,7 @@ impl Containers {
         Ok(files)
     }
 
-    /// Fills the image's anonymous volumes that no mount covers, and returns where they are.
+    /// Fills the image's anonymous volumes that no mount covers; returns their locations.
     pub(super) async fn make_volumes(
         &self,
         id: &ContainerId,
@@ -242,7 +242,7 @@ impl Containers {
         Ok(volumes)
     }
 
-    /// Anonymous volumes of the image: container path and host folder.
+    /// Anonymous volumes of the image, as pairs of container path and host directory.
     pub(super) fn volume_places(
         &self,
         id: &ContainerId,
@@ -259,8 +259,8 @@ impl Containers {
     }
 }
 
-/// An image is mounted with the users of its pod, so nobody has to map them once more. Other ones
-/// than those cannot be had.
+/// Accepts the id mappings of an image mount: images are mounted with the pod's mappings already,
+/// so equal ones are dropped and different ones refused.
 fn take_mappings(index: usize, mount: &mut Mount, ids: IdMappings) -> Result<(), Error> {
     let uids = std::mem::take(&mut mount.uid_mappings);
     let gids = std::mem::take(&mut mount.gid_mappings);

@@ -1,4 +1,4 @@
-//! What is remembered of a container over restarts of the agent.
+//! The stored record of a container, which survives restarts of the agent.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::backend::{RuntimeHandler, Stdio};
 use crate::board::Container;
 use crate::store::Record;
 
-/// A process, known by more than its PID.
+/// A process, identified by PID and start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InitProcess {
     /// PID on the host.
@@ -23,27 +23,27 @@ pub struct InitProcess {
 pub struct ContainerRecord {
     /// The published part.
     pub container: Container,
-    /// The handler it runs under.
+    /// The runtime handler.
     pub handler: RuntimeHandler,
     /// Image name for containerd's record.
     pub image_name: String,
     /// Streams of its process.
     pub stdio: Stdio,
-    /// Memory cgroup of its process, known once it was started.
+    /// Memory cgroup of its process; set when it was started.
     pub memory_cgroup: Option<PathBuf>,
-    /// Its first process, once it was started: a shim that gives no answer does not say whether
-    /// it runs, but the host does.
+    /// Its first process, set when it was started. If the shim does not answer, the host can still
+    /// tell whether this process runs.
     #[serde(default)]
     pub init: Option<InitProcess>,
-    /// Its removal has begun: nothing else may happen to it.
+    /// Its removal has begun: no other change is allowed.
     pub removing: bool,
-    /// The boot it was last started in.
+    /// The boot id of the host when it was last started.
     pub boot_id: String,
-    /// Its cgroup, absolute from the root of the hierarchies; `None` when systemd makes it.
+    /// Its cgroup, as an absolute path below the hierarchy root; `None` when systemd makes it.
     #[serde(default)]
     pub cgroup: Option<PathBuf>,
-    /// While its limits are being changed: those of the stored spec before (its
-    /// `linux.resources`), to be put back when the change does not come to its end.
+    /// Set during an update of limits: the previous `linux.resources` of the stored spec, to be
+    /// restored if the update does not complete.
     #[serde(default)]
     pub limits_before: Option<serde_json::Value>,
 }

@@ -1,7 +1,7 @@
-//! After a restart of the agent: what the store promised is held against what runs.
+//! Recovery after a restart of the agent: compares stored records with what runs.
 //!
-//! Nothing that runs is touched. Half-made containers are undone, half-removed ones removed,
-//! and exits that nobody saw are read from the shim.
+//! Running containers are not touched. Half-made containers are undone, half-removed ones are
+//! removed, and missed exits are read from the shim.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,30 +18,30 @@ use crate::ids::ContainerId;
 use crate::lifecycle::wait_a_while;
 use crate::telemetry::error_chain;
 
-/// How many containers are settled side by side.
+/// How many containers are recovered concurrently.
 const SIDE_BY_SIDE: usize = 64;
 
-/// How long the start waits for all of them. What hangs goes on behind: one shim must not hold up
-/// the agent.
+/// How long the start waits for recovery. What takes longer continues in the background: one hung
+/// shim must not delay the agent.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a removal may take before its container is listed meanwhile; less than the above.
+/// How long one removal may take before its container is listed anyway; less than [`PATIENCE`].
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Between two questions to a shim that gives no answer.
+/// Delay between two queries to a shim that does not answer.
 const ASK_PAUSE: Duration = Duration::from_secs(2);
 
-/// What came of asking about a container whose shim gave no answer.
+/// The result of querying a shim that had not answered.
 enum Found {
     Running(u32),
     Ended(End),
-    /// It had only been created, and its start came to nothing.
+    /// The container had only been created, and its start had no effect.
     Unstarted,
 }
 
 impl Containers {
-    /// Takes the remembered containers over. `tasks` is what runs now, by container id. All are
-    /// known when this returns, and all that answers in time is settled.
+    /// Takes over the stored containers. `tasks` is what runs now, by container id. On return all
+    /// containers are known, and those whose shims answered in time are up to date.
     pub async fn recover(
         self: &Arc<Self>,
         records: Vec<ContainerRecord>,
@@ -53,7 +53,7 @@ impl Containers {
             let task = tasks.get(entry.id.as_str()).cloned();
             let (room, places) = (self.clone(), places.clone());
             self.deps.tasks.spawn_until_drain("container-recovery", async move {
-                // Never closed.
+                // The semaphore is never closed.
                 let _place = places.acquire().await;
                 room.recover_one(entry, task).await;
             })
@@ -63,7 +63,7 @@ impl Containers {
         }
     }
 
-    /// Knows a container again, as it was last known.
+    /// Makes an entry from a stored record.
     fn remember(&self, record: ContainerRecord) -> Arc<Entry> {
         let entry = Entry::new(record);
         let container = entry.container();
@@ -85,7 +85,7 @@ impl Containers {
             return;
         }
         if entry.record().limits_before.is_some() {
-            // An update that was never acknowledged. Its shim may be mute: nobody waits for it.
+            // An unacknowledged update. Undone in the background, since its shim may hang.
             self.take_update_back_later(&entry, std::time::Duration::ZERO);
         }
         match container.state {
@@ -104,7 +104,8 @@ impl Containers {
         }
     }
 
-    /// Created: a task may have been made, even started, without the result being stored.
+    /// Recovers a created container: its task may have been made, even started, without the result
+    /// being stored.
     async fn recover_created(self: &Arc<Self>, entry: &Arc<Entry>, task: Option<TaskStatus>) {
         match task.as_ref().map(|task| task.state) {
             None | Some(TaskState::Created) => {
@@ -119,8 +120,8 @@ impl Containers {
         }
     }
 
-    /// Takes away what a start that was cut has made, so that it can be asked for again. A task
-    /// that was not in the list may still have been in the making then.
+    /// Undoes an interrupted start, so that it can be requested again. A task that was not listed
+    /// may have been just about to appear.
     async fn take_start_back(&self, entry: &Entry) {
         let dir = self.fifo_dir(entry);
         if self.deps.host.list_dir(&dir).await.is_ok_and(|names| names.is_empty()) {
@@ -145,7 +146,7 @@ impl Containers {
             return;
         };
         let stdio = match task.state {
-            // It is not known from a shim that does not answer.
+            // A shim that does not answer does not report its streams either.
             TaskState::Unknown => entry.record().stdio,
             _ => task.stdio.clone(),
         };
@@ -186,12 +187,12 @@ impl Containers {
         }
     }
 
-    /// A shim that gives no answer now may give one later: then the container is what it says.
-    /// One that had only been created, and whose start came to nothing, is created again.
+    /// Watches a shim that does not answer: once it does, the container takes the state that it
+    /// reports. A container whose start had no effect becomes created again.
     fn watch_unknown(self: &Arc<Self>, entry: &Arc<Entry>, started_at: i64, was_created: bool) {
         let (room, entry) = (self.clone(), entry.clone());
         drop(self.deps.tasks.spawn_until_drain("container-unknown", async move {
-            // Both arms are cancel-safe: they only look.
+            // Both branches are cancel-safe: they only observe.
             let found = tokio::select! {
                 found = room.answer(&entry, was_created) => found,
                 end = room.end_beside_shim(&entry) => Found::Ended(end),
@@ -211,7 +212,7 @@ impl Containers {
         }));
     }
 
-    /// Asks a shim until it answers. Cancel-safe.
+    /// Queries a shim until it answers. Cancel-safe.
     async fn answer(&self, entry: &Entry, was_created: bool) -> Found {
         let process = Process::init(entry.id.as_str());
         loop {
@@ -241,8 +242,8 @@ impl Containers {
         }
     }
 
-    /// An end that was stored and not carried through: the shim may still hold output that the
-    /// log does not have.
+    /// Completes an exit that was stored but not finished: the shim may still hold output that is
+    /// missing from the log.
     async fn finish_end(&self, entry: &Entry, task: &TaskStatus) {
         if let Err(error) = self.reopen_streams(entry, &task.stdio) {
             tracing::warn!(container = %entry.id, error = error_chain(&error), "log not taken over");
@@ -258,10 +259,10 @@ impl Containers {
         }
     }
 
-    /// Ends a creation that was never acknowledged, or a removal that was cut.
+    /// Completes the undo of an unacknowledged creation, or an interrupted removal.
     async fn finish_removal(&self, entry: &Arc<Entry>) {
         let _changing = entry.changing.lock().await;
-        // Listed, so that its pod's removal tries again.
+        // Listed anyway, so that removing its pod tries again.
         let list = || {
             entry.set_state(ContainerState::Unknown { started_at: None, alive: false });
             entry.publish(&self.deps, None);
@@ -287,12 +288,12 @@ impl Containers {
         }
     }
 
-    /// Ids of all known containers, and keys of their root file systems.
+    /// Ids of all known containers, which are also the keys of their root file systems.
     pub fn known(&self) -> BTreeSet<String> {
         self.entries().keys().map(ToString::to_string).collect()
     }
 
-    /// Takes away parts of checkpoints that were cut; waits for that, but not longer than `limit`.
+    /// Removes leftovers of interrupted checkpoints; waits for at most `limit`.
     pub async fn finish_checkpoints(self: &Arc<Self>, limit: Duration) {
         let entries: Vec<_> = self.entries().values().cloned().collect();
         let finished = entries.into_iter().map(|entry| {
@@ -303,8 +304,8 @@ impl Containers {
         wait_a_while(limit, finished.collect()).await;
     }
 
-    /// Removes folders of containers that are not among the known ones: who asks is told after it
-    /// was seen what there is.
+    /// Removes directories of unknown containers. `known` is called after the directories were
+    /// listed, so that a container made meanwhile is not mistaken for unknown.
     pub async fn sweep_folders(&self, known: impl Fn() -> BTreeSet<String>) {
         let host = &self.deps.host;
         for dir in [&self.options.state, &self.options.root] {
@@ -318,7 +319,7 @@ impl Containers {
         }
     }
 
-    /// Verbose facts about a container.
+    /// Verbose information about a container, for `ContainerStatus.info`.
     pub async fn info(&self, id: &str) -> Result<serde_json::Value, Error> {
         let container = self.get(id)?;
         let record = self.entry(&container.id)?.record();

@@ -12,7 +12,7 @@ use crate::backend::Process;
 use crate::ids::PodId;
 
 impl Containers {
-    /// Removes a container, killing it first when it runs. Unknown is fine; repeatable. Its log
+    /// Removes a container, killing it first if it runs. Idempotent; an unknown id is fine. The log
     /// file stays: it belongs to the caller.
     pub async fn remove(&self, id: &str) -> Result<(), Error> {
         match self.find(id)? {
@@ -21,7 +21,7 @@ impl Containers {
         }
     }
 
-    /// Removes all containers of a pod; every one is tried.
+    /// Removes all containers of a pod. One failure does not keep the others from being tried.
     pub async fn remove_all(&self, pod: &PodId) -> Result<(), Error> {
         let entries = self.entries_of(pod);
         let removals = entries.iter().map(|entry| self.remove_entry(entry));
@@ -35,7 +35,7 @@ impl Containers {
             return Ok(());
         }
         if matches!(entry.state(), ContainerState::Running { .. }) {
-            // Started between the stop and the lock.
+            // It was started between the stop and taking the lock.
             return Err(entry.wrong_state("remove"));
         }
         if !entry.is_removing() {
@@ -48,12 +48,12 @@ impl Containers {
         Ok(())
     }
 
-    /// Removes all that a container has below, then its row. Every step is repeatable, so a
-    /// failed removal is simply tried again.
+    /// Removes everything that a container has in the backends, then its row. Every step is
+    /// idempotent, so a failed removal is simply repeated.
     pub(super) async fn destroy(&self, entry: &Entry) -> Result<(), Error> {
         let id = entry.id.as_str();
         let (runtime, host) = (&self.deps.runtime, &self.deps.host);
-        // A task left behind would be out of reach once its record is gone.
+        // First the task: it could not be reached any more once its record is gone.
         let task = runtime.delete_task(Process::init(id), true).await;
         task.step("delete the task")?;
         if let Some(pump) = entry.set_pump(None) {

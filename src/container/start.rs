@@ -15,7 +15,7 @@ use crate::model::security::NamespaceMode;
 use crate::oci::selinux;
 use crate::telemetry::error_chain;
 
-/// Exit code and reason of a container that could not be started.
+/// Exit code and reason of a container that failed to start.
 const START_ERROR: (i32, &str) = (128, "StartError");
 
 impl Containers {
@@ -27,7 +27,7 @@ impl Containers {
         if entry.is_removing() || entry.state() != ContainerState::Created {
             return Err(entry.wrong_state("start"));
         }
-        // Nothing was tried yet when this fails: it can be started later.
+        // On failure here nothing was tried yet, so it can still be started later.
         self.take_update_back(&entry).await?;
         if let Err(error) = self.launch(&entry, pod).await {
             self.start_failed(&entry, &error).await;
@@ -36,8 +36,8 @@ impl Containers {
         Ok(())
     }
 
-    /// A start that comes to nothing before it has begun, because of the pod: for the container
-    /// that is a failed start as any other. One that is not to be started is left alone.
+    /// Records that a start was refused because of the pod: for the container that counts as a
+    /// failed start. One that cannot be started anyway is left alone.
     pub async fn refuse_start(&self, id: &str, message: String) {
         let Ok(Some(entry)) = self.find(id) else { return };
         let _changing = entry.changing.lock().await;
@@ -60,14 +60,14 @@ impl Containers {
         let task = NewTask { id: id.to_owned(), rootfs, stdio: stdio.clone() };
         let runtime = &self.deps.runtime;
         let pid = runtime.create_task(&task).await.step("create the task")?;
-        // The shim has the FIFOs open now: from here on its end is the end of the streams.
+        // The shim has the FIFOs open now: from here on the streams end when it closes them.
         drop(guards);
         let (cgroup, init) =
             tokio::join!(self.deps.host.memory_cgroup(pid), self.init_process(pid));
         let cgroup = cgroup.unwrap_or_default();
         let _hold = self.ask_about_start(entry, pid).await?;
-        // Taken before: a quick process may have ended before the call returns, and it must not
-        // have ended before it started.
+        // Taken before the call: a short process may end before the call returns, and its end must
+        // not precede its start.
         let started_at = now();
         runtime.start(Process::init(id)).await.step("start the task")?;
         entry
@@ -85,7 +85,7 @@ impl Containers {
         Ok(())
     }
 
-    /// The SELinux labels of a container, where it has some.
+    /// The SELinux labels of a container, if it has any.
     pub(super) fn labels(
         &self,
         pod: &PodContext,
@@ -105,7 +105,7 @@ impl Containers {
         mounts.step("find the root file system")
     }
 
-    /// The container whose PID namespace is joined must still be the one the spec names.
+    /// Checks that the container whose PID namespace is joined still runs with the PID in the spec.
     async fn check_target(&self, entry: &Entry, pod: &PodContext) -> Result<(), Error> {
         let config = entry.container().config;
         if config.security.namespaces.pid != NamespaceMode::Target {
@@ -134,7 +134,7 @@ impl Containers {
         Ok(stdio)
     }
 
-    /// Makes the FIFOs of a process in a folder of their own.
+    /// Makes the FIFOs of a process in their own directory.
     pub(super) async fn make_fifos(&self, stdio: &Stdio) -> Result<(), Error> {
         let host = &self.deps.host;
         let paths: Vec<PathBuf> =
@@ -145,13 +145,13 @@ impl Containers {
         host.make_fifos(&paths).await.step("make the FIFOs")
     }
 
-    /// Run-time folder of a container.
+    /// Run-time directory of a container.
     pub(super) fn fifo_dir(&self, entry: &Entry) -> PathBuf {
         self.options.state.join(entry.id.as_str())
     }
 
-    /// Opens the reader ends and starts the log writer. The guards keep the streams from
-    /// seeming ended until the shim has opened them.
+    /// Opens the reading ends and starts the log writer. The returned guards hold the streams open
+    /// until the shim has opened them.
     fn open_log(
         &self,
         entry: &Entry,
@@ -177,9 +177,9 @@ impl Containers {
         self.deps.pumps.pump(spec).step("open the log")
     }
 
-    /// Takes the streams of a container over that an agent before this one started. Those of a
-    /// task that ended meanwhile are at their end already, but the kernel reports the end of a
-    /// FIFO only to readers that have seen a writer: so each is shown one.
+    /// Reopens the streams of a container that a previous agent process started. If the task has
+    /// ended meanwhile, the streams are already at their end. The kernel reports end-of-file on a
+    /// FIFO only to a reader that has seen a writer, so a writer is opened and closed for each.
     pub(super) fn reopen_streams(&self, entry: &Entry, stdio: &Stdio) -> Result<(), Error> {
         let open = |path: &Option<PathBuf>| match path.as_deref().map(open_fifo_reader) {
             Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -188,7 +188,7 @@ impl Containers {
         let stdout = open(&stdio.stdout).step("reopen the stdout FIFO")?;
         let stderr = open(&stdio.stderr).step("reopen the stderr FIFO")?;
         for path in [&stdio.stdout, &stdio.stderr].into_iter().flatten() {
-            // It fails only where there is no reader, and so nobody to be shown anything.
+            // Opening fails only if there is no reader, and then nothing needs to be signalled.
             drop(open_fifo_guard(path));
         }
         entry.set_pump(Some(self.start_pump(entry, stdout, stderr)?));
@@ -209,23 +209,23 @@ impl Containers {
         self.mark_exited(entry, start_error(message)).await;
     }
 
-    /// The process of a failed start may run: nothing may run in a container that is shown as
-    /// ended.
+    /// Deletes the task of a failed start in the background: its process may run, and nothing may
+    /// run in a container that is shown as exited.
     fn delete_task_later(self: &Arc<Self>, entry: &Arc<Entry>) {
         let (room, entry) = (self.clone(), entry.clone());
         let delete = async move { room.delete_task_until_gone(&entry).await };
         drop(self.deps.tasks.spawn_until_drain("start-undo", delete));
     }
 
-    /// Deletes a task, trying again until that works.
+    /// Deletes a task; repeats until it works.
     pub(super) async fn delete_task_until_gone(&self, entry: &Entry) {
         let process = Process::init(entry.id.as_str());
         let delete = || self.deps.runtime.delete_task(process, true);
         Backoff::of_undo().retry_later(delete).await;
     }
 
-    /// ReopenContainerLog: switches to a new file of the same name. When it returns, nothing
-    /// more is written to the old one.
+    /// ReopenContainerLog: switches to a new file of the same name. After it returns nothing more
+    /// is written to the old file.
     pub async fn reopen_log(&self, id: &str) -> Result<(), Error> {
         let entry = self.find(id)?.ok_or_else(|| Error::NotFound(id.to_owned()))?;
         let running = matches!(entry.state(), ContainerState::Running { .. });
@@ -241,8 +241,8 @@ fn start_error(message: String) -> Exited {
     Exited { started_at: None, finished_at: now(), code, reason: reason.to_owned(), message }
 }
 
-/// Has all files of a root appear with one label. Only an overlay is mounted for one container
-/// alone; other file systems keep the labels of their files.
+/// Makes all files of a root file system appear with one SELinux label. Only an overlay mount
+/// belongs to one container alone; other file systems keep the labels of their files.
 fn set_label(rootfs: &mut [RootfsMount], label: &str) {
     for mount in rootfs.iter_mut().filter(|mount| mount.kind == "overlay") {
         mount.options.push(format!("context=\"{label}\""));

@@ -17,10 +17,10 @@ use crate::model::signal::Signal;
 const AFTER_KILL: Duration = Duration::from_secs(60);
 
 impl Containers {
-    /// Stops a container and returns when it has ended. Unknown or not running is fine.
+    /// Stops a container and returns when it has ended. An unknown or stopped one is fine.
     ///
-    /// The stop signal is sent once, however often this is called; each call waits for its own
-    /// grace period, so a later call with a shorter one cuts the wait short.
+    /// The stop signal is sent once, however often this is called. Each call has its own grace
+    /// period, so a later call with a shorter one shortens the wait.
     pub async fn stop(&self, id: &str, grace: Duration) -> Result<(), Error> {
         match self.find(id)? {
             Some(entry) => self.stop_entry(&entry, grace).await,
@@ -28,7 +28,8 @@ impl Containers {
         }
     }
 
-    /// Kills all containers of a pod at once; every one is tried.
+    /// Kills all containers of a pod at once. One failure does not keep the others from being
+    /// killed.
     pub async fn kill_all(&self, pod: &PodId) -> Result<(), Error> {
         let entries = self.entries_of(pod);
         let kills = entries.iter().map(|entry| self.stop_entry(entry, Duration::ZERO));
@@ -40,7 +41,7 @@ impl Containers {
         entry: &Arc<Entry>,
         grace: Duration,
     ) -> Result<(), Error> {
-        // A start in progress is let finish, so that it cannot slip past this stop.
+        // Wait for a start in progress, so that the container cannot start after this stop.
         drop(entry.changing.lock().await);
         match entry.state() {
             ContainerState::Created => {
@@ -82,7 +83,7 @@ impl Containers {
         killed.gone_is_fine().step("signal the container")
     }
 
-    /// Settles a container that nothing below answered about.
+    /// Stops a container whose shim does not answer.
     async fn stop_unknown(&self, entry: &Arc<Entry>) -> Result<(), Error> {
         entry.killed.store(true, Ordering::Release);
         let process = Process::init(entry.id.as_str());

@@ -1,4 +1,4 @@
-//! Copying between the streams of a process and those of its clients.
+//! Copies between the streams of a process and those of its clients.
 
 use std::convert::Infallible;
 use std::io;
@@ -16,31 +16,31 @@ use crate::lifecycle::Backoff;
 use crate::model::streams::{Input, Output, TerminalSize};
 use crate::telemetry::error_chain;
 
-/// Size of one read.
+/// Size of one read, in bytes.
 const CHUNK: usize = 16 << 10;
-/// What is read of an output after its process has ended: waiting for it takes no longer than
-/// this in all, and there is no more of it than that. What the process wrote itself is in pipes
-/// by then; more comes from children that hold the stream, and they must not hold the answer.
+/// Limits on reading an output after its process has ended: total waiting time and bytes. What the
+/// process itself wrote is already in the pipe by then. More can only come from children that hold
+/// the stream open, and they must not delay the answer.
 const AFTER_END: (Duration, usize) = (Duration::from_secs(2), 16 << 20);
 /// How long a shim may take to open its end of a stdin.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// Output in memory.
+/// Output collected in memory.
 pub(super) struct Kept {
     pub(super) bytes: Vec<u8>,
     most: usize,
     budget: Arc<Semaphore>,
-    /// Places of the budget that it has, each of [`PLACE`] bytes.
+    /// Permits held of the budget, each worth [`PLACE`] bytes.
     places: Option<OwnedSemaphorePermit>,
-    /// Something was dropped for want of a place.
+    /// Output was discarded because the budget was used up.
     pub(super) cut: bool,
 }
 
-/// Bytes that a place of the common budget is worth.
+/// Bytes per permit of the common budget.
 pub(super) const PLACE: usize = 64 << 10;
 
 impl Kept {
-    /// Room for so many bytes, as long as the budget, which others share, has places left.
+    /// Keeps at most `most` bytes, while the shared budget has permits left.
     pub(super) fn new(most: usize, budget: Arc<Semaphore>) -> Self {
         Self { bytes: Vec::new(), most, budget, places: None, cut: false }
     }
@@ -50,7 +50,7 @@ impl Kept {
         let had = self.places.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let needed = (self.bytes.len() + wanted).div_ceil(PLACE).saturating_sub(had);
         let mut room = had * PLACE - self.bytes.len();
-        // A read is never longer than a place.
+        // One permit is enough: a read is never longer than [`PLACE`].
         if needed > 0
             && let Ok(place) = self.budget.clone().try_acquire_owned()
         {
@@ -65,13 +65,13 @@ impl Kept {
     }
 }
 
-/// Where an output of a process goes.
+/// The destination of an output stream.
 pub(super) enum Sink {
-    /// To a client, at the client's pace.
+    /// To a client. A slow client slows the process down.
     Client(Output),
-    /// Into memory, as much as there is room for; the rest is dropped.
+    /// Into memory, up to its limits; the rest is discarded.
     Kept(Kept),
-    /// Nobody wants it.
+    /// Discarded.
     Nowhere,
 }
 
@@ -80,7 +80,7 @@ impl Sink {
         client.map_or(Self::Nowhere, Self::Client)
     }
 
-    /// Takes a piece of output. A client that fails is forgotten.
+    /// Takes a piece of output. A client whose stream fails is dropped.
     pub(super) async fn take(&mut self, bytes: &[u8], audience: &Audience) {
         match self {
             Self::Client(client) => {
@@ -98,22 +98,22 @@ impl Sink {
         }
     }
 
-    /// Tells the client that no more comes.
+    /// Tells the client that the output has ended.
     pub(super) async fn end(&mut self) {
         if let Self::Client(client) = self {
-            // Who does not hear it has gone.
+            // A failure means that the client is gone already.
             let _ = client.shutdown().await;
         }
     }
 }
 
-/// Counts the outputs that a client still takes.
+/// Counts the outputs that clients still accept.
 pub(super) struct Audience(watch::Sender<usize>);
 
 impl Audience {
     pub(super) fn of(sinks: [&Sink; 2]) -> Self {
         let clients = sinks.iter().filter(|sink| matches!(sink, Sink::Client(_))).count();
-        // Who never listened cannot leave.
+        // With no clients from the start, the count never reaches zero.
         Self(watch::Sender::new(if clients == 0 { usize::MAX } else { clients }))
     }
 
@@ -121,9 +121,9 @@ impl Audience {
         self.0.send_modify(|left| *left -= 1);
     }
 
-    /// Ends once the last output that was listened to has failed. Cancel-safe.
+    /// Completes when the last output with a client has failed. Cancel-safe.
     pub(super) async fn gone(&self) {
-        // The sender lives in self.
+        // `self` holds the sender.
         let _ = self.0.subscribe().wait_for(|left| *left == 0).await;
     }
 }
@@ -132,18 +132,18 @@ impl Audience {
 pub(super) struct Source {
     fifo: pipe::Receiver,
     ended: watch::Receiver<bool>,
-    /// What may still be read: time to wait and bytes; `None` while the process runs.
+    /// Time and bytes left for reading; `None` while the process runs.
     left: Option<(Duration, usize)>,
 }
 
 impl Source {
-    /// `ended` tells that the process has ended.
+    /// `ended` becomes true when the process has ended.
     pub(super) fn new(fifo: pipe::Receiver, ended: watch::Receiver<bool>) -> Self {
         Self { fifo, ended, left: None }
     }
 
-    /// Copies to the end of the stream, or as far as [`AFTER_END`] allows. Cancel-safe for a
-    /// sink that keeps.
+    /// Copies to the end of the stream, or up to the limits of [`AFTER_END`]. Cancel-safe when the
+    /// sink is `Kept`.
     pub(super) async fn copy_to(&mut self, sink: &mut Sink, audience: &Audience) {
         let mut buffer = vec![0; CHUNK];
         while let Some(count @ 1..) = self.read(&mut buffer).await {
@@ -154,7 +154,7 @@ impl Source {
 
     async fn read(&mut self, buffer: &mut [u8]) -> Option<usize> {
         if self.left.is_none() {
-            // Cancel-safe: both by their documentation.
+            // Cancel-safe: the documentation of both calls says so.
             tokio::select! {
                 count = self.fifo.read(buffer) => return count.ok(),
                 _ = self.ended.wait_for(|ended| *ended) => self.left = Some(AFTER_END),
@@ -169,11 +169,11 @@ impl Source {
     }
 }
 
-/// Opens the write end of a process's stdin as soon as its shim reads it: that may come a moment
-/// after the start.
+/// Opens the write end of a process's stdin once its shim has opened the reading end, which may be
+/// a moment after the start.
 ///
 /// # Errors
-/// `ENXIO` when nobody reads it: it was closed, or the process has ended.
+/// `ENXIO` when there is no reader: the stdin was closed, or the process has ended.
 pub(super) async fn open_input(path: &Path) -> io::Result<pipe::Sender> {
     let until = Instant::now() + OPEN_LIMIT;
     let mut pauses = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
@@ -187,16 +187,16 @@ pub(super) async fn open_input(path: &Path) -> io::Result<pipe::Sender> {
     }
 }
 
-/// Whether a FIFO could not be opened because nobody reads it.
+/// Whether opening a FIFO failed because it has no reader.
 pub(super) fn is_unread(error: &io::Error) -> bool {
     error.raw_os_error() == Some(nix::libc::ENXIO)
 }
 
-/// Copies a client's input to its end. What a process does not read any more is thrown away, so
-/// that the client is not held up.
+/// Copies a client's input to its end. Input that the process no longer reads is discarded, so that
+/// the client is not blocked.
 pub(super) async fn copy_input(mut from: Input, mut to: Option<pipe::Sender>) {
     let mut buffer = vec![0; CHUNK];
-    // A client that fails has sent all it will.
+    // A read error counts as the end of the input.
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         if let Some(fifo) = &mut to
             && fifo.write_all(&buffer[..count]).await.is_err()
@@ -206,7 +206,7 @@ pub(super) async fn copy_input(mut from: Input, mut to: Option<pipe::Sender>) {
     }
 }
 
-/// Tells the shim that a stdin has ended, until it has heard it.
+/// Tells the shim that a stdin has ended; repeats until the call succeeds.
 pub(super) async fn close_stdin(runtime: &dyn Runtime, process: Process<'_>) {
     let close = || async {
         match runtime.close_stdin(process).await {
@@ -224,7 +224,7 @@ pub(super) async fn close_stdin(runtime: &dyn Runtime, process: Process<'_>) {
     Backoff::new(Duration::from_millis(100), Duration::from_secs(5)).retry(close).await;
 }
 
-/// Passes the sizes of a client's terminal on, of those that wait the newest. Never ends.
+/// Forwards a client's terminal sizes, skipping all but the newest of those queued. Never returns.
 pub(super) async fn pass_sizes(
     runtime: &dyn Runtime,
     process: Process<'_>,

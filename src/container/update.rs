@@ -1,11 +1,11 @@
-//! UpdateContainerResources: limits of a container, live or not.
+//! UpdateContainerResources: changes the limits of a container, running or not.
 //!
 //! ```text
 //! old limits into the record ─> new spec stored below ─> live task updated ─> new limits into the
-//!          (the way back)                                 (when it runs)          record, published
+//!        (for the undo)                                   (if it runs)          record, published
 //! ```
-//! Until the last step is durable the update is not acknowledged, and the record tells how to
-//! undo it: after a failure at once, after a crash by the next agent.
+//! Until the last step is durable the update is not acknowledged, and the record says how to undo
+//! it: at once after a failure, by the next agent after a crash.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::model::resources::Resources;
 use crate::oci::{self, apply_to_spec, put_back, resources_of, stored_limits};
 use crate::telemetry::error_chain;
 
-/// Who wants an update.
+/// Who requested an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     ByClient,
@@ -28,23 +28,22 @@ enum Asked {
 }
 
 impl Containers {
-    /// Changes limits of a container that is created, running or has ended; what is not set in
-    /// `resources` stays as it is. On failure everything is as before.
+    /// Changes limits of a container that is created, running or exited; what `resources` does not
+    /// set is kept. On failure nothing is changed.
     ///
-    /// The OOM score is not among what can be changed: no OCI runtime changes it in a live
-    /// process.
+    /// The OOM score cannot be changed: no OCI runtime changes it in a live process.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::WrongState`] while it is removed or its shim does not
-    /// answer; [`Error::Invalid`] with the field of the request; [`Error::Backend`] with the words
-    /// of the OCI runtime when it refuses.
+    /// answer; [`Error::Invalid`] with the field of the request; [`Error::Backend`] with the
+    /// OCI runtime's message when it refuses.
     pub async fn update(self: &Arc<Self>, id: &str, resources: &Resources) -> Result<(), Error> {
         let entry = self.find(id)?.ok_or_else(|| Error::NotFound(id.to_owned()))?;
         self.change_limits(&entry, resources, Asked::ByClient).await
     }
 
-    /// As [`Containers::update`], for a plugin of the node: other plugins are not asked about it,
-    /// and a container that nobody knows is fine.
+    /// Like [`Containers::update`], requested by a plugin of the node: other plugins are not asked
+    /// about it, and an unknown container is not an error.
     pub async fn update_for_plugin(
         self: &Arc<Self>,
         id: &str,
@@ -106,17 +105,17 @@ impl Containers {
         entry.save(&self.deps, done).await
     }
 
-    /// Undoes an update that did not come to its end; nothing to do without one. The caller has
-    /// the container's lock.
+    /// Undoes an update that did not complete; does nothing if there is none. The caller holds the
+    /// container's lock.
     pub(super) async fn take_update_back(&self, entry: &Entry) -> Result<(), Error> {
         let Some(before) = entry.record().limits_before else { return Ok(()) };
         let mut spec = self.stored_spec(entry).await?;
         let limits = put_back(&mut spec, &before)?;
-        // The live task first: the new spec tells what has to be unset in it.
+        // The live task first: the new spec tells which limits must be unset in it.
         let state = entry.state();
         if matches!(state, ContainerState::Running { .. } | ContainerState::Unknown { .. }) {
             match self.update_task(entry, &limits).await {
-                // A runtime that refuses has put back what it had changed by itself.
+                // A runtime that refuses an update has restored the old limits itself.
                 Err(error) if !may_come_back(&error) => {
                     let error = error_chain(&error);
                     tracing::warn!(container = %entry.id, error, "old limits refused");
@@ -129,7 +128,7 @@ impl Containers {
         entry.save_end(&self.deps, |record| record.limits_before = None).await
     }
 
-    /// Goes on trying to undo an update, from `pause` on.
+    /// Keeps trying to undo an update, with delays starting at `pause`.
     pub(super) fn take_update_back_later(
         self: &Arc<Self>,
         entry: &Arc<Entry>,
@@ -146,7 +145,7 @@ impl Containers {
         }));
     }
 
-    /// Updates the live task; one that has ended meanwhile needs no limits.
+    /// Updates the live task; one that has ended meanwhile is fine.
     async fn update_task(&self, entry: &Entry, limits: &Value) -> backend::Result<()> {
         let runtime = &self.deps.runtime;
         let updated = runtime.update_resources(entry.id.as_str(), limits).await;
@@ -165,12 +164,12 @@ impl Containers {
     }
 }
 
-/// Whether a call that failed so may have had its effect, or may work later.
+/// Whether a failed call may still have taken effect, or may succeed later.
 fn may_come_back(error: &backend::Error) -> bool {
     matches!(error.kind, ErrorKind::Unavailable | ErrorKind::DeadlineExceeded)
 }
 
-/// A fault of the caller's limits, by its place in the request.
+/// Converts an invalid field of the OCI input into an error that names the field of the request.
 fn in_request(error: oci::Error) -> Error {
     match error {
         oci::Error::Invalid { field, problem } => {

@@ -1,4 +1,4 @@
-//! What `podbay agent` takes.
+//! Arguments of `podbay agent`.
 
 use std::path::PathBuf;
 
@@ -74,7 +74,7 @@ pub struct AgentArgs {
 }
 
 impl AgentArgs {
-    /// The same, as the configuration takes it.
+    /// The flags in the form that the configuration takes.
     pub fn flags(&self) -> Flags {
         let single = [
             ("root", "--root", &self.root),

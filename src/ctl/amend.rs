@@ -1,4 +1,4 @@
-//! A change of a pod as it is: read, change, apply, and again when it has changed in between.
+//! Changes a pod: read, modify, apply, and retry if it was changed in between.
 
 use serde_json::Value;
 use tonic::Status;
@@ -13,22 +13,22 @@ use super::scope::Namespace;
 use super::screen::Screen;
 use crate::proto::podbay::v1::{ApplyRequest, Change, Manner, Pod, Preconditions};
 
-/// How often a pod is read again that changed while it was being changed.
+/// How many times a pod is read again if it changes meanwhile.
 const TRIES: usize = 20;
 
-/// A pod that is to be changed.
+/// A pod to change.
 pub struct Amend<'a> {
     /// Its namespace.
     pub namespace: &'a Namespace,
     /// Its name.
     pub name: &'a str,
-    /// Whether nothing is changed really.
+    /// Whether it is a dry run.
     pub dry_run: bool,
 }
 
 impl Amend<'_> {
-    /// Changes the pod's object, which comes without its status; the pod as it was read, and what
-    /// became of it.
+    /// Changes the pod's object, which is passed without its status. Returns the pod as it was
+    /// read, and the result.
     pub async fn by(
         &self,
         client: &mut Client,
@@ -50,7 +50,7 @@ impl Amend<'_> {
         }
     }
 
-    /// Applies a manifest if the pod is still as it was read.
+    /// Applies a manifest if the pod is unchanged since it was read.
     pub async fn send(
         &self,
         client: &mut Client,

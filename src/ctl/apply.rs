@@ -1,4 +1,4 @@
-//! `create`, `apply` and `replace`: manifests go to the agent as they are.
+//! `create`, `apply` and `replace`, which send manifests to the agent unchanged.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -122,14 +122,14 @@ pub async fn change(
     apply(client, &args.apply, manner, &old, screen).await
 }
 
-/// What becomes of a pod that is in the way.
+/// What to do with a pod that cannot be changed in place.
 #[derive(Debug, Clone, Default)]
 pub struct Old {
     force: bool,
     grace: Option<Duration>,
 }
 
-/// A grace period as it is typed; none for the pod's own.
+/// A grace period as typed; `None` for the pod's own.
 pub fn grace(seconds: i64) -> Result<Option<Duration>, Error> {
     match seconds {
         -1 => Ok(None),
@@ -139,7 +139,7 @@ pub fn grace(seconds: i64) -> Result<Option<Duration>, Error> {
     }
 }
 
-/// Sends the manifests, tells what became of each pod, waits for them when that is wanted.
+/// Sends the manifests, reports the result for each pod, and waits for them if requested.
 pub async fn apply(
     client: &mut Client,
     args: &ApplyArgs,
@@ -198,7 +198,7 @@ async fn until_ready(
     screen: Screen,
 ) -> Result<(), Error> {
     let key = |pod: Pod, change| {
-        // The uid of the one that follows is not known yet.
+        // The uid of the new pod is not known yet.
         let uid = if change == Change::Replaced { String::new() } else { pod.uid };
         ((pod.namespace, pod.name), uid)
     };
@@ -210,7 +210,7 @@ async fn until_ready(
     wait(client, pods.collect(), Until::Ready, limit, screen).await
 }
 
-/// Applies; with force a pod that cannot be changed in place gives way to a new one.
+/// Applies; with force, a pod that cannot be changed in place is recreated.
 async fn send(
     client: &mut Client,
     mut request: ApplyRequest,
@@ -230,8 +230,8 @@ fn immutable(status: &tonic::Status) -> bool {
     details.error_info().is_some_and(|info| info.reason == "FIELD_IMMUTABLE")
 }
 
-/// Deletes the pods of a manifest and makes them anew; nothing is deleted for a manifest that the
-/// agent would not take.
+/// Deletes the pods in a manifest and creates them again; nothing is deleted if the agent would
+/// refuse the manifest.
 async fn recreate(
     client: &mut Client,
     mut request: ApplyRequest,
@@ -241,7 +241,7 @@ async fn recreate(
 ) -> Result<ApplyResponse, Error> {
     match client.pods.apply(ApplyRequest { dry_run: true, ..request.clone() }).await {
         Err(status) if status.code() != Code::NotFound => return Err(status.into()),
-        // A pod that is not there is no reason against a new one.
+        // A missing pod does not prevent creating a new one.
         _ => {}
     }
     let mut ending = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! `load` and `save`: images as archives.
+//! `load` and `save`: image archives.
 
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use super::screen::{Progress, Screen};
 use crate::proto::podbay::v1::load_request::Input;
 use crate::proto::podbay::v1::{LoadRequest, LoadStart, LoadedImage, SaveRequest};
 
-/// Bytes of an archive in one message.
+/// Bytes of an archive per message.
 const PIECE: usize = 256 << 10;
 
-/// Pieces that are read ahead of the agent.
+/// Number of pieces read ahead of the agent.
 const AHEAD: usize = 4;
 
 /// What `load` takes.
@@ -93,7 +93,7 @@ async fn send(
     let answer = client.images.load(ReceiverStream::new(receiver));
     tokio::pin!(answer);
     let feed = async move {
-        // Whoever does not take it any more says why in the answer.
+        // If the agent no longer accepts it, its answer says why.
         if sender.send(message(Input::Start(start))).await.is_err() {
             return Ok::<_, Error>(());
         }
@@ -110,8 +110,8 @@ async fn send(
         }
     };
     tokio::pin!(feed);
-    // Cancel-safe: the answer is waited for on; a feed that is dropped breaks the upload off, which
-    // is meant when it cannot be read to its end or nobody wants the rest.
+    // Cancel-safe: the answer is still awaited. Dropping the feed interrupts the upload, which is
+    // intended if it cannot be read to its end or nobody wants the rest.
     let fed = tokio::select! {
         answer = &mut answer => return Ok(answer?.into_inner().images),
         fed = &mut feed => fed,
@@ -121,10 +121,10 @@ async fn send(
     Ok(answer.await?.into_inner().images)
 }
 
-/// Fetches an archive; half of one is left to nobody.
+/// Downloads an archive; an incomplete one is removed.
 pub async fn save(client: &mut Client, args: &SaveArgs, screen: Screen) -> Result<(), Error> {
     tokio::select! {
-        // Both are dropped whole: the file goes with its draft.
+        // Both are dropped completely: the file is removed with its draft.
         saved = fetch(client, args, screen) => saved,
         _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
     }
@@ -153,11 +153,11 @@ async fn fetch(client: &mut Client, args: &SaveArgs, screen: Screen) -> Result<(
     target.finish().await
 }
 
-/// Where an archive goes.
+/// The destination of an archive.
 enum Target {
-    /// Whatever takes bytes: a pipe, a device.
+    /// Any stream: a pipe, a device.
     Stream(Box<dyn AsyncWrite + Send + Unpin>),
-    /// A file, which has its name only when it is whole.
+    /// A file, which gets its name only when it is complete.
     File(File, Draft),
 }
 
@@ -201,7 +201,7 @@ impl Target {
     }
 }
 
-/// A file beside the one that it is to become; gone when it did not.
+/// A temporary file beside its destination, removed unless it was completed.
 struct Draft {
     path: PathBuf,
     name: PathBuf,
@@ -217,7 +217,7 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // After the rename there is none.
+        // After the rename it does not exist.
         let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -1,7 +1,7 @@
-//! `podbay certs`: a small certificate authority for those who have none.
+//! `podbay certs`: a small certificate authority for users without one.
 //!
-//! Keys are ECDSA P-256. A file of a key is readable for its owner alone from its first moment,
-//! and nothing that is there is overwritten without `--force`.
+//! Keys are ECDSA P-256. A key file is readable only by its owner from its creation on, and
+//! existing files are not overwritten without `--force`.
 
 mod revoke;
 
@@ -22,7 +22,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use time::OffsetDateTime;
 use x509_parser::pem::parse_x509_pem;
 
-/// Certificates count from a little before they are made: clocks differ.
+/// Certificates are valid from a little before their creation, because clocks differ.
 const BEFORE: Duration = Duration::from_secs(5 * 60);
 
 const DEFAULT_DIR: &str = "/etc/podbay/pki";
@@ -112,10 +112,10 @@ fn lifetime(text: &str) -> Result<Duration, String> {
     fits.then_some(time).ok_or_else(|| "must be one minute to a hundred years".to_owned())
 }
 
-/// Does what was asked for; the text says what was made, and what to put where.
+/// Runs the command; the text says what was created and where to put it.
 ///
 /// # Errors
-/// What is wrong; then no file was written, or only the key that belongs to no certificate.
+/// What is wrong; then no file was written, or only a key without a certificate.
 pub fn run(command: &CertsCommand) -> anyhow::Result<String> {
     match command {
         CertsCommand::Init { name, lifetime, place } => init(name, *lifetime, place),
@@ -149,7 +149,7 @@ fn init(name: &str, lifetime: Duration, place: &Place) -> anyhow::Result<String>
     place.check(&["ca.key", "ca.crt"])?;
     let mut params = dated(CertificateParams::default(), lifetime)?;
     params.distinguished_name.push(DnType::CommonName, name);
-    // It signs callers and agents, no further authorities.
+    // It signs client and agent certificates, but no intermediate authorities.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
@@ -249,7 +249,7 @@ fn dns_name(name: &str) -> anyhow::Result<SanType> {
     Ok(SanType::DnsName(name.try_into()?))
 }
 
-/// The names of key and certificate; the name becomes part of a path.
+/// File names of key and certificate; the name becomes part of a path.
 fn file_names(name: &str) -> anyhow::Result<(String, String)> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
     let fits = (1..=64).contains(&name.len()) && name.bytes().all(good) && !name.starts_with('.');
@@ -259,7 +259,7 @@ fn file_names(name: &str) -> anyhow::Result<(String, String)> {
 }
 
 impl Place {
-    /// That none of these files is there, unless they may be overwritten.
+    /// Checks that none of these files exists, unless they may be overwritten.
     fn check(&self, names: &[&str]) -> anyhow::Result<()> {
         for name in names {
             let path = self.dir.join(name);
@@ -270,7 +270,7 @@ impl Place {
         Ok(())
     }
 
-    /// Makes a key, lets the authority sign its certificate, and writes both.
+    /// Creates a key and a certificate signed by the authority, and writes both.
     fn signed(
         &self,
         params: CertificateParams,
@@ -284,7 +284,7 @@ impl Place {
         Ok((key, self.write(cert_name, 0o644, &cert.pem())?))
     }
 
-    /// The authority of this folder, which must last until `end`.
+    /// The authority in this directory, which must be valid until `end`.
     fn authority(&self, end: OffsetDateTime) -> anyhow::Result<Issuer<'static, KeyPair>> {
         let (cert_path, key_path) = (self.dir.join("ca.crt"), self.dir.join("ca.key"));
         let read = |path: &Path| {
@@ -311,7 +311,7 @@ impl Place {
         Issuer::from_ca_cert_pem(&cert, key).with_context(bad_cert)
     }
 
-    /// Writes a whole file or none.
+    /// Writes a file atomically.
     fn write(&self, name: &str, mode: u32, text: &str) -> anyhow::Result<PathBuf> {
         let path = self.dir.join(name);
         self.try_write(&path, name, mode, text)
@@ -332,7 +332,7 @@ impl Place {
             File::open(&self.dir)?.sync_all()
         };
         written().inspect_err(|_| {
-            // What is left of a draft is a key that nobody has use for.
+            // A leftover draft is a useless key.
             let _ = std::fs::remove_file(&draft);
         })
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::{Config, Faults, FileOnly, Flags};
 
-/// Checks a file as it stands, without the environment of whoever asks.
+/// Checks a file by itself, without the caller's environment.
 pub fn check(file: &Path) -> Result<(), Faults> {
     let flags = Flags { config: Some(file.to_owned()), settings: Vec::new() };
     Config::load(&FileOnly, &flags).map(drop)

@@ -1,4 +1,4 @@
-//! The connection with an agent.
+//! The connection to an agent.
 
 use std::io;
 use std::sync::Arc;
@@ -16,24 +16,24 @@ use super::error::Error;
 use crate::proto::podbay::v1::images_client::ImagesClient;
 use crate::proto::podbay::v1::pods_client::PodsClient;
 
-/// How long a connection may take.
+/// Time limit for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Largest answer: a full list of pods with their objects fits easily.
+/// Maximum size of an answer: enough for a complete list of pods with their objects.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// An agent that can be asked.
+/// A client of an agent.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// Its pods.
+    /// Service of its pods.
     pub pods: PodsClient<Channel>,
-    /// Its images.
+    /// Service of its images.
     pub images: ImagesClient<Channel>,
     meant: Meant,
 }
 
 impl Client {
-    /// Connects with an agent.
+    /// Connects to an agent.
     pub async fn connect(meant: Meant) -> Result<Self, Error> {
         let channel = channel(&meant).await?;
         let pods = PodsClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
@@ -41,7 +41,7 @@ impl Client {
         Ok(Self { pods, images, meant })
     }
 
-    /// The namespace that is meant: the named one, that of the context, or `default`.
+    /// The namespace to use: the named one, that of the context, or `default`.
     pub fn namespace(&self, named: Option<&str>) -> String {
         named.or(self.meant.namespace.as_deref()).unwrap_or("default").to_owned()
     }
@@ -52,7 +52,7 @@ async fn channel(meant: &Meant) -> Result<Channel, Error> {
         address: meant.shown.clone(),
         source,
     };
-    // The authority says nothing on a unix socket; TLS checks the name of the certificate itself.
+    // The authority is not used on a unix socket, and TLS checks the certificate's name itself.
     let endpoint = Endpoint::from_static("http://podbay")
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(Duration::from_secs(30))
@@ -82,8 +82,7 @@ async fn channel(meant: &Meant) -> Result<Channel, Error> {
     connected.map_err(|error| failed(error.into()))
 }
 
-/// A TLS client: version 1.3, the agent checked against one authority, the caller with a
-/// certificate.
+/// A TLS 1.3 client: verifies the agent with one authority, and presents the caller's certificate.
 #[derive(Clone)]
 struct Tls {
     connector: TlsConnector,

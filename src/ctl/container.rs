@@ -1,4 +1,4 @@
-//! The container that is meant when none is named.
+//! Choice of the default container.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use super::screen::Screen;
 /// Annotation that names it.
 const DEFAULT: &str = "kubectl.kubernetes.io~1default-container";
 
-/// That of the annotation, or else the first; and what kubectl says where there was a choice.
+/// The container in the annotation, else the first; and kubectl's message if there was a choice.
 pub fn default_of(pod: &Value) -> (String, Option<String>) {
     let named = text(pod, &format!("/metadata/annotations/{DEFAULT}"));
     if !named.is_empty() {
@@ -27,7 +27,7 @@ pub fn default_of(pod: &Value) -> (String, Option<String>) {
     (first, said)
 }
 
-/// Names of all containers and what they are, for messages: apps, init containers, ephemeral ones.
+/// Names and kinds of all containers, for messages: apps, init containers, ephemeral ones.
 fn names(pod: &Value) -> Vec<(&str, &'static str)> {
     let lists =
         [("containers", ""), ("initContainers", " (init)"), ("ephemeralContainers", " (ephem)")];
@@ -38,8 +38,8 @@ fn names(pod: &Value) -> Vec<(&str, &'static str)> {
     lists.into_iter().flat_map(of).collect()
 }
 
-/// The named one; where none is named, nothing, for the agent knows it too, and the caller is told
-/// which one it is.
+/// The named container. If none is named the result is empty, since the agent knows the default
+/// too, and the caller is told which one it is.
 pub async fn chosen(
     client: &mut Client,
     namespace: &Namespace,
@@ -50,7 +50,7 @@ pub async fn chosen(
     if let Some(named) = named {
         return named.to_owned();
     }
-    // What is wrong with the pod is told by the call itself.
+    // Problems with the pod are reported by the call itself.
     if let Ok(Some(pod)) = get::pod(client, namespace, pod).await
         && let Ok(pod) = object(&pod)
         && let (_, Some(said)) = default_of(&pod)

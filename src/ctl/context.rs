@@ -1,4 +1,4 @@
-//! Which agent is meant: contexts of a file, the environment, flags.
+//! Selects the agent: contexts in a file, the environment, flags.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use url::Url;
 use super::error::Error;
 use crate::config::Inputs;
 
-/// Where an agent of this machine listens unless it is told otherwise.
+/// Default address of an agent on this machine.
 const DEFAULT_SOCKET: &str = "/run/podbay/podbay.sock";
 
 /// Which agent to ask.
@@ -27,21 +27,21 @@ pub struct ContextArgs {
     pub client_config: Option<PathBuf>,
 }
 
-/// The file of contexts.
+/// The contexts file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Contexts {
-    /// The context that is meant when none is named.
+    /// The default context.
     pub current: Option<String>,
     /// The agents by name.
     pub contexts: BTreeMap<String, Context>,
 }
 
-/// One agent.
+/// The settings for one agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Context {
-    /// Its address, as of `--address`.
+    /// Its address, as in `--address`.
     pub address: Option<String>,
     /// Certificate authority of the agent; PEM. Paths are relative to the file.
     pub ca: Option<PathBuf>,
@@ -49,13 +49,13 @@ pub struct Context {
     pub cert: Option<PathBuf>,
     /// Its key; PEM.
     pub key: Option<PathBuf>,
-    /// Name in the agent's certificate; the host of the address when it is left out.
+    /// Name in the agent's certificate; by default the host of the address.
     pub server_name: Option<String>,
-    /// Namespace when none is named; `default` when it is left out.
+    /// Default namespace; `default` if omitted.
     pub namespace: Option<String>,
 }
 
-/// Where an agent listens.
+/// The address of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// A unix socket.
@@ -66,7 +66,7 @@ pub enum Address {
         host: String,
         /// Port.
         port: u16,
-        /// How both sides prove who they are.
+        /// TLS files.
         files: TlsFiles,
     },
 }
@@ -74,34 +74,34 @@ pub enum Address {
 /// Files of a TLS client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The authority that vouches for the agent.
+    /// The certificate authority of the agent.
     pub ca: PathBuf,
     /// The caller's certificate.
     pub cert: PathBuf,
     /// The caller's key.
     pub key: PathBuf,
-    /// Name that the agent's certificate must have.
+    /// Expected name in the agent's certificate.
     pub server_name: String,
 }
 
-/// An agent and what is asked of it unless told otherwise.
+/// The selected agent and its defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meant {
-    /// Where it listens.
+    /// Its address.
     pub address: Address,
-    /// The address as it was given, for messages.
+    /// The address as given, for messages.
     pub shown: String,
-    /// Namespace when none is named.
+    /// Default namespace.
     pub namespace: Option<String>,
 }
 
 impl ContextArgs {
-    /// Whether anything was typed.
+    /// Whether any flag was given.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The file of contexts, and where it is; one that nobody named may be absent.
+    /// The contexts file and its path; the default file need not exist.
     pub fn load(&self, inputs: &dyn Inputs) -> Result<(PathBuf, Contexts), Error> {
         let named = self.client_config.clone();
         let named = named.or_else(|| variable(inputs, "PODBAY_CLIENT_CONFIG").map(PathBuf::from));
@@ -124,8 +124,8 @@ impl ContextArgs {
         Ok((path, contexts))
     }
 
-    /// The agent that is meant. What is typed wins over the environment, and that over the file; a
-    /// typed context wins over an address of the environment.
+    /// The selected agent. Flags take precedence over the environment, and that over the file; a
+    /// context in a flag takes precedence over an address in the environment.
     pub fn resolve(&self, inputs: &dyn Inputs) -> Result<Meant, Error> {
         let (path, contexts) = self.load(inputs)?;
         let typed = self.address.clone();
@@ -180,7 +180,7 @@ fn parse(text: &str, context: &Context, folder: &Path) -> Result<Address, Error>
     let (Some(host), true, "https") = (url.host(), bare, url.scheme()) else {
         return Err(fault());
     };
-    // The port of https is left out of a URL, but must have been given.
+    // The default https port is omitted in a parsed URL, but must have been given.
     let port = url.port().or(whole.trim_end_matches('/').ends_with(":443").then_some(443));
     let host = match host {
         url::Host::Domain(name) => name.to_owned(),

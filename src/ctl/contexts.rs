@@ -1,4 +1,4 @@
-//! `contexts`, and `config` as kubectl has it: the agents that the client knows.
+//! `contexts`, and kubectl's `config`: the agents known to the client.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ pub struct ContextsArgs {
     pub output: Option<Output>,
 }
 
-/// Lists the contexts; the current one has a star.
+/// Lists the contexts; the current one is marked with a star.
 pub fn contexts(agent: &ContextArgs, args: &ContextsArgs, screen: Screen) -> Result<(), Error> {
     let (_, found) = agent.load(&Process)?;
     let current = |name: &str| found.current.as_deref() == Some(name);
@@ -59,7 +59,7 @@ pub struct SetArgs {
     pub namespace: String,
 }
 
-/// The part of `config` that is about contexts; nothing for the rest.
+/// Runs those `config` commands that concern contexts; `None` for others.
 pub fn config(
     agent: &ContextArgs,
     command: &ConfigCommand,
@@ -108,7 +108,7 @@ fn set_context(agent: &ContextArgs, args: &SetArgs, screen: Screen) -> Result<()
     screen.print(&format!("Context {name:?} modified.\n"))
 }
 
-/// Sets one key in the file of contexts, whose comments and order stay.
+/// Sets one key in the contexts file, keeping its comments and order.
 fn change(
     path: &Path,
     context: Option<&str>,
@@ -119,7 +119,7 @@ fn change(
     let what = || format!("write {}", path.display());
     let text = std::fs::read_to_string(path).map_err(Error::local(what()))?;
     let text = with(&text, context, key, value);
-    // The change is made in the text, so it is checked by what the text says now.
+    // The text is edited directly, so the result is parsed for verification.
     if toml::from_str::<Contexts>(&text).ok().as_ref() != Some(wanted) {
         let place = context.map(|name| format!(" in [contexts.{name}]")).unwrap_or_default();
         let why = "is written in a way that is not changed here: set";
@@ -130,7 +130,7 @@ fn change(
     std::fs::rename(&part, path).map_err(Error::local(what()))
 }
 
-/// The text with a key set at its head, or in the section of a context.
+/// The text with a key set at its start, or in the section of a context.
 fn with(text: &str, context: Option<&str>, key: &str, value: &str) -> String {
     let line = format!("{key} = {}", toml::Value::String(value.to_owned()));
     let bare =

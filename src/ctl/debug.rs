@@ -1,4 +1,4 @@
-//! `debug`: one more container in a pod that runs, to look at it, with our streams joined to it.
+//! `debug`: adds a container to a running pod and attaches to it.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use super::{logs, terminal};
 use crate::proto::podbay::v1::container_state::State;
 use crate::proto::podbay::v1::{LogsRequest, Phase, Pod, Selector, WatchEventType, WatchRequest};
 
-/// Between two watches, where the first has ended before the wait.
+/// Delay between two watches, if the first ended before the wait was over.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Letters of made-up names, as Kubernetes has them.
+/// Characters of generated names, as in Kubernetes.
 const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// What `debug` takes.
@@ -61,7 +61,7 @@ pub(super) fn variable(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// Adds an ephemeral container and, with `-i`, stays with it until it ends.
+/// Adds an ephemeral container and, with `-i`, attaches to it until it ends.
 pub async fn debug(client: &mut Client, args: &DebugArgs, screen: Screen) -> Result<(), Error> {
     let tty = args.tty && terminal::is_terminal();
     if args.tty && !tty {
@@ -83,7 +83,7 @@ pub async fn debug(client: &mut Client, args: &DebugArgs, screen: Screen) -> Res
             screen.note("If you don't see a command prompt, try pressing enter.");
         }
         match join(client, args, &name, tty, screen).await {
-            // It may have ended meanwhile; then there is still its log.
+            // It may have ended meanwhile; then its log still exists.
             Err(Error::Agent(_)) if !waiting.runs(client, screen).await? => {}
             joined => return joined,
         }
@@ -112,14 +112,14 @@ async fn join(
     exec::attach(client, &AttachArgs { place, stdin: true, tty }, screen).await
 }
 
-/// `debugger-` and five letters.
+/// A generated name: `debugger-` and five letters.
 fn made_up() -> String {
     let bytes: [u8; 5] = rand::random();
     let letter = |byte: u8| char::from(LETTERS[usize::from(byte) % LETTERS.len()]);
     format!("debugger-{}", bytes.map(letter).iter().collect::<String>())
 }
 
-/// What is added to `spec.ephemeralContainers`.
+/// The entry for `spec.ephemeralContainers`.
 fn container(args: &DebugArgs, name: &str, tty: bool) -> Value {
     let mut container = json!({ "name": name, "image": args.image });
     let mut put = |key: &str, value: Value| container[key] = value;
@@ -145,7 +145,7 @@ fn container(args: &DebugArgs, name: &str, tty: bool) -> Value {
     container
 }
 
-/// Adds it to the pod as it is now; the pod's uid.
+/// Adds it to the current pod; returns the pod's uid.
 async fn add(
     client: &mut Client,
     args: &DebugArgs,
@@ -157,7 +157,7 @@ async fn add(
     Ok(pod.uid)
 }
 
-/// One container more in a pod's object.
+/// Adds a container to a pod's object.
 fn with(object: &mut Value, container: &Value) -> Result<(), Error> {
     let spec = object.pointer_mut("/spec").and_then(Value::as_object_mut);
     let list = spec.map(|spec| spec.entry("ephemeralContainers").or_insert_with(|| json!([])));
@@ -168,20 +168,20 @@ fn with(object: &mut Value, container: &Value) -> Result<(), Error> {
     Ok(())
 }
 
-/// A container that is waited for.
+/// An awaited container.
 pub(super) struct Waiting<'a> {
     /// Namespace of its pod.
     pub(super) namespace: String,
-    /// Its pod, by name ...
+    /// Name of its pod.
     pub(super) pod: &'a str,
-    /// ... and uid.
+    /// Uid of its pod.
     pub(super) uid: String,
     /// Its own name.
     pub(super) name: &'a str,
 }
 
 impl Waiting<'_> {
-    /// Waits until it was started; whether it runs still.
+    /// Waits until it was started; returns whether it still runs.
     pub(super) async fn runs(&self, client: &mut Client, screen: Screen) -> Result<bool, Error> {
         let _progress = screen.spinner(&format!("waiting for container {} to run", self.name));
         let mut told = String::new();
@@ -198,7 +198,7 @@ impl Waiting<'_> {
                 let event = match news.message().await {
                     Ok(Some(event)) => event,
                     Ok(None) => break,
-                    // Too slow: the state is asked for again.
+                    // The watch was too slow: get the state again.
                     Err(status) if status.code() == Code::ResourceExhausted => break,
                     Err(status) => return Err(status.into()),
                 };
@@ -225,7 +225,7 @@ impl Waiting<'_> {
         Error::NotFound(format!("pod {}/{} is gone", self.namespace, self.pod))
     }
 
-    /// Whether it runs; nothing before it was started. What it waits for is told once.
+    /// Whether it runs; `None` before it was started. What it waits for is reported once.
     fn look(&self, pod: &Pod, told: &mut String, screen: Screen) -> Result<Option<bool>, Error> {
         let found = pod.containers.iter().find(|container| container.name == self.name);
         let state = found.and_then(|found| found.state.as_ref()?.state.as_ref());

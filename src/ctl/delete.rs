@@ -68,13 +68,13 @@ pub struct DeleteArgs {
 }
 
 impl DeleteArgs {
-    /// The grace period, when it is not each pod's own.
+    /// The grace period, unless each pod's own is used.
     fn grace(&self) -> Result<Option<Duration>, Error> {
         if self.now { Ok(Some(Duration::from_secs(1))) } else { grace(self.grace_period) }
     }
 }
 
-/// Deletes, tells of it, and waits for the end.
+/// Deletes, reports it, and waits for the end.
 pub async fn delete(client: &mut Client, args: &DeleteArgs, screen: Screen) -> Result<(), Error> {
     let (selectors, objects) = asked(client, args).await?;
     let grace = args.grace()?;
@@ -93,7 +93,7 @@ pub async fn delete(client: &mut Client, args: &DeleteArgs, screen: Screen) -> R
             dry_run: args.dry_run,
             objects: Vec::new(),
         };
-        // One that cannot be deleted does not spare the others.
+        // A failure does not keep others from being deleted.
         match client.pods.delete(request).await {
             Ok(answer) => {
                 let pods = answer.into_inner().pods;
@@ -122,7 +122,7 @@ pub async fn delete(client: &mut Client, args: &DeleteArgs, screen: Screen) -> R
     fault.map_or(Ok(()), Err)
 }
 
-/// Config maps and secrets are kept no more.
+/// Deletes stored config maps and secrets.
 async fn forget(
     client: &mut Client,
     objects: Vec<ObjectName>,
@@ -145,7 +145,7 @@ fn told(pod: &Pod, args: &DeleteArgs) -> String {
     format!("pod {:?} {how}{}\n", pod.name, if args.dry_run { " (dry run)" } else { "" })
 }
 
-/// What to ask for, one call each.
+/// The requests, one for each call.
 async fn asked(
     client: &Client,
     args: &DeleteArgs,
@@ -171,7 +171,7 @@ async fn asked(
     Ok((by_words(client, args)?, Vec::new()))
 }
 
-/// The pods that are named on the command line, or selected there.
+/// The pods named or selected on the command line.
 fn by_words(client: &Client, args: &DeleteArgs) -> Result<Vec<Selector>, Error> {
     let names = pod_names(&args.words)?;
     args.selection.check(&names)?;

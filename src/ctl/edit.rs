@@ -1,4 +1,4 @@
-//! `edit`: a pod in the caller's editor.
+//! `edit`: edits a pod in the caller's editor.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -34,7 +34,7 @@ pub struct EditArgs {
     pub namespace: Namespace,
 }
 
-/// Opens $KUBE_EDITOR, $EDITOR or vi with the pod, and applies what it has become.
+/// Opens the pod in $KUBE_EDITOR, $EDITOR or vi, and applies the result.
 pub async fn edit(client: &mut Client, args: &EditArgs, screen: Screen) -> Result<(), Error> {
     let names = pod_names(&args.words)?;
     let [name] = names.as_slice() else {
@@ -55,7 +55,7 @@ pub async fn edit(client: &mut Client, args: &EditArgs, screen: Screen) -> Resul
         screen.note("Edit cancelled, no changes made.");
         return Ok(());
     }
-    // What was typed is not lost when it is refused.
+    // The edited text is kept when it is refused.
     let keep = |error: Error| {
         screen.note(&format!("A copy of your changes has been stored to {}", file.display()));
         error
@@ -69,7 +69,7 @@ pub async fn edit(client: &mut Client, args: &EditArgs, screen: Screen) -> Resul
     screen.print(&format!("pod/{name} {done}\n"))
 }
 
-/// A file that nobody else can read: a pod may have secrets in it.
+/// Writes a file that nobody else can read, since a pod may contain secrets.
 fn write(text: &str) -> Result<PathBuf, Error> {
     let path =
         std::env::temp_dir().join(format!("podbay-edit-{:016x}.yaml", rand::random::<u64>()));

@@ -1,4 +1,4 @@
-//! What can go wrong at the command line, what is said about it, and the exit code.
+//! Errors of the command line, their messages and exit codes.
 
 use std::fmt::Write as _;
 use std::io;
@@ -9,7 +9,7 @@ use tonic_types::StatusExt as _;
 use super::print::safe;
 use crate::telemetry::error_chain;
 
-/// What the exit codes mean, for `--help`.
+/// Meaning of the exit codes, for `--help`.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0    done
@@ -27,46 +27,46 @@ Environment:
   PODBAY_CLIENT_CONFIG  file of contexts, as --client-config
   NO_COLOR              no colours, when set to anything";
 
-/// Why a command has not done what it was told.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What was typed, or a file that it names, makes no sense.
+    /// An argument, or a file named in one, is invalid.
     #[error("{0}")]
     Misuse(String),
-    /// A file or stream of this machine.
+    /// I/O on a local file or stream failed.
     #[error("{what}")]
     Local {
-        /// What was tried.
+        /// The attempted operation.
         what: String,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Nobody answers at the agent's address.
+    /// Connecting to the agent failed.
     #[error("connect to {address}")]
     Connect {
         /// The address.
         address: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The agent says no.
+    /// The agent returned an error.
     #[error("{}", .0.message())]
     Agent(Box<Status>),
-    /// There is no such thing.
+    /// The object does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// Something did not come out as it was to.
+    /// The operation failed.
     #[error("{0}")]
     Failed(String),
-    /// A wait has ended before what it waited for.
+    /// A wait exceeded its time limit.
     #[error("{0}")]
     Timeout(String),
-    /// The user has had enough.
+    /// The user interrupted the command.
     #[error("interrupted")]
     Interrupted,
-    /// Who reads the output has gone, which is no fault: `podbay get pods | head`.
+    /// The reader of the output has closed it, which is not an error: `podbay get pods | head`.
     #[error("the reader of the output has gone")]
     Gone,
 }
@@ -78,7 +78,7 @@ impl From<Status> for Error {
 }
 
 impl Error {
-    /// An error of a file or stream here.
+    /// An error of a local file or stream.
     pub fn local(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Local { what, source }
@@ -111,7 +111,7 @@ impl Error {
         }
     }
 
-    /// What is said about it: one line, and one for each field that it does not name.
+    /// The message: one line, plus one for each invalid field that it does not contain.
     pub fn report(&self) -> String {
         if let Self::Agent(status) = self
             && let Some(why) = broken(status)
@@ -138,12 +138,12 @@ impl Error {
     }
 }
 
-/// What broke the connection: a status that an agent has made comes without a source.
+/// The cause of a lost connection: a status sent by an agent has no source.
 fn broken(status: &Status) -> Option<&(dyn std::error::Error + 'static)> {
     std::error::Error::source(status)
 }
 
-/// The fields and preconditions that a status names.
+/// The fields and preconditions in a status.
 fn faults(status: &Status) -> Vec<String> {
     let details = status.get_error_details();
     let fields = details.bad_request().map_or(&[][..], |bad| &bad.field_violations);

@@ -1,4 +1,4 @@
-//! `events`: what happened to pods.
+//! `events`: pod events.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ pub struct EventsArgs {
     pub output: Option<Output>,
 }
 
-/// Shows the kept events, and those to come with `-w`.
+/// Shows the stored events, and with `-w` new ones.
 pub async fn events(client: &mut Client, args: &EventsArgs, screen: Screen) -> Result<(), Error> {
     let namespace = args.selection.all_namespaces;
     let header = if args.no_headers { Vec::new() } else { header(namespace) };
@@ -76,7 +76,7 @@ pub async fn events(client: &mut Client, args: &EventsArgs, screen: Screen) -> R
     Ok(())
 }
 
-/// The kept events as objects, in the order that is wanted.
+/// The stored events as objects, in the requested order.
 pub async fn kept(client: &mut Client, args: &EventsArgs) -> Result<Vec<Value>, Error> {
     let wanted = Wanted::of(args)?;
     let mut news = ask(client, args, &wanted, false).await?;
@@ -106,12 +106,12 @@ async fn ask(
     Ok(client.pods.events(request).await?.into_inner())
 }
 
-/// Which events are shown: by fields of their own, where the selector of fields has such ones.
+/// Filter for events: their own fields, extracted from the field selector.
 struct Wanted {
     types: Vec<String>,
-    /// Path, value, and whether it is to be this one.
+    /// Path, value, and whether it must be equal.
     own: Vec<(String, String, bool)>,
-    /// What is left for the pods.
+    /// The rest of the selector, which concerns pods.
     of_pods: String,
 }
 
@@ -152,7 +152,7 @@ impl Wanted {
     }
 }
 
-/// The kept events of one pod.
+/// The stored events of one pod.
 pub async fn of_pod(client: &mut Client, namespace: &str, name: &str) -> Result<Vec<Event>, Error> {
     let selector =
         Selector { namespace: namespace.to_owned(), name: name.to_owned(), ..Default::default() };
@@ -200,7 +200,7 @@ pub fn kind(event: &Event) -> &'static str {
     if event.r#type() == EventType::Warning { "Warning" } else { "Normal" }
 }
 
-/// How long ago, and how often since when where it was more than once.
+/// Age of an event; if it occurred several times, also the count and the time since the first.
 pub fn age(event: &Event, now: OffsetDateTime) -> String {
     let ago = |time: &Option<prost_types::Timestamp>| match moment(time) {
         Some(then) => print::age::ago(then, now),
@@ -213,14 +213,14 @@ fn often(last: &str, first: &str, count: i64) -> String {
     if count > 1 { format!("{last} (x{count} over {first})") } else { last.to_owned() }
 }
 
-/// A time of the wire.
+/// Converts a wire timestamp.
 pub fn moment(time: &Option<prost_types::Timestamp>) -> Option<OffsetDateTime> {
     let time = time.as_ref()?;
     let moment = OffsetDateTime::from_unix_timestamp(time.seconds).ok()?;
     moment.replace_nanosecond(u32::try_from(time.nanos).ok()?).ok()
 }
 
-/// The same as text; empty without one.
+/// Formats a wire timestamp; empty without one.
 pub fn stamp(time: &Option<prost_types::Timestamp>) -> String {
     moment(time).and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }

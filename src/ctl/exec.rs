@@ -1,4 +1,4 @@
-//! `exec` and `attach`: a command in a container, or its own streams, joined to ours.
+//! `exec` and `attach`: connect to a command in a container, or to the container's own streams.
 
 use clap::Args;
 use tokio::io::AsyncWriteExt as _;
@@ -72,16 +72,16 @@ pub struct AttachArgs {
     pub tty: bool,
 }
 
-/// What goes to the far side, whichever call it is.
+/// A message to the agent, independent of the call.
 enum Outgoing {
     Input(Vec<u8>),
     End,
     Size(TerminalSize),
 }
 
-/// What comes from there.
+/// A message from the agent.
 enum Incoming {
-    /// It runs; whether the caller's terminal is to be raw.
+    /// Started; says whether to set the caller's terminal to raw mode.
     Started {
         raw: bool,
     },
@@ -91,7 +91,7 @@ enum Incoming {
     Nothing,
 }
 
-/// Runs a command and answers its exit code.
+/// Runs a command and returns its exit code.
 pub async fn exec(client: &mut Client, args: &ExecArgs, screen: Screen) -> Result<u8, Error> {
     let with_terminal = args.tty && terminal::is_terminal();
     if args.tty && !with_terminal {
@@ -130,13 +130,13 @@ pub async fn exec(client: &mut Client, args: &ExecArgs, screen: Screen) -> Resul
         })
     };
     match join(sender, wrap, news, args.stdin).await? {
-        // What a process ends with fits a byte; anything else is no success.
+        // Exit codes fit into a byte; anything else is a failure.
         Some(code) => Ok(u8::try_from(code).unwrap_or(255)),
         None => Err(Error::Failed("the connection has ended before the command".to_owned())),
     }
 }
 
-/// Joins the streams of a container until it ends.
+/// Attaches to a container until it ends.
 pub async fn attach(client: &mut Client, args: &AttachArgs, screen: Screen) -> Result<(), Error> {
     let with_terminal = args.tty && terminal::is_terminal();
     let start = AttachStart {
@@ -174,7 +174,7 @@ pub async fn attach(client: &mut Client, args: &AttachArgs, screen: Screen) -> R
     join(sender, wrap, news, args.stdin).await.map(drop)
 }
 
-/// Carries bytes both ways until the far side ends; the exit code when it told one.
+/// Copies in both directions until the remote side ends; returns the exit code if there is one.
 async fn join<T>(
     sender: mpsc::Sender<T>,
     wrap: impl Fn(Outgoing) -> T,
@@ -186,11 +186,11 @@ async fn join<T>(
     let mut ended = std::pin::pin!(terminal::ended());
     let (mut out, mut err) = (tokio::io::stdout(), tokio::io::stderr());
     let (mut raw, mut exit) = (None, None);
-    // Input begins when the far side is there to take it.
+    // Input is read only once the remote side is ready for it.
     let mut input = None;
     loop {
         tokio::select! {
-            // Takes whole messages only, so nothing is lost with the other arms.
+            // Cancel-safe: takes only complete messages.
             message = futures::StreamExt::next(&mut news) => match message {
                 None => break,
                 Some(message) => match message? {
@@ -206,7 +206,7 @@ async fn join<T>(
                     Incoming::Nothing => {}
                 },
             },
-            // A permit is given back unless a piece is taken; a piece taken is sent at once.
+            // A permit is returned unless a piece is taken; a piece taken is sent at once.
             piece = next(&sender, &mut input), if input.is_some() => match piece {
                 Some((permit, Some(Ok(data)))) => permit.send(wrap(Outgoing::Input(data))),
                 Some((permit, None)) => {
@@ -218,14 +218,14 @@ async fn join<T>(
                 }
                 None => input = None,
             },
-            // A signal that is missed is followed by the next size.
+            // A missed signal is followed by the next size.
             _ = resizes.recv(), if raw.is_some() => {
                 if let Some(size) = terminal::size() {
-                    // A full queue is one that a later size will find empty.
+                    // If the queue is full, a later size will be sent.
                     let _ = sender.try_send(wrap(Outgoing::Size(size)));
                 }
             }
-            // Ends everything.
+            // Ends the session.
             done = &mut ended => {
                 done?;
                 return Err(Error::Interrupted);
@@ -237,7 +237,7 @@ async fn join<T>(
 
 type Input = (mpsc::Receiver<std::io::Result<Vec<u8>>>, tokio::task::JoinSet<()>);
 
-/// A place in the queue and then a piece for it; `None` when the far side takes no more.
+/// A slot in the queue and then a piece for it; `None` when the remote side accepts no more.
 async fn next<'a, T>(
     sender: &'a mpsc::Sender<T>,
     input: &mut Option<Input>,

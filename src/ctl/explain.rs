@@ -1,4 +1,4 @@
-//! `explain` and `restart`: why a pod is not further, and a new start of a container.
+//! `explain` and `restart`: what a pod is waiting for, and restarting a container.
 
 use std::fmt::Write as _;
 
@@ -44,7 +44,7 @@ pub struct RestartArgs {
     pub namespace: Namespace,
 }
 
-/// Says what a pod waits for.
+/// Shows what a pod is waiting for.
 pub async fn explain(client: &mut Client, args: &ExplainArgs, screen: Screen) -> Result<(), Error> {
     let one = || Error::Misuse("explain takes one pod: NAME, pod NAME or pod/NAME".to_owned());
     let name = match args.words.as_slice() {
@@ -107,7 +107,7 @@ fn story(name: &str, status: &str, waits: &[Wait], now: OffsetDateTime) -> Strin
     safe(&text)
 }
 
-/// Ends a container, which then starts again.
+/// Ends a container, which then restarts.
 pub async fn restart(client: &mut Client, args: &RestartArgs, screen: Screen) -> Result<(), Error> {
     let namespace = args.namespace.of(client);
     let pod = super::get::pod(client, &args.namespace, &args.pod).await?.unwrap_or_default();
@@ -125,8 +125,8 @@ pub async fn restart(client: &mut Client, args: &RestartArgs, screen: Screen) ->
     screen.print(&format!("container {container} of pod/{} restarts\n", args.pod))
 }
 
-/// Why a restart would do nothing: an init container that has done its work runs again only when
-/// the pod begins anew.
+/// Why a restart would have no effect: an init container that is done runs again only when the pod
+/// is restarted.
 fn over(pod: &Value, container: &str) -> Option<String> {
     let of = |list: &str| {
         let mut list = items(pod, list).iter();

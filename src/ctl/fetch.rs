@@ -1,4 +1,4 @@
-//! Manifests at an HTTP address, `-f https://...`.
+//! Manifests from a URL, `-f https://...`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use rustls::{ClientConfig, RootCertStore};
 use super::error::Error;
 use crate::telemetry::error_chain;
 
-/// A whole answer.
+/// Time limit of a response.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whether a file name is an address.
+/// Whether a file name is a URL.
 pub fn is_address(name: &str) -> bool {
     name.starts_with("http://") || name.starts_with("https://")
 }
 
-/// The text at an address, of at most so many bytes.
+/// The text at a URL, of at most `most` bytes.
 pub async fn fetch(address: &str, most: u64) -> Result<String, Error> {
     let failed = |error: reqwest::Error| {
         Error::Failed(format!("read {address}: {}", error_chain(&error.without_url())))

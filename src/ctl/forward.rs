@@ -1,5 +1,5 @@
-//! `port-forward`: ports here that lead into a pod. Each connection is a call of its own, so one
-//! that fails takes no other with it.
+//! `port-forward`: local ports that lead into a pod. Each connection is a separate call, so a
+//! failing one does not affect others.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -27,13 +27,13 @@ use crate::proto::podbay::v1::{
     port_forward_response,
 };
 
-/// Bytes of a connection in one message; also the largest datagram.
+/// Bytes of a connection per message; also the maximum datagram size.
 const PIECE: usize = 64 << 10;
 
-/// Most UDP flows of one port; further senders are not heard until one is idle.
+/// Maximum number of UDP flows per port; further senders are ignored until a flow is idle.
 const FLOWS: usize = 256;
 
-/// After so long without a datagram a UDP flow ends.
+/// A UDP flow ends after this time without a datagram.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What `port-forward` takes.
@@ -57,7 +57,7 @@ pub struct ForwardArgs {
     pub listen: Vec<IpAddr>,
 }
 
-/// An address of this machine.
+/// Parses an address of this machine.
 pub(super) fn here(text: &str) -> Result<IpAddr, String> {
     match text {
         "localhost" => Ok(IpAddr::from([127, 0, 0, 1])),
@@ -65,10 +65,10 @@ pub(super) fn here(text: &str) -> Result<IpAddr, String> {
     }
 }
 
-/// A port here and one in the pod.
+/// A local port and one in the pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ports {
-    /// None for the same as in the pod, 0 for a free one.
+    /// `None` for the same number as in the pod, 0 for a free one.
     local: Option<u16>,
     remote: Port,
     udp: bool,
@@ -78,12 +78,12 @@ pub struct Ports {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Port {
     Number(u16),
-    /// As a container has it.
+    /// A name defined in a container.
     Name(String),
 }
 
 impl Ports {
-    /// The number of the port in a pod.
+    /// The number of the port in the pod.
     fn in_pod(&self, pod: &Value) -> Result<u16, Error> {
         let name = match &self.remote {
             Port::Number(number) => return Ok(*number),
@@ -138,7 +138,7 @@ impl FromStr for Ports {
     }
 }
 
-/// The pod that connections lead to.
+/// The pod that connections are forwarded to.
 #[derive(Clone)]
 struct Goal {
     client: Client,
@@ -147,7 +147,7 @@ struct Goal {
     screen: Screen,
 }
 
-/// Listens until it is interrupted.
+/// Forwards until interrupted.
 pub async fn forward(client: &mut Client, args: &ForwardArgs, screen: Screen) -> Result<(), Error> {
     let goal = Goal {
         client: client.clone(),
@@ -155,7 +155,7 @@ pub async fn forward(client: &mut Client, args: &ForwardArgs, screen: Screen) ->
         pod: args.pod.clone(),
         screen,
     };
-    // A pod that is not there is told at once, not at the first connection.
+    // A missing pod is reported at once, not at the first connection.
     let pod = super::get::pod(client, &args.namespace, &args.pod).await?.unwrap_or_default();
     let pod = object(&pod)?;
     let mut listeners = JoinSet::new();
@@ -186,12 +186,12 @@ pub async fn forward(client: &mut Client, args: &ForwardArgs, screen: Screen) ->
     }
 }
 
-/// Takes TCP connections; an error of one is told and the next is taken.
+/// Accepts TCP connections; an error of one is reported and does not affect others.
 async fn tcp(listener: TcpListener, remote: u16, goal: Goal) -> Result<(), Error> {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            // A connection not yet taken stays in the backlog.
+            // Cancel-safe: a connection not accepted yet stays in the backlog.
             taken = listener.accept() => {
                 let (stream, _) = taken.map_err(Error::local("take a connection"))?;
                 goal.screen.note(&format!("Handling connection for {remote}"));
@@ -202,19 +202,19 @@ async fn tcp(listener: TcpListener, remote: u16, goal: Goal) -> Result<(), Error
                     }
                 });
             }
-            // Only tidies up.
+            // Only collects finished tasks.
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-/// One TCP connection, until both sides have ended.
+/// Forwards one TCP connection until both sides have ended.
 async fn connection(stream: TcpStream, remote: u16, goal: &mut Goal) -> Result<(), Error> {
     let (mut from, mut to) = stream.into_split();
     let (sender, mut answers) = goal.open(remote, Protocol::Tcp).await?;
     let outward = async {
         let mut piece = vec![0; PIECE];
-        // The sender is dropped at the end, which closes this direction.
+        // Dropped at the end, which closes this direction.
         let sender = sender;
         loop {
             match from.read(&mut piece).await {
@@ -234,21 +234,21 @@ async fn connection(stream: TcpStream, remote: u16, goal: &mut Goal) -> Result<(
                 to.write_all(&data).await.map_err(Error::local("write a connection"))?;
             }
         }
-        // Who reads here learns that no more will come.
+        // The local client learns that no more data will come.
         let _ = to.shutdown().await;
         Ok(())
     };
     let mut outward = std::pin::pin!(outward);
     let mut inward = std::pin::pin!(inward);
     tokio::select! {
-        // A direction keeps its state in its future, which the other arm goes on with.
+        // Cancel-safe: a direction keeps its state in its future, which the other branch continues.
         done = &mut outward => { done?; inward.await }
-        // The pod has hung up: what is still sent there would go nowhere.
+        // The pod has closed the connection: further data would be discarded.
         done = &mut inward => done,
     }
 }
 
-/// Takes datagrams; each sender is a flow of its own.
+/// Receives datagrams; each sender has its own flow.
 async fn udp(socket: UdpSocket, remote: u16, goal: Goal) -> Result<(), Error> {
     let socket = Arc::new(socket);
     let mut flows: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>> = HashMap::new();
@@ -256,7 +256,7 @@ async fn udp(socket: UdpSocket, remote: u16, goal: Goal) -> Result<(), Error> {
     let mut datagram = vec![0; PIECE];
     loop {
         tokio::select! {
-            // A datagram is taken whole or stays in the socket.
+            // Cancel-safe: a datagram is received completely or stays in the socket.
             taken = socket.recv_from(&mut datagram) => {
                 let Ok((length, peer)) = taken else { continue };
                 flows.retain(|_, flow| !flow.is_closed());
@@ -272,17 +272,17 @@ async fn udp(socket: UdpSocket, remote: u16, goal: Goal) -> Result<(), Error> {
                     });
                 }
                 if let Some(flow) = flows.get(&peer) {
-                    // A full queue loses datagrams, as networks do.
+                    // A full queue drops datagrams, as networks do.
                     let _ = flow.try_send(datagram[..length].to_vec());
                 }
             }
-            // Only tidies up.
+            // Only collects finished tasks.
             Some(_) = tasks.join_next() => {}
         }
     }
 }
 
-/// The datagrams of one sender, until the pod ends them or none comes for a while.
+/// Forwards the datagrams of one sender until the pod ends the flow or it is idle.
 async fn flow(
     socket: &UdpSocket,
     peer: SocketAddr,
@@ -293,7 +293,7 @@ async fn flow(
     let (sender, mut answers) = goal.open(remote, Protocol::Udp).await?;
     loop {
         tokio::select! {
-            // Datagrams are taken whole on both sides.
+            // Cancel-safe: datagrams are received completely on both sides.
             datagram = datagrams.recv() => match datagram {
                 Some(datagram) if sender.send(data(&datagram)).await.is_ok() => {}
                 _ => return Ok(()),
@@ -305,7 +305,7 @@ async fn flow(
                 Some(_) => {}
                 None => return Ok(()),
             },
-            // Begins anew with each datagram.
+            // Restarts with each datagram.
             () = tokio::time::sleep(IDLE) => return Ok(()),
         }
     }
@@ -316,7 +316,7 @@ fn data(bytes: &[u8]) -> PortForwardRequest {
 }
 
 impl Goal {
-    /// Connects with a port of the pod.
+    /// Connects to a port of the pod.
     async fn open(
         &mut self,
         port: u16,

@@ -1,4 +1,4 @@
-//! `get`: pods, the node and events as they are now, and with `-w` as they become.
+//! `get`: shows pods, the node and events, and with `-w` their changes.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ use crate::proto::podbay::v1::{
     GetRequest, ListRequest, Pod, Revision, WatchEventType, WatchRequest,
 };
 
-/// Pods asked for at a time.
+/// Number of pods per request.
 const PAGE: u32 = 500;
 
 /// What `get` takes.
@@ -146,7 +146,7 @@ fn show(
     Ok(())
 }
 
-/// What is there of one kind.
+/// Fetches everything of one kind.
 async fn gather(
     client: &mut Client,
     args: &GetArgs,
@@ -180,7 +180,7 @@ async fn gather(
     }
 }
 
-/// One fault is kept for the end; those before it are told.
+/// One error is kept for the end; earlier ones are reported.
 fn tell(fault: &mut Option<Error>, error: Error, screen: Screen) {
     if let Some(earlier) = fault.replace(error) {
         screen.note(earlier.report().trim_end());
@@ -211,7 +211,7 @@ async fn by_name(
     pods
 }
 
-/// `get events` as `events`.
+/// Converts the arguments of `get events` to those of `events`.
 fn of_events(args: &GetArgs, names: &[String]) -> Result<EventsArgs, Error> {
     Ok(EventsArgs {
         pod: one(names)?,
@@ -254,7 +254,7 @@ fn one(names: &[String]) -> Result<Option<String>, Error> {
     }
 }
 
-/// What is said where there is nothing.
+/// The message if there is nothing.
 pub fn nothing(client: &Client, selection: &Selection) -> String {
     match selection.all_namespaces {
         true => "No resources found".to_owned(),
@@ -262,7 +262,7 @@ pub fn nothing(client: &Client, selection: &Selection) -> String {
     }
 }
 
-/// All pods of a selection, page by page, and where a watch goes on.
+/// All pods in a selection, page by page, and the revision for a watch.
 pub async fn list(
     client: &mut Client,
     selection: &Selection,
@@ -284,7 +284,7 @@ pub async fn list(
     }
 }
 
-/// Shows the state now and then each change, until the stream ends.
+/// Shows the current state and then each change, until the stream ends.
 async fn watch(
     client: &mut Client,
     args: &GetArgs,
@@ -310,7 +310,7 @@ async fn watch(
                 Ok(Some(event)) if event.r#type() == WatchEventType::Bookmark => {}
                 Ok(Some(event)) => view.each(event.pod.as_slice())?,
                 Ok(None) => return Ok(()),
-                // Too old or too slow: what was missed is in the state now.
+                // Too old or too slow: the current state contains what was missed.
                 Err(status) if again(&status) => break,
                 Err(status) => return Err(status.into()),
             }
@@ -322,7 +322,7 @@ fn again(status: &tonic::Status) -> bool {
     [Code::OutOfRange, Code::ResourceExhausted].contains(&status.code())
 }
 
-/// How things of one kind are shown.
+/// How to show objects of one kind.
 struct View {
     kind: Kind,
     output: Output,
@@ -350,7 +350,7 @@ impl View {
         Self { kind, output, columns, labels, table, screen }
     }
 
-    /// Each by itself, as a watch has them.
+    /// Prints each pod by itself, for a watch.
     fn each(&mut self, pods: &[Pod]) -> Result<(), Error> {
         let objects = pods.iter().map(object).collect::<Result<Vec<_>, _>>()?;
         if self.output.is_table() {

@@ -1,5 +1,5 @@
-//! What hands that know kubectl type, in the words of this command line: `--force=true` for a
-//! switch, `--dry-run=server`, and `-n NAME` before the command.
+//! Accepts kubectl's spellings: `--force=true` for a switch, `--dry-run=server`, and `-n NAME`
+//! before the command.
 
 use std::ffi::{OsStr, OsString};
 
@@ -7,7 +7,7 @@ use clap::{ArgAction, Command, CommandFactory as _};
 
 use super::{Cli, forward};
 
-/// The same words, as clap is to read them.
+/// The arguments in the form that clap parses.
 pub fn translate(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut words = words.into_iter();
     let root = Cli::command();
@@ -42,15 +42,15 @@ pub fn translate(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
 }
 
 struct Said<'a> {
-    /// The command that the words so far have named.
+    /// The command named so far.
     at: &'a Command,
     words: Vec<OsString>,
-    /// Stands behind the command in the end.
+    /// Options to be moved behind the command.
     moved: Vec<OsString>,
 }
 
 impl Said<'_> {
-    /// A word before the command.
+    /// Handles a word before the command.
     fn before(&mut self, text: &str, word: OsString, rest: &mut impl Iterator<Item = OsString>) {
         let takes_next = |long: &str| {
             let mut known = self.at.get_arguments().filter(|arg| arg.get_action().takes_values());
@@ -76,14 +76,14 @@ impl Said<'_> {
     }
 }
 
-/// Whether it is what kubectl's `port-forward --address` takes: addresses without a port, as those of
-/// an agent never are.
+/// Whether it is a value of kubectl's `port-forward --address`: addresses without a port, which
+/// those of an agent never are.
 fn is_of_this_machine(value: &OsStr) -> bool {
     let text = value.to_str().unwrap_or_default();
     !text.is_empty() && text.split(',').all(|one| forward::here(one).is_ok())
 }
 
-/// `--x=true` as `--x`, and nothing for `--x=false`, when it is a switch.
+/// `--x=true` as `--x`, and nothing for `--x=false`, if it is a switch.
 fn switch(command: &Command, text: &str) -> Option<OsString> {
     let same = Some(text.into());
     let Some((long, value)) = text[2..].split_once('=') else { return same };

@@ -11,7 +11,7 @@ use super::print::table::{Cell, Table};
 use super::screen::Screen;
 use crate::proto::podbay::v1::{Image, ListImagesRequest, RemoveImageRequest};
 
-/// Digits of an image's id in a table.
+/// Number of digits of an image id in a table.
 const SHORT: usize = 12;
 
 /// What `images` takes.
@@ -62,7 +62,7 @@ fn object(image: &Image) -> Value {
     })
 }
 
-/// A row for each name; one without a name when there is none.
+/// A row for each name; one without a name if there is none.
 fn rows(image: &Image, whole: bool) -> Vec<Vec<Cell>> {
     let id = image.id.trim_start_matches("sha256:");
     let id = if whole { image.id.as_str() } else { id.get(..SHORT).unwrap_or(id) };
@@ -74,14 +74,14 @@ fn rows(image: &Image, whole: bool) -> Vec<Vec<Cell>> {
         return vec![row(digest.map_or("<none>", |(name, _)| name), "<none>")];
     }
     let named = |name: &String| match name.rsplit_once(':') {
-        // What follows the last colon is a port when there is a slash in it.
+        // After the last colon there is a port if it contains a slash.
         Some((name, tag)) if !tag.contains('/') => row(name, tag),
         _ => row(name, "<none>"),
     };
     image.tags.iter().map(named).collect()
 }
 
-/// Bytes in three digits and a unit.
+/// Formats bytes with three digits and a unit.
 pub(super) fn size(bytes: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
     let mut value = bytes as f64;
@@ -98,7 +98,7 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-/// Removes images; one that cannot be removed does not spare the others.
+/// Removes images; a failure does not keep others from being removed.
 pub async fn remove(client: &mut Client, args: &RemoveArgs, screen: Screen) -> Result<(), Error> {
     let mut fault = None;
     for image in &args.images {

@@ -1,4 +1,4 @@
-//! `logs`: what containers have written.
+//! `logs`: the output of containers.
 
 mod lines;
 
@@ -23,7 +23,7 @@ use super::scope::{Namespace, Selection, duration, pod_name, wire_duration};
 use super::screen::Screen;
 use crate::proto::podbay::v1::{LogsRequest, Pod};
 
-/// Last lines of each of several pods, unless told otherwise.
+/// Default number of last lines of each of several pods.
 const FEW: u64 = 10;
 
 /// What `logs` takes.
@@ -85,7 +85,7 @@ fn time(text: &str) -> Result<OffsetDateTime, String> {
         .map_err(|_| "not a time as 2026-01-02T15:04:05Z".to_owned())
 }
 
-/// One container's log: names of its pod and of itself.
+/// The log of a container: names of its pod and of itself.
 type Source = (String, String);
 
 /// Copies logs to standard output.
@@ -109,7 +109,7 @@ pub async fn logs(client: &mut Client, args: &LogsArgs, screen: Screen) -> Resul
         let request = request(client, args, source);
         let pieces = match client.pods.logs(request).await {
             Ok(pieces) => pieces.into_inner(),
-            // Of several, those that have not begun have nothing to say yet.
+            // Of several containers, those that have not started are skipped.
             Err(status) if several && args.all_containers && not_begun(&status) => continue,
             Err(status) if args.ignore_errors => {
                 screen.note(Error::from(status).report().trim_end());
@@ -135,7 +135,7 @@ fn not_begun(status: &tonic::Status) -> bool {
     details.error_info().is_some_and(|info| info.reason == "CONTAINER_NOT_READY")
 }
 
-/// The logs that are meant.
+/// The selected logs.
 async fn sources(
     client: &mut Client,
     args: &LogsArgs,
@@ -160,14 +160,14 @@ async fn sources(
     }
     match get::pod(client, &args.namespace, pod).await {
         Ok(Some(found)) => containers(&found, args, None, Some(screen)),
-        // The call for the log tells what is wrong; the agent knows the default container.
+        // The call for the log reports errors; the agent knows the default container.
         _ if !args.all_containers => Ok(vec![(pod.clone(), String::new())]),
         Ok(None) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }
 
-/// Those of a pod's containers that are meant; a choice is told where there is a screen for it.
+/// The selected containers of a pod; the choice is reported if there is a screen for it.
 fn containers(
     pod: &Pod,
     args: &LogsArgs,
@@ -213,7 +213,7 @@ fn request(client: &Client, args: &LogsArgs, (pod, container): &Source) -> LogsR
     }
 }
 
-/// Writes pieces as they are: logs are bytes.
+/// Writes pieces unchanged: logs are bytes.
 async fn write(
     out: &mut tokio::io::Stdout,
     mut pieces: impl futures::Stream<Item = Result<Vec<u8>, tonic::Status>> + Unpin,
@@ -235,7 +235,7 @@ async fn write(
     Ok(())
 }
 
-/// Copies what a request gives to standard output.
+/// Copies the answer to a request to standard output.
 pub(super) async fn copy(client: &mut Client, request: LogsRequest) -> Result<(), Error> {
     let mut pieces = client.pods.logs(request).await?.into_inner();
     let mut out = tokio::io::stdout();

@@ -1,5 +1,5 @@
-//! Manifests as they are given with `-f`: files, folders, standard input. The agent reads what is
-//! in them; here they are only put together.
+//! Manifests given with `-f`: files, directories, standard input. They are only concatenated here;
+//! the agent parses them.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::error::Error;
 use super::fetch;
 use super::print::{items, text};
 
-/// Most bytes of all manifests of one call; the agent takes less.
+/// Maximum size of all manifests of one call; the agent accepts less.
 const MOST: u64 = 32 << 20;
 
 /// Where manifests are.
@@ -31,19 +31,19 @@ pub struct Files {
 }
 
 impl Files {
-    /// These files, as given without the other options.
+    /// These files, with defaults for the other options.
     pub fn new(files: &[PathBuf], recursive: bool) -> Self {
         Self { files: files.to_vec(), recursive, kustomize: None }
     }
 
-    /// Namespace and name of each pod of the manifests; `namespace` is that of those that name none.
+    /// Namespace and name of each pod in the manifests; `namespace` is the default.
     pub async fn pods(&self, namespace: &str) -> Result<Vec<(String, String)>, Error> {
         let pods = pods(&self.read().await?)?.into_iter();
         let own = |own: String| if own.is_empty() { namespace.to_owned() } else { own };
         Ok(pods.map(|(namespace, name)| (own(namespace), name)).collect())
     }
 
-    /// All manifests as one text of several documents.
+    /// All manifests as one multi-document text.
     pub async fn read(&self) -> Result<String, Error> {
         if let Some(folder) = &self.kustomize {
             let folder = folder.display();
@@ -113,7 +113,7 @@ fn read(path: &Path, left: &mut u64) -> Result<String, Error> {
     take(file, &path.display().to_string(), left)
 }
 
-/// Reads text up to what is left of the limit, and takes it off.
+/// Reads text within what is left of the limit, and subtracts its size.
 fn take(from: impl std::io::Read, name: &str, left: &mut u64) -> Result<String, Error> {
     let mut text = String::new();
     let read = from.take(*left + 1).read_to_string(&mut text);
@@ -124,7 +124,7 @@ fn take(from: impl std::io::Read, name: &str, left: &mut u64) -> Result<String, 
     Ok(text)
 }
 
-/// Several texts as documents of one; YAML takes JSON as it is.
+/// Joins texts as documents of one; JSON is valid YAML.
 fn join(texts: &[String]) -> String {
     let mut whole = String::new();
     for text in texts {
@@ -139,14 +139,14 @@ fn join(texts: &[String]) -> String {
     whole
 }
 
-/// Namespace (empty when it names none) and name of each pod of a manifest, in its order.
+/// Namespace (empty if not named) and name of each pod in a manifest, in order.
 pub fn pods(manifest: &str) -> Result<Vec<(String, String)>, Error> {
     named(manifest, "Pod")
 }
 
-/// The same of another kind.
+/// Like [`pods`], for another kind.
 pub fn named(manifest: &str, kind: &str) -> Result<Vec<(String, String)>, Error> {
-    // Names such as `n` and `off` are names; the message is one line.
+    // Names such as `n` and `off` stay texts; the message is one line.
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
     let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(manifest, options)
         .map_err(|error| Error::Misuse(format!("manifest: {error}")))?;

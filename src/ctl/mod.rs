@@ -1,7 +1,7 @@
-//! The command line: what can be said, the commands that need no agent, and those that ask one.
+//! The command line: its syntax, the local commands, and those that query an agent.
 //!
-//! A command that asks an agent is a client of `podbay.v1` and nothing else: what it shows are the
-//! Kubernetes objects of the answers. [`run()`] joins all of it.
+//! A command that queries an agent is only a client of `podbay.v1`: it shows the Kubernetes objects
+//! in the answers. [`run()`] dispatches all commands.
 
 pub mod agent;
 mod amend;
@@ -149,11 +149,11 @@ pub enum Command {
     Man(shell::ManArgs),
 }
 
-/// Does what was told, for commands that are not the agent's own; the exit code.
+/// Runs any command other than the agent itself; returns the exit code.
 ///
 /// # Errors
 ///
-/// What went wrong; [`Error::report`] and [`Error::exit_code`] say how to tell it.
+/// The error; [`Error::report`] and [`Error::exit_code`] say how to report it.
 pub async fn run(agent: &ContextArgs, command: &Command) -> Result<u8, Error> {
     let screen = Screen::new();
     if let Some(done) = without_agent(agent, command, screen) {
@@ -195,7 +195,7 @@ pub async fn run(agent: &ContextArgs, command: &Command) -> Result<u8, Error> {
         Command::Node(args) => {
             node::get(client, args.output.clone().unwrap_or_default(), screen).await
         }
-        // Done above, or by the street door.
+        // Handled above, or in `main`.
         Command::Agent(_)
         | Command::Config(_)
         | Command::Certs(_)
@@ -208,7 +208,7 @@ pub async fn run(agent: &ContextArgs, command: &Command) -> Result<u8, Error> {
     .map(|()| 0)
 }
 
-/// The commands that need nobody else; nothing for the others.
+/// Runs local commands; `None` for others.
 fn without_agent(
     agent: &ContextArgs,
     command: &Command,
@@ -251,7 +251,7 @@ pub enum ConfigCommand {
     SetContext(contexts::SetArgs),
 }
 
-/// What there is, in the words of kubectl.
+/// The available resources, as kubectl lists them.
 const API_RESOURCES: &str = "\
 NAME         SHORTNAMES   APIVERSION               NAMESPACED   KIND
 events       ev           v1                       true         Event

@@ -1,4 +1,4 @@
-//! `node`: the machine as controllers see it.
+//! `node`: the machine as a Kubernetes node.
 
 use clap::Args;
 use serde_json::Value;
@@ -52,7 +52,7 @@ pub async fn object(client: &mut Client) -> Result<Value, Error> {
         .map_err(|error| Error::Failed(format!("the agent's node is no JSON: {error}")))
 }
 
-/// What labels say that the node is for; `<none>` without any.
+/// Roles of the node according to its labels; `<none>` without any.
 pub fn roles(node: &Value) -> String {
     const ROLE: &str = "node-role.kubernetes.io/";
     let labels = node.pointer("/metadata/labels").and_then(Value::as_object);

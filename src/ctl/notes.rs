@@ -1,4 +1,4 @@
-//! `label` and `annotate`: notes of pods, changed in place.
+//! `label` and `annotate`, which change pods in place.
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -13,7 +13,7 @@ use super::scope::{Namespace, Selection, pod_names};
 use super::screen::Screen;
 use crate::proto::podbay::v1::Change;
 
-/// A map in the metadata, and what is said when it has changed.
+/// A map in the metadata, and the words for messages.
 #[derive(Debug, Clone, Copy)]
 pub struct Notes {
     map: &'static str,
@@ -49,10 +49,10 @@ pub struct NotesArgs {
     pub dry_run: bool,
 }
 
-/// Keys and their new values; none for a key that is removed.
+/// Keys and their new values; `None` for a key to remove.
 type Changes = Vec<(String, Option<String>)>;
 
-/// The words for pods, and the changes behind them. A name has no `=` and does not end with `-`.
+/// Separates names of pods from changes. A name contains no `=` and does not end with `-`.
 fn split(words: &[String]) -> Result<(&[String], Changes), Error> {
     let is_change = |word: &String| word.contains('=') || word.ends_with('-');
     let at = words.iter().position(is_change).unwrap_or(words.len());
@@ -65,7 +65,7 @@ fn split(words: &[String]) -> Result<(&[String], Changes), Error> {
     Ok((pods, changes.iter().map(change).collect::<Result<_, _>>()?))
 }
 
-/// Changes them, or lists them.
+/// Changes or lists them.
 pub async fn change(
     client: &mut Client,
     args: &NotesArgs,

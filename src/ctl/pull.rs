@@ -1,4 +1,4 @@
-//! `pull`: an image from its registry, with what happens to each layer.
+//! `pull`: pulls an image and shows the progress of each layer.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::proto::podbay::v1::{
     PullProgress, PullRequest, PullState, PulledImage, pull_response::Event,
 };
 
-/// Digits of a layer's digest that are shown.
+/// Number of digits shown of a layer's digest.
 const SHORT: usize = 12;
 
 /// What `pull` takes.
@@ -47,7 +47,7 @@ pub async fn pull(client: &mut Client, args: &PullArgs, screen: Screen) -> Resul
     Ok(())
 }
 
-/// Shows the steps of a pull until its end.
+/// Shows the progress of a pull until its end.
 async fn follow(
     client: &mut Client,
     request: PullRequest,
@@ -64,19 +64,19 @@ async fn follow(
         match message.event {
             Some(Event::Progress(step)) => shown.step(&step),
             Some(Event::Image(image)) => return Ok(image),
-            // Of a newer agent.
+            // From a newer agent.
             None => {}
         }
     }
     Err(Error::Failed("the pull has ended without an image".to_owned()))
 }
 
-/// How steps are shown.
+/// How progress is shown.
 enum Shown {
     Nothing,
     /// On a terminal.
     Bars(LayerBars),
-    /// Elsewhere: a line for each layer that is stored and unpacked.
+    /// Without a terminal: a line for each stored and unpacked layer.
     Lines(Screen),
 }
 
@@ -94,7 +94,7 @@ impl Shown {
     }
 }
 
-/// What is told of a layer where there is no terminal.
+/// The line for a layer if there is no terminal.
 fn line(step: &PullProgress) -> Option<String> {
     let what = match step.state() {
         PullState::Stored => "downloaded",
@@ -110,7 +110,7 @@ fn short(digest: &str) -> Option<&str> {
     Some(hex.get(..SHORT).unwrap_or(hex))
 }
 
-/// A line for the image and a bar for each layer, in the order of the image.
+/// A line for the image and a bar for each layer, in order.
 struct LayerBars {
     bars: Bars,
     image: Progress,

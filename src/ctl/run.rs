@@ -1,4 +1,4 @@
-//! `run`: a pod of one container, made from words of the command line.
+//! `run`: creates a single-container pod from command line arguments.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::proto::podbay::v1::{
     ApplyRequest, DeleteRequest, LogsRequest, Manner, Preconditions, Selector,
 };
 
-/// How often it is looked whether a container whose streams have ended has ended too.
+/// Polling interval for the end of a container whose streams have ended.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// What `run` takes.
@@ -101,7 +101,7 @@ pub enum DryRun {
     Server,
 }
 
-/// The pod; its namespace is left to the call.
+/// The pod; a missing namespace is set by the call.
 fn pod(args: &RunArgs, namespace: Option<&str>) -> Result<Value, Error> {
     let mut container = json!({"name": args.name, "image": args.image});
     let mut put = |key: &str, value: Value| container[key] = value;
@@ -149,7 +149,7 @@ fn pod(args: &RunArgs, namespace: Option<&str>) -> Result<Value, Error> {
     Ok(pod)
 }
 
-/// RFC 7386: maps are merged, null removes, everything else takes the place of what was there.
+/// RFC 7386: maps are merged, null removes, everything else replaces.
 fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
@@ -165,7 +165,7 @@ fn merge(into: &mut Value, from: &Value) {
     }
 }
 
-/// `--dry-run=client`: the pod as it would be sent.
+/// `--dry-run=client`: prints the pod that would be sent.
 pub fn show(agent: &ContextArgs, args: &RunArgs, screen: Screen) -> Result<(), Error> {
     let namespace = args.namespace.namespace.clone();
     let namespace = namespace.or_else(|| agent.resolve(&Process).ok().and_then(|it| it.namespace));
@@ -178,7 +178,7 @@ pub fn show(agent: &ContextArgs, args: &RunArgs, screen: Screen) -> Result<(), E
     }
 }
 
-/// Makes the pod and, where that is wanted, stays with it; the exit code.
+/// Creates the pod and attaches to it if requested; returns the exit code.
 pub async fn run(client: &mut Client, args: &RunArgs, screen: Screen) -> Result<u8, Error> {
     let attach = args.attach || args.stdin;
     if args.rm && !attach {
@@ -227,7 +227,7 @@ pub async fn run(client: &mut Client, args: &RunArgs, screen: Screen) -> Result<
     joined.and(code)
 }
 
-/// Joins the streams of the container until it ends; its log when it has ended before.
+/// Attaches to the container until it ends; shows its log if it has ended before.
 async fn join(
     client: &mut Client,
     args: &RunArgs,
@@ -245,7 +245,7 @@ async fn join(
         };
         let attach = AttachArgs { place, stdin: args.stdin, tty: args.tty };
         match exec::attach(client, &attach, screen).await {
-            // It may have ended meanwhile; then there is still its log.
+            // It may have ended meanwhile; then its log still exists.
             Err(Error::Agent(_)) if !waiting.runs(client, screen).await? => {}
             joined => return joined,
         }
@@ -259,7 +259,7 @@ async fn join(
     logs::copy(client, request).await
 }
 
-/// The exit code of the container, which ends with its streams.
+/// The exit code of the container, which usually ends with its streams.
 async fn code(client: &mut Client, args: &RunArgs) -> Result<u8, Error> {
     loop {
         let pod = get::pod(client, &args.namespace, &args.name).await?.unwrap_or_default();
@@ -268,7 +268,7 @@ async fn code(client: &mut Client, args: &RunArgs) -> Result<u8, Error> {
         let own = statuses.iter().find(|status| text(status, "/name") == args.name);
         match own.and_then(|status| status.pointer("/state/terminated")) {
             Some(end) => return Ok(u8::try_from(number(end, "/exitCode")).unwrap_or(255)),
-            // Closed streams do not mean that it ends.
+            // Closed streams do not mean that it has ended.
             None if args.restart == "OnFailure" => return Ok(0),
             None => tokio::time::sleep(LOOK).await,
         }

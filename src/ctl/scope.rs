@@ -1,4 +1,4 @@
-//! Arguments that many commands share: names of pods, namespaces, selectors.
+//! Arguments shared by many commands: names of pods, namespaces, selectors.
 
 use clap::Args;
 
@@ -15,7 +15,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// The namespace that is meant.
+    /// The namespace to use.
     pub fn of(&self, client: &Client) -> String {
         client.namespace(self.namespace.as_deref())
     }
@@ -39,7 +39,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// The same for the wire, of one pod when a name is given.
+    /// The selector for the request; of one pod if a name is given.
     pub fn wire(&self, client: &Client, name: Option<&str>) -> Selector {
         let namespace = (!self.all_namespaces).then(|| self.namespace.of(client));
         Selector {
@@ -50,7 +50,7 @@ impl Selection {
         }
     }
 
-    /// Refuses selectors where it is about the node, which is one.
+    /// Refuses selectors for the node, of which there is only one.
     pub fn of_pods_only(&self) -> Result<(), Error> {
         match self.selector.is_some() || self.field_selector.is_some() {
             true => Err(Error::Misuse("selectors are for pods, not for the node".to_owned())),
@@ -58,7 +58,7 @@ impl Selection {
         }
     }
 
-    /// Refuses what makes no sense together with names.
+    /// Refuses options that cannot be combined with names.
     pub fn check(&self, names: &[String]) -> Result<(), Error> {
         if names.is_empty() {
             return Ok(());
@@ -85,7 +85,7 @@ pub fn pod_name(text: &str) -> Result<String, String> {
     if name.is_empty() { Err("a name is missing".to_owned()) } else { Ok(name.to_owned()) }
 }
 
-/// A kind of thing and the names of some of it.
+/// A kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Pods.
@@ -97,7 +97,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// A kind by its name, as kubectl has it; `all` is what there is of workloads.
+    /// Parses the name of a kind as kubectl does; `all` means all workloads.
     pub fn parse(text: &str) -> Option<Self> {
         match text.to_ascii_lowercase().as_str() {
             "pod" | "pods" | "po" | "all" => Some(Self::Pod),
@@ -107,7 +107,7 @@ impl Kind {
         }
     }
 
-    /// Its name, of one and in front of a name.
+    /// Its singular name, which is also the prefix of object names.
     pub fn word(self) -> &'static str {
         match self {
             Self::Pod => "pod",
@@ -117,7 +117,7 @@ impl Kind {
     }
 }
 
-/// What is said of a kind that nobody knows, in kubectl's words.
+/// kubectl's message for an unknown kind.
 fn unknown(kind: &str) -> String {
     format!("the server doesn't have a resource type {kind:?}: podbay has pods, node and events")
 }
@@ -126,10 +126,10 @@ fn kind(text: &str) -> Result<Kind, Error> {
     Kind::parse(text).ok_or_else(|| Error::Misuse(unknown(text)))
 }
 
-/// Names of one kind; none of them for all.
+/// Names of one kind; empty for all.
 pub type Group = (Kind, Vec<String>);
 
-/// Reads `pods`, `pod NAME...`, `pod/NAME ...`, `pods,node` as kubectl does.
+/// Parses `pods`, `pod NAME...`, `pod/NAME ...`, `pods,node` as kubectl does.
 pub fn groups(words: &[String]) -> Result<Vec<Group>, Error> {
     let first = words.first().map(String::as_str).unwrap_or_default();
     if !first.contains('/') {
@@ -156,7 +156,7 @@ pub fn groups(words: &[String]) -> Result<Vec<Group>, Error> {
     Ok(groups)
 }
 
-/// The same where one kind is wanted.
+/// Like [`groups`], for a single kind.
 pub fn resources(words: &[String]) -> Result<Group, Error> {
     let [one] = <[Group; 1]>::try_from(groups(words)?)
         .map_err(|_| Error::Misuse("names of one kind are wanted".to_owned()))?;
@@ -171,7 +171,7 @@ pub fn pod_names(words: &[String]) -> Result<Vec<String>, Error> {
     }
 }
 
-/// A duration such as `90`, `90s`, `5m` or `1h30m`; a bare number is seconds.
+/// Parses a duration such as `90`, `90s`, `5m` or `1h30m`; a plain number is in seconds.
 pub fn duration(text: &str) -> Result<std::time::Duration, String> {
     if let Ok(seconds) = text.parse() {
         return Ok(std::time::Duration::from_secs(seconds));
@@ -179,7 +179,7 @@ pub fn duration(text: &str) -> Result<std::time::Duration, String> {
     humantime::parse_duration(text).map_err(|error| error.to_string())
 }
 
-/// A duration for the wire; those that it cannot hold are for ever.
+/// A duration for the wire; one that does not fit is unlimited.
 pub fn wire_duration(duration: std::time::Duration) -> prost_types::Duration {
     let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     prost_types::Duration { seconds, nanos: duration.subsec_nanos() as i32 }

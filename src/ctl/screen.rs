@@ -1,4 +1,4 @@
-//! Standard output: text, colours and progress, which only a terminal gets.
+//! Standard output: text, and colours and progress if it is a terminal.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::error::Error;
 use super::print::safe;
 
-/// Where a command shows what it has found.
+/// The output of a command.
 #[derive(Debug, Clone, Copy)]
 pub struct Screen {
     /// Whether tables are coloured.
@@ -26,37 +26,37 @@ impl Screen {
         }
     }
 
-    /// Writes text to standard output, at once.
+    /// Writes and flushes text to standard output.
     pub fn print(self, text: &str) -> Result<(), Error> {
         let mut out = std::io::stdout().lock();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::output)
     }
 
-    /// Tells something beside the output; nobody minds when it cannot be told.
+    /// Writes a note to standard error; failures are ignored.
     pub fn note(self, text: &str) {
         let _ = writeln!(std::io::stderr(), "{}", safe(text));
     }
 
-    /// The same, or one that shows nothing that goes on.
+    /// Optionally disables progress display.
     #[must_use]
     pub fn quiet(self, quiet: bool) -> Self {
         Self { progress: self.progress && !quiet, ..self }
     }
 
-    /// Whether something that goes on can be shown.
+    /// Whether progress can be displayed.
     pub fn shows_progress(self) -> bool {
         self.progress
     }
 
-    /// A group of bars, gone when it is dropped; nothing without a terminal.
+    /// A group of progress bars, removed when dropped; invisible without a terminal.
     pub fn bars(self) -> Bars {
         let target =
             if self.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         Bars(MultiProgress::with_draw_target(target))
     }
 
-    /// A bar of bytes with a text beside it, gone when it is dropped; nothing without a terminal.
-    /// A size of 0 is not known.
+    /// A byte progress bar with a text, removed when dropped; invisible without a terminal. A size
+    /// of 0 means unknown.
     pub fn bytes(self, text: &str, size: u64) -> Progress {
         let bar = if self.progress { ProgressBar::new(size) } else { ProgressBar::hidden() };
         bar.set_style(byte_style(size));
@@ -64,7 +64,7 @@ impl Screen {
         Progress(bar)
     }
 
-    /// A spinner with a text beside it, gone when it is dropped; nothing without a terminal.
+    /// A spinner with a text, removed when dropped; invisible without a terminal.
     pub fn spinner(self, text: &str) -> Progress {
         let bar = if self.progress { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
@@ -82,11 +82,11 @@ impl Default for Screen {
     }
 }
 
-/// Something that goes on.
+/// A progress display.
 #[derive(Debug)]
 pub struct Progress(ProgressBar);
 
-/// A bar of bytes, or, where nobody knows how many there will be, their number.
+/// A progress bar, or only the number of bytes if the size is unknown.
 fn byte_style(size: u64) -> ProgressStyle {
     let template = match size {
         0 => "{msg} {decimal_bytes} ({elapsed})",
@@ -96,12 +96,12 @@ fn byte_style(size: u64) -> ProgressStyle {
     style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
 
-/// Bars one below the other.
+/// Several progress bars, one below the other.
 #[derive(Debug)]
 pub struct Bars(MultiProgress);
 
 impl Bars {
-    /// One more, with a text before it. Bytes are shown when there are some.
+    /// Adds a bar with a text. Bytes are shown if there are any.
     pub fn add(&self, text: &str) -> Progress {
         let bar = self.0.add(ProgressBar::new(0));
         if let Ok(style) = ProgressStyle::with_template("{prefix} {msg}") {
@@ -114,13 +114,13 @@ impl Bars {
 
 impl Drop for Bars {
     fn drop(&mut self) {
-        // What cannot be wiped stays on the screen.
+        // If it cannot be cleared it stays on the screen.
         let _ = self.0.clear();
     }
 }
 
 impl Progress {
-    /// Shows bytes and a text beside them.
+    /// Sets bytes and text.
     pub fn bytes(&self, text: &str, done: u64, total: u64) {
         let template = "{prefix} {msg:11} [{bar:30}] {decimal_bytes}/{decimal_total_bytes}";
         if self.0.length() != Some(total)
@@ -133,12 +133,12 @@ impl Progress {
         self.0.set_position(done);
     }
 
-    /// So many bytes more.
+    /// Adds bytes.
     pub fn more(&self, bytes: u64) {
         self.0.inc(bytes);
     }
 
-    /// What it does now.
+    /// Sets the text.
     pub fn say(&self, text: &str) {
         self.0.set_message(safe(text));
     }

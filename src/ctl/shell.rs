@@ -1,4 +1,4 @@
-//! `completion` and `man`: what a shell and `man` know of the command line.
+//! `completion` and `man`: shell completions and manual pages.
 
 use std::path::{Path, PathBuf};
 

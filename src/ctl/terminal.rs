@@ -1,4 +1,4 @@
-//! The terminal of the caller: raw while a remote one is joined to it, and its size.
+//! The caller's terminal: its raw mode during a remote session, and its size.
 
 use std::io::{self, IsTerminal as _};
 
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::error::Error;
 use crate::proto::podbay::v1::TerminalSize;
 
-/// Bytes of standard input in one message.
+/// Bytes of standard input per message.
 const PIECE: usize = 32 << 10;
 
 /// Whether standard input and output are a terminal.
@@ -18,17 +18,17 @@ pub fn is_terminal() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// The size of the terminal; nothing without one.
+/// The size of the terminal; `None` without one.
 pub fn size() -> Option<TerminalSize> {
     let size = tcgetwinsize(io::stdout()).ok()?;
     Some(TerminalSize { width: size.ws_col.into(), height: size.ws_row.into() })
 }
 
-/// A terminal that hands every key on; as it was again when this is dropped.
+/// A terminal in raw mode, restored when dropped.
 pub struct Raw(Termios);
 
 impl Raw {
-    /// Makes the terminal of standard input raw.
+    /// Sets the terminal of standard input to raw mode.
     pub fn new() -> Result<Self, Error> {
         let fault = |error: rustix::io::Errno| Error::local("make the terminal raw")(error.into());
         let before = tcgetattr(io::stdin()).map_err(fault)?;
@@ -45,25 +45,25 @@ impl Drop for Raw {
     }
 }
 
-/// Changes of the terminal's size.
+/// Notifies of changes of the terminal's size.
 pub fn resizes() -> Result<Signal, Error> {
     signal(SignalKind::window_change()).map_err(Error::local("watch the size of the terminal"))
 }
 
-/// Waits for a wish to end that does not come through the terminal.
+/// Waits for a termination signal.
 pub async fn ended() -> Result<(), Error> {
     let fault = || Error::local("watch for signals");
     let mut terminate = signal(SignalKind::terminate()).map_err(fault())?;
     let mut hangup = signal(SignalKind::hangup()).map_err(fault())?;
     tokio::select! {
-        // Both only note that a signal came: nothing is lost.
+        // Both only note that a signal arrived, so nothing is lost.
         _ = terminate.recv() => {}
         _ = hangup.recv() => {}
     }
     Ok(())
 }
 
-/// Pieces of standard input until its end, read ahead by a few.
+/// Pieces of standard input until its end, with limited read-ahead.
 pub fn input() -> (mpsc::Receiver<io::Result<Vec<u8>>>, tokio::task::JoinSet<()>) {
     let (sender, receiver) = mpsc::channel(4);
     let mut reader = tokio::task::JoinSet::new();

@@ -1,4 +1,4 @@
-//! `top`: what pods, containers and the node use now.
+//! `top`: current resource usage of pods, containers and the node.
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -80,12 +80,12 @@ pub enum SortBy {
     Memory,
 }
 
-/// Shows the use.
+/// Shows the usage.
 pub async fn top(client: &mut Client, command: &TopCommand, screen: Screen) -> Result<(), Error> {
     match command {
         TopCommand::Node(args) => {
-            // Every caller may know the node, but not the pods of every namespace: none of them
-            // is asked for.
+            // Every caller may see the node, but not the pods of every namespace: none of them is
+            // requested.
             let namespace = client.namespace(None);
             let selector = Selector { namespace, name: NOBODY.to_owned(), ..Selector::default() };
             let request = StatsRequest { selector: Some(selector) };
@@ -146,7 +146,7 @@ fn show_node(
     screen.print(&Table::new(header, screen.colours).rows(&[row]))
 }
 
-/// The last rows: all together, below a line.
+/// The last rows: the total, below a line.
 fn sum(pods: &[PodStats], before: usize) -> [Vec<Cell>; 2] {
     let add =
         |of: fn(&Usage) -> u64| pods.iter().filter_map(|pod| pod.usage.as_ref()).map(of).sum();
@@ -212,7 +212,7 @@ fn weight(usage: Option<&Usage>, by: SortBy) -> u64 {
     weight.unwrap_or_default()
 }
 
-/// Thousandths of a core and mebibytes, as `kubectl top` has them.
+/// Thousandths of a core and mebibytes, as in `kubectl top`.
 fn cells(usage: Option<&Usage>) -> [Cell; 2] {
     let unknown = || "<unknown>".to_owned();
     let cpu = usage.and_then(|usage| usage.cpu_nano_cores).map(millicores);
@@ -220,7 +220,7 @@ fn cells(usage: Option<&Usage>) -> [Cell; 2] {
     [cpu.unwrap_or_else(unknown).into(), memory.unwrap_or_else(unknown).into()]
 }
 
-/// A part of a thousandth counts as one: something runs.
+/// Rounded up, so that any usage is visible.
 fn millicores(nano: u64) -> String {
     format!("{}m", nano.div_ceil(1_000_000))
 }
@@ -238,7 +238,7 @@ fn usage(usage: Option<&Usage>) -> Value {
     object
 }
 
-/// The use of a pod as the metrics API has it.
+/// The usage of a pod as in the metrics API.
 fn object(pod: &PodStats) -> Value {
     let container = |container: &ContainerStats| json!({"name": container.name, "usage": usage(container.usage.as_ref())});
     json!({

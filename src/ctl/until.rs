@@ -1,4 +1,4 @@
-//! `wait`: until pods are as wanted.
+//! `wait`: waits until pods reach a state.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -45,7 +45,7 @@ pub struct WaitArgs {
     pub timeout: Duration,
 }
 
-/// What `--for` names.
+/// The value of `--for`.
 #[derive(Debug, Clone)]
 pub struct For(Until);
 
@@ -74,7 +74,7 @@ impl FromStr for For {
     }
 }
 
-/// `{PATH}=VALUE`, `{PATH}` or `PATH=VALUE`; quotes around the path are those of a script.
+/// `{PATH}=VALUE`, `{PATH}` or `PATH=VALUE`; quotes around the path come from scripts.
 fn of_path(text: &str) -> Result<Until, String> {
     let text = text.replacen(['\'', '"'], "", usize::from(text.starts_with(['\'', '"'])));
     let (path, value) = match (text.rfind('}'), text.split_once('=')) {
@@ -92,17 +92,17 @@ fn of_path(text: &str) -> Result<Until, String> {
     Ok(Until::Path(path::single(path)?, value.map(str::to_owned)))
 }
 
-/// A limit; one below zero is so long that nobody sees its end.
+/// A time limit; a negative one is effectively unlimited.
 fn limit(text: &str) -> Result<Duration, String> {
     const LONG: Duration = Duration::from_secs(7 * 24 * 3600);
     match text.strip_prefix('-') {
         Some(_) => Ok(LONG),
-        // Long enough for one look.
+        // Long enough for a single check.
         None => duration(text).map(|limit| limit.max(Duration::from_secs(1))),
     }
 }
 
-/// Waits, and tells of each pod as soon as it is as wanted.
+/// Waits, and reports each pod as soon as it is in the state.
 pub async fn wait(client: &mut Client, args: &WaitArgs, screen: Screen) -> Result<(), Error> {
     let For(until) = &args.until;
     let pods = pods(client, args, until).await?;
@@ -120,7 +120,7 @@ pub async fn wait(client: &mut Client, args: &WaitArgs, screen: Screen) -> Resul
     Err(Error::Timeout(last))
 }
 
-/// Those that are waited for, with their uids.
+/// The awaited pods, with their uids.
 async fn pods(
     client: &mut Client,
     args: &WaitArgs,

@@ -1,4 +1,4 @@
-//! `version`: of this program and of the agent.
+//! `version`: versions of this program and of the agent.
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ fn own() -> String {
     format!("podbay {}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Shows both versions; an agent that does not answer is told of beside the output and no fault.
+/// Shows both versions; if the agent does not answer that is noted and is not an error.
 pub async fn show(agent: &ContextArgs, args: &VersionArgs, screen: Screen) -> Result<(), Error> {
     let server = if args.client { None } else { server(agent, screen).await };
     match args.output {
@@ -70,7 +70,7 @@ fn info<'a>(node: &'a Value, key: &str) -> &'a str {
     text(node, &format!("/status/nodeInfo/{key}"))
 }
 
-/// The agent's node, which says its versions.
+/// The agent's node, which contains its versions.
 async fn server(agent: &ContextArgs, screen: Screen) -> Option<Value> {
     let asked = async {
         let mut client = Client::connect(agent.resolve(&Process)?).await?;

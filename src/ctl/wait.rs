@@ -1,4 +1,4 @@
-//! Waits for pods: until they are ready, or gone.
+//! Waits until pods are ready or gone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,29 +15,29 @@ use crate::proto::podbay::v1::{
     ConditionStatus, Phase, Pod, Selector, WatchEventType, WatchRequest,
 };
 
-/// What is waited for.
+/// The awaited state.
 #[derive(Debug, Clone)]
 pub enum Until {
-    /// Ready, or ended well; a pod that fails ends the wait.
+    /// Ready or succeeded; a pod that fails ends the wait.
     Ready,
-    /// Not there any more.
+    /// Removed.
     Gone,
-    /// There.
+    /// Existing.
     There,
-    /// A condition of its status, by name, has this status.
+    /// The condition with this name has this status.
     Condition(String, String),
-    /// A path of the object gives this text; anything when there is none.
+    /// A path in the object has this text, or any value if there is none.
     Path(JsonPath, Option<String>),
 }
 
-/// A pod that is waited for: namespace and name.
+/// An awaited pod: namespace and name.
 pub type Key = (String, String);
 
-/// Between two watches, where the first has ended before the wait.
+/// Delay between two watches, if the first ended before the wait was over.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Waits for pods (namespace, name → uid). An empty uid is that of a pod which follows one that is
-/// being ended, and may not be there yet.
+/// Waits for pods (namespace, name → uid). An empty uid means a pod that replaces one being ended,
+/// and may not exist yet.
 pub async fn wait(
     client: &mut Client,
     pods: BTreeMap<Key, String>,
@@ -48,7 +48,7 @@ pub async fn wait(
     wait_for_each(client, pods, until, timeout, screen, |_| Ok(())).await
 }
 
-/// The same; each pod is told as soon as it is as wanted.
+/// Like [`wait`]; each pod is reported as soon as it is in the state.
 pub async fn wait_for_each(
     client: &mut Client,
     pods: BTreeMap<Key, String>,
@@ -98,7 +98,7 @@ impl Waiting {
         format!("waiting for {} {what}", names.join(", "))
     }
 
-    /// Watches until all is well or the stream has to be begun anew.
+    /// Watches until all are in the state or the stream has to be restarted.
     async fn watch(
         &mut self,
         client: &mut Client,
@@ -114,7 +114,7 @@ impl Waiting {
             let event = match news.message().await {
                 Ok(Some(event)) => event,
                 Ok(None) => return Ok(()),
-                // Too slow: the state is asked for again.
+                // The watch was too slow: get the state again.
                 Err(status) if status.code() == tonic::Code::ResourceExhausted => return Ok(()),
                 Err(status) => return Err(status.into()),
             };
@@ -135,7 +135,7 @@ impl Waiting {
         Ok(())
     }
 
-    /// As narrow as it can be for all that is waited for.
+    /// The narrowest selector that covers all awaited pods.
     fn selector(&self) -> Selector {
         let mut selector = Selector::default();
         let mut keys = self.pods.keys();
@@ -150,7 +150,8 @@ impl Waiting {
         selector
     }
 
-    /// After the state at the start: what was not in it is not there. Those that are gone as wanted.
+    /// After the initial state: pods not contained in it do not exist. Returns those that were
+    /// awaited to be gone.
     fn missing(&mut self, seen: &[Key]) -> Result<Vec<Key>, Error> {
         if matches!(self.until, Until::Gone) {
             let gone = self.pods.extract_if(.., |key, _| !seen.contains(key));
@@ -165,7 +166,7 @@ impl Waiting {
         }
     }
 
-    /// Whether a pod that is waited for is as wanted.
+    /// Whether an awaited pod is in the state.
     fn look(&self, key: &Key, pod: &Pod, kind: WatchEventType) -> Result<bool, Error> {
         let Some(uid) = self.pods.get(key) else { return Ok(false) };
         let other = !uid.is_empty() && *uid != pod.uid;
@@ -176,7 +177,7 @@ impl Waiting {
         match &self.until {
             Until::Gone => Ok(deleted || other),
             Until::There => Ok(!deleted),
-            // The old one of a pod that is replaced.
+            // The old pod, which is being replaced.
             Until::Ready if other || followed => Ok(false),
             _ if deleted || other => gone(),
             Until::Ready => match pod.phase() {

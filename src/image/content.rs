@@ -1,5 +1,4 @@
-//! From an image's target down to its configuration: the same walk for a pull and for what is
-//! already stored.
+//! Walks from an image's target down to its configuration, both for pulls and for stored images.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,7 +11,7 @@ use crate::backend;
 use crate::model::StringMap;
 use crate::model::image::{ChainId, Descriptor, Digest, Image};
 
-/// Where documents come from.
+/// A source of documents.
 #[async_trait]
 pub(super) trait Documents: Send + Sync {
     /// An index, manifest or configuration.
@@ -28,7 +27,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// The ingest name that all clients of containerd use, so that two of them notice each other.
+    /// The ingest name that all clients of containerd use, so that concurrent writers notice each
+    /// other.
     pub fn ingest(self, digest: &Digest) -> String {
         match self {
             Self::Index => format!("index-{digest}"),
@@ -42,7 +42,7 @@ impl Kind {
     }
 }
 
-/// One document of an image with the labels that keep what it points at.
+/// A document of an image, with the GC labels for what it points at.
 pub(super) struct Piece {
     pub kind: Kind,
     pub descriptor: Descriptor,
@@ -61,7 +61,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// What all names of this image share.
+    /// The part of the image that does not depend on its names.
     pub fn image(&self, target: &Descriptor) -> Image {
         let documents: u64 = self.pieces.iter().map(|piece| piece.descriptor.size).sum();
         let layers: u64 = self.manifest.layers.iter().map(|layer| layer.size).sum();
@@ -78,7 +78,7 @@ impl Tree {
     }
 }
 
-/// Reads an image's documents from its target down. `name` is for errors.
+/// Reads an image's documents from its target down. `name` is used in errors.
 pub(super) async fn walk(
     documents: &dyn Documents,
     target: &Descriptor,
@@ -124,7 +124,7 @@ async fn read(
     Ok(bytes)
 }
 
-/// `None` when the configuration is for another platform.
+/// Completes the tree; `None` when the configuration is for another platform.
 fn finish(
     mut pieces: Vec<Piece>,
     manifest: Manifest,
@@ -148,7 +148,7 @@ fn no_platform(name: &str, platform: &Platform) -> Error {
     Error::NoPlatform { reference: name.to_owned(), platform: platform.to_string() }
 }
 
-/// Documents that are stored already.
+/// Documents from the content store.
 pub(super) struct Stored<'a>(pub &'a dyn backend::Images);
 
 #[async_trait]
@@ -162,8 +162,8 @@ impl Documents for Stored<'_> {
     }
 }
 
-/// An image that is stored and can be run: unpacked, or with all layers here to unpack. `None`
-/// when it is not, whatever the reason: half removed, for another platform, no image at all.
+/// An image that is stored and usable: unpacked, or with all layers stored. `None` otherwise, for
+/// any reason: partly removed, for another platform, not an image.
 pub(super) async fn stored_image(
     store: &dyn backend::Images,
     target: &Descriptor,

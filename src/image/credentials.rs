@@ -1,4 +1,4 @@
-//! Whose credentials go to which registry host.
+//! Chooses which credentials are sent to which registry host.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::Error;
 use super::reference::Reference;
 
-/// Largest docker configuration read, in bytes.
+/// Maximum size of a docker configuration file, in bytes.
 const MAX_DOCKER_CONFIG: u64 = 1 << 20;
 
 /// Credentials of one pull (CRI `AuthConfig`). Never logged.
@@ -23,11 +23,11 @@ pub struct Credentials {
     pub password: String,
     /// base64 of `user:password`.
     pub auth: String,
-    /// The host these are for; empty means the image's registry.
+    /// The host that they are for; empty means the image's registry.
     pub server_address: String,
     /// OAuth refresh token.
     pub identity_token: String,
-    /// Bearer token sent as it stands.
+    /// Bearer token, sent unchanged.
     pub registry_token: String,
 }
 
@@ -38,7 +38,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Credentials in the one form in which they are sent.
+/// Credentials in the form in which they are sent.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Secret {
     /// User and password.
@@ -55,8 +55,8 @@ pub(super) enum Secret {
 }
 
 impl Credentials {
-    /// The form to send; `None` when all is empty, which means anonymous. The order is
-    /// containerd's: user name, identity token, `auth`; then the registry token.
+    /// The form to send; `None` when all fields are empty, which means anonymous. The precedence is
+    /// containerd's: user name, identity token, `auth`, then registry token.
     pub(super) fn secret(&self, host: &str) -> Result<Option<Secret>, Error> {
         if !self.username.is_empty() {
             let (username, password) = (self.username.clone(), self.password.clone());
@@ -102,11 +102,11 @@ fn canonical_host(address: &str) -> String {
     }
 }
 
-/// Every credential that one pull may use.
+/// All credentials that a pull may use.
 pub(super) struct Keyring<'a> {
     /// The image.
     pub reference: &'a Reference,
-    /// Given with the pull.
+    /// From the pull request.
     pub given: Option<&'a Credentials>,
     /// From the agent's configuration, by host.
     pub configured: &'a BTreeMap<String, Credentials>,
@@ -115,8 +115,8 @@ pub(super) struct Keyring<'a> {
 }
 
 impl Keyring<'_> {
-    /// What an endpoint gets. An upstream endpoint is the image's own registry, whatever its
-    /// address; a mirror gets only what names it.
+    /// The credentials for an endpoint. An upstream endpoint is the image's own registry at any
+    /// address; a mirror gets only credentials that name it.
     pub fn for_endpoint(&self, address: &str, upstream: bool) -> Result<Option<Secret>, Error> {
         let registry = canonical_host(self.reference.host());
         let endpoint = canonical_host(address);
@@ -164,7 +164,8 @@ struct DockerAuth {
 }
 
 impl DockerConfig {
-    /// Reads a file; a missing one is empty, a broken one is reported and empty.
+    /// Reads a file. A missing file gives an empty value; a malformed one is logged and gives an
+    /// empty value too.
     pub async fn load(path: &Path) -> Self {
         match tokio::fs::metadata(path).await {
             Ok(meta) if meta.len() <= MAX_DOCKER_CONFIG => {}
@@ -186,7 +187,7 @@ impl DockerConfig {
         Some(Self::of(file.auths))
     }
 
-    /// The old form of such a file, `.dockercfg`: what the new one has under `auths`.
+    /// The old format, `.dockercfg`: the top level is what the new format has under `auths`.
     fn parse_old(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok().map(Self::of)
     }
@@ -209,12 +210,12 @@ impl DockerConfig {
         Self(entries.collect())
     }
 
-    /// What it has for the registry of an image.
+    /// The credentials for the registry of an image.
     fn for_image(&self, image: &Reference) -> Option<&Credentials> {
         self.best(&canonical_host(image.host()), Some(image.repository()))
     }
 
-    /// The most specific entry for a host and the repository in it.
+    /// The most specific entry for a host and a repository.
     fn best(&self, host: &str, repository: Option<&str>) -> Option<&Credentials> {
         let fits = |path: &Option<String>| match (path, repository) {
             (None, _) => true,
@@ -231,7 +232,7 @@ impl DockerConfig {
     }
 }
 
-/// Credentials for an image from the text of a docker `config.json`, or of its `old` form.
+/// Credentials for an image from the text of a docker `config.json`, or of the `old` format.
 pub fn docker_credentials(text: &[u8], old: bool, image: &Reference) -> Option<Credentials> {
     let config = if old { DockerConfig::parse_old(text) } else { DockerConfig::parse(text) };
     config?.for_image(image).cloned()

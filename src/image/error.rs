@@ -1,4 +1,4 @@
-//! What can go wrong with images, in the words of whoever asked.
+//! Errors of the image room, in terms of the caller's request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use crate::backend;
 use crate::model::image::Digest;
 
-/// A failure of the image room.
+/// An error of the image room.
 ///
-/// Texts never hold credentials, tokens or the query string of a URL: they end up in pod events
-/// and logs. It is cheap to clone because one download answers many callers.
+/// Messages never contain credentials, tokens or the query string of a URL, since they end up in
+/// pod events and logs. Cheap to clone, because one download answers many callers.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The name or id is no valid reference.
+    /// The name or id is not a valid reference.
     #[error("invalid image reference {image:?}: {problem}")]
     InvalidReference {
         /// As given.
@@ -23,35 +23,36 @@ pub enum Error {
     /// No such runtime handler.
     #[error("image.runtime_handler: no runtime for {0:?} is configured")]
     UnknownHandler(String),
-    /// An id prefix that several images have.
+    /// The id prefix matches several images.
     #[error("image id prefix {0:?} is ambiguous")]
     AmbiguousId(String),
-    /// The credentials given cannot be read.
+    /// The given credentials cannot be decoded.
     #[error("invalid credentials for {host}: {problem}")]
     InvalidCredentials {
         /// Registry.
         host: String,
-        /// What is wrong; never their content.
+        /// What is wrong, without their content.
         problem: &'static str,
     },
-    /// The registry answered, and does not have it.
+    /// The registry answered that it does not have the image.
     #[error("{reference} not found in the registry")]
     NotInRegistry {
-        /// What was asked for.
+        /// The requested image.
         reference: String,
     },
-    /// The registry or its token server refused the credentials, or wants some.
+    /// The registry or its token server refused the credentials, or requires some.
     #[error("not authorized to pull {reference}: {problem}")]
     Unauthorized {
-        /// What was asked for.
+        /// The requested image.
         reference: String,
-        /// Which server refused, and how.
+        /// The server that refused, and its answer.
         problem: String,
     },
-    /// No registry could be reached, or it failed. A kubelet matches the first word.
+    /// No registry could be reached, or it failed. The kubelet matches the first word of this
+    /// error.
     #[error("RegistryUnavailable: {tried}")]
     RegistryUnavailable {
-        /// Which request failed, and how.
+        /// The failed request and its result.
         tried: String,
         /// Why.
         #[source]
@@ -60,79 +61,79 @@ pub enum Error {
     /// The registry refused a request for another reason.
     #[error("{tried} answered status {status}")]
     RegistryRefused {
-        /// Which request.
+        /// The refused request.
         tried: String,
         /// HTTP status.
         status: u16,
     },
-    /// The registry sent something that must not be used.
+    /// The registry sent invalid content.
     #[error("bad content of {what}: {problem}")]
     BadContent {
-        /// Which blob or document.
+        /// The blob or document.
         what: String,
         /// Wrong digest, size, type or shape.
         problem: String,
     },
-    /// The image is not made for this host.
+    /// The image has no variant for this host's platform.
     #[error("{reference} has no image for {platform}")]
     NoPlatform {
-        /// What was asked for.
+        /// The requested image.
         reference: String,
         /// This host's platform.
         platform: String,
     },
-    /// Bytes stopped arriving.
+    /// No data arrived within the limit.
     #[error("pull of {reference} made no progress for {}", humantime::format_duration(*.after))]
     NoProgress {
-        /// What was pulled.
+        /// The image.
         reference: String,
         /// The limit.
         after: Duration,
     },
-    /// Nobody waits for it any more, or the agent is stopping.
+    /// Nobody waits for the pull any more, or the agent is shutting down.
     #[error("pull of {reference} was cancelled")]
     Cancelled {
-        /// What was pulled.
+        /// The image.
         reference: String,
     },
     /// The image is mounted as a volume.
     #[error("image {id} is in use as a volume")]
     InUse {
-        /// Which.
+        /// Id of the image.
         id: Digest,
     },
-    /// Blobs of a known image are gone from the store; a new pull repairs it.
+    /// Blobs of a known image are missing from the store; another pull repairs it.
     #[error("content of image {id} is missing; pull it again")]
     Incomplete {
-        /// Which.
+        /// Id of the image.
         id: Digest,
     },
     /// No such image.
     #[error("image {0:?} is not found")]
     NotFound(String),
-    /// An archive is whole, and must not be used.
+    /// An archive is complete but invalid.
     #[error("bad archive: {0}")]
     BadArchive(String),
-    /// Names were given for an archive of several images.
+    /// Names were given for an archive with several images.
     #[error("names can be given to one image only, and the archive has {0}")]
     NamesForMany(usize),
-    /// An archive did not come to its end.
+    /// An archive ended early.
     #[error("the archive broke off")]
     BrokenOff {
         /// Why.
         #[source]
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// Bytes of an archive stopped arriving, or nobody took them.
+    /// No bytes of an archive arrived, or nobody read them, within the limit.
     #[error("the archive made no progress for {}", humantime::format_duration(*.after))]
     Stalled {
         /// The limit.
         after: Duration,
     },
-    /// The agent stops, or the work broke down, which its log tells.
+    /// The agent is shutting down, or the task panicked; the details are in the agent's log.
     #[error("the agent has given the work up")]
     Abandoned,
-    /// A registry host configuration cannot be used.
+    /// A registry host configuration is invalid.
     #[error("registry configuration {path}: {problem}")]
     HostConfig {
         /// File.
@@ -140,7 +141,7 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
-    /// A step in the store failed.
+    /// A call to the store failed.
     #[error("{step}")]
     Backend {
         /// The step.
@@ -168,15 +169,15 @@ impl Error {
         Self::HostConfig { path: path.display().to_string(), problem: problem.into() }
     }
 
-    /// Whether it only tells that the work was told to stop.
+    /// Whether it only reports a cancellation.
     pub(super) fn is_cancelled(&self) -> bool {
         matches!(self, Self::Cancelled { .. })
     }
 }
 
-/// Names the step of a failed store call.
+/// Adds the name of the failed step to a backend error.
 pub(super) trait Step<T> {
-    /// With the step's name.
+    /// Adds the step's name.
     fn step(self, step: &'static str) -> Result<T, Error>;
 }
 

@@ -1,9 +1,9 @@
-//! The images of this host, kept in memory: every `CreateContainer` and every round of a kubelet
-//! asks for them.
+//! The images of this host, cached in memory: every `CreateContainer` and a kubelet's regular calls
+//! need them.
 //!
-//! The store is the truth. A change (our own, or an event of the store) only marks the index
-//! stale; the next reader lists the names again, and reads documents only of targets that are
-//! new, because content never changes under its digest.
+//! containerd's store is authoritative. A change (the agent's own, or an event) only marks the
+//! index stale. The next reader lists the names again, and reads documents only of new targets,
+//! since content never changes under its digest.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::backend::{self, ImageRecord};
 use crate::locks::{Mutex, MutexGuard};
 use crate::model::image::{Digest, Image};
 
-/// One consistent look at all images.
+/// A consistent snapshot of all images.
 #[derive(Default)]
 pub(super) struct Snapshot {
     images: BTreeMap<Digest, Arc<Image>>,
-    /// Record names, and their normal form where it differs.
+    /// Record names, and their normalised form if that differs.
     names: HashMap<String, Named>,
     /// Record names of each image.
     records: HashMap<Digest, Vec<String>>,
@@ -36,18 +36,18 @@ struct Named {
 
 /// The index.
 pub(super) struct Index {
-    /// Grows with each change.
+    /// Incremented by each change.
     generation: AtomicU64,
-    /// Names that the operator pins, in normal form.
+    /// Names pinned by the operator, normalised.
     pinned: BTreeSet<String>,
     state: Mutex<State>,
-    /// One refresh at a time; the others wait for it.
+    /// Held during a refresh; other readers wait for it.
     refreshing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The generation that `snapshot` shows.
+    /// The generation of `snapshot`.
     shown: u64,
     snapshot: Arc<Snapshot>,
     /// Images by target, without their names.
@@ -65,33 +65,33 @@ impl Index {
         }
     }
 
-    /// Whether the operator pins a name, given in normal form.
+    /// Whether the operator pinned a name, given in normalised form.
     pub fn is_pinned(&self, name: &str) -> bool {
         self.pinned.contains(name)
     }
 
-    /// Grows whenever names may have changed.
+    /// Incremented whenever names may have changed.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Names may have changed.
+    /// Notes that names may have changed.
     pub fn invalidate(&self) {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// An image that was stored just now: nothing of it need be read again.
+    /// Adds an image that was just stored, so that it need not be read again.
     pub fn learn(&self, image: Image) {
         self.lock().known.insert(image.target.digest.clone(), Arc::new(image));
     }
 
-    /// The snapshot of an image turned out to be missing: look at it again.
+    /// Forgets an image whose snapshot turned out to be missing, so that it is read again.
     pub fn forget(&self, target: &Digest) {
         self.lock().known.remove(target);
         self.invalidate();
     }
 
-    /// The images as of now.
+    /// The current images.
     pub async fn look(
         &self,
         store: &dyn backend::Images,
@@ -105,7 +105,7 @@ impl Index {
         if let Some(snapshot) = self.fresh() {
             return Ok(snapshot);
         }
-        // Read before the list: a change during it leaves the result stale.
+        // Read before the list, so that a change during the listing leaves the result stale.
         let generation = self.generation.load(Ordering::Acquire);
         let records = store.list_images().await.step("listing images")?;
         let mut known = HashMap::new();
@@ -151,7 +151,7 @@ impl Snapshot {
             let named = Named { id: bare.id.clone(), target: record.target.digest.clone() };
             let image = images.entry(bare.id.clone()).or_insert_with(|| Image::clone(bare));
             image.pinned |= record.labels.get(PINNED_LABEL).is_some_and(|value| value == "pinned");
-            // The bare id would also read as the tag of a repository called sha256.
+            // A bare id would also parse as a tag of a repository named sha256.
             if Digest::try_from(record.name.as_str()).is_err()
                 && let Ok(reference) = Reference::parse(&record.name)
             {
@@ -183,7 +183,7 @@ impl Snapshot {
         self.images.values()
     }
 
-    /// The image that a caller names. A reference wins over an id prefix.
+    /// The image that a caller names. A reference takes precedence over an id prefix.
     pub fn find(&self, name: &Name) -> Result<Option<&Arc<Image>>, Error> {
         let (reference, prefix) = match name {
             Name::Id(id) => return Ok(self.images.get(id)),
@@ -201,23 +201,23 @@ impl Snapshot {
         }
     }
 
-    /// Whether a reference is a name of this image, and no prefix of its id.
+    /// Whether a reference is a name of this image rather than a prefix of its id.
     pub fn is_name_of(&self, reference: &Reference, id: &Digest) -> bool {
         self.names.get(&reference.to_string()).is_some_and(|named| named.id == *id)
     }
 
-    /// The record names of an image, its id last: it is what holds the content to the end.
+    /// The record names of an image. The id comes last: its record holds the content until the end.
     pub fn records(&self, id: &Digest) -> Vec<String> {
         let mut names = self.records.get(id).cloned().unwrap_or_default();
         names.sort_by_key(|name| (name == id.as_str(), name.clone()));
         names
     }
 
-    /// The image that all of these records show, if they point at this target.
+    /// The image, if all of these records exist and point at this target.
     pub fn complete(&self, target: &Digest, names: &[String]) -> Option<&Arc<Image>> {
         let named = self.names.get(names.first()?)?;
         let same = |name| self.names.get(name).is_some_and(|named| named.target == *target);
-        // The record of the bare id is part of a whole pull too.
+        // A complete pull also has a record named by the bare id.
         let whole = names.iter().all(same) && self.names.contains_key(named.id.as_str());
         whole.then(|| self.images.get(&named.id)).flatten()
     }

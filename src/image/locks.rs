@@ -1,4 +1,4 @@
-//! One owner at a time for each blob and each chain.
+//! Named locks, for one writer per blob or chain.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -12,7 +12,7 @@ use crate::locks::Mutex;
 pub(super) struct KeyedLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
 impl KeyedLocks {
-    /// Waits for a name.
+    /// Waits for the lock of this name.
     pub async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.0.lock();

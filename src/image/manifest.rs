@@ -1,8 +1,7 @@
-//! Indexes, manifests and configurations: parsing and every check that they can be trusted to
-//! describe an image. Pure.
+//! Parsing and validation of indexes, manifests and configurations. Pure.
 //!
-//! Follows the OCI image specification 1.1 and Docker image manifest 2 schema 2. Whatever a
-//! registry sends comes through here before one byte of it is used.
+//! Follows the OCI image specification 1.1 and Docker image manifest version 2, schema 2. All
+//! documents from a registry are checked here before they are used.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +12,13 @@ use super::platform::Platform;
 use crate::model::StringMap;
 use crate::model::image::{ChainId, Descriptor, Digest, ImageConfig};
 
-/// Largest index or manifest in bytes.
+/// Maximum size of an index or manifest, in bytes.
 pub const MAX_MANIFEST: usize = 4 << 20;
-/// Largest configuration in bytes.
+/// Maximum size of a configuration, in bytes.
 pub const MAX_CONFIG: usize = 4 << 20;
-/// Most layers; overlayfs stacks no more.
+/// Maximum number of layers; overlayfs supports no more.
 pub const MAX_LAYERS: usize = 500;
-/// Deepest nesting of indexes.
+/// Maximum nesting depth of indexes.
 pub const MAX_INDEX_DEPTH: usize = 4;
 
 /// OCI image manifest.
@@ -37,10 +36,10 @@ pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.lis
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const SNAPSHOT_LABEL: &str = "containerd.io/snapshot/";
 
-/// What a document describes.
+/// A parsed index or manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
-    /// One image for each of several platforms.
+    /// Images for several platforms.
     Index(Vec<Entry>),
     /// One image.
     Manifest(Manifest),
@@ -49,15 +48,15 @@ pub enum Document {
 /// One entry of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Points at a manifest or another index.
+    /// Descriptor of a manifest or another index.
     pub descriptor: Descriptor,
-    /// Its platform, if it says so.
+    /// Its platform, if stated.
     pub platform: Option<Platform>,
-    /// Place in the index; part of the label that keeps it from the garbage collector.
+    /// Position in the index; part of the GC label.
     pub position: usize,
 }
 
-/// One image.
+/// An image manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     /// Configuration.
@@ -66,18 +65,18 @@ pub struct Manifest {
     pub layers: Vec<Descriptor>,
 }
 
-/// A configuration, checked.
+/// A validated image configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Platform; `None` when it names none.
     pub platform: Option<Platform>,
     /// Digests of the uncompressed layers, lowest first.
     pub diff_ids: Vec<Digest>,
-    /// What a container inherits.
+    /// The settings that containers inherit.
     pub image: ImageConfig,
 }
 
-/// What is wrong with a document. The text names the place and never repeats large input.
+/// What is wrong with a document. The text gives the location and never quotes large input.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub String);
@@ -143,7 +142,7 @@ struct RawImageConfig {
 }
 
 fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
-    // Category and place only: a message of serde_json may quote what was sent.
+    // Only category and position: serde_json's message may quote the input.
     serde_json::from_slice::<Option<T>>(bytes)
         .map_err(|error| {
             let kind = match error.classify() {
@@ -176,11 +175,10 @@ fn is_layer(media_type: &str) -> bool {
     matches!(kind, Some("diff.tar" | "diff.tar.gzip" | "diff.tar.zstd"))
 }
 
-/// The type that a reply names in its `Content-Type`, or that a body names itself when the reply
-/// names none.
+/// The media type from a reply's `Content-Type`, or from the body if the header is missing.
 ///
 /// # Errors
-/// Neither does, or they contradict each other.
+/// Neither states it, or they contradict each other.
 pub fn media_type(content_type: Option<&str>, body: &[u8]) -> Result<String, Malformed> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -207,7 +205,7 @@ pub fn verify(expected: &Descriptor, bytes: &[u8]) -> Result<(), Malformed> {
     if real == expected.digest { Ok(()) } else { malformed(format!("its digest is {real}")) }
 }
 
-/// Parses an index or manifest that was announced as `media_type`.
+/// Parses an index or manifest of the given media type.
 pub fn parse(media_type: &str, bytes: &[u8]) -> Result<Document, Malformed> {
     if bytes.len() > MAX_MANIFEST {
         return malformed(format!("it is larger than {MAX_MANIFEST} bytes"));
@@ -243,8 +241,8 @@ pub fn parse(media_type: &str, bytes: &[u8]) -> Result<Document, Malformed> {
     }
 }
 
-/// Everything that a stored index or manifest points at, also what no image needs here: other
-/// platforms, attestations.
+/// All descriptors in a stored index or manifest, including those not needed here: other platforms,
+/// attestations.
 pub fn children(bytes: &[u8]) -> Result<Vec<Descriptor>, Malformed> {
     let raw: RawDocument = json(bytes)?;
     let all = raw.manifests.into_iter().flatten().chain(raw.config);
@@ -322,8 +320,8 @@ impl RawPlatform {
     }
 }
 
-/// The entry for a platform: the best match, else the first that names no platform (its
-/// configuration is checked later).
+/// The entry for a platform: the best match, else the first without a platform, whose configuration
+/// is checked later.
 pub fn choose<'a>(entries: &'a [Entry], host: &Platform) -> Option<&'a Entry> {
     let ranked = entries.iter().filter_map(|entry| {
         let rank = entry.platform.as_ref().map_or(Some(u32::MAX), |offered| host.rank(offered));
@@ -380,13 +378,13 @@ pub fn chain_ids(diff_ids: &[Digest]) -> Vec<ChainId> {
     chains
 }
 
-/// Labels that hold an index's chosen entry.
+/// GC labels for an index's chosen entry.
 pub fn index_labels(entry: &Entry) -> StringMap {
     let key = format!("containerd.io/gc.ref.content.m.{}", entry.position);
     StringMap::from([(key, entry.descriptor.digest.to_string())])
 }
 
-/// Labels that hold a manifest's configuration and layers.
+/// GC labels for a manifest's configuration and layers.
 pub fn manifest_labels(manifest: &Manifest) -> StringMap {
     let layers = manifest.layers.iter().enumerate().map(|(n, layer)| {
         (format!("containerd.io/gc.ref.content.l.{n}"), layer.digest.to_string())
@@ -395,14 +393,14 @@ pub fn manifest_labels(manifest: &Manifest) -> StringMap {
     layers.chain([("containerd.io/gc.ref.content.config".to_owned(), config)]).collect()
 }
 
-/// Labels that hold the snapshots of an unpacked image; they go on the configuration.
+/// GC labels for the snapshots of an unpacked image; they are set on the configuration.
 pub fn config_labels(snapshotter: &str, top: Option<&ChainId>) -> StringMap {
     let key = format!("containerd.io/gc.ref.snapshot.{snapshotter}");
     top.map(|chain| (key, chain.to_string())).into_iter().collect()
 }
 
-/// The annotations of a layer that its snapshot inherits. Id mappings are the agent's own to
-/// give, and containerd takes no label over 4096 bytes.
+/// The annotations of a layer that become labels of its snapshot. Id mappings are excluded, since
+/// only the agent sets them, as are labels over containerd's limit of 4096 bytes.
 pub fn snapshot_labels(layer: &Descriptor) -> StringMap {
     let passed = layer.annotations.iter().filter(|(key, value)| {
         let name = key.strip_prefix(SNAPSHOT_LABEL);

@@ -1,4 +1,4 @@
-//! Notices when bytes stop arriving, or come so slowly that they as good as do.
+//! Detects when bytes stop arriving, or arrive too slowly.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use crate::locks::{Mutex, MutexGuard};
 pub(super) struct Meter(Mutex<State>);
 
 struct State {
-    /// When there was progress last.
+    /// Time of the last progress.
     last: Instant,
     /// Bytes since then.
     since: u64,
     open: usize,
 }
 
-/// Less than this within the no-progress limit is none: a server that sends a byte a second would
-/// hold a pull for ever.
+/// Fewer bytes than this within the no-progress limit do not count as progress: a server that sends
+/// one byte per second would keep a pull alive for ever.
 const LEAST: u64 = 64 << 10;
 
 impl State {
@@ -36,7 +36,7 @@ impl Meter {
         Self(Mutex::new(State { last: Instant::now(), since: 0, open: 0 }))
     }
 
-    /// A request starts; it ends with the guard.
+    /// Notes the start of a request, which ends when the guard is dropped.
     pub fn open(&self) -> Open<'_> {
         let mut state = self.lock();
         if state.open == 0 {
@@ -46,7 +46,7 @@ impl Meter {
         Open(self)
     }
 
-    /// Bytes came. They are progress once there are [`LEAST`] of them.
+    /// Notes received bytes. They count as progress once there are [`LEAST`] of them.
     pub fn moved(&self, bytes: usize) {
         let mut state = self.lock();
         state.since = state.since.saturating_add(bytes as u64);
@@ -55,12 +55,12 @@ impl Meter {
         }
     }
 
-    /// Something came to its end, however small it was.
+    /// Notes that something is complete, which is progress regardless of its size.
     pub fn finished(&self) {
         self.lock().progress();
     }
 
-    /// Ends when requests were open for `limit` without progress.
+    /// Completes when requests were open for `limit` without progress.
     pub async fn stalled(&self, limit: Duration) {
         loop {
             let (left, open) = {
@@ -120,13 +120,13 @@ mod tests {
                 meter.moved(1);
             }
         };
-        // Cancel-safe: the first to end ends them.
+        // Cancel-safe: the branch that finishes first ends the other.
         tokio::select! {
             () = meter.stalled(LIMIT) => {}
             () = trickle => {}
         }
         assert_eq!(start.elapsed(), LIMIT);
-        // A slow line that moves is left alone, and so are things that are small.
+        // A slow but steady connection is tolerated, and so are small downloads.
         for slow in [true, false] {
             let start = Instant::now();
             meter.finished();

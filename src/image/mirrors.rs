@@ -1,7 +1,7 @@
-//! Where the content of a registry is fetched from: its mirrors and itself.
+//! The endpoints that serve a registry's content: its mirrors and the registry itself.
 //!
-//! Reads containerd's own layout: a folder for each registry host below one of the configured
-//! folders, with a `hosts.toml` or, in Docker's way, bare certificate files.
+//! Reads containerd's own layout: below one of the configured directories, a directory for each
+//! registry host, with a `hosts.toml` or, as Docker does it, bare certificate files.
 //! <https://github.com/containerd/containerd/blob/main/docs/hosts.md>
 
 use std::collections::BTreeMap;
@@ -16,23 +16,23 @@ use toml::Spanned;
 use super::Error;
 use super::registry::tls::TlsOptions;
 
-/// Largest `hosts.toml` read, in bytes.
+/// Maximum size of a `hosts.toml`, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// One place that serves a registry's content.
+/// An endpoint that serves a registry's content.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
-    /// Scheme, host and path prefix, mostly `/v2`; without a slash at its end.
+    /// Scheme, host and path prefix, usually `/v2`; without a trailing slash.
     pub url: Url,
-    /// Not the registry itself.
+    /// Whether it is a mirror rather than the registry itself.
     pub mirror: bool,
-    /// May be asked what a tag means.
+    /// Whether it may resolve tags.
     pub resolve: bool,
-    /// May be asked for content by digest.
+    /// Whether it may serve content by digest.
     pub pull: bool,
-    /// Sent with every request to this host.
+    /// Headers sent with every request to this host.
     pub headers: HeaderMap,
-    /// TLS.
+    /// TLS options.
     pub tls: TlsOptions,
 }
 
@@ -86,10 +86,10 @@ impl OneOrMany {
     }
 }
 
-/// The places to ask for images of a registry host, best first; never empty.
+/// The endpoints for a registry host, by descending priority; never empty.
 ///
 /// # Errors
-/// [`Error::HostConfig`] when the host's configuration cannot be used.
+/// [`Error::HostConfig`] when the host's configuration is invalid.
 pub(super) async fn sources(folders: &[PathBuf], host: &str) -> Result<Vec<Source>, Error> {
     for folder in folders {
         for name in folder_names(host) {
@@ -113,7 +113,7 @@ pub(super) async fn sources(folders: &[PathBuf], host: &str) -> Result<Vec<Sourc
     upstream(host, &TlsOptions::default())
 }
 
-/// The host is checked by the reference parser: no slash and no `..` can be in it.
+/// Safe as directory names: the reference parser allows no slash and no `..` in a host.
 fn folder_names(host: &str) -> Vec<String> {
     let mut names = Vec::with_capacity(3);
     if let Some((name, port)) = host.rsplit_once(':') {
@@ -124,7 +124,8 @@ fn folder_names(host: &str) -> Vec<String> {
     names
 }
 
-/// Docker's layout: `*.crt` are authorities, `x.cert` with `x.key` is a client certificate.
+/// Docker's layout: `*.crt` are certificate authorities, `x.cert` with `x.key` is a client
+/// certificate.
 async fn certificate_files(folder: &Path) -> TlsOptions {
     let mut tls = TlsOptions::default();
     let Ok(mut entries) = tokio::fs::read_dir(folder).await else { return tls };
@@ -143,11 +144,11 @@ async fn certificate_files(folder: &Path) -> TlsOptions {
 fn from_file(host: &str, path: &Path, text: &str) -> Result<Vec<Source>, Error> {
     let broken = |problem: String| Error::host_config(path, problem);
     let file: HostsFile = toml::from_str(text).map_err(|error| {
-        // The message of the parser may show a header line, and so a secret.
+        // Only the line number: the parser's message may quote a header line, and so a secret.
         let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
         broken(format!("malformed at line {line}"))
     })?;
-    // As containerd: mirrors are asked in the order of the file.
+    // As in containerd, mirrors are tried in the order of the file.
     let mut mirrors: Vec<_> = file.host.iter().collect();
     mirrors.sort_by_key(|(_, table)| table.span().start);
     let mut sources = Vec::with_capacity(mirrors.len() + 1);
@@ -201,7 +202,7 @@ impl HostTable {
         Ok(headers)
     }
 
-    /// The first pair; rustls sends one certificate.
+    /// The first pair only, since rustls sends one certificate.
     fn client(&self, folder: &Path) -> Result<Option<(PathBuf, Option<PathBuf>)>, String> {
         let (cert, key) = match &self.client {
             None => return Ok(None),
@@ -236,8 +237,8 @@ fn base_url(address: &str, override_path: bool) -> Result<Url, String> {
     Ok(url)
 }
 
-/// The registry itself. Docker's hub has another address than its name. A local registry on a
-/// port of its own is asked over http first, then over https with any certificate.
+/// The registry itself. Docker Hub's address differs from its name. A local registry on a port of
+/// its own is tried over http first, then over https without certificate verification.
 fn upstream(host: &str, tls: &TlsOptions) -> Result<Vec<Source>, Error> {
     let port = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map(|(_, p)| p);
     let addresses = match port {
@@ -261,7 +262,7 @@ fn upstream(host: &str, tls: &TlsOptions) -> Result<Vec<Source>, Error> {
     addresses.iter().map(source).collect()
 }
 
-/// Whether a host (with or without a port) is this machine by name.
+/// Whether a host (with or without port) names this machine.
 pub(super) fn is_local(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),

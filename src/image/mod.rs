@@ -1,8 +1,8 @@
 //! Images: references, pulls, names, removal, disk use.
 //!
-//! One pull path serves every containerd: registry -> content store -> unpack, under a lease.
-//! What is stored is read once and kept in an index in memory, which every container creation
-//! and every round of a kubelet asks.
+//! All containerd versions use one pull path: registry -> content store -> unpack, under a lease.
+//! Stored images are read once and cached in an index in memory, which serves container creations
+//! and a kubelet's regular calls.
 
 mod archive;
 mod content;
@@ -50,34 +50,34 @@ use crate::locks::Mutex;
 use crate::model::StringMap;
 use crate::model::image::{Digest, Image};
 
-/// Label of images that belong to CRI, the same that containerd's own plugin sets.
+/// Label of images managed by CRI, the same as containerd's own plugin sets.
 const MANAGED_LABEL: &str = "io.cri-containerd.image";
-/// Label of images that are never collected.
+/// Label of images that are never garbage-collected.
 const PINNED_LABEL: &str = "io.cri-containerd.pinned";
 
 /// Settings of the image room.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Snapshotter that images are unpacked with when nobody names another one.
+    /// Snapshotter to unpack with if the runtime handler has none of its own.
     pub snapshotter: String,
     /// The snapshotter of each runtime handler.
     pub handlers: BTreeMap<String, String>,
-    /// Which image of an index is taken.
+    /// The platform for which an image of an index is chosen.
     pub platform: Platform,
-    /// Folders with a folder for each registry host (`hosts.toml`), the first that has the host
-    /// counts.
+    /// Directories with a directory for each registry host (`hosts.toml`); the first one that has
+    /// the host is used.
     pub config_dirs: Vec<PathBuf>,
-    /// Credentials by registry host, for pulls that bring none.
+    /// Credentials by registry host, for pulls without credentials.
     pub registry_auth: BTreeMap<String, Credentials>,
-    /// A docker `config.json` with more of them.
+    /// A docker `config.json` with more credentials.
     pub docker_config: Option<PathBuf>,
-    /// A pull ends when no byte arrives for so long.
+    /// A pull fails when no byte arrives for this long.
     pub no_progress_timeout: Duration,
-    /// Layers of one image that are downloaded at a time.
+    /// Maximum number of concurrent layer downloads of one image.
     pub max_concurrent_layers: usize,
-    /// First wait before a failed request is sent again.
+    /// First delay before a failed request is repeated.
     pub retry_delay: Duration,
-    /// Images that are never collected, e.g. a configured pause image.
+    /// Images that are never garbage-collected, e.g. a configured pause image.
     pub pinned: Vec<String>,
 }
 
@@ -103,7 +103,7 @@ pub struct Images {
     inner: Arc<Inner>,
 }
 
-/// What the parts of this room share.
+/// The state shared by the parts of this room.
 struct Inner {
     store: Arc<dyn backend::Images>,
     runtime: Arc<dyn backend::Runtime>,
@@ -122,7 +122,7 @@ struct Inner {
 
 type Holds = Mutex<HashMap<Digest, usize>>;
 
-/// Keeps an image from being removed, until it is dropped.
+/// Prevents the removal of an image until it is dropped.
 pub struct Hold {
     id: Digest,
     holds: Arc<Holds>,
@@ -141,7 +141,7 @@ impl Drop for Hold {
 }
 
 impl Images {
-    /// The service over a store; `runtime` tells where the snapshotters have their folders.
+    /// Creates the service; `runtime` is queried for the snapshotters' directories.
     pub fn new(
         backend: Arc<dyn backend::Images>,
         runtime: Arc<dyn backend::Runtime>,
@@ -166,9 +166,9 @@ impl Images {
         Arc::new(Self { inner: Arc::new(inner) })
     }
 
-    /// Pulls an image and returns it. Concurrent pulls of one image share one download; the
-    /// work goes on only while somebody waits for it. An image that is complete here costs only
-    /// the question to its registry.
+    /// Pulls an image and returns it. Concurrent pulls of one image share one download, which
+    /// continues only while somebody waits for it. If the image is already complete, only the
+    /// registry is asked for its digest.
     ///
     /// # Errors
     /// Any [`Error`] of a registry or the store; then nothing of the pull is left.
@@ -180,7 +180,7 @@ impl Images {
         self.pull_for("", image, credentials).await
     }
 
-    /// As [`Images::pull`], unpacked for this runtime handler; empty is the default one.
+    /// Like [`Images::pull`], unpacked for this runtime handler; empty for the default one.
     ///
     /// # Errors
     /// [`Error::UnknownHandler`], otherwise as [`Images::pull`].
@@ -194,11 +194,11 @@ impl Images {
         self.inner.pull(image, credentials, snapshotter).await.map(Arc::unwrap_or_clone)
     }
 
-    /// All images, one for each id, sorted by id. A filter names one image; a name that is none
-    /// matches nothing.
+    /// All images, one for each id, sorted by id. A filter names one image; an unknown name matches
+    /// nothing.
     ///
     /// # Errors
-    /// When the store cannot be asked, or the filter is ambiguous.
+    /// When the store fails, or the filter is ambiguous.
     pub async fn list(&self, filter: Option<&str>) -> Result<Vec<Image>, Error> {
         let images = self.inner.look().await?;
         let Some(filter) = filter else {
@@ -212,18 +212,18 @@ impl Images {
         }
     }
 
-    /// One image by id, unique id prefix, tag, digest reference or short name.
+    /// One image by id, unique id prefix, tag, digest reference or short name; `None` if unknown.
     ///
     /// # Errors
-    /// [`Error::InvalidReference`], [`Error::AmbiguousId`], or when the store cannot be asked.
+    /// [`Error::InvalidReference`], [`Error::AmbiguousId`], or a failure of the store.
     pub async fn get(&self, image: &str) -> Result<Option<Image>, Error> {
         let name = Name::parse(image)?;
         let images = self.inner.look().await?;
         Ok(images.find(&name)?.map(|image| Image::clone(image)))
     }
 
-    /// As [`Images::get`], but only if the image is unpacked for this runtime handler where that
-    /// one has a snapshotter of its own.
+    /// Like [`Images::get`], but if this runtime handler has its own snapshotter, only if the image
+    /// is unpacked for it.
     ///
     /// # Errors
     /// [`Error::UnknownHandler`], otherwise as [`Images::get`].
@@ -239,10 +239,10 @@ impl Images {
         Ok(there.step("looking for a snapshot")?.then_some(image))
     }
 
-    /// The whole configuration document of an image, as its author wrote it.
+    /// The complete configuration document of an image.
     ///
     /// # Errors
-    /// When the store cannot be asked, or [`Error::BadContent`].
+    /// A failure of the store, or [`Error::BadContent`].
     pub async fn document(&self, image: &Image) -> Result<serde_json::Value, Error> {
         let bytes = self.inner.store.read_blob(&image.id, manifest::MAX_CONFIG).await;
         let bytes = bytes.step("reading an image's configuration")?;
@@ -250,8 +250,8 @@ impl Images {
             .map_err(|error| Error::bad(image.id.to_string(), error.to_string()))
     }
 
-    /// Removes all names of an image's id; unknown is fine. Running containers keep their own
-    /// snapshots.
+    /// Removes all names of an image's id; an unknown image is fine. Running containers keep their
+    /// own snapshots.
     ///
     /// # Errors
     /// [`Error::InUse`] while it is held, otherwise as [`Images::get`].
@@ -259,11 +259,11 @@ impl Images {
         self.inner.remove(image).await
     }
 
-    /// Disk use: first that of the default snapshotter with the content store, then that of each
-    /// other one that a handler has. At most 10 s old, and of after the last change of an image.
+    /// Disk use: first of the default snapshotter together with the content store, then of each
+    /// other snapshotter of a handler. Cached for up to 10 s, or until an image changes.
     ///
     /// # Errors
-    /// When the store cannot be asked, or has no such snapshotter.
+    /// When the store fails, or has no such snapshotter.
     pub async fn fs_info(&self) -> Result<Vec<FsInfo>, Error> {
         self.inner.fs_info().await
     }
@@ -273,7 +273,7 @@ impl Images {
     /// tried once more; what it says is the inner result.
     ///
     /// # Errors
-    /// [`Error::Incomplete`] when the image's layers are gone too.
+    /// [`Error::Incomplete`] when the image's layers are missing too.
     pub async fn on_snapshots<T, F>(
         &self,
         image: &Image,
@@ -292,19 +292,20 @@ impl Images {
         }
     }
 
-    /// Image names may have changed in the store: the next reader looks again.
+    /// Notes that image names in the store may have changed, so that the next reader lists them
+    /// again.
     pub fn invalidate(&self) {
         self.inner.index.invalidate();
     }
 
-    /// Keeps an image from being removed, e.g. while it is mounted as a volume.
+    /// Prevents the removal of an image, e.g. while it is mounted as a volume.
     pub fn hold(&self, id: &Digest) -> Hold {
         let holds = Arc::clone(&self.inner.holds);
         *holds.lock().entry(id.clone()).or_default() += 1;
         Hold { id: id.clone(), holds }
     }
 
-    /// What pulls do from now on. A slow reader loses the oldest events.
+    /// Subscribes to the progress of pulls. A slow reader misses the oldest events.
     pub fn progress(&self) -> broadcast::Receiver<PullProgress> {
         self.inner.announcer.subscribe()
     }
@@ -357,7 +358,7 @@ impl Inner {
         removed
     }
 
-    /// The last one waits for the collection, so that the disk is free when the call returns.
+    /// The last removal waits for garbage collection, so that the disk space is free on return.
     async fn remove_names(&self, names: &[String]) -> Result<(), Error> {
         for (n, name) in names.iter().enumerate() {
             let last = n + 1 == names.len();
@@ -366,7 +367,7 @@ impl Inner {
         Ok(())
     }
 
-    /// A name may be there whose image is not usable, and so in no list.
+    /// Removes a name whose image is unusable and therefore in no list.
     async fn remove_broken(&self, name: &Name) -> Result<(), Error> {
         let record = match name {
             Name::Id(id) => id.to_string(),

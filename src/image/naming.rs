@@ -1,28 +1,28 @@
-//! Names of images: given all at once, or not at all.
+//! Sets names of images, all or none.
 
 use super::error::Step;
 use super::{Error, Inner};
 use crate::backend::{ImageRecord, Lease};
 use crate::model::image::Descriptor;
 
-/// A name that an image is to get.
+/// A name to set for an image.
 pub(super) struct Naming {
     /// Normalised reference, or the id.
     pub name: String,
-    /// What it is to point at.
+    /// The target of the name.
     pub target: Descriptor,
-    /// Whether the image is never collected.
+    /// Whether the image is never garbage-collected.
     pub pinned: bool,
 }
 
-/// How a name was before.
+/// The previous state of a name.
 enum Before {
     Absent(String),
     There(ImageRecord),
 }
 
 impl Inner {
-    /// Points names at one target.
+    /// Sets several names for one target.
     pub(super) async fn put_names(
         &self,
         lease: &Lease,
@@ -34,7 +34,7 @@ impl Inner {
         self.put_all(lease, names.into_iter().map(naming).collect()).await
     }
 
-    /// Points names at their targets. When one cannot be put, all are again as they were.
+    /// Sets names to their targets. If one fails, all are restored.
     pub(super) async fn put_all(&self, lease: &Lease, names: Vec<Naming>) -> Result<(), Error> {
         let mut before = Vec::new();
         let mut put = Ok(());
@@ -60,7 +60,7 @@ impl Inner {
             None => before.push(Before::Absent(name.clone())),
             Some(record) => {
                 if record.target.digest == target.digest {
-                    // Labels that others put on it stay.
+                    // Labels set by other clients are kept.
                     labels = record.labels.clone().into_iter().chain(labels).collect();
                 }
                 before.push(Before::There(record));
@@ -71,7 +71,7 @@ impl Inner {
     }
 
     async fn put_back(&self, before: Vec<Before>) {
-        // Backwards: a name that was given twice is at last as it was at first.
+        // In reverse order, so that a name given twice gets its original state back.
         for one in before.into_iter().rev() {
             let (name, done) = match one {
                 Before::Absent(name) => {

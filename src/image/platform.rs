@@ -1,8 +1,8 @@
-//! Which of an index's images runs here.
+//! Choice of an image from an index by platform.
 
 use std::fmt;
 
-/// A platform in Go's words: `linux/arm64/v8`.
+/// A platform in Go's terms: `linux/arm64/v8`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platform {
     /// Operating system.
@@ -14,7 +14,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Normalised: `x86_64` is `amd64`, arm64 needs no variant when it is v8, arm is v7.
+    /// Normalised: `x86_64` becomes `amd64`; v8 is dropped for arm64; arm defaults to v7.
     pub fn new(os: &str, architecture: &str, variant: &str) -> Self {
         let (architecture, implied) = match architecture.to_ascii_lowercase().as_str() {
             "x86_64" | "x86-64" => ("amd64".to_owned(), ""),
@@ -46,8 +46,8 @@ impl Platform {
         Self::new(std::env::consts::OS, architecture, "")
     }
 
-    /// How well an image for `offered` runs here: 0 is best, `None` not at all. A host runs
-    /// older variants of its architecture, and amd64 and arm64 also run their 32-bit forms.
+    /// How well an image for `offered` runs here: 0 is best, `None` means not at all. A host runs
+    /// older variants of its architecture; amd64 and arm64 also run their 32-bit forms.
     pub fn rank(&self, offered: &Platform) -> Option<u32> {
         if self.os != offered.os {
             return None;

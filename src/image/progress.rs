@@ -1,4 +1,4 @@
-//! What a pull is doing, for whoever watches.
+//! Progress events of pulls.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,38 +6,38 @@ use tokio::sync::broadcast;
 
 use crate::model::image::Digest;
 
-/// Events kept for a slow watcher; older ones are lost to it.
+/// How many events are kept for a slow subscriber; it misses older ones.
 const WINDOW: usize = 1024;
 /// Bytes between two events of one layer.
 const STRIDE: u64 = 1 << 20;
 
-/// One step of a pull.
+/// A progress event of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullProgress {
     /// Normalised reference.
     pub reference: String,
-    /// The layer, or `None` when the whole image is meant.
+    /// The layer; `None` for the whole image.
     pub digest: Option<Digest>,
     /// Bytes so far.
     pub done: u64,
-    /// Bytes in all; 0 while it is not known.
+    /// Total bytes; 0 if unknown.
     pub total: u64,
-    /// What happens.
+    /// What happened.
     pub state: PullState,
 }
 
-/// What happens to a layer or an image.
+/// State of a layer or an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PullState {
-    /// The registry is asked what the reference means.
+    /// The registry is resolving the reference.
     Resolving,
-    /// The layer is part of the image; others are before it.
+    /// The layer waits for others.
     Waiting,
-    /// Bytes arrive.
+    /// Bytes are arriving.
     Downloading,
-    /// Stored: just now or already before.
+    /// Stored, now or already before.
     Stored,
-    /// The layer is in its snapshot.
+    /// The layer is unpacked into its snapshot.
     Unpacked,
     /// The image has its names.
     Done,
@@ -45,7 +45,7 @@ pub enum PullState {
     Failed,
 }
 
-/// Tells about pulls.
+/// Sends progress events.
 pub(super) struct Announcer(broadcast::Sender<PullProgress>);
 
 impl Announcer {
@@ -57,13 +57,13 @@ impl Announcer {
         self.0.subscribe()
     }
 
-    /// Of one pull.
+    /// A reporter for one pull.
     pub fn of<'a>(&'a self, reference: &'a str) -> Report<'a> {
         Report { announcer: self, reference }
     }
 }
 
-/// Tells about one pull.
+/// Reports the progress of one pull.
 #[derive(Clone, Copy)]
 pub(super) struct Report<'a> {
     announcer: &'a Announcer,
@@ -71,12 +71,12 @@ pub(super) struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// About the whole image.
+    /// Reports on the whole image.
     pub fn image(&self, state: PullState, total: u64) {
         self.send(None, total, total, state);
     }
 
-    /// About a layer.
+    /// Reports on a layer.
     pub fn layer(&self, digest: &Digest, done: u64, total: u64, state: PullState) {
         self.send(Some(digest), done, total, state);
     }
@@ -84,18 +84,18 @@ impl Report<'_> {
     fn send(&self, digest: Option<&Digest>, done: u64, total: u64, state: PullState) {
         if self.announcer.0.receiver_count() > 0 {
             let (reference, digest) = (self.reference.to_owned(), digest.cloned());
-            // Nobody listening is fine.
+            // It is fine if nobody listens.
             let _ = self.announcer.0.send(PullProgress { reference, digest, done, total, state });
         }
     }
 }
 
-/// Lets through one event for each stride of bytes.
+/// Limits events to one for each stride of bytes.
 #[derive(Default)]
 pub(super) struct Strides(AtomicU64);
 
 impl Strides {
-    /// Whether `done` bytes are worth an event.
+    /// Whether `done` bytes have reached the next stride.
     pub fn reached(&self, done: u64) -> bool {
         let stride = done / STRIDE + 1;
         self.0.fetch_max(stride, Ordering::Relaxed) < stride

@@ -1,8 +1,8 @@
 //! Image references, normalised as Docker and containerd do.
 //!
-//! Written by hand because the parser of `oci-spec` lets non-ASCII tags and bare 64-digit names
-//! through, knows no IPv6 hosts, and keeps a regular expression of many megabytes in memory. A
-//! test holds both parsers side by side.
+//! Written by hand because the parser of `oci-spec` accepts non-ASCII tags and bare 64-digit names,
+//! does not support IPv6 hosts, and keeps a regular expression of many megabytes in memory. A test
+//! compares both parsers.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -12,14 +12,14 @@ use crate::model::image::Digest;
 
 const DEFAULT_HOST: &str = "docker.io";
 const LEGACY_DEFAULT_HOST: &str = "index.docker.io";
-/// Longest name (host, slash, repository) in characters.
+/// Maximum length of a name (host, slash, repository) in characters.
 const MAX_NAME: usize = 255;
 const MAX_TAG: usize = 128;
 
 /// A normalised image reference: host, repository and a tag or a digest.
 ///
-/// `busybox` becomes `docker.io/library/busybox:latest`. With both a tag and a digest the tag is
-/// dropped, as containerd's CRI does. All parts are safe in URLs, labels and paths.
+/// `busybox` becomes `docker.io/library/busybox:latest`. If there are both a tag and a digest the
+/// tag is dropped, as in containerd's CRI plugin. All parts are safe in URLs, labels and paths.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Reference {
     host: String,
@@ -85,7 +85,7 @@ impl Reference {
         &self.repository
     }
 
-    /// Tag, if it is no digest reference.
+    /// Tag; `None` for a digest reference.
     pub fn tag(&self) -> Option<&str> {
         match &self.version {
             Version::Tag(tag) => Some(tag),
@@ -93,7 +93,7 @@ impl Reference {
         }
     }
 
-    /// Digest, if it is a digest reference.
+    /// Digest; `None` for a tag reference.
     pub fn digest(&self) -> Option<&Digest> {
         match &self.version {
             Version::Tag(_) => None,
@@ -101,7 +101,7 @@ impl Reference {
         }
     }
 
-    /// Same repository at a digest.
+    /// The same repository at a digest.
     #[must_use]
     pub fn at(&self, digest: &Digest) -> Self {
         Self { version: Version::Digest(digest.clone()), ..self.clone() }
@@ -118,22 +118,22 @@ impl fmt::Display for Reference {
     }
 }
 
-/// What a caller may name an image by.
+/// A name by which a caller may select an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Name {
-    /// Whole id, `sha256:…` or its 64 hexadecimal characters.
+    /// Complete id, `sha256:…` or its 64 hexadecimal characters.
     Id(Digest),
-    /// A reference or, when no image has it, the prefix of an id.
+    /// A reference or, if no image has it, an id prefix.
     Reference {
-        /// Normalised, if it can be one.
+        /// Normalised reference, if the text can be one.
         reference: Option<Reference>,
-        /// Lower-case hexadecimal prefix, if it can be one.
+        /// Lower-case hexadecimal prefix, if the text can be one.
         prefix: Option<String>,
     },
 }
 
 impl Name {
-    /// Reads what a caller gave.
+    /// Parses a caller's text.
     ///
     /// # Errors
     /// [`Error::InvalidReference`] when it can be neither an id nor a reference.
@@ -162,7 +162,7 @@ fn is_hex_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(is_lower_hex)
 }
 
-/// Error texts stay readable whatever was sent.
+/// Shortens a caller's text for error messages.
 fn shortened(image: &str) -> String {
     const MOST: usize = 300;
     match image.char_indices().nth(MOST) {
@@ -175,7 +175,7 @@ fn shortened(image: &str) -> String {
 fn split_tag(rest: &str) -> (&str, Option<&str>) {
     let path = rest.rfind('/').map_or(0, |slash| slash + 1);
     match rest[path..].find(':') {
-        // An IPv6 host without a repository: no tag there, the name check refuses it.
+        // An IPv6 host without a repository has no tag; the name check refuses it.
         Some(_) if rest.starts_with('[') && path == 0 => (rest, None),
         Some(colon) => (&rest[..path + colon], Some(&rest[path + colon + 1..])),
         None => (rest, None),
@@ -246,7 +246,7 @@ fn check_repository(repository: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Lower-case letters and digits, with `.`, `_`, `__` or any number of `-` between them.
+/// Lower-case letters and digits, separated by `.`, `_`, `__` or any number of `-`.
 fn good_path_part(part: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     if !part.bytes().all(|b| plain(b) || matches!(b, b'.' | b'_' | b'-')) {
@@ -384,7 +384,7 @@ mod tests {
         ) {
             use oci_spec::distribution::Reference as Theirs;
             let text = format!("{host}{rest}");
-            // A known difference: we allow no underscore in a host.
+            // A known difference: this parser allows no underscore in a host.
             let odd = text.split('/').next().is_some_and(|first| first.contains('_'));
             prop_assume!(!odd);
             let theirs = Theirs::try_from(text.as_str()).map(|r| r.whole()).ok();

@@ -1,4 +1,4 @@
-//! From stored layers to snapshots, and small blobs into the store.
+//! Unpacks stored layers into snapshots, and writes small blobs into the store.
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use crate::model::StringMap;
 use crate::model::image::{Descriptor, Image};
 
 impl Inner {
-    /// Unpacks layer `n` on those below it; existing is fine.
+    /// Unpacks layer `n` on top of those below it; an existing snapshot is fine.
     pub(super) async fn unpack_layer(
         &self,
         lease: &Lease,
@@ -20,7 +20,7 @@ impl Inner {
         snapshotter: &str,
     ) -> Result<(), Error> {
         let (chain, layer) = (&tree.chains[n], &tree.manifest.layers[n]);
-        // Images that share layers do not apply them twice.
+        // Serialised, so that images with shared layers do not unpack them twice.
         let _turn = self.chain_locks.lock(&format!("{snapshotter} {chain}")).await;
         let there = self.store.has_chain(snapshotter, chain, Some(lease)).await;
         if there.step("looking for a snapshot")? {
@@ -44,7 +44,7 @@ impl Inner {
         }
     }
 
-    /// Unpacks an image whose snapshots are not there while its blobs are.
+    /// Unpacks an image whose snapshots are missing while its blobs are stored.
     ///
     /// # Errors
     /// [`Error::Incomplete`] when blobs are missing too.
@@ -98,14 +98,14 @@ impl Inner {
         Ok(())
     }
 
-    /// Stores a document with the labels that hold what it points at, or adds these to one that
-    /// is stored.
+    /// Stores a document with the GC labels for what it points at, or adds the labels to a stored
+    /// document.
     pub(super) async fn store_piece(&self, lease: &Lease, piece: &Piece) -> Result<(), Error> {
         let ingest = piece.kind.ingest(&piece.descriptor.digest);
         self.store_bytes(lease, &ingest, &piece.descriptor, &piece.bytes, &piece.labels).await
     }
 
-    /// Stores bytes that are all here.
+    /// Stores bytes from memory.
     pub(super) async fn store_bytes(
         &self,
         lease: &Lease,

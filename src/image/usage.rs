@@ -1,4 +1,4 @@
-//! How much of the disk images take.
+//! Disk use of images.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,33 +11,33 @@ use super::{Error, Inner};
 use crate::backend;
 use crate::model::UnixNanos;
 
-/// How long a sum is good for: a kubelet asks often, and the walk is costly for the store.
+/// How long a result is cached: a kubelet asks often, and computing it is expensive.
 const GOOD_FOR: Duration = Duration::from_secs(10);
 
 /// Disk use of one file system (CRI `FilesystemUsage`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FsInfo {
-    /// Folder whose file system is meant.
+    /// Directory on the file system in question.
     pub mountpoint: PathBuf,
     /// Bytes.
     pub bytes: u64,
     /// Inodes.
     pub inodes: u64,
-    /// When it was measured.
+    /// Time of the measurement.
     pub at: UnixNanos,
 }
 
-/// The last sums: when they were made, and of which generation of the index. Who asks while they
-/// are made waits for them.
+/// The last result, with its time and its generation of the index. Callers during a measurement
+/// wait for it.
 #[derive(Default)]
 pub(super) struct Usage(tokio::sync::Mutex<Option<(Instant, u64, Vec<FsInfo>)>>);
 
 impl Inner {
-    /// Disk use of the default snapshotter with the content store, which share a file system,
-    /// then of each other snapshotter.
+    /// Disk use of the default snapshotter together with the content store, which share a file
+    /// system, then of each other snapshotter.
     pub(super) async fn fs_info(&self) -> Result<Vec<FsInfo>, Error> {
         let mut last = self.usage.0.lock().await;
-        // Read before measuring: a change during it leaves the sums stale.
+        // Read before measuring, so that a change meanwhile leaves the result stale.
         let generation = self.index.generation();
         if let Some((at, of, sums)) = last.as_ref()
             && at.elapsed() < GOOD_FOR

@@ -1,7 +1,7 @@
 //! Opening FIFOs without blocking and without an early end-of-file.
 //!
-//! A FIFO read before any writer has come looks like one that has ended. So the order is: open
-//! the reader, open the guard, let the other side open its write end, drop the guard.
+//! A FIFO that is read before a writer has opened it looks like one that has ended. So the order
+//! is: open the reader, open the guard, let the other side open its write end, drop the guard.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,13 +12,13 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 /// Opens the read end of a FIFO, non-blocking. Does not wait for a writer.
 ///
 /// # Errors
-/// The path is absent, a symbolic link, or no FIFO.
+/// The path does not exist, is a symbolic link, or is not a FIFO.
 pub fn open_fifo_reader(path: &Path) -> io::Result<OwnedFd> {
     open_fifo(path, OFlags::RDONLY)
 }
 
-/// Opens a write end that only keeps end-of-file away until the real writer has come. The read
-/// end must be open already.
+/// Opens a write end that only prevents end-of-file until the real writer has opened its own. The
+/// read end must be open already.
 ///
 /// # Errors
 /// As [`open_fifo_reader`]; `ENXIO` when there is no reader.

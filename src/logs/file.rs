@@ -1,8 +1,8 @@
 //! Opening a log file safely.
 //!
-//! A container may be able to write to the folder that holds its log (a host path mount of
-//! /var/log), so the folder and the file are never reached through a symbolic link, and nothing
-//! but a regular file is written to.
+//! A container may be able to write to the directory of its log (a host path mount of /var/log). So
+//! neither the directory nor the file is opened through a symbolic link, and only a regular file is
+//! written to.
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
@@ -14,12 +14,11 @@ use std::path::{Component, Path};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 
-/// Opens the log file for appending, making it (0640) and its parents (0755) when they are
-/// absent. Folders above the file's own may be links: those are the administrator's.
+/// Opens the log file for appending, creating it (0640) and its parent directories (0755) if
+/// needed. Directories above the file's own may be links: those are the administrator's choice.
 ///
-/// A last record that has no end, left by a writer that was killed in a write, is removed: a
-/// reader would take it and the next record for one. `longest` is the length of the longest
-/// record.
+/// An unterminated last record, left by a writer that was killed during a write, is removed: a
+/// reader would join it with the next record. `longest` is the maximum length of a record.
 pub(super) fn open_log(path: &Path, longest: usize) -> io::Result<File> {
     let folder = open_folder(path)?;
     let name = path.file_name().unwrap_or_default();
@@ -73,7 +72,7 @@ fn make_dir(above: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
     }
 }
 
-/// Cuts off what stands after the last line end; puts a line end when none is near.
+/// Cuts off what follows the last line feed; appends a line feed if there is none near the end.
 fn end_last_record(file: &File, longest: usize) -> io::Result<()> {
     let size = file.metadata()?.len();
     let mut last = [0];
@@ -86,7 +85,7 @@ fn end_last_record(file: &File, longest: usize) -> io::Result<()> {
     match memchr::memrchr(b'\n', &tail) {
         Some(end) => file.set_len(start + end as u64 + 1),
         None if start == 0 => file.set_len(0),
-        // No record of ours: keep it.
+        // It was not written by this agent: keep it.
         None => rustix::io::write(file, b"\n").map(drop).map_err(io::Error::from),
     }
 }

@@ -23,7 +23,7 @@ pub enum Stream {
 /// Whether a record ends its line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tag {
-    /// The line goes on in the next record of the same stream.
+    /// The line continues in the next record of the same stream.
     Partial,
     /// The line is complete.
     Full,
@@ -32,7 +32,7 @@ pub(crate) enum Tag {
 /// Length of everything before the payload: 30 of time, 6 of stream name, 1 of tag, 3 spaces.
 pub(crate) const HEADER: usize = 40;
 
-/// What stands before the payloads of one batch of records; the tag is filled in for each.
+/// The bytes before the payload, shared by one batch of records; the tag is filled in for each.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Header([u8; HEADER]);
 
@@ -55,7 +55,7 @@ impl Header {
         Self(text)
     }
 
-    /// The time alone.
+    /// Only the time.
     pub(super) fn time(&self) -> [u8; 30] {
         let mut time = [0; 30];
         time.copy_from_slice(&self.0[..30]);
@@ -87,8 +87,8 @@ pub(crate) fn record(out: &mut Vec<u8>, header: Header, tag: Tag, a: &[u8], b: &
     out.push(b'\n');
 }
 
-/// Cuts one stream into records. Between calls it keeps at most `max_line` + 1 bytes: the line
-/// that has not ended yet, and a carriage return of which it is not known what follows.
+/// Splits one stream into records. Between calls it keeps at most `max_line` + 1 bytes: the
+/// unfinished line, and a carriage return whose next byte is not known yet.
 #[derive(Debug)]
 pub(crate) struct Splitter {
     max_line: usize,
@@ -96,13 +96,13 @@ pub(crate) struct Splitter {
 }
 
 impl Splitter {
-    /// A splitter for one stream. No memory is taken before a line stays open.
+    /// A splitter for one stream. It allocates only when a line stays unfinished.
     pub(crate) fn new(max_line: usize) -> Self {
         Self { max_line: max_line.max(1), pending: Vec::new() }
     }
 
-    /// Takes output and appends the records that it completes, until all is taken or `out` has
-    /// at least `limit` bytes. Returns how much was taken: call again with the rest.
+    /// Takes output and appends the completed records, until all is taken or `out` has at least
+    /// `limit` bytes. Returns the number of bytes taken; call again with the rest.
     pub(crate) fn feed(
         &mut self,
         header: Header,
@@ -127,7 +127,7 @@ impl Splitter {
         taken
     }
 
-    /// The stream has ended: what is left of an open line becomes `P` records.
+    /// Handles the end of the stream: the rest of an unfinished line becomes `P` records.
     pub(crate) fn finish(&mut self, header: Header, out: &mut Vec<u8>) {
         let pending = std::mem::take(&mut self.pending);
         for piece in pending.chunks(self.max_line) {
@@ -135,7 +135,7 @@ impl Splitter {
         }
     }
 
-    /// `end` is what stands between the open line and its line feed.
+    /// `end` is what is between the buffered part of the line and its line feed.
     fn end_line(&mut self, header: Header, end: &[u8], out: &mut Vec<u8>) {
         let (mut a, mut b) = (self.pending.as_slice(), end);
         if let Some(stripped) = b.strip_suffix(b"\r") {
@@ -148,8 +148,8 @@ impl Splitter {
         self.pending = shrink(std::mem::take(&mut self.pending));
     }
 
-    /// `more` goes on the open line. A last carriage return does not count yet: it vanishes when
-    /// a line feed follows.
+    /// Appends `more` to the unfinished line. A final carriage return does not count yet: it is
+    /// dropped if a line feed follows.
     fn keep_open(&mut self, header: Header, more: &[u8], out: &mut Vec<u8>) {
         let sure = self.pending.len() + more.len() - usize::from(more.ends_with(b"\r"));
         let (a, b) = cut(self.max_line, sure, (&self.pending, more), header, out);
@@ -160,7 +160,7 @@ impl Splitter {
 }
 
 /// Writes `P` records from the front of the line `a` + `b` while more than `max` of its first
-/// `sure` bytes would be left, and returns what is left.
+/// `sure` bytes would remain, and returns the remainder.
 fn cut<'a>(
     max: usize,
     mut sure: usize,
@@ -178,8 +178,8 @@ fn cut<'a>(
     (a, b)
 }
 
-/// Empties the buffer; a large one is given back, so that 500 logs that once had a long line do
-/// not keep 16 KiB each.
+/// Empties the buffer and frees a large one, so that 500 logs that each had one long line do not
+/// keep 16 KiB each.
 fn shrink(mut buffer: Vec<u8>) -> Vec<u8> {
     if buffer.capacity() > 1024 {
         return Vec::new();
@@ -188,7 +188,7 @@ fn shrink(mut buffer: Vec<u8>) -> Vec<u8> {
     buffer
 }
 
-/// How many bytes of output the given whole records carry: payloads, and one for each line end.
+/// How many bytes of output these complete records represent: payloads, plus one per line end.
 pub(crate) fn payload_bytes(records: &[u8]) -> u64 {
     let mut total = 0;
     let mut start = 0;

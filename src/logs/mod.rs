@@ -7,15 +7,15 @@
 //!   stderr FIFO --> split into lines --+    write per read    +--> taps (attached clients)
 //! ```
 //!
-//! All logs of a process are copied by one OS thread of its own, so a log disk that hangs stalls
-//! log writing and nothing else, and all of them share one read and one write buffer. A
-//! container is never held up by its log: when the file cannot be written the output is counted
-//! and dropped, and one line says so once the file can be written again.
+//! One dedicated OS thread copies all logs, so that a hanging log disk stalls only log writing, and
+//! all logs share one read and one write buffer. A container is never blocked by its log: while the
+//! file cannot be written, output is counted and dropped, and a line reports the loss once the file
+//! can be written again.
 //!
-//! A batch of records is one write. Who reads the file at that moment may see it page by page, as
-//! with any write: the last line counts once its line feed is there.
+//! A batch of records is one write. As with any write, a concurrent reader may see it page by page:
+//! a line is complete when its line feed is there.
 //!
-//! This is a library: it knows file descriptors, paths and bytes, and nothing of the agent.
+//! This is a library: it knows file descriptors, paths and bytes, and nothing about the agent.
 
 mod fifo;
 mod file;
@@ -40,32 +40,32 @@ pub use fifo::{open_fifo_guard, open_fifo_reader};
 pub use format::Stream;
 pub use tap::Tap;
 
-/// How many logs may wait to be taken up by the thread; more than that means it hangs.
+/// How many new logs may wait for the thread; if there are more, the thread hangs.
 const QUEUE: usize = 1024;
 
-/// How long [`Pumps::stop`] waits for a thread that may hang on its disk.
+/// How long [`Pumps::stop`] waits for a thread that may hang in disk I/O.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
-/// What to copy and where to.
+/// A log to copy.
 #[derive(Debug)]
 pub struct PumpSpec {
-    /// The log file, absolute and without `..`; `None` discards the output (taps still get it).
+    /// The log file, absolute and without `..`; `None` discards the output (taps still receive it).
     pub path: Option<PathBuf>,
     /// Read end of the stdout FIFO, non-blocking.
     pub stdout: Option<OwnedFd>,
     /// Read end of the stderr FIFO, non-blocking; `None` with a terminal.
     pub stderr: Option<OwnedFd>,
-    /// Longest payload of a record, in bytes; kubelets expect 16384.
+    /// Maximum payload of a record, in bytes; kubelets expect 16384.
     pub max_line: usize,
 }
 
-/// The thread that copies all logs. Dropping it ends the thread as [`Pumps::stop`] does, without
-/// waiting for it.
+/// The thread that copies all logs. Dropping it ends the thread as [`Pumps::stop`] does, but
+/// without waiting.
 #[derive(Debug)]
 pub struct Pumps {
-    /// `None` once it was told to end.
+    /// `None` once the thread was told to end.
     new: Mutex<Option<mpsc::Sender<pump::Copier>>>,
-    /// In a mutex only so that the owner can be shared between threads.
+    /// In a mutex only to make the owner `Sync`.
     ended: Mutex<std::sync::mpsc::Receiver<()>>,
 }
 
@@ -81,15 +81,15 @@ impl Pumps {
                 if std::panic::catch_unwind(std::panic::AssertUnwindSafe(serve)).is_err() {
                     pump::give_up();
                 }
-                // Nobody listens when the owner was dropped.
+                // This fails only when the owner was dropped.
                 let _ = end.try_send(());
             },
         )?;
         Ok(Self { new: Mutex::new(Some(new)), ended: Mutex::new(ended) })
     }
 
-    /// Begins to copy. The file is opened by the thread, never here: see [`Pump::opened`]. If it
-    /// cannot be opened the output is drained all the same and the opening retried.
+    /// Starts to copy. The thread opens the file, not this call; see [`Pump::opened`]. While it
+    /// cannot be opened, the output is still drained and opening is retried.
     ///
     /// # Errors
     /// `WouldBlock` when the thread hangs and too many logs wait for it.
@@ -105,14 +105,15 @@ impl Pumps {
         Ok(pump)
     }
 
-    /// Ends all copying and the thread. What was read is written, an open line as a partial
-    /// record; what was not read stays in the FIFOs for the next reader. Blocks the caller for
-    /// at most two seconds, should the disk hang.
+    /// Ends all copying and the thread. Output that was read is written, an unfinished line as a
+    /// partial record; unread output stays in the FIFOs for the next reader. Blocks for at most two
+    /// seconds if the disk hangs.
     pub fn stop(self) {
         self.shutdown(STOP_LIMIT);
     }
 
-    /// As [`Pumps::stop`], whoever else has it still; whether all is written within `limit`.
+    /// Like [`Pumps::stop`], when others still share this value. Returns whether all was written
+    /// within `limit`.
     pub fn shutdown(&self, limit: Duration) -> bool {
         drop(self.new.lock().take());
         // A time-out means a hung disk: the thread is left behind, its files close with it. An end
@@ -122,7 +123,7 @@ impl Pumps {
     }
 }
 
-/// One log being copied. Clones are handles of the same log; the copying goes on without any.
+/// A log that is being copied. Clones refer to the same log; copying continues without any handle.
 #[derive(Debug, Clone)]
 pub struct Pump {
     shared: Arc<tap::Shared>,
@@ -132,10 +133,10 @@ pub struct Pump {
 }
 
 impl Pump {
-    /// Waits for the first attempt to open the log file and tells how it went.
+    /// Waits for the first attempt to open the log file and returns its result.
     ///
     /// # Errors
-    /// Why the file could not be opened. The copying has begun nevertheless.
+    /// Why the file could not be opened. Copying has begun nevertheless.
     pub async fn opened(&self) -> io::Result<()> {
         let mut progress = self.progress.clone();
         let seen = progress.wait_for(|now| now.opened.is_some()).await.map_err(|_| ended())?;
@@ -145,12 +146,12 @@ impl Pump {
         }
     }
 
-    /// Opens the log path again (its file was renamed) and goes on there. When this returns all
-    /// output read before is in the old file, which is closed, and all further output goes to
-    /// the new one. A log without a path has nothing to do.
+    /// Reopens the log path (after its file was renamed) and continues there. On return all output
+    /// read before is in the old file, which is closed, and all later output goes to the new one.
+    /// Does nothing for a log without a path.
     ///
     /// # Errors
-    /// Why the path could not be opened: then the old file stays in use. `NotConnected` when the
+    /// Why the path could not be opened; the old file then stays in use. `NotConnected` when the
     /// log has ended.
     pub async fn reopen(&self) -> io::Result<()> {
         let (answer, result) = oneshot::channel();
@@ -158,26 +159,25 @@ impl Pump {
         result.await.map_err(|_| ended())?
     }
 
-    /// Waits until both streams have ended and all output is written, or until the log was
-    /// stopped.
+    /// Waits until both streams have ended and all output is written, or until the log is stopped.
     pub async fn finished(&self) {
-        // An error means that the copier is gone: that is an end, too.
+        // An error means that the copier is gone, which is an end too.
         let _ = self.progress.clone().wait_for(|now| now.finished).await;
     }
 
-    /// Gives up without the end of the streams: writes what the FIFOs hold now, then ends.
+    /// Stops without waiting for the end of the streams: writes what the FIFOs hold now, then ends.
     pub fn stop(&self) {
         self.give_up.send_replace(true);
     }
 
-    /// Raw output from now on, for an attached client. A client that reads too slowly is cut
-    /// off; the log does not wait for it.
+    /// Raw output from now on, for an attached client. A client that reads too slowly is
+    /// disconnected; the log does not wait for it.
     pub fn tap(&self) -> Tap {
         self.shared.tap()
     }
 
-    /// How many bytes of output were not written because the file could not be, each line end
-    /// counted as one byte.
+    /// How many bytes of output were lost because the file could not be written; each line end
+    /// counts as one byte.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }

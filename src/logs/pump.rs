@@ -19,38 +19,39 @@ use super::sink::Sink;
 use super::tap::Shared;
 use super::{Pump, PumpSpec};
 
-/// Size of a read: the size of a pipe.
+/// Size of a read in bytes: the capacity of a pipe.
 const CHUNK: usize = 64 * 1024;
 
-/// A batch of records is written once it has this size.
+/// A batch of records is written when it reaches this size in bytes.
 const BATCH: usize = 128 * 1024;
 
-/// After this many reads a busy log lets the others run.
+/// After this many reads a busy log yields to the others.
 const TURN: usize = 4;
 
-/// A read of less than this finds a process that writes little at a time.
+/// A read of fewer bytes than this means that the process writes in small pieces.
 const FEW: usize = 4096;
 
-/// How long such a process may write undisturbed; a FIFO holds 16 times [`FEW`].
+/// How long such a process is then left alone, so that its writes accumulate; a FIFO holds 16 times
+/// [`FEW`].
 const GATHER: Duration = Duration::from_millis(1);
 
-/// Most reads of one stream when the log is told to give up: a writer that never pauses cannot
-/// hold up the end.
+/// Maximum number of reads per stream when a log is stopped, so that a process that writes without
+/// pause cannot delay the end.
 const LAST_READS: usize = 16;
 
-/// A request to switch to a new file, with the place for the answer.
+/// A request to switch to a new file, with the channel for the result.
 pub(super) type Reopen = oneshot::Sender<io::Result<()>>;
 
-/// What the handles of a log wait for.
+/// The events that the handles of a log wait for.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// How the first opening of the file went.
+    /// The result of first opening the file.
     pub(super) opened: Option<Result<(), (io::ErrorKind, String)>>,
-    /// All is written and closed.
+    /// Everything is written and closed.
     pub(super) finished: bool,
 }
 
-/// The buffers that all logs of the thread share. They are borrowed only between two awaits.
+/// The buffers shared by all logs of the thread. They are never borrowed across an await.
 struct Buffers {
     input: Vec<u8>,
     records: Vec<u8>,
@@ -62,7 +63,7 @@ pub(super) async fn serve(mut queue: mpsc::Receiver<Copier>) {
     let (leave, left) = watch::channel(false);
     let mut running = JoinSet::new();
     loop {
-        // Both arms are cancel-safe by their documentation.
+        // Both branches are cancel-safe by their documentation.
         tokio::select! {
             copier = queue.recv() => match copier {
                 Some(copier) => {
@@ -88,8 +89,8 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// Ends the process: output that nobody takes would bring containers to a standstill, and the next
-/// one takes it.
+/// Aborts the process: if nobody read their output, containers would block. The next agent process
+/// reads it.
 pub(super) fn give_up() {
     tracing::error!("logs are not copied any more: the agent ends");
     std::process::abort();
@@ -98,7 +99,7 @@ pub(super) fn give_up() {
 /// One stream of a log.
 struct Source {
     stream: Stream,
-    /// `None` only while it is registered anew.
+    /// `None` only while it is being registered again.
     fifo: Option<pipe::Receiver>,
     splitter: Splitter,
 }
@@ -109,8 +110,9 @@ impl Source {
         Ok(Self { stream, fifo, splitter: Splitter::new(max_line) })
     }
 
-    /// Waits for output and reads it into the shared buffer: it is the caller's until the next
-    /// await. 0 is the end of the stream. Cancel-safe: nothing is awaited after the read.
+    /// Waits for output and reads it into the shared buffer, which the caller may use until its
+    /// next await. Returns 0 at the end of the stream. Cancel-safe: nothing is awaited after the
+    /// read.
     async fn read(&mut self, buffers: &RefCell<Buffers>) -> io::Result<usize> {
         loop {
             let Some(fifo) = &self.fifo else { return Ok(0) };
@@ -127,8 +129,8 @@ impl Source {
         }
     }
 
-    /// All writers had gone and one has come back. The runtime holds a hang-up for final and
-    /// would wake us for ever.
+    /// Registers the FIFO again after all writers had closed it and a new one has opened it. For
+    /// tokio a hang-up is final, and the old registration would report readiness for ever.
     fn register_anew(&mut self) -> io::Result<()> {
         if let Some(fifo) = self.fifo.take() {
             self.fifo = Some(pipe::Receiver::from_owned_fd(fifo.into_nonblocking_fd()?)?);
@@ -136,10 +138,10 @@ impl Source {
         Ok(())
     }
 
-    /// Reads what is there now, without waiting; 0 when there is nothing more.
+    /// Reads what is available without waiting; 0 when there is nothing more.
     fn read_now(&self, input: &mut [u8]) -> usize {
         let Some(fifo) = &self.fifo else { return 0 };
-        // Not `try_read`: the runtime may not have seen yet that there is something.
+        // Not `try_read`: tokio may not have noticed the data yet.
         rustix::io::retry_on_intr(|| rustix::io::read(fifo, &mut *input)).unwrap_or(0)
     }
 }
@@ -154,7 +156,7 @@ async fn read_if_open(
     }
 }
 
-/// What a copier was woken by.
+/// The event that woke a copier.
 enum Wake {
     Output(usize, io::Result<usize>),
     Reopen(Reopen),
@@ -163,7 +165,7 @@ enum Wake {
     Leave,
 }
 
-/// Copies the streams of one process to its log. Made by the caller of [`super::Pumps::pump`],
+/// Copies the streams of one process to its log. Created by the caller of [`super::Pumps::pump`],
 /// run by the log thread.
 #[derive(Debug)]
 pub(super) struct Copier {
@@ -213,13 +215,13 @@ impl Copier {
         let mut copy = Copy { sources, sink, shared: self.shared, buffers };
         copy.until_the_end(&mut self.reopen, self.give_up, leave).await;
         copy.finish();
-        // Closes the file before anybody is told.
+        // Closes the file before the end is reported.
         drop(copy);
         self.progress.send_modify(|now| now.finished = true);
     }
 }
 
-/// How a busy log shares the thread, and how a chatty one is read.
+/// How a busy log shares the thread, and how small writes are gathered.
 #[derive(Debug, Default)]
 struct Pace {
     reads: usize,
@@ -227,9 +229,9 @@ struct Pace {
 }
 
 impl Pace {
-    /// After a read of `n` bytes: lets others run now and then. A process that writes little and
-    /// often would wake the thread for each write, and pay for it itself: it is left alone for a
-    /// moment, so that its writes gather in the FIFO.
+    /// After a read of `n` bytes: yields to other logs now and then. A process that writes often
+    /// and little would wake the thread for each write, and be slowed down itself; so it is left
+    /// alone for a moment while its writes accumulate in the FIFO.
     async fn keep(&mut self, n: usize) {
         self.reads += 1;
         let now = Instant::now();
@@ -242,7 +244,7 @@ impl Pace {
     }
 }
 
-/// The running part of a copier.
+/// A running copier.
 struct Copy {
     sources: [Option<Source>; 2],
     sink: Option<Sink>,
@@ -267,7 +269,7 @@ impl Copy {
                 }
                 Wake::Reopen(answer) => {
                     let result = self.sink.as_mut().map_or(Ok(()), Sink::reopen);
-                    // The caller may have gone; the file is switched all the same.
+                    // The caller may be gone; the file is switched anyway.
                     let _ = answer.send(result);
                 }
                 Wake::Retry => self.sink.iter_mut().for_each(Sink::retry),
@@ -277,8 +279,8 @@ impl Copy {
         }
     }
 
-    /// Waits for the next thing to do. Every arm is cancel-safe: the reads as they say
-    /// themselves, the channels and the timer by their documentation.
+    /// Waits for the next event. Every branch is cancel-safe: the reads as documented above, the
+    /// channels and the timer by their own documentation.
     async fn wake(
         &mut self,
         reopen: &mut mpsc::Receiver<Reopen>,
@@ -304,7 +306,7 @@ impl Copy {
         }
     }
 
-    /// Handles what was read from one stream: the shared buffer holds it.
+    /// Handles the result of a read from one stream; the data is in the shared buffer.
     fn output(&mut self, index: usize, read: io::Result<usize>) {
         let n = read.unwrap_or_else(|error| {
             tracing::warn!(%error, "an output stream broke; its log ends here");
@@ -329,7 +331,7 @@ impl Copy {
         }
     }
 
-    /// Writes the open line of a stream as partial records and closes the stream.
+    /// Writes the unfinished line of a stream as partial records and closes the stream.
     fn end_stream(&mut self, index: usize) {
         let Some(mut source) = self.sources[index].take() else { return };
         let Some(sink) = &mut self.sink else { return };
@@ -342,7 +344,7 @@ impl Copy {
         }
     }
 
-    /// Takes what the FIFOs hold now.
+    /// Reads what the FIFOs hold now.
     fn last_reads(&mut self) {
         for index in 0..self.sources.len() {
             for _ in 0..LAST_READS {
@@ -356,7 +358,7 @@ impl Copy {
         }
     }
 
-    /// Ends what is still open; a file in trouble gets a last chance to tell of the loss.
+    /// Ends all open streams; a file that failed gets a last attempt to report the loss.
     fn finish(&mut self) {
         for index in 0..self.sources.len() {
             self.end_stream(index);
@@ -378,7 +380,7 @@ mod tests {
     use super::*;
     use crate::logs::{open_fifo_guard, open_fifo_reader};
 
-    /// A hang-up is final for the runtime's poller; a FIFO may get a writer again.
+    /// For tokio's poller a hang-up is final, but a FIFO may get a new writer.
     #[tokio::test(start_paused = true)]
     async fn a_writer_that_comes_back_causes_no_spin() {
         let dir = tempfile::tempdir().expect("temporary folder");
@@ -392,7 +394,7 @@ mod tests {
         assert!(fifo.ready(Interest::READABLE).await.expect("hang-up").is_read_closed());
         let second = open_fifo_guard(&path).expect("second writer");
         let buffers = RefCell::new(Buffers { input: vec![0; 16], records: Vec::new() });
-        // Paused time only moves on when the task sleeps: a spin would hang here.
+        // Paused time advances only while the task sleeps, so a busy loop would hang here.
         let wait = tokio::time::timeout(Duration::from_secs(1), source.read(&buffers));
         assert!(wait.await.is_err(), "nothing to read yet");
         rustix::io::write(&second, b"hello").expect("write");

@@ -1,4 +1,4 @@
-//! The one writer of a log file, and what it does when the file cannot be written.
+//! The only writer of a log file, and what it does while the file cannot be written.
 //!
 //! ```text
 //!   Open --- write fails ---> Failed { lost } --- reopened, marker written ---> Open
@@ -18,28 +18,28 @@ use super::file::open_log;
 use super::format::{HEADER, Header, Stream, Tag, payload_bytes, record};
 use super::tap::Shared;
 
-/// Time from a failure until output may try the file again.
+/// Time from a failure until new output triggers another attempt.
 const RETRY: Duration = Duration::from_millis(400);
 
-/// How much later a log without output tries by itself. Output comes first: it is written as one
-/// with the line that tells of the loss, so that on a disk that is still full the two do not
-/// alternate for ever.
+/// Additional time after which a log without output tries by itself. Output has priority: it is
+/// written together with the line that reports the loss, so that on a disk that stays full the two
+/// do not alternate for ever.
 const QUIET: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 enum State {
     Open(File),
     Failed {
-        /// Why, in words.
+        /// Description of the cause.
         cause: String,
-        /// Output dropped since then, in bytes.
+        /// Bytes of output dropped since then.
         lost: u64,
-        /// When to try again.
+        /// Time of the next attempt.
         retry: Instant,
     },
 }
 
-/// Writes whole records; never part of one that stays.
+/// Writes complete records only; a partly written record is removed again.
 #[derive(Debug)]
 pub(super) struct Sink {
     path: PathBuf,
@@ -50,14 +50,15 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    /// A sink that is not open yet. The line that tells of a loss goes to the stream `marker`.
+    /// A sink that is not open yet. The record that reports a loss is marked with the stream
+    /// `marker`.
     pub(super) fn new(path: PathBuf, max_line: usize, marker: Stream, shared: Arc<Shared>) -> Self {
         let cause = "not opened yet".to_owned();
         let state = State::Failed { cause, lost: 0, retry: Instant::now() };
         Self { path, longest: HEADER + max_line + 1, marker, shared, state }
     }
 
-    /// The first opening; a failure is told, and retried later.
+    /// Opens the file for the first time; a failure is returned, and retried later.
     pub(super) fn open_first(&mut self) -> Result<(), (io::ErrorKind, String)> {
         self.reopen().map_err(|error| {
             self.fail(&error, 0);
@@ -65,9 +66,9 @@ impl Sink {
         })
     }
 
-    /// Opens the path anew and closes the old file. When it cannot be opened the old file stays;
-    /// when it can, but not be written (the disk is still full), the sink is as after any failed
-    /// write.
+    /// Opens the path again and closes the old file. If it cannot be opened, the old file stays in
+    /// use. If it can be opened but not written (the disk is still full), the state is that after
+    /// any failed write.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         let file = self.open()?;
         if let Err(error) = self.begin(file, &[]) {
@@ -76,7 +77,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Writes whole records, or counts them as lost.
+    /// Writes complete records, or counts them as lost.
     pub(super) fn append(&mut self, records: &[u8]) {
         match &mut self.state {
             State::Open(file) => {
@@ -97,7 +98,7 @@ impl Sink {
         }
     }
 
-    /// When to call [`Sink::retry`] if no output comes; `None` while all is well.
+    /// When to call [`Sink::retry`] if there is no output; `None` unless a write failed.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         match &self.state {
             State::Open(_) => None,
@@ -116,7 +117,7 @@ impl Sink {
         open_log(&self.path, self.longest)
     }
 
-    /// Goes on in this file: with the line about a loss and these records, all or nothing.
+    /// Continues with this file: writes the record about a loss and these records, all or nothing.
     fn begin(&mut self, mut file: File, records: &[u8]) -> io::Result<()> {
         let mut first = Vec::new();
         if let State::Failed { cause, lost: lost @ 1.., .. } = &self.state {
@@ -139,7 +140,7 @@ impl Sink {
         self.shared.dropped.fetch_add(more, Ordering::Relaxed);
         let retry = Instant::now() + RETRY;
         match &mut self.state {
-            // The first cause is the one worth telling.
+            // The first cause is the one to report.
             State::Failed { lost, retry: at, .. } if *lost > 0 => {
                 *lost += more;
                 *at = retry;
@@ -153,7 +154,7 @@ impl Sink {
     }
 }
 
-/// Writes all, or tells how much of it, in whole records, is in the file.
+/// Writes all records; on failure returns how many bytes, in complete records, were written.
 fn write_records(file: &mut File, records: &[u8]) -> Result<(), (usize, io::Error)> {
     let mut written = 0;
     while written < records.len() {
@@ -169,8 +170,8 @@ fn write_records(file: &mut File, records: &[u8]) -> Result<(), (usize, io::Erro
     Ok(())
 }
 
-/// After a write that stopped inside a record: takes that record's beginning back out of the
-/// file. Should that fail, the next opening of the file does it.
+/// After a write that stopped inside a record: truncates that record's beginning from the file. If
+/// that fails, the next opening of the file does it.
 fn keep_whole(file: &File, records: &[u8], written: usize) -> usize {
     let whole = memchr::memrchr(b'\n', &records[..written]).map_or(0, |end| end + 1);
     if whole < written
@@ -181,7 +182,7 @@ fn keep_whole(file: &File, records: &[u8], written: usize) -> usize {
     whole
 }
 
-/// The record that tells a reader of the log what is missing here.
+/// The record that reports lost output to readers of the log.
 fn marker(out: &mut Vec<u8>, stream: Stream, lost: u64, cause: &str) {
     let text = format!("[{lost} bytes of output lost: {cause}]").replace('\n', " ");
     let header = Header::new(stream, OffsetDateTime::now_utc());

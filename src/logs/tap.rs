@@ -1,4 +1,4 @@
-//! Raw output for attached clients, and what a log's copier and its handles share.
+//! Raw output for attached clients, and the state shared by a log's copier and its handles.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,20 +9,20 @@ use tokio::sync::{mpsc, watch};
 use super::format::Stream;
 use crate::locks::{Mutex, MutexGuard};
 
-/// Most chunks that may wait for one client.
+/// Maximum number of chunks queued for one client.
 const MAX_CHUNKS: usize = 1024;
 
-/// Most bytes that may wait for one client.
+/// Maximum number of bytes queued for one client.
 const MAX_BYTES: usize = 1 << 20;
 
-/// What one tap's two ends share.
+/// State shared by both ends of a tap.
 #[derive(Debug, Default)]
 struct Gauge {
     waiting: AtomicUsize,
     cut: watch::Sender<bool>,
 }
 
-/// Receives the output of a process as it is read. Dropping it ends it.
+/// Receives the output of a process as it is read. Dropping it detaches the client.
 #[derive(Debug)]
 pub struct Tap {
     chunks: mpsc::Receiver<(Stream, Bytes)>,
@@ -31,7 +31,7 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// The next piece of output; `None` when the log has ended or this client was cut off.
+    /// The next piece of output; `None` when the log has ended or this client was disconnected.
     /// Cancel-safe.
     pub async fn recv(&mut self) -> Option<(Stream, Bytes)> {
         let (stream, bytes) = self.chunks.recv().await?;
@@ -39,24 +39,24 @@ impl Tap {
         Some((stream, bytes))
     }
 
-    /// Whether this client was cut off because it read too slowly: what follows the received
-    /// output is missing.
+    /// Whether this client was disconnected because it read too slowly, so that later output is
+    /// missing.
     pub fn was_cut(&self) -> bool {
         *self.gauge.cut.borrow()
     }
 
-    /// Ends when this client is cut off; never otherwise. Cancel-safe.
+    /// Completes when this client is disconnected, otherwise never. Cancel-safe.
     pub fn cut(&self) -> impl Future<Output = ()> + use<> {
         let gauge = Arc::clone(&self.gauge);
         async move {
-            // The sender lives in the gauge.
+            // The gauge holds the sender.
             let _ = gauge.cut.subscribe().wait_for(|cut| *cut).await;
         }
     }
 }
 
 impl Drop for Tap {
-    /// A silent log would keep the client for ever.
+    /// Without this, a silent log would keep a dropped client in its list for ever.
     fn drop(&mut self) {
         if let Some(clients) = self.shared.lock().as_mut() {
             clients.retain(|client| !Arc::ptr_eq(&client.gauge, &self.gauge));
@@ -71,7 +71,7 @@ struct Client {
 }
 
 impl Client {
-    /// Whether the client still listens and keeps up.
+    /// Queues output for the client; returns false if it has left or reads too slowly.
     fn offer(&self, stream: Stream, bytes: &Bytes) -> bool {
         let waiting = self.gauge.waiting.fetch_add(bytes.len(), Ordering::Relaxed);
         if waiting + bytes.len() <= MAX_BYTES {
@@ -86,12 +86,12 @@ impl Client {
     }
 }
 
-/// What the copier of a log and its handles share.
+/// State shared by the copier of a log and its handles.
 #[derive(Debug)]
 pub(crate) struct Shared {
     /// `None` once the log has ended.
     clients: Mutex<Option<Vec<Client>>>,
-    /// Bytes of output that were not written.
+    /// Bytes of output that were lost.
     pub(crate) dropped: AtomicU64,
 }
 
@@ -100,7 +100,7 @@ impl Shared {
         Self { clients: Mutex::new(Some(Vec::new())), dropped: AtomicU64::new(0) }
     }
 
-    /// A new client; at its end at once when the log has ended.
+    /// Adds a client; if the log has ended, its output ends at once.
     pub(crate) fn tap(self: &Arc<Self>) -> Tap {
         let (sender, chunks) = mpsc::channel(MAX_CHUNKS);
         let gauge = Arc::new(Gauge::default());
@@ -110,7 +110,7 @@ impl Shared {
         Tap { chunks, gauge, shared: Arc::clone(self) }
     }
 
-    /// Gives output to all clients and forgets those that are gone or too slow.
+    /// Passes output to all clients and removes those that left or are too slow.
     pub(crate) fn offer(&self, stream: Stream, chunk: &[u8]) {
         if let Some(clients) = self.lock().as_mut().filter(|clients| !clients.is_empty()) {
             let bytes = Bytes::copy_from_slice(chunk);
@@ -118,7 +118,7 @@ impl Shared {
         }
     }
 
-    /// The log has ended: clients get what waits for them, then their end.
+    /// Ends the log: clients receive what is queued for them, then the end.
     pub(crate) fn close(&self) {
         self.lock().take();
     }

@@ -1,4 +1,4 @@
-//! Real FIFOs, real files, the real thread.
+//! These tests use real FIFOs, real files and the real thread.
 
 mod load;
 
@@ -49,7 +49,7 @@ impl Rig {
         self.pump_to(Some(log), false)
     }
 
-    /// A writer as a process has it: blocking.
+    /// A blocking writer, as processes have.
     fn writer(&self, name: &str) -> fs::File {
         fs::OpenOptions::new().write(true).open(self.dir.path().join(name)).expect("writer")
     }
@@ -84,14 +84,14 @@ fn line(stream: &str, tag: &str, text: &str) -> Line {
     Line { stream: stream.to_owned(), tag: tag.to_owned(), text: text.to_owned() }
 }
 
-/// Reads a log that nobody writes to; panics at a record that is torn or malformed.
+/// Reads a log that is no longer written to; panics at a torn or malformed record.
 fn read_log(path: &Path) -> Vec<Line> {
     let text = fs::read_to_string(path).unwrap_or_default();
     assert!(text.is_empty() || text.ends_with('\n'), "torn end");
     parse(&text)
 }
 
-/// Reads a log while it is written: the kernel shows a write page by page.
+/// Reads a log while it is written; a write may be visible page by page.
 fn read_live(path: &Path) -> Vec<Line> {
     let text = fs::read(path).unwrap_or_default();
     let whole = memchr::memrchr(b'\n', &text).map_or(0, |end| end + 1);
@@ -148,7 +148,7 @@ async fn the_guard_keeps_the_end_away_until_the_writer_has_come() {
     let mut rig = Rig::new();
     let pump = rig.pump();
     within(pump.opened()).await.expect("opened");
-    // A reopen is answered by the copier's loop: it runs, and has seen no end.
+    // The copier's loop answers the reopen, so it still runs and has seen no end.
     within(pump.reopen()).await.expect("still running without any writer");
     let mut out = rig.writer("out");
     rig.guards.clear();
@@ -189,7 +189,7 @@ async fn a_next_agent_goes_on_where_this_one_stopped() {
     let mut rig = Rig::new();
     let pump = rig.pump();
     let mut out = rig.writer("out");
-    // The shim's own read end: it keeps what nobody has read.
+    // Like the shim's own read end: it preserves unread data.
     let shim = open_fifo_reader(&rig.dir.path().join("out")).expect("shim");
     out.write_all(b"first\nhalf a ").expect("write");
     wait_for_log(&rig.log(), |lines| lines.len() == 1).await;
@@ -256,7 +256,7 @@ async fn a_log_that_cannot_be_opened_is_drained_and_said_so_later() {
     })
     .await;
     fs::remove_file(folder.join("ctr")).expect("remove link");
-    // Nobody writes and nobody calls reopen: it recovers by itself.
+    // Without output or a reopen: it recovers by itself.
     let lines = wait_for_log(&rig.log(), |lines| lines.len() == 1).await;
     assert!(lines[0].text.starts_with("[200000 bytes of output lost: "), "{lines:?}");
     out.write_all(b"after\n").expect("write");
@@ -308,7 +308,7 @@ async fn a_thread_that_is_shared_still_writes_what_was_read() {
     let mut writer = rig.writer("out");
     let mut tap = pump.tap();
     writer.write_all(b"no line feed").expect("write");
-    // Read by the thread, and not written: the line is open.
+    // The thread has read it but not written it, because the line is unfinished.
     within(tap.recv()).await.expect("the output");
     let pumps = std::sync::Arc::new(rig.pumps);
     let other = std::sync::Arc::clone(&pumps);

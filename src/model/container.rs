@@ -1,4 +1,4 @@
-//! What a container is asked to be (CRI `ContainerConfig`), checked.
+//! The requested configuration of a container (CRI `ContainerConfig`), checked.
 
 use std::path::PathBuf;
 
@@ -12,12 +12,12 @@ use super::security::{
 };
 use super::signal::Signal;
 
-/// The name of a container: unique within its pod as a whole.
+/// The name of a container: both fields together are unique within its pod.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct ContainerMetadata {
     /// Container name.
     pub name: String,
-    /// How often it was created before.
+    /// Number of earlier containers of this name.
     pub attempt: u32,
 }
 
@@ -29,11 +29,11 @@ pub struct ImageSpec {
     pub image: String,
     /// Annotations.
     pub annotations: StringMap,
-    /// The reference of the pod's author.
+    /// The image reference as written by the pod's author.
     pub user_specified_image: String,
-    /// Runtime handler whose snapshotter is meant.
+    /// Runtime handler whose snapshotter to use.
     pub runtime_handler: String,
-    /// Resolved reference, when the caller has it.
+    /// Resolved reference, if the caller has it.
     pub image_ref: String,
 }
 
@@ -51,7 +51,7 @@ pub struct ContainerConfig {
     pub args: Vec<String>,
     /// Absolute path; empty means the image's.
     pub working_dir: String,
-    /// Environment in order; a later key wins.
+    /// Environment variables in order; a later one of the same name wins.
     pub envs: Vec<(String, String)>,
     /// Mounts in the caller's order.
     pub mounts: Vec<Mount>,
@@ -65,7 +65,7 @@ pub struct ContainerConfig {
     pub log_path: Option<PathBuf>,
     /// Keep a stdin open.
     pub stdin: bool,
-    /// Close stdin after the first attached client has gone.
+    /// Close stdin when the first attached client has left.
     pub stdin_once: bool,
     /// Run on a terminal.
     pub tty: bool,
@@ -77,7 +77,7 @@ pub struct ContainerConfig {
     pub cdi_devices: Vec<String>,
     /// Overrides the image's stop signal.
     pub stop_signal: Option<Signal>,
-    /// Limits of its processes, beside and before the node's own.
+    /// Limits of its processes, which override the node's defaults.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rlimits: Vec<Rlimit>,
 }
@@ -85,16 +85,16 @@ pub struct ContainerConfig {
 /// A limit of setrlimit(2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rlimit {
-    /// Its name without `RLIMIT_`, in small letters.
+    /// Lower-case name without `RLIMIT_`.
     pub name: String,
-    /// What a process has.
+    /// The soft limit.
     pub soft: u64,
-    /// What it may raise itself to; `u64::MAX` is no limit.
+    /// The hard limit; `u64::MAX` for none.
     pub hard: u64,
 }
 
 impl Rlimit {
-    /// The limits that there are, by their names.
+    /// All valid names.
     pub const NAMES: [&str; 16] = [
         "as",
         "core",
@@ -114,7 +114,7 @@ impl Rlimit {
         "stack",
     ];
 
-    /// A figure as it is written: a number, or `unlimited`.
+    /// Parses a value: a number, or `unlimited`.
     pub fn figure(text: &str) -> Option<u64> {
         if text == "unlimited" { Some(u64::MAX) } else { text.parse().ok() }
     }
@@ -134,29 +134,29 @@ pub struct ContainerSecurity {
     pub selinux: Option<SelinuxOptions>,
     /// Numeric user.
     pub run_as_user: Option<u32>,
-    /// Numeric group; needs `run_as_user` or `run_as_username`.
+    /// Numeric group; requires `run_as_user` or `run_as_username`.
     pub run_as_group: Option<u32>,
-    /// User by name of the image's /etc/passwd; `run_as_user` wins.
+    /// User name in the image's /etc/passwd; `run_as_user` takes precedence.
     pub run_as_username: Option<String>,
     /// Read-only root file system.
     pub readonly_rootfs: bool,
     /// Supplementary groups.
     pub supplemental_groups: Vec<u32>,
-    /// Whether groups of the image are added.
+    /// Whether groups from the image are added.
     pub supplemental_groups_policy: SupplementalGroupsPolicy,
     /// Sets no_new_privs.
     pub no_new_privs: bool,
-    /// Exactly these are masked.
+    /// Exactly these paths are masked.
     pub masked_paths: Vec<String>,
-    /// Exactly these are read-only.
+    /// Exactly these paths are read-only.
     pub readonly_paths: Vec<String>,
-    /// `None` is unconfined, as CRI has it.
+    /// Seccomp profile; `None` is unconfined, as in CRI.
     pub seccomp: Option<SecurityProfile>,
-    /// `None` is the default profile where the host has AppArmor.
+    /// AppArmor profile; `None` is the default profile on hosts with AppArmor.
     pub apparmor: Option<SecurityProfile>,
 }
 
-/// How mounts travel between host and container (CRI `MountPropagation`).
+/// How mounts propagate between host and container (CRI `MountPropagation`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Propagation {
@@ -200,7 +200,7 @@ pub struct Mount {
 pub struct Device {
     /// Path in the container.
     pub container_path: String,
-    /// Path on the host: a device node, a link to one, or a folder of them.
+    /// Path on the host: a device node, a link to one, or a directory of them.
     pub host_path: String,
     /// A subset of `rwm`.
     pub permissions: String,

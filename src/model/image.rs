@@ -1,4 +1,4 @@
-//! Images as podbay knows them.
+//! Plain types for images.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,19 +10,19 @@ use super::StringMap;
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
 
-/// Text that is no supported digest.
+/// A text that is not a supported digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a sha256 digest")]
 pub struct InvalidDigest(pub String);
 
 impl Digest {
-    /// Of some bytes.
+    /// The digest of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         use sha2::Digest as _;
         Self(format!("sha256:{}", hex::encode(sha2::Sha256::digest(bytes))))
     }
 
-    /// Whole text with the algorithm.
+    /// The complete text, including the algorithm.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -87,12 +87,12 @@ pub struct Descriptor {
 /// stands for an image without layers.
 pub type ChainId = Digest;
 
-/// One image: everything that shares one configuration digest.
+/// An image: all names that share one configuration digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// Digest of the configuration of this host's platform: the CRI image id.
     pub id: Digest,
-    /// What the names point at: an index or a manifest.
+    /// Descriptor of the index or manifest that the names refer to.
     pub target: Descriptor,
     /// Names with a tag, sorted.
     pub repo_tags: Vec<String>,
@@ -100,7 +100,7 @@ pub struct Image {
     pub repo_digests: Vec<String>,
     /// Compressed size in bytes of all that a pull fetches.
     pub size: u64,
-    /// Never collected.
+    /// Never garbage-collected.
     pub pinned: bool,
     /// Top snapshot, or `None` for an image without layers.
     pub chain_id: Option<ChainId>,

@@ -1,7 +1,7 @@
-//! Plain types of the domain: what a caller asks for, already checked, in the words of CRI.
+//! Plain domain types: requests that are already checked, in CRI's terms.
 //!
-//! Every room may look here; this room looks at nobody and does no I/O. The wire types are
-//! turned into these at the edge (`serve/cri/convert`), and again from these on the way out.
+//! Every room may use this one; this room uses no other and does no I/O. Wire types are converted
+//! to these types at the edge (`serve/cri/convert`), and back in answers.
 
 pub mod container;
 pub mod image;
@@ -13,13 +13,13 @@ pub mod streams;
 
 use std::collections::BTreeMap;
 
-/// Labels or annotations: stored and returned byte for byte.
+/// Labels or annotations: stored and returned unchanged.
 pub type StringMap = BTreeMap<String, String>;
 
-/// Nanoseconds since the Unix epoch, as CRI carries times.
+/// Nanoseconds since the Unix epoch, as times are represented in CRI.
 pub type UnixNanos = i64;
 
-/// Who drives a pod and its containers: exactly one front door does.
+/// Who manages a pod and its containers; every pod has exactly one owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Owner {

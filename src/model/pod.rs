@@ -1,4 +1,4 @@
-//! What a pod sandbox is asked to be (CRI `PodSandboxConfig`), checked.
+//! The requested configuration of a pod sandbox (CRI `PodSandboxConfig`), checked.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use super::security::{
     SupplementalGroupsPolicy,
 };
 
-/// The name of a pod sandbox: unique among live sandboxes as a whole.
+/// The name of a pod sandbox: all fields together are unique among live sandboxes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct PodMetadata {
     /// Pod name.
@@ -21,7 +21,7 @@ pub struct PodMetadata {
     pub namespace: String,
     /// Pod UID.
     pub uid: String,
-    /// How many sandboxes this pod had before.
+    /// Number of earlier sandboxes of this pod.
     pub attempt: u32,
 }
 
@@ -33,14 +33,14 @@ pub struct PodConfig {
     pub metadata: PodMetadata,
     /// Hostname; empty means the node's (host network).
     pub hostname: String,
-    /// Host folder of the container logs; `None` means no logs.
+    /// Host directory of the container logs; `None` means no logs.
     pub log_directory: Option<PathBuf>,
-    /// `None`: the host's resolv.conf is copied. An empty value gives an empty file.
+    /// DNS settings. `None`: the host's resolv.conf is copied. An empty value gives an empty file.
     pub dns: Option<DnsConfig>,
-    /// What stands in /etc/hosts. `None`: the host's file is copied.
+    /// Contents of /etc/hosts. `None`: the host's file is copied.
     pub hosts: Option<HostsFile>,
-    /// Ports of the pod published on the host. Entries with host port 0 are kept for the status
-    /// but not given to CNI.
+    /// Ports of the pod published on the host. Entries with host port 0 appear in the status but
+    /// are not passed to CNI.
     pub port_mappings: Vec<PortMapping>,
     /// Labels.
     pub labels: StringMap,
@@ -48,11 +48,11 @@ pub struct PodConfig {
     pub annotations: StringMap,
     /// Parent cgroup of the pod; empty for the root of the hierarchy.
     pub cgroup_parent: String,
-    /// Namespaced kernel parameters, already checked against the pod's namespaces.
+    /// Namespaced sysctls, already checked against the pod's namespaces.
     pub sysctls: StringMap,
     /// Security context of the sandbox.
     pub security: PodSecurity,
-    /// Resources the sandbox itself costs (information only).
+    /// Overhead of the sandbox itself (information only).
     pub overhead: Option<Resources>,
     /// Sum of the containers' resources (information only).
     pub resources: Option<Resources>,
@@ -64,7 +64,7 @@ impl PodConfig {
         self.security.namespaces.network == NamespaceMode::Node
     }
 
-    /// The ids of the pod's own user namespace; `None` in the host's.
+    /// The id mappings of the pod's own user namespace; `None` for the host's.
     pub fn id_mappings(&self) -> Option<IdMappings> {
         self.security.namespaces.id_mappings()
     }
@@ -87,7 +87,7 @@ pub struct PodSecurity {
     pub run_as_user: Option<u32>,
     /// GID of the pause container; needs `run_as_user`.
     pub run_as_group: Option<u32>,
-    /// Read-only root of the pause container (always so in podbay).
+    /// Read-only root of the pause container (always the case in podbay).
     pub readonly_rootfs: bool,
     /// Supplementary groups of the pause container.
     pub supplemental_groups: Vec<u32>,
@@ -113,12 +113,12 @@ pub struct DnsConfig {
     pub options: Vec<String>,
 }
 
-/// What a pod's /etc/hosts says besides the names that every one has. A pod in the host's network
-/// has the host's file with the aliases behind it.
+/// The pod's part of /etc/hosts, besides the names in every such file. A pod in the host network
+/// gets the host's file with the aliases appended.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostsFile {
-    /// Name of the pod's own addresses.
+    /// Host name for the pod's own addresses.
     pub hostname: String,
     /// Domain of that name; empty for none.
     pub domain: String,
@@ -149,7 +149,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Lower-case name, as CNI's `portMappings` wants it.
+    /// Lower-case name, as in CNI's `portMappings`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Limits as CRI gives them: 0 and "" mean "not set".
+/// Limits as in CRI: 0 and "" mean "not set".
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {
@@ -26,7 +26,7 @@ pub struct Resources {
     pub cpuset_mems: String,
     /// Huge page limits.
     pub hugepage_limits: Vec<HugepageLimit>,
-    /// cgroup v2 files written as they stand, last.
+    /// Files of cgroup v2 and their contents, written last and unchanged.
     pub unified: BTreeMap<String, String>,
 }
 
@@ -39,7 +39,7 @@ pub struct HugepageLimit {
     pub limit: u64,
 }
 
-/// Figures of a cgroup that holds other cgroups: a pod's, or that of a class of pods.
+/// Limits of a cgroup that contains other cgroups: of a pod, or of a QoS class.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CgroupLimits {
@@ -47,18 +47,18 @@ pub struct CgroupLimits {
     pub cpu_shares: u64,
     /// CFS quota in microseconds per period; `None` is no limit.
     pub cpu_quota: Option<i64>,
-    /// CFS period in microseconds, with a quota.
+    /// CFS period in microseconds, used with a quota.
     pub cpu_period: i64,
-    /// Memory in bytes; `None` is no limit.
+    /// Memory limit in bytes; `None` for no limit.
     pub memory: Option<i64>,
-    /// Most processes; `None` is no limit.
+    /// Maximum number of processes; `None` for no limit.
     pub pids: Option<i64>,
-    /// Huge pages, one figure a size.
+    /// Huge page limits, one for each size.
     pub hugepages: Vec<HugepageLimit>,
 }
 
 impl CgroupLimits {
-    /// `cpu.weight` of cgroup v2 (1 to 10000) that stands for the shares.
+    /// The `cpu.weight` of cgroup v2 (1 to 10000) that corresponds to the shares.
     pub fn cpu_weight(&self) -> u64 {
         1 + (self.cpu_shares.clamp(2, 262_144) - 2) * 9999 / 262_142
     }

@@ -2,22 +2,22 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How a namespace of a container relates to its pod (CRI `NamespaceMode`).
+/// How a container's namespace relates to its pod (CRI `NamespaceMode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NamespaceMode {
-    /// Shared by the containers of the pod. The wire's zero value.
+    /// Shared by the containers of the pod. The zero value in CRI.
     #[default]
     Pod,
     /// Private to the container.
     Container,
     /// The host's.
     Node,
-    /// That of another container of the pod, named by `NamespaceOptions::target_id`.
+    /// Shared with another container of the pod, named by `NamespaceOptions::target_id`.
     Target,
 }
 
-/// The namespaces a pod or container asks for (CRI `NamespaceOption`).
+/// The namespaces that a pod or container requests (CRI `NamespaceOption`).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NamespaceOptions {
@@ -46,14 +46,15 @@ pub struct UserNamespace {
 }
 
 impl NamespaceOptions {
-    /// The mappings of an own user namespace; `None` in the host's.
+    /// The mappings of an own user namespace; `None` for the host's.
     pub fn id_mappings(&self) -> Option<IdMappings> {
         let userns = self.userns.as_ref().filter(|userns| userns.mode == NamespaceMode::Pod)?;
         Some(IdMappings { uids: *userns.uids.first()?, gids: *userns.gids.first()? })
     }
 }
 
-/// The ids of a user namespace: one line of each kind, both from 0 on and equally long.
+/// The id mappings of a user namespace: one for UIDs and one for GIDs, both starting at 0 and of
+/// equal length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMappings {
     /// UIDs.
@@ -63,12 +64,12 @@ pub struct IdMappings {
 }
 
 impl IdMappings {
-    /// The number of ids, of either kind.
+    /// The number of ids in each mapping.
     pub fn length(&self) -> u32 {
         self.uids.length
     }
 
-    /// The host's UID and GID of a user in the namespace; `None` when it has no such user.
+    /// The host's UID and GID of a user in the namespace; `None` if they are not mapped.
     pub fn on_host(&self, uid: u32, gid: u32) -> Option<(u32, u32)> {
         let within = uid < self.uids.length && gid < self.gids.length;
         within.then(|| (self.uids.host_id + uid, self.gids.host_id + gid))
@@ -80,7 +81,7 @@ impl IdMappings {
     }
 }
 
-/// One line of a uid_map or gid_map.
+/// One line of a uid_map or gid_map file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct IdMapping {
     /// First id on the host.
@@ -118,26 +119,26 @@ pub enum SecurityProfile {
     Localhost(String),
 }
 
-/// Whether groups of the image's /etc/group are added (CRI `SupplementalGroupsPolicy`).
+/// Whether groups from the image's /etc/group are added (CRI `SupplementalGroupsPolicy`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SupplementalGroupsPolicy {
-    /// Groups of the image that list the user are added to the requested ones.
+    /// The image's groups that list the user are added to the requested ones.
     #[default]
     Merge,
     /// Only the requested groups.
     Strict,
 }
 
-/// A capability as [`Capabilities`] has it: upper-case with the `CAP_` prefix, or `ALL`. It may be
-/// given in any case, with the prefix or without; `None` for one that is not known.
+/// The normalised name of a known capability: upper-case with the `CAP_` prefix, or `ALL`. The
+/// input may be in any case, with or without the prefix; `None` for an unknown capability.
 pub fn capability(name: &str) -> Option<String> {
     let name = capability_name(name)?;
     let known = |bare: &str| bare.parse::<oci_spec::runtime::Capability>().is_ok();
     name.strip_prefix("CAP_").is_none_or(known).then_some(name)
 }
 
-/// As [`capability`], of any name that a capability might have: kernels get new ones.
+/// Like [`capability`], for any plausible name, since new kernels add capabilities.
 pub fn capability_name(name: &str) -> Option<String> {
     let upper = name.to_ascii_uppercase();
     let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
@@ -152,8 +153,8 @@ pub fn capability_name(name: &str) -> Option<String> {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Capabilities {
-    /// Added after drops of `ALL`.
+    /// Capabilities to add; applied after a drop of `ALL`.
     pub add: Vec<String>,
-    /// Dropped.
+    /// Capabilities to drop.
     pub drop: Vec<String>,
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Signal(i32);
 
-/// Text or number that names no signal.
+/// A text or number that is not a signal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown signal {0:?}")]
 pub struct UnknownSignal(pub String);
@@ -36,7 +36,7 @@ impl Signal {
         }
     }
 
-    /// From a number or a name with or without `SIG`, in any case: the forms an image's
+    /// Parses a number or a name with or without `SIG`, in any case: the forms that an image's
     /// `StopSignal` may have.
     pub fn parse(text: &str) -> Result<Self, UnknownSignal> {
         let unknown = || UnknownSignal(text.to_owned());

@@ -5,10 +5,10 @@ use std::pin::Pin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-/// What a client sends to a process.
+/// The client's input to a process.
 pub type Input = Pin<Box<dyn AsyncRead + Send>>;
 
-/// Where output of a process goes.
+/// The destination of a process's output.
 pub type Output = Pin<Box<dyn AsyncWrite + Send>>;
 
 /// Size of a terminal in characters.
@@ -20,16 +20,16 @@ pub struct TerminalSize {
     pub height: u16,
 }
 
-/// A client's ends of a process's streams. A stream that is `None` was not asked for.
+/// The client's ends of a process's streams; `None` for streams that were not requested.
 pub struct ProcessIo {
-    /// Read until its end; then the process's stdin is closed.
+    /// Read to its end, after which the process's stdin is closed.
     pub stdin: Option<Input>,
-    /// Standard output; with a terminal it carries both outputs.
+    /// Standard output; with a terminal it carries both streams.
     pub stdout: Option<Output>,
     /// Standard error; `None` with a terminal.
     pub stderr: Option<Output>,
     /// Whether the process has (exec) or must have (attach) a terminal.
     pub tty: bool,
-    /// Sizes of the client's terminal, the newest last; `None` when it never tells any.
+    /// Sizes of the client's terminal, newest last; `None` if the client never sends any.
     pub resize: Option<mpsc::Receiver<TerminalSize>>,
 }

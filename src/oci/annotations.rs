@@ -1,4 +1,4 @@
-//! Annotations of specs and labels of container records: what the runtime below may see.
+//! Annotations of specs and labels of container records: what containerd and OCI runtimes may see.
 
 use std::collections::HashMap;
 
@@ -6,19 +6,20 @@ use super::{ContainerInput, PauseInput, Settings};
 use crate::model::StringMap;
 use crate::model::pod::{PodConfig, PodMetadata};
 
-/// Prefix of the annotations that runtimes (Kata, gVisor, the runc shim's grouping) read.
+/// Prefix of the annotations read by runtimes (Kata, gVisor, the runc shim's grouping).
 const CRI: &str = "io.kubernetes.cri.";
 
-/// Label prefixes that mean something to containerd, its plugins or podbay. From an image or a
-/// pod's author they could make containerd run a program on the host.
+/// Label prefixes with a meaning for containerd, its plugins or podbay. If an image or a pod's
+/// author could set them, they could make containerd run a program on the host.
 const RESERVED_LABELS: [&str; 4] = ["containerd.io/", "io.cri-containerd", "io.podbay", "podbay"];
 
-/// containerd refuses a record with a label whose key and value together are longer.
+/// Maximum length of a label, key and value together; containerd refuses a record with a longer
+/// one.
 const MAX_LABEL: usize = 4096;
 
-/// Labels of a container's record in containerd: those of the image, overlaid with those of the
-/// caller, without reserved ones and without those too long for containerd. The caller's labels
-/// themselves are kept elsewhere, byte for byte.
+/// Labels of a container's record in containerd: the image's, overlaid with the caller's, without
+/// reserved labels and those too long for containerd. The caller's labels are stored unchanged
+/// elsewhere.
 pub fn record_labels(image_labels: &StringMap, cri_labels: &StringMap) -> StringMap {
     let allowed = |(key, value): &(&String, &String)| {
         !RESERVED_LABELS.iter().any(|reserved| key.starts_with(reserved))
@@ -32,8 +33,8 @@ pub fn record_labels(image_labels: &StringMap, cri_labels: &StringMap) -> String
         .collect()
 }
 
-/// Adds the labels by which cAdvisor tells whose a container is, where the caller left them out;
-/// `container` is none for a pause container.
+/// Adds the labels by which cAdvisor identifies a container, unless the caller set them;
+/// `container` is `None` for a pause container.
 pub fn add_identity(labels: &mut StringMap, pod: &PodMetadata, container: Option<&str>) {
     let of_container = container.map(|name| ("container.name", name));
     let of_pod =
@@ -47,7 +48,7 @@ pub fn add_identity(labels: &mut StringMap, pod: &PodMetadata, container: Option
 pub(super) fn of_container(input: &ContainerInput<'_>) -> HashMap<String, String> {
     let (pod, own) = (&input.pod.annotations, &input.config.annotations);
     let mut map = passed(input.settings, &[pod, own]);
-    // In the order of containerd: what the container says wins.
+    // In containerd's order: the container's annotations win over the pod's.
     map.extend(matching(&input.handler.pod_annotations, pod));
     map.extend(matching(&input.handler.container_annotations, own));
     of_pod(&mut map, input.pod_id.as_str(), input.pod);
@@ -57,7 +58,7 @@ pub(super) fn of_container(input: &ContainerInput<'_>) -> HashMap<String, String
     map
 }
 
-/// Annotations of pause's spec.
+/// Annotations of the pause container's spec.
 pub(super) fn of_pause(input: &PauseInput<'_>) -> HashMap<String, String> {
     let mut map = passed(input.settings, &[&input.pod.annotations]);
     map.extend(matching(&input.handler.pod_annotations, &input.pod.annotations));
@@ -76,7 +77,7 @@ pub(super) fn of_pause(input: &PauseInput<'_>) -> HashMap<String, String> {
     map
 }
 
-/// The reference that the pod's author wrote, when the caller says so.
+/// The image reference as the pod's author wrote it, if the caller passed it on.
 fn image_name<'a>(input: &ContainerInput<'a>) -> &'a str {
     match input.config.image.user_specified_image.as_str() {
         "" => input.image_name,
@@ -84,8 +85,8 @@ fn image_name<'a>(input: &ContainerInput<'a>) -> &'a str {
     }
 }
 
-/// Author's annotations on the operator's list; a later map wins. Names are compared whole: a
-/// prefix match would let an author reach runtime settings that nobody listed.
+/// The author's annotations that are on the operator's allow list; a later map wins. Names are
+/// compared whole: with prefix matching an author could reach runtime settings that nobody listed.
 fn passed(settings: &Settings, sources: &[&StringMap]) -> HashMap<String, String> {
     sources
         .iter()
@@ -95,8 +96,8 @@ fn passed(settings: &Settings, sources: &[&StringMap]) -> HashMap<String, String
         .collect()
 }
 
-/// Annotations that a handler's patterns let through. As in containerd, `*` and `?` stop at a
-/// slash, so `example.com/*` opens one name space and nothing below it.
+/// Annotations that match a handler's patterns. As in containerd, `*` and `?` do not match a slash,
+/// so `example.com/*` allows one level and nothing below it.
 fn matching<'a>(
     patterns: &'a [String],
     annotations: &'a StringMap,

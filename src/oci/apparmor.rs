@@ -1,4 +1,4 @@
-//! AppArmor profiles: which one a container gets, and whether it is loaded.
+//! AppArmor: which profile a container gets, and whether that is loaded.
 
 use super::{Error, Settings, paths};
 use crate::backend::{HostFacts, has_apparmor_profile};
@@ -7,7 +7,7 @@ use crate::model::security::SecurityProfile;
 
 const FIELD: &str = "linux.security_context.apparmor";
 
-/// The profile that a container gets, to be found in the list.
+/// The profile that a container gets and that must be loaded.
 pub fn profile_of(
     security: &ContainerSecurity,
     facts: &HostFacts,
@@ -16,14 +16,14 @@ pub fn profile_of(
     profile(security.apparmor.as_ref(), security.privileged, facts, settings)
 }
 
-/// Refuses a profile that is not in the list: an OCI runtime would fail with it at the start.
+/// Fails unless the profile is in the list: otherwise the OCI runtime would fail at the start.
 pub fn check_loaded(list: &[u8], name: &str) -> Result<(), Error> {
     let problem = || format!("the profile {name:?} is not loaded on this host");
     if has_apparmor_profile(list, name) { Ok(()) } else { Err(Error::invalid(FIELD, problem())) }
 }
 
-/// The name of the profile a process gets. Nothing asked means the default one, which is ignored
-/// where there is no AppArmor; a profile asked for by name is never ignored.
+/// The name of the profile of a process. Without a request it is the default profile, which is
+/// skipped on hosts without AppArmor; a profile requested by name is never skipped.
 pub(super) fn profile(
     asked: Option<&SecurityProfile>,
     privileged: bool,

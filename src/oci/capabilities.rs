@@ -9,7 +9,7 @@ use crate::model::security::capability_name;
 
 const FIELD: &str = "linux.security_context.capabilities";
 
-/// What a container has when it asks for nothing.
+/// The capabilities of a container that requests none.
 const DEFAULT: [&str; 14] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -30,8 +30,9 @@ const DEFAULT: [&str; 14] = [
 /// Names of the capabilities in the bounding, effective and permitted sets, as `CAP_…`.
 ///
 /// `ALL` is applied before single names, so that `drop: ALL, add: X` leaves X. A privileged
-/// container has all that the agent itself may give. What the kernel does not know, or the agent
-/// does not have, is left out, as containerd has it: nobody has less confinement for that.
+/// container has all capabilities that the agent itself can give. Capabilities that the kernel does
+/// not know or the agent does not have are left out, as in containerd; that never weakens the
+/// confinement.
 pub(super) fn granted(input: &ContainerInput<'_>) -> Result<BTreeSet<String>, Error> {
     let available = || input.facts.capabilities.iter().cloned().collect::<BTreeSet<_>>();
     if input.config.security.privileged {
@@ -75,12 +76,12 @@ fn canonical(names: &[String], field: &str) -> Result<Vec<String>, Error> {
         .collect()
 }
 
-/// The OCI form. Inheritable and ambient stay empty: a program in the image with inheritable
-/// file capabilities must not gain from them, and CRI leaves ambient ones to nobody.
+/// The OCI form. Inheritable and ambient sets stay empty: a program in the image with inheritable
+/// file capabilities must not gain from them, and CRI does not grant ambient ones.
 pub(super) fn oci(granted: &BTreeSet<String>) -> LinuxCapabilities {
     let set: oci_spec::runtime::Capabilities = granted
         .iter()
-        // A newer kernel may have a capability that the OCI crate does not know.
+        // A newer kernel may have capabilities that the `oci-spec` crate does not know.
         .filter_map(|name| name.strip_prefix("CAP_").unwrap_or(name).parse().ok())
         .collect();
     let mut caps = super::blank::<LinuxCapabilities>("{}");

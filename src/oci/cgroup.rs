@@ -1,4 +1,4 @@
-//! Where a container stands in the cgroup tree.
+//! The place of a container in the cgroup tree.
 
 use std::path::PathBuf;
 
@@ -7,26 +7,26 @@ use serde::{Deserialize, Serialize};
 use super::{Error, paths};
 
 const FIELD: &str = "linux.cgroup_parent";
-/// Folder of containers whose caller names no parent.
+/// Parent cgroup if the caller names none (cgroupfs driver).
 const OWN_PARENT: &str = "/podbay";
-/// Slice of containers whose caller names no parent.
+/// Parent slice if the caller names none (systemd driver).
 const OWN_SLICE: &str = "system.slice";
-/// Scope prefix of containers: stats collectors know containerd's containers by it.
+/// Scope prefix of containers, by which stats collectors recognise containerd's containers.
 const SCOPE_PREFIX: &str = "cri-containerd";
 
-/// Who makes cgroups.
+/// Which component creates cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CgroupDriver {
-    /// The OCI runtime, directly in the file system.
+    /// The OCI runtime, directly in the cgroup file system.
     #[default]
     Cgroupfs,
-    /// systemd, asked by the OCI runtime; parents are slices.
+    /// systemd, at the OCI runtime's request; parents are slices.
     Systemd,
 }
 
-/// `cgroupsPath` of the OCI spec: `<parent>/<id>`, or `<slice>:cri-containerd:<id>` for systemd.
-/// A parent of the other driver is refused, because a guess would put the container outside
+/// `cgroupsPath` of the OCI spec: `<parent>/<id>`, or `<slice>:cri-containerd:<id>` for systemd. A
+/// parent in the other driver's form is refused, because a guess could put the container outside
 /// the limits of its pod.
 pub(super) fn path(driver: CgroupDriver, parent: &str, id: &str) -> Result<PathBuf, Error> {
     let refused = |problem: &str| Err(Error::invalid(FIELD, format!("{parent:?} {problem}")));
@@ -55,8 +55,8 @@ pub(super) fn path(driver: CgroupDriver, parent: &str, id: &str) -> Result<PathB
     Ok(PathBuf::from(text))
 }
 
-/// The cgroup that the OCI runtime makes by itself for a container or pause container; `None`
-/// when systemd makes it, or when the parent is refused.
+/// The cgroup that the OCI runtime itself creates for a container or pause container; `None` when
+/// systemd creates it, or when the parent is invalid.
 pub fn plain_cgroup(driver: CgroupDriver, parent: &str, id: &str) -> Option<PathBuf> {
     match driver {
         CgroupDriver::Cgroupfs => path(driver, parent, id).ok(),

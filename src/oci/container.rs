@@ -15,7 +15,7 @@ use crate::model::image::ImageConfig;
 use crate::model::pod::PodConfig;
 use crate::oci::user::ResolvedUser;
 
-/// Host paths of the files that the containers of a pod share.
+/// Host paths of the files shared by the containers of a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SharedFiles {
     /// For /etc/hostname.
@@ -24,26 +24,26 @@ pub struct SharedFiles {
     pub hosts: PathBuf,
     /// For /etc/resolv.conf.
     pub resolv_conf: PathBuf,
-    /// The pod's tmpfs for /dev/shm; `None` is the host's (host IPC).
+    /// The pod's tmpfs for /dev/shm; `None` for the host's (host IPC).
     pub shm: Option<PathBuf>,
 }
 
-/// Everything a container's spec depends on.
+/// The complete input for a container's spec.
 #[derive(Debug, Clone, Copy)]
 pub struct ContainerInput<'a> {
     /// The container.
     pub id: &'a ContainerId,
     /// Its pod.
     pub pod_id: &'a PodId,
-    /// What the pod was asked to be.
+    /// Configuration of the pod.
     pub pod: &'a PodConfig,
-    /// What the container is asked to be.
+    /// Configuration of the container.
     pub config: &'a ContainerConfig,
-    /// What it inherits from its image.
+    /// Configuration of the image, as defaults.
     pub image: &'a ImageConfig,
-    /// The image's reference, for those who read annotations.
+    /// The image's reference, for an annotation.
     pub image_name: &'a str,
-    /// Its user, resolved in the image.
+    /// Its user and groups, resolved in the image.
     pub user: &'a ResolvedUser,
     /// The running pod's namespaces.
     pub namespaces: &'a PodNamespaces,
@@ -51,33 +51,32 @@ pub struct ContainerInput<'a> {
     pub files: &'a SharedFiles,
     /// `config.mounts` with host paths resolved, in the same order.
     pub mounts: &'a [Mount],
-    /// Anonymous volumes of the image: path in the container, folder on the host.
+    /// Anonymous volumes of the image: path in the container, directory on the host.
     pub volumes: &'a [(String, PathBuf)],
-    /// Devices with their permissions: those of `config.devices` resolved, or all of the host
+    /// Devices with their permissions: the resolved `config.devices`, or all devices of the host
     /// for a privileged container.
     pub devices: &'a [(DeviceNode, String)],
     /// Content of the file that a `Localhost` seccomp profile names.
     pub seccomp_profile: Option<&'a serde_json::Value>,
-    /// The host name its processes see.
+    /// The host name that its processes see.
     pub hostname: &'a str,
     /// The pod's SELinux level.
     pub selinux_level: Option<&'a str>,
-    /// The host.
+    /// Facts about the host.
     pub facts: &'a HostFacts,
-    /// The runtime handler, and what its OCI runtime can do.
+    /// The runtime handler.
     pub handler: &'a RuntimeHandler,
-    /// See `handler`.
+    /// Features of the handler's OCI runtime.
     pub features: &'a HandlerFeatures,
-    /// The operator's choices.
+    /// The operator's settings.
     pub settings: &'a Settings,
 }
 
-/// The OCI spec of a container.
+/// Builds the OCI spec of a container.
 ///
 /// # Errors
 /// [`Error::Invalid`] with the CRI field, or [`Error::Image`] with the field of the image's
-/// configuration. Nothing that was asked for is left out silently, except what the operator's
-/// settings say.
+/// configuration. No requested setting is dropped silently, unless the operator's settings say so.
 pub fn container_spec(input: &ContainerInput<'_>) -> Result<Spec, Error> {
     let security = &input.config.security;
     check_container(input.pod, input.config, input.features)?;
@@ -128,8 +127,8 @@ pub fn container_spec(input: &ContainerInput<'_>) -> Result<Spec, Error> {
     Ok(spec)
 }
 
-/// Checks what can be known of a container before anything is looked up or made for it: whether
-/// its pod and the runtime handler have what it asks for.
+/// Checks all that can be checked before anything is looked up or made: whether the pod and the
+/// runtime handler support what the container requests.
 ///
 /// # Errors
 /// [`Error::Invalid`] with the CRI field, [`Error::Unsupported`] and [`Error::RecursiveReadOnly`].
@@ -150,7 +149,8 @@ pub fn check_container(
     mounts.try_for_each(|(index, mount)| mounts::check_features(index, mount, features))
 }
 
-/// A spec with its version and the root that the shim mounts at `rootfs` in the bundle.
+/// A spec with only a version and the root directory, `rootfs` in the bundle, where the shim mounts
+/// it.
 pub(super) fn blank_spec(readonly_root: bool) -> Spec {
     let mut root = Root::default();
     root.set_path(Path::new("rootfs").to_owned()).set_readonly(Some(readonly_root));
@@ -159,14 +159,14 @@ pub(super) fn blank_spec(readonly_root: bool) -> Spec {
     spec
 }
 
-/// A `linux` section with nothing but limits.
+/// A `linux` section with only limits.
 pub(super) fn linux(limits: LinuxResources) -> Linux {
     let mut linux = blank::<Linux>("{}");
     linux.set_resources(Some(limits));
     linux
 }
 
-/// Exactly the caller's list: an empty one means that nothing is hidden.
+/// The caller's list unchanged: an empty list means that nothing is hidden.
 fn path_list(name: &str, list: &[String]) -> Result<Option<Vec<String>>, Error> {
     for (index, path) in list.iter().enumerate() {
         let field = || format!("linux.security_context.{name}[{index}]");

@@ -5,13 +5,13 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 use super::{ContainerInput, Error, blank, paths};
 use crate::backend::DeviceNode;
 
-/// The rule every container starts from: nothing is allowed. The OCI runtime adds the standard
-/// nodes (null, zero, full, random, urandom, tty, console, ptmx, pts) and their rules itself.
+/// The first rule of every container: deny all. The OCI runtime itself adds the standard nodes
+/// (null, zero, full, random, urandom, tty, console, ptmx, pts) and their rules.
 pub(super) fn deny_all() -> LinuxDeviceCgroup {
     rule(false, None, "rwm")
 }
 
-/// Nodes to make in /dev, and the ordered cgroup rules.
+/// Nodes to create in /dev, and the ordered cgroup rules.
 pub(super) fn devices(
     input: &ContainerInput<'_>,
 ) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgroup>), Error> {
@@ -42,7 +42,7 @@ pub(super) fn devices(
             .set_uid(Some(uid))
             .set_gid(Some(gid));
         nodes.push(node);
-        // A FIFO is no device to the cgroup, and a rule that allows nothing is none.
+        // The device cgroup does not cover FIFOs, and a rule without permissions is meaningless.
         if kind != LinuxDeviceType::P && !permissions.is_empty() {
             rules.push(rule(true, Some((kind, device.major, device.minor)), permissions));
         }
@@ -53,8 +53,8 @@ pub(super) fn devices(
     Ok((nodes, rules))
 }
 
-/// A node belongs to whom it does on the host, or, where the operator wants that, to the user that
-/// the caller names; root's name changes nothing.
+/// The owner of a node: as on the host, or, if the operator enabled that, the user that the caller
+/// names. Naming root changes nothing.
 fn owner(input: &ContainerInput<'_>, device: &DeviceNode) -> (u32, u32) {
     let security = &input.config.security;
     let asked = |id: Option<u32>| id.filter(|id| input.settings.device_ownership && *id != 0);

@@ -4,10 +4,9 @@ use super::{ContainerInput, Error, paths};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// `PATH`, `TERM` (on a terminal), `HOSTNAME`, then what the image sets, then what the caller
-/// sets. A later value takes the place of an earlier one of the same name, so names are unique
-/// and keep their first position. `HOME` is left to the OCI runtime, which looks it up in the
-/// container's own /etc/passwd.
+/// `PATH`, `TERM` (with a terminal), `HOSTNAME`, then the image's variables, then the caller's. A
+/// later value replaces an earlier one of the same name in its place, so names are unique. `HOME`
+/// is left to the OCI runtime, which looks it up in the container's own /etc/passwd.
 pub(super) fn environment(input: &ContainerInput<'_>) -> Result<Vec<String>, Error> {
     if paths::has_control(input.hostname) {
         return Err(Error::invalid("hostname", "contains a control character"));
@@ -20,7 +19,7 @@ pub(super) fn environment(input: &ContainerInput<'_>) -> Result<Vec<String>, Err
     for entry in &input.image.env {
         let refused = |problem| Error::image("Env", format!("{entry:?} {problem}"));
         match entry.split_once('=') {
-            // An entry without a value takes the variable away.
+            // An entry without a value removes the variable.
             None => env.remove(entry),
             Some((name, value)) => {
                 check_name(name).and_then(|()| check_value(name, value)).map_err(refused)?;
@@ -54,8 +53,8 @@ fn check_value(name: &str, value: &str) -> Result<(), &'static str> {
     if value.contains('\0') {
         Err("has a NUL in its value")
     } else if name == "HOME" && paths::has_control(value) {
-        // Programs write HOME into line-based files such as /etc/passwd: a line break in it
-        // would add an entry of the author's choice. Other variables may span lines.
+        // Programs write HOME into line-based files such as /etc/passwd, where a line break would
+        // add an entry of the author's choice. Other variables may contain line breaks.
         Err("has a control character in its value")
     } else {
         Ok(())

@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 
 use super::{Error, process};
 
-/// The OCI process of an exec: the container's own, with another command. It has the container's
-/// user, environment, limits and capabilities, never more.
+/// The OCI process of an exec: the container's own process with another command. It has the
+/// container's user, environment, limits and capabilities, never more.
 ///
 /// # Errors
 /// [`Error::Invalid`] for an empty command or a NUL in it; [`Error::StoredSpec`] when the record
-/// holds no process.
+/// contains no process.
 pub fn exec_process(spec: &Value, command: &[String], tty: bool) -> Result<Value, Error> {
     if command.is_empty() {
         return Err(Error::invalid("cmd", "no command specified"));
@@ -22,7 +22,7 @@ pub fn exec_process(spec: &Value, command: &[String], tty: bool) -> Result<Value
         .ok_or(Error::StoredSpec("process"))?;
     stored.insert("args".to_owned(), json!(command));
     stored.insert("terminal".to_owned(), json!(tty));
-    // They belong to the container's own first process.
+    // They belong only to the container's first process.
     for key in ["commandLine", "consoleSize"] {
         stored.remove(key);
     }
@@ -64,7 +64,7 @@ mod tests {
         let mut expected = spec["process"].clone();
         expected["args"] = json!(["ls", "-l"]);
         assert_eq!(exec, expected);
-        // The runtime must be able to read it back.
+        // The runtime must be able to parse it.
         serde_json::from_value::<oci_spec::runtime::Process>(exec).unwrap();
     }
 

@@ -1,4 +1,4 @@
-//! A container with all it needs, for the tests of this room to vary.
+//! A complete container input that the tests of this room modify.
 
 use std::path::PathBuf;
 
@@ -31,8 +31,8 @@ pub(super) struct Fixture {
 }
 
 impl Fixture {
-    /// An ordinary container of an ordinary pod on a cgroup v2 host. The agent has every
-    /// capability but CAP_SYS_RESOURCE, and an OOM score of its own.
+    /// An ordinary container of an ordinary pod on a cgroup v2 host. The agent has all capabilities
+    /// except CAP_SYS_RESOURCE, and its own OOM score.
     pub(super) fn new() -> Self {
         let mut pod = PodConfig::default();
         pod.metadata.name = "web".to_owned();
@@ -73,14 +73,14 @@ impl Fixture {
         }
     }
 
-    /// Pod and container are privileged.
+    /// Makes pod and container privileged.
     pub(super) fn privileged(mut self) -> Self {
         self.pod.security.privileged = true;
         self.config.security.privileged = true;
         self
     }
 
-    /// Pod and container use the host's network, PID and IPC namespaces.
+    /// Uses the host's network, PID and IPC namespaces.
     pub(super) fn host_modes(mut self) -> Self {
         for modes in [&mut self.pod.security.namespaces, &mut self.config.security.namespaces] {
             modes.network = NamespaceMode::Node;
@@ -92,7 +92,7 @@ impl Fixture {
         self
     }
 
-    /// The pod has a user namespace of its own.
+    /// Gives the pod its own user namespace.
     pub(super) fn user_namespace(mut self) -> Self {
         let line = |host_id| vec![IdMapping { host_id, container_id: 0, length: 65536 }];
         let userns =

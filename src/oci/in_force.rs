@@ -1,4 +1,4 @@
-//! Limits in a stored spec: what a container has now, and the way back to what it had.
+//! The limits in a stored spec: reads a container's current limits, and restores earlier ones.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::model::resources::{HugepageLimit, Resources};
 
 const PLACE: &str = "/linux/resources";
 
-/// The limits of a stored spec in the terms of CRI: 0 and "" where there is none.
+/// The limits of a stored spec in CRI's terms; 0 and "" where there is none.
 pub fn resources_of(spec: &Value) -> Resources {
     let limits = spec.pointer(PLACE).unwrap_or(&Value::Null);
     let number = |path: &str| limits.pointer(path).and_then(Value::as_i64).unwrap_or_default();
@@ -47,9 +47,9 @@ pub fn stored_limits(spec: &Value) -> Value {
     spec.pointer(PLACE).cloned().unwrap_or_default()
 }
 
-/// Makes `before` (from [`stored_limits`]) the limits of a spec again. Returns what a live task
-/// is updated with, so that it has them too: a limit that was not set before is set to what an
-/// unlimited process has, because to leave it out would leave it as it is.
+/// Restores `before` (from [`stored_limits`]) as the limits of a spec. Returns the limits with
+/// which to update the live task. In these a limit that was not set before has the value for
+/// unlimited, because an omitted limit would stay unchanged.
 pub fn put_back(spec: &mut Value, before: &Value) -> Result<Value, Error> {
     let linux = spec.get_mut("linux").and_then(Value::as_object_mut);
     let linux = linux.ok_or(Error::StoredSpec("linux section"))?;

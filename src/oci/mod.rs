@@ -1,9 +1,8 @@
-//! Pure building of OCI runtime specs: what a caller asked for, what the image says and what the
-//! host can do go in; the document that the OCI runtime obeys comes out. No I/O happens here, so
-//! every rule is tested as a plain function.
+//! Pure building of OCI runtime specs from the caller's request, the image's configuration and
+//! facts about the host. There is no I/O here, so every rule is tested as a plain function.
 //!
-//! The result follows the behaviour of containerd's own CRI plugin, so that a pod moves between
-//! the two without noticing. Where this room is stricter, it refuses with the field's name.
+//! The result follows the behaviour of containerd's own CRI plugin, so that pods behave the same
+//! under both. Where this room is stricter, it fails with the name of the field.
 //!
 //! ```text
 //! PauseInput ──> pause_spec ─────────┐
@@ -51,32 +50,32 @@ pub(crate) use paths::clean as clean_path;
 use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
 
-/// The version written into every spec. Nothing newer is used, and crun 1.8 and runc 1.1 refuse
-/// newer ones.
+/// The version written into every spec. No newer feature is used, and crun 1.8 and runc 1.1 refuse
+/// newer versions.
 pub const OCI_VERSION: &str = "1.0.2";
 
-/// What the operator decides about specs, for all containers.
+/// The operator's settings for all specs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Who makes cgroups.
+    /// Which component creates cgroups.
     pub cgroup_driver: CgroupDriver,
-    /// Pod and container annotations that reach the OCI runtime: exact names, no patterns.
+    /// Names of pod and container annotations passed to the OCI runtime: exact names, no patterns.
     pub annotation_allow_list: Vec<String>,
-    /// Whether huge page limits are dropped on a host without that controller, instead of
-    /// refused. A kubelet sends limits of 0 for every page size it knows.
+    /// Whether huge page limits are dropped, instead of refused, on a host without that controller.
+    /// A kubelet sends limits of 0 for every page size it knows.
     pub tolerate_missing_hugetlb: bool,
     /// Whether pods may bind ports below 1024 without a capability.
     pub unprivileged_ports: bool,
     /// Whether pods may send ICMP echo requests without a capability.
     pub unprivileged_icmp: bool,
-    /// A loaded AppArmor profile for containers that ask for the default one; `None` runs them
+    /// A loaded AppArmor profile for containers that use the default one; `None` runs them
     /// unconfined.
     pub apparmor_default: Option<String>,
-    /// Whether device nodes that a caller names belong to the user it names.
+    /// Whether device nodes named by a caller belong to the container's user.
     pub device_ownership: bool,
-    /// Limits of every container's processes.
+    /// Default rlimits of every container.
     pub rlimits: Vec<Rlimit>,
-    /// Whether processes and files are labelled where the host has SELinux.
+    /// Whether processes and files get labels on hosts with SELinux.
     pub selinux: bool,
 }
 
@@ -96,10 +95,10 @@ impl Default for Settings {
     }
 }
 
-/// Why no spec can be built.
+/// Why a spec cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A field of the caller's configuration, by its CRI path within the message.
+    /// A field of the caller's configuration is invalid.
     #[error("{field}: {problem}")]
     Invalid {
         /// The field, e.g. `linux.security_context.run_as_group`.
@@ -107,7 +106,7 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// What a field asks for is beyond the runtime handler or the host.
+    /// A field requests something that the runtime handler or the host does not support.
     #[error("{field}: {problem}")]
     Unsupported {
         /// The field.
@@ -115,7 +114,7 @@ pub enum Error {
         /// What is missing.
         problem: String,
     },
-    /// A recursive read-only mount that cannot be had. Callers look for the first word.
+    /// A recursive read-only mount is not supported. Callers match the first word of this error.
     #[error("RROUnsupported: {field}: {problem}")]
     RecursiveReadOnly {
         /// The field.
@@ -123,7 +122,7 @@ pub enum Error {
         /// What is missing.
         problem: String,
     },
-    /// The image's configuration asks for something that is refused.
+    /// The image's configuration contains something that is refused.
     #[error("image {field}: {problem}")]
     Image {
         /// The field of the image configuration, e.g. `WorkingDir`.
@@ -131,13 +130,13 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A user is named that the image does not have.
+    /// The image has no user of this name.
     #[error("user {0:?} is not in /etc/passwd of the image")]
     UnknownUser(String),
-    /// A group is named that the image does not have.
+    /// The image has no group of this name.
     #[error("group {0:?} is not in /etc/group of the image")]
     UnknownGroup(String),
-    /// A spec read back from the container's record lacks a part.
+    /// A spec read back from the container's record lacks this part.
     #[error("the stored OCI spec has no usable {0}")]
     StoredSpec(&'static str),
 }
@@ -156,17 +155,17 @@ impl Error {
     }
 }
 
-/// A value of an `oci-spec` type with only what `skeleton` says. The `Default`s of that crate
-/// are parts of a complete container of its own (host name, mounts, rlimits, capabilities), and
-/// none of that may slip into ours.
+/// A value of an `oci-spec` type with only what `skeleton` says. The crate's `Default`s describe a
+/// complete container (host name, mounts, rlimits, capabilities), and none of that may get into
+/// ours.
 fn blank<T: DeserializeOwned>(skeleton: &'static str) -> T {
     serde_json::from_str(skeleton).expect("a skeleton written in the source is valid")
 }
 
-/// The spec as JSON with a stable order, as it is stored and given to the runtime.
+/// The spec as JSON in a stable order, for storage and for the runtime.
 pub fn spec_json(spec: &Spec) -> serde_json::Value {
     let mut json = serde_json::to_value(spec).expect("a spec has string keys only");
-    // Capabilities are hash sets in `oci-spec`: sort them, so that equal specs are equal bytes.
+    // `oci-spec` keeps capabilities in hash sets: sort them, so that equal specs have equal bytes.
     if let Some(sets) =
         json.pointer_mut("/process/capabilities").and_then(serde_json::Value::as_object_mut)
     {

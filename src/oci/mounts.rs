@@ -1,4 +1,4 @@
-//! What is mounted where in a container.
+//! The mounts of a container.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,16 +11,16 @@ use crate::backend::{CgroupVersion, HandlerFeatures};
 use crate::model::container::{Mount as Asked, Propagation};
 use crate::model::security::IdMapping;
 
-/// The mounts of a container, in the order in which they are made.
+/// The mounts of a container, in mounting order.
 pub(super) struct Mounts {
     pub(super) list: Vec<Mount>,
-    /// Propagation of the root, when a mount needs one.
+    /// Propagation of the root mount, when another mount needs one.
     pub(super) rootfs_propagation: Option<&'static str>,
 }
 
-/// Kernel file systems first, then bind mounts from the shallowest to the deepest, so that none
-/// hides another. A bind mount takes the place of a kernel file system at the same path, and one
-/// on /dev the place of everything below it.
+/// Kernel file systems first, then bind mounts from the shallowest path to the deepest, so that
+/// none hides another. A bind mount replaces a kernel file system at the same path, and one at /dev
+/// replaces everything below it.
 pub(super) fn mounts(input: &ContainerInput<'_>) -> Result<Mounts, Error> {
     let mut binds = Vec::new();
     let mut rootfs_propagation = None;
@@ -57,8 +57,8 @@ impl Bind {
         Self { destination, mount }
     }
 
-    /// Has the files of these ids appear as others'. Only this mount, not those below it, which
-    /// may be of file systems that cannot.
+    /// Maps the owners of the files. Applies to this mount only, not to submounts, whose file
+    /// systems may not support it.
     fn map_ids(&mut self, uids: &[IdMapping], gids: &[IdMapping]) {
         if uids.is_empty() {
             return;
@@ -79,7 +79,7 @@ fn add_unless_taken(binds: &mut Vec<Bind>, more: Vec<Bind>) {
     }
 }
 
-/// A mount as the OCI crate has it.
+/// Builds a mount of the `oci-spec` crate.
 pub(super) fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
     let mut mount = Mount::default();
     mount
@@ -104,8 +104,8 @@ fn kernel_file_systems(input: &ContainerInput<'_>) -> Vec<Mount> {
     ]
 }
 
-/// Only who rules over a network namespace may mount a sysfs that shows it: a pod in the host's
-/// network, but with users of its own, gets a view of the host's.
+/// Only the owner of a network namespace may mount a sysfs for it. So a pod in the host network
+/// with its own user namespace gets a bind mount of the host's sysfs.
 fn sys(input: &ContainerInput<'_>, mode: &str) -> Mount {
     let flags = ["nosuid", "noexec", "nodev"];
     if input.pod.id_mappings().is_some() && input.pod.host_network() {
@@ -116,7 +116,7 @@ fn sys(input: &ContainerInput<'_>, mode: &str) -> Mount {
     mount("/sys", "sysfs", "sysfs", &[&flags[..], &[mode]].concat())
 }
 
-/// The tmpfs on /dev, in which the OCI runtime makes its nodes.
+/// The tmpfs on /dev, in which the OCI runtime creates device nodes.
 pub(super) fn dev_tmpfs(size: &str) -> Mount {
     let size = format!("size={size}");
     mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", &size])
@@ -125,9 +125,9 @@ pub(super) fn dev_tmpfs(size: &str) -> Mount {
 fn cgroup_tree(version: CgroupVersion, privileged: bool) -> Mount {
     let path = "/sys/fs/cgroup";
     if privileged && version == CgroupVersion::V2 {
-        // Such a container is in the host's cgroup namespace. A new mount of cgroup2 there would
-        // reset `nsdelegate` and `memory_recursiveprot` of the host's own one, because both are
-        // options of the one superblock; a bind mount shows the same and changes nothing.
+        // Such a container is in the host's cgroup namespace. A new cgroup2 mount there would reset
+        // `nsdelegate` and `memory_recursiveprot` of the host's own mount, because both are options
+        // of the shared superblock. A bind mount shows the same and changes nothing.
         return mount(
             path,
             "bind",
@@ -139,7 +139,7 @@ fn cgroup_tree(version: CgroupVersion, privileged: bool) -> Mount {
     mount(path, "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", mode])
 }
 
-/// A mount that the caller asked for.
+/// A mount requested by the caller.
 fn asked(input: &ContainerInput<'_>, index: usize, asked: &Asked) -> Result<Bind, Error> {
     let field = |name: &str| format!("mounts[{index}].{name}");
     let destination = paths::absolute(|| field("container_path"), &asked.container_path)?;
@@ -156,7 +156,7 @@ fn asked(input: &ContainerInput<'_>, index: usize, asked: &Asked) -> Result<Bind
     Ok(bind)
 }
 
-/// Checks that the runtime handler has what a mount asks for: it is never done by halves.
+/// Checks that the runtime handler supports all that a mount requests; nothing is done partially.
 pub(super) fn check_features(
     index: usize,
     asked: &Asked,
@@ -205,9 +205,9 @@ fn access(asked: &Asked, field: &impl Fn(&str) -> String) -> Result<&'static str
     }
 }
 
-/// Anonymous volumes of the image. Their paths come from the image unchecked, so they are cleaned
-/// as paths below the container's root. Their files have the ids that the image gave them, also
-/// where the pod has ids of its own.
+/// Anonymous volumes of the image. Their paths come unchecked from the image, so they are cleaned
+/// as paths below the container's root. Their files keep the ids from the image, also in a pod with
+/// its own user namespace.
 fn volumes(input: &ContainerInput<'_>) -> Result<Vec<Bind>, Error> {
     input
         .volumes
@@ -227,9 +227,9 @@ fn volumes(input: &ContainerInput<'_>) -> Result<Vec<Bind>, Error> {
         .collect()
 }
 
-/// The files that the containers of a pod share. They are as read-only as the root is; the
-/// memory in /dev/shm is always writable. Its flags are said again, because runc from 1.2 on
-/// clears those of the source that a bind mount does not name.
+/// The files shared by the containers of a pod. They are read-only if the root is; /dev/shm is
+/// always writable. The mount flags are repeated, because runc from 1.2 on clears flags of the
+/// source that a bind mount does not name.
 fn shared_files(input: &ContainerInput<'_>) -> Vec<Bind> {
     let files = input.files;
     let mode = if input.config.security.readonly_rootfs { "ro" } else { "rw" };

@@ -1,4 +1,4 @@
-//! Namespaces of pause and of containers.
+//! Namespaces of pause containers and of other containers.
 
 use std::path::{Path, PathBuf};
 
@@ -11,22 +11,22 @@ use crate::backend::{CgroupVersion, HandlerFeatures};
 use crate::model::pod::PodConfig;
 use crate::model::security::{IdMapping, NamespaceMode, NamespaceOptions, UserNamespace};
 
-/// The namespaces of a running pod, for its containers to join.
+/// The namespaces of a running pod, which its containers join.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PodNamespaces {
     /// PID of the pause process on the host, known to be alive.
     pub pause_pid: u32,
-    /// The pinned network namespace; `None` is the host's.
+    /// The pinned network namespace; `None` for the host's.
     pub netns: Option<PathBuf>,
-    /// The pinned user namespace; `None` is the host's.
+    /// The pinned user namespace; `None` for the host's.
     pub userns: Option<PathBuf>,
     /// PID of the process whose PID namespace a container of mode `Target` joins.
     pub target_pid: Option<u32>,
 }
 
-/// A container shares network, host name and IPC of its pod, whatever it asks for itself; its
-/// PID namespace is its own choice. What the pod takes from the host is not named at all: the
-/// runtime then stays where it is, and no PID has to be trusted for it.
+/// A container always shares network, host name and IPC of its pod; only its PID namespace is its
+/// own choice. Namespaces that the pod shares with the host are not named: the runtime then stays
+/// in them, and no PID need be trusted for it.
 pub(super) fn of_container(input: &ContainerInput<'_>) -> Result<Vec<LinuxNamespace>, Error> {
     let pod = input.pod;
     let pause = |name: &str| process_namespace(input.namespaces.pause_pid, name);
@@ -52,23 +52,24 @@ pub(super) fn of_container(input: &ContainerInput<'_>) -> Result<Vec<LinuxNamesp
             })?;
             list.push(join(Kind::Pid, &process_namespace(pid, "pid")));
         }
-        // `Node` means the host only in a pod that is itself in the host's PID namespace.
+        // `Node` means the host's only if the pod itself is in the host's PID namespace.
         NamespaceMode::Pod | NamespaceMode::Node => {
             if pod.security.namespaces.pid != NamespaceMode::Node {
                 list.push(join(Kind::Pid, &pause("pid")));
             }
         }
     }
-    // Hides the host's cgroup tree. A privileged container may see it, and v1 has never hidden
-    // it.
+    // A cgroup namespace hides the host's cgroup tree. A privileged container may see it, and on v1
+    // it was never hidden.
     if input.facts.cgroup == CgroupVersion::V2 && !input.config.security.privileged {
         list.push(own(Kind::Cgroup));
     }
     Ok(list)
 }
 
-/// Pause holds the namespaces that its containers share, so it has its own of each kind that the
-/// pod does not take from the host. That includes PID: it is what dies with the pod.
+/// The pause container holds the namespaces that its containers share, so it has its own of each
+/// kind that the pod does not share with the host. This includes PID, in which it is the init
+/// process.
 pub(super) fn of_pause(
     pod: &PodConfig,
     netns: Option<&Path>,
@@ -94,8 +95,8 @@ pub(super) fn of_pause(
 
 const USERNS: &str = "linux.security_context.namespace_options.userns_options";
 
-/// Checks what a pod asks of user namespaces: only what its handler can do, and no own one beside
-/// a PID or IPC namespace of the host, over which its root has no say.
+/// Checks a pod's user namespace: its handler must support it, and it cannot be combined with the
+/// host's PID or IPC namespace, over which its root has no privileges.
 pub fn check_pod_userns(pod: &PodConfig, features: &HandlerFeatures) -> Result<(), Error> {
     let modes = &pod.security.namespaces;
     check_mappings(modes)?;
@@ -116,7 +117,7 @@ pub fn check_pod_userns(pod: &PodConfig, features: &HandlerFeatures) -> Result<(
     Ok(())
 }
 
-/// Checks that a container asks for the user namespace of its pod.
+/// Checks that a container requests the user namespace of its pod.
 pub(super) fn check_container_userns(
     pod: &PodConfig,
     options: &NamespaceOptions,
@@ -138,7 +139,7 @@ fn check_mappings(options: &NamespaceOptions) -> Result<(), Error> {
     }
 }
 
-/// The id mappings of a pod's user namespace, or none.
+/// Sets the id mappings of a pod's user namespace, if it has one.
 pub(super) fn set_ids(linux: &mut Linux, pod: &PodConfig) {
     if let Some(ids) = pod.id_mappings() {
         linux
@@ -147,7 +148,7 @@ pub(super) fn set_ids(linux: &mut Linux, pod: &PodConfig) {
     }
 }
 
-/// Checks that all ids of a process are ids of its pod's user namespace.
+/// Checks that all ids of a process are mapped in its pod's user namespace.
 pub(super) fn check_ids(pod: &PodConfig, uid: u32, gid: u32, groups: &[u32]) -> Result<(), Error> {
     let Some(ids) = pod.id_mappings() else { return Ok(()) };
     let strange = |id: &u32| *id >= ids.length();
@@ -161,7 +162,7 @@ pub(super) fn check_ids(pod: &PodConfig, uid: u32, gid: u32, groups: &[u32]) -> 
     Err(Error::invalid("linux.security_context", problem))
 }
 
-/// A line of an id map as the OCI crate has it.
+/// One mapping in the form of the `oci-spec` crate.
 pub(super) fn id_mapping(mapping: IdMapping) -> LinuxIdMapping {
     LinuxIdMappingBuilder::default()
         .host_id(mapping.host_id)

@@ -1,4 +1,4 @@
-//! Paths inside a container, handled as text: nothing here looks at a file system.
+//! Paths inside a container, handled as text; nothing here accesses a file system.
 
 use super::Error;
 
@@ -28,7 +28,7 @@ pub(super) fn is_within(path: &str, folder: &str) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// An absolute path given by a caller, cleaned.
+/// Checks and cleans an absolute path given by a caller.
 pub(super) fn absolute(field: impl FnOnce() -> String, path: &str) -> Result<String, Error> {
     if let Some(problem) = problem_of(path) {
         return Err(Error::invalid(field(), problem));
@@ -36,7 +36,7 @@ pub(super) fn absolute(field: impl FnOnce() -> String, path: &str) -> Result<Str
     Ok(clean(path))
 }
 
-/// Why `path` cannot be an absolute path, if so.
+/// What is wrong with `path` as an absolute path, if anything.
 pub(super) fn problem_of(path: &str) -> Option<String> {
     if !path.starts_with('/') {
         Some(format!("{path:?} is not an absolute path"))

@@ -1,12 +1,12 @@
 //! The spec of a pod's pause container.
 //!
-//! Pause only holds namespaces open and reaps orphans, so it gets as little as the OCI runtimes
-//! accept: runc and crun need /proc (they close descriptors and write sysctls through it) and a
-//! place for device nodes. Nothing is shared with the pod's containers but the namespaces.
+//! The pause container only keeps namespaces open and reaps orphans, so it gets as little as the
+//! OCI runtimes accept: runc and crun need /proc (they close descriptors and write sysctls through
+//! it) and a directory for device nodes. It shares only its namespaces with the pod's containers.
 //!
-//! Its /proc is read-only as a whole once the sysctls are written. In a pod that shares its PID
-//! namespace, a container with CAP_SYS_PTRACE reaches it through /proc/1/root, and /proc/sys
-//! there is the host's.
+//! Its /proc becomes read-only as a whole once the sysctls are written: in a pod with a shared PID
+//! namespace a container with CAP_SYS_PTRACE can reach it through /proc/1/root, and /proc/sys there
+//! is the host's.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,27 +22,27 @@ use crate::ids::PodId;
 use crate::model::pod::PodConfig;
 use crate::model::resources::Resources;
 
-/// User and group of pause when the pod asks for none: nobody's.
+/// User and group of the pause process if the pod requests none: nobody.
 const NOBODY: u32 = 65535;
-/// Killed by the kernel's OOM killer after everything else of its pod.
+/// The OOM killer chooses it only after everything else in its pod.
 const OOM_SCORE: i64 = -998;
-/// The least CPU weight there is: pause sleeps.
+/// The lowest CPU weight; the pause process only sleeps.
 const CPU_SHARES: i64 = 2;
 
-/// Everything a pause container's spec depends on.
+/// The complete input for a pause container's spec.
 #[derive(Debug, Clone)]
 pub struct PauseInput<'a> {
     /// The pod; also the id of its pause container.
     pub id: &'a PodId,
-    /// What the pod is asked to be.
+    /// Configuration of the pod.
     pub pod: &'a PodConfig,
-    /// The pinned network namespace; `None` is the host's.
+    /// The pinned network namespace; `None` for the host's.
     pub netns: Option<&'a Path>,
-    /// The pinned user namespace; `None` is the host's.
+    /// The pinned user namespace; `None` for the host's.
     pub userns: Option<&'a Path>,
-    /// The pause program and its arguments, inside its root.
+    /// The pause program and its arguments, as paths inside its root.
     pub args: Vec<String>,
-    /// Name of the image, for those who read annotations.
+    /// Name of the image, for an annotation.
     pub image_name: &'a str,
     /// Host name of the pod's UTS namespace.
     pub hostname: &'a str,
@@ -52,18 +52,18 @@ pub struct PauseInput<'a> {
     pub seccomp_profile: Option<&'a serde_json::Value>,
     /// The runtime handler.
     pub handler: &'a RuntimeHandler,
-    /// The host.
+    /// Facts about the host.
     pub facts: &'a HostFacts,
-    /// The operator's choices.
+    /// The operator's settings.
     pub settings: &'a Settings,
 }
 
 fn pause_mounts(input: &PauseInput<'_>) -> Vec<Mount> {
     let flags = ["nosuid", "noexec", "nodev"];
     let mut all = vec![mounts::mount("/proc", "proc", "proc", &flags), mounts::dev_tmpfs("64k")];
-    // All mounts of a network namespace's sysfs are one file system, which is as read-only as its
-    // first mount: held here writable, or a container that is not privileged would decide for
-    // those that are. On /dev, where a mount point can be made.
+    // All sysfs mounts of a network namespace are one file system, whose read-only flag is that of
+    // the first mount. A writable mount is held here, or an unprivileged container could make it
+    // read-only for privileged ones. It is below /dev, where a mount point can be created.
     let own_network = input.netns.is_some() && input.userns.is_none();
     if input.pod.security.privileged && own_network {
         all.push(mounts::mount("/dev/sys", "sysfs", "sysfs", &[&flags[..], &["rw"]].concat()));
@@ -71,7 +71,7 @@ fn pause_mounts(input: &PauseInput<'_>) -> Vec<Mount> {
     all
 }
 
-/// The OCI spec of a pod's pause container.
+/// Builds the OCI spec of a pod's pause container.
 ///
 /// # Errors
 /// [`Error::Invalid`] with the CRI field of the sandbox's configuration.
@@ -128,7 +128,7 @@ pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, Error> {
         .set_mounts(Some(pause_mounts(input)))
         .set_annotations(Some(annotations::of_pause(input)))
         .set_linux(Some(linux));
-    // The host's own name must not be set, and runtimes refuse to without a UTS namespace.
+    // The host's own name must not be set, and runtimes refuse to set one without a UTS namespace.
     if input.netns.is_some() {
         spec.set_hostname(Some(input.hostname.to_owned()));
     }
@@ -140,7 +140,7 @@ fn pause_process(input: &PauseInput<'_>) -> Result<oci_spec::runtime::Process, E
     if security.run_as_group.is_some() && security.run_as_user.is_none() {
         return Err(Error::invalid("linux.security_context.run_as_group", "needs run_as_user"));
     }
-    // A user namespace may end before nobody.
+    // The id of nobody may lie beyond the end of a user namespace.
     let nobody = input.pod.id_mappings().map_or(NOBODY, |ids| NOBODY.min(ids.length() - 1));
     let uid = user::in_range("run_as_user", security.run_as_user.unwrap_or(nobody))?;
     let own_group = if security.run_as_user.is_some() { 0 } else { nobody };

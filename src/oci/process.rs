@@ -1,4 +1,4 @@
-//! The process of a container: what runs, where, as whom, with what.
+//! The process of a container: command, directory, user, environment, limits.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ pub(super) fn of_container(
     Ok(process)
 }
 
-/// A process with nothing set.
+/// A process with no field set.
 pub(super) fn blank_process() -> Process {
     blank(r#"{"user":{},"cwd":"/"}"#)
 }
@@ -46,11 +46,12 @@ pub(super) fn user(uid: u32, gid: u32, groups: &[u32]) -> User {
 }
 
 /// The caller's command replaces the image's entrypoint and cmd; the caller's args alone replace
-/// its cmd.
+/// only cmd.
 fn arguments(input: &ContainerInput<'_>) -> Result<Vec<String>, Error> {
     let (config, image) = (input.config, input.image);
     let mut args = if config.command.is_empty() {
-        // An entrypoint of one empty word is how an image takes that of its base image away.
+        // An image clears its base image's entrypoint by setting one that consists of one empty
+        // word.
         let cleared = image.entrypoint.len() == 1 && image.entrypoint[0].is_empty();
         let mut args = if cleared { Vec::new() } else { image.entrypoint.clone() };
         if config.args.is_empty() {
@@ -68,7 +69,7 @@ fn arguments(input: &ContainerInput<'_>) -> Result<Vec<String>, Error> {
     Ok(args)
 }
 
-/// Arguments end at a NUL for the kernel, so one inside would cut them.
+/// Refuses a NUL: to the kernel it would end the argument.
 pub(super) fn check_arguments(field: &str, args: &[String]) -> Result<(), Error> {
     match args.iter().position(|arg| arg.contains('\0')) {
         Some(index) => Err(Error::invalid(format!("{field}[{index}]"), "contains a NUL")),
@@ -76,7 +77,7 @@ pub(super) fn check_arguments(field: &str, args: &[String]) -> Result<(), Error>
     }
 }
 
-/// The caller's, else the image's, else the root.
+/// The caller's directory, else the image's, else the root.
 fn working_dir(input: &ContainerInput<'_>) -> Result<String, Error> {
     let (of_caller, of_image) = (&input.config.working_dir, &input.image.working_dir);
     if !of_caller.is_empty() {
@@ -88,8 +89,8 @@ fn working_dir(input: &ContainerInput<'_>) -> Result<String, Error> {
     }
 }
 
-/// A working directory below /proc or /dev/fd may be a door to a directory of the host that the
-/// OCI runtime has open while it starts the container (CVE-2024-21626). Nobody works there.
+/// Refuses working directories below /proc and /dev/fd: they may lead to a host directory that the
+/// OCI runtime has open while it starts the container (CVE-2024-21626).
 fn check_working_dir(path: &str) -> Result<String, String> {
     if let Some(problem) = paths::problem_of(path) {
         return Err(problem);

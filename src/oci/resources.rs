@@ -1,7 +1,7 @@
-//! Limits: CRI's resources as OCI's, for new specs and for updates of running containers.
+//! Converts CRI resources to OCI's, for new specs and for updates of running containers.
 //!
-//! OCI's resources are written in the terms of cgroup v1; the OCI runtime turns them into v2
-//! (weights, swap without memory) itself, so both hosts get the same values here.
+//! OCI resources are expressed in terms of cgroup v1. The OCI runtime converts them for v2
+//! (weights, swap without memory), so the values here are the same on both kinds of hosts.
 
 use oci_spec::runtime::{LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResources};
 use serde_json::{Map, Value};
@@ -12,7 +12,7 @@ use crate::model::resources::Resources;
 
 const FIELD: &str = "linux.resources";
 
-/// The OCI form of `resources`, without what is not set in it.
+/// The OCI form of `resources`; unset values stay unset.
 pub(super) fn oci(
     resources: &Resources,
     facts: &HostFacts,
@@ -29,7 +29,7 @@ pub(super) fn oci(
     Ok(out)
 }
 
-/// The OCI `LinuxResources` JSON of `resources` alone.
+/// The OCI `LinuxResources` of `resources` as JSON.
 pub fn linux_resources(
     resources: &Resources,
     facts: &HostFacts,
@@ -39,9 +39,9 @@ pub fn linux_resources(
     Ok(serde_json::to_value(typed).expect("resources have string keys only"))
 }
 
-/// Writes `resources` into a stored container spec: what is not set in it stays as it was.
-/// Returns all limits then in force, which is what a live task is updated with. Device rules are
-/// not among them: an update must not take devices away from a running process.
+/// Writes `resources` into a stored container spec; values not set are kept. Returns all limits now
+/// in force, with which to update a live task. They contain no device rules: an update must not
+/// take devices away from a running process.
 pub fn apply_to_spec(
     spec: &mut Value,
     resources: &Resources,
@@ -70,7 +70,7 @@ pub fn apply_to_spec(
     Ok(Value::Object(in_force))
 }
 
-/// Object members are merged, anything else is replaced.
+/// Merges objects recursively and replaces everything else.
 fn merge(into: &mut Map<String, Value>, patch: Value) {
     let Value::Object(patch) = patch else { return };
     for (key, value) in patch {
@@ -83,7 +83,7 @@ fn merge(into: &mut Map<String, Value>, patch: Value) {
     }
 }
 
-/// A page size has one limit: a new one replaces the old.
+/// Each page size has one limit: a new one replaces the old.
 fn merge_hugepages(stored: &mut Map<String, Value>, sizes: Value) {
     let Value::Array(sizes) = sizes else { return };
     let list = stored.entry("hugepageLimits").or_insert_with(|| Value::Array(Vec::new()));
@@ -121,8 +121,8 @@ fn cpu(resources: &Resources) -> Result<Option<LinuxCpu>, Error> {
     Ok((cpu != LinuxCpu::default()).then_some(cpu))
 }
 
-/// A memory limit without a swap limit means no swap at all: memory and swap together may then
-/// be no more than memory alone. On a host that does not count swap nothing can be said of it.
+/// A memory limit without a swap limit means no swap: memory and swap together are limited to the
+/// memory limit. On a host without swap accounting no swap limit can be set.
 fn memory(resources: &Resources, facts: &HostFacts) -> Result<Option<LinuxMemory>, Error> {
     let (limit, swap) = (resources.memory_limit, resources.memory_swap_limit);
     for (name, value) in [("memory_limit_in_bytes", limit), ("memory_swap_limit_in_bytes", swap)] {
@@ -194,7 +194,7 @@ fn is_page_size(text: &str) -> bool {
         && ["B", "KB", "MB", "GB"].contains(&unit)
 }
 
-/// Names of cgroup v2 files become paths below the runtime: they must be plain names.
+/// Names of cgroup v2 files become part of paths in the runtime, so they must be plain file names.
 fn check_unified(resources: &Resources, facts: &HostFacts) -> Result<(), Error> {
     if facts.cgroup != CgroupVersion::V2 {
         return Err(Error::invalid(
@@ -215,8 +215,8 @@ fn check_unified(resources: &Resources, facts: &HostFacts) -> Result<(), Error> 
     Ok(())
 }
 
-/// The OOM score that can really be set: without CAP_SYS_RESOURCE the kernel refuses one below
-/// the agent's own.
+/// The OOM score that can be set in fact: without CAP_SYS_RESOURCE the kernel refuses one lower
+/// than the agent's own.
 pub(super) fn oom_score(wanted: i64, facts: &HostFacts) -> Result<i32, Error> {
     if !(-1000..=1000).contains(&wanted) {
         return Err(Error::invalid(

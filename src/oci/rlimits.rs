@@ -1,4 +1,4 @@
-//! Limits of processes (setrlimit(2)), by the operator's choice.
+//! Limits of processes (setrlimit(2)), as configured by the operator.
 
 use oci_spec::runtime::PosixRlimit;
 use serde_json::json;
@@ -7,8 +7,8 @@ use super::{Error, Settings};
 use crate::backend::HostFacts;
 use crate::model::container::Rlimit;
 
-/// The limits of a container, its own before those of all, as far as this host can set them: an agent that may not raise its own cannot give
-/// more than it has.
+/// The limits of a container: its own override the common ones. They are capped to the agent's own
+/// limits if the agent may not raise those.
 pub(super) fn rlimits(
     own: &[Rlimit],
     settings: &Settings,

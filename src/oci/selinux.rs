@@ -1,5 +1,5 @@
-//! SELinux labels of containers. A pod has one level, a pair of categories, that keeps its files
-//! and processes from those of other pods; its containers share it.
+//! SELinux labels of containers. Each pod has one level, a pair of categories, which isolates its
+//! files and processes from other pods; its containers share it.
 
 use super::{Error, Settings};
 use crate::backend::{HostFacts, SelinuxContexts};
@@ -7,7 +7,7 @@ use crate::model::container::ContainerConfig;
 use crate::model::pod::PodConfig;
 use crate::model::security::SelinuxOptions;
 
-/// Folders of the host that no pod may have relabelled: the host itself needs theirs.
+/// Host directories that must not be relabelled, because the host itself needs their labels.
 const OF_THE_HOST: [&str; 25] = [
     "/",
     "/bin",
@@ -39,17 +39,17 @@ const OF_THE_HOST: [&str; 25] = [
 /// The labels of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
-    /// Of its processes.
+    /// Label of its processes.
     pub process: String,
-    /// Of the file systems that are its own.
+    /// Label of its own file systems.
     pub files: String,
 }
 
-/// The labels of a pod's pause container and files. `None` where labels are off, and for a
+/// The labels of a pod's pause container and files. `None` if labels are disabled, and for a
 /// privileged pod.
 ///
 /// # Errors
-/// [`Error::Invalid`] when a part would end up as another part of the label.
+/// [`Error::Invalid`] when a value would change another part of the label.
 pub fn pod_labels(
     pod: &PodConfig,
     level: Option<&str>,
@@ -61,7 +61,7 @@ pub fn pod_labels(
     labels(contexts, security.selinux.as_ref(), level, security.privileged)
 }
 
-/// The labels of a container: what it asks for, else what its pod has.
+/// The labels of a container: the requested ones, else those of its pod.
 ///
 /// # Errors
 /// As [`pod_labels`].
@@ -125,7 +125,8 @@ fn labels(
     Ok(Some(Labels { process: process.text(), files: files.text() }))
 }
 
-/// A colon ends a part, except in levels, and files with labels have lines.
+/// Refuses a colon, which ends a part (except in levels), and line breaks, which end an entry in
+/// files of labels.
 fn check(name: &str, part: &str) -> Result<(), Error> {
     let level = name == "level";
     let good =

@@ -1,4 +1,4 @@
-//! Kernel parameters of a pod: only those that belong to its own namespaces.
+//! Sysctls of a pod: only those of its own namespaces are allowed.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use super::{Error, PauseInput};
 use crate::model::pod::PodConfig;
 use crate::model::security::NamespaceMode;
 
-/// Parameters of the IPC namespace, besides `fs.mqueue.*`.
+/// Sysctls of the IPC namespace, besides `fs.mqueue.*`.
 const IPC: [&str; 8] = [
     "kernel.msgmax",
     "kernel.msgmnb",
@@ -19,11 +19,11 @@ const IPC: [&str; 8] = [
 ];
 const UNPRIVILEGED_PORTS: &str = "net.ipv4.ip_unprivileged_port_start";
 const UNPRIVILEGED_ICMP: &str = "net.ipv4.ping_group_range";
-/// The highest group that [`UNPRIVILEGED_ICMP`] takes.
+/// The highest group id allowed in [`UNPRIVILEGED_ICMP`].
 const LAST_GROUP: u32 = i32::MAX as u32;
 
-/// Checks a pod's sysctls: known to be namespaced, of a namespace that the pod does not share
-/// with the host, and with names and values that mean one parameter and nothing else.
+/// Checks a pod's sysctls: each must be namespaced, in a namespace that the pod does not share with
+/// the host, and its name and value must denote exactly one sysctl.
 pub fn check_sysctls(pod: &PodConfig) -> Result<(), Error> {
     for (name, value) in &pod.sysctls {
         if let Some(problem) = problem_of(pod, name, value) {
@@ -52,8 +52,8 @@ fn problem_of(pod: &PodConfig, name: &str, value: &str) -> Option<&'static str> 
     (!is_value(value)).then_some("has a value with characters that no kernel parameter needs")
 }
 
-/// The name with dots as separators. A name whose first separator is a slash uses the two the
-/// other way round, as sysctl(8) has it.
+/// The name with dots as separators. In a name whose first separator is a slash, slashes and dots
+/// are swapped, as in sysctl(8).
 fn dotted(name: &str) -> String {
     match name.find(['.', '/']) {
         Some(first) if name.as_bytes()[first] == b'/' => name
@@ -68,7 +68,7 @@ fn dotted(name: &str) -> String {
     }
 }
 
-/// Words of letters, digits, `_` and `-` with single separators: no `..`, nothing empty.
+/// Words of letters, digits, `_` and `-` with single separators: no `..`, no empty words.
 fn is_name(name: &str) -> bool {
     let word = |word: &str| {
         !word.is_empty()
@@ -77,13 +77,13 @@ fn is_name(name: &str) -> bool {
     name.split(['.', '/']).all(word)
 }
 
-/// Numbers, words and lists. No line break, `=`, `+` or quote: tools between here and the kernel
-/// have split such values into further parameters.
+/// Numbers, words and lists. No line break, `=`, `+` or quote: other tools on the way to the kernel
+/// have split such values into several sysctls.
 fn is_value(value: &str) -> bool {
     value.bytes().all(|b| b.is_ascii_alphanumeric() || b" \t.,:_-/".contains(&b))
 }
 
-/// The pod's sysctls, and the defaults that let it use low ports and ping without capabilities.
+/// The pod's sysctls, and the defaults that allow low ports and ping without capabilities.
 pub(super) fn of_pause(input: &PauseInput<'_>) -> Result<HashMap<String, String>, Error> {
     check_sysctls(input.pod)?;
     let mut map: HashMap<String, String> =
@@ -95,7 +95,7 @@ pub(super) fn of_pause(input: &PauseInput<'_>) -> Result<HashMap<String, String>
             }
         };
         default(input.settings.unprivileged_ports, UNPRIVILEGED_PORTS, "0");
-        // Groups that a user namespace does not know are refused by the kernel.
+        // The kernel refuses group ids that are not mapped in the user namespace.
         let last = input.pod.id_mappings().map_or(LAST_GROUP, |ids| ids.length() - 1);
         default(input.settings.unprivileged_icmp, UNPRIVILEGED_ICMP, &format!("0 {last}"));
     }

@@ -1,7 +1,7 @@
-//! Users of a container: from the words of CRI and of the image to numbers.
+//! Users of a container: resolves the users named by CRI and the image to numeric ids.
 //!
-//! Text that looks like a number is a number and never a name: an image could otherwise list a
-//! user called `4294967296` with the UID 0 and become root behind the back of a check.
+//! Text that looks like a number is always a number, never a name. Otherwise an image could list a
+//! user named `4294967296` with UID 0, and become root despite a check.
 
 use std::collections::BTreeSet;
 
@@ -23,13 +23,13 @@ pub struct ResolvedUser {
     pub uid: u32,
     /// Primary GID.
     pub gid: u32,
-    /// Supplementary groups, ascending, always with the primary one.
+    /// Supplementary groups, ascending, always including the primary one.
     pub additional_gids: Vec<u32>,
-    /// Home of the user in the image's /etc/passwd, if it is there.
+    /// Home directory in the image's /etc/passwd, if listed.
     pub home: Option<String>,
 }
 
-/// A user or group as it is written: a number or a name.
+/// A reference to a user or group: a number or a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reference {
     /// A number, 0 to 2147483647.
@@ -43,24 +43,24 @@ pub enum Reference {
 pub struct ImageUser {
     /// The user.
     pub user: Reference,
-    /// The group; `None` is the user's own.
+    /// The group; `None` for the user's primary one.
     pub group: Option<Reference>,
 }
 
-/// Who a container's process is asked to be.
+/// The requested user and groups of a container's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UserRequest<'a> {
-    /// `USER` of the image: what holds when the caller names no user.
+    /// `USER` of the image, used when the caller names no user.
     pub image_user: &'a str,
     /// The caller's UID.
     pub run_as_user: Option<u32>,
-    /// The caller's user by name; a UID wins over it.
+    /// The caller's user by name; a UID takes precedence.
     pub run_as_username: Option<&'a str>,
-    /// The caller's GID; needs a user.
+    /// The caller's GID; requires a user.
     pub run_as_group: Option<u32>,
-    /// The caller's further groups.
+    /// The caller's supplementary groups.
     pub supplemental_groups: &'a [u32],
-    /// Whether groups of the image that list the user are added.
+    /// Whether the image's groups that list the user are added.
     pub policy: SupplementalGroupsPolicy,
 }
 
@@ -94,8 +94,8 @@ pub fn parse_image_user(text: &str) -> Result<ImageUser, Error> {
     })
 }
 
-/// Whether [`resolve`] looks into the image's files for this request. Asking costs a mount of the
-/// image's root, so it is worth knowing. An invalid request needs nothing: `resolve` refuses it.
+/// Whether [`resolve`] needs the image's files for this request; reading them requires mounting the
+/// image. An invalid request needs none, since `resolve` refuses it.
 pub fn needs_files(request: &UserRequest<'_>) -> bool {
     match wanted(request) {
         Ok(wanted) => {
@@ -109,12 +109,12 @@ pub fn needs_files(request: &UserRequest<'_>) -> bool {
     }
 }
 
-/// Resolves a request with the files of the image.
+/// Resolves a request using the files of the image.
 ///
 /// # Errors
-/// [`Error::Invalid`] or [`Error::Image`] for what is out of range or malformed,
+/// [`Error::Invalid`] or [`Error::Image`] for values out of range or malformed,
 /// [`Error::UnknownUser`] and [`Error::UnknownGroup`] for names that the image does not have.
-/// A number that the image does not list is fine: its group is then 0.
+/// A number that the image does not list is fine; its group is then 0.
 pub fn resolve(request: &UserRequest<'_>, files: &UserFiles) -> Result<ResolvedUser, Error> {
     check_groups(request.supplemental_groups)?;
     let wanted = wanted(request)?;
@@ -182,7 +182,7 @@ pub(super) fn check_groups(gids: &[u32]) -> Result<(), Error> {
     Ok(())
 }
 
-/// An id that OCI runtimes do not wrap.
+/// Checks that an id does not overflow in OCI runtimes.
 pub(super) fn in_range(field: &str, id: u32) -> Result<u32, Error> {
     if id <= MAX_ID {
         Ok(id)
@@ -233,15 +233,15 @@ struct GroupEntry<'a> {
 }
 
 impl GroupEntry<'_> {
-    /// Whether it lists the user. A group of the user's own name is its primary one, and what it
-    /// lists does not count.
+    /// Whether it lists the user. A group with the user's own name is its primary group, and its
+    /// list is ignored.
     fn lists(&self, user: &[u8]) -> bool {
         self.name != user && self.members.split(|&byte| byte == b',').any(|member| member == user)
     }
 }
 
-/// Lines that are no entry, or whose ids are no ids, are passed over: read as 0 they would turn
-/// a broken line into root.
+/// Malformed lines and those with invalid ids are skipped: reading an invalid id as 0 would make
+/// the user root.
 fn passwd_entries(content: &[u8]) -> impl Iterator<Item = PasswdEntry<'_>> {
     lines(content).filter_map(|line| {
         let mut fields = line.split(|&byte| byte == b':');

@@ -1,4 +1,4 @@
-//! The pause program as it is embedded in the agent: a pod starts with no registry at all.
+//! The pause program, embedded in the agent, so that pods can start without a registry.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 
 use crate::model::image::Digest;
 
-/// The program: a static executable of a few KB for this agent's architecture. It waits for
-/// ever as PID 1 of a pod, reaps orphans, and ends with code 0 at SIGTERM or SIGINT.
+/// A static executable of a few KB for this agent's architecture. It waits for ever as PID 1 of a
+/// pod, reaps orphans, and exits with code 0 on SIGTERM or SIGINT.
 pub static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pause"));
 
-/// Path of the program inside its root folder.
+/// Path of the program in its root directory.
 pub const PATH: &str = "/pause";
 
 /// Mount points that OCI runtimes need in a read-only root.
 const MOUNT_POINTS: [&str; 5] = ["proc", "dev", "sys", "etc", "tmp"];
 
-/// Puts the program and the mount points of a pod's root into a folder below `base`, and
-/// returns the folder. It is named after the program's digest, so pods of an older agent keep
-/// theirs.
+/// Writes the program and the mount points of a pod's root into a directory below `base`, and
+/// returns that directory. It is named after the program's digest, so that pods of an older agent
+/// keep theirs.
 pub fn install(base: &Path) -> io::Result<PathBuf> {
     let root = base.join(&Digest::of(PROGRAM).hex()[..16]);
     for name in MOUNT_POINTS {

@@ -1,9 +1,8 @@
 //! The pause program: PID 1 of a pod's namespaces.
 //!
-//! It holds the namespaces open, reaps what is orphaned into its PID namespace, and ends with
-//! code 0 at SIGINT or SIGTERM. `-v` prints its version. It uses no library and never allocates:
-//! it is the smallest process that a pod can have. build.rs compiles it for the target; it is no
-//! module of the agent.
+//! It holds the namespaces open, reaps orphans of its PID namespace, and exits with code 0 on
+//! SIGINT or SIGTERM. `-v` prints its version. It uses no library and never allocates, to be as
+//! small as possible. build.rs compiles it for the target; it is not a module of the agent.
 
 #![no_std]
 #![no_main]
@@ -40,9 +39,8 @@ mod nr {
     pub const WAIT4: usize = 260;
 }
 
-// SAFETY: this is the entry point: the kernel enters with argc, argv and the environment on the
-// stack and nothing to return to; the stack is aligned as a call wants it, and `entry` never
-// returns.
+// SAFETY: this is the entry point: the kernel enters it with argc, argv and the environment on the
+// stack and no return address; the stack is aligned as for a call, and `entry` never returns.
 #[cfg(target_arch = "x86_64")]
 global_asm!(
     ".globl _start",
@@ -106,8 +104,8 @@ fn exit(code: usize) -> ! {
 
 /// `stack` points at argc, followed by the argument pointers.
 extern "C" fn entry(stack: *const usize) -> ! {
-    // SAFETY: the kernel puts argc there, and argc pointers to text ended by NUL behind it; no
-    // byte is read behind the NUL.
+    // SAFETY: the kernel puts argc there, followed by argc pointers to NUL-terminated text; nothing
+    // is read beyond the NUL.
     let wants_version = unsafe {
         *stack > 1 && {
             let text = *stack.add(2) as *const u8;
@@ -119,17 +117,17 @@ extern "C" fn entry(stack: *const usize) -> ! {
         let written = unsafe { syscall(nr::WRITE, 1, VERSION.as_ptr() as usize, VERSION.len(), 0) };
         exit(usize::from(written < 0));
     }
-    // Blocked signals are kept until they are asked for, even the ones that PID 1 would ignore;
-    // so no handler is needed, and none can be missed between two calls.
+    // Blocked signals stay pending until they are waited for, even those that PID 1 would ignore.
+    // So no handler is needed, and none can be missed between two calls.
     let set: u64 = bit(SIGINT) | bit(SIGTERM) | bit(SIGCHLD);
     let set_at = &raw const set as usize;
-    // SAFETY: the set lives until the end and has the size given; the old set is not asked for.
+    // SAFETY: the set lives to the end and has the given size; the old set is not requested.
     if unsafe { syscall(nr::RT_SIGPROCMASK, SIG_BLOCK, set_at, 0, SET_SIZE) } < 0 {
         exit(1);
     }
     loop {
         reap();
-        // SAFETY: as above; neither details nor a time limit are asked for.
+        // SAFETY: as above; neither details nor a time limit are requested.
         match unsafe { syscall(nr::RT_SIGTIMEDWAIT, set_at, 0, 0, SET_SIZE) } {
             signal if signal == SIGINT as isize || signal == SIGTERM as isize => exit(0),
             EINTR | 0.. => {}
@@ -142,9 +140,9 @@ fn bit(signal: u64) -> u64 {
     1 << (signal - 1)
 }
 
-/// Collects every ended child.
+/// Reaps every ended child.
 fn reap() {
-    // SAFETY: no status and no resource usage are asked for.
+    // SAFETY: no status and no resource usage are requested.
     while unsafe { syscall(nr::WAIT4, usize::MAX, 0, WNOHANG, 0) } > 0 {}
 }
 

@@ -1,4 +1,4 @@
-//! Runs the real program.
+//! These tests run the real program.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -22,7 +22,7 @@ async fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     tokio::time::timeout(limit, found).await.unwrap_or_else(|_| panic!("no {what} in time"))
 }
 
-/// Waits until the program sleeps: it does so nowhere but where it handles signals.
+/// Waits until the program sleeps, which it does only where it waits for signals.
 async fn wait_ready(pid: u32) {
     wait_for("sleeping pause program", || {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -45,7 +45,7 @@ fn signal(pid: u32, signal: Signal) {
     kill_process(pid, signal).expect("kill");
 }
 
-/// A process that is killed when the test fails.
+/// A process that is killed when dropped, also when the test fails.
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -60,7 +60,7 @@ fn is_a_small_static_program_for_this_machine() {
     assert_eq!(super::PROGRAM, fs::read(FILE).expect("read"));
     assert!(super::PROGRAM.starts_with(b"\x7fELF"));
     assert!(super::PROGRAM.len() < 16 * 1024, "{} bytes", super::PROGRAM.len());
-    // Neither an interpreter nor dynamic linking: types 3 and 2 of the program headers.
+    // No interpreter and no dynamic linking: types 3 and 2 of the program headers.
     let half =
         |at: usize| usize::from(super::PROGRAM[at]) | usize::from(super::PROGRAM[at + 1]) << 8;
     let (table, size, count) = (half(32), half(54), half(56));
@@ -94,7 +94,7 @@ async fn as_pid_1_it_reaps_orphans_and_ends_at_sigterm() {
     let pause = wait_for("pause process", || children(unshare.0.id()).first().copied()).await;
     wait_ready(pause).await;
 
-    // The shell ends and leaves its child, which lives until its input ends, to PID 1.
+    // The shell exits and leaves its child to PID 1; the child lives until its input ends.
     let mut shell = Command::new("nsenter")
         .args(["--pid", &format!("--target={pause}"), "sh", "-c", "exec 3<&0; cat <&3 & exit 0"])
         .stdin(Stdio::piped())
@@ -104,7 +104,7 @@ async fn as_pid_1_it_reaps_orphans_and_ends_at_sigterm() {
     assert!(shell.wait().expect("wait").success());
     let orphan = wait_for("orphan", || children(pause).first().copied()).await;
     drop(input);
-    // Not only ended: a process that nobody reaped keeps its entry.
+    // Not only ended but reaped: an unreaped process would still be listed.
     wait_for("reaping", || (!children(pause).contains(&orphan)).then_some(())).await;
 
     signal(pause, Signal::TERM);

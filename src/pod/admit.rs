@@ -1,4 +1,4 @@
-//! Whether this node takes a pod, and everything that is against it. Pure.
+//! Admission: whether this node can run a pod, and all reasons against it. Pure.
 
 mod preempt;
 
@@ -15,7 +15,7 @@ use super::translate::{
     Amounts, NodeFacts, Qos, Totals, host_ports, is_critical, page_size, pod_requests, qos,
 };
 
-/// What the node is short of.
+/// Resources that the node is short of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pressure {
     /// Memory.
@@ -26,7 +26,7 @@ pub struct Pressure {
     pub pid: bool,
 }
 
-/// Sysctls that a pod may set without the operator's leave.
+/// Sysctls that a pod may set without the operator's permission.
 const SAFE_SYSCTLS: [&str; 12] = [
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",
@@ -45,8 +45,8 @@ const SAFE_SYSCTLS: [&str; 12] = [
 const OS_LABEL: &str = "kubernetes.io/os";
 const MEMORY_TAINT: &str = "node.kubernetes.io/memory-pressure";
 
-/// All that is against a pod, the most telling reason first; none means that it may run. The pods
-/// of `running` are those that have not ended, without this one.
+/// All reasons against a pod, the most significant first; empty means that it may run. `running`
+/// are the pods that have not ended, without this one.
 pub fn admit(
     given: &Given,
     running: &[Arc<Given>],
@@ -81,8 +81,8 @@ fn predicate(name: &'static str, problem: &str) -> AdmitReason {
     reason(name, format!("Predicate {name} failed: {problem}"))
 }
 
-/// Critical pods always come in. Memory pressure alone keeps out only pods that ask for nothing,
-/// for nobody knows how much they take.
+/// Critical pods are always admitted. Memory pressure alone excludes only best-effort pods, because
+/// nobody knows how much they use.
 fn under_pressure(given: &Given, pressure: Pressure) -> Option<AdmitReason> {
     let Pressure { memory, disk, pid } = pressure;
     let conditions: Vec<&str> =
@@ -112,7 +112,7 @@ fn tolerates_memory_pressure(toleration: &Toleration) -> bool {
     same_effect && same_key && (exists || value.as_deref().unwrap_or_default().is_empty())
 }
 
-/// Sysctls act on the pod alone: those of a namespace that it has to itself.
+/// Sysctls must be of a namespace that the pod does not share.
 fn sysctls(spec: &PodSpec, node: &NodeFacts) -> Option<AdmitReason> {
     let context = spec.security_context.as_ref();
     let list = context.and_then(|context| context.sysctls.as_ref());
@@ -140,7 +140,7 @@ fn allowed(name: &str, patterns: &[String]) -> bool {
     })
 }
 
-/// A name whose first separator is a slash has the two the other way round.
+/// In a name whose first separator is a slash, slashes and dots are swapped.
 fn dotted(name: &str) -> String {
     let swap = |c| match c {
         '/' => '.',
@@ -165,7 +165,7 @@ fn operating_system(spec: &PodSpec, node: &NodeFacts) -> Option<AdmitReason> {
     None
 }
 
-/// Whether the node has what the pod asks for beside what the others do.
+/// Whether the node has enough resources for the pod besides the others.
 fn room(spec: &PodSpec, running: &[Arc<Given>], node: &NodeFacts) -> Vec<AdmitReason> {
     let mut reasons = Vec::new();
     let Amounts { pods, .. } = node.allocatable;
@@ -184,7 +184,7 @@ fn room(spec: &PodSpec, running: &[Arc<Given>], node: &NodeFacts) -> Vec<AdmitRe
     reasons
 }
 
-/// What pods ask for together.
+/// Sum of the pods' requests.
 fn used(running: &[Arc<Given>]) -> Totals {
     let mut used = Totals::new();
     for other in running {
@@ -203,8 +203,8 @@ fn lack(name: &str, asked: i64, used: i64, all: i64) -> String {
     )
 }
 
-/// How much of a resource the node has, and the reason when it is not enough. Devices of others
-/// are not known here and not counted.
+/// How much of a resource the node has, and the reason if it is not enough. Extended resources
+/// (devices) are not known here and not counted.
 fn has(resource: &str, node: &Amounts) -> Option<(&'static str, i64)> {
     match resource {
         "cpu" => Some(("OutOfcpu", node.milli_cpu)),
@@ -246,7 +246,7 @@ fn place(spec: &PodSpec, node: &NodeFacts) -> Vec<AdmitReason> {
     reasons
 }
 
-/// All of a term must hold; an empty one never does.
+/// All expressions of a term must match; an empty term never matches.
 fn fits(term: &NodeSelectorTerm, node: &NodeFacts) -> bool {
     let NodeSelectorTerm { match_expressions, match_fields } = term;
     let mut expressions = match_expressions.iter().flatten().peekable();
@@ -277,7 +277,7 @@ fn holds(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
     }
 }
 
-/// A port of the host belongs to one pod, by address, protocol and number.
+/// A host port can be used by only one pod, by address, protocol and number.
 fn host_port(spec: &PodSpec, running: &[Arc<Given>]) -> Option<AdmitReason> {
     let taken: BTreeSet<_> = running.iter().flat_map(|other| host_ports(other.spec())).collect();
     let free = host_ports(spec).all(|(ip, protocol, number)| {

@@ -1,8 +1,8 @@
-//! Pauses between restarts, as the kubelet makes them. Pure.
+//! Delays between restarts, the same as the kubelet's. Pure.
 //!
-//! The first restart is made at once. Each restart sets the pause that the next exit has to wait
-//! for: 10 s, then twice as long up to 300 s, counted from the moment of the exit. A container
-//! that ran for 600 s since its last restart begins anew.
+//! The first restart is immediate. Each restart sets the delay after the next exit: 10 s, then
+//! doubling up to 300 s, counted from the exit. For a container that ran for 600 s since its last
+//! restart the delays start over.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::UnixNanos;
 
-/// How long pauses are.
+/// Configuration of the delays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// The pause after the first restart; doubled with each one.
+    /// Delay after the first restart; doubles with each one.
     pub first: Duration,
-    /// The longest pause.
+    /// Maximum delay.
     pub longest: Duration,
-    /// Quiet for so long since the last restart: begin anew.
+    /// Time without failure since the last restart after which the delays start over.
     pub reset: Duration,
 }
 
@@ -31,12 +31,12 @@ impl Default for Policy {
     }
 }
 
-/// Where one container, or one pull of an image, is in its pauses.
+/// State of the delays for a container, or for the pulls of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backoff {
-    /// The pause that the next failure has to wait for.
+    /// Delay after the next failure.
     pub pause: Duration,
-    /// When the last try began.
+    /// Time of the last attempt.
     pub updated: UnixNanos,
 }
 
@@ -49,7 +49,7 @@ impl Backoff {
         Self { pause: pause.min(policy.longest), updated: now }
     }
 
-    /// Until when a failure at `failed` has to wait; `None` when it need not.
+    /// The time until which a failure at `failed` has to wait; `None` if it need not wait.
     pub fn until(&self, failed: UnixNanos, policy: &Policy) -> Option<UnixNanos> {
         (!self.is_over(failed, policy)).then(|| later(failed, self.pause))
     }
@@ -59,12 +59,12 @@ impl Backoff {
     }
 }
 
-/// A moment and a while after it.
+/// The time `pause` after `at`.
 pub fn later(at: UnixNanos, pause: Duration) -> UnixNanos {
     at.saturating_add(i64::try_from(pause.as_nanos()).unwrap_or(i64::MAX))
 }
 
-/// The while between two moments; nothing when the second is not later.
+/// The duration between two times; zero when the second is not later.
 pub fn between(from: UnixNanos, to: UnixNanos) -> Duration {
     Duration::from_nanos(u64::try_from(to.saturating_sub(from)).unwrap_or(0))
 }

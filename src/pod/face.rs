@@ -1,4 +1,4 @@
-//! What can be asked of the pods of this node, whoever asks.
+//! The interface of the pod engine, independent of the API through which it is called.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
 use crate::store::Revision;
 
-/// What to do with a pod that is there already, or not.
+/// What to do depending on whether the pod exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Manner {
-    /// Create, change in place where Kubernetes allows it, refuse other changes.
+    /// Create it, or change it in place where Kubernetes allows that; refuse other changes.
     #[default]
     Apply,
-    /// Refuse when it is there.
+    /// Fail if it exists.
     Create,
-    /// Refuse when it is not there; what cannot be changed in place is deleted and made anew.
+    /// Fail if it does not exist; if it cannot be changed in place, delete and recreate it.
     Replace,
 }
 
-/// What must hold of the pod that is there, or nothing is done.
+/// Conditions on the existing pod, without which nothing is done.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Preconditions {
     /// Its uid.
@@ -38,48 +38,48 @@ pub struct Preconditions {
 pub struct Apply {
     /// YAML or JSON, several documents: Pod, ConfigMap, Secret, List.
     pub manifest: String,
-    /// What to do with what is there.
+    /// How to handle existing pods.
     pub manner: Manner,
-    /// For the pod of the manifest; refused with several pods.
+    /// For the manifest's only pod; refused with several pods.
     pub preconditions: Preconditions,
-    /// Say what would happen, change nothing.
+    /// Report the result without changing anything.
     pub dry_run: bool,
-    /// Report unknown and unsupported fields as warnings in place of refusing them.
+    /// Report unknown and unsupported fields as warnings instead of refusing them.
     pub lenient: bool,
-    /// Namespace of objects that name none; empty for `default`.
+    /// Default namespace of the objects; empty for `default`.
     pub namespace: String,
-    /// Grace period of the pod that a replace ends; `None` for its own.
+    /// Grace period of a pod ended by a replace; `None` for its own.
     pub grace: Option<Duration>,
 }
 
-/// What became of one pod.
+/// What was done with one pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// It is new.
     Created,
     /// It was changed in place.
     Configured,
-    /// It was as wanted.
+    /// It was already as requested.
     Unchanged,
-    /// The old one is being ended; the new one follows it.
+    /// The old pod is ending; the new one starts after it.
     Replaced,
 }
 
-/// What an [`Apply`] did.
+/// The result of an [`Apply`].
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Applied {
-    /// Every pod of the manifest, in its order.
+    /// All pods in the manifest, in order.
     pub pods: Vec<(PodView, Change)>,
-    /// What was not refused, but should be known.
+    /// Problems that were not refused.
     pub warnings: Vec<String>,
 }
 
-/// Which pods.
+/// Selects pods.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selector {
-    /// Of this namespace; empty for all.
+    /// In this namespace; empty for all.
     pub namespace: String,
-    /// This one only; empty for all.
+    /// With this name; empty for all.
     pub name: String,
     /// Kubernetes label selector, e.g. `app=web,tier in (a,b),!old`; empty for all.
     pub labels: String,
@@ -90,43 +90,43 @@ pub struct Selector {
 /// Pods to end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Delete {
-    /// Which. An entirely empty selector is refused unless `all` is set.
+    /// The pods. A completely empty selector is refused unless `all` is set.
     pub selector: Selector,
-    /// Really all that the selector gives, even when it is empty.
+    /// Confirms that all pods in the selection are meant, even if the selector is empty.
     pub all: bool,
     /// Grace period; `None` for each pod's own.
     pub grace: Option<Duration>,
-    /// Gone from the API at once, cleaned up behind; only with a grace period of zero.
+    /// Remove from the API at once and clean up in the background; requires a grace period of zero.
     pub force: bool,
     /// For a selector with a name.
     pub preconditions: Preconditions,
-    /// Say what would happen, change nothing.
+    /// Report the result without changing anything.
     pub dry_run: bool,
-    /// Config maps and secrets that are kept no more; what pods have of them they keep. With an
-    /// empty selector no pods are meant. One that is not kept is no error.
+    /// Config maps and secrets to delete; pods that use them keep their copies. With an empty
+    /// selector no pods are deleted. A missing object is not an error.
     pub objects: Vec<ObjectKey>,
 }
 
 /// A config map or a secret.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectKey {
-    /// Which of the two.
+    /// The kind.
     pub kind: ObjectKind,
     /// Namespace and name.
     pub name: PodKey,
 }
 
-/// What pods refer to.
+/// The kinds of objects that pods refer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ObjectKind {
-    /// Plain values.
+    /// Non-secret values.
     ConfigMap,
-    /// Values that are nobody's business.
+    /// Secret values.
     Secret,
 }
 
 impl ObjectKind {
-    /// Kubernetes' word.
+    /// The name of the kind in Kubernetes.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ConfigMap => "ConfigMap",
@@ -134,69 +134,69 @@ impl ObjectKind {
         }
     }
 
-    /// The one of this word.
+    /// Parses the name of a kind.
     pub fn parse(word: &str) -> Option<Self> {
         [Self::ConfigMap, Self::Secret].into_iter().find(|kind| kind.as_str() == word)
     }
 }
 
-/// Pods, by namespace and name, as of one revision.
+/// Pods sorted by namespace and name, as of one revision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listing {
     /// The pods.
     pub pods: Vec<PodView>,
-    /// Where a watch would go on without a gap.
+    /// The revision after which a watch continues without a gap.
     pub revision: Revision,
 }
 
-/// One news of a watch.
+/// An event of a watch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WatchEvent {
     /// A pod that was not in the selection before.
     Added(PodView),
-    /// A pod has changed.
+    /// A pod that changed.
     Modified(PodView),
-    /// A pod is gone, or left the selection; as it was last.
+    /// The last state of a pod that was removed or left the selection.
     Deleted(PodView),
-    /// Nothing up to here; the first one ends the state at the start.
+    /// All events up to this revision were sent; the first bookmark ends the initial state.
     Bookmark(Revision),
 }
 
-/// News of pods; ends after an error.
+/// Watch events; ends after an error.
 pub type Watch = BoxStream<'static, Result<WatchEvent, Error>>;
 
-/// News of events, the kept ones first.
+/// Pod events, starting with the stored ones.
 pub type Events = BoxStream<'static, Result<Event, Error>>;
 
 /// Log text, in pieces of any size.
 pub type LogLines = BoxStream<'static, Result<Bytes, Error>>;
 
-/// Which part of a container's log, as `kubectl logs` has it.
+/// Which part of a container's log to read, as in `kubectl logs`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogOptions {
     /// The container; `None` for the only or the default one
     /// (`kubectl.kubernetes.io/default-container`).
     pub container: Option<String>,
-    /// Of all containers, each line with `[name] ` before it where there are several.
+    /// Read all containers; if there are several, each line has the prefix `[name] `.
     pub all_containers: bool,
-    /// Of the container before the last restart.
+    /// Read the log of the container before the last restart.
     pub previous: bool,
-    /// Go on with what comes, over rotation and restart, until the pod ends.
+    /// Continue with new output, across rotations and restarts, until the pod ends.
     pub follow: bool,
-    /// Only this many last lines.
+    /// Only the last lines, this many.
     pub tail: Option<u64>,
-    /// Only what is newer.
+    /// Only lines since this time.
     pub since: Option<UnixNanos>,
-    /// Not more bytes than this.
+    /// Maximum number of bytes.
     pub limit_bytes: Option<u64>,
-    /// Each line with its time before it, RFC 3339 with nanoseconds.
+    /// Prefix each line with its time, RFC 3339 with nanoseconds.
     pub timestamps: bool,
 }
 
 /// A running container and its pod, for exec, attach and port-forward.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// The sandbox that is ready.
+    /// The ready sandbox.
     pub sandbox: PodId,
     /// The container.
     pub container: ContainerId,
@@ -206,43 +206,43 @@ pub struct Target {
     pub stdin: bool,
 }
 
-/// Why a pod may not run here.
+/// A reason why a pod cannot run here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdmitReason {
-    /// Kubernetes' word, e.g. `OutOfcpu`, `NodePorts`, `UnexpectedAdmissionError`.
+    /// Reason in Kubernetes' terms, e.g. `OutOfcpu`, `NodePorts`, `UnexpectedAdmissionError`.
     pub reason: &'static str,
-    /// For people.
+    /// Human-readable message.
     pub message: String,
-    /// Whether it is only that the node has not enough left of something.
+    /// Whether the node merely lacks free resources.
     pub shortage: bool,
 }
 
 impl AdmitReason {
-    /// Whether it is only that the node has not enough left of something.
+    /// Whether the node merely lacks free resources.
     pub fn is_shortage(&self) -> bool {
         self.shortage
     }
 }
 
-/// Whether this node would take a pod; no reasons means yes.
+/// The result of an admission check; no reasons means admitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admission {
     /// The pod.
     pub pod: PodKey,
-    /// Everything that is against it.
+    /// All reasons against it.
     pub reasons: Vec<AdmitReason>,
 }
 
-/// What can go wrong when pods are asked for or changed.
+/// Errors of calls about pods.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The text is no manifest.
+    /// The text is not a valid manifest.
     #[error("manifest: {message}")]
     Manifest {
         /// What is wrong, with line and column.
         message: String,
     },
-    /// Fields of an object are wrong; all of them.
+    /// Fields of an object are invalid.
     #[error("{kind} {name:?} is invalid: {}", list(.faults))]
     Invalid {
         /// Kind of the object.
@@ -252,7 +252,7 @@ pub enum Error {
         /// All faults.
         faults: Vec<FieldError>,
     },
-    /// An option of the call is wrong.
+    /// An option of the call is invalid.
     #[error("{field}: {message}")]
     Argument {
         /// Its name.
@@ -260,37 +260,37 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
-    /// There is no such pod.
+    /// The pod does not exist.
     #[error("pod {0} is not found")]
     NotFound(PodKey),
-    /// There is no such container in the pod, or not yet.
+    /// The container does not exist in the pod, or not yet.
     #[error("container {container:?} of pod {pod}: {message}")]
     Container {
         /// The pod.
         pod: PodKey,
         /// The container.
         container: String,
-        /// Why not.
+        /// Why.
         message: String,
     },
-    /// The caller may not do this; the text says what it may.
+    /// The caller is not authorized; the text says what is allowed.
     #[error("{0}")]
     Forbidden(String),
-    /// A pod of this name is there.
+    /// A pod with this name exists.
     #[error("pod {0} already exists")]
     AlreadyExists(PodKey),
-    /// A precondition does not hold.
+    /// A precondition is not fulfilled.
     #[error("pod {pod}: {message}")]
     Conflict {
         /// The pod.
         pod: PodKey,
-        /// Which one and what it is.
+        /// The precondition and the actual value.
         message: String,
     },
-    /// A static pod is changed through its file only.
+    /// A static pod can only be changed through its file.
     #[error("pod {0} is static: change its manifest file")]
     Static(PodKey),
-    /// Fields changed that cannot be changed in place.
+    /// The change concerns immutable fields.
     #[error("pod {pod}: these fields cannot be changed in a running pod: {}", paths.join(", "))]
     Immutable {
         /// The pod.
@@ -298,32 +298,32 @@ pub enum Error {
         /// Their paths.
         paths: Vec<String>,
     },
-    /// The pod is in no state for this.
+    /// The state of the pod does not allow the operation.
     #[error("pod {pod}: {message}")]
     State {
         /// The pod.
         pod: PodKey,
-        /// Why not.
+        /// Why.
         message: String,
     },
-    /// The revision to resume from is not kept any more.
+    /// The requested revision is no longer available.
     #[error("revision {asked} is too old: the current one is {}", current.number)]
     TooOld {
-        /// What was asked for.
+        /// The requested revision number.
         asked: u64,
-        /// Where a new list begins.
+        /// The revision of a new list.
         current: Revision,
     },
-    /// The watcher did not keep up and was cut.
+    /// The watcher was too slow and was disconnected.
     #[error("the watcher was too slow: revision {} is the current one", current.number)]
     TooSlow {
-        /// Where a new list begins.
+        /// The revision of a new list.
         current: Revision,
     },
-    /// The state store does not take changes.
+    /// The store cannot be written.
     #[error("write the state store")]
     Store(#[from] crate::store::Error),
-    /// A room below failed.
+    /// A call to another room failed.
     #[error("sandbox")]
     Sandbox(#[from] crate::sandbox::Error),
     /// A log cannot be read.
@@ -335,13 +335,13 @@ fn list(faults: &[FieldError]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// The pods of this node.
+/// The operations on this node's pods.
 #[async_trait]
 pub trait Face: Send + Sync + 'static {
-    /// Creates or changes the pods of a manifest; all or none.
+    /// Creates or changes all pods in a manifest, or none.
     async fn apply(&self, request: Apply) -> Result<Applied, Error>;
 
-    /// Begins the end of pods; answers what they are then. Who wants to see them gone watches.
+    /// Starts to end pods and returns their state at that time. Watch to see them go.
     async fn delete(&self, request: Delete) -> Result<Vec<PodView>, Error>;
 
     /// One pod.
@@ -350,13 +350,13 @@ pub trait Face: Send + Sync + 'static {
     /// Pods by selector.
     fn list(&self, selector: &Selector) -> Result<Listing, Error>;
 
-    /// The state now and then every change, or every change after a revision.
+    /// Watches pods: the current state and then every change, or every change after a revision.
     fn watch(&self, selector: Selector, from: Option<Revision>) -> Result<Watch, Error>;
 
-    /// What a pod waits for.
+    /// What a pod is waiting for.
     fn explain(&self, key: &PodKey) -> Result<Explanation, Error>;
 
-    /// What happened: the kept events, then, with `follow`, those to come.
+    /// The stored events and then, with `follow`, new ones.
     fn events(&self, selector: Selector, follow: bool) -> Result<Events, Error>;
 
     /// Log text of a pod's containers.
@@ -368,11 +368,10 @@ pub trait Face: Send + Sync + 'static {
     /// The pod's ready sandbox, for port-forward.
     fn sandbox(&self, key: &PodKey) -> Result<PodId, Error>;
 
-    /// Ends a container gracefully; the restart policy then starts it again at once, whatever it
-    /// says.
+    /// Ends a container gracefully; it is then restarted at once, regardless of the restart policy.
     async fn restart_container(&self, key: &PodKey, container: &str) -> Result<(), Error>;
 
-    /// Would this node take the pods of a manifest?
+    /// Checks whether this node would admit the pods in a manifest.
     async fn admit(&self, request: Apply) -> Result<Vec<Admission>, Error>;
 
     /// The node.

@@ -1,8 +1,8 @@
-//! Whole pods: a Kubernetes Pod object is given, podbay runs its life.
+//! Whole pods: podbay manages the lifecycle of Kubernetes Pod objects.
 //!
-//! A [`Given`] pod comes from the API, a file or an address. One task a pod looks at what is
-//! wanted and what is there, lets pure code decide ([`Face`] is the door to all of it), acts, and
-//! waits for a change.
+//! A [`Given`] pod comes from the API, a file or a URL. One task per pod compares the desired state
+//! with the actual one, lets pure code decide, acts, and waits for a change. [`Face`] is the
+//! interface to all of it.
 
 pub mod admit;
 mod backoff;

@@ -1,4 +1,4 @@
-//! What happened to pods: a bounded list of events, and those who follow it.
+//! Pod events: a bounded list, and its followers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use super::watch::Hub;
 use crate::board::now;
 use crate::locks::{Mutex, MutexGuard};
 
-/// Events that are kept.
+/// Maximum number of stored events.
 const KEPT: usize = 1000;
 
-/// Events that a follower may be behind.
+/// How many events a follower may lag behind.
 const QUEUE: usize = 1000;
 
-/// Whose event: key and uid of the pod, and the container.
+/// The object of an event: key and uid of the pod, and the container.
 pub(super) type Whose = (PodKey, String, Option<String>);
 
-/// The events of this agent's life.
+/// The events since the start of this agent.
 pub(super) struct EventLog {
     kept: Mutex<Kept>,
     news: broadcast::Sender<Event>,
@@ -44,7 +44,7 @@ impl EventLog {
         self.kept.lock()
     }
 
-    /// Adds an event. One that is there already is counted and becomes the newest.
+    /// Adds an event. An equal one is counted and becomes the newest.
     pub(super) fn add(
         &self,
         (pod, uid, container): Whose,
@@ -82,11 +82,12 @@ impl EventLog {
         if kept.events.len() > KEPT {
             kept.events.pop_front();
         }
-        // Under the lock: a new follower has each event once. Nobody listening is fine.
+        // Under the lock, so that a new follower gets each event once. It is fine if nobody
+        // listens.
         let _ = self.news.send(event);
     }
 
-    /// The kept events, then, with `follow`, those to come.
+    /// The stored events and then, with `follow`, new ones.
     pub(super) fn read(
         self: &Arc<Self>,
         wanted: impl Fn(&Event) -> bool + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! What is given to be run: a pod, the objects that it refers to, and where they came from.
+//! A pod to run, the objects that it references, and its source.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Secret};
 use serde::{Deserialize, Serialize};
 
-/// Namespace and name: what a pod is called by. Two pods of one key never exist at a time.
+/// Namespace and name of a pod. Two pods with the same key never exist at the same time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct PodKey {
     /// Namespace.
@@ -29,26 +29,27 @@ impl fmt::Display for PodKey {
     }
 }
 
-/// Where a pod came from.
+/// The source of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
-    /// A caller of the API: can be changed by it.
+    /// The API, through which it can be changed.
     #[default]
     Api,
-    /// A file of the manifests folder: static.
+    /// A file in the manifests directory: a static pod.
     File,
-    /// A manifest from an HTTP address: static.
+    /// A manifest from a URL: a static pod.
     Http,
 }
 
 impl Source {
-    /// Whether the pod lives as long as its file or address has it, and no caller may change it.
+    /// Whether it is a static pod: it exists as long as its file or URL lists it, and cannot be
+    /// changed through the API.
     pub fn is_static(self) -> bool {
         self != Self::Api
     }
 
-    /// As the kubelet's annotation `kubernetes.io/config.source` has it.
+    /// The value of the kubelet's annotation `kubernetes.io/config.source`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Api => "api",
@@ -58,29 +59,29 @@ impl Source {
     }
 }
 
-/// Objects that pods of one namespace refer to, by name.
+/// Objects referenced by pods in a namespace, by name.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Objects {
     /// Config maps.
     pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
-    /// Secrets; `stringData` is folded into `data`.
+    /// Secrets; `stringData` is merged into `data`.
     pub secrets: BTreeMap<String, Arc<Secret>>,
 }
 
-/// A pod as it is wanted: checked, with defaults filled in, with a uid and a creation time.
+/// A pod as requested: validated, with defaults, uid and creation time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Given {
-    /// The object; in its `status` are the conditions of its readiness gates alone.
+    /// The object; its `status` contains only the conditions of its readiness gates.
     pub pod: Arc<Pod>,
-    /// The objects of its namespace that it refers to.
+    /// The objects in its namespace that it references.
     pub objects: Objects,
     /// Where it came from.
     pub source: Source,
 }
 
 impl Given {
-    /// Namespace and name; both are set by the defaults.
+    /// Namespace and name, which are set by the defaults.
     pub fn key(&self) -> PodKey {
         let meta = &self.pod.metadata;
         PodKey::new(
@@ -89,7 +90,7 @@ impl Given {
         )
     }
 
-    /// Its uid; set by the defaults.
+    /// Its uid, which is set by the defaults.
     pub fn uid(&self) -> &str {
         self.pod.metadata.uid.as_deref().unwrap_or_default()
     }
@@ -101,7 +102,7 @@ impl Given {
     }
 }
 
-/// One fault of an object.
+/// A fault of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
     /// Path of the field as Kubernetes writes it, e.g. `spec.containers[0].ports[1].hostPort`.

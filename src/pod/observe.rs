@@ -1,4 +1,4 @@
-//! What is seen of a pod at one moment, and how that becomes part of what is remembered. Pure.
+//! The observed state of a pod, and merging it into the stored record. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,29 +9,29 @@ use super::record::{Doom, Instance, Life, State, Termination, Unit, User};
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
 
-/// Why a container is ended that nothing below answers about.
+/// Message for ending a container whose shim does not answer.
 pub const UNKNOWN: &str = "Container state is unknown";
 
-/// All that is seen of a pod.
+/// Everything observed about a pod.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
-    /// Its sandboxes, the newest first.
+    /// Its sandboxes, newest first.
     pub sandboxes: Vec<SeenSandbox>,
     /// The containers of all of them.
     pub containers: Vec<SeenContainer>,
-    /// What probes say, by container name.
+    /// Probe results, by container name.
     pub probes: BTreeMap<String, Probed>,
-    /// What is being done, and until when at most.
+    /// Actions in progress, with their deadlines.
     pub busy: BTreeMap<Job, Option<UnixNanos>>,
-    /// What of the node's own work for the pod is done.
+    /// Whether the node's preparations for the pod are done.
     pub prepared: bool,
-    /// Containers whose preStop has been run.
+    /// Containers whose preStop hook was run.
     pub pre_stopped: BTreeSet<ContainerId>,
-    /// The pod that this one follows is still there.
+    /// Whether the pod that this one replaces still exists.
     pub predecessor: bool,
-    /// A pod that ends for its sake has not ended yet.
+    /// Whether a pod that is preempted for this one has not ended yet.
     pub preempting: bool,
-    /// Failed steps of an end, by what was tried.
+    /// Failed teardown steps, by job.
     pub unwinds: BTreeMap<Job, Unwind>,
 }
 
@@ -40,13 +40,13 @@ pub struct Observed {
 pub struct SeenSandbox {
     /// Id.
     pub id: PodId,
-    /// How many there were before.
+    /// Number of earlier sandboxes.
     pub attempt: u32,
     /// Whether containers can run in it.
     pub ready: bool,
-    /// It has been stopped whole.
+    /// Whether it was completely stopped.
     pub stopped: bool,
-    /// It is in the host's network.
+    /// Whether it uses the host network.
     pub host_network: bool,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
@@ -61,53 +61,53 @@ pub struct SeenContainer {
     pub sandbox: PodId,
     /// Its name in the spec.
     pub name: String,
-    /// How many there were before.
+    /// Number of earlier containers.
     pub attempt: u32,
-    /// When it was made.
+    /// Creation time.
     pub created_at: UnixNanos,
-    /// Image as it was asked for.
+    /// Image as requested.
     pub image: String,
-    /// Image as it was found.
+    /// Resolved image.
     pub image_id: String,
-    /// Whose its first process is.
+    /// User and groups of its first process.
     pub user: Option<User>,
     /// State.
     pub state: State,
 }
 
-/// What the probes of a container say.
+/// Probe results of a container.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Probed {
-    /// Of which container.
+    /// Id of the container.
     pub id: ContainerId,
-    /// The startup probe has succeeded, or there is none.
+    /// Whether the startup probe has succeeded, or there is none.
     pub started: bool,
-    /// The readiness probe succeeds, or there is none.
+    /// Whether the readiness probe succeeds, or there is none.
     pub ready: bool,
-    /// A liveness or startup probe has failed: why, and its own grace period.
+    /// Failure of a liveness or startup probe: message, and its own grace period.
     pub failed: Option<(String, Option<Duration>)>,
 }
 
 impl Observed {
-    /// The sandbox that containers run in: the newest one, when it is ready.
+    /// The sandbox that containers run in: the newest one, if it is ready.
     pub fn home(&self) -> Option<&SeenSandbox> {
         let usable = |s: &&SeenSandbox| s.ready && (s.host_network || !s.ips.is_empty());
         self.sandboxes.iter().max_by_key(|sandbox| sandbox.attempt).filter(usable)
     }
 
-    /// Whether this is being done.
+    /// Whether this job is in progress.
     pub fn is_busy(&self, job: &Job) -> bool {
         self.busy.contains_key(job)
     }
 
-    /// Containers whose process runs, or may run.
+    /// Containers whose process runs or may run.
     pub fn live(&self) -> impl Iterator<Item = &SeenContainer> {
         let live = |c: &&SeenContainer| matches!(c.state, State::Running { .. } | State::Unknown);
         self.containers.iter().filter(live)
     }
 }
 
-/// Makes what is seen a part of what is remembered.
+/// Merges the observed state into the record.
 pub fn fold(life: &mut Life, seen: &Observed, now: UnixNanos) {
     let attempts = seen.sandboxes.iter().map(|sandbox| sandbox.attempt + 1);
     life.sandboxes = attempts.max().unwrap_or(0).max(life.sandboxes);
@@ -143,7 +143,7 @@ fn fold_unit(life: &mut Life, name: &str, seen: &Observed, now: UnixNanos) {
             current.started = probed.started;
             current.ready = probed.started && probed.ready;
         }
-        // Nothing is known yet: what was known is kept, as after a restart of the agent.
+        // Nothing was observed yet, as after a restart of the agent: keep the recorded state.
         None if running => {
             current.started |= !has_startup;
             current.ready = current.started && (current.ready || !has_readiness);
@@ -153,7 +153,7 @@ fn fold_unit(life: &mut Life, name: &str, seen: &Observed, now: UnixNanos) {
     current.ready &= !current.post_start_due;
 }
 
-/// Liveness and startup probes that failed doom their containers.
+/// Dooms containers whose liveness or startup probe failed.
 pub fn doom_failed(life: &mut Life, seen: &Observed, now: UnixNanos) {
     let grace = life.grace();
     for (name, probed) in &seen.probes {
@@ -166,7 +166,7 @@ pub fn doom_failed(life: &mut Life, seen: &Observed, now: UnixNanos) {
     }
 }
 
-/// A running container is to be ended; the first reason stands.
+/// Marks a running container to be ended; the first reason counts.
 pub fn doom(current: &mut Instance, message: String, grace: Duration, now: UnixNanos) {
     if current.is_live() {
         current.doom.get_or_insert(Doom { message, since: now, grace, for_resize: false });
@@ -176,7 +176,7 @@ pub fn doom(current: &mut Instance, message: String, grace: Duration, now: UnixN
 fn take(unit: &mut Unit, found: &SeenContainer, hook: bool) {
     if let Some(current) = &mut unit.current {
         if current.id == found.id {
-            // It was to be ended only for being unknown.
+            // It was to be ended only because its state was unknown.
             if matches!(found.state, State::Running { .. }) && current.state == State::Unknown {
                 current.doom.take_if(|doom| doom.message == UNKNOWN);
             }
@@ -185,7 +185,7 @@ fn take(unit: &mut Unit, found: &SeenContainer, hook: bool) {
             return;
         }
         match &current.state {
-            // It was never started, so it does not count, and there is no log of it to keep.
+            // It was never started, so it does not count and has no log to keep.
             State::Created => unit.made = current.attempt,
             State::Ended(end) => unit.last = Some(end.clone()),
             State::Running { .. } | State::Unknown => {}
@@ -211,8 +211,8 @@ fn take(unit: &mut Unit, found: &SeenContainer, hook: bool) {
     });
 }
 
-/// Nothing is there of what was: one that ended stays as it was, one that was never started does
-/// not count, and any other has ended somehow.
+/// Handles a container that has disappeared: an ended one is unchanged, one that was never started
+/// does not count, and any other has ended with an unknown result.
 fn lost(unit: &mut Unit, now: UnixNanos) {
     let Some(current) = &mut unit.current else { return };
     let started_at = match &current.state {

@@ -1,8 +1,9 @@
-//! With whose credentials an image came here: it is for those that have them too.
+//! Records with which credentials images were pulled: only pods with the same credentials may use
+//! them.
 //!
-//! What was pulled by nobody's name, or by the node's, is for every pod; so is what was here before
-//! anybody was asked, such as images that were loaded. A pod without the right credentials has to
-//! pull such an image once more, and the registry decides.
+//! Images pulled anonymously or with the node's credentials are available to every pod, as are
+//! images that existed before, for example loaded ones. A pod without the right credentials has to
+//! pull such an image again, so that the registry decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,18 +15,18 @@ use crate::locks::{Mutex, MutexGuard};
 use crate::store::{self, Batch, Record, Store};
 use crate::telemetry::error_chain;
 
-/// More than this is looked through for images that are gone.
+/// With more records than this, those of removed images are deleted.
 const MANY: usize = 512;
 
 /// Who may use one image of one repository: a row of the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Access {
     key: String,
-    /// It was pulled without a pod's credentials.
+    /// Whether it was pulled without a pod's credentials.
     everyone: bool,
-    /// Mixed into the hashes: equal credentials are no equal rows.
+    /// Salt of the hashes, so that equal credentials do not give equal rows.
     salt: String,
-    /// Of the credentials that it was pulled with.
+    /// Hashes of the credentials with which it was pulled.
     hashes: BTreeSet<String>,
 }
 
@@ -67,7 +68,7 @@ impl Access {
     }
 }
 
-/// Who may use which image.
+/// The records of all images.
 #[derive(Default)]
 pub(super) struct Pulled(Mutex<BTreeMap<String, Access>>);
 
@@ -76,20 +77,20 @@ impl Pulled {
         self.0.lock()
     }
 
-    /// What an earlier agent has pulled.
+    /// Loads the records of earlier agents.
     pub(super) fn load(&self, store: &Store) -> Result<(), store::Error> {
         let loaded = store.load::<Access>()?.records.into_iter();
         *self.rows() = loaded.map(|access| (access.key.clone(), access)).collect();
         Ok(())
     }
 
-    /// Whether a pod with these credentials may use an image that is here.
+    /// Whether a pod with these credentials may use a local image.
     pub(super) fn allows(&self, id: &str, repository: &str, given: &[Credentials]) -> bool {
         self.rows().get(&key(id, repository)).is_none_or(|access| access.allows(given))
     }
 
-    /// An image was pulled, with these of a pod's credentials or none of them. `present` are the
-    /// ids of all images that are here.
+    /// Records a pull with these credentials of a pod, or without any. `present` are the ids of all
+    /// local images.
     pub(super) async fn note(
         &self,
         store: &Store,

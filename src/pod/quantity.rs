@@ -1,8 +1,8 @@
 //! Kubernetes quantities: `500m`, `1.5Gi`, `12e6`.
 //!
-//! Obeys `k8s.io/apimachinery/pkg/api/resource`: what is finer than a billionth is rounded up,
-//! what is more than 2^63-1 is cut to that, rounding goes away from zero, and the text is the
-//! canonical one: no fraction, the largest suffix that loses nothing.
+//! Follows `k8s.io/apimachinery/pkg/api/resource`: fractions of a billionth are rounded up, values
+//! are limited to 2^63-1, rounding is away from zero, and the text is canonical: no fraction, the
+//! largest exact suffix.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -10,21 +10,21 @@ use std::str::FromStr;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
-/// Longest text that is looked at, in bytes.
+/// Maximum length of a text in bytes.
 const LONGEST: usize = 128;
-/// Digits of a fraction that count; more only round up.
+/// Number of significant digits of a fraction; further ones only round up.
 const FRACTION: usize = 18;
 const NANO: i128 = 1_000_000_000;
 const MOST: i128 = i64::MAX as i128 * NANO;
 
-/// An exact amount. Compared by amount, not by how it is written.
+/// An exact amount. Compared by amount, regardless of notation.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Quantity {
     nanos: i128,
     style: Style,
 }
 
-/// Which suffixes the text has.
+/// The kind of suffix in the text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Style {
     /// `m`, `k`, `M`: powers of 1000.
@@ -36,27 +36,27 @@ enum Style {
     Exponent,
 }
 
-/// Why a text is no quantity.
+/// Why a text is not a quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
-    /// No number at its start.
+    /// It does not start with a number.
     #[error(
         "quantities must match the regular expression \
          '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
     )]
     Format,
-    /// The end is no suffix.
+    /// It does not end with a valid suffix.
     #[error("unable to parse quantity's suffix")]
     Suffix,
 }
 
 impl Quantity {
-    /// So many whole units, e.g. bytes.
+    /// A number of whole units, e.g. bytes.
     pub fn units(units: i64) -> Self {
         Self { nanos: i128::from(units) * NANO, style: Style::Decimal }
     }
 
-    /// So many bytes, told with `Ki`, `Mi` and so on.
+    /// A number of bytes, formatted with `Ki`, `Mi` and so on.
     pub fn bytes(bytes: i64) -> Self {
         Self { nanos: i128::from(bytes) * NANO, style: Style::Binary }
     }
@@ -71,12 +71,12 @@ impl Quantity {
         saturate(divide_up(self.nanos, NANO / 1000))
     }
 
-    /// Whether it is below zero.
+    /// Whether it is negative.
     pub fn is_negative(self) -> bool {
         self.nanos < 0
     }
 
-    /// Whether it is nothing at all.
+    /// Whether it is zero.
     pub fn is_zero(self) -> bool {
         self.nanos == 0
     }
@@ -86,18 +86,18 @@ impl Quantity {
         self.nanos % NANO == 0
     }
 
-    /// Nothing, told in the same way.
+    /// Zero in the same notation.
     pub fn nothing(self) -> Self {
         Self { nanos: 0, ..self }
     }
 
-    /// Both together, told as the first; cut to what is allowed.
+    /// The sum, in the notation of the first; limited to the allowed range.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self { nanos: (self.nanos + other.nanos).clamp(-MOST, MOST), ..self }
     }
 
-    /// Without what is finer than a thousandth, as the API server keeps resources.
+    /// Rounds up to thousandths, as the API server does for resources.
     #[must_use]
     pub fn round_up_to_milli(self) -> Self {
         let step = NANO / 1000;
@@ -165,7 +165,7 @@ impl FromStr for Quantity {
                 nanos(&whole, &fraction, 0)
             }
         };
-        // Below one there is nothing to say in powers of 1024.
+        // Amounts below one are never written with binary suffixes.
         let style = match style {
             Style::Binary if nanos < NANO => Style::Decimal,
             style => style,
@@ -197,7 +197,7 @@ impl fmt::Display for Quantity {
     }
 }
 
-/// Style and power: of ten, or of two for the binary ones.
+/// Style and exponent: of ten, or of two for binary suffixes.
 fn read_suffix(suffix: &str) -> Result<(Style, i32), QuantityError> {
     let decimal = |power| Ok((Style::Decimal, power));
     let binary = |power| Ok((Style::Binary, power));
@@ -221,14 +221,14 @@ fn read_suffix(suffix: &str) -> Result<(Style, i32), QuantityError> {
         _ => {
             let power = suffix.strip_prefix(['e', 'E']).ok_or(QuantityError::Suffix)?;
             let power: i64 = power.parse().map_err(|_| QuantityError::Suffix)?;
-            // Beyond the longest text every power means the same: too much, or next to nothing.
+            // Beyond this bound every exponent gives the same result: the limit, or almost nothing.
             let bound = 2 * LONGEST as i64;
             Ok((Style::Exponent, power.clamp(-bound, bound) as i32))
         }
     }
 }
 
-/// Digits before and after the point, times ten to the power.
+/// Digits before and after the point, multiplied by ten to the power.
 fn move_point(whole: &str, fraction: &str, power: i32) -> (String, String) {
     let digits = format!("{whole}{fraction}");
     let point = whole.len() as i32 + power;
@@ -244,14 +244,15 @@ fn move_point(whole: &str, fraction: &str, power: i32) -> (String, String) {
     }
 }
 
-/// `whole.fraction` times two to the power, in billionths, rounded up, cut to what is allowed.
+/// `whole.fraction` times two to the power, in billionths, rounded up, limited to the allowed
+/// range.
 fn nanos(whole: &str, fraction: &str, power: i32) -> i128 {
     let whole = whole.trim_start_matches('0');
     if whole.len() > 19 {
         return MOST;
     }
     let (fraction, finer) = fraction.split_at(fraction.len().min(FRACTION));
-    // Digits only, and few enough: neither can fail.
+    // A limited number of digits only, so neither can fail.
     let units: i128 = if whole.is_empty() { 0 } else { whole.parse().unwrap_or(i128::MAX) };
     let part: i128 = format!("{fraction:0<FRACTION$}").parse().unwrap_or(i128::MAX);
     let units = units << power;

@@ -1,10 +1,10 @@
-//! What is remembered of a pod: its row of the store.
+//! The stored record of a pod: its row in the store.
 //!
 //! ```text
 //! life ──verdict──> ending ──all ended──> settled (Succeeded or Failed, shown until deleted)
 //!   └───deletion──> ending ──all ended──> finished: the row goes
 //! ```
-//! Neither a verdict nor a deletion is ever taken back, but for [`Life::begin_again`].
+//! Neither a verdict nor a deletion is ever undone, except by [`Life::begin_again`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,71 +18,71 @@ use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
 use crate::store::Record;
 
-/// Grace period of a pod that names none.
+/// Default grace period in seconds.
 const DEFAULT_GRACE: i64 = 30;
 
-/// The shortest grace period of a pod.
+/// Minimum grace period of a pod.
 const SHORTEST_GRACE: Duration = Duration::from_secs(1);
 
-/// How long a pull that failed is told as such: a kubelet looks at a pod again after that.
+/// How long a failed pull is shown as an error: a kubelet checks a pod again after that time.
 const LONGEST_ERROR: Duration = Duration::from_secs(10);
 
-/// Reason of a pod that ended to make room for a critical one.
+/// Reason of a preempted pod.
 pub const PREEMPTED: &str = "Preempting";
 
-/// All that is remembered of a pod.
+/// The record of a pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Life {
     /// Its uid: the key of the row.
     pub uid: String,
-    /// The pod as wanted.
+    /// The pod as requested.
     pub given: Given,
-    /// Uid of the pod of the same name that has to be gone before this one begins.
+    /// Uid of the predecessor with the same name, which has to be gone before this one starts.
     #[serde(default)]
     pub follows: Option<String>,
-    /// Uids of the pods that have to end, because it needs their room, before it begins.
+    /// Uids of the pods preempted for it, which have to end before it starts.
     #[serde(default)]
     pub preempts: Vec<String>,
-    /// First of the ids on the host that are its own users'.
+    /// First host id of its user namespace.
     #[serde(default)]
     pub user_ids: Option<u32>,
-    /// When it was accepted here (`status.startTime`).
+    /// When it was accepted (`status.startTime`).
     #[serde(default)]
     pub started: Option<UnixNanos>,
-    /// Counts what its spec was (`metadata.generation`).
+    /// Number of the spec's version (`metadata.generation`).
     #[serde(default = "first_generation")]
     pub generation: i64,
-    /// Resources that it asks for and the node has no room for.
+    /// Requested resources for which the node has no room yet.
     #[serde(default)]
     pub asked: Option<Box<Pending>>,
-    /// How many sandboxes were made for it.
+    /// Number of sandboxes made for it.
     #[serde(default)]
     pub sandboxes: u32,
-    /// Why there is no sandbox, or no volumes.
+    /// Why there is no sandbox, or why volumes are missing.
     #[serde(default)]
     pub trouble: Option<Trouble>,
-    /// Its last addresses, the first is the pod IP.
+    /// Its last addresses; the first is the pod IP.
     #[serde(default)]
     pub ips: Vec<std::net::IpAddr>,
-    /// Its end, once that is decided.
+    /// How it ends, once decided.
     #[serde(default)]
     pub verdict: Option<Verdict>,
-    /// Its deletion, once that is asked for.
+    /// Its deletion, once requested.
     #[serde(default)]
     pub deletion: Option<Deletion>,
-    /// The node did not take it: it has failed from the start, and nothing was made for it.
+    /// Whether the node rejected it: then it failed at once and nothing was made for it.
     #[serde(default)]
     pub rejected: bool,
-    /// Boot id of the host whose shutdown ended it.
+    /// Boot id of the host, if its shutdown ended the pod.
     #[serde(default)]
     pub ended_with: Option<String>,
-    /// After a verdict: nothing runs, volumes and cgroup are gone.
+    /// Set after a verdict, once nothing runs and volumes and cgroup are removed.
     #[serde(default)]
     pub settled: bool,
     /// Its containers by name.
     #[serde(default)]
     pub units: BTreeMap<String, Unit>,
-    /// Conditions with the time of their last change, by type.
+    /// Conditions with the times of their last changes, by type.
     #[serde(default)]
     pub conditions: BTreeMap<String, Since>,
 }
@@ -96,28 +96,28 @@ impl Record for Life {
     }
 }
 
-/// One container of the spec over all its restarts.
+/// A container in the spec, across all its restarts.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Unit {
     /// Its newest container.
     pub current: Option<Instance>,
-    /// How many were made.
+    /// Number of containers made.
     pub made: u32,
-    /// How the one before ended.
+    /// How the previous one ended.
     pub last: Option<Termination>,
-    /// The one before, while it is kept for its log.
+    /// The previous one, while it is kept for its log.
     pub previous: Option<ContainerId>,
-    /// Pauses between restarts.
+    /// State of the delays between restarts.
     pub backoff: Option<Backoff>,
     /// Why it cannot be started.
     pub trouble: Option<Trouble>,
-    /// A caller wants it to be started again when this one has ended.
+    /// The container for which a caller requested a restart.
     pub again: Option<ContainerId>,
 }
 
 impl Unit {
-    /// How often it was restarted.
+    /// Number of restarts.
     pub fn restarts(&self) -> u32 {
         self.made.saturating_sub(1)
     }
@@ -131,34 +131,34 @@ impl Unit {
     }
 }
 
-/// A container that was made.
+/// A container that was created.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Instance {
     /// Id.
     pub id: ContainerId,
     /// The sandbox that it is in.
     pub sandbox: PodId,
-    /// How many there were before.
+    /// Number of earlier containers.
     pub attempt: u32,
-    /// Image as the spec named it.
+    /// Image as in the spec.
     pub image: String,
-    /// Image as it was found.
+    /// Resolved image.
     pub image_id: String,
-    /// Whose its first process is, once that is known.
+    /// User and groups of its first process, once known.
     #[serde(default)]
     pub user: Option<User>,
     /// State.
     pub state: State,
-    /// Whether postStart has still to be run.
+    /// Whether its postStart hook has to be run.
     #[serde(default)]
     pub post_start_due: bool,
-    /// Whether its startup probe has succeeded, or it runs without one.
+    /// Whether its startup probe succeeded, or it runs without one.
     #[serde(default)]
     pub started: bool,
     /// Whether it is ready.
     #[serde(default)]
     pub ready: bool,
-    /// Why it is to be ended while the pod lives on.
+    /// Why it is to be ended while the pod continues.
     #[serde(default)]
     pub doom: Option<Doom>,
 }
@@ -168,19 +168,19 @@ pub struct Instance {
 pub struct User {
     /// User.
     pub uid: u32,
-    /// First group.
+    /// Primary group.
     pub gid: u32,
-    /// The other groups.
+    /// Supplementary groups.
     pub groups: Vec<u32>,
 }
 
 impl Instance {
-    /// Whether its process runs, or may run.
+    /// Whether its process runs or may run.
     pub fn is_live(&self) -> bool {
         matches!(self.state, State::Running { .. } | State::Unknown)
     }
 
-    /// Whether others may go on because it runs: started, and postStart done.
+    /// Whether it has started, including its postStart hook, so that others may continue.
     pub fn is_up(&self) -> bool {
         matches!(self.state, State::Running { .. }) && self.started && !self.post_start_due
     }
@@ -190,25 +190,25 @@ impl Instance {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Made, not started.
+    /// Created, not started.
     Created,
     /// Its process runs.
     Running {
-        /// Since when.
+        /// Start time.
         started_at: UnixNanos,
     },
     /// It ended.
     Ended(Termination),
-    /// Nothing below answers about it.
+    /// Its shim does not answer.
     Unknown,
 }
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Termination {
-    /// Which.
+    /// Id of the container.
     pub id: ContainerId,
-    /// When it was started, if it was.
+    /// Start time, if it was started.
     pub started_at: Option<UnixNanos>,
     /// When it ended.
     pub finished_at: UnixNanos,
@@ -216,51 +216,51 @@ pub struct Termination {
     pub code: i32,
     /// `Completed`, `Error`, `OOMKilled`, …
     pub reason: String,
-    /// Its termination message, or what went wrong.
+    /// Its termination message, or the error.
     pub message: String,
 }
 
 /// Why a running container is to be ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doom {
-    /// In words.
+    /// Human-readable reason.
     pub message: String,
-    /// Since when.
+    /// When this was decided.
     pub since: UnixNanos,
     /// Grace period.
     pub grace: Duration,
-    /// It has to be started again to have other resources, which wait for its end.
+    /// Whether it is restarted for a resize, which waits for its end.
     #[serde(default)]
     pub for_resize: bool,
 }
 
-/// Something that failed and is tried again.
+/// A failed operation that is retried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// Kubernetes' word, e.g. `ErrImagePull`.
+    /// Reason in Kubernetes' terms, e.g. `ErrImagePull`.
     pub reason: String,
-    /// What the last try ended with.
+    /// Error of the last attempt.
     pub message: String,
-    /// When the first of these tries failed.
+    /// When the first attempt failed.
     pub since: UnixNanos,
-    /// When the last of these tries failed.
+    /// When the last attempt failed.
     pub failed: UnixNanos,
-    /// When the next try is made.
+    /// Time of the next attempt.
     pub next_try: UnixNanos,
-    /// Pauses between the tries.
+    /// State of the delays between attempts.
     pub backoff: Backoff,
-    /// It was told that it waits; only of what is told so ([`Trouble::turns_at`]).
+    /// Whether the event of the back-off was reported; used only for pulls ([`Trouble::turns_at`]).
     #[serde(default)]
     pub backs_off: bool,
 }
 
 impl Trouble {
-    /// Whether it is about an image, and not about what the pod refers to.
+    /// Whether it concerns an image rather than objects that the pod refers to.
     pub fn is_of_image(&self) -> bool {
         is_of_image(&self.reason)
     }
 
-    /// One more failure.
+    /// Records another failure.
     pub fn again(
         before: Option<&Self>,
         reason: &str,
@@ -281,54 +281,54 @@ impl Trouble {
         }
     }
 
-    /// When a pull that failed is not an error any more but a wait for the next try.
+    /// When a failed pull is shown as a back-off instead of an error.
     pub fn turns_at(&self) -> Option<UnixNanos> {
         let shown = (self.backoff.pause / 2).min(LONGEST_ERROR);
         (self.reason == "ErrImagePull").then(|| later(self.failed, shown))
     }
 }
 
-/// The decided end of a pod.
+/// The decision that a pod ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// Whether it succeeded.
     pub succeeded: bool,
-    /// Kubernetes' word; empty for an end by its containers' own.
+    /// Reason in Kubernetes' terms; empty when its containers ended by themselves.
     pub reason: String,
-    /// For people.
+    /// Human-readable message.
     pub message: String,
-    /// When.
+    /// Time of the decision.
     pub at: UnixNanos,
-    /// Until when what runs still may.
+    /// Until when running containers may run.
     pub deadline: UnixNanos,
-    /// The node took it away (condition `DisruptionTarget`).
+    /// Whether the node ended it (condition `DisruptionTarget`).
     #[serde(default)]
     pub disrupted: bool,
 }
 
-/// A deletion under way.
+/// A deletion in progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deletion {
-    /// When it was asked for.
+    /// Time of the request.
     pub since: UnixNanos,
-    /// Grace period in force; it only shrinks.
+    /// Grace period in force; it can only be shortened.
     pub grace: Duration,
-    /// Until when what runs still may.
+    /// Until when running containers may run.
     pub deadline: UnixNanos,
-    /// Nobody is shown this pod any more.
+    /// Whether the pod is no longer shown.
     pub hidden: bool,
 }
 
-/// A condition's status and since when it has it.
+/// A condition's status and the time of its last change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Since {
-    /// `True` or not.
+    /// Whether it is `True`.
     pub status: bool,
-    /// When it became so.
+    /// Time of the last change.
     pub at: UnixNanos,
 }
 
-/// Whether this is a reason of Kubernetes for an image that is not there.
+/// Whether this Kubernetes reason concerns a missing image.
 pub fn is_of_image(reason: &str) -> bool {
     matches!(
         reason,
@@ -365,26 +365,26 @@ impl Life {
         }
     }
 
-    /// The grace period of its spec.
+    /// The grace period in its spec.
     pub fn grace(&self) -> Duration {
         let seconds = self.given.spec().termination_grace_period_seconds;
         let seconds = u64::try_from(seconds.unwrap_or(DEFAULT_GRACE)).unwrap_or(1);
         Duration::from_secs(seconds).max(SHORTEST_GRACE)
     }
 
-    /// Whether it is being ended for good.
+    /// Whether it is ending for good.
     pub fn is_ending(&self) -> bool {
         self.verdict.is_some() || self.deletion.is_some()
     }
 
-    /// Until when its containers may run: the earliest of what was promised.
+    /// Until when its containers may run: the earliest deadline.
     pub fn deadline(&self) -> Option<UnixNanos> {
         let deletion = self.deletion.as_ref().map(|deletion| deletion.deadline);
         let verdict = self.verdict.as_ref().map(|verdict| verdict.deadline);
         deletion.into_iter().chain(verdict).min()
     }
 
-    /// Begins the deletion, or shortens its grace period; a longer one changes nothing.
+    /// Starts the deletion, or shortens its grace period; a longer one has no effect.
     pub fn delete(&mut self, grace: Option<Duration>, hide: bool, now: UnixNanos) {
         let grace = grace.unwrap_or_else(|| self.grace()).max(SHORTEST_GRACE);
         let deadline = later(now, grace);
@@ -400,12 +400,12 @@ impl Life {
         }
     }
 
-    /// Decides the end; the first verdict stands.
+    /// Sets the verdict; the first one counts.
     pub fn judge(&mut self, verdict: Verdict) {
         self.verdict.get_or_insert(verdict);
     }
 
-    /// What is needed of it when the store is lost. What runs tells the rest.
+    /// The part needed after the loss of the store; the rest is observed.
     pub fn keepsake(&self) -> Self {
         Self {
             sandboxes: 0,
@@ -417,13 +417,13 @@ impl Life {
         }
     }
 
-    /// Whether it is a static pod that ended with a shutdown of the host. That is the one verdict
-    /// that is taken back: its file still has it.
+    /// Whether it is a static pod that ended with a shutdown of the host. This is the only verdict
+    /// that is undone, because its file still requests the pod.
     pub fn is_static_ended_with_host(&self) -> bool {
         self.ended_with.is_some() && self.given.source.is_static() && self.deletion.is_none()
     }
 
-    /// The shutdown that ended it is over, or was taken back.
+    /// Undoes the verdict, after the shutdown is over or was cancelled.
     pub fn begin_again(&mut self) {
         self.ended_with = None;
         self.verdict = None;
@@ -431,8 +431,8 @@ impl Life {
         self.conditions.remove("DisruptionTarget");
     }
 
-    /// Another agent goes on with it, in this boot of the host: a deletion that waits has its whole
-    /// grace period again.
+    /// Called when another agent takes over in this boot of the host: a pending deletion gets its
+    /// whole grace period again.
     pub fn taken_over(&mut self, now: UnixNanos, boot: &str) {
         if self.is_static_ended_with_host() && self.ended_with.as_deref() != Some(boot) {
             self.begin_again();
@@ -442,7 +442,7 @@ impl Life {
         }
     }
 
-    /// A container by name, made when there is none.
+    /// A container by name, created if missing.
     pub fn unit(&mut self, name: &str) -> &mut Unit {
         self.units.entry(name.to_owned()).or_default()
     }

@@ -1,7 +1,7 @@
-//! A pod's life played through in tests: real policy, a made-up world below it, no clock.
+//! Simulates the life of a pod in tests: real policy, simulated runtime, no clock.
 //!
-//! [`Stage`] looks, folds and plans as a pod's task does, and carries actions out as the rooms
-//! below would: at once and well, unless a test says otherwise.
+//! [`Stage`] observes, merges and plans like a pod's task, and carries out actions like the other
+//! rooms: immediately and successfully, unless a test says otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,35 +21,35 @@ use crate::model::UnixNanos;
 
 pub(super) const SECOND: i64 = 1_000_000_000;
 
-/// When every rehearsal begins.
+/// The start time of every simulation.
 pub(super) const DAWN: UnixNanos = 1_700_000_000 * SECOND;
 
-/// How an action ends.
+/// The result of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// Well.
+    /// Success.
     Well,
-    /// With this reason, and nothing done.
+    /// Failure with this reason, without any effect.
     Badly(&'static str),
-    /// A container was made and stays unstarted.
+    /// A container was created but not started.
     Halfway,
 }
 
-/// A pod, what is there of it, and the time.
+/// A pod, its simulated state, and the time.
 pub(super) struct Stage {
     pub(super) life: Life,
     pub(super) now: UnixNanos,
     pub(super) seen: Observed,
     pub(super) plan: Plan,
     pub(super) gone: bool,
-    /// Endings of coming actions, by their text without its numbers.
+    /// Results of future actions, by their text without numbers.
     pub(super) bad: BTreeMap<String, &'static str>,
-    /// Actions under way.
+    /// Actions in progress.
     pub(super) under_way: BTreeMap<Job, Action>,
     made: u32,
 }
 
-/// A pod `ns/web` of this spec; `app` is its container when it names none.
+/// A pod `ns/web` with this spec; `app` is its default container.
 pub(super) fn given(mut spec: Value) -> Given {
     let map = spec.as_object_mut().expect("an object");
     map.entry("containers").or_insert_with(|| json!([{"name": "app", "image": "app:1"}]));
@@ -74,14 +74,14 @@ impl Stage {
         }
     }
 
-    /// Looks and decides; nothing is begun.
+    /// Observes and decides, without starting actions.
     pub(super) fn look(&mut self) -> Plan {
         fold(&mut self.life, &self.seen, self.now);
         self.plan = plan(&mut self.life, &self.seen, self.now, &Policy::default());
         self.plan.clone()
     }
 
-    /// Looks, decides and carries out until nothing is left to do now; tells what was done.
+    /// Observes, decides and acts until nothing is left to do now; returns what was done.
     pub(super) fn play(&mut self) -> Vec<String> {
         let mut done = Vec::new();
         for _ in 0..100 {
@@ -106,7 +106,7 @@ impl Stage {
         self.under_way.insert(action.job(), action);
     }
 
-    /// An action under way ends.
+    /// Ends an action in progress.
     pub(super) fn end(&mut self, job: &Job, ending: Ending) {
         self.seen.busy.remove(job);
         let Some(action) = self.under_way.remove(job) else { return };
@@ -226,7 +226,7 @@ impl Stage {
         live.iter().for_each(|container| self.container_ends(&container.id, 137));
     }
 
-    /// A sandbox can no longer be used.
+    /// Makes a sandbox unusable.
     pub(super) fn sandbox_dies(&mut self, id: &PodId) {
         self.seen.sandboxes.iter_mut().filter(|s| s.id == *id).for_each(|s| s.ready = false);
     }
@@ -247,13 +247,13 @@ impl Stage {
         }
     }
 
-    /// The newest container of this name.
+    /// The newest container with this name.
     pub(super) fn newest(&self, name: &str) -> SeenContainer {
         let found = self.seen.containers.iter().filter(|container| container.name == name);
         found.max_by_key(|container| container.attempt).expect("a container").clone()
     }
 
-    /// The running container of this name exits by itself.
+    /// Makes the running container with this name exit.
     pub(super) fn exit(&mut self, name: &str, code: i32) {
         let id = self.newest(name).id;
         self.container_ends(&id, code);
@@ -263,7 +263,7 @@ impl Stage {
         self.now += seconds * SECOND;
     }
 
-    /// Probes of the newest container of this name say so.
+    /// Sets the probe results of the newest container with this name.
     pub(super) fn probe(&mut self, name: &str, started: bool, ready: bool) {
         let id = self.newest(name).id;
         let probed = Probed { id, started, ready, failed: None };
@@ -281,7 +281,7 @@ impl Stage {
         self.life.delete(seconds.map(Duration::from_secs), false, self.now);
     }
 
-    /// The agent is killed and another one goes on: what was only in memory is gone.
+    /// Simulates a restart of the agent: in-memory state is lost.
     pub(super) fn agent_restarts(&mut self) {
         let row = serde_json::to_string(&self.life).expect("a row");
         self.life = serde_json::from_str(&row).expect("the row again");
@@ -302,7 +302,7 @@ impl Stage {
         self.life.given.pod = Arc::new(pod);
     }
 
-    /// One more annotation.
+    /// Adds an annotation.
     pub(super) fn note(&mut self, key: &str, value: &str) {
         let mut pod = Pod::clone(&self.life.given.pod);
         let notes = pod.metadata.annotations.get_or_insert_default();
@@ -310,7 +310,7 @@ impl Stage {
         self.life.given.pod = Arc::new(pod);
     }
 
-    /// One more ephemeral container.
+    /// Adds an ephemeral container.
     pub(super) fn debug(&mut self, container: Value) {
         let mut pod = Pod::clone(&self.life.given.pod);
         let spec = pod.spec.as_mut().expect("a spec");
@@ -324,7 +324,7 @@ impl Stage {
         status(&mut self.life, &self.seen, self.now, &node)
     }
 
-    /// Until the given moment, in whole seconds from now.
+    /// Whole seconds until the deadline.
     fn seconds(&self, deadline: UnixNanos) -> i64 {
         (deadline - self.now) / SECOND
     }
@@ -339,7 +339,7 @@ impl Stage {
         found.expect("a sandbox that is there").attempt
     }
 
-    /// An action in a few words; numbers are attempts, for kills the seconds that are left.
+    /// A short text for an action; numbers are attempts, or for kills the seconds left.
     pub(super) fn text(&self, action: &Action) -> String {
         match action {
             Action::Prepare => "prepare".to_owned(),
@@ -359,7 +359,7 @@ impl Stage {
     }
 }
 
-/// The moment this many seconds after another.
+/// The time this many seconds later.
 pub(super) fn seconds_after(at: UnixNanos, seconds: u64) -> UnixNanos {
     later(at, Duration::from_secs(seconds))
 }

@@ -1,8 +1,8 @@
-//! Something else is given for a pod that is there already. Pure.
+//! Applies a changed specification to an existing pod. Pure.
 //!
-//! What failed for the sake of what is different now is no trouble any more: another image is
-//! pulled at once, whatever the old one waits for, and pauses between restarts are those of one
-//! image with one set of resources, as a kubelet's are.
+//! Failures caused by what has changed are forgotten: a new image is pulled at once, whatever delay
+//! the old one had, and restart delays belong to one image with one set of resources, as in a
+//! kubelet.
 
 use std::sync::Arc;
 
@@ -13,24 +13,24 @@ use super::object::Given;
 use super::plan::{Wanted, wanted};
 use super::record::{Life, Trouble};
 
-/// Resources that are asked for and not given yet, as the node has no room for them.
+/// Requested resources for which the node has no room yet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pending {
-    /// The pod with these resources: what callers are shown. What is in force is in the given one.
+    /// The pod with these resources, as shown to callers; those in force are in the given one.
     pub pod: Arc<Pod>,
-    /// `Deferred`, or `Infeasible` when this node can never have room.
+    /// `Deferred`, or `Infeasible` if this node can never have room.
     pub reason: String,
-    /// For people.
+    /// Human-readable message.
     pub message: String,
 }
 
 impl Life {
-    /// The pod as it is wanted, also where that is not in force yet.
+    /// The pod as requested, including what is not in force yet.
     pub fn shown(&self) -> &Arc<Pod> {
         self.asked.as_ref().map_or(&self.given.pod, |asked| &asked.pod)
     }
 
-    /// From now on this is given, and that asked for beyond it.
+    /// Sets the new specification, and the resources that have to wait.
     pub fn give(&mut self, given: Given, asked: Option<Pending>) {
         let before = std::mem::replace(&mut self.given, given);
         let shown = self.asked.take().map_or_else(|| before.pod.clone(), |asked| asked.pod);
@@ -62,7 +62,7 @@ fn other_resources(old: &Wanted<'_>, new: &Wanted<'_>) -> bool {
     old.container.resources != new.container.resources
 }
 
-/// Whether two specs ask for other resources.
+/// Whether two specs request different resources.
 pub fn is_resized(old: &PodSpec, new: &PodSpec) -> bool {
     let all = |spec: &PodSpec| {
         let own = containers(spec).map(|container| container.resources.clone());
@@ -71,7 +71,7 @@ pub fn is_resized(old: &PodSpec, new: &PodSpec) -> bool {
     all(old) != all(new)
 }
 
-/// A pod with the resources of another one of the same containers.
+/// A pod with the resources of another with the same containers.
 pub fn with_resources_of(pod: &Pod, other: &Pod) -> Pod {
     let mut pod = pod.clone();
     if let (Some(spec), Some(other)) = (&mut pod.spec, &other.spec) {
@@ -99,7 +99,7 @@ mod tests {
     use super::super::rehearsal::Stage;
     use super::*;
 
-    /// A pod in trouble, and its given one to be changed.
+    /// A pod with trouble, and its specification to be changed.
     fn troubled(reason: &str) -> (Life, Given) {
         let mut life = Stage::new(json!({})).life;
         let trouble = Trouble::again(None, reason, "no luck".into(), 0, &Policy::default());

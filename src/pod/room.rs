@@ -1,4 +1,4 @@
-//! What all pods share, and the table of them.
+//! The state shared by all pods, and the table of pods.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -32,14 +32,15 @@ use crate::sandbox::Sandboxes;
 use crate::store::{Revision, Store};
 use crate::telemetry::error_chain;
 
-/// What is read of a log for a container's last words: lines and their bytes.
+/// Limits on reading a log for a termination message: lines and bytes.
 const LAST_LINES: usize = 80;
 const LAST_BYTES: usize = 2048;
 
-/// What is made by the OCI runtime at one time, for each core: one waits while another computes.
+/// Maximum number of concurrent process creations by the OCI runtime, per core: one waits while
+/// another computes.
 const STARTS_PER_CORE: usize = 2;
 
-/// What the pods stand on.
+/// The collaborators of the pods.
 #[derive(Clone)]
 pub(super) struct Deps {
     pub(super) sandboxes: Arc<Sandboxes>,
@@ -53,25 +54,25 @@ pub(super) struct Deps {
     pub(super) report: Reporter,
     pub(super) hub: Arc<Hub>,
     pub(super) events: Arc<EventLog>,
-    /// Told when a pod has gone.
+    /// Notified when a pod has gone.
     pub(super) gone: Arc<Notify>,
 }
 
-/// Settings that do not change.
+/// Constant settings.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Settings {
     pub(super) policy: Policy,
 }
 
-/// All that pods share.
+/// The state shared by all pods.
 pub(super) struct Room {
     pub(super) deps: Deps,
     pub(super) options: Settings,
-    /// Who starts something now.
+    /// Limits concurrent starts.
     pub(super) turns: Arc<Turns>,
     /// Who may use which image.
     pub(super) pulled: Pulled,
-    /// Told when a pod takes less than before.
+    /// Notified when a pod uses less than before.
     pub(super) freed: Arc<Notify>,
     node: Arc<NodeFacts>,
     table: Mutex<Table>,
@@ -80,7 +81,7 @@ pub(super) struct Room {
 #[derive(Default)]
 struct Table {
     by_uid: BTreeMap<String, Arc<Entry>>,
-    /// Who is shown of those with one name.
+    /// The uid shown for each name.
     shown: BTreeMap<PodKey, String>,
 }
 
@@ -88,13 +89,13 @@ struct Table {
 pub(super) struct Entry {
     pub(super) uid: String,
     pub(super) key: PodKey,
-    /// Who changes what is remembered of it holds this.
+    /// Held while its record is being changed.
     pub(super) turn: tokio::sync::Mutex<()>,
-    /// Something has changed for it.
+    /// Notified when something changed that concerns it.
     pub(super) changed: Notify,
-    /// Wakes those who wait for an end, after each change of what is remembered.
+    /// Notified after each change of its record.
     told: Notify,
-    /// Counts changes of what is given.
+    /// Counts changes of its specification.
     generation: AtomicU64,
     left: AtomicBool,
     life: Mutex<Life>,
@@ -116,18 +117,18 @@ impl Entry {
         })
     }
 
-    /// What is remembered of it.
+    /// Its record.
     pub(super) fn life(&self) -> Life {
         self.life.lock().clone()
     }
 
-    /// By whoever has its turn, once it is stored.
+    /// Sets its record. Called by the holder of its turn, after storing it.
     pub(super) fn set(&self, life: Life) {
         *self.life.lock() = life;
         self.told.notify_waiters();
     }
 
-    /// Returns when nothing of it runs any more and its volumes are gone.
+    /// Returns when nothing of it runs any more and its volumes are removed.
     pub(super) async fn ended(&self) {
         loop {
             let told = self.told.notified();
@@ -140,28 +141,28 @@ impl Entry {
         }
     }
 
-    /// It is gone.
+    /// Marks it as gone.
     fn leave(&self) {
         self.left.store(true, Ordering::Release);
         self.told.notify_waiters();
     }
 
-    /// Another one when something else is given.
+    /// Changes with its specification.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// What is given has changed.
+    /// Notes that its specification has changed.
     pub(super) fn regenerate(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// What it waits for.
+    /// What it is waiting for.
     pub(super) fn waits(&self) -> Vec<Waits> {
         self.waits.lock().clone()
     }
 
-    /// A step that goes on keeps the time since when it does.
+    /// Sets what it is waiting for; an unchanged step keeps its start time.
     pub(super) fn set_waits(&self, waits: &[Wait], now: UnixNanos) {
         let mut kept = self.waits.lock();
         let since = |wait: &Wait| {
@@ -197,7 +198,7 @@ impl Room {
         }
     }
 
-    /// Whether there is no pod at all.
+    /// Whether there are no pods.
     pub(super) fn is_empty(&self) -> bool {
         self.table().by_uid.is_empty()
     }
@@ -211,7 +212,7 @@ impl Room {
         self.node.clone()
     }
 
-    /// The addresses of a pod: the node's own in the host's network.
+    /// The addresses of a pod; those of the node for the host network.
     pub(super) fn ips<'a>(&'a self, home: &'a SeenSandbox) -> &'a [IpAddr] {
         if home.host_network { &self.node.ips } else { &home.ips }
     }
@@ -220,18 +221,18 @@ impl Room {
         Viewpoint { ips: self.node.ips.clone(), restart: self.options.policy.restart }
     }
 
-    /// All pods, also those that nobody is shown.
+    /// All pods, including hidden ones.
     pub(super) fn all(&self) -> Vec<Arc<Entry>> {
         self.table().by_uid.values().cloned().collect()
     }
 
-    /// The pod that is shown under a name.
+    /// The pod shown under a name.
     pub(super) fn shown(&self, key: &PodKey) -> Option<Arc<Entry>> {
         let table = self.table();
         table.by_uid.get(table.shown.get(key)?).cloned()
     }
 
-    /// The newest pod of a name: the one that is shown, or the last that waits for it to go.
+    /// The newest pod with a name: the one shown, or the last of those that wait for it to go.
     pub(super) fn newest(&self, key: &PodKey) -> Option<Arc<Entry>> {
         let table = self.table();
         let mut newest = table.by_uid.get(table.shown.get(key)?)?.clone();
@@ -250,19 +251,19 @@ impl Room {
         self.table().by_uid.contains_key(uid)
     }
 
-    /// Whether there is this pod, and something of it may still run or be in place.
+    /// Whether this pod exists and some of it may still run.
     pub(super) fn runs(&self, uid: &str) -> bool {
         self.by_uid(uid).is_some_and(|entry| !entry.life().settled)
     }
 
-    /// A pod has ended: whoever waits for its room looks again.
+    /// Notes that a pod has ended, and wakes those that wait for its resources.
     pub(super) fn settled(&self, uid: &str) {
         let waits = |entry: &&Arc<Entry>| entry.life().preempts.iter().any(|one| one == uid);
         self.all().iter().filter(waits).for_each(|entry| entry.changed.notify_one());
         self.freed.notify_one();
     }
 
-    /// A pod is there from now on; shown when it follows nobody.
+    /// Adds a pod; it is shown unless it has a predecessor.
     pub(super) fn add(&self, entry: &Arc<Entry>) {
         let life = entry.life();
         let hidden = life.deletion.as_ref().is_some_and(|deletion| deletion.hidden);
@@ -274,7 +275,7 @@ impl Room {
         }
     }
 
-    /// A pod is shown no more, though it may still be there.
+    /// Hides a pod, which may still exist.
     pub(super) fn hide(&self, entry: &Entry) {
         let next = {
             let mut table = self.table();
@@ -294,7 +295,7 @@ impl Room {
         }
     }
 
-    /// A pod is gone; the one that follows it begins.
+    /// Removes a pod; its successor starts.
     pub(super) fn forget(&self, entry: &Entry) {
         self.hide(entry);
         {
@@ -308,7 +309,7 @@ impl Room {
         self.deps.gone.notify_one();
     }
 
-    /// Shows a pod as it is now.
+    /// Publishes the current state of a pod.
     pub(super) fn show(&self, entry: &Entry, life: &Life, status: PodStatus) {
         if self.table().shown.get(&entry.key) == Some(&entry.uid) {
             let view = self.view(life, status);
@@ -330,7 +331,7 @@ impl Room {
         PodView { pod: Arc::new(pod), source: life.given.source, revision }
     }
 
-    /// Tells what happened.
+    /// Records an event.
     pub(super) fn event(
         &self,
         life: &Life,
@@ -357,13 +358,13 @@ impl Room {
         }
     }
 
-    /// Makes the cgroup of a pod, or sets its figures again.
+    /// Makes the cgroup of a pod, or sets its limits again.
     pub(super) async fn make_cgroup(&self, given: &Given) -> Result<(), String> {
         let node = &self.node;
         let class = qos(given.spec());
         let all: Vec<_> = self.all().iter().map(|entry| entry.life().given).collect();
         let of_class = cgroup::class_limits(class, all.iter().map(Given::spec));
-        // Guaranteed pods stand right below the root.
+        // Guaranteed pods are directly below the root.
         let mut groups = vec![(cgroup::root(node), cgroup::root_limits(node))];
         if cgroup::of_class(class, node) != cgroup::root(node) {
             groups.push((cgroup::of_class(class, node), of_class));
@@ -385,7 +386,7 @@ impl Room {
     /// The last lines of a log.
     pub(super) async fn last_lines(&self, log: Option<&Path>) -> String {
         let Some(log) = log else { return String::new() };
-        // Each line has a head of some forty bytes.
+        // Each line has a prefix of about forty bytes.
         let most = LAST_BYTES + LAST_LINES * 48;
         match self.deps.host.read_tail(log, most).await {
             Ok(Some(tail)) => last_words(&String::from_utf8_lossy(&tail)),
@@ -393,7 +394,7 @@ impl Room {
         }
     }
 
-    /// Removes the log of a container that is gone, with its rotated parts.
+    /// Removes the log of a removed container, with its rotated files.
     pub(super) async fn remove_log(&self, log: &Path) {
         let (Some(folder), Some(name)) = (log.parent(), log.file_name()) else { return };
         let name = name.to_string_lossy().into_owned();
@@ -423,7 +424,7 @@ fn follows(entry: &Entry, uid: &str) -> bool {
     entry.life().follows.as_deref() == Some(uid)
 }
 
-/// What the last lines of a log say, without their heads.
+/// The text of the last lines of a log, without their prefixes.
 fn last_words(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     let mut text = String::new();

@@ -5,8 +5,8 @@ use k8s_openapi::api::core::v1::Secret;
 use super::object::Given;
 use crate::image::{Credentials, Reference, docker_credentials};
 
-/// Credentials for the registry of an image, the best of each of the pod's secrets in their order.
-/// A secret that is not there or not of this kind gives none.
+/// Credentials for the registry of an image: the best match in each of the pod's secrets, in order.
+/// A missing secret, or one of another type, is skipped.
 pub(super) fn of_registry(given: &Given, image: &str) -> Vec<Credentials> {
     let Ok(reference) = Reference::parse(image) else { return Vec::new() };
     let secrets = given.spec().image_pull_secrets.iter().flatten();

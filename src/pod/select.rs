@@ -1,7 +1,7 @@
-//! Which pods: Kubernetes' selectors of labels and of fields.
+//! Label and field selectors for pods.
 //!
-//! The grammar is that of `k8s.io/apimachinery` (`labels.Parse`, `fields.ParseSelector`): whoever
-//! writes selectors for kubectl writes them here.
+//! The grammar is that of `k8s.io/apimachinery` (`labels.Parse`, `fields.ParseSelector`), so
+//! selectors for kubectl work here too.
 
 mod events;
 
@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::face::{Error, Selector};
 pub use events::EventSelection;
 
-/// A selector that was read and can be asked about pods.
+/// A parsed selector.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selection {
     namespace: String,
@@ -21,7 +21,7 @@ pub struct Selection {
     fields: Vec<FieldTerm>,
 }
 
-/// One demand on labels; all of a selector must hold.
+/// A requirement on labels; a selector matches if all do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct LabelTerm {
     key: String,
@@ -33,13 +33,13 @@ enum LabelTest {
     Exists,
     Missing,
     In(Vec<String>),
-    /// Also where there is no such label.
+    /// Also matches if the label is missing.
     NotIn(Vec<String>),
     Above(i64),
     Below(i64),
 }
 
-/// One demand on a field.
+/// A requirement on a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct FieldTerm {
     field: Field,
@@ -57,7 +57,7 @@ enum Field {
     PodIp,
 }
 
-/// The fields that can be asked for, by path.
+/// The supported fields, by path.
 const FIELDS: [(&str, Field); 6] = [
     ("metadata.name", Field::Name),
     ("metadata.namespace", Field::Namespace),
@@ -68,10 +68,10 @@ const FIELDS: [(&str, Field); 6] = [
 ];
 
 impl Selection {
-    /// Reads a selector.
+    /// Parses a selector.
     ///
     /// # Errors
-    /// [`Error::Argument`] that names `selector.labels` or `selector.fields`.
+    /// [`Error::Argument`] with `selector.labels` or `selector.fields` as the field.
     pub fn parse(selector: &Selector) -> Result<Self, Error> {
         let fault = |field| move |message| Error::Argument { field, message };
         Ok(Self {
@@ -125,7 +125,7 @@ impl Field {
     }
 }
 
-/// Reads a label selector; the fault is in words.
+/// Parses a label selector; the error is a message.
 fn labels(text: &str) -> Result<Vec<LabelTerm>, String> {
     let mut tokens = Tokens::new(text);
     let mut terms = Vec::new();
@@ -175,7 +175,7 @@ fn label_test(tokens: &mut Tokens<'_>, key: &str) -> Result<LabelTest, String> {
     })
 }
 
-/// A value, which may be empty: `key=` is the empty one.
+/// A value, which may be empty, as in `key=`.
 fn one_value(tokens: &mut Tokens<'_>, key: &str) -> Result<String, String> {
     let value = match tokens.peek() {
         Token::Word(word) => {
@@ -243,7 +243,8 @@ fn check_value(key: &str, value: &str) -> Result<(), String> {
     }
 }
 
-/// At most 63 letters, digits, `-`, `_`, `.`, with a letter or digit at both ends; or nothing.
+/// At most 63 letters, digits, `-`, `_`, `.`, beginning and ending with a letter or digit; or
+/// empty.
 fn is_label_text(text: &str) -> bool {
     let ends = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_alphanumeric);
     let bytes = text.as_bytes();
@@ -251,7 +252,7 @@ fn is_label_text(text: &str) -> bool {
     bytes.len() <= 63 && bytes.iter().all(inner) && ends(bytes.first()) && ends(bytes.last())
 }
 
-/// A piece of a label selector.
+/// A token of a label selector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token<'a> {
     Word(&'a str),
@@ -269,7 +270,7 @@ impl std::fmt::Display for Token<'_> {
     }
 }
 
-/// The pieces of a label selector, one after another.
+/// The tokenizer of a label selector.
 struct Tokens<'a> {
     rest: &'a str,
 }
@@ -304,7 +305,7 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// Reads a field selector; the fault is in words.
+/// Parses a field selector; the error is a message.
 fn fields(text: &str) -> Result<Vec<FieldTerm>, String> {
     let mut terms = Vec::new();
     for part in split_unescaped(text) {
@@ -324,9 +325,9 @@ fn field_term(part: &str) -> Result<FieldTerm, String> {
     Ok(FieldTerm { field: *field, equal, value })
 }
 
-/// Path, whether it is to be equal, and the value.
+/// Path, whether it must be equal, and value.
 fn term(part: &str) -> Result<(&str, bool, String), String> {
-    // The first operator counts, the longer one of two at a place.
+    // The first operator counts; at one position, the longer one.
     let found = part.char_indices().find_map(|(at, _)| {
         let operator = ["!=", "==", "="].into_iter().find(|sign| part[at..].starts_with(sign))?;
         Some((at, operator))
@@ -338,7 +339,7 @@ fn term(part: &str) -> Result<(&str, bool, String), String> {
     Ok((&part[..at], operator != "!=", value))
 }
 
-/// The parts between commas that no `\` is before.
+/// Splits at commas that are not escaped by `\`.
 fn split_unescaped(text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let (mut start, mut escaped) = (0, false);
@@ -356,7 +357,7 @@ fn split_unescaped(text: &str) -> Vec<&str> {
     parts
 }
 
-/// A value without its escapes: `\\`, `\,` and `\=`.
+/// Decodes the escapes in a value: `\\`, `\,` and `\=`.
 fn unescape(value: &str) -> Result<String, String> {
     let mut plain = String::with_capacity(value.len());
     let mut chars = value.chars();

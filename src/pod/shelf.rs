@@ -1,8 +1,8 @@
-//! Config maps and secrets that were given without a pod: kept for the pods that come later.
+//! Config maps and secrets applied without a pod, stored for later pods.
 //!
-//! What comes in one manifest with the pods that refer to it travels with them and goes with them.
-//! What is given alone is kept in the store until somebody takes it away; pods that are given
-//! later see it, and what is given again under its name takes its place.
+//! Objects in one manifest with the pods that refer to them are stored and removed with those pods.
+//! Objects applied alone are stored until they are deleted; later pods can use them, and applying
+//! one again replaces it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use super::face::{Error, ObjectKey, ObjectKind};
 use super::object::{Objects, PodKey};
 use crate::store::{Batch, Record};
 
-/// Most objects that are kept, and most bytes of all of them as JSON.
+/// Maximum number of stored objects, and maximum total size as JSON.
 const MOST: usize = 1024;
 const MOST_BYTES: usize = 32 << 20;
 
-/// One object: a row of the store.
+/// A stored object: a row of the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Shelved {
     key: String,
@@ -54,7 +54,7 @@ impl Shelved {
     }
 
     fn bytes(&self) -> usize {
-        // Maps of texts: this cannot fail.
+        // All map keys are text, so this cannot fail.
         serde_json::to_vec(self).map_or(0, |row| row.len())
     }
 }
@@ -63,7 +63,7 @@ fn row(kind: ObjectKind, namespace: &str, name: &str) -> String {
     format!("{}/{namespace}/{name}", kind.as_str())
 }
 
-/// What is kept.
+/// The stored objects.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Shelf {
     by_namespace: BTreeMap<String, Objects>,
@@ -71,20 +71,20 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    /// What an earlier agent has kept.
+    /// Takes the objects stored by an earlier agent.
     pub(super) fn new(rows: Vec<Shelved>) -> Self {
         let mut shelf = Self::default();
         rows.into_iter().for_each(|row| shelf.set(row));
         shelf
     }
 
-    /// What is kept of a namespace.
+    /// The stored objects in a namespace.
     pub(super) fn of(&self, namespace: &str) -> Objects {
         self.by_namespace.get(namespace).cloned().unwrap_or_default()
     }
 
-    /// Keeps what `taken` does not name, and whatever is kept already under its name; answers the
-    /// rows to be written.
+    /// Stores the objects not in `taken`, and those already stored under their names; returns the
+    /// rows to write.
     pub(super) fn keep(
         &mut self,
         given: &BTreeMap<String, Objects>,
@@ -121,7 +121,7 @@ impl Shelf {
         Ok(rows)
     }
 
-    /// Keeps it no more; the rows go with this batch.
+    /// Removes objects; the batch deletes their rows.
     pub(super) fn remove(&mut self, objects: &[ObjectKey]) -> Batch {
         let mut batch = Batch::new();
         for ObjectKey { kind, name } in objects {
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(kept.config_maps.keys().collect::<Vec<_>>(), ["a"]);
         assert_eq!(kept.secrets.keys().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(shelf.of("other"), Objects::default());
-        // What is kept is replaced although a pod takes it.
+        // A stored object is replaced even if a pod takes it.
         shelf.keep(&given(&["a"], "2"), &BTreeSet::from([map("a")])).expect("kept");
         let value = |shelf: &Shelf| shelf.of("ns").config_maps["a"].data.clone().expect("data");
         assert_eq!(value(&shelf)["k"], "2");

@@ -1,44 +1,44 @@
-//! Who ends when before the host shuts down, and how long each may take. Pure.
+//! Order and time limits of ending pods before the host shuts down. Pure.
 
 use std::time::Duration;
 
-/// Pods of one priority up to the next band's, and what they have to end.
+/// Pods with priorities up to the next band's, and their time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Band {
-    /// The lowest priority in it; the first band has those below, too.
+    /// The lowest priority in it; the first band also includes lower ones.
     pub priority: i32,
-    /// How long they have.
+    /// Time limit.
     pub grace: Duration,
 }
 
-/// Bands of priority, the least important first: when the pods of one have ended, or its time is
-/// up, those of the next one end.
+/// Priority bands in ascending order: when the pods of one band have ended, or its time is up, the
+/// next band's are ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bands(Vec<Band>);
 
 impl Bands {
-    /// In the order of their priorities. No band means that no pod is ended.
+    /// Sorts bands by priority. Without bands no pod is ended.
     pub fn new(mut bands: Vec<Band>) -> Self {
         bands.sort_by_key(|band| band.priority);
         Self(bands)
     }
 
-    /// Whether no pod is ended.
+    /// Whether there are no bands, so that no pod is ended.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The bands, the least important first.
+    /// The bands in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = &Band> {
         self.0.iter()
     }
 
-    /// How long all of them have together.
+    /// Sum of the time limits.
     pub fn total(&self) -> Duration {
         self.0.iter().map(|band| band.grace).sum()
     }
 
-    /// The same within a time: each band has the same part of it as before.
+    /// Scales the bands to a time limit, in proportion.
     #[must_use]
     pub fn within(&self, limit: Duration) -> Self {
         let total = self.total();
@@ -50,7 +50,7 @@ impl Bands {
         Self(self.0.iter().map(shorter).collect())
     }
 
-    /// The band of a pod: the highest one that begins no higher than its priority, else the first.
+    /// The band of a pod: the highest one whose lowest priority is at most its own, else the first.
     pub fn of(&self, priority: i32) -> Option<&Band> {
         let below = |band: &&Band| band.priority <= priority;
         self.0.iter().rev().find(below).or(self.0.first())

@@ -1,9 +1,9 @@
-//! Static pods: those of the manifests folder and of an HTTP address.
+//! Static pods: from the manifests directory and from a URL.
 //!
-//! They live as long as their file does. A file that is broken, half-written, unreadable or on a
-//! folder that went away keeps its last good version running; only a file that is really gone,
-//! seen twice, ends its pods. Every such state is told by [`Statics::faults`], and in the log when
-//! it begins and when it is over.
+//! They exist as long as their file does. While a file is malformed, half-written, unreadable or in
+//! a directory that disappeared, its last valid version continues to run; only a file that is
+//! really gone, seen twice, ends its pods. [`Statics::faults`] reports these problems, and they are
+//! logged when they begin and when they are over.
 //!
 //! ```text
 //! folder --look--> files that changed ---+
@@ -33,46 +33,48 @@ use self::watch::Watch;
 use super::{Given, PodKey, Source};
 use crate::locks::{Mutex, MutexGuard};
 
-/// How long a file that changes silently, or is gone, is given before it is believed.
+/// How long a file that was changed without notification, or is missing, must stay so before it is
+/// acted on.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// How long news are gathered before a look: who replaces many files causes few of them.
+/// How long notifications are gathered before a look, so that replacing many files causes few of
+/// them.
 const GATHER: Duration = Duration::from_millis(150);
 
-/// Where static pods come from.
+/// The sources of static pods.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Folder of manifests: `*.yaml`, `*.yml` and `*.json` in it, none below.
+    /// Directory of manifests: `*.yaml`, `*.yml` and `*.json`, not recursive.
     pub dir: Option<PathBuf>,
-    /// Address of a manifest.
+    /// URL of a manifest.
     pub http_url: Option<Url>,
-    /// Headers to ask it with.
+    /// Headers of its requests.
     pub http_headers: HeaderMap,
-    /// How often both are looked at again, come what may.
+    /// Interval of checking both, independent of notifications.
     pub interval: Duration,
     /// Name of this node.
     pub node: String,
-    /// The static pods of the last run: they stay while their file cannot be read.
+    /// The static pods of the previous run, which are kept while their file cannot be read.
     pub last: Vec<Given>,
 }
 
-/// Looks at the folder and the address, and tells what pods they want.
+/// Watches the directory and the URL, and reports the requested pods.
 pub struct Statics {
     folder: Option<Folder>,
     address: Option<Address>,
     interval: Duration,
     sheet: Mutex<Sheet>,
-    /// The faults that the log knows of.
+    /// The faults that were logged.
     logged: Mutex<BTreeSet<(PathBuf, String)>>,
     sink: Box<dyn Fn(BTreeMap<PodKey, Given>) + Send + Sync>,
 }
 
 impl Statics {
-    /// `sink` is given all static pods, each time that one of them changes, and once at the start
-    /// as soon as a first look has succeeded.
+    /// `sink` gets all static pods whenever one of them changes, and once at the start after a
+    /// first successful look.
     ///
     /// # Errors
-    /// What keeps an HTTP client from being made.
+    /// When the HTTP client cannot be created.
     pub fn new(
         options: Options,
         sink: impl Fn(BTreeMap<PodKey, Given>) + Send + Sync + 'static,
@@ -95,7 +97,7 @@ impl Statics {
         }))
     }
 
-    /// Works until it is dropped, which is safe at every await.
+    /// Runs until dropped, which is safe at every await.
     pub async fn run(self: Arc<Self>) {
         let mut watch = Watch::default();
         let mut complete = BTreeSet::new();
@@ -118,7 +120,7 @@ impl Statics {
             }
             self.publish();
             let pause = if unsettled { SETTLE } else { self.interval };
-            // Cancel-safe: the watch takes names out only as it returns them.
+            // Cancel-safe: the watch removes names only when it returns them.
             tokio::select! {
                 names = watch.changed() => {
                     complete = names;
@@ -129,13 +131,13 @@ impl Statics {
         }
     }
 
-    /// What is wrong with which file, folder or address, as of the last look.
+    /// The current faults, by file, directory or URL.
     pub fn faults(&self) -> Vec<(PathBuf, String)> {
         self.sheet().faults()
     }
 
-    /// One look at the folder; whether another one should follow soon. The names are of files
-    /// that are known to be written to their end.
+    /// Looks at the directory once; returns whether another look should follow soon. `complete` has
+    /// the names of files that are known to be completely written.
     async fn look(&self, folder: &Folder, complete: BTreeSet<String>) -> bool {
         let known = self.sheet().stamps();
         let looking = folder.clone();
@@ -170,7 +172,7 @@ impl Statics {
         self.log();
     }
 
-    /// Tells the log what has become wrong, and what is no longer, once each.
+    /// Logs new faults, and those that are over, once each.
     fn log(&self) {
         let faults: BTreeSet<_> = self.faults().into_iter().collect();
         let mut logged = self.logged.lock();
@@ -190,7 +192,7 @@ impl Statics {
     }
 }
 
-/// The faults that are new, and whose faults are all over.
+/// The new faults, and the files whose faults are all over.
 fn news<'a>(
     before: &'a BTreeSet<(PathBuf, String)>,
     after: &'a BTreeSet<(PathBuf, String)>,

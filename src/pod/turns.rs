@@ -1,9 +1,10 @@
-//! Turns at the OCI runtime.
+//! Limits the number of concurrent calls to the OCI runtime.
 //!
-//! Pods that start at once take the processors from each other, and all are late together. So many
-//! calls that make processes go on at a time, and those of the pod that came first go first: half
-//! of the pods are up in half of the time. A call that takes long waits for something else than a
-//! processor (a dead disk, a plugin that hangs): its turn passes on, so that it holds up nobody.
+//! Pods that start at the same time compete for the CPUs, and all are late together. So only a
+//! limited number of process-creating calls run at a time, those of the earliest pod first: then
+//! half of the pods are up in half of the time. A call that takes long is waiting for something
+//! other than a CPU (a dead disk, a hanging plugin); its slot is passed on, so that it blocks
+//! nobody.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -15,21 +16,21 @@ use tokio::sync::oneshot;
 use super::record::Life;
 use crate::locks::{Mutex, MutexGuard};
 
-/// After this time a call keeps nobody waiting any more.
+/// After this time a call no longer occupies its slot.
 const LENT: Duration = Duration::from_secs(1);
 
-/// Who goes before whom: the smaller one.
+/// Position in the queue: smaller goes first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     priority: Reverse<i32>,
-    /// A container that crashes again and again holds up no pod that comes up.
+    /// Whether it is a restart: a container that keeps crashing must not delay new pods.
     again: bool,
     created: Option<k8s_openapi::jiff::Timestamp>,
     uid: String,
 }
 
 impl Place {
-    /// Of a pod; `again` for one that has run before.
+    /// The position of a pod's call; `again` for a restart.
     pub(super) fn of(life: &Life, again: bool) -> Self {
         let created = life.given.pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
         let priority = Reverse(life.given.spec().priority.unwrap_or_default());
@@ -37,7 +38,7 @@ impl Place {
     }
 }
 
-/// All turns of the node.
+/// The slots of the node.
 #[derive(Debug)]
 pub(super) struct Turns {
     state: Mutex<State>,
@@ -46,23 +47,23 @@ pub(super) struct Turns {
 #[derive(Debug)]
 struct State {
     free: usize,
-    /// Tells those of one place apart.
+    /// Makes positions unique.
     number: u64,
     waiting: BTreeMap<(Place, u64), oneshot::Sender<Turn>>,
 }
 
-/// A turn; the next one's when it is dropped.
+/// A slot, passed on when dropped.
 #[derive(Debug)]
 struct Turn(Arc<Turns>);
 
 impl Turns {
-    /// So many at a time, at least one.
+    /// Allows this many calls at a time, at least one.
     pub(super) fn new(at_once: usize) -> Arc<Self> {
         let state = State { free: at_once.max(1), number: 0, waiting: BTreeMap::new() };
         Arc::new(Self { state: Mutex::new(state) })
     }
 
-    /// Does it when it is its turn.
+    /// Runs `work` when a slot is free.
     pub(super) async fn take<T>(
         self: &Arc<Self>,
         place: Place,
@@ -90,7 +91,7 @@ impl Turns {
             state.waiting.insert((place, number), sender);
             waiter
         };
-        // The sender is dropped by nobody: it waits in the table that this holds.
+        // The sender is in the table that this keeps alive, so it is not dropped.
         waiter.await.unwrap_or_else(|_| Turn(self.clone()))
     }
 
@@ -110,7 +111,7 @@ impl Drop for Turn {
             next
         };
         if let Some((_, next)) = next {
-            // Who does not wait any more drops it at once, and it is the next one's.
+            // If the waiter is gone the slot is dropped at once, and passed to the next one.
             drop(next.send(Turn(self.0.clone())));
         }
     }
@@ -124,7 +125,7 @@ mod tests {
         Place { priority: Reverse(priority), again, created: None, uid: uid.to_owned() }
     }
 
-    /// Lets all go on that can.
+    /// Lets all tasks run that can.
     async fn settle() {
         for _ in 0..20 {
             tokio::task::yield_now().await;

@@ -13,7 +13,7 @@ use crate::store::Revision;
 pub struct PodView {
     /// The object with its status; `metadata.resourceVersion` is [`PodView::revision`] as text.
     pub pod: Arc<Pod>,
-    /// Where the pod came from.
+    /// The source of the pod.
     pub source: Source,
     /// Revision of its last change.
     pub revision: Revision,
@@ -30,67 +30,67 @@ impl PodView {
     }
 }
 
-/// Whether an event is of the normal course.
+/// Type of an event, as in Kubernetes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventType {
-    /// All is well.
+    /// Expected.
     Normal,
-    /// Somebody may want to look at it.
+    /// Possibly a problem.
     Warning,
 }
 
-/// Something that happened to a pod, with Kubernetes' reason, e.g. `Started`, `BackOff`.
+/// A pod event, with a Kubernetes reason, e.g. `Started`, `BackOff`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Its number; events of one agent's life are numbered in order from 1.
+    /// Its number; events are numbered from 1 since the start of the agent.
     pub number: u64,
-    /// Whose.
+    /// The pod.
     pub pod: PodKey,
     /// Uid of the pod.
     pub uid: String,
-    /// Container, when it is about one.
+    /// The container that it concerns, if any.
     pub container: Option<String>,
-    /// Normal or not.
+    /// Its type.
     pub kind: EventType,
-    /// One word.
+    /// Reason, one word.
     pub reason: &'static str,
-    /// For people.
+    /// Human-readable message.
     pub message: String,
-    /// When it first happened, …
+    /// Time of the first occurrence.
     pub first: UnixNanos,
-    /// … when it last did, …
+    /// Time of the last occurrence.
     pub last: UnixNanos,
-    /// … and how often.
+    /// Number of occurrences.
     pub count: u32,
 }
 
-/// What a pod, or one of its containers, waits for.
+/// What a pod or one of its containers is waiting for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waits {
     /// The container; `None` for the pod as a whole.
     pub container: Option<String>,
     /// The step, e.g. `pull the image`, `wait for back-off`, `init container "a" runs`.
     pub step: String,
-    /// Since when it has been in this step.
+    /// When the step began.
     pub since: UnixNanos,
-    /// What the last try ended with.
+    /// Error of the last attempt.
     pub last_error: Option<String>,
-    /// When the next try is made.
+    /// Time of the next attempt.
     pub next_try: Option<UnixNanos>,
-    /// What would let it go on, in words for the caller.
+    /// What would end the waiting, as a hint for the caller.
     pub unblocks: String,
 }
 
-/// Where a pod stands; nothing in `waits` means that it waits for nothing.
+/// The state of a pod; empty `waits` mean that it waits for nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
     /// The pod.
     pub view: PodView,
-    /// Everything that it waits for, the pod's own step first.
+    /// Everything that it waits for, with the pod's own step first.
     pub waits: Vec<Waits>,
 }
 
-/// The node as controllers see it.
+/// The node, as shown to callers.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct NodeView {
     /// The node as a Kubernetes object: addresses, capacity, allocatable, conditions, images and

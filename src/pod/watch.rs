@@ -1,10 +1,10 @@
-//! What the pods are now, and news of them to whoever watches.
+//! The current pods, and events for watchers.
 //!
-//! Every change has a number. A state and the place in a watcher's queue are taken in one step, so
-//! nothing is lost or told twice between them; a bounded window of past changes lets a watcher that
-//! was away go on, also over a restart of the agent ([`past`]). A change is one shared value
-//! however many watch, and each watcher's queue is bounded: who does not read is cut off and told
-//! so, and nobody else waits for it.
+//! Every change has a number. Getting the current state and a place in the queue is one atomic
+//! step, so no event is lost or sent twice. A bounded window of past changes lets a watcher resume
+//! after an interruption, also across a restart of the agent ([`past`]). A change is one shared
+//! value for all watchers. Each watcher's queue is bounded: a slow watcher is disconnected with an
+//! error, and nobody else waits for it.
 
 mod past;
 
@@ -25,14 +25,14 @@ use crate::store::Revision;
 
 pub(super) use past::{Keeper, resume};
 
-/// Bounds of a [`Hub`].
+/// Limits of a [`Hub`].
 #[derive(Debug, Clone, Copy)]
 pub struct HubOptions {
-    /// Past changes that are kept for watchers to go on from. Each may hold a pod.
+    /// Number of past changes kept for resuming watchers. Each may hold a pod.
     pub window: usize,
-    /// News that a watcher may be behind.
+    /// How many events a watcher may lag behind.
     pub queue: usize,
-    /// A watcher without news is told the revision so often.
+    /// Interval of bookmarks for a watcher without events.
     pub bookmark: Duration,
 }
 
@@ -42,38 +42,38 @@ impl Default for HubOptions {
     }
 }
 
-/// The pods as they are shown, their history, and those who watch.
+/// The published pods, their history, and the watchers.
 #[derive(Debug)]
 pub struct Hub {
     options: HubOptions,
     state: Mutex<State>,
-    /// Told of each change.
+    /// Notified of each change.
     changed: Notify,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Name of this history.
+    /// Name of this history, as in the store's revisions.
     epoch: String,
     /// Number of the last change.
     number: u64,
-    /// Changes after this one are all in the window, but …
+    /// All changes after this number are in the window, except those up to `first`.
     floor: u64,
-    /// … not those from the floor up to this number: they may have been told by an agent before
-    /// this one, and nobody knows what they were.
+    /// Changes after `floor` up to this number may have been published by a previous agent and are
+    /// unknown.
     first: u64,
     pods: BTreeMap<PodKey, PodView>,
     window: VecDeque<Arc<Change>>,
     watchers: Vec<Watcher>,
 }
 
-/// What became of one pod.
+/// A change of one pod.
 #[derive(Debug)]
 struct Change {
     revision: Revision,
     before: Option<PodView>,
     after: Option<PodView>,
-    /// `before` with the number of this change: what those are told who do not see it any more.
+    /// `before` with the number of this change, for watchers that no longer see the pod.
     left: OnceLock<PodView>,
 }
 
@@ -83,7 +83,7 @@ struct Watcher {
     news: mpsc::Sender<News>,
 }
 
-/// A change as one watcher sees it.
+/// A change from the point of view of one watcher.
 #[derive(Debug)]
 struct News(Kind, Arc<Change>);
 
@@ -110,8 +110,9 @@ impl Hub {
         Self { options, state: Mutex::new(state), changed: Notify::new() }
     }
 
-    /// Begins anew after `start`, before anything is shown: with the pods as an agent before this
-    /// one showed them at its change `at`. Who has seen all up to that one may go on.
+    /// Starts over after `start`, before anything is published, with the pods as a previous agent
+    /// published them at its change `at`. Watchers that have seen all changes up to that one may
+    /// resume.
     fn begin(&self, start: Revision, at: u64, pods: Vec<PodView>) {
         let mut state = self.state();
         let Revision { epoch, number } = start;
@@ -125,11 +126,11 @@ impl Hub {
             (view.key(), view)
         });
         state.pods = views.collect();
-        // So that somebody who asks now can go on from here, too.
+        // So that a watcher that starts now can resume from here later.
         self.changed.notify_one();
     }
 
-    /// All pods as they are shown at one revision.
+    /// All published pods at one revision.
     pub(super) fn all(&self) -> Listing {
         let state = self.state();
         Listing { pods: state.pods.values().cloned().collect(), revision: state.at(state.number) }
@@ -141,10 +142,10 @@ impl Hub {
         state.at(state.number)
     }
 
-    /// Shows a pod as it is now, and tells those who watch. What is shown already is no change.
+    /// Publishes the current state of a pod, and notifies watchers if it changed.
     ///
     /// The number of the change, at least that of the given view, becomes the revision and the
-    /// resource version of the view that is returned.
+    /// resource version of the returned view.
     pub fn publish(&self, view: PodView) -> PodView {
         let key = view.key();
         let mut state = self.state();
@@ -154,7 +155,7 @@ impl Hub {
                 return shown.clone();
             }
             if shown.pod.metadata.uid != view.pod.metadata.uid {
-                // Another pod of the same name: the first one is gone.
+                // Another pod with the same name: the first one is gone.
                 self.remove(&mut state, &key);
                 before = None;
             }
@@ -166,7 +167,7 @@ impl Hub {
         after
     }
 
-    /// A pod is gone; as it was last.
+    /// Removes a pod; returns its last state.
     pub fn gone(&self, key: &PodKey) -> Option<PodView> {
         self.remove(&mut self.state(), key)
     }
@@ -176,24 +177,24 @@ impl Hub {
         self.state().pods.get(key).cloned()
     }
 
-    /// Pods by selector, in order of namespace and name.
+    /// Pods by selector, sorted by namespace and name.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a selector that cannot be read.
+    /// [`Error::Argument`] for an invalid selector.
     pub fn list(&self, selector: &Selector) -> Result<Listing, Error> {
         let selection = Selection::parse(selector)?;
         let state = self.state();
         Ok(Listing { pods: state.select(&selection), revision: state.at(state.number) })
     }
 
-    /// The pods of a selector and then every change of them; or, `from` a revision on, every
-    /// change after it. A bookmark comes where the present is reached, and again when there was
-    /// nothing to tell for some time.
+    /// Watches the pods in a selector: the current ones and then every change; or, with `from`,
+    /// every change after that revision. A bookmark is sent when the current state is reached, and
+    /// after each period without events.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a selector that cannot be read, or a revision to come;
-    /// [`Error::TooOld`] when not all changes since are kept, or none of that epoch. The stream
-    /// ends with [`Error::TooSlow`] once its reader is too far behind.
+    /// [`Error::Argument`] for an invalid selector or a future revision; [`Error::TooOld`] when
+    /// not all changes since are known, or for another epoch. The stream ends with
+    /// [`Error::TooSlow`] once its reader lags too far behind.
     pub fn watch(
         self: &Arc<Self>,
         selector: &Selector,
@@ -213,13 +214,13 @@ impl Hub {
         Ok(futures::stream::iter(start).map(Ok).chain(news).boxed())
     }
 
-    /// Watchers that are not cut off, with those that left since the last change.
+    /// Connected watchers, including those that left since the last change.
     #[cfg(test)]
     pub(crate) fn watchers(&self) -> usize {
         self.state().watchers.len()
     }
 
-    /// The events of a queue, with bookmarks when it is silent.
+    /// The events of a queue, with bookmarks when there are none.
     fn news(
         self: Arc<Self>,
         mut queue: mpsc::Receiver<News>,
@@ -229,7 +230,7 @@ impl Hub {
             let mut silence = tokio::time::interval_at(Instant::now() + period, period);
             silence.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
-                // Cancel-safe: neither loses anything when it is dropped.
+                // Cancel-safe: dropping either loses nothing.
                 tokio::select! {
                     biased;
                     news = queue.recv() => match news {
@@ -252,7 +253,7 @@ impl Hub {
         }
     }
 
-    /// The present revision, when nothing up to it is still in the queue.
+    /// The current revision, if all events up to it were sent.
     fn all_told(&self, queue: &mpsc::Receiver<News>) -> Option<Revision> {
         let state = self.state();
         queue.is_empty().then(|| state.at(state.number))
@@ -264,7 +265,7 @@ impl Hub {
         Some(self.change(state, number, Some(before), None).left().clone())
     }
 
-    /// Keeps a change and tells it; one that does not keep up is cut off.
+    /// Records a change and sends it; a watcher with a full queue is disconnected.
     fn change(
         &self,
         state: &mut State,
@@ -299,7 +300,7 @@ impl State {
         Revision { epoch: self.epoch.clone(), number }
     }
 
-    /// What happened in a selection after a revision.
+    /// The events in a selection after a revision.
     fn backlog(&self, selection: &Selection, from: &Revision) -> Result<Vec<WatchEvent>, Error> {
         let unknown = from.number > self.floor && from.number < self.first;
         if from.epoch != self.epoch || from.number < self.floor || unknown {
@@ -323,7 +324,7 @@ impl State {
 }
 
 impl Change {
-    /// The pod as it was before; of a change that has one.
+    /// The pod before a change that has one.
     fn left(&self) -> &PodView {
         self.left.get_or_init(|| {
             let view = self.before.as_ref().or(self.after.as_ref());
@@ -334,7 +335,7 @@ impl Change {
 }
 
 impl News {
-    /// What a change is in a selection, if it is anything.
+    /// The event for a change in a selection, if any.
     fn of(change: &Arc<Change>, selection: &Selection) -> Option<Self> {
         let seen =
             |view: &Option<PodView>| view.as_ref().is_some_and(|view| selection.matches(&view.pod));
@@ -357,7 +358,7 @@ impl News {
     }
 }
 
-/// Whether a view shows what is shown already, whatever its revision.
+/// Whether two views are equal apart from their revisions.
 fn same(shown: &PodView, view: &PodView) -> bool {
     if shown.source != view.source {
         return false;
@@ -377,7 +378,7 @@ fn same(shown: &PodView, view: &PodView) -> bool {
 fn stamped(mut view: PodView, revision: Revision) -> PodView {
     let number = revision.number.to_string();
     if view.pod.metadata.resource_version.as_deref() != Some(number.as_str()) {
-        // Of a pod that the caller holds on to this makes a copy: one for all who watch.
+        // Copies the pod if the caller still holds it: one copy for all watchers.
         Arc::make_mut(&mut view.pod).metadata.resource_version = Some(number);
     }
     view.revision = revision;

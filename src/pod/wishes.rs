@@ -1,11 +1,11 @@
-//! What a pod asks for by annotations, because its spec has no words for it. Pure.
+//! Settings of pods by annotations, for which their spec has no fields. Pure.
 //!
 //! | annotation | value |
 //! |---|---|
-//! | `ulimits.podbay.io/<container>` | `nofile=1024:2048,core=0`: soft and hard, or both at once |
-//! | `backoff.podbay.io/initial`, `…/longest` | pauses between restarts of its containers: `500ms`, `2m` |
-//! | `backoff.podbay.io/exempt-success` | `true`: who ends with 0 is started again at once |
-//! | `oom.podbay.io/<container>` | `process`: the kernel ends one process, and not all, for memory |
+//! | `ulimits.podbay.io/<container>` | `nofile=1024:2048,core=0`: soft:hard, or one for both |
+//! | `backoff.podbay.io/initial`, `…/longest` | delays between container restarts: `500ms`, `2m` |
+//! | `backoff.podbay.io/exempt-success` | `true`: a container that exits with 0 restarts at once |
+//! | `oom.podbay.io/<container>` | `process`: on OOM the kernel kills one process instead of all |
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -20,20 +20,20 @@ const ULIMITS: &str = "ulimits.podbay.io/";
 const BACKOFF: &str = "backoff.podbay.io/";
 const OOM: &str = "oom.podbay.io/";
 
-/// Pauses between restarts that may be asked for.
+/// Allowed delays between restarts.
 const PAUSES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
-/// How the containers of a pod are started again.
+/// How the containers of a pod are restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// Pauses between restarts.
+    /// Delays between restarts.
     pub policy: Policy,
-    /// One that ended with 0 waits for nothing, and does not count.
+    /// Whether an exit with 0 causes no delay and does not count.
     pub exempts_success: bool,
 }
 
 impl Pace {
-    /// What a pod asks for, else what the node has; what is wrong is left out.
+    /// The pod's settings, with the node's as defaults; invalid ones are ignored.
     pub fn of(pod: &Pod, node: &Policy) -> Self {
         let pause = |key: &str| value(pod, BACKOFF, key).and_then(|text| pause(text).ok());
         let mut policy = *node;
@@ -44,24 +44,24 @@ impl Pace {
         Self { policy, exempts_success }
     }
 
-    /// Whether an end with this code is no reason to wait.
+    /// Whether an exit with this code causes no delay.
     pub fn exempts(&self, code: i32) -> bool {
         self.exempts_success && code == 0
     }
 }
 
-/// The limits of a container's processes; what is wrong is left out.
+/// The rlimits of a container; invalid ones are ignored.
 pub fn ulimits(pod: &Pod, container: &str) -> Vec<Rlimit> {
     let text = value(pod, ULIMITS, container);
     text.and_then(|text| limits(text).ok()).unwrap_or_default()
 }
 
-/// Whether a container that is short of memory ends as a whole.
+/// Whether all processes of a container are killed together on OOM.
 pub fn ends_as_a_whole(pod: &Pod, container: &str) -> bool {
     value(pod, OOM, container) != Some("process")
 }
 
-/// What is wrong with these annotations of a pod.
+/// The faults in these annotations of a pod.
 pub fn check(pod: &Pod) -> Vec<FieldError> {
     let annotations = pod.metadata.annotations.iter().flatten();
     let faults = annotations.filter_map(|(key, text)| {

@@ -4,7 +4,7 @@
 //! name ─> intent stored ─┬─> netns ──────┬─> CNI ADD ─────────────────────┬─> result stored ─> Ready
 //!                        └─> files, shm ─┴─> record ─> task ─> pause runs ─┘
 //! ```
-//! The network is made while the pause container is: the two need only the namespace.
+//! The network is set up while the pause container is made: both need only the namespace.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,7 +28,7 @@ use crate::telemetry::error_chain;
 const DIR_MODE: u32 = 0o700;
 const FILES: &str = "write the pod's files";
 
-/// Longest hosts or resolv.conf that is copied from the host.
+/// Maximum size of the host's hosts and resolv.conf files, in bytes.
 const HOST_FILE_MAX: usize = 1 << 20;
 
 impl Room {
@@ -48,7 +48,8 @@ impl Room {
         record.selinux_level = self.selinux_level(&record.sandbox.config)?;
         let entry = Entry::new(record);
         let _alone = entry.gate.clone().write_owned().await;
-        // Known before its name is: who finds the name taken has to find whom to join.
+        // Registered before its name is: a caller that finds the name taken must find the entry to
+        // join.
         self.entries().insert(id.clone(), entry.clone());
         let Sandbox { config, handler, .. } = entry.sandbox();
         if let Err(taken) = self.reserve(&config.metadata, &id) {
@@ -75,10 +76,10 @@ impl Room {
         }
     }
 
-    /// The level of a new pod: the one it names, or one of its own.
+    /// The SELinux level of a new pod: the one it names, or a free one.
     fn selinux_level(&self, config: &PodConfig) -> Result<Option<String>, Error> {
         let settings = (self.deps.base.host.facts(), &self.options.oci);
-        // Its parts are checked before anything is taken.
+        // Its fields are checked before a level is reserved.
         if selinux::pod_labels(config, None, settings.0, settings.1).map_err(in_request)?.is_none()
         {
             return Ok(None);
@@ -102,7 +103,7 @@ impl Room {
         }
     }
 
-    /// Takes a name, or tells who has it.
+    /// Reserves a name; fails with the id of the pod that has it.
     pub(super) fn reserve(&self, name: &PodMetadata, id: &PodId) -> Result<(), PodId> {
         let mut names = self.names();
         match names.get(name) {
@@ -114,7 +115,7 @@ impl Room {
         }
     }
 
-    /// The name is taken: by a creation of the very same pod, or by another one.
+    /// Handles a taken name: joins the creation of an identical pod, else fails.
     async fn adopt(
         &self,
         taken: &PodId,
@@ -129,7 +130,7 @@ impl Room {
         if *sandbox.config != *config || sandbox.handler != handler {
             return Err(in_use);
         }
-        // A creation in progress holds the gate to its end.
+        // A creation in progress holds the gate until it is done.
         let _open = entry.gate.read().await;
         match (entry.sandbox().state, entry.failure.get().cloned()) {
             (SandboxState::Ready { .. }, _) => Ok(taken.clone()),
@@ -183,11 +184,13 @@ impl Room {
         }
     }
 
-    /// Returns with plugins held: what they were asked about is to be published first.
+    /// Returns the hold on plugins: the pod that they were asked about must be published before
+    /// they see anything else.
     async fn make(&self, entry: &Entry, handler: &RuntimeHandler) -> Result<Hold, Error> {
         entry.save(&self.deps.base, |_| {}).await?;
         let sandbox = entry.sandbox();
-        // Each pair is let run to its end: what is made must be known to be undone.
+        // Both of each pair run to completion: what was made must be known so that it can be
+        // undone.
         let (netns, files) =
             tokio::join!(self.make_namespaces(&sandbox), self.make_shared_files(entry));
         netns?;
@@ -213,7 +216,7 @@ impl Room {
         Ok(hold)
     }
 
-    /// The user namespace first, when there is one: it owns the network namespace.
+    /// Makes the user namespace first, if there is one, since it owns the network namespace.
     async fn make_namespaces(&self, sandbox: &Sandbox) -> Result<(), Error> {
         let host = &self.deps.base.host;
         let netns = sandbox.netns.as_deref();
@@ -268,7 +271,7 @@ impl Room {
         Ok(())
     }
 
-    /// The addresses are known now: a hosts file of the pod's own has to name them. No container
+    /// Rewrites a hosts file generated for the pod, now that the addresses are known. No container
     /// has it mounted yet.
     async fn name_addresses(
         &self,
@@ -285,7 +288,7 @@ impl Room {
         self.give(&path, &record).await
     }
 
-    /// Gives a file to the pod: to the root of its user namespace, with its label.
+    /// Gives a file to the pod: owner is the root of its user namespace, label is the pod's.
     async fn give(&self, path: &Path, record: &SandboxRecord) -> Result<(), Error> {
         let host = &self.deps.base.host;
         let config = &record.sandbox.config;
@@ -306,8 +309,9 @@ impl Room {
         Ok(content.step("read a file of the host")?.unwrap_or_default())
     }
 
-    /// Takes a failed creation back. What cannot be taken back is listed as not ready, with its
-    /// name reserved, and tried again until it is gone or somebody stops and removes it.
+    /// Undoes a failed creation. If that fails, the sandbox is listed as not ready with its name
+    /// reserved, and the undo is repeated until it succeeds or somebody stops and removes the
+    /// sandbox.
     async fn undo(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
         entry.failure.get_or_init(|| error_chain(error));
         entry.change(|record| {
@@ -321,8 +325,8 @@ impl Room {
         }
     }
 
-    /// Takes away all that a sandbox has, and the sandbox; a DEL that fails is a failure here
-    /// even when ADD never ended, or its address would stay taken.
+    /// Removes everything that a sandbox has, and the sandbox. A failing CNI DEL is an error here
+    /// even when ADD never completed, because an address might stay allocated.
     pub(super) async fn try_undo(&self, entry: &Arc<Entry>) -> Result<(), Error> {
         self.trouble.notify_one();
         self.tear_down(entry, Strict::Yes).await?;
@@ -342,7 +346,7 @@ impl Room {
     }
 }
 
-/// A fault of the caller's configuration, by its place in the request.
+/// Converts an invalid field of the OCI input into an error that names the field of the request.
 fn in_request(error: oci::Error) -> Error {
     match error {
         oci::Error::Invalid { field, problem } => {
@@ -353,7 +357,7 @@ fn in_request(error: oci::Error) -> Error {
     }
 }
 
-/// A pod as the network sees it.
+/// A pod in the form that the network backend takes.
 pub(super) fn attachment(sandbox: &Sandbox, netns: Option<&Path>) -> Attachment {
     let config = &sandbox.config;
     Attachment {

@@ -1,4 +1,4 @@
-//! One sandbox: its record and the locks its changes queue behind.
+//! One sandbox: its record and the locks that serialise its changes.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -16,14 +16,15 @@ use crate::store::Kept;
 /// One sandbox.
 pub(super) struct Entry {
     pub(super) id: PodId,
-    /// Held shared while a container is made or started in it, alone while it changes itself.
+    /// Held shared while a container is made or started in the pod, exclusively while the pod
+    /// itself changes.
     pub(super) gate: Arc<RwLock<()>>,
     record: Kept<SandboxRecord>,
-    /// Whether host ports are claimed by it; they are its own until it is stopped or `NotReady`.
+    /// Whether it has claimed its host ports; it keeps them until it is stopped or `NotReady`.
     pub(super) has_ports: AtomicBool,
-    /// Images mounted in it as volumes; who mounts one more holds the lock.
+    /// Images mounted in it as volumes; locked while one is mounted.
     pub(super) volumes: tokio::sync::Mutex<Volumes>,
-    /// What plugins of the node have been told of it.
+    /// Which events of it plugins were told.
     pub(super) told: Told,
     /// Why its creation failed, for callers that joined it.
     pub(super) failure: OnceLock<String>,
@@ -57,7 +58,7 @@ impl Entry {
         self.record.change(change);
     }
 
-    /// Changes the record through the store; nothing is published.
+    /// Changes and stores the record, without publishing it.
     pub(super) async fn save(
         &self,
         deps: &Deps,
@@ -66,7 +67,7 @@ impl Entry {
         Ok(self.record.save(&deps.store, change).await?)
     }
 
-    /// As `save`, for the record of an end.
+    /// Like `save`, for the record of an end, which may use the store's reserve.
     pub(super) async fn save_end(
         &self,
         deps: &Deps,
@@ -75,7 +76,7 @@ impl Entry {
         Ok(self.record.save_end(&deps.store, change).await?)
     }
 
-    /// Puts the record on the board.
+    /// Publishes the record on the board.
     pub(super) fn publish(&self, deps: &Deps, news: Option<EventKind>) {
         deps.board.publish_pod(self.sandbox(), news);
     }

@@ -1,15 +1,15 @@
-//! Failures of the sandbox room.
+//! Errors of the sandbox room.
 
 use crate::ids::PodId;
 use crate::{backend, container, image, oci, store};
 
-/// A failure of the sandbox room.
+/// An error of the sandbox room.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No such sandbox.
     #[error("pod sandbox {0:?} not found")]
     NotFound(String),
-    /// A prefix that several ids have.
+    /// The prefix matches several ids.
     #[error("pod sandbox id prefix {0:?} is ambiguous")]
     AmbiguousId(String),
     /// No such runtime handler.
@@ -18,9 +18,9 @@ pub enum Error {
     /// The name is taken.
     #[error("pod sandbox name {name:?} is already in use by {id}")]
     NameInUse {
-        /// name_namespace_uid_attempt.
+        /// `name_namespace_uid_attempt`.
         name: String,
-        /// Who has it.
+        /// The pod that has the name.
         id: PodId,
     },
     /// Another pod publishes this host port.
@@ -30,18 +30,18 @@ pub enum Error {
         port: u16,
         /// `tcp`, `udp` or `sctp`.
         protocol: &'static str,
-        /// Who has it.
+        /// The pod that has the port.
         id: PodId,
     },
-    /// Another caller's creation of the same sandbox, which this one joined, failed.
+    /// This call joined another caller's creation of the same sandbox, which failed.
     #[error("the creation of pod sandbox {id} that this call joined failed: {message}")]
     JoinedFailed {
-        /// The id it had.
+        /// Id of the sandbox that could not be created.
         id: PodId,
         /// Why it failed.
         message: String,
     },
-    /// Something asked for is wrong.
+    /// A field of the request is invalid.
     #[error("{field}: {problem}")]
     Invalid {
         /// The field.
@@ -49,28 +49,28 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// The settings keep port-forward out of the host's network.
+    /// The configuration forbids port-forward into the host's network.
     #[error(
         "pod sandbox {0} is in the host's network, where port-forward is switched off \
          (streaming.host_network_port_forward)"
     )]
     HostNetworkForbidden(PodId),
-    /// What is asked for is beyond the runtime handler or the host.
+    /// The request needs something that the runtime handler or the host does not support.
     #[error("{0}")]
     Unsupported(String),
-    /// The runtime handler did not tell in time what it can do, and the request needs to know.
+    /// The request depends on the runtime handler's features, which could not be found out in time.
     #[error("runtime handler {0:?} does not tell what it can do")]
     FeaturesUnknown(String),
     /// The pause process did not end although it was killed.
     #[error("the pause process of pod {0} did not end after SIGKILL")]
     WouldNotDie(PodId),
-    /// Some steps of a teardown failed; they are kept and tried again at the next stop.
+    /// Some steps of a teardown failed; the next stop tries them again.
     #[error("tear the pod sandbox down: {} steps failed", .0.len())]
     Teardown(#[source] TeardownErrors),
-    /// An image could not be mounted as a volume. A kubelet looks for the first word.
+    /// An image could not be mounted as a volume. The kubelet matches the first word of this error.
     #[error("ImageVolumeMountFailed: config.mounts[{index}]")]
     ImageVolume {
-        /// Which mount of the container.
+        /// Index of the container's mount.
         index: usize,
         /// Why.
         #[source]
@@ -91,7 +91,7 @@ pub enum Error {
     /// The store failed.
     #[error("record the pod sandbox")]
     Store(#[from] store::Error),
-    /// A step failed below.
+    /// A backend call failed.
     #[error("{step}")]
     Backend {
         /// The step.
@@ -105,7 +105,7 @@ pub enum Error {
     Container(#[from] container::Error),
 }
 
-/// What went wrong in a teardown, step by step. It never has no entry.
+/// The errors of a teardown, one for each failed step; never empty.
 #[derive(Debug)]
 pub struct TeardownErrors(pub Vec<Error>);
 
@@ -136,7 +136,7 @@ impl Error {
     }
 }
 
-/// Names the step at which a seam failed.
+/// Adds the name of the failed step to a backend error.
 pub(super) trait Step<T> {
     fn step(self, step: &'static str) -> Result<T, Error>;
 }

@@ -1,4 +1,4 @@
-//! What the runtime handlers can do: asked of the runtimes, once they tell.
+//! Features of the runtime handlers, as their runtimes report them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,32 +10,32 @@ use crate::backend::{ErrorKind, HandlerFeatures, Runtime, RuntimeHandler};
 use crate::locks::{Mutex, MutexGuard};
 use crate::telemetry::error_chain;
 
-/// How long somebody who only wants to tell waits for a runtime.
+/// How long to wait for a runtime when the features are only reported.
 pub(super) const GLANCE: Duration = Duration::from_secs(2);
 
-/// How long a pod or container that stands or falls with the answer waits for it.
+/// How long to wait when a pod or container cannot be made without knowing the features.
 pub(super) const NEED: Duration = Duration::from_secs(30);
 
-/// Features by the handler's own name; they do not change while the agent lives.
+/// Features by handler name; they do not change while the agent runs.
 #[derive(Debug, Default)]
 pub(super) struct Features(Mutex<BTreeMap<String, HandlerFeatures>>);
 
 impl Features {
-    /// Those that are known.
+    /// The features known so far.
     pub(super) fn known(&self) -> MutexGuard<'_, BTreeMap<String, HandlerFeatures>> {
         self.0.lock()
     }
 
-    /// Asks for the features of the handlers of which they are not known, each for so long. Only
-    /// a definite answer is kept: a runtime that cannot be asked can do nothing special, and one
-    /// that fails or is too slow is asked again by the next call.
+    /// Queries the features of handlers for which they are unknown, waiting up to `patience` for
+    /// each. Only definite answers are kept: a runtime without such a query has no special
+    /// features; one that fails or is too slow is queried again by the next call.
     pub(super) async fn learn(
         &self,
         runtime: &dyn Runtime,
         handlers: impl Iterator<Item = &RuntimeHandler>,
         patience: Duration,
     ) {
-        // The default handler is there under two names.
+        // Collected by name, since the default handler is listed under two keys.
         let mut unknown: BTreeMap<&str, &RuntimeHandler> =
             handlers.map(|handler| (handler.name.as_str(), handler)).collect();
         unknown.retain(|name, _| !self.known().contains_key(*name));
@@ -51,7 +51,8 @@ impl Features {
                     tracing::warn!(handler, error, "handler cannot be asked for its features");
                     HandlerFeatures::default()
                 }
-                // Whoever needs to know is told; a kubelet asks for the status all the time.
+                // Logged at debug level only: a kubelet asks for the status all the time, and a
+                // caller that needs the features gets an error.
                 Ok(Err(error)) => {
                     let error = error_chain(&error);
                     tracing::debug!(handler, error, "features not known yet");

@@ -1,10 +1,10 @@
-//! Content of the files that all containers of a pod share. Pure.
+//! Contents of the files shared by all containers of a pod. Pure.
 
 use std::net::IpAddr;
 
 use crate::model::pod::{DnsConfig, HostsFile};
 
-/// Names that every managed hosts file has.
+/// The names in every generated hosts file.
 const LOCAL_NAMES: &str = "\
 127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
@@ -19,7 +19,7 @@ pub fn hostname(name: &str) -> String {
     format!("{name}\n")
 }
 
-/// /etc/hosts of a pod with a network of its own: its addresses have its name.
+/// /etc/hosts of a pod with its own network: maps its addresses to its names.
 pub fn hosts(hosts: &HostsFile, ips: &[IpAddr]) -> String {
     let mut text = format!("# Kubernetes-managed hosts file.\n{LOCAL_NAMES}");
     let HostsFile { hostname, domain, .. } = hosts;

@@ -1,4 +1,4 @@
-//! Sessions of clients: commands, attached streams, and connections to ports inside a pod.
+//! Client sessions: exec, attach, and connections to ports inside a pod.
 
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -9,38 +9,38 @@ use crate::ids::{ContainerId, PodId};
 use crate::model::streams::ProcessIo;
 
 impl Sandboxes {
-    /// Whether a command can be run in a container now: its whole id, when it can.
+    /// Checks that a command can run in a container now, and returns the container's full id.
     pub fn check_exec(&self, id: &str) -> Result<ContainerId, Error> {
         Ok(self.room.deps.containers.check_exec(id)?)
     }
 
-    /// Runs a command with the streams of a client; gives its exit code once its output is with
-    /// the client. Dropping this kills the command.
+    /// Runs a command with the client's streams. Returns the exit code after the client has
+    /// received the output. Dropping this future kills the command.
     pub async fn exec(&self, id: &str, command: &[String], io: ProcessIo) -> Result<i32, Error> {
         Ok(self.room.deps.containers.exec(id, command, io).await?)
     }
 
-    /// Whether a client can attach to a container now, with a terminal or without as the
-    /// container has it: its whole id, when it can.
+    /// Checks that a client can attach to a container now, and returns the container's full id.
+    /// `tty` must match the container's configuration.
     pub fn check_attach(&self, id: &str, tty: bool) -> Result<ContainerId, Error> {
         Ok(self.room.deps.containers.check_attach(id, tty)?)
     }
 
-    /// Connects a client with a container until one of them ends.
+    /// Connects a client to a container until either ends.
     pub async fn attach(&self, id: &str, io: ProcessIo) -> Result<(), Error> {
         Ok(self.room.deps.containers.attach(id, io).await?)
     }
 
-    /// Whether ports of a pod can be reached now: its whole id, when it is ready.
+    /// Checks that the pod is ready, so that its ports can be reached, and returns its full id.
     pub fn check_port_forward(&self, id: &str) -> Result<PodId, Error> {
         Ok(self.forwardable(id)?.id)
     }
 
-    /// Connects with a TCP port on the pod's own localhost, IPv4 before IPv6; for a pod in the
-    /// host's network that is the host's. Takes ten seconds at most.
+    /// Connects to a TCP port on the pod's localhost, IPv4 before IPv6. A pod in the host network
+    /// uses the host's localhost. Takes ten seconds at most.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for port 0; that of the last try when nobody listens.
+    /// [`Error::Invalid`] for port 0; the error of the last attempt when nothing listens.
     pub async fn port_forward(&self, id: &str, port: u16) -> Result<TcpStream, Error> {
         let sandbox = self.forwardable(id)?;
         check_port(port)?;
@@ -49,11 +49,11 @@ impl Sandboxes {
         connected.step("reach a port of the pod")
     }
 
-    /// A socket for a UDP port on the pod's own localhost, as [`Sandboxes::port_forward`] has it
+    /// Opens a socket for a UDP port on the pod's localhost, as [`Sandboxes::port_forward`] does
     /// for TCP.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for port 0. Whether somebody listens is seen when something is sent.
+    /// [`Error::Invalid`] for port 0. Whether anything listens shows only when data is sent.
     pub async fn port_forward_udp(&self, id: &str, port: u16) -> Result<UdpSocket, Error> {
         let sandbox = self.forwardable(id)?;
         check_port(port)?;

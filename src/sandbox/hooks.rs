@@ -1,4 +1,4 @@
-//! What plugins of the node are told of pods, and what they may ask of the agent.
+//! What the node's NRI plugins are told about pods, and what they may request of the agent.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,13 +15,13 @@ use crate::ids::PodId;
 use crate::model::resources::Resources;
 use crate::telemetry::error_chain;
 
-/// How long a plugin waits for what it wants of a container. A container may be busy with the very
-/// change about which the plugin is asked, and would then never come free.
+/// How long a plugin waits for its request about a container. The container may be busy with the
+/// very change that the plugin is being asked about, and waiting longer would be a deadlock.
 const FOR_PLUGIN: Duration = Duration::from_secs(2);
 
 impl Room {
-    /// Asks plugins about a pod that runs and that nobody has seen yet; returns with plugins held
-    /// until it is published.
+    /// Asks plugins about a pod that runs but is not published yet; returns the hold on plugins, to
+    /// be kept until it is published.
     pub(super) async fn ask_about_run(
         &self,
         entry: &Entry,
@@ -38,16 +38,16 @@ impl Room {
         Ok(hold)
     }
 
-    /// Whether there is anybody to be told of a stop.
+    /// Whether there is a plugin that has to be told of a stop.
     pub(super) async fn has_to_tell_stop(&self, entry: &Entry) -> bool {
         let hooks = &self.deps.base.hooks;
-        // One that is just joining is waited for.
+        // Waits for a plugin that is just joining.
         let _hold = hooks.hold().await;
         hooks.has_plugins() && entry.told.is_running()
     }
 
-    /// Tells plugins that all processes of a pod have ended, once. `sandbox` is the pod as it
-    /// was before.
+    /// Tells plugins, once, that all processes of a pod have ended. `sandbox` is the pod's state
+    /// before the stop.
     pub(super) async fn tell_stopped(&self, entry: &Entry, sandbox: &Sandbox) {
         let base = &self.deps.base;
         let _hold = base.hooks.hold().await;
@@ -61,7 +61,7 @@ impl Room {
         }
     }
 
-    /// Tells plugins that a pod goes away, once.
+    /// Tells plugins, once, that a pod is removed.
     pub(super) async fn tell_removed(&self, entry: &Entry) {
         let base = &self.deps.base;
         let _hold = base.hooks.hold().await;
@@ -75,8 +75,8 @@ impl Room {
         }
     }
 
-    /// Asks plugins about new resources of a pod. The caller changes them and tells with
-    /// [`Room::tell_updated`] under the hold.
+    /// Asks plugins about new resources of a pod. The caller makes the change and calls
+    /// [`Room::tell_updated`] while it keeps the hold.
     pub(super) async fn ask_about_update(
         &self,
         sandbox: &Sandbox,
@@ -93,7 +93,7 @@ impl Room {
         Ok(hold)
     }
 
-    /// Tells plugins that resources of a pod were changed.
+    /// Tells plugins that the resources of a pod were changed.
     pub(super) async fn tell_updated(&self, sandbox: &Sandbox) {
         let base = &self.deps.base;
         if !base.hooks.has_plugins() {
@@ -142,8 +142,7 @@ impl Node for Sandboxes {
 }
 
 impl Sandboxes {
-    /// Does something for a plugin as an owned task, which goes on when the plugin has waited
-    /// long enough.
+    /// Runs a plugin's request in an owned task, which continues if the plugin's waiting time ends.
     async fn for_plugin(
         &self,
         what: &'static str,

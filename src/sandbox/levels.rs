@@ -1,21 +1,21 @@
-//! SELinux levels of pods: each has a pair of categories of its own.
+//! SELinux levels of pods: each pod gets its own pair of categories.
 
 use std::collections::BTreeMap;
 
 use crate::locks::{Mutex, MutexGuard};
 
-/// Categories that a policy has.
+/// Number of categories in a policy.
 const CATEGORIES: u16 = 1024;
 
-/// How often a random pair is tried before all are looked through.
+/// How many random pairs are tried before all pairs are searched.
 const TRIES: usize = 64;
 
-/// The levels in use, with how many pods use each: a pod that names its level may share it.
+/// The levels in use, with the number of pods that use each: pods may name the same level.
 #[derive(Default)]
 pub(super) struct Levels(Mutex<BTreeMap<String, usize>>);
 
 impl Levels {
-    /// A level that no pod has; `None` when all are taken.
+    /// Reserves a level that no pod has; `None` when all are in use.
     pub(super) fn take(&self) -> Option<String> {
         let mut used = self.lock();
         let random = std::iter::repeat_with(|| {
@@ -35,12 +35,12 @@ impl Levels {
         Some(level)
     }
 
-    /// Notes that a pod has this level.
+    /// Counts a pod with this level.
     pub(super) fn hold(&self, level: &str) {
         *self.lock().entry(level.to_owned()).or_default() += 1;
     }
 
-    /// Notes that a pod that had this level is gone.
+    /// Uncounts a pod with this level.
     pub(super) fn release(&self, level: &str) {
         let mut used = self.lock();
         if let Some(pods) = used.get_mut(level) {

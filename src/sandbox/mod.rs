@@ -1,8 +1,8 @@
-//! Pod sandboxes: the pause container, the network, the files its containers share.
+//! Pod sandboxes: the pause container, the network, and the files that its containers share.
 //!
-//! [`Sandboxes`] is the one door to pods and, through them, to containers: it keeps a pod from
-//! being stopped while a container is being made in it, and runs every changing call in an owned
-//! task, so that a caller who goes away tears nothing in half.
+//! [`Sandboxes`] is the only entry point to pods and, through them, to containers. It prevents a
+//! pod from being stopped while a container is made in it, and runs every changing call in an owned
+//! task, so that a disconnected caller cannot interrupt it half-way.
 
 mod create;
 mod entry;
@@ -50,12 +50,12 @@ use entry::Entry;
 use features::Features;
 use record::Owed;
 
-/// What this room stands on, besides what the container room does.
+/// The collaborators of this room, besides those of the container room.
 #[derive(Clone)]
 pub struct Deps {
     /// Shared with the container room.
     pub base: container::Deps,
-    /// Connects pods.
+    /// Sets up pod networks.
     pub network: Arc<dyn Network>,
     /// The containers.
     pub containers: Arc<Containers>,
@@ -64,14 +64,14 @@ pub struct Deps {
 /// Settings of this room.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Run-time folder of pods, e.g. `/run/podbay/pods`.
+    /// Run-time directory of pods, e.g. `/run/podbay/pods`.
     pub state: PathBuf,
-    /// Folder of pinned network namespaces.
+    /// Directory of pinned network namespaces.
     pub netns_dir: PathBuf,
-    /// What the names of our namespaces begin with; the pod id follows. Agents that share
-    /// `netns_dir` need different prefixes, or one would sweep the other's pods away.
+    /// Prefix of the names of the agent's namespaces; the pod id follows. Agents that share
+    /// `netns_dir` need different prefixes, or one would remove the other's namespaces.
     pub netns_prefix: String,
-    /// Handlers by name; "" is the default one.
+    /// Runtime handlers by name; "" is the default one.
     pub handlers: BTreeMap<String, RuntimeHandler>,
     /// Where the pause program comes from.
     pub pause: PauseSource,
@@ -97,9 +97,9 @@ struct Room {
     levels: levels::Levels,
     features: Features,
     trouble: tokio::sync::Notify,
-    /// Whether what an earlier agent left has been taken over.
+    /// Whether the state of the previous agent process was taken over.
     recovered: tokio::sync::Mutex<bool>,
-    /// Ids of records that cannot be read: what is theirs is left alone.
+    /// Ids of records that cannot be read: their resources are left alone.
     unread: Mutex<BTreeSet<String>>,
 }
 
@@ -120,28 +120,28 @@ impl Sandboxes {
         Self { room: Arc::new(room) }
     }
 
-    /// Asks the runtime what those handlers can do of which it is not known yet.
+    /// Queries the features of those handlers for which they are not known yet.
     pub async fn learn_features(&self) {
         let handlers = self.room.options.handlers.values();
         self.room.features.learn(&*self.room.deps.base.runtime, handlers, features::GLANCE).await;
     }
 
-    /// What runs the containers, asked now.
+    /// Version and facts of the container runtime, queried now.
     pub async fn runtime(&self) -> Result<RuntimeInfo, backend::Error> {
         self.room.deps.base.runtime.probe().await
     }
 
-    /// Whether pods can have a network now.
+    /// Whether the network backend is ready for new pods.
     pub async fn network_readiness(&self) -> NetworkReadiness {
         self.room.deps.network.readiness().await
     }
 
-    /// What each handler can do, as far as it is known, by the handler's own name.
+    /// Features of the handlers, as far as known, by handler name.
     pub fn features(&self) -> BTreeMap<String, HandlerFeatures> {
         self.room.features.known().clone()
     }
 
-    /// Runs a change as an owned task and waits for it.
+    /// Runs a change in an owned task and waits for it.
     async fn owned<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -151,10 +151,10 @@ impl Sandboxes {
         task.join().await.unwrap_or(Err(Error::Container(container::Error::Panicked)))
     }
 
-    /// Makes a sandbox and returns when it is ready.
+    /// Creates a sandbox and returns when it is ready.
     ///
-    /// A second call with the same name and configuration joins the first one, or adopts its
-    /// result, so that a retry after a time-out finds its own work.
+    /// A second call with the same name and configuration joins the first or returns its sandbox,
+    /// so that a retry after a time-out finds the earlier result.
     pub async fn run(
         &self,
         config: crate::model::pod::PodConfig,
@@ -163,7 +163,7 @@ impl Sandboxes {
         self.run_for(Owner::Cri, config, handler).await
     }
 
-    /// As [`Sandboxes::run`], for whoever drives the pod from now on.
+    /// Like [`Sandboxes::run`], for a given owner, who manages the pod from now on.
     pub async fn run_for(
         &self,
         owner: Owner,
@@ -174,22 +174,22 @@ impl Sandboxes {
         self.owned("run-sandbox", async move { room.run(owner, config, handler).await }).await
     }
 
-    /// Stops a sandbox and kills its containers; unknown is fine; repeatable.
+    /// Stops a sandbox and kills its containers. Idempotent; an unknown id is fine.
     pub async fn stop(&self, id: &str) -> Result<(), Error> {
         let Some(entry) = self.room.find(id)? else { return Ok(()) };
         let room = self.room.clone();
         self.owned("stop-sandbox", async move { room.stop(&entry).await }).await
     }
 
-    /// Stops and removes a sandbox with its containers; unknown is fine.
+    /// Stops and removes a sandbox with its containers; an unknown id is fine.
     pub async fn remove(&self, id: &str) -> Result<(), Error> {
         let Some(entry) = self.room.find(id)? else { return Ok(()) };
         let room = self.room.clone();
         self.owned("remove-sandbox", async move { room.remove(&entry).await }).await
     }
 
-    /// Remembers what a pod as a whole may use (`resources`) and costs (`overhead`); `None` leaves
-    /// one as it is. No cgroup is touched.
+    /// Stores the limits (`resources`) and the overhead of a pod as a whole; `None` keeps the old
+    /// value. No cgroup is changed.
     pub async fn resize(
         &self,
         id: &str,
@@ -252,7 +252,7 @@ impl Sandboxes {
         .await
     }
 
-    /// Stops a container: its stop signal, then SIGKILL after `grace`; unknown is fine.
+    /// Stops a container: sends its stop signal, and SIGKILL after `grace`; an unknown id is fine.
     pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Error> {
         let (room, id) = (self.room.clone(), id.to_owned());
         self.owned(
@@ -286,7 +286,7 @@ impl Sandboxes {
         .await
     }
 
-    /// Removes a container, killing it when it runs; unknown is fine.
+    /// Removes a container, killing it first if it runs; an unknown id is fine.
     pub async fn remove_container(&self, id: &str) -> Result<(), Error> {
         let (room, id) = (self.room.clone(), id.to_owned());
         self.owned("remove-container", async move { Ok(room.deps.containers.remove(&id).await?) })
@@ -310,11 +310,11 @@ impl Sandboxes {
         command: Vec<String>,
         timeout: Option<Duration>,
     ) -> Result<ExecOutput, Error> {
-        // A task of its own already, which ends when nobody waits for it.
+        // This is an owned task already, which ends when nobody waits for it.
         Ok(self.room.deps.containers.exec_sync(id, &command, timeout).await?)
     }
 
-    /// As [`Sandboxes::exec_sync`], with no more than `most` bytes of each output.
+    /// Like [`Sandboxes::exec_sync`], but returns at most `most` bytes of each output.
     pub async fn exec_brief(
         &self,
         id: &str,
@@ -330,12 +330,12 @@ impl Sandboxes {
         Ok(self.room.deps.containers.reopen_log(id).await?)
     }
 
-    /// Events from now on, after the present state of everything.
+    /// Subscribes to events: first the current state of everything, then new events.
     pub fn events(&self) -> Events {
         self.room.deps.base.board.subscribe()
     }
 
-    /// Verbose facts for `PodSandboxStatus.info`.
+    /// Verbose information for `PodSandboxStatus.info`.
     pub async fn sandbox_info(&self, id: &str) -> Result<serde_json::Value, Error> {
         let sandbox = self.get(id)?;
         let record = self.room.entry(&sandbox.id)?.record();
@@ -359,19 +359,19 @@ impl Sandboxes {
         }))
     }
 
-    /// What a sandbox as a whole costs (overhead) and may use (resources), as last told.
+    /// Overhead and resources of a sandbox as a whole, as last set.
     pub fn sums(&self, id: &str) -> Result<[Option<Resources>; 2], Error> {
         let record = self.room.entry(&self.get(id)?.id)?.record();
         Ok([record.overhead, record.resources])
     }
 
-    /// Verbose facts for `ContainerStatus.info`.
+    /// Verbose information for `ContainerStatus.info`.
     pub async fn container_info(&self, id: &str) -> Result<serde_json::Value, Error> {
         Ok(self.room.deps.containers.info(id).await?)
     }
 }
 
-/// Whether a mount asks for something that not every runtime handler can do.
+/// Whether a mount needs a feature that not every runtime handler has.
 fn needs_features(mount: &Mount) -> bool {
     mount.recursive_read_only || !mount.uid_mappings.is_empty()
 }
@@ -397,8 +397,8 @@ impl Room {
         }
     }
 
-    /// The pod as a container needs it, and a guard that keeps it from being stopped. `new` is
-    /// the container that is to be made.
+    /// The pod context for a container, and a guard that keeps the pod from being stopped. `new` is
+    /// the container to be created.
     async fn enter(
         &self,
         id: &PodId,
@@ -417,7 +417,7 @@ impl Room {
                 let needed = own_users || config.mounts.iter().any(needs_features);
                 self.features_of(&record.handler, needed).await?
             }
-            // Its spec is built.
+            // For a start no features are needed: the spec is built already.
             None => HandlerFeatures::default(),
         };
         let files = self.shared_files(&sandbox);
@@ -439,8 +439,8 @@ impl Room {
         Ok((open, context))
     }
 
-    /// What a handler can do; asked of its runtime when that is not known yet. When the answer is
-    /// `needed`, it is waited for, and nobody is refused anything for the lack of it.
+    /// Features of a handler, queried if not known yet. If they are `needed` this waits longer, and
+    /// fails when there is no answer; otherwise unknown features count as absent.
     async fn features_of(
         &self,
         handler: &RuntimeHandler,
@@ -480,7 +480,7 @@ impl Room {
         }
     }
 
-    /// The pod's host name; the node's when none was given.
+    /// The pod's host name, by default the node's.
     fn hostname(&self, config: &crate::model::pod::PodConfig) -> String {
         match config.hostname.as_str() {
             "" => self.deps.base.host.facts().hostname.clone(),

@@ -21,19 +21,19 @@ use crate::oci::{PauseInput, add_identity, pause_spec, record_labels, spec_json}
 /// Where the pause program comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PauseSource {
-    /// podbay's own program, in a prepared root folder that all pods share read-only: no image
-    /// has to be there and no snapshot is made for a pod.
+    /// podbay's own program, in a prepared root directory that all pods share read-only. It needs
+    /// no image, and no snapshot for each pod.
     Embedded {
-        /// The root folder.
+        /// The root directory.
         root: PathBuf,
         /// The program's path inside it.
         program: String,
     },
-    /// An image, which must be on this host.
+    /// An image, which must be present on this host.
     Image(String),
 }
 
-/// What a pause container runs.
+/// The program that a pause container runs.
 struct Program {
     args: Vec<String>,
     rootfs: Vec<RootfsMount>,
@@ -152,10 +152,10 @@ impl Room {
         })
     }
 
-    /// Watches the pause process: its end is the end of the pod.
+    /// Watches the pause process: when it ends, the pod is no longer ready.
     pub(super) fn watch_pause(self: &Arc<Self>, entry: &Arc<Entry>) {
         let (room, entry) = (self.clone(), entry.clone());
-        // Cancel-safe: that it is not ready is found again by the next agent.
+        // Cancel-safe: the next agent finds again that the pod is not ready.
         drop(self.deps.base.tasks.spawn_lasting("pause-exit", move || {
             let (room, entry) = (room.clone(), entry.clone());
             async move {
@@ -177,8 +177,8 @@ impl Room {
         self.mark_not_ready(entry).await;
     }
 
-    /// Stores and publishes that a pod is not ready. A store that cannot be written does not
-    /// keep the truth from being told.
+    /// Stores and publishes that a pod is not ready. It is published even if the store cannot be
+    /// written.
     pub(super) async fn mark_not_ready(&self, entry: &Entry) {
         let not_ready = |record: &mut SandboxRecord| record.sandbox.state = SandboxState::NotReady;
         if let Err(error) = entry.save_end(&self.deps.base, not_ready).await {

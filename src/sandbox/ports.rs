@@ -1,7 +1,7 @@
 //! Host ports: each may be published by one pod at a time.
 //!
-//! CNI's portmap plugin does not refuse a port that is taken: the older rule would go on winning,
-//! and the new pod would wait for ever for traffic that the other one gets.
+//! CNI's portmap plugin does not refuse a port that is in use: the older rule stays in force, and
+//! the new pod would never receive traffic.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -12,10 +12,10 @@ use super::{Room, SandboxState};
 use crate::model::pod::{PodConfig, PortMapping};
 
 impl Room {
-    /// Claims the ports that a new pod publishes, unless another pod has one of them.
+    /// Claims the host ports of a new pod, unless another pod has one of them.
     pub(super) fn claim_host_ports(&self, entry: &Entry) -> Result<(), Error> {
         let new = entry.sandbox();
-        // One at a time: of two pods that are made at once, one is refused.
+        // Under one lock: of two pods created at the same time with the same port, one is refused.
         let entries = self.entries();
         for other in entries.values().filter(|other| other.has_ports.load(Ordering::Relaxed)) {
             let other = other.sandbox();
@@ -36,13 +36,13 @@ impl Room {
     }
 }
 
-/// Gives up the ports of a pod that is on its way down, from the moment that somebody wants it
-/// so: whoever replaces it may be asked for before its processes have ended.
+/// Releases a pod's host ports as soon as its stop is requested: its replacement may be created
+/// before its processes have ended.
 pub(super) fn release_host_ports(entry: &Entry) {
     entry.has_ports.store(false, Ordering::Relaxed);
 }
 
-/// Ports that are mapped; a pod in the host's network has its ports itself.
+/// Mapped ports. A pod in the host network has none: it uses the host's ports directly.
 fn published(config: &PodConfig) -> impl Iterator<Item = &PortMapping> {
     let mapped = !config.host_network();
     config.port_mappings.iter().filter(move |port| mapped && port.host_port != 0)
@@ -52,7 +52,7 @@ fn collide(a: &PortMapping, b: &PortMapping) -> bool {
     (a.host_port, a.protocol) == (b.host_port, b.protocol) && overlap(a.host_ip, b.host_ip)
 }
 
-/// No address, or the unspecified one, stands for all of them.
+/// Whether two host addresses overlap. A missing or unspecified address stands for all addresses.
 fn overlap(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
     let given = |ip: Option<IpAddr>| ip.filter(|ip| !ip.is_unspecified());
     match (given(a), given(b)) {

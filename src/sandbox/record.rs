@@ -1,4 +1,4 @@
-//! What is remembered of a sandbox over restarts of the agent.
+//! The stored record of a sandbox, which survives restarts of the agent.
 
 use std::collections::BTreeSet;
 
@@ -9,14 +9,14 @@ use crate::board::Sandbox;
 use crate::model::resources::Resources;
 use crate::store::Record;
 
-/// A thing that exists on the host for a sandbox and has to be taken away again. What is owed is
-/// written down before the thing is made, and struck out once it is gone.
+/// Something that exists on the host for a sandbox and has to be removed with it. It is recorded
+/// before it is made, and the entry is deleted after it was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Owed {
     /// The task of the pause container.
     Pause,
-    /// The CNI attachment: DEL has to run.
+    /// The CNI attachment: CNI DEL has to run.
     Network,
     /// The pinned network namespace.
     Netns,
@@ -28,7 +28,7 @@ pub enum Owed {
     Images,
 }
 
-/// The pause process, known by more than its PID.
+/// The pause process, identified by PID and start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseProcess {
     /// PID on the host.
@@ -43,30 +43,30 @@ pub struct PauseProcess {
 pub struct SandboxRecord {
     /// The published part.
     pub sandbox: Sandbox,
-    /// The handler it runs under.
+    /// The runtime handler.
     pub handler: RuntimeHandler,
-    /// The pause process, once it runs.
+    /// The pause process, set once it runs.
     pub pause: Option<PauseProcess>,
     /// Whether the pause container has a snapshot of its own.
     pub pause_snapshot: bool,
-    /// Its SELinux level, where pods have one.
+    /// Its SELinux level, if pods have one.
     #[serde(default)]
     pub selinux_level: Option<String>,
-    /// What a stop still has to take away. A half-done teardown resumes here.
+    /// What a stop still has to remove. An interrupted teardown resumes from this.
     pub owed: BTreeSet<Owed>,
-    /// Whether its network was ever ready: if so, a failing DEL fails the stop.
+    /// Whether its network was ever ready; if so, a failing CNI DEL fails the stop.
     pub was_attached: bool,
     /// Its removal has begun.
     pub removing: bool,
-    /// Its creation failed and is being taken back: nobody was told of it, and nobody else will.
+    /// Its creation failed and is being undone. It was never published and never will be.
     #[serde(default)]
     pub undoing: bool,
-    /// The boot it was made in.
+    /// The boot id of the host when it was made.
     pub boot_id: String,
-    /// Resources the sandbox itself costs, as last told (information only).
+    /// Overhead of the sandbox itself, as last reported by the caller (information only).
     #[serde(default)]
     pub overhead: Option<Resources>,
-    /// Sum of the containers' resources, as last told (information only).
+    /// Sum of the containers' resources, as last reported by the caller (information only).
     #[serde(default)]
     pub resources: Option<Resources>,
 }

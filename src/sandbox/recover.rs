@@ -1,7 +1,7 @@
-//! After a restart of the agent: what the store promised is held against what runs.
+//! Recovery after a restart of the agent: compares stored records with what runs.
 //!
-//! Nothing that runs is touched. Half-made sandboxes are undone, half-removed ones removed, and
-//! what stands on the host without a record is taken away.
+//! Running sandboxes are not touched. Half-made ones are undone, half-removed ones are removed, and
+//! resources on the host without a record are removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,19 +22,20 @@ use crate::telemetry::error_chain;
 
 const SIDE_BY_SIDE: usize = 16;
 
-/// How long a shim may take to tell the state of its task before it counts as mute.
+/// How long a shim may take to report the state of its task before it counts as hung.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long the start waits for what has to be undone or swept; what hangs goes on behind.
+/// How long the start waits for undoing and sweeping; what takes longer continues in the
+/// background.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long undoing a pod may take before it is listed meanwhile; less than the above.
+/// How long undoing one pod may take before it is listed anyway; less than [`PATIENCE`].
 const UNDO_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Sandboxes {
-    /// Takes over what an agent before this one left: sandboxes, containers, half-done work.
-    /// Containerd must answer; a hung shim or network plugin holds up nothing but what is its
-    /// own. After a success it does nothing more.
+    /// Takes over what a previous agent process left: sandboxes, containers, interrupted work.
+    /// containerd must answer; a hung shim or network plugin delays only its own pod. After one
+    /// success further calls do nothing.
     pub async fn recover(&self) -> Result<(), Error> {
         let room = &self.room;
         let mut recovered = room.recovered.lock().await;
@@ -88,7 +89,7 @@ impl Sandboxes {
     }
 }
 
-/// Ids of those that may have a task.
+/// Ids of pods and containers that may have a task.
 fn expected<'a>(
     pods: &'a [SandboxRecord],
     containers: &'a [ContainerRecord],
@@ -101,7 +102,7 @@ fn expected<'a>(
         .chain(containers.map(|record| record.container.id.as_str()))
 }
 
-/// Those that the store does not have.
+/// Records that the store does not have.
 fn unknown(
     below: Vec<String>,
     pods: &[SandboxRecord],
@@ -113,8 +114,8 @@ fn unknown(
     below.into_iter().filter(|id| !known.contains(id.as_str())).collect()
 }
 
-/// Takes a record from containerd that the store does not have: the store was lost. Whether it is
-/// understood.
+/// Adopts a record from containerd that the store does not have, because the store was lost.
+/// Returns whether the record could be read.
 fn adopt(
     record: &RuntimeContainer,
     pods: &mut Vec<SandboxRecord>,
@@ -124,17 +125,19 @@ fn adopt(
     let is_pod = record.labels.get(KIND_LABEL).is_some_and(|kind| kind == "sandbox");
     let adopted = if is_pod {
         serde_json::from_value(extension).map(|mut record: SandboxRecord| {
-            // Written before the network was there: whether it ever was is not known.
+            // This copy was written before the network was set up, so it is unknown whether it ever
+            // was.
             record.sandbox.state = SandboxState::Ready { pid: 0 };
             record.was_attached = true;
             pods.push(record);
         })
     } else {
         serde_json::from_value(extension).map(|mut record: ContainerRecord| {
-            // What runs is taken over. What does not may have run: never run it again.
+            // A running one is taken over. One that does not run may have run before, so it must
+            // never be started again.
             let started_at = Some(record.container.created_at);
             record.container.state = ContainerState::Unknown { started_at, alive: false };
-            // They may have been updated since it was created.
+            // The limits may have been updated since the container was created.
             record.container.resources = resources_of(spec);
             containers.push(record);
         })
@@ -147,7 +150,7 @@ fn adopt(
 }
 
 impl Room {
-    /// Lists of containerd 2.x leave out tasks whose shims give no answer, which are not gone.
+    /// Queries tasks one by one: the lists of containerd 2.x omit tasks whose shims do not answer.
     async fn ask_for_tasks(&self, ids: Vec<String>) -> Vec<TaskStatus> {
         let asked = futures::stream::iter(ids).map(|id| async move {
             let mute = || TaskStatus {
@@ -185,7 +188,7 @@ impl Room {
         self.entries().insert(entry.id.clone(), entry.clone());
         self.recall_images(&entry).await;
         match sandbox.state {
-            // Never acknowledged: undone once its containers are known too.
+            // An unacknowledged creation: undone later, when its containers are known too.
             SandboxState::Creating => {}
             SandboxState::NotReady => entry.publish(&self.deps.base, None),
             SandboxState::Ready { .. } => self.recover_ready(&entry, task).await,
@@ -198,7 +201,8 @@ impl Room {
         let rebooted = record.boot_id != base.host.facts().boot_id;
         let pid = match task.filter(|_| !rebooted) {
             Some(task) if task.state == TaskState::Running => Some(task.pid),
-            // Its shim is busy, with another container for instance: the process itself tells.
+            // Its shim is busy, for instance with another container, so the process itself is
+            // checked.
             Some(task) if task.state == TaskState::Unknown => self.living_pause(&record).await,
             _ => None,
         };
@@ -220,14 +224,15 @@ impl Room {
         self.watch_pause(entry);
     }
 
-    /// PID of the remembered pause process while it lives. A PID alone may be another process's.
+    /// PID of the recorded pause process if it is alive. A PID alone may belong to another process
+    /// by now.
     async fn living_pause(&self, record: &SandboxRecord) -> Option<u32> {
         let pause = record.pause?;
         let lives = self.deps.base.host.process_lives(pause.pid, pause.start_time).await;
         lives.unwrap_or(false).then_some(pause.pid)
     }
 
-    /// The addresses of a pod whose stored record was lost, from the network's own memory.
+    /// The addresses of a pod whose record was lost, from the network backend's own cache.
     async fn recall_network(&self, entry: &Entry) -> Option<crate::backend::NetworkStatus> {
         let sandbox = entry.sandbox();
         let netns = sandbox.netns.as_deref()?;
@@ -235,8 +240,8 @@ impl Room {
         self.deps.network.recall(&attachment).await.ok().flatten()
     }
 
-    /// Undoes creations that were never acknowledged, and ends removals that were cut. What hangs
-    /// is listed as not ready, and goes on behind.
+    /// Undoes unacknowledged creations and completes interrupted removals. A pod for which that
+    /// takes too long is listed as not ready and finished in the background.
     async fn finish_half_done(self: &Arc<Self>) {
         let half_done: Vec<_> = {
             let half_done = |entry: &Arc<Entry>| {
@@ -278,8 +283,8 @@ impl Room {
         }
     }
 
-    /// Plugins that the agent before this one was waiting for may be at work still, and would give
-    /// a pod an address after it was taken away.
+    /// Ends CNI plugins that the previous agent process started: one that still runs could allocate
+    /// an address for a pod after that address was released.
     async fn end_cut_calls(&self) {
         let entries: Vec<_> = self.entries().values().cloned().collect();
         let owing = entries.iter().filter(|entry| {
@@ -295,7 +300,7 @@ impl Room {
         }
     }
 
-    /// What is theirs is left alone: nobody knows what it is for.
+    /// Remembers ids whose resources must not be removed, because it is unknown what they are for.
     fn leave_alone(&self, ids: impl IntoIterator<Item = String>) {
         self.unread.lock().extend(ids);
     }
@@ -304,7 +309,7 @@ impl Room {
         self.unread.lock().contains(id)
     }
 
-    /// Ids of all that is known, and of records that cannot be read.
+    /// Ids of all known pods and containers, and of records that cannot be read.
     pub(super) fn known(&self) -> BTreeSet<String> {
         let mut known = self.deps.containers.known();
         known.extend(self.entries().keys().map(ToString::to_string));
@@ -312,9 +317,9 @@ impl Room {
         known
     }
 
-    /// Takes away what stands on the host for no record: it was made after the last write of an
-    /// agent that died, or its record was removed and its thing was not. New pods may be made
-    /// meanwhile: so it is asked first what there is, and then what is known.
+    /// Removes resources on the host that belong to no record: made after the last write of an
+    /// agent that died, or left over after their record was removed. New pods may be made
+    /// meanwhile; so the resources are listed first, and the known ids after that.
     async fn sweep(&self) {
         let base = &self.deps.base;
         let all = base.host.list_netns().await.unwrap_or_default();

@@ -1,13 +1,13 @@
-//! UpdatePodSandboxResources: what a pod as a whole may use and costs.
+//! UpdatePodSandboxResources: stores the limits and the overhead of a pod as a whole.
 //!
-//! Information only: the caller owns the pod's cgroup and has resized it before it calls.
+//! This is information only: the caller owns the pod's cgroup and resizes it before the call.
 
 use super::error::Error;
 use super::{Entry, Room};
 use crate::model::resources::Resources;
 
 impl Room {
-    /// Remembers new sums of a pod; `None` leaves one as it is. The pod may be in any state.
+    /// Stores new sums of a pod; `None` keeps the old value. The pod may be in any state.
     pub(super) async fn resize(
         &self,
         entry: &Entry,
@@ -16,7 +16,7 @@ impl Room {
     ) -> Result<(), Error> {
         let _alone = entry.gate.write().await;
         if !self.entries().contains_key(&entry.id) {
-            // Removed while this call waited.
+            // It was removed while this call waited.
             return Err(Error::NotFound(entry.id.to_string()));
         }
         let sandbox = entry.sandbox();

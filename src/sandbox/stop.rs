@@ -1,7 +1,7 @@
 //! StopPodSandbox and RemovePodSandbox.
 //!
-//! A teardown works down what the record says is owed. Every step is tried, those that fail stay
-//! owed, and a later call resumes with them. The network is taken down while processes die.
+//! A teardown removes what the record lists as owed. Every step is tried; failed ones stay owed,
+//! and a later call resumes with them. The network is removed while the processes end.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -21,25 +21,26 @@ use crate::model::Owner;
 use crate::oci;
 use crate::store::Batch;
 
-/// How the processes ended (containers, pause), and how the network did.
+/// Results of ending the processes (containers, pause) and of removing the network.
 type Ended = ((Result<(), container::Error>, Result<(), Error>), Result<(), Error>);
 
-/// Whether a network that was never ready must be taken down without an error.
+/// Whether CNI DEL must succeed for a network that was never ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Strict {
-    /// While a failed creation is undone: its address may be taken, so try until it works.
+    /// While a failed creation is undone: an address may be allocated, so it is tried until it
+    /// works.
     Yes,
-    /// When a client of the CRI wants it gone: an attachment that never was may not hold it up.
+    /// For a CRI client: an attachment that never existed must not block the removal of the pod.
     No,
 }
 
 impl Room {
-    /// Stops a sandbox: kills its containers and its pause process, takes its network down.
+    /// Stops a sandbox: kills its containers and its pause process, removes its network.
     pub(super) async fn stop(&self, entry: &Arc<Entry>) -> Result<(), Error> {
         release_host_ports(entry);
         let _alone = entry.gate.write().await;
         if !self.entries().contains_key(&entry.id) {
-            // Removed while this call waited.
+            // It was removed while this call waited.
             return Ok(());
         }
         self.stop_alone(entry).await
@@ -48,8 +49,8 @@ impl Room {
     async fn stop_alone(&self, entry: &Arc<Entry>) -> Result<(), Error> {
         let sandbox = entry.sandbox();
         let was_ready = sandbox.is_ready();
-        // A kubelet must not be held up by a network that never was. The engine tries until it is
-        // certain that no address stays taken.
+        // A network that never existed must not block a kubelet. The engine retries until it is
+        // certain that no address stays allocated.
         let strict = match sandbox.owner {
             Owner::Cri => Strict::No,
             Owner::Pod => Strict::Yes,
@@ -63,7 +64,7 @@ impl Room {
         stopped
     }
 
-    /// Takes away all that is owed; stores what is left in one write at the end.
+    /// Removes everything owed; stores what is left over in one write at the end.
     pub(super) async fn tear_down(&self, entry: &Arc<Entry>, strict: Strict) -> Result<(), Error> {
         let record = entry.record();
         let mut errors = Vec::new();
@@ -88,7 +89,7 @@ impl Room {
         if owes(Owed::Userns) {
             note(Owed::Userns, self.unpin_userns(&record).await);
         }
-        // A DEL that failed needs the namespace again.
+        // Kept if DEL failed, because the next DEL needs the namespace.
         if owes(Owed::Netns) && !attached {
             note(Owed::Netns, self.remove_netns(&record).await);
         }
@@ -116,8 +117,8 @@ impl Room {
         }
     }
 
-    /// Ends the processes and takes the network down, side by side; but plugins of the node are
-    /// told of the stop when the processes have ended, and see the network still there.
+    /// Ends the processes and removes the network concurrently; but if there are plugins to be
+    /// told, they are told after the processes have ended and before the network is removed.
     async fn end_and_detach(&self, entry: &Entry, record: &SandboxRecord, strict: Strict) -> Ended {
         let ends = self.end_processes(entry, record.owed.contains(&Owed::Pause));
         if !self.has_to_tell_stop(entry).await {
@@ -125,7 +126,7 @@ impl Room {
                 self.intend_stop(entry).await;
                 self.detach(record, strict).await
             });
-            // For one that has joined meanwhile.
+            // For a plugin that joined meanwhile.
             self.tell_stopped(entry, &record.sandbox).await;
             return both;
         }
@@ -134,8 +135,8 @@ impl Room {
         (ended, self.detach(record, strict).await)
     }
 
-    /// Ends the containers, then the pause process: the task that started the shim goes last, or
-    /// the shim would stay behind for the others.
+    /// Ends the containers, then the pause process: deleting its task ends the shim, so it must be
+    /// the last, or the shim would stay.
     async fn end_processes(
         &self,
         entry: &Entry,
@@ -145,9 +146,9 @@ impl Room {
         (containers, self.end_pause(entry, pause).await)
     }
 
-    /// Stores that the pod is not ready before its network is touched: an agent that dies in the
-    /// middle must not find it ready again. It takes no time while processes die. A store that
-    /// cannot be written does not hold up a stop.
+    /// Stores that the pod is not ready before its network is touched, so that after a crash
+    /// half-way the next agent does not take it for ready. It runs while the processes end, so it
+    /// costs no time. A store that cannot be written does not block a stop.
     async fn intend_stop(&self, entry: &Entry) {
         if !entry.sandbox().is_ready() {
             return;
@@ -212,7 +213,7 @@ impl Room {
         }
     }
 
-    /// Removes a sandbox with all its containers; stops it first when needed.
+    /// Removes a sandbox with all its containers; stops it first if needed.
     pub(super) async fn remove(&self, entry: &Arc<Entry>) -> Result<(), Error> {
         release_host_ports(entry);
         let _alone = entry.gate.write().await;
@@ -229,7 +230,7 @@ impl Room {
         self.finish_removal(entry).await
     }
 
-    /// Ends a removal: of a stopped sandbox, with its containers. Every step is repeatable.
+    /// Completes the removal of a stopped sandbox and its containers. Every step is idempotent.
     pub(super) async fn finish_removal(&self, entry: &Arc<Entry>) -> Result<(), Error> {
         self.deps.containers.remove_all(&entry.id).await?;
         self.tell_removed(entry).await;
@@ -239,7 +240,7 @@ impl Room {
         Ok(())
     }
 
-    /// Removes what is left of a stopped sandbox, and its row last.
+    /// Removes the remains of a stopped sandbox; its row goes last.
     pub(super) async fn destroy(&self, entry: &Entry) -> Result<(), Error> {
         let base = &self.deps.base;
         let (id, record) = (entry.id.as_str(), entry.record());
@@ -262,8 +263,8 @@ impl Room {
         Ok(())
     }
 
-    /// An OCI runtime that is killed while it creates the pause container leaves an empty cgroup
-    /// behind. The pod's own cgroup above it is the caller's.
+    /// Removes the empty cgroup that an OCI runtime leaves when it is killed while it creates the
+    /// pause container. The pod's own cgroup above it belongs to the caller.
     async fn remove_cgroup(&self, entry: &Entry) {
         let (driver, config) = (self.options.oci.cgroup_driver, entry.sandbox().config);
         let cgroup = oci::plain_cgroup(driver, &config.cgroup_parent, entry.id.as_str());
@@ -271,7 +272,7 @@ impl Room {
         self.deps.containers.remove_cgroup(&cgroup).await;
     }
 
-    /// Removes the last traces of a sandbox from memory; its name is free again.
+    /// Removes a sandbox from the in-memory maps; its name is free again.
     pub(super) fn forget(&self, entry: &Entry) {
         if self.entries().remove(&entry.id).is_some() {
             self.release_level(entry);

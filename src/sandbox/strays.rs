@@ -1,5 +1,5 @@
-//! Shims that containerd has lost: it was killed, or its caller was, between the start of a shim
-//! and the note of where that listens. Nobody can reach them any more, so they are killed here.
+//! Lost shims: containerd, or its client, was killed between the start of a shim and the recording
+//! of the shim's address. Nothing can reach such a shim any more, so it is killed here.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use super::{Room, Sandboxes};
 use crate::backend::{HostProcess, SHIM_ID};
 use crate::telemetry::error_chain;
 
-/// How often it is looked after each trouble: containerd may still be busy with what was cut.
+/// How many times to look after each trouble: containerd may still be busy with interrupted work.
 const LOOKS: u32 = 6;
 
 impl Sandboxes {
-    /// Kills lost shims, now and after each trouble, looking a few times with a pause `between`.
-    /// Who is lost in two looks in a row is: a shim that is being started has a container by
-    /// then. Never ends.
+    /// Kills lost shims, now and after each trouble: looks several times with a pause of
+    /// `between`. A shim counts as lost if two consecutive looks find it so; one that was just
+    /// being started has a container by the second look. Never returns.
     pub async fn sweep_shims(&self, between: Duration) {
         loop {
             self.room.look_for_shims(between).await;
@@ -23,7 +23,7 @@ impl Sandboxes {
         }
     }
 
-    /// Something happened after which shims may be lost, e.g. containerd came back.
+    /// Requests a search for lost shims, e.g. after containerd came back.
     pub fn suspect_lost_shims(&self) {
         self.room.trouble.notify_one();
     }
@@ -46,7 +46,7 @@ impl Room {
         self.deps.containers.settle_cgroups(false).await;
     }
 
-    /// Shims of ours for whose task nobody has a record.
+    /// The agent's shims whose task has no record.
     async fn lost_shims(&self) -> Result<Vec<HostProcess>, Error> {
         let base = &self.deps.base;
         let shims = base.host.processes_with(&base.runtime.shim_arguments()).await;
@@ -66,8 +66,8 @@ impl Room {
         Ok(without(shims, tasks.into_iter().map(|task| task.id).chain(records).collect()))
     }
 
-    /// Kills those of `found` that were found `before`, with all that they have started; answers
-    /// the others.
+    /// Kills those of `found` that are also in `before`, with all their descendants; returns the
+    /// others.
     async fn kill_again_found(
         &self,
         found: Vec<HostProcess>,
@@ -89,7 +89,7 @@ impl Room {
     }
 }
 
-/// The task that a shim was started for.
+/// Id of the task that a shim was started for.
 fn task_of(shim: &HostProcess) -> Option<&str> {
     let mut rest = shim.arguments.iter().skip_while(|word| *word != SHIM_ID);
     rest.nth(1).map(String::as_str)

@@ -1,8 +1,8 @@
 //! Images mounted as volumes.
 //!
-//! The content of an image is mounted read-only below the pod's run-time folder, once for each
-//! pod and image, when a container is made that asks for it, and taken away when the pod is
-//! stopped. Until then the image cannot be removed.
+//! An image is mounted read-only below the pod's run-time directory, once for each pod and image,
+//! when a container that uses it is created. It is unmounted when the pod is stopped; until then
+//! the image cannot be removed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::image::Hold;
 use crate::model::container::{ContainerConfig, Mount};
 use crate::model::image::{ChainId, Digest, Image};
 
-/// Separates the pod's id from the image's in the key of a snapshot.
+/// Separates the pod id from the image id in a snapshot key.
 const SEPARATOR: char = '.';
 
 /// The image volumes of a pod, by image id.
@@ -28,23 +28,23 @@ pub(super) type Volumes = BTreeMap<Digest, Volume>;
 /// One image volume.
 pub(super) struct Volume {
     _hold: Hold,
-    /// Whether this agent saw that it is mounted; one before it may have died just before.
+    /// Whether this agent process mounted it completely; a previous one may have died half-way.
     mounted: bool,
-    /// Creations of containers that rely on it. Only one that fails takes itself off.
+    /// How many container creations used it. Only failed creations are subtracted.
     users: usize,
 }
 
-/// Where the images are that a container mounts.
+/// The mounted images of a container.
 #[derive(Default)]
 pub(super) struct Mounted {
-    /// What to bind, by index of the container's mount.
+    /// Bind mount sources, by index of the container's mount.
     pub(super) sources: BTreeMap<usize, PathBuf>,
-    /// Which images they are.
+    /// Image ids, by index of the container's mount.
     pub(super) ids: BTreeMap<usize, Digest>,
     used: Vec<Digest>,
 }
 
-/// Whose a snapshot is: its key is the id of a pod or container, or begins with a pod's.
+/// The pod or container that a snapshot belongs to: its key is that id, or begins with the pod id.
 pub(super) fn owner_of(key: &str) -> &str {
     key.split_once(SEPARATOR).map_or(key, |(owner, _)| owner)
 }
@@ -58,8 +58,8 @@ impl Room {
         self.dir(pod).join("images")
     }
 
-    /// Mounts the images that a container asks for. When it cannot be made after all, it is to be
-    /// taken back with [`Room::give_back`].
+    /// Mounts the images that a container uses. If the container's creation then fails, call
+    /// [`Room::give_back`].
     pub(super) async fn mount_images(
         &self,
         pod: &PodContext,
@@ -109,8 +109,8 @@ impl Room {
         self.find_sub_path(&dir, &mount.image_sub_path).await
     }
 
-    /// Takes a container off its image volumes, and those away that no other one has used. What
-    /// cannot be taken away now is owed until the pod is stopped.
+    /// Releases a failed container's image volumes, and removes those that no other container has
+    /// used. What cannot be removed now stays owed until the pod is stopped.
     pub(super) async fn give_back(&self, pod: &PodContext, mounted: &Mounted) {
         let Ok(entry) = self.entry(&pod.id) else { return };
         let mut volumes = entry.volumes.lock().await;
@@ -157,7 +157,7 @@ impl Room {
         let make = || self.view(snapshotter, &key, chain);
         let rootfs = base.images.on_snapshots(image, snapshotter, make).await?;
         let rootfs = rootfs.step("make a view of the image")?;
-        // All containers of a pod have its users.
+        // All containers of a pod share its user namespace.
         base.host.mount_image(&rootfs, dir, pod.userns.as_deref()).await.step("mount the image")
     }
 
@@ -169,7 +169,7 @@ impl Room {
     ) -> backend::Result<Vec<RootfsMount>> {
         let runtime = &self.deps.base.runtime;
         match runtime.view_rootfs(snapshotter, key, chain).await {
-            // Of an agent before this one.
+            // Left by a previous agent process.
             Err(error) if error.is_already_exists() => {
                 runtime.rootfs_mounts(snapshotter, key).await
             }
@@ -187,7 +187,7 @@ impl Room {
         }
     }
 
-    /// Takes the image volumes of a pod away, also those that an agent before this one made. No
+    /// Unmounts the image volumes of a pod, including those of a previous agent process. No
     /// container of the pod may be running.
     pub(super) async fn unmount_images(&self, entry: &Entry) -> Result<(), Error> {
         let base = &self.deps.base;
@@ -205,19 +205,19 @@ impl Room {
         Ok(())
     }
 
-    /// Holds the images again that are mounted in a pod, after a restart of the agent.
+    /// Takes the holds on a pod's mounted images again after a restart of the agent.
     pub(super) async fn recall_images(&self, entry: &Arc<Entry>) {
         let base = &self.deps.base;
         let names = base.host.list_dir(&self.images_dir(&entry.id)).await.unwrap_or_default();
         let ids = names.iter().filter_map(|hex| Digest::try_from(format!("sha256:{hex}")).ok());
         let mut volumes = entry.volumes.lock().await;
         for id in ids {
-            // The record may be one from containerd, written before there were any.
+            // A record restored from containerd may have been written before there were any.
             entry.change(|record| {
                 record.owed.insert(Owed::Images);
             });
             let hold = base.images.hold(&id);
-            // Its containers are not counted: it stays until the pod is stopped.
+            // Its containers are not counted, so it is kept until the pod is stopped.
             volumes.insert(id, Volume { _hold: hold, mounted: false, users: 1 });
         }
     }

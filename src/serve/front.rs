@@ -1,5 +1,5 @@
-//! What every call passes: the gate before recovery has ended, the bound on calls in flight,
-//! the log line, the net below panics. Bodies are never looked at.
+//! Middleware for every call: refuses calls before recovery has ended, limits concurrent calls,
+//! writes a log line, catches panics. It never inspects bodies.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -18,16 +18,16 @@ use tracing::Instrument as _;
 
 use super::status::not_ready;
 
-/// Calls in flight; a kubelet with hundreds of pods stays far below.
+/// Maximum number of concurrent calls; a kubelet with hundreds of pods stays far below.
 const MAX_CALLS: usize = 1024;
 
-/// Calls of these services are gated and counted; health and reflection never are.
+/// Calls of these services are gated and counted; health and reflection are not.
 const GATED: [&str; 2] = ["/runtime.v1.", "/podbay.v1."];
 
-/// The one call that is answered at any time.
+/// The one call that is always answered.
 const ALWAYS: &str = "/runtime.v1.RuntimeService/Version";
 
-/// Puts [`Front`] before a service.
+/// Wraps a service with [`Front`].
 #[derive(Clone)]
 pub(super) struct FrontLayer {
     ready: watch::Receiver<bool>,
@@ -49,7 +49,7 @@ impl<S> Layer<S> for FrontLayer {
     }
 }
 
-/// The service that every call passes.
+/// The service that every call passes through.
 #[derive(Clone)]
 pub(super) struct Front<S> {
     inner: S,
@@ -98,7 +98,7 @@ where
     }
 }
 
-/// The caller learns that it was no fault of its own; the connection lives on.
+/// Answers a call whose handler panicked; the connection stays open.
 fn after_panic(panic: &(dyn Any + Send)) -> Response<Body> {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -106,7 +106,7 @@ fn after_panic(panic: &(dyn Any + Send)) -> Response<Body> {
     Status::internal("internal error: the call panicked, see the agent's log").into_http()
 }
 
-/// One line a call. An error is in the head of its response; a stream ends later.
+/// Logs one line per call. An error is in the response head; a stream may still end later.
 fn note(response: &Response<Body>, started: Instant) {
     let elapsed = started.elapsed();
     match Status::from_header_map(response.headers()) {

@@ -1,6 +1,5 @@
-//! The front hall: gRPC servers on unix sockets, and over TCP for those who have a certificate.
-//! Only here (and in the client commands) are wire types known; behind the handlers everything is
-//! podbay's own types.
+//! gRPC servers on a unix socket, and over TCP for clients with a certificate. Wire types are known
+//! only here and in the command line client; behind the handlers there are only podbay's own types.
 
 mod auth;
 mod cri;
@@ -47,32 +46,32 @@ use crate::proto::runtime::v1::runtime_service_server::{
     self, RuntimeService, RuntimeServiceServer,
 };
 
-/// Both ways, as kubelet and crictl have it.
+/// Maximum message size in both directions, the same as in kubelet and crictl.
 const MAX_MESSAGE: usize = 16 << 20;
 
-/// Calls of one connection at a time: a kubelet makes all of its calls on one, and stops of many
-/// containers must not hold up a list.
+/// Maximum number of concurrent calls per connection. A kubelet makes all its calls on one
+/// connection, and many container stops must not block a list.
 const MAX_STREAMS: u32 = 1024;
 
-/// A silent connection is asked for a sign of life this often, …
+/// Interval of HTTP/2 keep-alive pings on a silent connection.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// … and closed when none comes.
+/// A connection is closed if a ping is not answered within this time.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long calls in flight may take to end once the agent stops. Changing calls go on in the
-/// rooms that own them; only their callers do not hear of it any more.
+/// How long calls in progress may take once the agent stops. Changing calls continue in the rooms
+/// that own them; only their callers do not get the result.
 const LAST_CALLS: Duration = Duration::from_secs(5);
 
-/// Pause after a failed accept: there may be no file descriptors for a while.
+/// Delay after a failed accept: file descriptors may be exhausted for a while.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What differs between the doors.
+/// How the two servers (unix socket, TCP) differ.
 struct Door {
     auth: auth::AuthLayer,
-    /// Names that the health service knows; "" stands for all.
+    /// Service names known to the health service; "" stands for all.
     names: &'static [&'static str],
-    /// What reflection tells of.
+    /// The file descriptors served by reflection.
     descriptors: Vec<u8>,
 }
 
@@ -90,7 +89,7 @@ impl Door {
         Self { auth, names, descriptors: FILE_DESCRIPTOR_SET.to_vec() }
     }
 
-    /// TCP: without the CRI.
+    /// TCP, without the CRI.
     fn remote(auth: auth::AuthLayer) -> Self {
         let mut files =
             prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap_or_default();
@@ -100,10 +99,10 @@ impl Door {
     }
 }
 
-/// A server that cannot run.
+/// Why a server cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The compiled descriptors cannot be served.
+    /// The compiled descriptors are invalid.
     #[error("build the reflection service")]
     Reflection(#[from] tonic_reflection::server::Error),
     /// The server failed.
@@ -111,11 +110,12 @@ pub enum Error {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves the CRI, whole pods, images, health and reflection on a socket until `shutdown` ends.
+/// Serves the CRI, whole pods, images, health and reflection on a socket until `shutdown`
+/// completes.
 ///
-/// Until `ready` is true every call but the CRI's Version answers Unavailable and health says
-/// NOT_SERVING. After `shutdown` nothing new is accepted, endless streams end, and calls in
-/// flight have five seconds.
+/// Until `ready` is true every call except the CRI's Version is answered with Unavailable, and
+/// health reports NOT_SERVING. After `shutdown` no new calls are accepted, endless streams end, and
+/// calls in progress get five seconds.
 pub async fn serve(
     listener: UnixListener,
     services: CriServices,
@@ -132,7 +132,7 @@ pub async fn serve(
     run(connections(listener), Door::local(), routes, ready, closing, shutdown).await
 }
 
-/// What a remote door serves: whole pods, and images. `closing` ends the endless streams.
+/// The services of the TCP server: whole pods and images. `closing` ends the endless streams.
 pub fn pod_routes(pods: PodServices, closing: CancellationToken) -> Routes {
     add_ours(Routes::default(), pods, closing)
 }
@@ -163,7 +163,7 @@ fn doors(runtime: impl RuntimeService, images: impl ImageService) -> Routes {
     Routes::new(runtime).add_service(images)
 }
 
-/// Serves `routes` beside health and reflection. `closing` is cancelled when the end begins.
+/// Serves `routes`, health and reflection. `closing` is cancelled when the shutdown begins.
 async fn run<C>(
     incoming: impl Stream<Item = io::Result<C>>,
     door: Door,
@@ -195,7 +195,7 @@ where
         .layer(auth)
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
-    // Cancel-safe: whichever ends, the other is not needed any more.
+    // Cancel-safe: when one ends, the other is not needed any more.
     tokio::select! {
         ended = server => Ok(ended?),
         () = conduct(health, names, ready, closing, shutdown) => {
@@ -205,7 +205,8 @@ where
     }
 }
 
-/// Keeps health true, then opens the end; returns when the last calls have had their time.
+/// Keeps the health status up to date, then runs the shutdown; returns after the time for the last
+/// calls.
 async fn conduct(
     mut health: HealthReporter,
     names: &[&str],
@@ -213,21 +214,21 @@ async fn conduct(
     closing: CancellationToken,
     shutdown: impl Future<Output = ()>,
 ) {
-    // Cancel-safe: following readiness holds nothing.
+    // Cancel-safe: following readiness has no state.
     tokio::select! {
         () = shutdown => {}
         () = follow(&health, names, ready) => {}
     }
     report(&health, names, false).await;
     for name in names {
-        // Ends the watches, which are endless otherwise.
+        // Ends the health watches, which would never end otherwise.
         health.clear_service_status(name).await;
     }
     closing.cancel();
     tokio::time::sleep(LAST_CALLS).await;
 }
 
-/// Never ends: an agent whose readiness nobody changes any more stays as it is.
+/// Follows `ready`. Never returns: if the sender is gone, the last status is kept.
 async fn follow(health: &HealthReporter, names: &[&str], mut ready: watch::Receiver<bool>) {
     loop {
         let serving = *ready.borrow_and_update();
@@ -245,7 +246,7 @@ async fn report(health: &HealthReporter, names: &[&str], serving: bool) {
     }
 }
 
-/// Accepted connections. A failed accept costs a pause, never the server.
+/// Accepted connections. A failed accept causes a delay and does not end the server.
 fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> {
     futures::stream::unfold(listener, |listener| async move {
         loop {

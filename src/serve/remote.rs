@@ -1,10 +1,10 @@
-//! The remote door: podbay.v1 over TCP with mutual TLS 1.3. The CRI is never served here.
+//! The TCP server: podbay.v1 with mutual TLS 1.3. The CRI is never served here.
 //!
-//! A connection must have shown its certificate within ten seconds. So many may be in the making
-//! that strangers cannot crowd others out: when there are too many, the oldest is dropped. Files
-//! of keys and policy are looked at every second; what is wrong with a new one is said, and the
-//! last good one stays in use. A connection ends with its certificate: when that expires, is
-//! revoked, or its authority goes; and when the policy gives its caller less than before.
+//! A client must complete the TLS handshake within ten seconds. The number of concurrent handshakes
+//! is limited; beyond it the oldest is dropped, so that strangers cannot keep others out. Key and
+//! policy files are checked every second; an invalid new one is reported in the log, and the last
+//! valid one stays in use. A connection is closed when its certificate expires, is revoked, or
+//! loses its authority, and when a new policy gives its caller fewer permissions.
 
 mod guests;
 
@@ -35,29 +35,29 @@ use super::{ACCEPT_PAUSE, Door};
 use crate::telemetry::error_chain;
 use guests::{Guest, Guests};
 
-/// How long a client may take to show its certificate.
+/// Time limit of the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Connections in the making.
+/// Maximum number of concurrent handshakes.
 const MAX_HANDSHAKES: usize = 512;
 
-/// Connections of clients with a good certificate.
+/// Maximum number of connections with a verified certificate.
 const MAX_CONNECTIONS: usize = 1024;
 
-/// How often files are looked at.
+/// Interval of checking the files for changes.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Connections that are dropped give their descriptors back a moment later.
+/// Delay until dropped connections have released their descriptors.
 const ROOM_PAUSE: Duration = Duration::from_millis(5);
 
-/// After so many looks all open connections are checked as if they were new: intermediate
-/// certificates expire, too, and clocks are set.
+/// After this many checks, all open connections are verified again: intermediate certificates may
+/// expire too, and the clock may be set.
 const RECHECK: u32 = 30;
 
-/// Where to listen, and the files that say who is who.
+/// Listening address, and the files with keys and policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteOptions {
-    /// Address; port 0 takes a free one.
+    /// Address; port 0 selects a free port.
     pub address: SocketAddr,
     /// Keys and certificates.
     pub tls: TlsFiles,
@@ -65,36 +65,36 @@ pub struct RemoteOptions {
     pub policy: PathBuf,
 }
 
-/// A remote door that cannot be opened.
+/// Why the TCP server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
-    /// Keys or certificates are of no use.
+    /// Keys or certificates are invalid.
     #[error("set up TLS")]
     Tls(#[from] TlsError),
     /// The policy cannot be read.
     #[error("read the policy {}", path.display())]
     Read {
-        /// Its file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The policy is faulty.
+    /// The policy is invalid.
     #[error("understand the policy")]
     Policy(#[from] PolicyFaults),
-    /// The address cannot be listened on.
+    /// Listening on the address failed.
     #[error("listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-/// A remote door that is open: it listens, but nobody is let in yet.
+/// A TCP server that listens but does not accept connections yet.
 #[derive(Debug)]
 pub struct Remote {
     listener: TcpListener,
@@ -103,7 +103,7 @@ pub struct Remote {
     files: Files,
 }
 
-/// The files as they were read last.
+/// The files as last read.
 #[derive(Debug)]
 struct Files {
     options: RemoteOptions,
@@ -114,7 +114,7 @@ struct Files {
 impl Remote {
     /// Reads all files and listens.
     pub async fn open(options: RemoteOptions) -> Result<Self, RemoteError> {
-        // Looked at before they are read: a change in between is found later.
+        // The time stamps are taken before reading, so that a change in between is detected later.
         let files = Files::new(options);
         let tls = files.options.tls.load()?;
         let policy = read_policy(&files.options.policy)?;
@@ -127,14 +127,14 @@ impl Remote {
         Ok(Self { listener, tls, policy, files })
     }
 
-    /// The address that is listened on.
+    /// The listening address.
     pub fn address(&self) -> SocketAddr {
         self.listener.local_addr().unwrap_or(self.files.options.address)
     }
 }
 
-/// Serves `routes`, health and reflection at a remote door until `shutdown` ends; then `closing`
-/// is cancelled, which must end endless streams, and calls in flight have five seconds.
+/// Serves `routes`, health and reflection until `shutdown` completes; then `closing` is cancelled,
+/// which must end endless streams, and calls in progress get five seconds.
 ///
 /// Every request that reaches a handler has a [`super::Grant`] in its extensions.
 pub async fn serve_remote(
@@ -150,7 +150,7 @@ pub async fn serve_remote(
     let guests = Arc::clone(&hall.guests);
     let incoming = connections(listener, hall);
     let server = super::run(incoming, door, routes, ready, closing, shutdown);
-    // Cancel-safe: looking at files holds nothing.
+    // Cancel-safe: checking the files has no state.
     tokio::select! {
         ended = server => ended,
         never = files.follow(tls, policy, guests) => match never {},
@@ -173,7 +173,7 @@ impl Files {
         (Stamp::of(&options.tls.paths()), Stamp::of(std::slice::from_ref(&options.policy)))
     }
 
-    /// Takes over what changes, for open connections, too.
+    /// Applies changes of the files, to open connections as well.
     async fn follow(
         mut self,
         tls: watch::Sender<Arc<Tls>>,
@@ -221,21 +221,21 @@ fn replace<T, E: std::error::Error>(
     }
 }
 
-/// What connections in the making are checked with, and where they come to.
+/// What handshakes are verified with, and where their connections are registered.
 #[derive(Clone)]
 struct Hall {
     tls: watch::Receiver<Arc<Tls>>,
     guests: Arc<Guests>,
 }
 
-/// Connections whose certificate is verified.
+/// Connections with a verified certificate.
 fn connections(listener: TcpListener, hall: Hall) -> impl Stream<Item = io::Result<Connection>> {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let state = (listener, hall, places, Handshakes::default());
     futures::stream::unfold(state, |(listener, hall, places, mut handshakes)| async move {
         loop {
-            // Cancel-safe: an accepted connection is taken in at once; one that is ready stays in
-            // the set until it is taken out.
+            // Cancel-safe: an accepted connection is stored at once, and a ready one stays in the
+            // set until it is taken out.
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, address)) => {
@@ -256,13 +256,13 @@ fn connections(listener: TcpListener, hall: Hall) -> impl Stream<Item = io::Resu
     })
 }
 
-/// Connections in the making.
+/// Handshakes in progress.
 #[derive(Default)]
 struct Handshakes {
     all: JoinSet<Option<Connection>>,
     /// Oldest first.
     order: VecDeque<AbortHandle>,
-    /// When it was last said that nobody can be let in.
+    /// When the failure to accept was last logged.
     said: Option<Instant>,
 }
 
@@ -287,7 +287,7 @@ impl Handshakes {
         }));
     }
 
-    /// An accept has failed: that is said once a second.
+    /// Logs a failed accept, at most once per second.
     fn note(&mut self, error: &io::Error) {
         if self.said.is_none_or(|said| said.elapsed() >= LOOK) {
             self.said = Some(Instant::now());
@@ -296,8 +296,8 @@ impl Handshakes {
         }
     }
 
-    /// There may be no more file descriptors: strangers give theirs back, half of them at a time,
-    /// so that a good client behind a crowd of them is soon at the door. Says when to go on.
+    /// Frees descriptors when they may be exhausted, by dropping half of the handshakes each time,
+    /// so that an authorized client behind a crowd is soon accepted. Returns when to continue.
     fn make_room(&mut self) -> Duration {
         if self.order.is_empty() {
             return ACCEPT_PAUSE;
@@ -314,7 +314,7 @@ impl Handshakes {
         }
     }
 
-    /// The next connection that is made; `None` when one has failed, or there are none.
+    /// The next finished handshake; `None` when one has failed, or there are none.
     async fn next(&mut self) -> Option<Connection> {
         let (id, made) = match self.all.join_next_with_id().await? {
             Ok((id, made)) => (id, made),
@@ -340,7 +340,7 @@ async fn handshake(
     let full = |_| io::Error::other(format!("{MAX_CONNECTIONS} connections are open"));
     let place = places.try_acquire_owned().map_err(full)?;
     let guest = hall.guests.enter(&caller, certificates);
-    // From here on it is checked with the others; what has changed just before counts, too.
+    // From here on later checks include it; but the files may have changed just before.
     let now = Arc::clone(&hall.tls.borrow());
     if !Arc::ptr_eq(&now, &tls) {
         now.check(certificates).map_err(io::Error::other)?;
@@ -348,7 +348,7 @@ async fn handshake(
     Ok(Connection { stream, caller, guest, _place: place })
 }
 
-/// A connection and who has opened it.
+/// A connection with its caller.
 struct Connection {
     stream: TlsStream<TcpStream>,
     caller: Caller,
@@ -383,7 +383,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        // Also of one that reads no more.
+        // Checked even if the connection is not read any more.
         if self.guest.poll_ended(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }

@@ -1,4 +1,4 @@
-//! Binding a unix socket with the right owner and mode from its first moment.
+//! Binds a unix socket that has the right owner and mode from the start.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
@@ -6,45 +6,44 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
-/// Waiting connections; more than the calls in flight are of no use.
+/// Maximum number of pending connections; more than the concurrent calls would be useless.
 const BACKLOG: u32 = 512;
 
-/// Where a socket is, and who may connect.
+/// Path of a socket, and who may connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketOptions {
     /// Absolute path of at most 107 bytes.
     pub path: PathBuf,
     /// Mode bits, e.g. `0o660`.
     pub mode: u32,
-    /// Group that may connect; `None` leaves the agent's own.
+    /// Owning group; `None` keeps the agent's.
     pub gid: Option<u32>,
 }
 
-/// A socket that cannot be bound.
+/// Why a socket cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// Somebody answers there.
+    /// Another process serves this socket.
     #[error("another process listens on {0}")]
     InUse(PathBuf),
-    /// Something else stands there; it is not ours to remove.
+    /// The path is not a socket, so it is not removed.
     #[error("{0} exists and is not a socket")]
     NotASocket(PathBuf),
     /// A step failed.
     #[error("{step} {path}")]
     Io {
-        /// What was tried.
+        /// The step that failed.
         step: &'static str,
-        /// With which path.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-/// Binds and listens. Missing folders above are made, passable but not listable for others
-/// (0711). A socket that nobody answers on is replaced. Nobody can connect before mode and
-/// group are set.
+/// Binds and listens. Missing parent directories are created with mode 0711. A stale socket is
+/// replaced. No client can connect before mode and group are set.
 pub async fn bind(options: &SocketOptions) -> Result<UnixListener, SocketError> {
     let path = options.path.as_path();
     let failed = |step| move |source| SocketError::Io { step, path: path.to_owned(), source };
@@ -102,7 +101,7 @@ mod tests {
             assert_eq!(mode(&options.path), 0o660);
             assert_eq!(mode(options.path.parent().unwrap()), 0o711);
             UnixStream::connect(&options.path).await.unwrap();
-            // The file stays behind, as after a crash.
+            // The file remains, as after a crash.
             drop(listener);
         }
     }

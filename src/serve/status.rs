@@ -1,7 +1,7 @@
-//! The one table from a room's error to a gRPC status.
+//! The mapping from errors of the rooms to gRPC statuses.
 //!
-//! Every match is exhaustive, so a new kind of error does not compile until somebody chooses
-//! its code here. The message is the whole chain of causes.
+//! Every match is exhaustive, so a new kind of error does not compile until its code is chosen
+//! here. The message contains the whole chain of causes.
 
 mod pods;
 
@@ -15,20 +15,19 @@ use crate::backend::ErrorKind;
 use crate::telemetry::error_text;
 use crate::{cdi, container, image, oci, sandbox, store, stream};
 
-/// A message never gets longer: it travels in a header.
+/// Maximum length of a message, which is sent in a header.
 const MAX_MESSAGE: usize = 4096;
 
-/// Starts of messages that a kubelet looks for in the error of a pull. It does so only when the
-/// code is Unknown.
+/// Message prefixes that a kubelet looks for in the error of a pull, if the code is Unknown.
 const PULL_PREFIXES: [&str; 2] = ["RegistryUnavailable", "SignatureValidationFailed"];
 
-/// The answer before recovery has ended, in the words that callers know.
+/// The answer before recovery has ended, with a text that callers recognise.
 pub fn not_ready() -> Status {
     Status::unavailable("server is not initialized yet")
 }
 
-/// The answer of a call that this version of podbay does not serve. Callers take the code as a
-/// switch and fall back.
+/// The answer to a call that this version does not implement. Callers take this code as a reason to
+/// fall back.
 pub fn unimplemented(method: &str) -> Status {
     Status::unimplemented(format!("{method} is not implemented by podbay yet"))
 }
@@ -100,7 +99,7 @@ fn sandbox_code(error: &sandbox::Error) -> Code {
     }
 }
 
-/// Several failures with one code have that code.
+/// The common code of several errors, if they all have the same.
 fn common_code(errors: &[sandbox::Error]) -> Code {
     let mut codes = errors.iter().map(sandbox_code);
     let first = codes.next().unwrap_or(Code::Unknown);
@@ -192,14 +191,14 @@ fn image_code(error: &image::Error) -> Code {
     }
 }
 
-/// The code that a text known to kubelets needs.
+/// The code required with a text that kubelets recognise.
 fn pull_code(message: &str) -> Option<Code> {
     PULL_PREFIXES.iter().any(|prefix| message.starts_with(prefix)).then_some(Code::Unknown)
 }
 
-/// A failed step. What is missing, or there already, is then a thing of podbay's and not the one
-/// that the caller named, so NotFound and AlreadyExists would mislead (a kubelet takes NotFound
-/// for "gone"); nor may a step that containerd lacks look like a call that podbay lacks.
+/// The code of a failed backend step. NotFound and AlreadyExists are not passed on, because they
+/// concern podbay's own objects, not the one that the caller named (a kubelet takes NotFound for
+/// "gone"). Nor is Unimplemented, since it is containerd that lacks the call.
 fn backend_code(kind: ErrorKind) -> Code {
     match kind {
         ErrorKind::InvalidArgument => Code::InvalidArgument,
@@ -211,7 +210,7 @@ fn backend_code(kind: ErrorKind) -> Code {
     }
 }
 
-/// An error with all of its causes, `a: b: c`, without repeats and of bounded length.
+/// An error with its causes, `a: b: c`, without repetitions and of limited length.
 pub(crate) fn chain(error: &dyn StdError) -> String {
     shorten_to(error_text(error), MAX_MESSAGE)
 }

@@ -1,4 +1,4 @@
-//! The server on a real socket, with stand-ins behind it.
+//! Tests of the server on a real socket, with fake services.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use crate::proto::runtime::v1::*;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Answers a few calls without any room.
+/// Answers a few calls by itself.
 #[derive(Clone)]
 struct Stub(CancellationToken);
 
@@ -42,7 +42,7 @@ impl RuntimeService for Stub {
         &self,
         request: Request<ExecSyncRequest>,
     ) -> Result<Response<ExecSyncResponse>, Status> {
-        // As big as asked for; both ways are tried so.
+        // The size is chosen by the test, to test messages in both directions.
         let stdout = vec![b'x'; request.into_inner().timeout as usize];
         Ok(Response::new(ExecSyncResponse { stdout, ..Default::default() }))
     }

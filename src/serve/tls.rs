@@ -1,4 +1,4 @@
-//! Keys and certificates of the remote door, and whether their files have changed.
+//! Keys and certificates of the TCP server, and detection of changed files.
 
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -11,29 +11,29 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 
-/// Files in PEM.
+/// Paths of PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate of the agent, those of intermediate authorities behind it.
+    /// The agent's certificate, followed by intermediate certificates.
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// The authorities that clients' certificates must come from.
+    /// The certificate authorities of clients.
     pub client_ca: PathBuf,
-    /// Their lists of revoked certificates. With any, each authority of a certificate needs one.
+    /// Certificate revocation lists. If there are any, each authority in a chain needs one.
     pub crl: Vec<PathBuf>,
 }
 
-/// What the files are good for.
+/// The TLS state made from the files.
 #[derive(Debug)]
 pub(super) struct Tls {
-    /// The server's side.
+    /// The server configuration.
     pub(super) server: Arc<ServerConfig>,
     clients: Arc<dyn ClientCertVerifier>,
 }
 
 impl Tls {
-    /// Whether a client with these certificates, its own first, would be let in now.
+    /// Whether a client with these certificates, its own first, would be accepted now.
     pub(super) fn check(&self, certificates: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
         let (own, others) =
             certificates.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
@@ -41,45 +41,45 @@ impl Tls {
     }
 }
 
-/// Files that no server can be made of.
+/// Why the files are unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read, or holds something else.
+    /// A file cannot be read or has the wrong contents.
     #[error("read {what} from {}", path.display())]
     File {
-        /// What should be in it.
+        /// The expected contents.
         what: &'static str,
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: pem::Error,
     },
-    /// A file holds nothing that is looked for.
+    /// A file lacks the expected contents.
     #[error("there is no {what} in {}", path.display())]
     Empty {
-        /// What is looked for.
+        /// The expected contents.
         what: &'static str,
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// Certificate and key do not fit, or one of them is of no use.
+    /// Certificate and key do not match, or one of them is invalid.
     #[error("use the certificate {} with the key {}", cert.display(), key.display())]
     Unusable {
         /// The certificate.
         cert: PathBuf,
         /// The key.
         key: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: rustls::Error,
     },
-    /// An authority is none.
+    /// A certificate authority is invalid.
     #[error("use the certificate authority {}", path.display())]
     Authority {
         /// Its file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: rustls::Error,
     },
@@ -89,8 +89,8 @@ pub enum TlsError {
 }
 
 impl TlsFiles {
-    /// A server's side of TLS 1.3 for HTTP/2, which demands a client certificate. No session is
-    /// resumed: every connection shows its certificate anew.
+    /// A TLS 1.3 server configuration for HTTP/2 that requires a client certificate. Session
+    /// resumption is off, so every connection presents its certificate.
     pub(super) fn load(&self) -> Result<Tls, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut authorities = RootCertStore::empty();
@@ -122,7 +122,7 @@ impl TlsFiles {
         Ok(Tls { server: Arc::new(config), clients })
     }
 
-    /// All files.
+    /// Paths of all files.
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         let Self { cert, key, client_ca, crl } = self.clone();
         [cert, key, client_ca].into_iter().chain(crl).collect()
@@ -166,12 +166,12 @@ fn failed(what: &'static str, path: &Path, source: pem::Error) -> TlsError {
     TlsError::File { what, path: path.to_owned(), source }
 }
 
-/// What files look like from outside: it differs when one was changed or replaced.
+/// Metadata of files, which changes when one is modified or replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stamp(Vec<Option<[i64; 5]>>);
 
 impl Stamp {
-    /// Looks at the files. Links are followed: what they lead to counts.
+    /// Reads the metadata. Links are followed.
     pub(super) fn of(paths: &[PathBuf]) -> Self {
         let look = |path: &PathBuf| -> io::Result<[i64; 5]> {
             let meta = std::fs::metadata(path)?;

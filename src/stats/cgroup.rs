@@ -1,7 +1,7 @@
-//! Where a process stands in the cgroup tree, and the use of that place.
+//! Finds the cgroup of a process and reads its usage.
 //!
-//! Files are kept open: reading an open file again costs a quarter of opening it, and a cgroup
-//! that was removed answers ENODEV for ever, even when another takes its path.
+//! Files are kept open: reading an open file costs a quarter of opening it, and a file of a removed
+//! cgroup answers ENODEV for ever, even after another cgroup takes its path.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,24 +19,24 @@ use crate::backend::CgroupVersion;
 use crate::board::now;
 use crate::locks::{Mutex, MutexGuard};
 
-/// The longest file that is read here: the kernel limits them to a page.
+/// Maximum size of a file read here, in bytes: the kernel limits them to a page.
 const BUFFER: usize = 16 << 10;
 
-/// Most files that one group keeps open.
+/// Maximum number of files that a group keeps open.
 pub const FILES: usize = 9;
 
 /// The cgroup tree of this host.
 #[derive(Debug, Clone)]
 pub struct Tree {
-    /// Its layout.
+    /// cgroup version of the host.
     pub version: CgroupVersion,
-    /// `/sys/fs/cgroup`, or a folder of a test.
+    /// `/sys/fs/cgroup`, or a directory in tests.
     pub root: PathBuf,
-    /// `/proc`, or a folder of a test.
+    /// `/proc`, or a directory in tests.
     pub proc: PathBuf,
 }
 
-/// Controllers whose files are read. In v2 all share one folder.
+/// Controllers whose files are read. In v2 all share one directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Controller {
     /// CPU limits.
@@ -51,7 +51,7 @@ pub enum Controller {
     Pids,
     /// Huge pages.
     Hugetlb,
-    /// The unified hierarchy; on a host of v1 it has pressure files alone.
+    /// The unified hierarchy; on a v1 host only its pressure files are used.
     Unified,
 }
 
@@ -65,17 +65,17 @@ const CONTROLLERS: [(Controller, &str); 7] = [
     (Controller::Unified, ""),
 ];
 
-/// The folders of one cgroup.
+/// The directories of one cgroup.
 #[derive(Debug, Clone, Default)]
 pub struct Folders {
     version: CgroupVersion,
-    /// Path inside its hierarchy, as the kernel tells it.
+    /// Path inside its hierarchy, as the kernel reports it.
     pub path: String,
     found: Vec<(Controller, PathBuf)>,
 }
 
 impl Folders {
-    /// The folder that has the files of a controller.
+    /// The directory with the files of a controller.
     pub fn of(&self, controller: Controller) -> Option<&Path> {
         let wanted = match self.version {
             CgroupVersion::V1 => controller,
@@ -84,12 +84,12 @@ impl Folders {
         self.found.iter().find(|(found, _)| *found == wanted).map(|(_, path)| path.as_path())
     }
 
-    /// Whether the files have the names of v1.
+    /// Whether the files have v1 names.
     pub fn is_v1(&self) -> bool {
         self.version == CgroupVersion::V1
     }
 
-    /// The cgroup above.
+    /// The parent cgroup.
     #[must_use]
     pub fn parent(mut self) -> Self {
         for (_, path) in &mut self.found {
@@ -102,12 +102,12 @@ impl Folders {
 }
 
 impl Tree {
-    /// The cgroup of container `id`, whose first process is `pid`: the folder that carries the
-    /// id. A process that went deeper by itself still belongs to it, and one of another
-    /// container, which got the PID of one that ended, does not.
+    /// The cgroup of container `id`, whose first process is `pid`: the directory named by the id.
+    /// This also finds it if the process moved itself to a child cgroup, and does not mistake a
+    /// process of another container that reused the PID.
     ///
     /// # Errors
-    /// `NotFound` when the process is gone. `None` when its cgroup does not carry the id.
+    /// `NotFound` when the process is gone. `None` when its cgroup path does not contain the id.
     pub fn folders(&self, pid: u32, id: &str) -> io::Result<Option<Folders>> {
         let membership = std::fs::read_to_string(self.proc.join(format!("{pid}/cgroup")));
         let membership =
@@ -138,16 +138,17 @@ impl Tree {
     }
 }
 
-/// The path as far as the part that carries the id.
+/// The path up to the component that contains the id.
 fn up_to<'a>(path: &'a str, id: &str) -> Option<&'a str> {
     let at = path.find(id)?;
     let end = path[at..].find('/').map_or(path.len(), |length| at + length);
-    // A namespace of ours would show paths outside of it so: there is no way to them.
+    // If the agent is in a cgroup namespace, paths outside of it look like this and are
+    // inaccessible.
     let climbs = path.split('/').any(|part| part == "..");
     (!climbs).then_some(&path[..end])
 }
 
-/// Whether an error means that a process or a cgroup is not there any more.
+/// Whether an error means that a process or a cgroup no longer exists.
 pub fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
         || matches!(Errno::from_io_error(error), Some(Errno::NODEV | Errno::SRCH))
@@ -161,9 +162,9 @@ fn gone() -> io::Error {
 enum Source {
     /// Kept open.
     Open(OwnedFd),
-    /// Opened for each reading: there are too many to keep.
+    /// Opened for each read, because too many would be kept open.
     Closed(PathBuf),
-    /// This kernel, or this cgroup, does not have it.
+    /// The kernel or this cgroup does not have it.
     Absent,
 }
 
@@ -173,7 +174,7 @@ impl Source {
         match open(&path) {
             Ok(file) if keep => Ok(Self::Open(file)),
             Ok(_) => Ok(Self::Closed(path)),
-            // Pressure that is switched off is found out when it is opened.
+            // If pressure accounting is disabled, opening the file fails.
             Err(Errno::NOENT | Errno::OPNOTSUPP) => Ok(Self::Absent),
             Err(error) => Err(error.into()),
         }
@@ -199,9 +200,9 @@ fn open(path: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// One cgroup: its files, and what its CPU use was.
+/// A cgroup: its files and its earlier CPU usage.
 pub struct Group {
-    /// The process that it was found by.
+    /// The process by which it was found.
     pub pid: u32,
     version: CgroupVersion,
     cpu: Source,
@@ -210,18 +211,17 @@ pub struct Group {
     memory_limit: Source,
     swap: Source,
     swap_limit: Source,
-    /// CPU, memory, I/O.
+    /// CPU, memory, I/O, in this order.
     pressure: [Source; 3],
     points: Mutex<Points>,
-    /// The most memory that was seen in use.
+    /// Highest memory usage seen.
     most_memory: AtomicU64,
 }
 
 impl Group {
-    /// Opens the files of a cgroup that was made `age` ago, if that is known; `keep` leaves them
-    /// open.
-    ///
+    /// Opens the files of a cgroup that was created `age` ago, if known; `keep` keeps them open.
     /// # Errors
+    /// [`is_gone`] when the cgroup does not exist.
     /// [`is_gone`] when the cgroup is not there.
     pub fn open(
         pid: u32,
@@ -261,7 +261,7 @@ impl Group {
         if nothing { Err(gone()) } else { Ok(group) }
     }
 
-    /// Reads everything. `window` is the shortest time over which CPU use is averaged.
+    /// Reads all values. CPU usage is averaged over at least `window`.
     ///
     /// # Errors
     /// [`is_gone`] when the cgroup was removed.
@@ -280,7 +280,7 @@ impl Group {
         Ok(Usage { at, cpu, memory, swap, io: self.pressure(2, &mut buffer)? })
     }
 
-    /// Notes the CPU time used so far, and the memory.
+    /// Records the current CPU time and memory usage.
     ///
     /// # Errors
     /// [`is_gone`] when the cgroup was removed.
@@ -292,7 +292,7 @@ impl Group {
         self.memory_in_use(&mut buffer).map(drop)
     }
 
-    /// The most memory that was in use at any look so far.
+    /// Highest memory usage seen in any reading so far.
     pub fn most_memory(&self) -> u64 {
         self.most_memory.load(Ordering::Relaxed)
     }
@@ -307,7 +307,7 @@ impl Group {
         self.points.lock()
     }
 
-    /// Nanoseconds.
+    /// CPU time in nanoseconds.
     fn cpu_time(&self, buffer: &mut [u8]) -> io::Result<Option<u64>> {
         let text = self.cpu.read(buffer)?;
         Ok(text.and_then(|text| match self.version {
@@ -354,7 +354,7 @@ impl Group {
     }
 }
 
-/// v1 limits memory and swap together: what is above the limit of memory is swap.
+/// v1 limits memory and swap together, so the part above the memory limit is the swap limit.
 fn swap_v1(stat: &MemoryStat) -> Option<Swap> {
     let usage = stat.swap?;
     let limit = match (stat.limit, stat.swap_limit) {
@@ -364,7 +364,7 @@ fn swap_v1(stat: &MemoryStat) -> Option<Swap> {
     Some(Swap { usage, available: left_of(limit, usage) })
 }
 
-/// As cAdvisor has it: what cannot be given back at once.
+/// Working set as cAdvisor defines it: memory that cannot be reclaimed at once.
 pub fn working_set(usage: u64, stat: &MemoryStat) -> u64 {
     usage.saturating_sub(stat.inactive_file)
 }
@@ -373,7 +373,7 @@ fn left_of(limit: u64, used: u64) -> Option<u64> {
     (limit <= UNLIMITED).then(|| limit.saturating_sub(used))
 }
 
-/// CPU time at two earlier moments.
+/// CPU time at two earlier points in time.
 #[derive(Debug, Default)]
 struct Points {
     older: Option<Point>,
@@ -387,7 +387,7 @@ struct Point {
 }
 
 impl Points {
-    /// A cgroup had used nothing when it was made.
+    /// At its creation a cgroup had used nothing.
     fn since(age: Option<Duration>) -> Self {
         let made = age.and_then(|age| Instant::now().checked_sub(age));
         Self { older: None, newer: made.map(|at| Point { at, usage: 0 }) }
@@ -397,12 +397,12 @@ impl Points {
         self.older = self.newer.replace(Point { at: Instant::now(), usage });
     }
 
-    /// Nanoseconds used per second, since the latest moment that is at least `window` ago.
+    /// Nanoseconds used per second, since the latest point that is at least `window` old.
     fn rate(&self, usage: u64, window: Duration) -> Option<u64> {
         let points = [self.newer, self.older].into_iter().flatten();
         let mut long_ago = points.map(|point| (point.at.elapsed(), point.usage));
         let (time, before) = long_ago.find(|(time, _)| *time >= window)?;
-        // The counter cannot go back, but the kernel adds it up over cores without a lock.
+        // The counter is monotonic, but the kernel sums it over cores without a lock.
         let used = u128::from(usage.checked_sub(before)?);
         u64::try_from(used * 1_000_000_000 / time.as_nanos().max(1)).ok()
     }

@@ -1,9 +1,8 @@
-//! What pods and containers use: CPU, memory, swap, pressure, network, disk.
+//! Resource usage of pods and containers: CPU, memory, swap, pressure, network, disk.
 //!
-//! Numbers are read from the kernel when somebody asks, straight from files and without a call
-//! to containerd. Two things are prepared behind the scenes (`sampler.rs`): the CPU time of a
-//! while ago, without which there is no use per second, and the size of writable layers, which
-//! containerd has to measure.
+//! Values are read from the kernel on request, directly from files and without a call to
+//! containerd. Two are prepared in the background (`sampler.rs`): the earlier CPU time, needed for
+//! usage per second, and the size of writable layers, which containerd has to measure.
 
 mod cgroup;
 mod metrics;
@@ -36,37 +35,37 @@ use sampler::Layers;
 /// How long a call waits for the size of a writable layer that was never measured.
 const MEASURE_LIMIT: Duration = Duration::from_secs(1);
 
-/// What this room stands on.
+/// The collaborators of this room.
 #[derive(Clone)]
 pub struct Deps {
-    /// Asked for the size of writable layers.
+    /// Measures writable layers.
     pub runtime: Arc<dyn Runtime>,
-    /// What there is.
+    /// The published pods and containers.
     pub board: Arc<Board>,
-    /// Owned tasks.
+    /// Spawns owned tasks.
     pub tasks: Tasks,
 }
 
 /// Settings of this room.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// cgroup layout of the host.
+    /// cgroup version of the host.
     pub cgroup: CgroupVersion,
-    /// Where cgroups are mounted, `/sys/fs/cgroup`.
+    /// Mount point of cgroups, `/sys/fs/cgroup`.
     pub cgroup_root: PathBuf,
     /// `/proc`.
     pub proc: PathBuf,
-    /// How often CPU use is noted.
+    /// Interval of CPU time samples.
     pub interval: Duration,
-    /// How old the size of the writable layer of a running container may get.
+    /// Maximum age of the layer size of a running container.
     pub layer_interval: Duration,
     /// Snapshotter of each runtime handler; "" is the default one.
     pub snapshotters: BTreeMap<String, String>,
-    /// Most files that are kept open.
+    /// Maximum number of files kept open.
     pub max_files: usize,
 }
 
-/// The use of all pods and containers.
+/// Resource usage of all pods and containers.
 pub struct Stats {
     deps: Deps,
     options: Options,
@@ -75,21 +74,21 @@ pub struct Stats {
     groups: Mutex<HashMap<String, Arc<Group>>>,
     layers: Layers,
     node: node::Noted,
-    /// Families of metrics that this host gives.
+    /// Metric families that this host provides.
     given: Vec<Descriptor>,
 }
 
-/// What a look for a cgroup finds.
+/// The result of looking for a cgroup.
 enum Found {
     Group(Arc<Group>),
-    /// The process or its cgroup ended just now.
+    /// The process or its cgroup has just ended.
     Gone,
-    /// There is none that is ours to read, e.g. the process runs in a virtual machine.
+    /// There is no cgroup to read, e.g. because the process runs in a virtual machine.
     Foreign,
 }
 
 impl Stats {
-    /// Nothing is measured behind the scenes before [`Stats::start`].
+    /// Background measurements begin only with [`Stats::start`].
     pub fn new(deps: Deps, options: Options) -> Arc<Self> {
         let tree = Tree {
             version: options.cgroup,
@@ -101,10 +100,10 @@ impl Stats {
         Arc::new(Self { deps, options, tree, groups, layers, node, given })
     }
 
-    /// One container, whatever its state. Its writable layer is measured now if it never was.
+    /// Usage of one container in any state. Its writable layer is measured now if it never was.
     pub async fn container(self: &Arc<Self>, container: Container) -> ContainerStats {
         if self.layers.get(&container.id).is_none() {
-            // A containerd that hangs must not hold up what the kernel tells.
+            // With a limit, so that a hanging containerd does not block the kernel's values.
             let measured = tokio::time::timeout(MEASURE_LIMIT, self.measure_layer(&container));
             let _late = measured.await;
         }
@@ -116,13 +115,13 @@ impl Stats {
         .await
     }
 
-    /// Many containers. Those that end at this moment are left out.
+    /// Usage of many containers; those that end meanwhile are left out.
     pub async fn containers(self: &Arc<Self>, containers: Vec<Container>) -> Vec<ContainerStats> {
         self.learn_roots_soon().await;
         self.blocking(move |room| room.read_containers(containers)).await
     }
 
-    /// One pod, whatever its state.
+    /// Usage of one pod in any state.
     pub async fn pod(self: &Arc<Self>, sandbox: Sandbox) -> PodStats {
         self.learn_roots_soon().await;
         self.blocking(move |room| {
@@ -132,7 +131,7 @@ impl Stats {
         .await
     }
 
-    /// Many pods. Those that end at this moment are left out.
+    /// Usage of many pods; those that end meanwhile are left out.
     pub async fn pods(self: &Arc<Self>, sandboxes: Vec<Sandbox>) -> Vec<PodStats> {
         self.learn_roots_soon().await;
         self.blocking(move |room| {
@@ -147,7 +146,7 @@ impl Stats {
         .await
     }
 
-    /// The whole node; `None` when its kernel does not tell.
+    /// Usage of the whole node; `None` when it cannot be read.
     pub async fn node(self: &Arc<Self>) -> Option<Usage> {
         self.blocking(|room| room.read_node().ok()).await
     }
@@ -156,7 +155,7 @@ impl Stats {
         self.node.read(&self.options.proc, now(), self.options.interval / 2)
     }
 
-    /// One trip to the blocking pool for a whole list: a trip costs more than a reading.
+    /// Runs one blocking task for a whole list, since starting a task costs more than a reading.
     async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> T + Send + 'static,
@@ -166,7 +165,7 @@ impl Stats {
             Ok(stats) => stats,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                // The agent's runtime is going away, and this with it.
+                // The runtime is shutting down, and this task with it.
                 Err(_cancelled) => std::future::pending().await,
             },
         }
@@ -197,26 +196,26 @@ impl Stats {
         PodStats { sandbox, at, usage, network, processes: Some(processes), containers }
     }
 
-    /// A pod without a cgroup of its own: its containers and the pause process.
+    /// For a pod without its own cgroup: the sum of its containers and the pause process.
     fn sum(&self, sandbox: &Sandbox, pid: u32, containers: &[ContainerStats]) -> Option<Usage> {
         let pause = self.read(&pause_cgroup(sandbox, pid)).ok().flatten()?;
         let containers = containers.iter().filter_map(|stats| stats.usage.as_ref());
         Some(containers.fold(pause, Usage::plus))
     }
 
-    /// Whether a pod that is shown as ready ended just now.
+    /// Whether a pod that is published as ready has just ended.
     fn has_ended(&self, sandbox: &Sandbox) -> bool {
         let SandboxState::Ready { pid } = sandbox.state else { return false };
         matches!(self.find(&cgroup_of(sandbox, pid)), Ok(Found::Gone))
     }
 
-    /// `None` when it does not run, or has no cgroup to read.
+    /// `None` when it does not run, or its cgroup cannot be read.
     fn usage(&self, container: &Container) -> io::Result<Option<Usage>> {
         running(container).map_or(Ok(None), |sought| self.read(&sought))
     }
 
     /// # Errors
-    /// When it is gone, or cannot be read.
+    /// When it is gone or cannot be read.
     fn read(&self, sought: &Sought) -> io::Result<Option<Usage>> {
         match self.find(sought)? {
             Found::Foreign => Ok(None),
@@ -239,7 +238,7 @@ impl Stats {
         let opened = self.folders(sought).and_then(|folders| {
             let Some(folders) = folders else { return Ok(None) };
             let age = u64::try_from(now().saturating_sub(sought.since)).ok();
-            // That of long ago tells nothing about now.
+            // A sample older than the interval says nothing about current usage.
             let age = age.map(Duration::from_nanos).filter(|age| *age <= self.options.interval);
             let keep = (self.groups().len() + 1) * cgroup::FILES <= self.options.max_files;
             Group::open(sought.pid, &folders, age, keep).map(|group| Some(Arc::new(group)))
@@ -260,7 +259,7 @@ impl Stats {
         Ok(if sought.above { folders.map(Folders::parent) } else { folders })
     }
 
-    /// Processes in a container: those of its own cgroup. 0 when it is gone.
+    /// Number of processes in a container's own cgroup; 0 when it is gone.
     fn processes(&self, sought: &Sought) -> u64 {
         let folders = self.folders(sought).ok().flatten();
         let folder = folders.as_ref().and_then(|folders| folders.of(cgroup::Controller::Memory));
@@ -269,14 +268,15 @@ impl Stats {
         u64::try_from(lines.count()).unwrap_or(u64::MAX)
     }
 
-    /// Interfaces in the network namespace of a process. The file is not kept open: it would
-    /// keep the namespace.
+    /// Interfaces in the network namespace of a process. The file is not kept open, since that
+    /// would keep the namespace alive.
     fn interfaces(&self, pid: u32) -> io::Result<Vec<Interface>> {
         let text = std::fs::read_to_string(self.tree.proc.join(format!("{pid}/net/dev")))?;
         Ok(parse::interfaces(&text))
     }
 
-    /// Where the layer is kept is told as of now: it may have been measured before that was known.
+    /// Adds the layer. Its mount point is looked up now, since it may have been unknown at the time
+    /// of measurement.
     fn with_layer(&self, container: Container, usage: Option<Usage>) -> ContainerStats {
         let unmeasured = || Layer { at: container.created_at, ..Layer::default() };
         let mut layer = self.layers.get(&container.id).unwrap_or_else(unmeasured);
@@ -284,7 +284,7 @@ impl Stats {
         ContainerStats { container, usage, layer }
     }
 
-    /// The most memory that was seen in use.
+    /// Highest memory usage seen.
     fn most_memory(&self, sought: &Sought) -> u64 {
         self.groups().get(&sought.key).map_or(0, |group| group.most_memory())
     }
@@ -308,21 +308,21 @@ impl Stats {
     }
 }
 
-/// A cgroup that is looked for.
+/// A cgroup to find.
 struct Sought {
     /// Its key in the map of groups.
     key: String,
     /// A process in it.
     pid: u32,
-    /// What the last part of its path carries.
+    /// The id contained in the last component of its path.
     id: String,
-    /// Whether the cgroup above is meant.
+    /// Whether its parent cgroup is wanted.
     above: bool,
-    /// When it was made, or a bit later.
+    /// Time of its creation, or slightly later.
     since: UnixNanos,
 }
 
-/// The cgroup of a container that runs.
+/// The cgroup of a running container.
 fn running(container: &Container) -> Option<Sought> {
     let ContainerState::Running { started_at, pid } = container.state else { return None };
     let id = container.id.to_string();
@@ -335,8 +335,8 @@ fn pause_cgroup(sandbox: &Sandbox, pid: u32) -> Sought {
     Sought { key: id.clone(), pid, id, above: false, since: sandbox.created_at }
 }
 
-/// The cgroup that a pod was given, which has all of its containers below it; else the one of
-/// its pause process.
+/// The cgroup assigned to a pod, which contains those of all its containers; else that of its pause
+/// process.
 fn cgroup_of(sandbox: &Sandbox, pid: u32) -> Sought {
     let above = !sandbox.config.cgroup_parent.is_empty();
     Sought { above, ..pause_cgroup(sandbox, pid) }

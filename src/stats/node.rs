@@ -1,4 +1,4 @@
-//! What the whole node uses, as its kernel tells in `/proc`.
+//! Usage of the whole node, as reported in `/proc`.
 
 use std::io;
 use std::path::Path;
@@ -8,10 +8,10 @@ use super::{Cpu, Memory, Swap, Usage};
 use crate::locks::Mutex;
 use crate::model::UnixNanos;
 
-/// Times in `/proc/stat` are counted in so many parts of a second on every Linux (`USER_HZ`).
+/// Units per second of the times in `/proc/stat` (`USER_HZ`), the same on every Linux.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// CPU time of a while ago, without which there is no use per second.
+/// An earlier CPU time, needed for usage per second.
 #[derive(Debug, Default)]
 pub(super) struct Noted(Mutex<Option<Note>>);
 
@@ -23,7 +23,7 @@ struct Note {
 }
 
 impl Noted {
-    /// The use now; a note that is at least `age` old makes room for a new one.
+    /// The current usage. If the recorded sample is at least `age` old, a new one replaces it.
     pub fn read(&self, proc: &Path, at: UnixNanos, age: Duration) -> io::Result<Usage> {
         let text = |name| std::fs::read_to_string(proc.join(name));
         let mut usage = parse(&text("stat")?, &text("meminfo")?);
@@ -78,11 +78,12 @@ fn parse(stat: &str, meminfo: &str) -> Usage {
     }
 }
 
-/// Nanoseconds that all cores together were not idle.
+/// Non-idle time of all cores together, in nanoseconds.
 fn busy(stat: &str) -> Option<u64> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let ticks: Vec<u64> = line.split_whitespace().map_while(|word| word.parse().ok()).collect();
-    // user nice system idle iowait irq softirq steal guest guest_nice; guests are in user.
+    // Fields: user nice system idle iowait irq softirq steal guest guest_nice; user includes
+    // guests.
     let busy: u64 = [0, 1, 2, 5, 6].iter().filter_map(|at| ticks.get(*at)).sum();
     Some(busy * (1_000_000_000 / TICKS_PER_SECOND))
 }

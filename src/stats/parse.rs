@@ -1,14 +1,14 @@
-//! Files of the kernel, parsed: cgroup v1 and v2, pressure, `/proc/PID/net/dev`. Pure.
+//! Parsers of kernel files: cgroup v1 and v2, pressure, `/proc/PID/net/dev`. Pure.
 //!
-//! A line of another shape is left out: kernels add lines, and a number that cannot be read is
-//! better missing than fatal.
+//! Unexpected lines are skipped: kernels add new ones, and a missing value is better than a
+//! failure.
 
 use super::usage::{Interface, Pressure, Traffic, Waiting};
 
-/// Above this a memory limit is none: the kernel rounds "no limit" to pages.
+/// A memory limit above this means no limit: the kernel rounds "no limit" to pages.
 pub const UNLIMITED: u64 = 1 << 62;
 
-/// A file of one number; `max` is the largest.
+/// A single-number file; `max` gives the largest number.
 pub fn number(text: &[u8]) -> Option<u64> {
     match text.trim_ascii() {
         b"max" => Some(u64::MAX),
@@ -28,12 +28,12 @@ pub fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], u64)> {
     })
 }
 
-/// The number of one key.
+/// The value of one key.
 pub fn value_of(text: &[u8], wanted: &str) -> Option<u64> {
     pairs(text).find_map(|(key, value)| (key == wanted.as_bytes()).then_some(value))
 }
 
-/// `memory.stat` of either version, with all cgroups below. Absent is 0, or none where it says so.
+/// `memory.stat` of either version, including child cgroups. Missing values are 0, or `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MemoryStat {
     /// Anonymous memory.
@@ -48,23 +48,24 @@ pub struct MemoryStat {
     pub inactive_file: u64,
     /// Page faults.
     pub page_faults: u64,
-    /// Page faults that needed the disk.
+    /// Page faults that required I/O.
     pub major_page_faults: u64,
-    /// Page faults without the cgroups below (v1).
+    /// Page faults without child cgroups (v1).
     pub own_page_faults: Option<u64>,
-    /// The same of those that needed the disk (v1).
+    /// Page faults that required I/O, without child cgroups (v1).
     pub own_major_page_faults: Option<u64>,
-    /// Kernel memory (v2); before 5.18 the sum of those parts that the kernel tells.
+    /// Kernel memory (v2); before 5.18 the sum of the reported parts.
     pub kernel: Option<u64>,
-    /// Swapped out (v1, where swap is counted).
+    /// Swapped out memory (v1, with swap accounting).
     pub swap: Option<u64>,
-    /// Least limit up to the root (v1).
+    /// Lowest limit of this cgroup and its ancestors (v1).
     pub limit: Option<u64>,
-    /// Least limit of memory and swap together up to the root (v1, where swap is counted).
+    /// Lowest limit of memory plus swap of this cgroup and its ancestors (v1, with swap
+    /// accounting).
     pub swap_limit: Option<u64>,
 }
 
-/// cgroup v1: `total_…` counts the cgroups below too.
+/// cgroup v1: the `total_…` values include child cgroups.
 pub fn memory_stat_v1(text: &[u8]) -> MemoryStat {
     let mut stat = MemoryStat::default();
     for (key, value) in pairs(text) {
@@ -87,7 +88,7 @@ pub fn memory_stat_v1(text: &[u8]) -> MemoryStat {
     stat
 }
 
-/// cgroup v2: every number counts the cgroups below too.
+/// cgroup v2: all values include child cgroups.
 pub fn memory_stat_v2(text: &[u8]) -> MemoryStat {
     let mut stat = MemoryStat::default();
     let mut parts_of_kernel = 0u64;
@@ -111,7 +112,7 @@ pub fn memory_stat_v2(text: &[u8]) -> MemoryStat {
     stat
 }
 
-/// A pressure file. `None` when there is no line of `some`; older kernels have no `full` for CPU.
+/// Parses a pressure file. `None` without a `some` line; older kernels have no `full` line for CPU.
 pub fn pressure(text: &[u8]) -> Option<Pressure> {
     let text = std::str::from_utf8(text).ok()?;
     let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(waiting);
@@ -127,7 +128,7 @@ fn waiting(fields: &str) -> Waiting {
             "avg10" => waiting.avg10 = average(),
             "avg60" => waiting.avg60 = average(),
             "avg300" => waiting.avg300 = average(),
-            // The kernel tells microseconds.
+            // The kernel reports microseconds.
             "total" => {
                 waiting.total = value.parse().map_or(0, |total: u64| total.saturating_mul(1000));
             }
@@ -137,13 +138,13 @@ fn waiting(fields: &str) -> Waiting {
     waiting
 }
 
-/// `/proc/PID/net/dev` (proc(5)): all interfaces of the network namespace but `lo`.
+/// Parses `/proc/PID/net/dev` (proc(5)): all interfaces of the network namespace except `lo`.
 pub fn interfaces(text: &str) -> Vec<Interface> {
     text.lines().filter_map(interface).filter(|interface| interface.name != "lo").collect()
 }
 
-/// Eight numbers received and eight sent, of which the first four are bytes, packets, errors,
-/// drops. The two lines of headings have no colon.
+/// Eight received and eight sent values, each beginning with bytes, packets, errors, drops. The two
+/// header lines contain no colon.
 fn interface(line: &str) -> Option<Interface> {
     let (name, numbers) = line.rsplit_once(':')?;
     let mut numbers = numbers.split_ascii_whitespace().map(str::parse::<u64>);

@@ -1,5 +1,5 @@
-//! What is measured behind the scenes, cheaply: CPU time every few seconds, and the size of
-//! writable layers now and then.
+//! Background measurements: CPU time every few seconds, and the size of writable layers
+//! occasionally.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -17,12 +17,12 @@ use crate::ids::{ContainerId, PodId};
 use crate::locks::{Mutex, MutexGuard};
 use crate::stats::usage::Layer;
 
-/// Writable layers as last measured, and where snapshotters keep them.
+/// The last measured writable layers, and the directories of snapshotters.
 #[derive(Default)]
 pub(super) struct Layers {
     measured: Mutex<HashMap<ContainerId, Layer>>,
     roots: Mutex<BTreeMap<String, PathBuf>>,
-    /// When containerd was last asked for them.
+    /// When containerd was last asked for the directories.
     asked: Mutex<Option<Instant>>,
 }
 
@@ -31,7 +31,7 @@ impl Layers {
         self.measured().get(id).cloned()
     }
 
-    /// Whether containerd was not asked for so long; it is then.
+    /// Whether the last request to containerd is at least `pause` ago; if so, notes a request now.
     fn may_ask(&self, pause: Duration) -> bool {
         let mut asked = self.asked.lock();
         let may = asked.is_none_or(|asked| asked.elapsed() >= pause);
@@ -51,7 +51,7 @@ impl Layers {
 }
 
 impl Stats {
-    /// Measures behind the scenes until the drain.
+    /// Measures in the background until the drain.
     pub fn start(self: &Arc<Self>) {
         let (room, interval) = (self.clone(), self.options.interval);
         drop(self.deps.tasks.spawn_lasting("stats-cpu", move || {
@@ -75,16 +75,16 @@ impl Stats {
         }));
     }
 
-    /// Notes the CPU time of all that runs, and lets go of what does not.
+    /// Records the CPU time of everything that runs, and forgets what no longer runs.
     fn sample(&self) {
         let sought = self.all_running();
         for sought in &sought {
-            // What ended just now is let go of the next time.
+            // What has just ended is forgotten at the next sample.
             if let Ok(Found::Group(group)) = self.find(sought) {
                 let _ended = group.sample();
             }
         }
-        // Notes the time of the node as well.
+        // Also records the node's CPU time.
         let _unread = self.read_node();
         let keys: HashSet<&str> = sought.iter().map(|sought| sought.key.as_str()).collect();
         self.groups().retain(|key, _| keys.contains(key.as_str()));
@@ -100,7 +100,7 @@ impl Stats {
         pods.iter().filter_map(of_pod).chain(containers.iter().filter_map(running)).collect()
     }
 
-    /// Measures the writable layers that are due, one at a time: containerd walks through them.
+    /// Measures the layers that are due, one at a time: containerd walks through their files.
     async fn measure_layers(&self) {
         self.learn_roots().await;
         let board = &self.deps.board;
@@ -114,7 +114,7 @@ impl Stats {
         }
     }
 
-    /// A layer changes while its container runs.
+    /// Whether a layer has to be measured: it changes only while its container runs.
     fn is_due(&self, container: &Container) -> bool {
         let Some(layer) = self.layers.get(&container.id) else { return true };
         match &container.state {
@@ -127,7 +127,7 @@ impl Stats {
         }
     }
 
-    /// Why it could not be measured, if it could not. Whoever asks sees the last size then.
+    /// Measures a layer; returns the kind of error on failure. The last size then stays published.
     pub(super) async fn measure_layer(&self, container: &Container) -> Option<ErrorKind> {
         let handler = self.handler_of(&container.pod);
         let snapshotter = self.snapshotter(&handler);
@@ -150,19 +150,20 @@ impl Stats {
         self.deps.board.pod(pod.as_str()).map(|pod| pod.handler).unwrap_or_default()
     }
 
-    /// The folder of the snapshotter of a container's handler; empty until containerd told it.
+    /// The directory of the snapshotter of a container's handler; empty until containerd reported
+    /// it.
     pub(super) fn mountpoint_of(&self, container: &Container) -> PathBuf {
         let handler = self.handler_of(&container.pod);
         self.layers.roots().get(self.snapshotter(&handler)).cloned().unwrap_or_default()
     }
 
-    /// As [`Stats::learn_roots`], for a caller who must not wait for a containerd that hangs.
+    /// Like [`Stats::learn_roots`], for callers that must not be blocked by a hanging containerd.
     pub(super) async fn learn_roots_soon(&self) {
         let _late = tokio::time::timeout(MEASURE_LIMIT, self.learn_roots()).await;
     }
 
-    /// Snapshotters keep their folders for the life of containerd; one that is not known yet may
-    /// have come with a containerd that was started anew.
+    /// Reads the snapshotters' directories, which do not change while containerd runs. An unknown
+    /// snapshotter may have appeared with a restart of containerd.
     async fn learn_roots(&self) {
         let known = |name: &String| self.layers.roots().contains_key(name);
         if self.options.snapshotters.values().all(known)

@@ -1,4 +1,4 @@
-//! What is measured, in plain types. All sizes are bytes, all durations nanoseconds.
+//! The measured values, as plain types. All sizes are in bytes, all durations in nanoseconds.
 
 use std::path::PathBuf;
 
@@ -8,52 +8,52 @@ use crate::model::UnixNanos;
 /// How long tasks waited for a resource (PSI, <https://docs.kernel.org/accounting/psi.html>).
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Pressure {
-    /// Time in which some task waited.
+    /// Time during which at least one task waited.
     pub some: Waiting,
-    /// Time in which all tasks waited.
+    /// Time during which all tasks waited.
     pub full: Waiting,
 }
 
 /// One line of a pressure file.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Waiting {
-    /// Nanoseconds in all.
+    /// Total time in nanoseconds.
     pub total: u64,
-    /// Percent of the last 10 seconds.
+    /// Percentage of the last 10 seconds.
     pub avg10: f64,
-    /// Percent of the last minute.
+    /// Percentage of the last minute.
     pub avg60: f64,
-    /// Percent of the last five minutes.
+    /// Percentage of the last five minutes.
     pub avg300: f64,
 }
 
 /// CPU use (CRI `CpuUsage`).
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Cpu {
-    /// Nanoseconds of all cores since the cgroup was made.
+    /// Nanoseconds of all cores since the cgroup was created.
     pub usage: u64,
-    /// Billionths of a core over the last seconds; `None` until that can be told.
+    /// Billionths of a core over the last seconds; `None` until it can be computed.
     pub nano_cores: Option<u64>,
-    /// Pressure, where the kernel tells it.
+    /// Pressure, if the kernel reports it.
     pub pressure: Option<Pressure>,
 }
 
 /// Memory use (CRI `MemoryUsage`).
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Memory {
-    /// All of it, with caches.
+    /// Total, including caches.
     pub usage: u64,
-    /// Without the cache of files that are not in active use.
+    /// Total without inactive page cache.
     pub working_set: u64,
-    /// What the limit leaves above the working set; 0 without a limit.
+    /// Limit minus working set; 0 without a limit.
     pub available: u64,
     /// Anonymous memory.
     pub rss: u64,
     /// Page faults.
     pub page_faults: u64,
-    /// Page faults that needed the disk.
+    /// Page faults that required I/O.
     pub major_page_faults: u64,
-    /// Pressure, where the kernel tells it.
+    /// Pressure, if the kernel reports it.
     pub pressure: Option<Pressure>,
 }
 
@@ -62,14 +62,14 @@ pub struct Memory {
 pub struct Swap {
     /// Bytes swapped out.
     pub usage: u64,
-    /// What the limit leaves; `None` without a limit.
+    /// Swap left below the limit; `None` without a limit.
     pub available: Option<u64>,
 }
 
-/// Use of one cgroup with all below it. What the kernel does not tell is `None`.
+/// Usage of one cgroup and its descendants. Values that the kernel does not report are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Usage {
-    /// When it was read.
+    /// Time of the reading.
     pub at: UnixNanos,
     /// CPU.
     pub cpu: Option<Cpu>,
@@ -77,12 +77,12 @@ pub struct Usage {
     pub memory: Option<Memory>,
     /// Swap.
     pub swap: Option<Swap>,
-    /// Pressure on block devices.
+    /// I/O pressure.
     pub io: Option<Pressure>,
 }
 
 impl Usage {
-    /// Both together. Of pressure there is no sum.
+    /// The sum of both, without pressure, which cannot be added.
     #[must_use]
     pub fn plus(self, other: &Self) -> Self {
         let cpu = merged(self.cpu, other.cpu, |a, b| Cpu {
@@ -93,7 +93,7 @@ impl Usage {
         let memory = merged(self.memory, other.memory, |a, b| Memory {
             usage: a.usage.saturating_add(b.usage),
             working_set: a.working_set.saturating_add(b.working_set),
-            // A sum of limits is none as soon as one part has no limit.
+            // The sum has no limit if one part has none.
             available: if a.available == 0 || b.available == 0 {
                 0
             } else {
@@ -122,9 +122,10 @@ fn merged<T>(a: Option<T>, b: Option<T>, both: impl Fn(T, T) -> T) -> Option<T> 
 /// The writable layer of a container (CRI `FilesystemUsage`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layer {
-    /// When it was measured.
+    /// Time of the measurement.
     pub at: UnixNanos,
-    /// Folder of the snapshotter, by which its file system is known; empty until containerd told.
+    /// Directory of the snapshotter, which identifies the file system; empty until containerd
+    /// reported it.
     pub mountpoint: PathBuf,
     /// Bytes.
     pub bytes: u64,
@@ -132,7 +133,7 @@ pub struct Layer {
     pub inodes: u64,
 }
 
-/// Counters of one direction of an interface.
+/// Counters of an interface in one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
     /// Bytes.
@@ -156,29 +157,29 @@ pub struct Interface {
     pub sent: Traffic,
 }
 
-/// A container with its use.
+/// A container with its usage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContainerStats {
     /// The container.
     pub container: Container,
     /// `None` when it does not run.
     pub usage: Option<Usage>,
-    /// Its writable layer as last measured; empty as of its creation when it never was.
+    /// Its writable layer as last measured; if never measured, empty and dated at its creation.
     pub layer: Layer,
 }
 
-/// A pod with its use.
+/// A pod with its usage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PodStats {
     /// The pod.
     pub sandbox: Sandbox,
-    /// When it was read.
+    /// Time of the reading.
     pub at: UnixNanos,
     /// `None` when it does not run.
     pub usage: Option<Usage>,
-    /// Interfaces but `lo`; `None` in the host's network or when it does not run.
+    /// Interfaces except `lo`; `None` for the host network, or when it does not run.
     pub network: Option<Vec<Interface>>,
-    /// Processes in its containers; `None` when it does not run.
+    /// Number of processes in its containers; `None` when it does not run.
     pub processes: Option<u64>,
     /// Its containers.
     pub containers: Vec<ContainerStats>,

@@ -1,22 +1,22 @@
-//! Failures of the store.
+//! Errors of the store.
 
 use std::error::Error as StdError;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A failure of the store. Cheap to clone: one failed commit fails many callers.
+/// An error of the store. Cheap to clone, since one failed commit fails many callers.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// Another process has the store.
+    /// Another process has locked the store.
     #[error("the state store {} is in use by another podbay{}", path.display(), holder(*.pid))]
     Locked {
         /// The store's file.
         path: PathBuf,
-        /// Who holds it, if it said so.
+        /// PID of the holder, if it is known.
         pid: Option<u32>,
     },
-    /// A newer podbay wrote the store; this one leaves it alone.
+    /// A newer podbay wrote the store; it is left untouched.
     #[error(
         "the state store {} has schema {found}, this podbay knows up to {known}: \
          run the newer version, or move the file away to start with an empty store",
@@ -25,9 +25,9 @@ pub enum Error {
     NewerSchema {
         /// The store's file.
         path: PathBuf,
-        /// Its schema.
+        /// Its schema version.
         found: u32,
-        /// The highest schema this program knows.
+        /// The highest schema version that this program supports.
         known: u32,
     },
     /// The disk or a quota is full. Nothing was changed.
@@ -39,7 +39,7 @@ pub enum Error {
         #[source]
         source: Arc<dyn StdError + Send + Sync>,
     },
-    /// The disk failed.
+    /// I/O on the store's file failed.
     #[error("{tried}")]
     Io {
         /// What was tried.
@@ -51,10 +51,10 @@ pub enum Error {
     /// The file is damaged.
     #[error("the state store is damaged: {problem}")]
     Corrupt {
-        /// How it shows.
+        /// Description of the damage.
         problem: String,
     },
-    /// A record cannot be stored or a row cannot be read.
+    /// A record cannot be stored, or a row cannot be read.
     #[error("{table} row {key:?}: {problem}")]
     Row {
         /// Table.
@@ -64,7 +64,7 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
-    /// Too many writes wait.
+    /// Too many writes are queued.
     #[error("the state store has too many writes waiting")]
     Busy,
     /// The store was closed.
@@ -77,7 +77,7 @@ fn holder(pid: Option<u32>) -> String {
 }
 
 impl Error {
-    /// From an I/O failure.
+    /// Converts an I/O error.
     pub(super) fn io(tried: impl Into<String>, source: std::io::Error) -> Self {
         let (tried, kind) = (tried.into(), source.kind());
         match kind {
@@ -88,10 +88,10 @@ impl Error {
         }
     }
 
-    /// From a failure of the database; damage is told apart from a failing disk.
+    /// Converts a database error; distinguishes a damaged file from a failing disk.
     pub(super) fn from_redb(tried: impl Into<String>, source: redb::Error) -> Self {
         match source {
-            // "Not a database" and a file that ends too early come as I/O errors.
+            // redb reports "not a database" and a truncated file as I/O errors.
             redb::Error::Io(error)
                 if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
             {

@@ -1,4 +1,4 @@
-//! Opening the file: lock, schema, damage.
+//! Opens the store's file: lock, schema check, handling of damage.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -16,23 +16,24 @@ use super::Error;
 use super::reserve::Reserve;
 use super::writer::Medium;
 
-/// The layout of the tables. Rows have versions of their own.
+/// Version of the table layout. Rows have versions of their own.
 const SCHEMA: u32 = 1;
-/// What the store knows about itself: `schema`, `epoch`, `revision`, `boot_id`.
+/// The store's own data: `schema`, `epoch`, `revision`, `boot_id`.
 pub(super) const META: TableDefinition<'_, &str, &str> = TableDefinition::new("store.meta");
 /// Rooms keep their records in memory; the cache serves only the pages of a commit.
 const CACHE: usize = 256 << 10;
 /// For so long a locked file may be about to be given up.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// How to open a store.
+/// Options for opening a store.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The file, mode 0600. Missing folders are made 0700. A lock file stands beside it.
+    /// The file, mode 0600. Missing directories are created with mode 0700. A lock file is next to
+    /// it.
     pub path: PathBuf,
 }
 
-/// The store's knowledge about itself.
+/// The store's own data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Meta {
     pub(super) epoch: String,
@@ -49,17 +50,17 @@ pub(super) struct Ready {
     pub(super) medium: FileMedium,
 }
 
-/// Where the store lives.
+/// The place of the database: a file.
 #[derive(Debug)]
 pub(super) struct FileMedium {
     path: PathBuf,
     reserve: Reserve,
-    /// Held as long as this lives, also while the database is closed after a failure.
+    /// Held for the lifetime of this value, also while the database is closed after a failure.
     _lock: File,
 }
 
 impl FileMedium {
-    /// Opens the file; when the disk is too full for that, with the space of the reserve.
+    /// Opens the file; if the disk is too full for that, releases the reserve first.
     fn attempt(&mut self, check: bool) -> Result<(Database, Meta, bool), Error> {
         match attempt(&self.path, check) {
             Err(Error::Full { .. }) => {
@@ -72,10 +73,10 @@ impl FileMedium {
 }
 
 impl Medium for FileMedium {
-    /// Damage is not moved aside here: the rooms hold the truth in memory, and the next start
-    /// heals the store.
+    /// Does not move a damaged file aside: the rooms have their records in memory, and the next
+    /// start repairs the store.
     fn open(&mut self) -> Result<(Database, Meta), Error> {
-        // A file that vanished must not come back empty.
+        // A file that has disappeared must not be replaced by an empty one.
         fs::metadata(&self.path).map_err(|error| Error::io(opening(&self.path), error))?;
         self.attempt(false).map(|(database, meta, _)| (database, meta))
     }
@@ -89,14 +90,14 @@ impl Medium for FileMedium {
     }
 }
 
-/// redb with our settings.
+/// A redb builder with the store's settings.
 pub(super) fn builder() -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE);
     builder
 }
 
-/// Opens the store for good.
+/// Opens the store at the start of the agent.
 pub(super) fn open(options: &Options) -> Result<Ready, Error> {
     let path = &options.path;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -116,7 +117,7 @@ pub(super) fn open(options: &Options) -> Result<Ready, Error> {
             tracing::error!(problem, moved_to = %aside.display(), "state store: damaged");
             (medium.attempt(true), Some(aside))
         }
-        // The check writes; a full disk must not keep the agent from starting.
+        // The integrity check writes; a full disk must not keep the agent from starting.
         Err(Error::Full { .. }) => (medium.attempt(false), None),
         found => (found, None),
     };
@@ -125,7 +126,7 @@ pub(super) fn open(options: &Options) -> Result<Ready, Error> {
     Ok(Ready { database, meta, quarantined, fresh, medium })
 }
 
-/// One try; a panic in the database on damaged pages counts as damage.
+/// Opens the file once; a panic of the database on damaged pages counts as damage.
 fn attempt(path: &Path, check: bool) -> Result<(Database, Meta, bool), Error> {
     let open = || -> Result<(Database, Meta, bool), Error> {
         let file = OpenOptions::new()
@@ -162,8 +163,8 @@ fn attempt(path: &Path, check: bool) -> Result<(Database, Meta, bool), Error> {
     patiently(|| open().unwrap_or(Err(Error::Corrupt { problem: "opening it panicked".into() })))
 }
 
-/// Tries again for a moment while it is locked. A program that this process is starting holds
-/// copies of all its files between fork and exec, and with them a lock that was just given up.
+/// Retries for a short time while the file is locked. A child process between fork and exec holds
+/// copies of all descriptors, and so may still hold a lock that was just released.
 fn patiently<T>(attempt: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
     let begun = Instant::now();
     loop {
@@ -180,9 +181,9 @@ fn opening(path: &Path) -> String {
     format!("open the state store {}", path.display())
 }
 
-/// Refuses a file of a newer podbay before anything in it is touched. What cannot be told
-/// read-only (damage, a file left by a crash) is left to the real opening: that repairs and then
-/// looks again, and still writes no row.
+/// Refuses a file of a newer podbay before anything in it is changed. What cannot be checked
+/// read-only (damage, a file left by a crash) is left to the ordinary opening, which repairs,
+/// checks again, and still writes no row.
 fn refuse_newer(path: &Path) -> Result<(), Error> {
     let peek = || -> Option<u32> {
         let database = builder().open_read_only(path).ok()?;
@@ -198,8 +199,8 @@ fn refuse_newer(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Reads the store's knowledge about itself, or gives it to an empty database. Returns whether
-/// it was empty.
+/// Reads the store's own data, or initialises it in an empty database. Returns whether it was
+/// empty.
 pub(super) fn meta_of(database: &Database) -> Result<(Meta, bool), Error> {
     let failed = |error: redb::Error| Error::from_redb("read the state store", error);
     let txn = database.begin_read().map_err(|error| failed(error.into()))?;
@@ -248,8 +249,8 @@ fn initialise(database: &Database) -> Result<Meta, Error> {
     Ok(Meta { epoch, number: 0, boot_id: None })
 }
 
-/// Takes the lock on the store; it is held while the file handle lives. The database locks its
-/// file too, but not while it is closed after a failure.
+/// Locks the store for as long as the returned file is open. The database locks its own file too,
+/// but not while it is closed after a failure.
 fn lock(path: &Path) -> Result<File, Error> {
     let path_of_lock = beside(path, ".lock");
     let tried = || format!("lock the state store with {}", path_of_lock.display());
@@ -272,12 +273,13 @@ fn lock(path: &Path) -> Result<File, Error> {
         }
         Err(TryLockError::Error(error)) => return Err(Error::io(tried(), error)),
     }
-    // Only for the other's message: a full disk must not keep us from starting.
+    // The PID only serves the other process's error message: a full disk must not prevent the
+    // start.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
 }
 
-/// Moves a damaged file aside, under a name that is free.
+/// Moves a damaged file aside, under an unused name.
 fn quarantine(path: &Path) -> Result<PathBuf, Error> {
     let now = OffsetDateTime::now_utc()
         .format(format_description!("[year][month][day]T[hour][minute][second]Z"))
@@ -300,7 +302,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Makes new names in the folder durable.
+/// Makes new names in the directory durable.
 fn sync_folder(folder: &Path) -> Result<(), Error> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())

@@ -1,15 +1,15 @@
-//! A record in memory and in the store as one.
+//! A record kept both in memory and in the store.
 
 use super::{Batch, Error, Record, Store};
 use crate::locks::{Mutex, MutexGuard};
 
-/// A record that a room keeps in memory and changes through the store. Reads never wait; who
-/// saves sees to it that nobody else saves the same record at the same time.
+/// A record that a room keeps in memory and changes through the store. Reads never wait. The caller
+/// must ensure that a record is saved by only one task at a time.
 #[derive(Debug)]
 pub struct Kept<R>(Mutex<R>);
 
 impl<R: Record + Clone> Kept<R> {
-    /// A record that is not in the store yet, or was read from it.
+    /// Wraps a record that was read from the store, or is not in it yet.
     pub fn new(record: R) -> Self {
         Self(Mutex::new(record))
     }
@@ -33,13 +33,13 @@ impl<R: Record + Clone> Kept<R> {
         change(&mut self.lock());
     }
 
-    /// Changes the record and makes it durable. On failure it is as before.
+    /// Changes the record and makes it durable. On failure it is unchanged.
     pub async fn save(&self, store: &Store, change: impl FnOnce(&mut R)) -> Result<(), Error> {
         self.write(store, Batch::new(), change).await
     }
 
-    /// As [`Kept::save`], for the record of an end: it may use the room that is kept for ending
-    /// work when the disk is full.
+    /// Like [`Kept::save`], for the record of an end: if the disk is full it may use the store's
+    /// reserve.
     pub async fn save_end(&self, store: &Store, change: impl FnOnce(&mut R)) -> Result<(), Error> {
         self.write(store, Batch::new().ends_work(), change).await
     }

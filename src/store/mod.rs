@@ -1,14 +1,13 @@
-//! What was promised and what was done, kept over crashes, power cuts and reboots.
+//! The persistent store of intents and results; survives crashes, power cuts and reboots.
 //!
-//! One redb file holds versioned rows of several types. A [`Batch`] is written whole or not at
-//! all, and [`Store::write`] answers only after the commit is durable: a room writes its intent,
-//! acts, then writes the result. All batches that wait while a commit runs go into the next
-//! commit together, so that many callers share one flush of the disk and nobody waits for a
-//! timer.
+//! One redb file holds versioned rows of several types. A [`Batch`] is written atomically, and
+//! [`Store::write`] returns only after the commit is durable: a room writes its intent, acts, then
+//! writes the result. All batches queued during a commit go into the next commit together, so that
+//! many callers share one disk flush and nobody waits for a timer.
 //!
 //! The rooms keep their records in memory and read the store only at start. So a full or failing
-//! disk stops changes, never answers: batches fail with [`Error::Full`] or [`Error::Io`], the file
-//! is closed and opened again with back-off, and work goes on by itself when the disk is well.
+//! disk prevents changes but not reads: batches fail with [`Error::Full`] or [`Error::Io`], the
+//! file is closed and reopened with back-off, and work resumes by itself when the disk works again.
 
 mod error;
 mod file;
@@ -36,24 +35,24 @@ pub use record::{Batch, Fault, Loaded, Record};
 use record::table;
 use writer::{Job, Medium, Shared};
 
-/// A point in the store's history. Numbers of different epochs must not be compared: the epoch
-/// changes when the history was lost.
+/// A point in the store's history. Numbers of different epochs must not be compared: a new epoch
+/// means that the history was lost.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Revision {
-    /// Random name of this history; new when the store was made anew.
+    /// Random name of this history; changes when a new store is created.
     pub epoch: String,
-    /// Counts batches, from 1; 0 before the first.
+    /// Number of batches so far; 0 before the first.
     pub number: u64,
 }
 
-/// A store that was opened.
+/// An opened store.
 #[derive(Debug)]
 pub struct Opened {
     /// The store.
     pub store: Store,
-    /// Where a damaged file was moved; the store is then `fresh`.
+    /// New path of a damaged file that was moved aside; the store is then `fresh`.
     pub quarantined: Option<PathBuf>,
-    /// Whether there was no usable store before: everything must be found out from below.
+    /// Whether there was no usable store, so that all state must be recovered from the backends.
     pub fresh: bool,
     /// What [`Batch::boot_id`] last set.
     pub boot_id: Option<String>,
@@ -69,11 +68,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store, makes it when it is not there, and starts its writer thread. Blocks for
-    /// the time that a check of the whole file takes, and a moment more when it is locked.
+    /// Opens the store, creating it if needed, and starts its writer thread. Blocks while the whole
+    /// file is checked, and shortly when it is locked.
     ///
-    /// A damaged file is moved aside, never deleted. [`Error::Locked`] while another process has
-    /// it; [`Error::NewerSchema`] when a newer podbay wrote it, and then the file is untouched.
+    /// A damaged file is moved aside, never deleted. Fails with [`Error::Locked`] if another
+    /// process has the store, and with [`Error::NewerSchema`], leaving the file untouched, if a
+    /// newer podbay wrote it.
     pub fn open(options: Options) -> Result<Opened, Error> {
         let file::Ready { database, meta, quarantined, fresh, medium } = file::open(&options)?;
         let boot_id = meta.boot_id.clone();
@@ -84,7 +84,7 @@ impl Store {
     /// A store without a file, for tests and dry runs.
     ///
     /// # Panics
-    /// When not even memory can hold an empty database.
+    /// If an empty database cannot even be created in memory.
     pub fn in_memory() -> Self {
         let database = file::builder()
             .create_with_backend(redb::backends::InMemoryBackend::new())
@@ -99,19 +99,19 @@ impl Store {
         Ok(Self { jobs, shared })
     }
 
-    /// Writes a batch as one step and returns its revision number once it is durable.
+    /// Writes a batch atomically and returns its revision number once it is durable.
     ///
-    /// After [`Error::Full`] or [`Error::Io`] the batch is either whole in the store or not at
-    /// all, mostly not: the disk failed in the middle. Writing it again is safe. A caller that
-    /// goes away does not take its batch back.
+    /// After [`Error::Full`] or [`Error::Io`] the batch is either completely in the store or, more
+    /// likely, not at all. Writing it again is safe. A caller that drops this future does not
+    /// cancel the write.
     pub async fn write(&self, batch: Batch) -> Result<u64, Error> {
         let (reply, answer) = oneshot::channel();
         self.send(Job::Write { batch, reply })?;
         answer.await.unwrap_or(Err(Error::Closed))
     }
 
-    /// All records of a type, in key order. Rows that cannot be read are left where they are and
-    /// reported: what is not understood must not be collected.
+    /// All records of a type, in key order. Unreadable rows are left in place and reported, so that
+    /// nothing is cleaned up for want of a record that could not be understood.
     pub fn load<R: Record>(&self) -> Result<Loaded<R>, Error> {
         self.shared.with_database(|database| {
             catch_unwind(AssertUnwindSafe(|| load_rows(database)))
@@ -124,22 +124,22 @@ impl Store {
         self.shared.revision()
     }
 
-    /// Transactions committed so far; many batches can share one.
+    /// Transactions committed so far by this process; many batches can share one.
     pub fn commits(&self) -> u64 {
         self.shared.commits()
     }
 
-    /// `Err` with the last failure while the disk does not take writes.
+    /// `Err` with the last failure while writes fail.
     pub fn health(&self) -> Result<(), Error> {
         self.shared.health()
     }
 
-    /// Writes what is queued, closes the file and unlocks it. Later writes get
+    /// Writes what is queued, closes the file and unlocks it. Later writes fail with
     /// [`Error::Closed`], also through other handles.
     pub async fn close(self) {
         let (reply, closed) = oneshot::channel();
         let mut job = Job::Close { reply };
-        // The queue is bounded; the writer makes room within one commit.
+        // The queue is bounded; the writer frees a place within one commit.
         while let Err(TrySendError::Full(back)) = self.jobs.try_send(job) {
             job = back;
             tokio::task::yield_now().await;

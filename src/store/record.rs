@@ -1,10 +1,10 @@
-//! Rows: how records become bytes that a later or an earlier podbay can judge.
+//! Rows: how records are encoded, so that later and earlier versions of podbay can check them.
 //!
 //! ```text
 //! | format 1 | version 2, little endian | checksum 16 | record as JSON |
 //! ```
-//! The checksum is the head of a SHA-256 over table, key, format, version and JSON: over bytes,
-//! never over structures, so that a changed type does not look like damage.
+//! The checksum is the start of a SHA-256 over table, key, format, version and JSON. It covers
+//! bytes, not decoded structures, so that a changed type is not mistaken for damage.
 
 use redb::TableDefinition;
 use serde::Serialize;
@@ -16,23 +16,24 @@ use super::Error;
 const FORMAT: u8 = 1;
 const CHECKSUM: usize = 16;
 const HEAD: usize = 1 + 2 + CHECKSUM;
-/// Longest record in bytes: far over any pod, far under what would hurt the agent's memory.
+/// Maximum size of a record in bytes: far more than any pod needs, and harmless to the agent's
+/// memory.
 const MAX_RECORD: usize = 8 << 20;
-/// Longest key in bytes.
+/// Maximum size of a key in bytes.
 const MAX_KEY: usize = 512;
 
-/// Something the store keeps. Fields that are added need `#[serde(default)]`; any other change
-/// needs a new `VERSION` and an `upgrade`.
+/// A record type of the store. A new field needs `#[serde(default)]`; any other change needs a new
+/// `VERSION` and an `upgrade`.
 pub trait Record: Serialize + DeserializeOwned {
     /// Table, unique among all types.
     const TABLE: &'static str;
-    /// Version of the JSON form.
+    /// Version of the JSON encoding.
     const VERSION: u16;
 
     /// Key, unique in the table, 1 to 512 bytes.
     fn key(&self) -> &str;
 
-    /// Makes a record from another version's JSON. The default refuses.
+    /// Converts the JSON of another version. The default refuses.
     fn upgrade(version: u16, value: serde_json::Value) -> Result<Self, Error> {
         let _ = value;
         Err(Error::Row {
@@ -46,9 +47,9 @@ pub trait Record: Serialize + DeserializeOwned {
 /// All rows of one type.
 #[derive(Debug)]
 pub struct Loaded<R> {
-    /// Those that can be read, in key order.
+    /// Readable records, in key order.
     pub records: Vec<R>,
-    /// Those that cannot.
+    /// Unreadable rows.
     pub faults: Vec<Fault>,
 }
 
@@ -63,7 +64,7 @@ pub struct Fault {
     pub problem: Error,
 }
 
-/// Changes that are made together, in this order.
+/// Changes that are applied atomically, in this order.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub(super) changes: Vec<Change>,
@@ -80,7 +81,7 @@ pub(super) struct Change {
 }
 
 impl Batch {
-    /// No changes yet.
+    /// An empty batch.
     pub fn new() -> Self {
         Self::default()
     }
@@ -93,23 +94,22 @@ impl Batch {
         Ok(self)
     }
 
-    /// Deletes a record; gone is fine.
+    /// Deletes a record; a missing one is fine.
     #[must_use]
     pub fn delete<R: Record>(mut self, key: &str) -> Self {
         self.changes.push(Change { table: R::TABLE, key: key.to_owned(), row: None });
         self
     }
 
-    /// This batch is a step of ending something, or notes that something has ended: it may use
-    /// the space that is kept for that when the disk is full. A batch that only deletes may
-    /// anyway.
+    /// Marks this batch as a step of ending something, or as the record of an end: it may use the
+    /// reserve when the disk is full. A batch of deletions only may do so without this.
     #[must_use]
     pub fn ends_work(mut self) -> Self {
         self.ends_work = true;
         self
     }
 
-    /// Notes that all records now speak of this boot of the host; set once recovery is done.
+    /// Stores the host's boot id to which all records now belong; set once recovery is done.
     #[must_use]
     pub fn boot_id(mut self, boot_id: impl Into<String>) -> Self {
         self.boot_id = Some(boot_id.into());
@@ -124,7 +124,7 @@ impl Batch {
     }
 }
 
-/// Every table has the same shape.
+/// The definition of a table; all tables have the same key and value types.
 pub(super) fn table(name: &str) -> TableDefinition<'_, &'static str, &'static [u8]> {
     TableDefinition::new(name)
 }
@@ -150,7 +150,7 @@ fn encode<R: Record>(record: &R) -> Result<Vec<u8>, String> {
     Ok(row)
 }
 
-/// Reads a row back; every kind of damage is an error, none a panic.
+/// Decodes a row. Any damage results in an error, never in a panic.
 pub(super) fn decode<R: Record>(key: &str, row: &[u8]) -> Result<R, Error> {
     let bad = |problem: String| row_error::<R>(key, problem);
     let (Some(&format), Some(json)) = (row.first(), row.get(HEAD..)) else {

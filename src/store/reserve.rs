@@ -1,8 +1,8 @@
-//! Space kept for the time when the disk is full.
+//! Disk space reserved for the case that the disk is full.
 //!
-//! Even a deletion needs room first, since the database never overwrites what is committed. So a
-//! file of zeros stands beside it. When the disk is full new work is refused while the file
-//! cannot be made; what ends work gets its space.
+//! Even a deletion needs free space, since the database never overwrites committed pages. So a file
+//! of zeros is kept next to it. While the disk is too full to create that file, new work is
+//! refused; batches that end work may use its space.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -11,7 +11,8 @@ use std::path::PathBuf;
 
 use super::Error;
 
-/// Bytes: some hundred small commits, whose space is free again one commit later.
+/// Size in bytes: enough for some hundred small commits. A commit's space is free again one commit
+/// later.
 const SIZE: usize = 1 << 20;
 
 /// The reserve file.
@@ -22,13 +23,13 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// A reserve at `path`; takes over one that is there.
+    /// A reserve at `path`; an existing file is used.
     pub(super) fn new(path: PathBuf) -> Self {
         let there = fs::symlink_metadata(&path).is_ok_and(|found| found.len() == SIZE as u64);
         Self { path, there }
     }
 
-    /// Makes the reserve unless it is there.
+    /// Creates the reserve unless it exists.
     pub(super) fn ensure(&mut self) -> Result<(), Error> {
         if self.there {
             return Ok(());
@@ -42,7 +43,7 @@ impl Reserve {
             .open(&self.path)
             .and_then(|mut file| file.write_all(&vec![0; SIZE]).and_then(|()| file.sync_all()));
         made.map_err(|error| {
-            // Half a reserve would take what the teardown needs.
+            // A partial reserve would occupy space that the teardown needs.
             let _ = fs::remove_file(&self.path);
             Error::io("keep a reserve for the state store", error)
         })?;
@@ -50,7 +51,7 @@ impl Reserve {
         Ok(())
     }
 
-    /// Gives the space back to the disk.
+    /// Deletes the file, which frees its space.
     pub(super) fn release(&mut self) {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {

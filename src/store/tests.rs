@@ -1,5 +1,5 @@
-//! Tests of the store: `rows` (what is kept), `faults` (damage, full disks), `crash` (kill -9 and
-//! power cuts), on a `model_disk` where files will not do.
+//! Tests of the store: `rows` (contents), `faults` (damage, full disks), `crash` (kill -9 and power
+//! cuts). Where real files do not suffice they use a `model_disk`.
 
 mod crash;
 mod faults;

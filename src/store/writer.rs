@@ -20,21 +20,21 @@ use super::record::table;
 use super::{Batch, Error, Revision};
 use crate::locks::{Mutex, RwLock};
 
-/// Where the database lives.
+/// The place where the database is stored.
 pub(super) trait Medium: Send + 'static {
     /// Opens it again after a failure.
     fn open(&mut self) -> Result<(Database, Meta), Error>;
 
-    /// Makes sure that space is kept for ending work; without it new work is refused.
+    /// Ensures that space is reserved for ending work; without it new work is refused.
     fn ensure_reserve(&mut self) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Gives that space free.
+    /// Releases that space.
     fn release_reserve(&mut self) {}
 }
 
-/// The medium of a store without a file: a failure loses it.
+/// A store without a file: a failure loses its contents.
 pub(super) struct Memory;
 
 impl Medium for Memory {
@@ -43,14 +43,14 @@ impl Medium for Memory {
     }
 }
 
-/// Batches that may wait.
+/// Maximum number of queued batches.
 const QUEUE: usize = 4096;
-/// Batches in one commit.
+/// Maximum number of batches in one commit.
 const GROUP: usize = 512;
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 
-/// What the writer is asked to do.
+/// A request to the writer.
 pub(super) enum Job {
     /// Write this.
     Write { batch: Batch, reply: oneshot::Sender<Result<u64, Error>> },
@@ -58,13 +58,13 @@ pub(super) enum Job {
     Close { reply: oneshot::Sender<()> },
 }
 
-/// What handles and writer share.
+/// State shared by the handles and the writer.
 pub(super) struct Shared {
     /// `Err` while the file is closed.
     database: RwLock<Result<Database, Error>>,
     epoch: String,
     number: AtomicU64,
-    /// Last failure, until a commit succeeds.
+    /// The last failure; cleared by a successful commit.
     trouble: Mutex<Option<Error>>,
     /// Transactions committed by this process.
     commits: AtomicU64,
@@ -81,13 +81,13 @@ impl Shared {
         }
     }
 
-    /// How many transactions this process committed: with the revision number, how well
-    /// batches share them.
+    /// How many transactions this process committed. Compared with the revision number it shows how
+    /// many batches share a commit.
     pub(super) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
     }
 
-    /// Runs `read` on the open database. Readers do not stop the writer.
+    /// Runs `read` on the open database. Readers do not block the writer.
     pub(super) fn with_database<T>(
         &self,
         read: impl FnOnce(&Database) -> Result<T, Error>,
@@ -108,11 +108,11 @@ impl Shared {
         *self.trouble.lock() = trouble;
     }
 
-    /// Closes what is open; waits for readers.
+    /// Closes the current database, after waiting for readers, and sets the new one.
     fn replace(&self, database: Result<Database, Error>) {
         let mut place = self.database.write();
         let old = std::mem::replace(&mut *place, database);
-        // A database in which something panicked may panic again at its end.
+        // Dropping a database in which something panicked may panic again.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
     }
 }
@@ -136,7 +136,7 @@ type Waiting = (Batch, oneshot::Sender<Result<u64, Error>>);
 struct Writer {
     shared: Arc<Shared>,
     medium: Box<dyn Medium>,
-    /// While the file is closed: when to try to open it again, and the delay before that.
+    /// While the file is closed: when to open it again, and the delay used for that.
     retry: Option<(Instant, Duration)>,
 }
 
@@ -191,7 +191,7 @@ impl Writer {
         }
         let first = done.as_ref().map_or(0, |last| last + 1 - group.len() as u64);
         for (number, (_, reply)) in (first..).zip(group) {
-            // A caller that went away needs no answer.
+            // A caller that is gone needs no answer.
             let _ = reply.send(done.clone().map(|_| number));
         }
     }
@@ -254,7 +254,7 @@ impl Writer {
     }
 }
 
-/// Answers all but the batches that end work; those are returned.
+/// Fails all batches except those that end work, which are returned.
 fn refuse_new_work(group: Vec<Waiting>, error: &Error) -> Vec<Waiting> {
     let (ending, new): (Vec<_>, Vec<_>) =
         group.into_iter().partition(|(batch, _)| batch.may_use_reserve());
@@ -264,7 +264,7 @@ fn refuse_new_work(group: Vec<Waiting>, error: &Error) -> Vec<Waiting> {
     ending
 }
 
-/// Everything that waits already, without waiting for more.
+/// Collects all queued batches, without waiting for more.
 fn gather(first: Waiting, queue: &Receiver<Job>) -> (Vec<Waiting>, Option<oneshot::Sender<()>>) {
     let mut group = vec![first];
     while group.len() < GROUP {
@@ -281,9 +281,9 @@ fn gather(first: Waiting, queue: &Receiver<Job>) -> (Vec<Waiting>, Option<onesho
 fn commit(database: &Database, batches: &[&Batch], before: u64) -> Result<u64, Error> {
     let failed = |error: redb::Error| Error::from_redb("write to the state store", error);
     let mut txn = database.begin_write().map_err(|error| failed(error.into()))?;
-    // Two phases: what users store cannot forge a checksum that a crash would then trust. It costs
-    // one more flush (median on ext4 0.65 ms in place of 0.32 ms); saving the allocator too, for a
-    // quick repair, gains nothing while a store of 70 MB is repaired in 0.1 s.
+    // Two-phase: one-phase commits trust a checksum that a user could forge through stored data. It
+    // costs one more flush (median on ext4 0.65 ms instead of 0.32 ms). Also saving the allocator
+    // state for a quick repair gains nothing: repairing a store of 70 MB takes 0.1 s.
     txn.set_two_phase_commit(true);
     let last = before + batches.len() as u64;
     {

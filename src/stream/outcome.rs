@@ -1,11 +1,11 @@
-//! How a client is told how its session ended.
+//! Encodes the result of a session for the client.
 
 use serde::Serialize;
 
 use super::SessionError;
 use crate::telemetry::error_chain;
 
-/// A `metav1.Status` as far as remote commands use it.
+/// The parts of `metav1.Status` that remote commands use.
 #[derive(Serialize)]
 struct Status<'a> {
     metadata: Empty,
@@ -35,7 +35,7 @@ struct Cause<'a> {
     message: String,
 }
 
-/// The end of a session as the protocols from v4 on tell it: a `metav1.Status` in JSON.
+/// The result of a session in the protocols from v4 on: a `metav1.Status` in JSON.
 pub fn status_json(outcome: &Result<i32, SessionError>) -> Vec<u8> {
     let failure = |reason, cause, code| Status {
         metadata: Empty {},
@@ -63,11 +63,11 @@ pub fn status_json(outcome: &Result<i32, SessionError>) -> Vec<u8> {
             failure("InternalError", cause, Some(500))
         }
     };
-    // Text and numbers only: this cannot fail.
+    // Only text and numbers, so this cannot fail.
     serde_json::to_vec(&status).unwrap_or_default()
 }
 
-/// The end of a session as the protocols before v4 tell it: nothing of a success.
+/// The result of a session in the protocols before v4: nothing on success.
 pub fn status_text(outcome: &Result<i32, SessionError>) -> Option<String> {
     match outcome {
         Ok(0) => None,

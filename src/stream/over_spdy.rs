@@ -1,4 +1,4 @@
-//! Sessions over SPDY, and which session a request begins.
+//! Sessions over SPDY, and the choice of the session type for a request.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use super::websocket::tunnel;
 use super::{PortForward, Request, SessionError};
 use crate::telemetry::error_chain;
 
-/// Connections of one port-forward session at a time.
+/// Maximum number of concurrent connections in a port-forward session.
 const MAX_PAIRS: usize = 100;
 
 impl Talk {
-    /// Speaks what was agreed on, until the session has ended.
+    /// Runs the session with the negotiated protocol until it ends.
     pub async fn session<Io>(&self, connection: Io, protocol: Protocol, request: Request)
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -42,7 +42,7 @@ impl Talk {
                 self.channels_command(connection, dialect, command).await;
             }
             Protocol::SpdyCommand(version) => self.spdy_command(connection, version, command).await,
-            // Nobody agrees on these for a command.
+            // These are never negotiated for a command.
             Protocol::SpdyPorts | Protocol::Tunnel => {}
         }
     }
@@ -77,7 +77,7 @@ impl Talk {
                 return;
             }
         };
-        // The connection watches over idleness itself.
+        // The connection itself has an idle limit.
         let idle = std::future::pending();
         let outcome = self.outcome(command, client.io, &client.gone, idle).await;
         if let Some(outcome) = outcome {
@@ -114,7 +114,7 @@ impl Talk {
     }
 }
 
-/// Tells the client how its process ended.
+/// Sends the result of the process to the client.
 async fn tell(errors: ErrorStream, version: Version, outcome: &Outcome) {
     let text = match version {
         Version::V4 => status_json(outcome),
@@ -122,12 +122,12 @@ async fn tell(errors: ErrorStream, version: Version, outcome: &Outcome) {
             status_text(outcome).unwrap_or_default().into_bytes()
         }
     };
-    // A client that is gone needs to hear nothing.
+    // An error means that the client is gone.
     let _ = errors.finish(&text).await;
 }
 
-/// Drives the connection until its session has ended, and then for as long as the client takes to
-/// read the last of it.
+/// Drives the connection until its session has ended, and then until the client has read the rest,
+/// within a limit.
 async fn converse<Io>(connection: Connection<Io>, session: impl Future<Output = ()>)
 where
     Io: AsyncRead + AsyncWrite,
@@ -135,7 +135,7 @@ where
     tokio::pin!(session);
     let running = connection.run();
     tokio::pin!(running);
-    // Cancel-safe: both are pinned, and each is waited for after the other.
+    // Cancel-safe: both are pinned, and each is awaited after the other.
     tokio::select! {
         ended = &mut running => {
             if let Err(error) = ended {

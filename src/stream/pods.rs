@@ -10,7 +10,7 @@ use crate::ids::PodId;
 use crate::model::streams::ProcessIo;
 use crate::sandbox::{self, Sandboxes};
 
-/// Runs sessions where they belong.
+/// Runs sessions in these pods.
 pub struct Pods(pub Arc<Sandboxes>);
 
 #[async_trait]

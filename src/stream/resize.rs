@@ -1,14 +1,14 @@
-//! The sizes that a client tells of its terminal: JSON documents, one after the other, as Go's
-//! `remotecommand.TerminalSize` is written.
+//! Parses terminal sizes sent by a client: a sequence of JSON documents, as Go encodes
+//! `remotecommand.TerminalSize`.
 
 use serde::Deserialize;
 
 use crate::model::streams::TerminalSize;
 
-/// No size takes more; what does is not one.
+/// Maximum length of a document; no valid size is longer.
 const MAX_DOCUMENT: usize = 1024;
 
-/// A size as it is sent. Numbers that are no `u16` (negative, 65536, `1e3`) do not parse.
+/// A size as sent. Numbers that are not a `u16` (negative, 65536, `1e3`) do not parse.
 #[derive(Deserialize)]
 struct Sent {
     #[serde(rename = "Width", alias = "width")]
@@ -17,16 +17,16 @@ struct Sent {
     height: u16,
 }
 
-/// Joins pieces of the stream and finds the sizes in them.
+/// Assembles the stream and parses the sizes in it.
 #[derive(Debug, Default)]
 pub struct Sizes {
     rest: Vec<u8>,
 }
 
 impl Sizes {
-    /// Takes the next piece and gives the newest size that is complete with it. Zero is what a
-    /// client says that has no terminal, and changes nothing. What is no size is dropped, with
-    /// all that came with it.
+    /// Takes the next piece and returns the newest size completed by it. Zero is sent by clients
+    /// without a terminal and is ignored. Invalid data is dropped, with everything that arrived
+    /// with it.
     pub fn push(&mut self, piece: &[u8]) -> Option<TerminalSize> {
         if self.rest.len() + piece.len() > MAX_DOCUMENT {
             self.rest.clear();

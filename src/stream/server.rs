@@ -1,4 +1,4 @@
-//! The HTTP server: takes connections, upgrades each once, and runs its session.
+//! The HTTP server: accepts connections, upgrades each once, and runs its session.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -22,41 +22,41 @@ use super::{Error, Request, Sessions, Urls};
 use crate::lifecycle::Tasks;
 use crate::locks::Mutex;
 
-/// Connections at the same time, sessions and those that ask for one.
+/// Maximum number of connections, both with sessions and in the handshake.
 const MAX_CONNECTIONS: usize = 1024;
 
-/// How long a client may take over its request, and over reading a refusal.
+/// Time limit for a client to send its request, and to read a refusal.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// How long clients may take to hear that the agent ends.
+/// How long clients may take to read the final message when the agent shuts down.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
-/// Bytes of a request's head.
+/// Maximum size of a request head in bytes.
 const MAX_HEAD: usize = 64 << 10;
 
-/// Headers of a request.
+/// Maximum number of headers in a request.
 const MAX_HEADERS: usize = 100;
 
-/// Pause after a failed accept: there may be no file descriptors for a while.
+/// Delay after a failed accept: file descriptors may be exhausted for a while.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A silent peer is asked whether it is there after so long, …
+/// TCP keep-alive: idle time before the first probe.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 
-/// … then so often, and is given up after …
+/// TCP keep-alive: interval of probes.
 const KEEPALIVE_PAUSE: Duration = Duration::from_secs(10);
 
-/// … so many questions without an answer.
+/// TCP keep-alive: number of unanswered probes before the connection is closed.
 const KEEPALIVE_TRIES: u32 = 3;
 
 /// Settings of the server.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What is listened on; port 0 takes a free one.
+    /// Listening address; port 0 selects a free port.
     pub address: SocketAddr,
-    /// Start of the URLs that are given out; without one it is made from the address.
+    /// Base of the issued URLs; `None` derives it from the address.
     pub base_url: Option<url::Url>,
-    /// A session in which nothing is sent for so long is ended.
+    /// A session without any data for this long is ended.
     pub idle_timeout: Duration,
     /// How long a client may take to open the streams of its SPDY session.
     pub creation_timeout: Duration,
@@ -76,7 +76,7 @@ struct Shared {
 }
 
 impl Server {
-    /// Listens.
+    /// Starts to listen.
     ///
     /// # Errors
     /// [`Error::Listen`].
@@ -97,17 +97,17 @@ impl Server {
         Ok(Self { listener, shared: Arc::new(shared) })
     }
 
-    /// What is listened on.
+    /// The listening address.
     pub fn address(&self) -> SocketAddr {
         self.shared.address
     }
 
-    /// Where URLs come from.
+    /// Issues URLs for this server.
     pub fn urls(&self) -> Arc<Urls> {
         self.shared.urls.clone()
     }
 
-    /// Takes connections until the drain starts. Sessions are told of the drain themselves.
+    /// Accepts connections until the drain starts. Sessions observe the drain themselves.
     pub async fn run(self) {
         let Self { listener, shared } = self;
         let draining = shared.talk.tasks.draining();
@@ -124,8 +124,8 @@ async fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let connection = match listener.accept().await {
             Ok((connection, _)) => connection,
             Err(error) => {
-                // Never the end of the server: a client may have hung up, or all descriptors are
-                // in use.
+                // Does not end the server: a client may have disconnected, or file descriptors may
+                // be exhausted.
                 tracing::warn!(%error, "accept a streaming connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
@@ -144,7 +144,7 @@ async fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-/// A session that begins once its connection is upgraded.
+/// A session that starts once its connection is upgraded.
 struct Agreed {
     request: Request,
     protocol: Protocol,
@@ -152,7 +152,7 @@ struct Agreed {
 }
 
 impl Shared {
-    /// One connection has one request, and one session if that is taken.
+    /// Serves one request per connection, and its session if it is accepted.
     async fn serve(&self, connection: TcpStream) {
         if let Err(error) = keep_alive(&connection) {
             tracing::debug!(%error, "set up a streaming connection");
@@ -169,7 +169,7 @@ impl Shared {
                 }),
             )
             .with_upgrades();
-        // Cancel-safe: whichever ends the handshake, nothing else has begun.
+        // Cancel-safe: until the handshake ends nothing else has begun.
         tokio::select! {
             ended = tokio::time::timeout(HANDSHAKE, handshake) => match ended {
                 Ok(Ok(())) => {}
@@ -184,7 +184,7 @@ impl Shared {
         }
     }
 
-    /// Answers the request; what it leads to is left in `agreed`.
+    /// Answers the request and puts the session into `agreed`.
     fn answer(
         &self,
         mut request: HttpRequest<Incoming>,
@@ -205,10 +205,10 @@ impl Shared {
         answer
     }
 
-    /// Checks a request; one that has a token uses it up, whatever comes of it.
+    /// Checks a request. Its token, if any, is used up in any case.
     fn take(&self, request: &HttpRequest<Incoming>) -> Result<(Request, Agreement), Refusal> {
         let Some(session) = self.urls.redeem(request.uri().path()) else {
-            // The same for all: nobody learns which tokens there are.
+            // The same for every invalid token, so that nobody can probe for valid ones.
             return Err(Refusal::new(StatusCode::NOT_FOUND, "404 page not found"));
         };
         if ![Method::GET, Method::POST].contains(request.method()) {
@@ -253,7 +253,7 @@ fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
     text.push('\n');
     let mut answer = Response::new(Full::from(text));
     *answer.status_mut() = status;
-    // Nothing else may travel on a connection that was not upgraded.
+    // No other request may follow on a connection that was not upgraded.
     let always =
         [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CONNECTION, "close")];
     for (name, value) in always.into_iter().chain(headers) {
@@ -262,8 +262,8 @@ fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
     answer
 }
 
-/// A peer that vanished without a word is noticed in about a minute, also by a session that only
-/// waits.
+/// Enables TCP keep-alive, which detects a vanished peer within about a minute, also in a session
+/// that is idle.
 fn keep_alive(connection: &TcpStream) -> std::io::Result<()> {
     use rustix::net::sockopt;
     connection.set_nodelay(true)?;

@@ -1,4 +1,4 @@
-//! What sessions of all protocols have in common: how one runs and how it ends.
+//! The common part of the sessions of all protocols: how they run and end.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,27 +16,27 @@ use crate::lifecycle::Tasks;
 use crate::locks::Mutex;
 use crate::model::streams::{Input, ProcessIo};
 
-/// How a session ended.
+/// The result of a session.
 pub(super) type Outcome = Result<i32, SessionError>;
 
-/// How long a process may still read what a client sent before it left.
+/// How long a process may still read what a client sent before it disconnected.
 const LAST_INPUT: Duration = Duration::from_secs(5);
 
-/// How long a client may take to read the last of a session.
+/// How long a client may take to read the end of a session.
 pub(super) const FAREWELL: Duration = Duration::from_secs(30);
 
-/// What sessions need of the server.
+/// What sessions need from the server.
 pub(super) struct Talk {
     pub sessions: Arc<dyn Sessions>,
     pub tasks: Tasks,
-    /// A session in which nothing is sent for so long is ended.
+    /// A session without any data for this long is ended.
     pub idle_timeout: Duration,
     /// How long a client may take to open its streams.
     pub creation_timeout: Duration,
 }
 
 impl Talk {
-    /// Runs a command to its outcome; `None` when its client went away before.
+    /// Runs a command to its result; `None` when its client disconnected before.
     pub async fn outcome(
         &self,
         command: &Command,
@@ -44,7 +44,7 @@ impl Talk {
         gone: &CancellationToken,
         idle: impl Future<Output = SessionError>,
     ) -> Option<Outcome> {
-        // Cancel-safe: `run` is safe to drop, the others only wait.
+        // Cancel-safe: `run` is safe to drop, and the others only wait.
         tokio::select! {
             outcome = run(&*self.sessions, command, io, gone.cancelled()) => outcome,
             idle = idle => Some(Err(idle)),
@@ -53,7 +53,7 @@ impl Talk {
     }
 }
 
-/// A request that joins the streams of a process.
+/// A request that connects a client to the streams of a process.
 pub(super) enum Command {
     Exec(Exec),
     Attach(Attach),
@@ -75,9 +75,9 @@ impl Command {
     }
 }
 
-/// Runs a command until it ends, or its client is `gone`; then there is nobody to tell the
-/// outcome. What the client had sent is read out by the process first: closing the connection is
-/// the only end of input that protocols before v5 have.
+/// Runs a command until it ends or its client is `gone`; in the latter case nobody needs the
+/// result. The process first reads the input that the client had sent: in protocols before v5
+/// closing the connection is the only way to end the input.
 async fn run(
     sessions: &dyn Sessions,
     command: &Command,
@@ -100,15 +100,16 @@ async fn run(
     }
     let all_read = all_read?;
     let last = async {
-        // Nobody listens: an error says that the input was dropped, so not read any more.
+        // An error means that the input was dropped, so it is no longer read.
         let _ = all_read.await;
-        // A terminal does not end with its input, and a container is not ours to wait for.
+        // The end of its input does not end a process with a terminal; and an attached container
+        // continues anyway.
         if tty || matches!(command, Command::Attach(_)) {
             return;
         }
         std::future::pending::<()>().await;
     };
-    // Cancel-safe: whichever ends, the session is over.
+    // Cancel-safe: when one ends, the session is over.
     tokio::select! {
         _ = &mut work => {}
         () = last => {}
@@ -117,7 +118,7 @@ async fn run(
     None
 }
 
-/// Input that tells when its end was read.
+/// Input that signals when its end was read.
 struct Watched {
     input: Input,
     end: Option<oneshot::Sender<()>>,
@@ -145,14 +146,14 @@ impl AsyncRead for Watched {
             Poll::Pending => false,
         };
         if ended && let Some(end) = self.end.take() {
-            // Nobody waits while the client is there.
+            // While the client is connected nobody waits for it.
             let _ = end.send(());
         }
         read
     }
 }
 
-/// When something was last sent in a session.
+/// Time of the last data in a session.
 pub(super) struct Activity {
     last: Mutex<Instant>,
     limit: Duration,
@@ -163,12 +164,12 @@ impl Activity {
         Self { last: Mutex::new(Instant::now()), limit }
     }
 
-    /// Something was sent.
+    /// Notes that data was sent.
     pub fn touch(&self) {
         *self.last.lock() = Instant::now();
     }
 
-    /// Ends when nothing was sent for the whole limit.
+    /// Completes when no data was sent for the whole limit.
     pub async fn idle(&self) -> SessionError {
         loop {
             let end = *self.last.lock() + self.limit;

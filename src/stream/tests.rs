@@ -1,5 +1,4 @@
-//! The server in this process, with sessions that are made up and clients that are written by
-//! hand.
+//! Tests of the server in this process, with fake sessions and hand-written clients.
 
 mod commands;
 mod ports;

@@ -1,4 +1,4 @@
-//! The tokens of URLs: unguessable, for one use, for one minute, for one request.
+//! Tokens in URLs: unguessable, valid for one use, one minute and one request.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::locks::{Mutex, MutexGuard};
 /// How long a client may take to connect.
 const LIFE: Duration = Duration::from_secs(60);
 
-/// Tokens that wait for their clients.
+/// Maximum number of unused tokens.
 const MAX_IN_FLIGHT: usize = 1000;
 
-/// Random bytes of a token: 144 bits, 24 characters without padding.
+/// Random bytes in a token: 144 bits, 24 characters without padding.
 const TOKEN_BYTES: usize = 18;
 
-/// Requests by token.
+/// The pending requests by token.
 #[derive(Default)]
 pub(super) struct Tokens {
     table: Mutex<Table>,
@@ -28,8 +28,8 @@ pub(super) struct Tokens {
 #[derive(Default)]
 struct Table {
     waiting: HashMap<String, Request>,
-    /// Every token lives equally long, so the oldest is the first to end. Used ones stay here
-    /// until then.
+    /// Expiry times, oldest first, since all tokens have the same lifetime. Used tokens stay here
+    /// until they expire.
     ends: VecDeque<(Instant, String)>,
 }
 
@@ -44,7 +44,7 @@ impl Table {
 }
 
 impl Tokens {
-    /// A token for one use of `request`.
+    /// Issues a token for one use of `request`.
     pub fn issue(&self, request: Request) -> Result<String, Error> {
         let now = Instant::now();
         let mut table = self.lock();
@@ -58,8 +58,8 @@ impl Tokens {
         Ok(token)
     }
 
-    /// The request of a token, which is used up by this. `None` for one that was never given
-    /// out, was used, or is too old.
+    /// The request of a token, which is used up by this. `None` for an unknown, used or expired
+    /// token.
     pub fn redeem(&self, token: &str) -> Option<Request> {
         let mut table = self.lock();
         table.forget_ended(Instant::now());

@@ -1,7 +1,7 @@
-//! What client and server agree on when the connection is upgraded. Pure.
+//! Negotiation of the protocol when a connection is upgraded. Pure.
 //!
-//! Both take the first protocol of the client's list that the server has, and the refusals are
-//! those of the Go servers that clients know.
+//! The first protocol in the client's list that the server supports is chosen. Refusals are the
+//! same as those of the Go servers, which clients know.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,19 +12,19 @@ use sha1::{Digest, Sha1};
 use super::websocket::{Codec, Dialect, MAX_PORTS};
 use super::{Request, spdy};
 
-/// The protocol of ports over SPDY, inside of a WebSocket.
+/// Subprotocol for ports over SPDY inside WebSocket.
 const TUNNELLED_PORTS: &str = "SPDY/3.1+portforward.k8s.io";
 
-/// Header with the SPDY protocols that a client knows, and in the answer the one that is spoken.
+/// Header with the client's SPDY protocols, and in the answer the chosen one.
 const PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 
-/// Header with the SPDY protocols that would have been accepted.
+/// Header with the SPDY protocols that the server supports, in a refusal.
 const ACCEPTED: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 
-/// What every WebSocket server adds to the client's key (RFC 6455, 1.3).
+/// The constant that every WebSocket server appends to the client's key (RFC 6455, 1.3).
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// A protocol that both sides have.
+/// A negotiated protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     /// SPDY with the streams of a process.
@@ -33,18 +33,18 @@ pub(super) enum Protocol {
     SpdyPorts,
     /// Channels in WebSocket messages.
     Channels(Dialect),
-    /// SPDY inside of WebSocket messages.
+    /// SPDY inside WebSocket messages.
     Tunnel,
 }
 
-/// A request that is taken: what is spoken from now on, and the headers of the answer.
+/// An accepted request: the negotiated protocol, and the headers of the answer.
 #[derive(Debug)]
 pub(super) struct Agreement {
     pub protocol: Protocol,
     pub headers: HeaderMap,
 }
 
-/// A request that is not taken.
+/// A refused request.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub status: StatusCode,
@@ -67,7 +67,7 @@ impl Refusal {
     }
 }
 
-/// Finds what to speak with a client that wants `request`.
+/// Negotiates the protocol with a client for `request`.
 pub(super) fn negotiate(head: &request::Parts, request: &Request) -> Result<Agreement, Refusal> {
     if head.version != http::Version::HTTP_11 {
         return Err(Refusal::bad("unable to upgrade: HTTP/1.1 is required"));
@@ -85,7 +85,7 @@ fn is(word: &str, name: &str) -> bool {
     word.eq_ignore_ascii_case(name)
 }
 
-/// The words of lists separated by commas, of all headers of that name.
+/// The comma-separated words in all headers with that name.
 fn words(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let texts = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     texts.flat_map(|text| text.split(',')).map(str::trim).filter(|word| !word.is_empty())
@@ -149,7 +149,7 @@ fn over_websocket(head: &request::Parts, request: &Request) -> Result<Agreement,
     Ok(Agreement { protocol, headers })
 }
 
-/// The subprotocol; a client that names none speaks the oldest.
+/// Chooses the subprotocol; a client that names none uses the oldest.
 fn dialect(headers: &HeaderMap, request: &Request) -> Result<(Protocol, &'static str), Refusal> {
     use Codec::{Base64, Binary};
     let channels = |codec, json_status, half_close| {

@@ -1,11 +1,11 @@
-//! The URLs that RPCs answer with.
+//! The URLs in answers of Exec, Attach and PortForward.
 
 use std::net::SocketAddr;
 
 use super::tokens::Tokens;
 use super::{Error, Request};
 
-/// Gives out URLs and knows what they were given out for.
+/// Issues URLs and resolves them to their requests.
 pub struct Urls {
     tokens: Tokens,
     base: String,
@@ -13,8 +13,8 @@ pub struct Urls {
 }
 
 impl Urls {
-    /// URLs below `base`, or, where there is none, of the address that is listened on. Never of
-    /// what a client says about the host: a `Host` header must not direct others elsewhere.
+    /// Issues URLs below `base` or, if there is none, below the listening address. A client's
+    /// `Host` header is never used, since it could direct others elsewhere.
     pub fn new(base: Option<&url::Url>, address: SocketAddr) -> Self {
         let (base, prefix) = match base {
             Some(base) => (base.as_str().trim_end_matches('/').to_owned(), base.path().to_owned()),
@@ -33,8 +33,8 @@ impl Urls {
         Ok(format!("{}/{path}/{}", self.base, self.tokens.issue(request)?))
     }
 
-    /// What the URL with this path was given out for. It is used up, also when it was for
-    /// something else than the path says. A proxy may or may not have cut the base's path off.
+    /// The request of the URL with this path. Its token is used up, even if the path does not match
+    /// the request. A proxy may have removed the path of the base URL.
     pub(super) fn redeem(&self, path: &str) -> Option<Request> {
         let path = path.strip_prefix(&self.prefix).unwrap_or(path);
         let (operation, token) = path.strip_prefix('/')?.split_once('/')?;

@@ -1,5 +1,5 @@
-//! What each seam promises, as code: the doc comments of the traits, checked. One suite runs
-//! against the fakes and against the real adapters, so that the fakes cannot drift.
+//! The contract of each backend trait as code: its doc comments, checked. One suite runs on the
+//! fakes and on the real adapters, so that the fakes cannot diverge.
 
 // Each test program uses its part of the suite.
 #![allow(dead_code)]

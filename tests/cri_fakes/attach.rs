@@ -1,4 +1,4 @@
-//! Attach, as a streaming server calls it; and the log of a container over a crash.
+//! Attach, as called by a streaming server; and a container's log across a crash.
 
 use podbay::backend::Process;
 use podbay::container::Error;

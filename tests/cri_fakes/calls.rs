@@ -1,4 +1,4 @@
-//! Requests with the values that most tests want, and short ways to send them.
+//! Requests with common values, and short functions to send them.
 
 use podbay::proto::runtime::v1 as cri;
 use tonic::{Code, Status};

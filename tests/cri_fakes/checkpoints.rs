@@ -1,4 +1,4 @@
-//! CheckpointContainer: what is in the archive, and what is not there after a failure.
+//! CheckpointContainer: the contents of the archive, and no leftovers after a failure.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;

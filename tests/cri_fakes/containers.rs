@@ -1,4 +1,4 @@
-//! Containers: their life, their ends, their names, their logs.
+//! Containers: lifecycle, exits, names, logs.
 
 use std::time::Instant;
 

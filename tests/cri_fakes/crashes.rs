@@ -1,5 +1,5 @@
 //! The agent dies at every step of every changing call. The next one takes over: what was
-//! acknowledged is there as it was, what was half made is gone, nothing is left.
+//! acknowledged is unchanged, what was half-made is gone, nothing is left over.
 
 use std::time::Duration;
 

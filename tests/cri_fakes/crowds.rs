@@ -1,4 +1,4 @@
-//! Many callers at one container, callers who leave, and floods on a connection.
+//! Many callers for one container, callers who disconnect, and floods on a connection.
 
 use futures::future::join_all;
 use podbay::proto::runtime::v1 as cri;

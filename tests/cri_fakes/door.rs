@@ -1,4 +1,4 @@
-//! The door as a whole: every RPC, the gate before recovery, whose pods are shown.
+//! The CRI service as a whole: every RPC, the gate before recovery, which pods are shown.
 
 use podbay::board::EventKind;
 use podbay::ids::PodId;

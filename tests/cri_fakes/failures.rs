@@ -1,5 +1,5 @@
-//! Every step of a creation fails once, or does its work and loses the answer: the caller hears
-//! of that step, nothing is left, and the same request succeeds afterwards.
+//! Every step of a creation fails once, or does its work but its answer is lost: the caller gets an
+//! error for that step, nothing is left over, and the same request succeeds afterwards.
 
 use futures::future::join_all;
 use podbay::backend::ErrorKind;

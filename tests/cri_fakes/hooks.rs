@@ -1,5 +1,4 @@
-//! Plugins of the node: what they hear and in which order, and what follows when they refuse or
-//! hang.
+//! NRI plugins: the events they get and their order, and the effects of refusing or hanging.
 
 use std::time::Duration;
 

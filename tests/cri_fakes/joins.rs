@@ -1,4 +1,4 @@
-//! How plugins of the node join, leave and come back.
+//! NRI plugins joining, leaving and reconnecting.
 
 use std::time::Duration;
 

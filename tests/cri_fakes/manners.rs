@@ -1,5 +1,5 @@
-//! What clients of other runtimes take for granted: what is not refused, what is told late, and how
-//! a start ends that comes to nothing.
+//! Behaviour that clients of other runtimes rely on: tolerated requests, late information, and
+//! failed starts.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Metrics of a cgroup tree of v2, which is made of files below the world's folder.
+//! Metrics of a v2 cgroup tree made of files in the world's directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 

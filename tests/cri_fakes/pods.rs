@@ -1,4 +1,4 @@
-//! Sandboxes: their life, their names, what they refuse.
+//! Sandboxes: lifecycle, names, refused requests.
 
 use futures::future::join_all;
 use podbay::backend::Process;

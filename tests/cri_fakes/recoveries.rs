@@ -1,4 +1,4 @@
-//! Starts of the agent on a host where something hangs, is broken, or cannot be read.
+//! Starts of the agent on a host where something hangs, is damaged, or cannot be read.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What an agent finds that was away for a while.
+//! What an agent finds after it was down for a while.
 
 use std::time::{Duration, Instant};
 

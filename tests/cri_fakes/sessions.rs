@@ -1,4 +1,4 @@
-//! Exec with the streams of a client, and port-forward, as a streaming server calls them.
+//! Exec with a client's streams, and port-forward, as called by a streaming server.
 
 use std::time::Duration;
 

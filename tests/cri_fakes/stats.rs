@@ -1,4 +1,4 @@
-//! What pods and containers use, with cgroup trees of files below the world's folder.
+//! Resource usage of pods and containers, with cgroup trees of files in the world's directory.
 
 use futures::StreamExt as _;
 use podbay::proto::runtime::v1 as cri;

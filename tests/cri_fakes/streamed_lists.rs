@@ -1,4 +1,4 @@
-//! Lists as streams have what the lists have.
+//! Streamed lists have the same contents as ordinary ones.
 
 use futures::TryStreamExt as _;
 use podbay::proto::runtime::v1 as cri;

@@ -1,4 +1,4 @@
-//! Exec, Attach and PortForward: who gets a URL. The sessions have tests of their own.
+//! Exec, Attach and PortForward: which requests get a URL. The sessions are tested elsewhere.
 
 use podbay::proto::runtime::v1 as cri;
 use tonic::Code;

@@ -1,5 +1,5 @@
-//! Every step of a stop and a removal fails once: the caller hears of it, what failed stays
-//! owed, and the next call finishes.
+//! Every step of a stop and a removal fails once: the caller gets the error, the failed step stays
+//! owed, and the next call completes it.
 
 use podbay::backend::ErrorKind;
 use tonic::Code;

@@ -1,5 +1,5 @@
-//! UpdateContainerResources and UpdatePodSandboxResources: what changes, and what is as before
-//! when a step fails or the agent dies.
+//! UpdateContainerResources and UpdatePodSandboxResources: their effects, and no effect when a step
+//! fails or the agent dies.
 
 use futures::future::join_all;
 use podbay::backend::{ErrorKind, Process, Runtime as _};

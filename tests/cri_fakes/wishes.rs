@@ -1,4 +1,4 @@
-//! What plugins of the node want: of new containers, of others, and what of it comes true.
+//! Requests of NRI plugins for new and other containers, and their effects.
 
 use std::time::Duration;
 

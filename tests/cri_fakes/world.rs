@@ -1,5 +1,5 @@
-//! A host of fakes, and agents on it that can be killed: each agent has a tokio runtime of its
-//! own, so that its end drops all of its work at whatever it waits for.
+//! A host of fakes, and agents on it that can be killed: each agent has its own tokio runtime, so
+//! killing it drops all of its work at arbitrary awaits.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

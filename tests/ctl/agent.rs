@@ -1,5 +1,5 @@
-//! An agent of fakes: remembers what it was asked, answers from a list of pods, runs the commands
-//! of `exec` here.
+//! A fake agent: records requests, answers from a list of pods, runs the commands of `exec`
+//! locally.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;

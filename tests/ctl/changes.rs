@@ -1,4 +1,4 @@
-//! What changes pods: create, apply, replace, delete, and the waits for them.
+//! Changing pods: create, apply, replace, delete, and waiting for the results.
 
 use podbay::proto::podbay::v1::*;
 use tonic::{Code, Status};

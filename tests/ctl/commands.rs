@@ -1,4 +1,4 @@
-//! Commands of `exec`, run on this machine.
+//! Commands for `exec`, run on this machine.
 
 use std::process::Stdio;
 

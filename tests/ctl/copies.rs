@@ -1,4 +1,4 @@
-//! `cp` both ways, and archives that mean harm.
+//! `cp` in both directions, and malicious archives.
 
 use super::agent::Agent;
 

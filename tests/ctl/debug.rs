@@ -1,4 +1,4 @@
-//! `debug`: a container more in a running pod.
+//! `debug`: an additional container in a running pod.
 
 use podbay::proto::podbay::v1::*;
 use serde_json::{Value, json};

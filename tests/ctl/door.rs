@@ -1,4 +1,4 @@
-//! Who is asked: addresses, contexts, TLS, and nobody there.
+//! Selection of the agent: addresses, contexts, TLS, and no agent.
 
 use super::agent::Agent;
 

@@ -1,4 +1,4 @@
-//! What hands that know kubectl type.
+//! kubectl's spellings of options.
 
 use podbay::proto::podbay::v1::*;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Images: listed, pulled, removed, and carried as archives.
+//! Images: listing, pulling, removing, and transfer as archives.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! What is shown: tables, objects, descriptions, events, use.
+//! Output: tables, objects, descriptions, events, usage.
 
 use podbay::proto::podbay::v1::*;
 use tokio::io::{AsyncBufReadExt as _, BufReader};

@@ -1,4 +1,4 @@
-//! Streams both ways: logs, exec, attach, port-forward.
+//! Streams in both directions: logs, exec, attach, port-forward.
 
 use std::os::fd::OwnedFd;
 

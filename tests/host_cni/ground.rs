@@ -1,4 +1,4 @@
-//! What each test stands on.
+//! The environment of each test.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Reading from images that want to harm the host.
+//! Reading from malicious images.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};

@@ -1,5 +1,5 @@
-//! Volumes of pods on the real host: mounts, groups, and containers that change what is there at
-//! every moment.
+//! Volumes of pods on the real host: mounts, groups, and containers that change the files
+//! concurrently.
 
 use std::collections::BTreeMap;
 use std::fs;

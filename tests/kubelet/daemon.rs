@@ -1,4 +1,4 @@
-//! A kubelet without an API server in the world of one test.
+//! A kubelet without an API server in a test's private world.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Static pods as what runs pods.
+//! A node that runs static pods.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;

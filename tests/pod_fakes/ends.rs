@@ -1,4 +1,4 @@
-//! Hooks, deadlines, and how pods are refused.
+//! Hooks, deadlines, and rejected pods.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Containers that come into a pod that runs.
+//! Containers added to a running pod.
 
 use k8s_openapi::api::core::v1::Pod;
 use podbay::model::security::NamespaceMode;

@@ -1,4 +1,4 @@
-//! The node's upkeep: logs are rotated, pods evicted, shortages shown.
+//! The node's upkeep: log rotation, evictions, reported shortages.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! Config maps and secrets that are given without a pod.
+//! Config maps and secrets applied without a pod.
 
 use podbay::pod::{Apply, Delete, Face, ObjectKey, ObjectKind};
 use serde_json::{Value, json};

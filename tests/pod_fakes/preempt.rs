@@ -1,4 +1,4 @@
-//! Critical pods that find no room.
+//! Critical pods for which the node lacks resources.
 
 use k8s_openapi::api::core::v1::Pod;
 use podbay::pod::{Apply, Face};

@@ -1,4 +1,4 @@
-//! Pods that get other limits while they run.
+//! Resizing running pods.
 
 use k8s_openapi::api::core::v1::Pod;
 use podbay::board::Container;

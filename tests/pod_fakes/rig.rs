@@ -1,4 +1,4 @@
-//! Manifests, and questions to an agent.
+//! Manifests, and queries to an agent.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Whole pods after the store was lost: they go on. What cannot be rebuilt is left alone, then goes.
+//! Whole pods after the loss of the store: they continue. What cannot be rebuilt is left alone and
+//! then removed.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is told of pods and of the node: events, logs, conditions.
+//! Information about pods and the node: events, logs, conditions.
 
 use std::time::Duration;
 

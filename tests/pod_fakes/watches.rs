@@ -1,4 +1,4 @@
-//! Watches over the end of an agent.
+//! Watches across the end of an agent.
 
 use futures::StreamExt;
 use podbay::backend::Process;

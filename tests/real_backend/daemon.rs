@@ -1,4 +1,4 @@
-//! The daemon as such: what it can, what it reports, and its absence.
+//! The daemon itself: features, reports, and being down.
 
 use std::time::Duration;
 

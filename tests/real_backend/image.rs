@@ -1,4 +1,4 @@
-//! A busybox image made by hand and stored through the seam.
+//! A hand-made busybox image, stored through the backend trait.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! A private daemon, the adapter on it, and the parts to run a small container.
+//! A private daemon with the adapter, and what is needed to run a small container.
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;

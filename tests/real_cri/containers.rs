@@ -1,4 +1,4 @@
-//! Containers: what runs in them, their limits, their streams, and what is refused.
+//! Containers: processes, limits, streams, and refused requests.
 
 use std::path::PathBuf;
 

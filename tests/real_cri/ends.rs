@@ -1,4 +1,4 @@
-//! How containers end: exit codes, stop signals, grace, out of memory.
+//! Exits of containers: exit codes, stop signals, grace periods, out of memory.
 
 use std::time::{Duration, Instant};
 

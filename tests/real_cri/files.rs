@@ -1,4 +1,4 @@
-//! Mounts, volumes of images, devices.
+//! Mounts, anonymous volumes, devices.
 
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;

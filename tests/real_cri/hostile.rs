@@ -1,4 +1,4 @@
-//! Images and requests that reach for the host.
+//! Images and requests that try to access the host.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Networks of pods: the agent's own, and plugins that fail.
+//! Pod networks: the agent's own, and failing plugins.
 
 use std::os::unix::fs::PermissionsExt;
 

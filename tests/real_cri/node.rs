@@ -1,4 +1,4 @@
-//! Lists and their filters, Status, and grpcurl as an outside client.
+//! Lists and their filters, Status, and grpcurl as an external client.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
-//! Plugins on the stub of the reference implementation, driven by a real agent: what they hear, what
-//! they change in real containers, and what follows when they refuse, hang or come back.
+//! Plugins that use the stub of the reference implementation, with a real agent: the events they
+//! get, their changes of real containers, and refusing, hanging and reconnecting.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Exec, Attach and PortForward with a client that we did not write: client-go, over SPDY and
-//! WebSocket (tests/clients/streaming, built by scripts/setup.sh).
+//! Exec, Attach and PortForward with an independent client: client-go, over SPDY and WebSocket
+//! (tests/clients/streaming, built by scripts/setup.sh).
 
 use serde_json::Value;
 

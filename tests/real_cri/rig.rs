@@ -1,4 +1,4 @@
-//! An agent in its world, a registry with images for it, and the calls that tests make.
+//! An agent in its world, a registry with images, and the calls that tests make.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Who a container's processes are and what they may do.
+//! Users and privileges of a container's processes.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! How sessions are begun: the URLs that the CRI answers with, and the outside client.
+//! Starting sessions: the URLs returned by the CRI, and the external client.
 
 use std::process::Stdio;
 

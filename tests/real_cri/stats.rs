@@ -1,4 +1,4 @@
-//! What pods and containers use, measured on real cgroups and real traffic.
+//! Resource usage of pods and containers, measured on real cgroups and real traffic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::UdpSocket;

@@ -1,4 +1,4 @@
-//! Limits that change: in the cgroup, in the status, in what containerd has stored.
+//! Changing limits: in the cgroup, in the status, in containerd's stored spec.
 
 use podbay::proto::runtime::v1 as cri;
 use tonic::Status;

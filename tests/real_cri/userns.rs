@@ -1,5 +1,4 @@
-//! Pods with user namespaces of their own: containerd 2.x has what they need, 1.x has not, and then
-//! they are refused.
+//! Pods with their own user namespaces: supported with containerd 2.x, refused with 1.x.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;

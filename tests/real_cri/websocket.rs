@@ -1,4 +1,4 @@
-//! A WebSocket client of streaming URLs, in its own words: the bytes that each channel carries.
+//! A WebSocket client of streaming URLs, which sees the bytes of each channel.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Images as archives: what one agent writes, others read, and the other way round.
+//! Image archives: written by one agent and read by other tools, and vice versa.
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,4 +1,4 @@
-//! A container that comes into a pod that runs.
+//! A container added to a running pod.
 
 use podbay::proto::podbay::v1 as api;
 use podbay::proto::runtime::v1 as cri;

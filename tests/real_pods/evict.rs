@@ -1,4 +1,4 @@
-//! Pods are evicted: one that takes more than it may, and one from a node whose disk gets full.
+//! Evictions: of a pod that exceeds its limits, and from a node whose disk gets full.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Pods come, live and outlive the agent.
+//! Pods are created, run, and survive the agent.
 
 use podbay::proto::podbay::v1::Phase;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! An agent with a busybox image in it, and what tests ask of whole pods.
+//! An agent with a busybox image, and helpers for tests of whole pods.
 
 use std::time::Duration;
 

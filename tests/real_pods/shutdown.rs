@@ -1,4 +1,4 @@
-//! Pods end before the host shuts down, as systemd-logind tells of it.
+//! Pods are ended before the host shuts down, as announced by systemd-logind.
 
 use std::time::Duration;
 

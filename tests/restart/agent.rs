@@ -1,4 +1,4 @@
-//! The agent is killed while pods run, and at random moments of its work.
+//! The agent is killed while pods run, and at random moments.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! containerd is killed, restarted and stopped in its tracks below a running agent.
+//! containerd is killed, restarted and paused while an agent runs.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Ends: of a shim, of a pause process, of the agent itself.
+//! The end of a shim, of a pause process, and of the agent itself.
 
 use std::process::Command;
 use std::time::Duration;

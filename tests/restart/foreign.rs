@@ -1,4 +1,4 @@
-//! Foreign hands take away what is ours: stop and remove work all the same.
+//! Resources are removed externally: stop and remove still work.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

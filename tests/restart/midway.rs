@@ -1,5 +1,5 @@
-//! The agent is killed in the middle of a step: a CNI plugin or the OCI runtime is made to wait,
-//! and the kill comes while it does.
+//! The agent is killed in the middle of a step, while a CNI plugin or the OCI runtime is made to
+//! wait.
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! An agent with a busybox image in it, and short words for what the tests do with it.
+//! An agent with a busybox image, and helpers for the tests.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The real binary as a test runs it: own configuration, own socket, its output in a file.
+//! The real binary in a test: own configuration, own socket, output in a file.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};

@@ -1,4 +1,4 @@
-//! Builders of CRI requests with the values that most tests want.
+//! Builders of CRI requests with common values.
 
 use podbay::proto::runtime::v1 as cri;
 

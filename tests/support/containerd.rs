@@ -1,5 +1,5 @@
-//! A containerd of its own for one test: own root, state, sockets and configuration in one
-//! temporary folder, and nothing of it left when it is dropped.
+//! A containerd for one test, with its own root, state, sockets and configuration in one temporary
+//! directory, all removed when it is dropped.
 
 #![allow(dead_code)] // each test binary uses a part of it
 

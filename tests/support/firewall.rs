@@ -1,4 +1,4 @@
-//! Firewall rules of one test, found by words of its own (subnet, bridge, network name).
+//! Firewall rules of one test, identified by its subnet, bridge and network name.
 
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! A bus and a systemd-logind of the test's own: just enough of it to tell of shutdowns.
+//! A bus and a minimal systemd-logind for one test, which can announce shutdowns.
 
 use std::io::{ErrorKind, PipeReader, Read};
 use std::path::Path;

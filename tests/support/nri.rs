@@ -1,4 +1,4 @@
-//! A small NRI plugin: it remembers what it hears and answers as a test wants.
+//! A small NRI plugin that records events and answers as a test specifies.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A daemon of a test: started with its output in a file, ended by its pid and no other way.
+//! A daemon of a test: started with its output in a file, and killed only by its pid.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Clearing away what a failed test or bench run left: shims, container processes, cgroups,
-//! mounts, links. Everything is found by names that belong to one world only.
+//! Removes leftovers of a failed test or bench run: shims, container processes, cgroups, mounts,
+//! links. Everything is found by names that belong to one world only.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! Waiting for a predicate with a deadline, in place of sleeping and hoping.
+//! Waiting for a predicate with a deadline, instead of sleeping.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! One row of the table on a node.
+//! Runs one row of the table on a node.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What was seen of a pod.
+//! The observed history of a pod.
 
 use std::collections::BTreeMap;
 

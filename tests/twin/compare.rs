@@ -1,4 +1,4 @@
-//! Runs scenarios on both sides and compares what they found.
+//! Runs scenarios on both sides and compares the observations.
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;

@@ -1,4 +1,4 @@
-//! Containers: their life, their lists, and requests that are wrong.
+//! Containers: lifecycle, lists, and invalid requests.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! How processes end: exit codes and reasons, signals, memory, ExecSync and its time.
+//! Exits of processes: exit codes and reasons, signals, memory, ExecSync and its time limit.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What a process inside of a container sees, for one setting after another.
+//! The view of a process inside a container, for various settings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Where podbay answers otherwise than the plugin on purpose, and why.
+//! Intended differences between podbay and the plugin, with reasons.
 
 /// A difference that is meant.
 pub struct Exception {

@@ -1,4 +1,4 @@
-//! What is found on a side, and how it is made free of all that differs by chance.
+//! The observations on one side, with random differences removed.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,4 @@
-//! Pods: their life, their lists, and requests that are wrong.
+//! Pods: lifecycle, lists, and invalid requests.
 
 use std::sync::Arc;
 

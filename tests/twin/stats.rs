@@ -1,4 +1,4 @@
-//! Statistics and metrics: which fields are there, for whom.
+//! Statistics and metrics: which fields are present for which objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Mounts: host paths of all kinds, propagation, and what is refused.
+//! Mounts: host paths of all kinds, propagation, and refused requests.
 
 use std::path::Path;
 use std::process::Command;

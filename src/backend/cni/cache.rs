@@ -1,5 +1,5 @@
-//! What ADD was told and answered, kept for DEL in the files and the format that other CNI
-//! runtimes use too (`cniCacheV1`): they can take over from us, and we from them.
+//! The inputs and results of ADD, kept for DEL in the files and format that other CNI runtimes use
+//! too (`cniCacheV1`), so that podbay and they can take over each other's attachments.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use crate::ids::PodId;
 
 const KIND: &str = "cniCacheV1";
 
-/// Largest cache file that is read: a result is capped at 1 MiB, the rest is small.
+/// Maximum size of a cache file: a result is limited to 1 MiB, the rest is small.
 const FILE_LIMIT: usize = 4 << 20;
 
 /// One attachment.
@@ -33,18 +33,18 @@ pub(super) struct Entry {
     pub cni_args: Vec<(String, String)>,
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub capability_args: Map<String, Value>,
-    /// What the last plugin answered.
+    /// The result of the last plugin.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub result: Value,
 }
 
 impl Entry {
-    /// The network list as JSON.
+    /// The network list as JSON, decoded.
     pub(super) fn config(&self) -> Option<Vec<u8>> {
         STANDARD.decode(&self.config).ok()
     }
 
-    /// What was told to the plugins of a link, and what they answered.
+    /// An entry for the inputs of a link's plugins and their result.
     pub(super) fn new(link: &Link<'_>, result: &Value) -> Self {
         let netns = link.netns.unwrap_or(Path::new(""));
         Self {
@@ -61,17 +61,17 @@ impl Entry {
     }
 }
 
-/// The folder of cached results.
+/// The directory of cached results.
 #[derive(Debug)]
 pub(super) struct Cache(PathBuf);
 
 impl Cache {
-    /// The cache below a folder such as `/var/lib/cni`.
+    /// The cache below a directory such as `/var/lib/cni`.
     pub(super) fn new(dir: &Path) -> Self {
         Self(dir.join("results"))
     }
 
-    /// Keeps an attachment. There is no fsync: DEL works without it too, only less exactly.
+    /// Stores an attachment. Without fsync: DEL works without it too, only less precisely.
     pub(super) fn store(&self, entry: &Entry) -> Result<()> {
         let content = serde_json::json!(entry).to_string();
         let path = self.path(&entry.network_name, &entry.container_id, &entry.if_name);
@@ -82,7 +82,7 @@ impl Cache {
         self.0.join(format!("{network}-{container}-{interface}"))
     }
 
-    /// Forgets an attachment; gone is fine.
+    /// Removes an attachment; a missing one is fine.
     pub(super) fn remove(&self, network: &str, pod: &PodId, interface: &str) {
         let path = self.path(network, pod.as_str(), interface);
         match std::fs::remove_file(&path) {
@@ -93,8 +93,8 @@ impl Cache {
         }
     }
 
-    /// All attachments of a pod, whatever network they are of: the configuration may have
-    /// changed since. Files that cannot be understood are like missing ones.
+    /// All attachments of a pod on any network: the configuration may have changed since. Malformed
+    /// files are treated as missing.
     pub(super) fn of_pod(&self, pod: &PodId) -> Result<Vec<Entry>> {
         let part = format!("-{pod}-");
         let mut found = Vec::new();
@@ -103,7 +103,7 @@ impl Cache {
             let path = self.0.join(&name);
             let Some(content) = files::read(&path, FILE_LIMIT)? else { continue };
             let Ok(entry) = serde_json::from_slice::<Entry>(&content) else { continue };
-            // What it says must be what it is called, or it is not trusted.
+            // The contents must match the file's name, or they are not trusted.
             if entry.kind == KIND
                 && entry.container_id == pod.as_str()
                 && entry.network_name == network

@@ -1,5 +1,5 @@
-//! What the agent offers to plugins that declare the capability: CNI conventions, "dynamic plugin
-//! specific fields".
+//! The values that the agent passes to plugins which declare the capability: CNI conventions,
+//! "dynamic plugin specific fields".
 
 use serde_json::{Map, Value, json};
 
@@ -8,14 +8,14 @@ use crate::backend::{Attachment, Error, ErrorKind, Result};
 const INGRESS: &str = "kubernetes.io/ingress-bandwidth";
 const EGRESS: &str = "kubernetes.io/egress-bandwidth";
 
-/// Bounds of a bandwidth, in bits per second.
+/// Limits of a bandwidth, in bits per second.
 const SLOWEST: u64 = 1_000;
 const FASTEST: u64 = 1_000_000_000_000_000;
 
-/// The burst that goes with a rate: as much as the plugin can express.
+/// The burst used with a rate: the maximum that the plugin can express.
 const BURST: u64 = u32::MAX as u64;
 
-/// Everything that can be told about a pod. A wrong bandwidth is an error.
+/// All values for a pod. An invalid bandwidth is an error.
 pub(super) fn all(pod: &Attachment) -> Result<Map<String, Value>> {
     let mut all = without_bandwidth(pod);
     let mut bandwidth = Map::new();
@@ -34,7 +34,7 @@ pub(super) fn all(pod: &Attachment) -> Result<Map<String, Value>> {
     Ok(all)
 }
 
-/// What is needed to cut a pod off, whatever its annotations say.
+/// The values needed for DEL, independent of the pod's annotations.
 pub(super) fn without_bandwidth(pod: &Attachment) -> Map<String, Value> {
     let mut all = Map::new();
     let ports: Vec<Value> = pod
@@ -71,7 +71,7 @@ pub(super) fn without_bandwidth(pod: &Attachment) -> Map<String, Value> {
     all
 }
 
-/// A Kubernetes quantity as whole bits per second, rounded up, within the bounds.
+/// A Kubernetes quantity as whole bits per second, rounded up, within the limits.
 fn bits_per_second(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
@@ -87,7 +87,7 @@ fn bits_per_second(text: &str) -> Option<u64> {
     (SLOWEST..=FASTEST).contains(&rate).then_some(rate)
 }
 
-/// Suffixes of quantities that can give a rate within the bounds.
+/// Suffixes of quantities that can express a rate within the limits.
 fn multiplier(suffix: &str) -> Option<u128> {
     Some(match suffix {
         "" => 1,
@@ -107,7 +107,7 @@ fn multiplier(suffix: &str) -> Option<u128> {
     })
 }
 
-/// `CNI_ARGS` of a pod. Values with a separator or control character cannot be told to plugins.
+/// `CNI_ARGS` of a pod. Values with a separator or control character cannot be passed to plugins.
 pub(super) fn args(pod: &Attachment) -> Result<Vec<(String, String)>> {
     let meta = &pod.metadata;
     for (field, value) in [("namespace", &meta.namespace), ("name", &meta.name), ("uid", &meta.uid)]

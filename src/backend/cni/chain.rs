@@ -16,7 +16,7 @@ use crate::backend::linux::StandIn;
 pub(super) struct Link<'a> {
     pub network: &'a Network,
     pub container: &'a str,
-    /// `None` when it is gone; then plugins only release what they hold outside of it.
+    /// `None` when it no longer exists; then plugins only release resources outside of it.
     pub netns: Option<&'a Path>,
     pub if_name: &'a str,
     pub args: &'a [(String, String)],
@@ -34,7 +34,7 @@ impl Link<'_> {
         pairs.join(";")
     }
 
-    /// Runs ADD of all plugins within `limit` together; the answer of the last one is the
+    /// Runs ADD of all plugins within a total time of `limit`; the result of the last one is the
     /// network's.
     pub(super) fn add(&self, runner: &Runner, limit: Duration) -> Result<Value, Failure> {
         let (started, args) = (Instant::now(), self.args_text());
@@ -46,15 +46,15 @@ impl Link<'_> {
             let left = limit.saturating_sub(started.elapsed());
             let stdout = runner.run(&plugin.kind, &self.call(Verb::Add, &args), &request, left)?;
             let mut answer = exec::answer(&plugin.kind, &stdout)?;
-            // The next plugin reads it in the version of the network.
+            // The next plugin reads it in the network's version.
             answer["cniVersion"] = version.to_string().into();
             previous = Some(answer);
         }
         Ok(previous.unwrap_or_default())
     }
 
-    /// Runs DEL of all plugins in reverse order, each with `limit` of its own; none is left out
-    /// because another failed. `result` is what ADD gave, when it is known.
+    /// Runs DEL of all plugins in reverse order, each with its own `limit`, and continues after
+    /// failures. `result` is that of ADD, if known.
     pub(super) fn del(
         &self,
         runner: &Runner,
@@ -70,7 +70,7 @@ impl Link<'_> {
                 let call = Call { netns, ..self.call(Verb::Del, &args) };
                 runner.run(&plugin.kind, &call, &request, limit)
             };
-            // A stand-in may be wrong for a plugin whose rules are gone as well.
+            // With a stand-in namespace, a plugin may fail although its rules are gone already.
             let done = match self.stand_in(plugin, result) {
                 Some(stand_in) => run(Some(stand_in.path())).or_else(|_| run(None)),
                 None => run(self.netns),
@@ -83,8 +83,8 @@ impl Link<'_> {
         failures
     }
 
-    /// The plugins that have something to do for this pod. The first one always has: the network's
-    /// result begins with it.
+    /// The plugins that have work to do for this pod. The first one always has, because the
+    /// network's result begins with it.
     fn busy(&self) -> impl DoubleEndedIterator<Item = &Plugin> {
         let plugins = self.network.plugins.iter().enumerate();
         plugins
@@ -92,9 +92,9 @@ impl Link<'_> {
             .map(|(_, plugin)| plugin)
     }
 
-    /// With the namespace gone, a masquerading plugin would leave its rules behind for ever, and
-    /// a later pod with the same address would meet them. It is given a namespace with the
-    /// addresses that ADD gave.
+    /// A stand-in namespace with the addresses that ADD assigned. If the real namespace is gone, a
+    /// masquerading plugin could not find its rules; they would stay for ever and affect a later
+    /// pod with the same address.
     fn stand_in(&self, plugin: &Plugin, result: Option<&Value>) -> Option<StandIn> {
         if self.netns.is_some() || !plugin.masquerades() {
             return None;
@@ -108,7 +108,8 @@ impl Link<'_> {
             .ok()
     }
 
-    /// Whether a failed DEL has nothing left to do. `was_added`: ADD is known to have succeeded.
+    /// Whether nothing is left to do after a failed DEL. `was_added`: ADD is known to have
+    /// succeeded.
     fn is_done(&self, failure: &Failure, was_added: bool) -> bool {
         match failure {
             Failure::Failed { text, .. } => {
@@ -116,16 +117,16 @@ impl Link<'_> {
                 text.contains("not found")
                     || (self.netns.is_none() && text.contains("no such file or directory"))
             }
-            // What is not there has added nothing either.
+            // A missing plugin cannot have added anything either.
             Failure::Missing { .. } => !was_added,
             _ => false,
         }
     }
 }
 
-/// Asks the plugins of a network whether they can work now; for versions that know the question.
+/// Runs STATUS of a network's plugins, in versions that have it.
 pub(super) fn status(network: &Network, runner: &Runner, limit: Duration) -> Result<(), Failure> {
-    /// The plugin knows the version but not the verb.
+    /// Error code of a plugin that knows the version but not the command.
     const UNKNOWN_VERB: u32 = 4;
     if network.version < Version::STATUS {
         return Ok(());

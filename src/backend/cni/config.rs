@@ -11,10 +11,10 @@ use serde_json::{Map, Value};
 use crate::backend::linux::files;
 use crate::telemetry::error_text;
 
-/// Largest configuration file that is read.
+/// Maximum size of a configuration file.
 const FILE_LIMIT: usize = 1 << 20;
 
-/// Versions of the specification that are spoken, oldest first.
+/// Supported versions of the specification, oldest first.
 const VERSIONS: &[Version] = &[
     Version(0, 1, 0),
     Version(0, 2, 0),
@@ -30,14 +30,14 @@ const VERSIONS: &[Version] = &[
 pub(super) struct Version(pub u8, pub u8, pub u8);
 
 impl Version {
-    /// From here on plugins are told the result of the one before.
+    /// From this version on plugins get the result of the previous one.
     pub(super) const CHAINED: Self = Self(0, 3, 0);
-    /// From here on DEL is told the result of ADD.
+    /// From this version on DEL gets the result of ADD.
     pub(super) const DEL_WITH_RESULT: Self = Self(0, 4, 0);
-    /// From here on plugins answer STATUS.
+    /// From this version on plugins support STATUS.
     pub(super) const STATUS: Self = Self(1, 1, 0);
 
-    /// A version that we speak.
+    /// Parses a supported version.
     pub(super) fn parse(text: &str) -> Option<Self> {
         VERSIONS.iter().copied().find(|version| version.to_string() == text)
     }
@@ -52,9 +52,9 @@ impl std::fmt::Display for Version {
 /// A network: plugins that are executed one after the other.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Network {
-    /// Name, fit for a file name.
+    /// Name, usable as a file name.
     pub name: String,
-    /// Version that all plugins are spoken to in.
+    /// Version used with all plugins.
     pub version: Version,
     /// At least one.
     pub plugins: Vec<Plugin>,
@@ -65,11 +65,11 @@ pub(super) struct Network {
 /// One plugin of a network.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Plugin {
-    /// Name of its binary.
+    /// Name of its executable.
     pub kind: String,
     /// Capabilities it declares.
     pub capabilities: BTreeSet<String>,
-    /// Its configuration as written.
+    /// Its configuration, unchanged.
     body: Map<String, Value>,
 }
 
@@ -153,16 +153,16 @@ impl Plugin {
         Ok(Self { kind: kind.to_owned(), capabilities, body })
     }
 
-    /// Whether it keeps firewall rules for the pod's addresses, which it learns at DEL from the
-    /// interface alone (the reference plugins `bridge` and `ptp`, up to 1.9 at least).
+    /// Whether it keeps firewall rules for the pod's addresses, which at DEL it learns only from
+    /// the interface (the reference plugins `bridge` and `ptp`, at least up to 1.9).
     pub(super) fn masquerades(&self) -> bool {
         matches!(self.kind.as_str(), "bridge" | "ptp")
             && self.body.get("ipMasq").and_then(Value::as_bool) == Some(true)
     }
 
-    /// Whether it has nothing to do for a pod that is told `runtime`. The reference plugin
-    /// `portmap` hands on the result at ADD when the pod publishes no port, but at DEL it looks
-    /// through the firewall all the same, which costs more than the rest of the chain.
+    /// Whether it has nothing to do for a pod with these `runtime` values. The reference plugin
+    /// `portmap` only passes the result on at ADD if the pod publishes no port; but at DEL it
+    /// searches the firewall rules anyway, which costs more than the rest of the chain.
     pub(super) fn is_idle(&self, runtime: &Map<String, Value>) -> bool {
         let ports = runtime.get("portMappings").and_then(Value::as_array);
         self.kind == "portmap"
@@ -170,9 +170,8 @@ impl Plugin {
             && ports.is_none_or(Vec::is_empty)
     }
 
-    /// The configuration that is executed: specification, section 2, "deriving request
-    /// configuration". `runtime` holds everything the agent could pass; the plugin gets what it
-    /// declared.
+    /// The configuration to execute: specification, section 2, "deriving request configuration".
+    /// `runtime` contains all available values; the plugin gets those that it declared.
     pub(super) fn request(
         &self,
         network: &Network,
@@ -195,12 +194,12 @@ impl Plugin {
     }
 }
 
-/// Whether `kind` can only name a file in the plugin folders.
+/// Whether `kind` can only name a file directly in the plugin directories.
 pub(super) fn is_plugin_name(kind: &str) -> bool {
     !matches!(kind, "" | "." | "..") && !kind.contains(['/', '\\', '\0'])
 }
 
-/// The name becomes part of file names, so it is held to the specification's letters.
+/// The name becomes part of file names, so only the specification's characters are allowed.
 fn network_name(list: &Map<String, Value>) -> Result<String, Fault> {
     let name = list.get("name").and_then(Value::as_str).unwrap_or_default();
     let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
@@ -211,7 +210,7 @@ fn network_name(list: &Map<String, Value>) -> Result<String, Fault> {
     Err(fault("name", format!("{name:?} is not a letter or digit followed by those, _ . or -")))
 }
 
-/// The highest version that the network offers and we speak.
+/// The highest version that both the network and podbay support.
 fn version(list: &Map<String, Value>) -> Result<Version, Fault> {
     let offered = list.get("cniVersions").and_then(Value::as_array).into_iter().flatten();
     let offered: Vec<&str> =
@@ -224,12 +223,12 @@ fn version(list: &Map<String, Value>) -> Result<Version, Fault> {
     })
 }
 
-/// The networks of a folder, as far as they could be loaded.
+/// The networks of a directory that could be loaded.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
-    /// In the order of their file names, our own last.
+    /// Ordered by file name, podbay's own last.
     pub networks: Vec<Network>,
-    /// What was wrong with the files left out.
+    /// Problems of the files that were skipped.
     pub faults: Vec<String>,
     /// Whether there was any configuration file.
     pub any_file: bool,
@@ -238,7 +237,7 @@ pub(super) struct Loaded {
 /// Changes whenever a configuration file does.
 pub(super) type Fingerprint = Vec<(OsString, Option<SystemTime>, u64)>;
 
-/// Looks at a folder cheaply.
+/// Computes the fingerprint of a directory.
 pub(super) fn fingerprint(dir: &Path) -> Fingerprint {
     let Ok(entries) = fs::read_dir(dir) else { return Fingerprint::new() };
     let mut found: Fingerprint = entries
@@ -253,8 +252,8 @@ pub(super) fn fingerprint(dir: &Path) -> Fingerprint {
     found
 }
 
-/// Loads at most `max` networks (0: all). A broken file is left out and told of. `own` is the
-/// file that we wrote ourselves: it only counts when there is no other.
+/// Loads at most `max` networks (0: all). A malformed file is skipped and reported. `own` is the
+/// file written by podbay, which is used only if there is no other.
 pub(super) fn load(dir: &Path, files: &Fingerprint, own: &str, max: usize) -> Loaded {
     let mut names: Vec<&OsString> = files.iter().map(|(name, ..)| name).collect();
     names.sort_by_key(|name| *name == own);

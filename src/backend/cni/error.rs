@@ -1,4 +1,4 @@
-//! How executing a plugin fails.
+//! Failures of plugin executions.
 
 use std::io;
 use std::time::Duration;
@@ -7,48 +7,48 @@ use super::result::Malformed;
 use crate::backend::{Error, ErrorKind};
 use crate::telemetry::error_text;
 
-/// Longest text that is taken over from a plugin.
+/// Maximum length of a text taken from a plugin.
 pub(super) const TEXT_LIMIT: usize = 4 << 10;
 
-/// Error code of the specification: the plugin asks to be tried again.
+/// Error code in the specification: the runtime should try again later.
 const TRY_AGAIN: u32 = 11;
 
-/// A plugin did not do what it was asked to.
+/// Why the execution of a plugin failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// `type` could name something outside of the plugin folders.
+    /// `type` could name a file outside the plugin directories.
     #[error("plugin type {0:?} is not a plain file name")]
     BadName(String),
     /// There is no such plugin.
     #[error("plugin {kind:?} is in none of {dirs:?}")]
     Missing { kind: String, dirs: Vec<std::path::PathBuf> },
-    /// Whoever may write it would be root.
+    /// Somebody else than root could modify the plugin, which runs as root.
     #[error("plugin {path:?} is not executed: {problem}")]
     Unsafe { path: std::path::PathBuf, problem: String },
-    /// It could not be started, or waited for.
+    /// It could not be started or waited for.
     #[error("plugin {kind:?} cannot be executed")]
     Execute {
         kind: String,
         #[source]
         source: io::Error,
     },
-    /// It was killed with its process group.
+    /// It exceeded the time limit and was killed with its process group.
     #[error("plugin {kind:?} was killed after {after:?}{}", tail(.text))]
     TimedOut { kind: String, after: Duration, text: String },
-    /// It was killed with its process group.
+    /// It printed too much and was killed with its process group.
     #[error("plugin {kind:?} was killed: it printed more than {limit} bytes")]
     TooMuchOutput { kind: String, limit: usize },
-    /// It said so.
+    /// It reported an error.
     #[error("plugin {kind:?} failed{}{}", code_text(*.code), tail(.text))]
     Failed { kind: String, code: u32, text: String },
-    /// It ended well, but what it printed makes no sense.
+    /// It succeeded, but its output is invalid.
     #[error("plugin {kind:?} gave a malformed answer")]
     Malformed {
         kind: String,
         #[source]
         source: Malformed,
     },
-    /// It ended well, but gave the pod no address.
+    /// It succeeded, but assigned no address to the pod.
     #[error("the network gives no address to {0}")]
     NoAddress(String),
 }
@@ -62,7 +62,7 @@ fn code_text(code: u32) -> String {
 }
 
 impl Failure {
-    /// What a caller can do about it.
+    /// The kind of the backend error.
     fn kind(&self) -> ErrorKind {
         match self {
             Self::TimedOut { .. } => ErrorKind::DeadlineExceeded,
@@ -74,19 +74,19 @@ impl Failure {
         }
     }
 
-    /// As the seam tells it.
+    /// Converts to a backend error.
     pub(super) fn told(self, tried: String) -> Error {
         Error::new(self.kind(), tried).because(self)
     }
 }
 
-/// Several failures of one teardown.
+/// The failures of one teardown.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.iter().map(|failure| error_text(failure)).collect::<Vec<_>>().join("; "))]
 pub(super) struct Failures(pub Vec<Failure>);
 
 impl Failures {
-    /// As the seam tells it; the first failure gives the kind.
+    /// Converts to a backend error; the first failure determines the kind.
     pub(super) fn told(mut self, tried: String) -> Error {
         if self.0.len() == 1 {
             return self.0.remove(0).told(tried);

@@ -1,7 +1,8 @@
 //! Executing one plugin: CNI specification, section 2.
 //!
-//! A plugin runs in a process group of its own, so that a time-out ends its children too. It is
-//! over when the plugin itself has ended: a child that still holds its output is not waited for.
+//! A plugin runs in its own process group, so that a time-out also ends its children. The execution
+//! is over when the plugin itself has exited; children that still hold its output open are not
+//! waited for.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -21,17 +22,17 @@ use super::config::is_plugin_name;
 use super::error::{Failure, TEXT_LIMIT, presentable};
 use super::result::{self, PluginError};
 
-/// Most that a plugin may print as its answer.
+/// Maximum size of a plugin's output.
 const OUTPUT_LIMIT: usize = 1 << 20;
 
-/// How often, and after how long, a binary that is just being written is tried again.
+/// How many times, and after which delay, an executable that is just being written is tried again.
 const BUSY_TRIES: u32 = 5;
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long a killed plugin may take to die before somebody else waits for it.
+/// How long to wait for a killed plugin before waiting for it elsewhere.
 const DEATH_LIMIT: Duration = Duration::from_secs(2);
 
-/// What a plugin is asked for.
+/// A CNI command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
     Add,
@@ -55,16 +56,16 @@ impl Verb {
 #[derive(Debug)]
 pub(super) struct Call<'a> {
     pub verb: Verb,
-    /// Empty for verbs about no pod.
+    /// Container id; empty for commands that concern no pod.
     pub container: &'a str,
-    /// `None` when it is gone.
+    /// `None` when it no longer exists.
     pub netns: Option<&'a Path>,
     pub if_name: &'a str,
     pub args: &'a str,
 }
 
 impl Call<'_> {
-    /// A call about no pod.
+    /// A call that concerns no pod.
     pub(super) fn about_no_pod(verb: Verb) -> Self {
         Self { verb, container: "", netns: None, if_name: "", args: "" }
     }
@@ -77,7 +78,7 @@ pub(super) struct Runner {
     path: OsString,
 }
 
-/// What a plugin left behind.
+/// The output of a plugin.
 struct Output {
     status: ExitStatus,
     stdout: Vec<u8>,
@@ -85,7 +86,7 @@ struct Output {
 }
 
 impl Runner {
-    /// Plugins are looked for in these folders, in this order.
+    /// Plugins are searched for in these directories, in this order.
     pub(super) fn new(dirs: Vec<PathBuf>) -> Self {
         let mut path = OsString::new();
         for dir in &dirs {
@@ -97,7 +98,7 @@ impl Runner {
         Self { dirs, path }
     }
 
-    /// The binary of a plugin.
+    /// The path of a plugin's executable.
     pub(super) fn find(&self, kind: &str) -> Result<PathBuf, Failure> {
         if !is_plugin_name(kind) {
             return Err(Failure::BadName(kind.to_owned()));
@@ -116,7 +117,7 @@ impl Runner {
         Err(Failure::Missing { kind: kind.to_owned(), dirs: self.dirs.clone() })
     }
 
-    /// Executes a plugin and returns what it printed. It is killed at `limit`.
+    /// Executes a plugin and returns its output. It is killed after `limit`.
     pub(super) fn run(
         &self,
         kind: &str,
@@ -158,7 +159,7 @@ impl Runner {
         for tries_left in (0..BUSY_TRIES).rev() {
             command.stdin(in_memory(config)?);
             match command.spawn() {
-                // Somebody is installing it right now.
+                // The executable is being installed right now (ETXTBSY).
                 Err(error)
                     if error.kind() == io::ErrorKind::ExecutableFileBusy && tries_left > 0 =>
                 {
@@ -171,7 +172,7 @@ impl Runner {
     }
 }
 
-/// The configuration as a file in memory: whether the plugin reads it or not, nobody blocks.
+/// The configuration as a file in memory, so that nothing blocks if the plugin does not read it.
 fn in_memory(config: &[u8]) -> io::Result<File> {
     let mut file = File::from(rustix::fs::memfd_create("cni", rustix::fs::MemfdFlags::CLOEXEC)?);
     file.write_all(config)?;
@@ -179,7 +180,7 @@ fn in_memory(config: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Why a plugin failed, from its answer, or else from what it complained about.
+/// Why a plugin failed: from its output, or else from its stderr.
 fn failure_text(output: &Output) -> (u32, String) {
     if let Ok(error) = serde_json::from_slice::<PluginError>(&output.stdout)
         && (error.code != 0 || !error.msg.is_empty())
@@ -202,7 +203,7 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    /// Takes what the plugin prints until it ends.
+    /// Reads the plugin's output until it exits.
     fn listen(&self, child: &mut Child) -> Result<Output, Failure> {
         let execute = |source: io::Error| Failure::Execute { kind: self.kind.to_owned(), source };
         let ended = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())
@@ -236,13 +237,13 @@ impl Talk<'_> {
         self.limit.saturating_sub(self.started.elapsed())
     }
 
-    /// Waits until something happens; whether the plugin has ended.
+    /// Waits for the next event; returns whether the plugin has exited.
     fn wait(&self, ended: &OwnedFd, stdout: &Capture, stderr: &Capture) -> io::Result<bool> {
         let mut fds = vec![PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
         for pipe in [&stdout.pipe, &stderr.pipe].into_iter().flatten() {
             fds.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
         }
-        // Rounded up, so that the last round is not spent spinning.
+        // Rounded up, so that the last wait is not a busy loop.
         let left = self.left() + Duration::from_millis(1);
         match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -252,7 +253,7 @@ impl Talk<'_> {
     }
 }
 
-/// The reading end of a pipe that is never blocked on.
+/// The reading end of a pipe, non-blocking.
 struct Capture {
     pipe: Option<File>,
     taken: Vec<u8>,
@@ -266,7 +267,7 @@ impl Capture {
         Ok(Self { pipe: pipe.map(File::from), taken: Vec::new() })
     }
 
-    /// Takes what is there now, at most a little more than is ever kept.
+    /// Reads what is available, up to slightly more than the limit.
     fn read(&mut self) -> io::Result<()> {
         let Some(pipe) = &mut self.pipe else { return Ok(()) };
         let mut part = [0; 16 << 10];
@@ -295,9 +296,9 @@ impl Capture {
     }
 }
 
-/// Kills a plugin with its children and sees to it that it is reaped.
+/// Kills a plugin with its children and ensures that it is reaped.
 fn kill_group(mut child: Child) {
-    // The group cannot have another owner yet: its leader has not been reaped.
+    // The process group id cannot have been reused: its leader was not reaped yet.
     let group = Pid::from_child(&child);
     if let Err(error) = rustix::process::kill_process_group(group, Signal::KILL) {
         tracing::warn!(pid = child.id(), %error, "CNI plugin cannot be killed");
@@ -311,7 +312,7 @@ fn kill_group(mut child: Child) {
     if !matches!(child.try_wait(), Ok(None)) {
         return;
     }
-    // It hangs inside the kernel. The pod must not hang with it.
+    // It is stuck in the kernel. The pod must not wait for it.
     let pid = child.id();
     tracing::warn!(pid, "killed CNI plugin does not end");
     let reaper = std::thread::Builder::new().name("cni-reaper".to_owned());
@@ -320,7 +321,7 @@ fn kill_group(mut child: Child) {
     }
 }
 
-/// Parses an answer.
+/// Parses a plugin's output.
 pub(super) fn answer(kind: &str, stdout: &[u8]) -> Result<serde_json::Value, Failure> {
     result::parse(stdout).map_err(|source| Failure::Malformed { kind: kind.to_owned(), source })
 }

@@ -1,7 +1,7 @@
-//! Descriptors that the agent was started with.
+//! File descriptors that the agent inherited at its start.
 //!
-//! What we open ourselves is closed on exec; what we inherited may not be, and would leak into
-//! every plugin.
+//! Descriptors opened by the agent are close-on-exec; inherited ones may not be, and would leak
+//! into every plugin.
 
 #![allow(unsafe_code)]
 
@@ -9,10 +9,10 @@ use std::io;
 
 use nix::libc;
 
-/// Marks every descriptor but the three standard ones to be closed on exec.
+/// Makes every descriptor except the three standard ones close-on-exec.
 pub(super) fn close_on_exec() -> io::Result<()> {
-    // SAFETY: close_range(2) with CLOEXEC takes three numbers, touches no memory of ours and
-    // closes nothing; it only sets the flag that our own code sets on all it opens anyway.
+    // SAFETY: close_range(2) with CLOEXEC takes three numbers, accesses no memory and closes
+    // nothing; it only sets the flag that all descriptors of our own code have anyway.
     let done = unsafe {
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
     };

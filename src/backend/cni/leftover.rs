@@ -1,7 +1,7 @@
-//! Plugins that an agent before this one left at work.
+//! Plugins that are still running from a previous agent process.
 //!
-//! They are known by what they were told: a CNI command for one of our pods, in their environment,
-//! which what they have started inherits.
+//! They are recognised by their environment, which their children inherit: a CNI command for one of
+//! our pods.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,21 +15,21 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::ids::PodId;
 
-/// How long they may take to end, and the pause between two looks.
+/// How long they may take to end, and the delay between two checks.
 const LIMIT: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Most that is read of an environment.
+/// Maximum number of bytes read from an environment.
 const LONGEST: usize = 1 << 20;
 
-/// A plugin at work.
+/// A running plugin.
 struct Plugin {
     pid: Pid,
     process: OwnedFd,
 }
 
-/// Kills the plugins at work for these pods, with their process groups, and waits until none is
-/// left; whether that is so in time.
+/// Kills the plugins running for these pods with their process groups, and waits until none is
+/// left; returns false if that takes too long.
 pub(super) fn end(pods: &[PodId]) -> io::Result<bool> {
     let pods: BTreeSet<&str> = pods.iter().map(PodId::as_str).collect();
     let give_up = Instant::now() + LIMIT;
@@ -53,13 +53,13 @@ pub(super) fn end(pods: &[PodId]) -> io::Result<bool> {
     }
 }
 
-/// The group while the plugin is held, so that it is the plugin's; then the plugin itself.
+/// The group first, whose id is valid because the plugin is held; then the plugin itself.
 fn kill(plugin: &Plugin) {
     let own = rustix::process::getpgrp();
     if let Ok(group) = rustix::process::getpgid(Some(plugin.pid))
         && group != own
     {
-        // Gone meanwhile is fine; what is not will be seen again.
+        // A process that has ended is fine; a remaining one is found again.
         let _ = rustix::process::kill_process_group(group, Signal::KILL);
     }
     let _ = pidfd_send_signal(&plugin.process, Signal::KILL);
@@ -78,7 +78,7 @@ fn at_work(pods: &BTreeSet<&str>) -> io::Result<Vec<Plugin>> {
             Err(Errno::SRCH) => continue,
             process => process?,
         };
-        // Opened first, then looked at again: it is the one that was found.
+        // Opened first, then checked again, so that it is certainly the process that was found.
         if is_of(pid, pods) {
             found.push(Plugin { pid, process });
         }
@@ -86,8 +86,8 @@ fn at_work(pods: &BTreeSet<&str>) -> io::Result<Vec<Plugin>> {
     Ok(found)
 }
 
-/// Whether it works for one of these pods. It must have our rights and see the processes that we
-/// see: what a container tells of itself counts for nothing.
+/// Whether it is a plugin running for one of these pods. It must have our user and PID
+/// namespace, since a container could set its own environment.
 fn is_of(pid: Pid, pods: &BTreeSet<&str>) -> bool {
     let folder = format!("/proc/{}", pid.as_raw_nonzero());
     let ours = rustix::process::geteuid().as_raw();
@@ -131,7 +131,7 @@ mod tests {
             command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
         };
         let (mut cut, mut other) = (start(&ours), start(&foreign));
-        // A zombie counts for nothing, so nobody needs to wait for it meanwhile.
+        // A zombie does not count, so nobody has to reap it meanwhile.
         assert!(end(std::slice::from_ref(&ours)).unwrap());
         assert!(!cut.wait().unwrap().success());
         assert!(at_work(&BTreeSet::from([ours.as_str()])).unwrap().is_empty());

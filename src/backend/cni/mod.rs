@@ -1,9 +1,9 @@
 //! The real [`Network`]: CNI plugins, executed by the specification (0.1.0 to 1.1.0).
 //!
-//! A pod is attached by ADD over the plugins of each configured network and cut off by DEL in
-//! reverse order, with what ADD was told and answered (`cache`). Loopback is not the plugins'
-//! business: it is up as soon as the namespace exists. All work runs on blocking threads and goes
-//! to its end when the caller is gone.
+//! A pod is attached with ADD over the plugins of each configured network and detached with DEL in
+//! reverse order, using the inputs and results of ADD (`cache`). Plugins do not manage the loopback
+//! interface, which is up as soon as the namespace exists. All work runs on blocking threads and is
+//! completed even if the caller is gone.
 
 mod cache;
 mod capability;
@@ -42,28 +42,28 @@ use crate::ids::PodId;
 use crate::locks::Mutex;
 use crate::telemetry::error_text;
 
-/// How long an answer of STATUS is believed.
+/// How long a result of STATUS is cached.
 const STATUS_LIFE: Duration = Duration::from_secs(5);
 
-/// How long STATUS may take.
+/// Time limit of STATUS.
 const STATUS_LIMIT: Duration = Duration::from_secs(10);
 
-/// How a [`Cni`] finds and runs its networks.
+/// Options of a [`Cni`].
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Folder of the network configurations: `*.conflist`, `*.conf`, `*.json`, sorted by name.
+    /// Directory of the network configurations: `*.conflist`, `*.conf`, `*.json`, sorted by name.
     pub conf_dir: PathBuf,
-    /// Folders where plugins are looked for, in this order.
+    /// Directories that are searched for plugins, in this order.
     pub bin_dirs: Vec<PathBuf>,
-    /// Folder of the results cache, shared with other CNI runtimes.
+    /// Directory of the result cache, shared with other CNI runtimes.
     pub cache_dir: PathBuf,
-    /// How many configurations are used; 0 means all. The first one gives eth0.
+    /// Maximum number of configurations used; 0 means all. The first one provides eth0.
     pub max_conf: usize,
-    /// Time for ADD over all plugins of one network.
+    /// Time limit for ADD over all plugins of one network.
     pub add_timeout: Duration,
-    /// Time for DEL of each plugin.
+    /// Time limit for DEL of each plugin.
     pub del_timeout: Duration,
-    /// The network that is written when `conf_dir` holds none; `None` writes nothing.
+    /// The network to write when `conf_dir` contains none; `None` writes nothing.
     pub default_network: Option<DefaultNetwork>,
     /// Whether a pod CIDR from the kubelet replaces the subnets of the default network.
     pub use_pod_cidr: bool,
@@ -96,15 +96,15 @@ struct Inner {
     options: Options,
     runner: Runner,
     cache: Cache,
-    /// The default network with the subnets in force.
+    /// The default network with its current subnets.
     own: Mutex<Option<DefaultNetwork>>,
     loaded: Mutex<Option<(Fingerprint, Arc<Loaded>)>>,
     status: Mutex<Option<(Instant, Fingerprint, NetworkReadiness)>>,
 }
 
 impl Cni {
-    /// Checks the options; nothing is read or written yet. From here on the whole process closes
-    /// on exec what it had inherited open, so that no plugin gets it.
+    /// Checks the options; nothing is read or written yet. Also makes all inherited descriptors of
+    /// the process close-on-exec, so that no plugin gets them.
     pub fn new(options: Options) -> Result<Self> {
         if let Some(own) = &options.default_network {
             own.check()?;
@@ -178,15 +178,15 @@ impl Network for Cni {
 }
 
 impl Inner {
-    /// The networks as they are configured now. A look at the folder is cheap, so there is no
-    /// watcher that could miss something.
+    /// The currently configured networks. Checking the directory is cheap, so there is no watcher
+    /// that could miss a change.
     fn current(&self) -> Arc<Loaded> {
         let dir = &self.options.conf_dir;
         let mut known = self.loaded.lock();
         let mut now = config::fingerprint(dir);
         if let Some((seen, loaded)) = &*known
             && *seen == now
-            // The own network may become possible without a change of the folder.
+            // podbay's own network may become possible without a change in the directory.
             && loaded.any_file
         {
             return Arc::clone(loaded);
@@ -262,7 +262,8 @@ impl Inner {
         Ok(status)
     }
 
-    /// ADD of one network. `result` is set as soon as there is one, also when it is not enough.
+    /// Runs ADD of one network. `result` is set as soon as there is one, even if it is
+    /// insufficient.
     fn add(&self, link: &Link<'_>, result: &mut Option<Value>) -> Result<Vec<std::net::IpAddr>> {
         let tried = || format!("CNI ADD of pod {} to {}", link.container, link.network.name);
         let answer = link
@@ -280,7 +281,7 @@ impl Inner {
         Ok(ips)
     }
 
-    /// Undoes a failed attach at once, as far as it goes. What is left is the caller's detach.
+    /// Undoes a failed attach as far as possible. The caller's detach does the rest.
     fn take_back(&self, pod: &Attachment, added: &[(Link<'_>, Option<Value>)]) {
         for (link, result) in added.iter().rev() {
             let failures = link.del(&self.runner, self.options.del_timeout, result.as_ref());
@@ -295,7 +296,7 @@ impl Inner {
 
     fn detach(&self, pod: &Attachment) -> Result<()> {
         let netns = pod.netns.as_deref().filter(|path| is_netns(path));
-        // Values that ADD refuses were never told to a plugin.
+        // Values that ADD refuses were never passed to a plugin.
         let args = capability::args(pod).unwrap_or_default();
         let capabilities = capability::without_bandwidth(pod);
         let loaded = self.current();
@@ -306,7 +307,7 @@ impl Inner {
             if cached.iter().any(|entry| entry.if_name == if_name) {
                 continue;
             }
-            // Nothing is known of an ADD; it may have been cut off in its middle.
+            // Nothing is known about an ADD, which may have been interrupted.
             let (if_name, args, capabilities) = (if_name.as_str(), &args[..], &capabilities);
             let container = pod.pod.as_str();
             let link = Link { network, container, netns, if_name, args, capabilities };
@@ -321,7 +322,7 @@ impl Inner {
         Err(Failures(failures).told(format!("CNI DEL of pod {}", pod.pod)))
     }
 
-    /// What an ADD answered, from the cache.
+    /// The cached result of ADD.
     fn recall(&self, pod: &Attachment) -> Result<Option<NetworkStatus>> {
         let cached = self.cache.of_pod(&pod.pod)?;
         let Some(entry) = cached.iter().find(|entry| entry.if_name == "eth0") else {
@@ -334,7 +335,8 @@ impl Inner {
         Ok(Some(NetworkStatus { ips, result: entry.result.clone() }))
     }
 
-    /// DEL with what ADD had been told and answered. The entry stays until all plugins agree.
+    /// Runs DEL with the inputs and results of ADD. The cache entry is kept until all plugins
+    /// succeed.
     fn del_cached(
         &self,
         pod: &Attachment,
@@ -420,7 +422,7 @@ impl Inner {
             changed.then(|| own.clone())
         };
         match changed {
-            // Configurations of others win over ours; then there is nothing to write.
+            // Other configurations take precedence; then there is nothing to write.
             Some(own) if self.options.conf_dir.join(own::FILE).exists() => {
                 own.write(&self.options.conf_dir, &self.runner)
             }

@@ -1,4 +1,4 @@
-//! The network that podbay writes for itself on a machine that has none.
+//! The network configuration that podbay writes on a machine that has none.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use super::exec::{Call, Runner, Verb};
 use crate::backend::linux::files;
 use crate::backend::{Error, ErrorKind, Result};
 
-/// Name of the file; files of others win over it.
+/// Name of the file; other files take precedence.
 pub(super) const FILE: &str = "10-podbay.conflist";
 
-/// How long a plugin may take to tell its versions.
+/// Time limit of a plugin's VERSION command.
 const VERSION_LIMIT: Duration = Duration::from_secs(5);
 
-/// Versions that the file may be written in, the best first. Plugins from 2021 on know 1.0.0.
+/// Possible versions of the file, by preference. Plugins from 2021 on support 1.0.0.
 const VERSIONS: &[&str] = &["1.0.0", "0.4.0", "0.3.1"];
 
-/// A bridge with addresses of our own.
+/// A bridge network with podbay's own addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DefaultNetwork {
     /// Name of the bridge (at most 15 bytes), which is also the network's name.
     pub bridge: String,
-    /// Where pod addresses are taken from: at most one IPv4 and one IPv6 subnet.
+    /// Subnets of the pod addresses: at most one IPv4 and one IPv6 subnet.
     pub subnets: Vec<IpNet>,
     /// MTU of the bridge; `None` leaves it to the plugin.
     pub mtu: Option<u32>,
@@ -56,7 +56,7 @@ impl DefaultNetwork {
         check_subnets(&self.subnets).or_else(|problem| invalid(format!("subnets: {problem}")))
     }
 
-    /// Writes the file, if the plugins for it are there.
+    /// Writes the file if the plugins for it exist.
     pub(super) fn write(&self, conf_dir: &Path, runner: &Runner) -> Result<()> {
         let tried = || format!("write {}", conf_dir.join(FILE).display());
         for kind in ["bridge", "host-local"] {
@@ -69,7 +69,7 @@ impl DefaultNetwork {
         files::write(&conf_dir.join(FILE), text.as_bytes(), 0o644)
     }
 
-    /// The network list: reachable host ports and hairpin, masqueraded to the outside.
+    /// The network list: with host ports and hairpin, masqueraded to the outside.
     fn list(&self, version: &str, portmap: bool) -> Value {
         let ranges: Vec<Value> =
             self.subnets.iter().map(|net| json!([{"subnet": net.trunc().to_string()}])).collect();
@@ -110,7 +110,7 @@ pub(super) fn check_subnets(subnets: &[IpNet]) -> std::result::Result<(), String
     }
 }
 
-/// The best version that the bridge plugin knows.
+/// The preferred version that the bridge plugin supports.
 fn best_version(runner: &Runner) -> std::result::Result<&'static str, Failure> {
     let call = Call::about_no_pod(Verb::Version);
     let question = format!("{{\"cniVersion\":\"{}\"}}", VERSIONS[0]);

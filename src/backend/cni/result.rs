@@ -1,4 +1,4 @@
-//! Answers of plugins: CNI specification, section 5, in all its versions.
+//! Results of plugins: CNI specification, section 5, in all its versions.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Which address becomes the pod's IP when a network gives several.
+/// Which address becomes the pod's IP when a network assigns several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IpPreference {
     /// The first IPv4 address.
@@ -14,12 +14,12 @@ pub enum IpPreference {
     Ipv4,
     /// The first IPv6 address.
     Ipv6,
-    /// The first one that the plugins gave.
+    /// The first one in the plugins' result.
     Cni,
 }
 
 impl IpPreference {
-    /// Moves the preferred address to the front; the others keep their order.
+    /// Moves the preferred address to the front; the order of the others is kept.
     pub(super) fn order(self, mut ips: Vec<IpAddr>) -> Vec<IpAddr> {
         match self {
             Self::Ipv4 => ips.sort_by_key(IpAddr::is_ipv6),
@@ -30,7 +30,7 @@ impl IpPreference {
     }
 }
 
-/// What is wrong with an answer.
+/// What is wrong with a result.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Malformed {
     #[error("not valid JSON")]
@@ -52,7 +52,7 @@ pub(super) struct PluginError {
     pub details: String,
 }
 
-/// Parses what a plugin printed at success.
+/// Parses the output of a successful plugin.
 pub(super) fn parse(stdout: &[u8]) -> Result<Value, Malformed> {
     match serde_json::from_slice(stdout).map_err(Malformed::Json)? {
         object @ Value::Object(_) => Ok(object),
@@ -63,10 +63,10 @@ pub(super) fn parse(stdout: &[u8]) -> Result<Value, Malformed> {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Shape {
-    // Go writes an empty list as null.
+    // Go encodes an empty list as null.
     interfaces: Option<Vec<Interface>>,
     ips: Option<Vec<Ip>>,
-    // Versions before 0.3.0.
+    // Used in versions before 0.3.0.
     ip4: Option<OldIp>,
     ip6: Option<OldIp>,
 }
@@ -88,7 +88,7 @@ struct OldIp {
     ip: String,
 }
 
-/// The addresses that a plugin's output gives to an interface, for the fuzz tests.
+/// The addresses that a plugin's output assigns to an interface, for the fuzz tests.
 #[doc(hidden)]
 pub fn printed_addresses(stdout: &[u8], if_name: &str) -> Result<Vec<IpAddr>, String> {
     parse(stdout)
@@ -96,8 +96,8 @@ pub fn printed_addresses(stdout: &[u8], if_name: &str) -> Result<Vec<IpAddr>, St
         .map_err(|malformed| malformed.to_string())
 }
 
-/// Addresses that a result gives to the pod's interface `if_name`. An address without an
-/// interface belongs to it too.
+/// Addresses that a result assigns to the pod's interface `if_name`. An address without an
+/// interface counts too.
 pub(super) fn addresses(result: &Value, if_name: &str) -> Result<Vec<IpAddr>, Malformed> {
     let malformed = |error: serde_json::Error| Malformed::Address(error.to_string());
     let shape = Shape::deserialize(result).map_err(malformed)?;

@@ -1,4 +1,4 @@
-//! What the tests of this room share.
+//! Shared code of the tests in this module.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -40,7 +40,8 @@ impl Plugins {
     }
 
     pub(super) fn add(&self, kind: &str, script: &str) {
-        // Written beside and moved: a fork of another test may hold the new file open.
+        // Written under another name and moved: a concurrent fork of another test could hold it
+        // open.
         let (temp, path) = (self.dir().join(format!(".{kind}")), self.dir().join(kind));
         fs::write(&temp, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&temp, fs::Permissions::from_mode(0o755)).unwrap();

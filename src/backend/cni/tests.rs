@@ -3,13 +3,13 @@ use std::fs;
 use super::testing::{Plugins, attachment};
 use super::*;
 
-/// A namespace that is certainly live.
+/// A namespace that certainly exists.
 const NETNS: &str = "/proc/self/ns/net";
 
 const ANSWER: &str = r#"{"interfaces":[{"name":"eth0","sandbox":"/n"}],
     "ips":[{"address":"fd00::2/64","interface":0},{"address":"10.0.0.2/24","interface":0}]}"#;
 
-/// A [`Cni`] over fake plugins `one` and `two`, which write down how they are called.
+/// A [`Cni`] over fake plugins `one` and `two`, which record their calls.
 struct Bench {
     plugins: Plugins,
     dir: tempfile::TempDir,
@@ -60,7 +60,7 @@ impl Bench {
         self.plugins.add(kind, &script);
     }
 
-    /// What was called since the last look.
+    /// The calls since the last look.
     fn calls(&self) -> Vec<String> {
         let path = self.dir.path().join("log");
         let text = fs::read_to_string(&path).unwrap_or_default();
@@ -112,7 +112,7 @@ async fn detach_uses_the_configuration_of_attach_and_keeps_the_cache_until_done(
     assert_eq!(bench.calls(), calls(&[("DEL two", NETNS), ("DEL one", NETNS)]));
 
     bench.plugin("one", "exit 0");
-    // A leftover of before a reboot: a plain file is no namespace.
+    // A leftover from before a reboot: a plain file is not a namespace.
     let plain = bench.dir.path().join("plain");
     fs::write(&plain, "").unwrap();
     pod.netns = Some(plain);

@@ -1,7 +1,8 @@
-//! Writing a blob: one bidirectional stream an ingest.
+//! Writing of blobs: one bidirectional stream per ingest.
 //!
-//! The daemon answers each message once; at most one answer is owed at a time, so that it stores
-//! one chunk while the next is filled, and memory stays at a few chunks a blob.
+//! The daemon answers each message once. At most one answer is pending at a time, so that the
+//! daemon stores one chunk while the next is filled, and memory is limited to a few chunks per
+//! blob.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,8 @@ use crate::model::image::Digest;
 
 /// Small enough for memory, large enough to make the round trips cheap.
 const CHUNK: usize = 256 << 10;
-/// A writer that was just dropped holds its ingest until the daemon sees the stream end.
+/// How long to wait for an ingest that a dropped writer still holds, until the daemon notices the
+/// end of its stream.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -32,29 +34,29 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 struct Writer {
     shared: Arc<Shared>,
     ingest: String,
-    /// Not known yet of a blob that is named when it ends.
+    /// `None` until the digest is known, which may be only at the end.
     digest: Option<Digest>,
     size: u64,
     messages: mpsc::Sender<WriteContentRequest>,
     answers: Streaming<WriteContentResponse>,
-    /// Bytes sent, or stored before.
+    /// Bytes sent or already stored.
     sent: u64,
-    /// Bytes taken and not sent.
+    /// Bytes accepted but not sent yet.
     buffer: Vec<u8>,
-    /// Whether the daemon owes an answer.
+    /// Whether an answer of the daemon is pending.
     owed: bool,
 }
 
-/// More bytes than the descriptor promised.
+/// More bytes than stated in the descriptor.
 #[derive(Debug, thiserror::Error)]
 #[error("it is longer than its {0} bytes")]
 struct TooLong(u64);
 
-/// What is known of a blob before its bytes: digest and size.
+/// What is known of a blob in advance: digest and size.
 type Known<'a> = (Option<&'a Digest>, u64);
 
-/// Opens an ingest, or `AlreadyExists` when the blob is complete: the daemon has then put it under
-/// the lease.
+/// Opens an ingest. Fails with `AlreadyExists` when the blob is complete; the daemon has then added
+/// it to the lease.
 pub(super) async fn open(
     shared: Arc<Shared>,
     lease: &Lease,
@@ -84,7 +86,7 @@ pub(super) async fn open(
         buffer: Vec::new(),
         owed: false,
     };
-    // An ingest of that name with too much in it cannot be the start of this blob.
+    // An ingest of that name that is too long cannot be the start of this blob.
     if offset > size {
         writer.truncate().await?;
     }
@@ -108,7 +110,7 @@ async fn try_open(
         expected: digest.map(Digest::to_string).unwrap_or_default(),
         ..WriteContentRequest::default()
     };
-    // The channel is new and has room for one.
+    // The channel is new and has room for one message.
     messages.try_send(first).map_err(|_| failure::senseless(tried(), "closed before it began"))?;
     let request = client.leased(ReceiverStream::new(queue), lease)?;
     let open = async {
@@ -121,8 +123,8 @@ async fn try_open(
     Ok((messages, answers, unsigned(status.offset)))
 }
 
-/// Whether another stream has the ingest open. Told from a daemon that is away by its text; both
-/// are `Unavailable` to the caller.
+/// Whether another stream has the ingest open. Distinguished by its text from an unreachable
+/// daemon, which is `Unavailable` too.
 fn is_locked(error: &Error) -> bool {
     error.kind == ErrorKind::Unavailable
         && std::error::Error::source(error).is_some_and(|cause| {
@@ -139,7 +141,7 @@ impl Writer {
         }
     }
 
-    /// Takes the owed answer, if any.
+    /// Waits for the pending answer, if any.
     async fn settle(&mut self) -> Result<()> {
         if !self.owed {
             return Ok(());
@@ -155,7 +157,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Sends one message with all that is buffered; its answer is owed then.
+    /// Sends one message with all buffered bytes; its answer is then pending.
     async fn send(&mut self, action: WriteAction, labels: &StringMap) -> Result<()> {
         self.settle().await?;
         let message = WriteContentRequest {
@@ -168,8 +170,8 @@ impl Writer {
             labels: wire_map(labels),
         };
         let length = message.data.len() as u64;
-        // There is room: what was sent before has been answered, so it has left the channel. A
-        // closed channel means an ended stream, and the owed answer will say why.
+        // There is room, since the previous message was answered and so has left the channel. A
+        // closed channel means that the stream has ended; the pending answer will say why.
         let _ = self.messages.try_send(message);
         self.sent += length;
         self.owed = true;
@@ -183,12 +185,12 @@ impl Writer {
         client.quick(tried, client.content().abort(client.request(message))).await.gone_is_fine()
     }
 
-    /// Ends the stream and sees the daemon let go of the ingest.
+    /// Ends the stream and waits until the daemon releases the ingest.
     async fn close(&mut self) {
         let (closed, _) = mpsc::channel(1);
         self.messages = closed;
         let drain = async { while let Ok(Some(_)) = self.answers.message().await {} };
-        // A daemon that does not answer keeps the ingest; removing it says so.
+        // If the daemon does not answer it keeps the ingest; removing it then fails with an error.
         let _ = tokio::time::timeout(self.shared.client.slow_limit(), drain).await;
     }
 }
@@ -203,7 +205,7 @@ impl BlobWriter for Writer {
         self.settle().await?;
         self.buffer.clear();
         if self.sent > 0 {
-            // A write at offset 0 cuts the ingest.
+            // A write at offset 0 truncates the ingest.
             self.sent = 0;
             self.send(WriteAction::Write, &StringMap::new()).await?;
             self.settle().await?;
@@ -251,7 +253,7 @@ impl BlobWriter for Writer {
                 content::label(&self.shared.client, &digest, labels).await
             }
             Err(error) => {
-                // Wrong bytes are of no use to a later try.
+                // Invalid bytes are useless for a later attempt.
                 if error.kind == ErrorKind::FailedPrecondition {
                     self.close().await;
                     self.remove_ingest().await?;

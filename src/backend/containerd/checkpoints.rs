@@ -1,4 +1,4 @@
-//! Checkpoints: the dump of a task, and what its root file system has changed.
+//! Checkpoints: the dump of a task, and the changes in its root file system.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use super::types::wire_path;
 use super::{failure, leases, snapshots};
 use crate::backend::{Error, Lease, Result};
 
-/// A layer that is not compressed: the archive around it may be.
+/// An uncompressed layer: the archive around it may be compressed.
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// `containerd.runc.v1.CheckpointOptions`, of which only these are used. Without `exit` the task
-/// goes on.
+/// `containerd.runc.v1.CheckpointOptions`, of which only these fields are used. Without `exit` the
+/// task continues.
 #[derive(Clone, PartialEq, Message)]
 struct Options {
     #[prost(bool, tag = "1")]
@@ -36,7 +36,7 @@ impl Name for Options {
     const PACKAGE: &'static str = "containerd.runc.v1";
 }
 
-/// Dumps a task into a folder.
+/// Dumps a task into a directory.
 pub(super) async fn dump(
     client: &Client,
     id: &str,
@@ -87,7 +87,7 @@ async fn leased_changes(
     copy_blob(client, &diffed?, file).await
 }
 
-/// The mounts of a view on the parent of a snapshot; none without a parent.
+/// The mounts of a view on a snapshot's parent; empty without a parent.
 async fn parents_mounts(
     client: &Client,
     lease: &Lease,
@@ -113,8 +113,8 @@ async fn parents_mounts(
     Ok(client.slow(tried, client.snapshots().view(request)).await?.mounts)
 }
 
-/// Digest of the blob that the difference became. No deadline: it may be gigabytes, and the caller
-/// has one.
+/// Creates the diff and returns its digest. No deadline: it may have gigabytes, and the caller has
+/// a limit.
 async fn diff(
     client: &Client,
     lease: &Lease,

@@ -1,7 +1,8 @@
-//! The connection: two lazy channels, the namespace on every call, a deadline on every unary one.
+//! The connection: two lazily connected channels; the namespace on every call, a deadline on every
+//! unary one.
 //!
-//! Bulk content goes over a channel of its own, so that an upload which fills its connection's
-//! window never holds up a small call.
+//! Bulk content has its own channel, so that an upload which fills its connection's window does not
+//! block small calls.
 
 use std::future::Future;
 use std::io;
@@ -29,9 +30,10 @@ use super::Options;
 use super::failure;
 use crate::backend::{CallDeadlines, Error, ErrorKind, Lease, Result};
 
-/// containerd sends up to 16 MiB (tonic would take 4); more room costs nothing until it is used.
+/// containerd sends messages of up to 16 MiB (tonic's default limit is 4); a higher limit costs
+/// nothing until it is used.
 const MESSAGE_LIMIT: usize = 32 << 20;
-/// HTTP/2 windows of what the daemon sends us: memory a peer may fill before we read.
+/// HTTP/2 windows for received data: memory that a peer may fill before we read.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
@@ -110,19 +112,19 @@ impl Client {
         &self.namespace
     }
 
-    /// The limit for task and snapshot work.
+    /// The time limit of task and snapshot operations.
     pub(super) fn slow_limit(&self) -> Duration {
         self.deadlines.slow
     }
 
-    /// A request in our namespace.
+    /// A request in podbay's namespace.
     pub(super) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.metadata_mut().insert(NAMESPACE_HEADER, self.namespace_header.clone());
         request
     }
 
-    /// A request whose new objects the lease holds.
+    /// A request whose new objects are added to the lease.
     pub(super) fn leased<T>(&self, message: T, lease: &Lease) -> Result<Request<T>> {
         let id = lease.0.parse().map_err(|_| {
             Error::new(ErrorKind::InvalidArgument, format!("lease id {:?}", lease.0))
@@ -132,7 +134,7 @@ impl Client {
         Ok(request)
     }
 
-    /// A get, list or record change.
+    /// A call with the limit of reads and record changes.
     pub(super) async fn quick<T>(
         &self,
         tried: impl FnOnce() -> String,
@@ -141,7 +143,7 @@ impl Client {
         within(self.deadlines.quick, tried, unwrapped(call)).await
     }
 
-    /// Task or snapshot work.
+    /// A call with the limit of task and snapshot operations.
     pub(super) async fn slow<T>(
         &self,
         tried: impl FnOnce() -> String,
@@ -150,7 +152,7 @@ impl Client {
         within(self.deadlines.slow, tried, unwrapped(call)).await
     }
 
-    /// Several messages of one answer, together within the quick deadline.
+    /// A streamed answer, completely received within the quick limit.
     pub(super) async fn quick_stream<T>(
         &self,
         tried: impl FnOnce() -> String,
@@ -159,7 +161,7 @@ impl Client {
         within(self.deadlines.quick, tried, read).await
     }
 
-    /// A call that may take for ever.
+    /// A call without a time limit.
     pub(super) async fn endless<T>(
         &self,
         tried: impl FnOnce() -> String,
@@ -169,7 +171,7 @@ impl Client {
     }
 }
 
-/// Connects, or says to what it could not.
+/// Connects; an error names the address.
 async fn dial(address: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(address)
         .await
@@ -182,8 +184,8 @@ async fn unwrapped<T>(
     call.await.map(Response::into_inner)
 }
 
-/// Awaits `call` for at most `limit`. At the end of it the call is dropped, which resets its
-/// HTTP/2 stream; the daemon may still finish what it had begun.
+/// Awaits `call` for at most `limit`. After that the call is dropped, which resets its HTTP/2
+/// stream; the daemon may still complete the operation.
 pub(super) async fn within<T>(
     limit: Duration,
     tried: impl FnOnce() -> String,

@@ -41,8 +41,8 @@ pub(super) async fn get(client: &Client, id: &str) -> Result<RuntimeContainer> {
     Ok(read(record))
 }
 
-/// All records of ours. Streamed one by one: the records of a busy node together are larger than
-/// one message may be.
+/// All records of podbay. Streamed one by one: on a busy node all records together exceed the size
+/// of a message.
 pub(super) async fn list(client: &Client) -> Result<Vec<RuntimeContainer>> {
     of_each(client, read).await
 }
@@ -65,7 +65,7 @@ async fn of_each<T>(client: &Client, read: impl Fn(Container) -> T) -> Result<Ve
     }
 }
 
-/// `None` when the daemon has no such call.
+/// `None` when the daemon does not support this call.
 async fn list_stream<T>(
     client: &Client,
     read: &impl Fn(Container) -> T,
@@ -119,9 +119,9 @@ fn ours() -> ListContainersRequest {
     ListContainersRequest { filters: vec![OWNER_FILTER.to_owned()] }
 }
 
-/// The record for a container. A daemon since 2.0 that finds a sandbox record under the name in
-/// `sandbox` (the mark of the pod's pause task, see `holds`) gives a new task to that pod's shim
-/// without a run of the shim program, which would cost most of the start of a container.
+/// The record for a container. If containerd 2.0 or later finds a sandbox record with the id in
+/// `sandbox` (the mark of the pod's pause task, see `holds`), it gives a new task to that pod's
+/// shim without running the shim program, which would take most of the time of a container start.
 fn record(container: &RuntimeContainer) -> Container {
     let mut labels = wire_map(&container.labels);
     labels.insert(OWNER_LABEL.to_owned(), OWNER.to_owned());
@@ -143,9 +143,9 @@ fn record(container: &RuntimeContainer) -> Container {
     }
 }
 
-/// Who must own the pipes of a container's process to open them again (/dev/stdout). The OCI
-/// runtime gives them to the process's user itself, except in a user namespace: there it may not,
-/// for they belong to nobody that the namespace knows.
+/// Owner of the pipes of a container's process, so that the process can reopen them (/dev/stdout).
+/// The OCI runtime changes the owner itself, except in a user namespace: there it cannot, because
+/// the pipes' owner is not mapped.
 fn owner_of_streams(spec: &Value) -> (u32, u32) {
     let on_host = |kind: &str, id: &str| {
         let mappings = spec["linux"][kind].as_array()?;
@@ -164,8 +164,8 @@ fn owner_of_streams(spec: &Value) -> (u32, u32) {
     )
 }
 
-/// The container of a record. A part that cannot be read becomes JSON null: one bad record must
-/// hide neither itself nor the others.
+/// The container of a record. An unreadable part becomes JSON null, so that a bad record hides
+/// neither itself nor others.
 fn read(record: Container) -> RuntimeContainer {
     let runtime = record.runtime.unwrap_or_default();
     let mut handler = RuncOptions::handler(runtime.name, runtime.options.as_ref());

@@ -1,4 +1,4 @@
-//! Blobs as they stand: look-up, reading, labels, size. Writing is in `blobs`.
+//! Stored blobs: look-up, reading, labels, size. Writing is in `blobs`.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::backend::{BlobBytes, BlobInfo, Error, ErrorKind, FsUsage, Lease, Resu
 use crate::model::StringMap;
 use crate::model::image::Digest;
 
-/// A complete blob. The lease gets it first: between a look and the hold the collector could take
-/// it, and a hold on nothing does no harm.
+/// Looks up a complete blob. It is added to the lease first, or the garbage collector could remove
+/// it after the look-up; adding a missing one does no harm.
 pub(super) async fn info(
     client: &Client,
     digest: &Digest,
@@ -37,7 +37,7 @@ pub(super) async fn info(
     }
 }
 
-/// A whole blob, or `InvalidArgument` as soon as it is seen to be over `max` bytes.
+/// A whole blob; `InvalidArgument` as soon as it exceeds `max` bytes.
 pub(super) async fn read(client: &Client, digest: &Digest, max: usize) -> Result<Bytes> {
     let tried = || format!("read blob {digest}");
     let message = ReadContentRequest { digest: digest.to_string(), offset: 0, size: 0 };
@@ -58,8 +58,8 @@ pub(super) async fn read(client: &Client, digest: &Digest, max: usize) -> Result
     })
 }
 
-/// The bytes of a blob as the daemon sends them. Each piece has the time that slow calls have: the
-/// reader's own pace is not counted, because only the wait for the daemon is timed.
+/// The bytes of a blob as the daemon sends them. The slow limit applies to each piece. The reader's
+/// own pace does not count, because only waiting for the daemon is timed.
 pub(super) async fn open(shared: Arc<Shared>, digest: &Digest) -> Result<BlobBytes> {
     let tried = format!("read blob {digest}");
     let client = &shared.client;
@@ -69,7 +69,7 @@ pub(super) async fn open(shared: Arc<Shared>, digest: &Digest) -> Result<BlobByt
     let mut answer = within(client.slow_limit(), || tried.clone(), call)
         .await
         .map(tonic::Response::into_inner)?;
-    // An empty answer is an empty blob: what is not there ends the call with an error before.
+    // An empty answer means an empty blob; for a missing blob the call would have failed before.
     Ok(Box::pin(async_stream::try_stream! {
         let limit = shared.client.slow_limit();
         while let Some(part) = within(limit, || tried.clone(), answer.message()).await? {
@@ -78,7 +78,7 @@ pub(super) async fn open(shared: Arc<Shared>, digest: &Digest) -> Result<BlobByt
     }))
 }
 
-/// Sets these labels and leaves the others; the daemon drops those with an empty value.
+/// Sets these labels and keeps others; the daemon removes those with an empty value.
 pub(super) async fn label(client: &Client, digest: &Digest, labels: &StringMap) -> Result<()> {
     if labels.is_empty() {
         return Ok(());

@@ -1,8 +1,8 @@
-//! The daemon's events, as a stream that reconnects by itself.
+//! The daemon's events, as a stream that reconnects automatically.
 //!
-//! The daemon answers a subscription only with its first event, so an idle one cannot be told from
-//! one that it has not seen yet. A marker event of our own settles it: once it comes back, nothing
-//! that happens later can be missed, and only then `Connected` is said.
+//! The daemon answers a subscription only with its first event, so an idle subscription looks like
+//! one that is not established. podbay therefore publishes a marker event: once it arrives, no
+//! later event can be missed, and only then is `Connected` reported.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,12 @@ use super::types::decode;
 use super::{Shared, failure};
 use crate::backend::{Result, RuntimeEvent};
 
-/// Topic of our markers. They are `NamespaceUpdate`s, which every subscriber can read.
+/// Topic of the markers. They are `NamespaceUpdate`s, which every subscriber can decode.
 const MARKER: &str = "/podbay/subscribed";
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Events for ever.
+/// An endless stream of events.
 pub(super) fn stream(shared: Arc<Shared>) -> BoxStream<'static, RuntimeEvent> {
     stream! {
         let client = &shared.client;
@@ -64,7 +64,7 @@ pub(super) fn stream(shared: Arc<Shared>) -> BoxStream<'static, RuntimeEvent> {
     .boxed()
 }
 
-/// Subscribes and waits until the subscription works; with the events seen meanwhile.
+/// Subscribes and waits until the subscription works; also returns the events received meanwhile.
 async fn subscribe(client: &Client) -> Result<(Vec<RuntimeEvent>, Streaming<Envelope>)> {
     let marker = hex::encode(rand::random::<[u8; 16]>());
     let confirmed = async {
@@ -94,7 +94,7 @@ async fn open(
     Err(Status::unavailable("the event stream ended"))
 }
 
-/// Publishes the marker again and again: the first may come before the subscription is there.
+/// Publishes the marker repeatedly, since the first may be sent before the subscription exists.
 async fn publish_for_ever(client: &Client, marker: &str) -> Status {
     let event = NamespaceUpdate { name: marker.to_owned(), ..NamespaceUpdate::default() };
     let message =
@@ -109,7 +109,7 @@ async fn publish_for_ever(client: &Client, marker: &str) -> Status {
     }
 }
 
-/// What we want to hear. The daemon does not filter by the namespace of the call.
+/// The events to receive. The daemon does not filter by the namespace of the call.
 fn filters(namespace: &str) -> Vec<String> {
     let topic = |selector: &str| format!("namespace==\"{namespace}\",topic{selector}");
     vec![

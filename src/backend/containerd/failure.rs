@@ -1,4 +1,4 @@
-//! From a gRPC status to the seam's error: the only place that looks at status codes.
+//! Converts a gRPC status to a backend error: the only place that checks status codes.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use tonic::{Code, Status};
 
 use crate::backend::{Error, ErrorKind};
 
-/// Why a call failed, as the `source` of the seam's error.
+/// Why a call failed; the `source` of the backend error.
 #[derive(Debug, thiserror::Error)]
 enum Cause {
-    /// The daemon answered no.
+    /// The daemon returned an error.
     #[error("containerd: {0}")]
     Refused(String),
-    /// There is no connection, or it broke.
+    /// There is no connection, or it was lost.
     #[error("no connection to containerd: {0}")]
     Away(String),
     /// The daemon did not answer in time.
@@ -20,8 +20,8 @@ enum Cause {
     Late(Duration),
 }
 
-/// Texts of failures whose code does not say that something behind the call went away. The first
-/// comes from the daemon when a shim dies in mid-call, the others from a broken connection.
+/// Error texts which, unlike their codes, say that something went away. The first is the daemon's
+/// when a shim dies during a call, the others are those of a lost connection.
 const AWAY: [&str; 4] = [
     "ttrpc: closed",
     "transport is closing",
@@ -29,29 +29,29 @@ const AWAY: [&str; 4] = [
     "missing grpc-status trailer",
 ];
 
-/// The text of ENOSPC and EDQUOT, which have no code of their own on the wire.
+/// The texts of ENOSPC and EDQUOT, which have no gRPC code of their own.
 const FULL: [&str; 2] = ["no space left on device", "disk quota exceeded"];
 
-/// States that a shim names when it refuses: "cannot delete a running process".
+/// States in the error texts of shims: "cannot delete a running process".
 const STATES: [&str; 5] =
     [" a running ", " a stopped ", " a deleted ", " a paused ", " a created "];
 
-/// The error for a status.
+/// The error for a gRPC status.
 pub(super) fn of(tried: String, status: Status) -> Error {
     let kind = kind(&status);
-    // A status that came over the wire has no source; one made here from a broken connection has.
+    // A received status has no source; one created locally for a lost connection has.
     let broken = std::error::Error::source(&status).is_some();
     let message = if broken { deepest(&status) } else { status.message().trim_end().to_owned() };
     let cause = if broken { Cause::Away(message) } else { Cause::Refused(message) };
     Error::new(kind, tried).because(cause)
 }
 
-/// The error for a missed deadline of ours.
+/// The error for an exceeded time limit.
 pub(super) fn late(tried: String, limit: Duration) -> Error {
     Error::new(ErrorKind::DeadlineExceeded, tried).because(Cause::Late(limit))
 }
 
-/// The error for an answer that breaks the daemon's own contract.
+/// The error for an answer that violates the daemon's contract.
 pub(super) fn senseless(tried: String, what: &str) -> Error {
     Error::new(ErrorKind::Other, tried).because(Cause::Refused(what.to_owned()))
 }
@@ -65,7 +65,7 @@ fn kind(status: &Status) -> ErrorKind {
         Code::AlreadyExists => ErrorKind::AlreadyExists,
         Code::InvalidArgument => ErrorKind::InvalidArgument,
         Code::FailedPrecondition => ErrorKind::FailedPrecondition,
-        // A daemon that shuts down cancels what it was asked; our own cancels are never seen.
+        // A daemon that shuts down cancels calls; our own cancellations never get here.
         Code::Unavailable | Code::Cancelled => ErrorKind::Unavailable,
         Code::DeadlineExceeded => ErrorKind::DeadlineExceeded,
         Code::ResourceExhausted => ErrorKind::ResourceExhausted,
@@ -80,7 +80,7 @@ fn kind(status: &Status) -> ErrorKind {
     }
 }
 
-/// containerd gives Go errors without a class as Unknown, with their text alone.
+/// containerd returns Go errors without a class as Unknown, with only their text.
 fn by_text(message: &str) -> ErrorKind {
     let says = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
     if says(&AWAY) {
@@ -94,7 +94,7 @@ fn by_text(message: &str) -> ErrorKind {
     }
 }
 
-/// tonic repeats itself from layer to layer ("transport error"); the last one says what happened.
+/// tonic repeats its text in each layer ("transport error"); the last layer has the cause.
 fn deepest(status: &Status) -> String {
     let mut last: &dyn std::error::Error = status;
     while let Some(next) = last.source() {

@@ -1,10 +1,11 @@
-//! Keeping the exits of tasks over a restart of the daemon.
+//! Preserves the exits of tasks across restarts of containerd.
 //!
-//! A daemon since 1.7 that starts looks at each shim it finds. A task without processes it takes
-//! for a left-over, deletes it, and with it the exit that the shim has kept: what ended while the
-//! daemon was away has no exit code any more. It leaves alone what has a record in its sandbox
-//! store under the same id. So each task of ours gets one: an empty mark, which names no
-//! sandboxer, starts nothing, and goes with the container record. Older daemons have no such
+//! containerd since 1.7 examines each shim at its start. It takes a task without processes for a
+//! left-over and deletes it, and with it the exit that the shim kept: exit codes of processes that
+//! ended while containerd was down are lost. It spares tasks that have a record with the same id in
+//! its sandbox store. So podbay adds a record for each of its tasks: an empty mark, which names no
+//! sandboxer, starts nothing, and is removed with the container record. Older versions have no such
+//! store and need none.
 //! store and need none.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,20 +22,20 @@ use crate::backend::{ErrorKind, GoneIsFine, Result};
 
 const MARK_URL: &str = "io.podbay.mark/v1";
 
-/// Whether the daemon lacks the store, as far as is known.
+/// Whether the daemon is known to lack the store.
 #[derive(Default)]
 pub(super) struct Holds {
     absent: AtomicBool,
 }
 
 impl Holds {
-    /// Asks again next time: the daemon may be another one by now.
+    /// Asks again next time, because the daemon may be a different version by now.
     pub(super) fn forget(&self) {
         self.absent.store(false, Ordering::Relaxed);
     }
 
-    /// Marks a task. Without the mark all works but for an exact code after the worst of times,
-    /// so a failure is no failure of the task.
+    /// Marks a task. Without the mark only exit codes during a restart of containerd are lost, so a
+    /// failure here does not fail the task.
     pub(super) async fn add(&self, client: &Client, id: &str) {
         if self.absent.load(Ordering::Relaxed) {
             return;
@@ -49,7 +50,7 @@ impl Holds {
         }
     }
 
-    /// Removes a mark; none is fine.
+    /// Removes a mark; a missing one is fine.
     pub(super) async fn remove(&self, client: &Client, id: &str) -> Result<()> {
         if self.absent.load(Ordering::Relaxed) {
             return Ok(());
@@ -62,7 +63,7 @@ impl Holds {
         }
     }
 
-    /// Notes it when the daemon has no sandbox store.
+    /// Notes that the daemon has no sandbox store.
     fn is_absent(&self, kind: ErrorKind) -> bool {
         let absent = kind == ErrorKind::Unsupported;
         if absent {
@@ -72,8 +73,7 @@ impl Holds {
     }
 }
 
-/// Every field is filled: a daemon takes none of them for optional, and breaks down without a
-/// runtime.
+/// All fields are set: the daemon treats none as optional, and crashes without a runtime.
 fn mark(id: &str) -> Sandbox {
     let nothing = || Some(json_any(MARK_URL, &serde_json::json!({})));
     let now = Some(Timestamp::from(SystemTime::now()));

@@ -26,7 +26,8 @@ pub(super) async fn list(client: &Client) -> Result<Vec<ImageRecord>> {
     Ok(answer.images.into_iter().filter_map(read).collect())
 }
 
-/// Creates a name or changes it. Someone else may delete it between the two: then once more.
+/// Creates or updates a name. Another client may delete it between the two calls; then it retries
+/// once.
 pub(super) async fn put(
     client: &Client,
     record: &ImageRecord,
@@ -62,7 +63,7 @@ async fn update(client: &Client, record: &ImageRecord, lease: Option<&Lease>) ->
     Ok(())
 }
 
-/// Deletes a name; a synchronous one waits for a garbage collection and may take long.
+/// Deletes a name; a synchronous deletion waits for garbage collection and may take long.
 pub(super) async fn delete(client: &Client, name: &str, sync: bool) -> Result<()> {
     if name.is_empty() {
         return Err(Error::new(ErrorKind::InvalidArgument, "delete image name: it is empty"));
@@ -91,7 +92,7 @@ fn wire(record: &ImageRecord) -> Result<Image> {
     })
 }
 
-/// `None` for a name whose target has a digest that podbay cannot use: others may have put it.
+/// `None` for a name with an unsupported digest, which another client may have set.
 fn read(image: Image) -> Option<ImageRecord> {
     let target = image.target.and_then(descriptor);
     if target.is_none() {

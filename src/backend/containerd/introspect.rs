@@ -1,4 +1,4 @@
-//! What the daemon and its runtimes can do, by asking them.
+//! Features of the daemon and its runtimes, found by querying them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::backend::{
 
 const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
 const GRPC: &str = "io.containerd.grpc.v1";
-/// What a snapshotter says that can map ids.
+/// Capability of a snapshotter that supports id mappings.
 const REMAP_IDS: &str = "remap-ids";
 /// First kernel with mount_setattr(2), which recursive read-only mounts need.
 const RRO_KERNEL: (u32, u32) = (5, 12);
@@ -35,7 +35,7 @@ pub(super) async fn probe(client: &Client) -> Result<RuntimeInfo> {
             plugins.plugins(client.request(PluginsRequest { filters })),
         ),
     )?;
-    // A plugin that failed or was skipped is listed too, with the reason.
+    // Plugins that failed or were skipped are listed too, with the reason.
     let working: Vec<Plugin> =
         plugins.plugins.into_iter().filter(|plugin| plugin.init_err.is_none()).collect();
     let mut info = RuntimeInfo {
@@ -57,8 +57,8 @@ pub(super) async fn probe(client: &Client) -> Result<RuntimeInfo> {
     Ok(info)
 }
 
-/// Some snapshotters of 1.x tell no folder. All keep theirs in the daemon's, under the name of the
-/// plugin, so it follows from that of another one.
+/// Some snapshotters of 1.x report no directory. All keep theirs in the daemon's root under the
+/// plugin's name, so it can be derived from another one.
 fn fill_roots(snapshotters: &mut [SnapshotterInfo]) {
     let folder = |name: &str| format!("{SNAPSHOTTER}.{name}");
     let daemons = snapshotters.iter().find_map(|known| {
@@ -71,8 +71,8 @@ fn fill_roots(snapshotters: &mut [SnapshotterInfo]) {
     }
 }
 
-/// Features of a handler: from the daemon, which asks the shim, or before 2.0 from the OCI runtime
-/// itself.
+/// Features of a handler: from the daemon, which queries the shim, or before 2.0 from the OCI
+/// runtime itself.
 pub(super) async fn features(client: &Client, handler: &RuntimeHandler) -> Result<HandlerFeatures> {
     let json = match from_daemon(client, handler).await {
         Err(error) if error.kind == ErrorKind::Unsupported => from_binary(client, handler).await?,
@@ -89,14 +89,14 @@ pub(super) async fn features(client: &Client, handler: &RuntimeHandler) -> Resul
     Ok(features)
 }
 
-/// Whether processes may be put into user namespaces on the host whose root is `root`.
+/// Whether the kernel of the host with the root `root` supports user namespaces.
 fn kernel_has_user_namespaces(root: &Path) -> bool {
     let most = std::fs::read_to_string(root.join("proc/sys/user/max_user_namespaces"));
     root.join("proc/self/ns/user").exists() && most.is_ok_and(|most| most.trim() != "0")
 }
 
-/// Whether a snapshotter makes root file systems with mapped ids. One that cannot would show a
-/// pod's root files of nobody, or have all of them changed for every container.
+/// Whether a snapshotter supports root file systems with mapped ids. Otherwise the files would
+/// appear to belong to nobody, or would all have to be changed for every container.
 async fn maps_ids(client: &Client, snapshotter: &str) -> Result<bool> {
     let filters = vec![format!("type=={SNAPSHOTTER},id=={snapshotter}")];
     let tried = || format!("ask what snapshotter {snapshotter} can do");
@@ -124,7 +124,7 @@ async fn from_daemon(client: &Client, handler: &RuntimeHandler) -> Result<Option
     Ok(info.and_then(|info| info.features).map(|features| features.value))
 }
 
-/// `None` when the runtime is not there to be asked, or does not know the question.
+/// `None` when the runtime cannot be found or has no such query.
 async fn from_binary(client: &Client, handler: &RuntimeHandler) -> Result<Option<Vec<u8>>> {
     if !handler.runtime_type.starts_with(RUNC_RUNTIME) {
         return Ok(None);
@@ -134,7 +134,7 @@ async fn from_binary(client: &Client, handler: &RuntimeHandler) -> Result<Option
     let found = match program(binary) {
         Ok(found) => found,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            // The daemon may find it on a path of its own.
+            // The daemon may find it in its own search path.
             tracing::debug!(binary, "runtime cannot be asked: {error}");
             return Ok(None);
         }
@@ -163,10 +163,10 @@ async fn from_binary(client: &Client, handler: &RuntimeHandler) -> Result<Option
     }
 }
 
-/// Where runc tells its version.
+/// Annotation with runc's version.
 const RUNC_VERSION: &str = "org.opencontainers.runc.version";
 
-/// The parts we use of an OCI runtime's features document.
+/// The used parts of an OCI runtime's features document.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Features {
@@ -226,7 +226,7 @@ fn kernel() -> (u32, u32) {
     kernel_version(&rustix::system::uname().release().to_string_lossy())
 }
 
-/// Major and minor of a release like `6.1.0-18-amd64`; what is no number is 0.
+/// Major and minor number of a release like `6.1.0-18-amd64`; 0 where it does not parse.
 fn kernel_version(release: &str) -> (u32, u32) {
     let mut parts =
         release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));

@@ -1,4 +1,4 @@
-//! Leases: what keeps new content and snapshots from the daemon's garbage collector.
+//! Leases, which protect new content and snapshots from the daemon's garbage collector.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::client::Client;
 use super::types::OWNER;
 use crate::backend::{Error, ErrorKind, GoneIsFine, Lease, Result};
 
-/// Marks leases of ours.
+/// Marks leases of podbay.
 const LEASE_LABEL: &str = "io.podbay/lease";
 const LEASE_FILTER: &str = "labels.\"io.podbay/lease\"==podbay";
-/// Ends a lease by itself, so that a crash leaks nothing.
+/// Expiry of a lease, so that a crash leaks nothing.
 const EXPIRE_LABEL: &str = "containerd.io/gc.expire";
 const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -35,7 +35,7 @@ pub(super) async fn create(client: &Client) -> Result<Lease> {
     Ok(Lease(id))
 }
 
-/// Ends a lease; a synchronous one waits for a garbage collection and may take long.
+/// Deletes a lease; a synchronous deletion waits for garbage collection and may take long.
 pub(super) async fn release(client: &Client, lease: &Lease, sync: bool) -> Result<()> {
     let message = DeleteRequest { id: lease.0.clone(), sync };
     let tried = || format!("delete lease {}", lease.0);
@@ -52,12 +52,12 @@ pub(super) async fn list(client: &Client) -> Result<Vec<Lease>> {
     Ok(answer.leases.into_iter().map(|lease| Lease(lease.id)).collect())
 }
 
-/// Lets a lease hold a blob.
+/// Adds a blob to a lease.
 pub(super) async fn hold_blob(client: &Client, lease: &Lease, digest: &str) -> Result<()> {
     hold(client, lease, "content".to_owned(), digest).await
 }
 
-/// Lets a lease hold a snapshot.
+/// Adds a snapshot to a lease.
 pub(super) async fn hold_snapshot(
     client: &Client,
     lease: &Lease,

@@ -1,10 +1,10 @@
 //! containerd (1.6 to 2.x) behind the seams [`Runtime`](super::Runtime) and
 //! [`Images`](super::Images), over its gRPC API.
 //!
-//! One file a concern: `client` holds the connection, the deadlines and the namespace; `failure`
-//! turns every gRPC status into the seam's error, in one place; `runtime` and `store` are the thin
-//! trait implementations; the rest are free functions, one file a containerd service. What the
-//! daemon can do is found out by asking it (Introspection, `Unimplemented`), never by its version.
+//! One file per concern: `client` has the connection, the time limits and the namespace; `failure`
+//! converts every gRPC status to a backend error; `runtime` and `store` are thin trait
+//! implementations; the rest are free functions, one file per containerd service. Features of the
+//! daemon are found by querying it (Introspection, `Unimplemented`), never from its version.
 
 mod blobs;
 mod checkpoints;
@@ -37,7 +37,7 @@ use snapshots::UsageCache;
 pub struct Options {
     /// Its gRPC socket, e.g. `/run/containerd/containerd.sock`.
     pub address: PathBuf,
-    /// The containerd namespace that everything is kept in, at most 76 characters.
+    /// The containerd namespace to use, at most 76 characters.
     pub namespace: String,
     /// How long unary calls may take.
     pub deadlines: CallDeadlines,
@@ -54,9 +54,9 @@ struct Shared {
 }
 
 impl Containerd {
-    /// Gets ready to talk to the daemon, without doing so: it may be away, then calls answer
-    /// `Unavailable`, and the connection is made again by itself when it is back. Must be called
-    /// inside a tokio runtime. `InvalidArgument` when the namespace is not one for containerd.
+    /// Prepares a client without connecting. While the daemon is down calls fail with
+    /// `Unavailable`; the connection is made automatically when it is back. Must be called inside a
+    /// tokio runtime. `InvalidArgument` when the namespace is not valid in containerd.
     pub fn connect(options: Options) -> Result<Self> {
         let client = Client::new(options)?;
         Ok(Self(Arc::new(Shared { client, usage: UsageCache::default(), holds: Holds::default() })))

@@ -1,4 +1,4 @@
-//! The seam [`Runtime`]: every call goes to the file of its service.
+//! Implements [`Runtime`]: every call is delegated to the file of its service.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -91,7 +91,7 @@ impl Runtime for Containerd {
     }
 
     async fn create_task(&self, task: &NewTask) -> Result<u32> {
-        // The mark is made while the shim starts, which takes far longer.
+        // The mark is created while the shim starts, which takes far longer.
         let (created, ()) = tokio::join!(
             tasks::create(&self.0.client, task),
             self.0.holds.add(&self.0.client, &task.id),

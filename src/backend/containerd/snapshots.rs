@@ -1,4 +1,4 @@
-//! Snapshots: writable roots, views, their mounts and their size.
+//! Snapshots: writable roots, views, mounts and sizes.
 
 use std::collections::HashMap;
 
@@ -18,16 +18,16 @@ use crate::model::StringMap;
 use crate::model::image::ChainId;
 use crate::model::security::{IdMapping, IdMappings};
 
-/// Any value keeps a snapshot from the garbage collector, from the moment it exists: no lease is
-/// needed until a container record refers to it, and none can be forgotten.
+/// With any value of this label a snapshot is protected from the garbage collector from its
+/// creation on, so no lease is needed until a container record refers to it.
 const GC_ROOT_LABEL: &str = "containerd.io/gc.root";
 const UID_MAPPING_LABEL: &str = "containerd.io/snapshot/uidmapping";
 const GID_MAPPING_LABEL: &str = "containerd.io/snapshot/gidmapping";
 
-/// Usage calls in flight at a time while all snapshots are summed up.
+/// Number of concurrent usage calls while all snapshots are summed up.
 const USAGE_CALLS: usize = 8;
 
-/// Makes a writable root. The parent is not looked for first: the daemon says when it is missing.
+/// Makes a writable root. The daemon itself reports a missing parent.
 pub(super) async fn prepare(
     client: &Client,
     snapshotter: &str,
@@ -81,7 +81,7 @@ pub(super) async fn remove(client: &Client, snapshotter: &str, key: &str) -> Res
     client.slow(tried, client.snapshots().remove(client.request(message))).await.gone_is_fine()
 }
 
-/// Keys of the active and view snapshots that carry our label.
+/// Keys of the active and view snapshots with podbay's label.
 pub(super) async fn list_ours(client: &Client, snapshotter: &str) -> Result<Vec<String>> {
     let infos = list(client, snapshotter, vec![OWNER_FILTER.to_owned()]).await?;
     Ok(infos
@@ -98,8 +98,8 @@ pub(super) async fn usage(client: &Client, snapshotter: &str, key: &str) -> Resu
     Ok(FsUsage { bytes: unsigned(answer.size), inodes: unsigned(answer.inodes) })
 }
 
-/// Whether a chain is unpacked. The lease gets it first: between a look and the hold the
-/// collector could take it, and a hold on nothing does no harm.
+/// Whether a chain is unpacked. It is added to the lease first, or the garbage collector could
+/// remove it after the look-up; adding a missing one does no harm.
 pub(super) async fn has_chain(
     client: &Client,
     snapshotter: &str,
@@ -119,8 +119,8 @@ pub(super) async fn has_chain(
     }
 }
 
-/// Sizes of committed snapshots by snapshotter and name: they never change, and asking for each
-/// of them every time is most of the work.
+/// Sizes of committed snapshots by snapshotter and name. They never change, and querying each of
+/// them every time would be most of the work.
 #[derive(Default)]
 pub(super) struct UsageCache(Mutex<HashMap<String, HashMap<String, FsUsage>>>);
 
@@ -136,7 +136,7 @@ impl UsageCache {
     }
 }
 
-/// Sum over all snapshots of a snapshotter. One that vanishes meanwhile counts nothing.
+/// Sum over all snapshots of a snapshotter. Ones that are removed meanwhile are not counted.
 pub(super) async fn total_usage(
     client: &Client,
     cache: &UsageCache,

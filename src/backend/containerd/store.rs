@@ -1,4 +1,4 @@
-//! The seam [`Images`]: every call goes to the file of its service.
+//! Implements [`Images`]: every call is delegated to the file of its service.
 
 use std::sync::Arc;
 

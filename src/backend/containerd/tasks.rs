@@ -20,7 +20,7 @@ use crate::backend::{
 };
 use crate::model::signal::Signal;
 
-/// Creates a task. Its options are left unset: set, they would replace those of the record.
+/// Creates a task. Its options are left unset: they would replace those of the record.
 pub(super) async fn create(client: &Client, task: &NewTask) -> Result<u32> {
     let streams = Streams::of(&task.stdio)?;
     let message = CreateTaskRequest {
@@ -58,7 +58,7 @@ pub(super) async fn start(client: &Client, process: Process<'_>) -> Result<u32> 
     Ok(client.slow(tried, client.tasks().start(client.request(message))).await?.pid)
 }
 
-/// Waits for the end, as long as it takes.
+/// Waits for the end, without a time limit.
 pub(super) async fn wait(client: &Client, process: Process<'_>) -> Result<Exit> {
     let message = WaitRequest { container_id: container(process), exec_id: exec_id(process) };
     let tried = || format!("wait for {}", named(process));
@@ -84,7 +84,7 @@ pub(super) async fn kill(
     Ok(())
 }
 
-/// Deletes an ended process, `None` when it was gone.
+/// Deletes an ended process; `None` when it was gone.
 pub(super) async fn delete(
     client: &Client,
     process: Process<'_>,
@@ -95,20 +95,20 @@ pub(super) async fn delete(
     }
     let first = found(delete_once(client, process).await)?;
     let last = match (first, process.exec) {
-        // "Not found" may come from a shim whose task is gone while the daemon still keeps that
-        // shim; a second call makes it let go.
+        // "Not found" may come from a shim whose task is gone while the daemon still keeps the
+        // shim; a second call releases it.
         (None, None) => found(delete_once(client, process).await)?,
         (first, _) => first,
     };
     Ok(last.map(|gone| Exit { code: gone.exit_status, at: nanos(gone.exited_at) }))
 }
 
-/// Kills a process and waits for its end. The init takes all of its container with it: in a
-/// shared PID namespace its children would live on.
+/// Kills a process and waits for its end. For init all processes of the container are killed, since
+/// with a shared PID namespace its children would survive.
 async fn kill_and_wait(client: &Client, process: Process<'_>) -> Result<()> {
     match kill(client, process, Signal::KILL.number(), process.exec.is_none()).await {
         Ok(()) => {}
-        // Ended already, or an exec that was never started: nothing to wait for.
+        // It has ended already, or is an exec that was never started: nothing to wait for.
         Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::FailedPrecondition) => {
             return Ok(());
         }
@@ -163,7 +163,7 @@ pub(super) async fn close_stdin(client: &Client, process: Process<'_>) -> Result
     client.quick(tried, client.tasks().close_io(client.request(message))).await
 }
 
-/// Sets the terminal size. A size of 0 is one the client does not know yet: no call.
+/// Sets the terminal size. A size of 0 is sent by clients that do not know it yet, and is ignored.
 pub(super) async fn resize(
     client: &Client,
     process: Process<'_>,
@@ -199,8 +199,8 @@ pub(super) async fn pause(client: &Client, id: &str) -> Result<()> {
     client.quick(tried, client.tasks().pause(client.request(message))).await
 }
 
-/// Lets a frozen task go on. That of one that is not frozen fails without a code that says so:
-/// its state does.
+/// Resumes a frozen task. For one that is not frozen the call fails without a specific code, so its
+/// state is checked.
 pub(super) async fn resume(client: &Client, id: &str) -> Result<()> {
     let message = ResumeTaskRequest { container_id: id.to_owned() };
     let tried = || format!("let task {id} go on");
@@ -219,8 +219,8 @@ pub(super) async fn pids(client: &Client, id: &str) -> Result<Vec<u32>> {
     Ok(answer.processes.into_iter().map(|process| process.pid).collect())
 }
 
-/// The paths of the streams as the shim wants them. With none at all the process gets /dev/null;
-/// but once there is one, the shim opens both outputs (one with a terminal), whatever they are.
+/// The paths of the streams in the form that the shim expects. If there are none the process gets
+/// /dev/null; but if there is one, the shim opens both outputs (one with a terminal) in any case.
 struct Streams {
     stdin: String,
     stdout: String,
@@ -250,7 +250,7 @@ impl Streams {
     }
 }
 
-/// A stream's path as it was given to [`Streams`].
+/// Restores a stream's path from [`Streams`].
 fn stream_path(text: String) -> Option<PathBuf> {
     (!text.is_empty() && text != NOWHERE).then(|| PathBuf::from(text))
 }
@@ -270,7 +270,7 @@ fn named(process: Process<'_>) -> String {
     }
 }
 
-/// `None` for "not found".
+/// Converts "not found" to `None`.
 fn found<T>(answer: Result<T>) -> Result<Option<T>> {
     match answer {
         Ok(value) => Ok(Some(value)),
@@ -279,7 +279,7 @@ fn found<T>(answer: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// In lists the daemon leaves `container_id` empty and gives the container's id as `id`.
+/// In lists the daemon leaves `container_id` empty, and `id` is the container's id.
 fn status(wire: WireProcess) -> TaskStatus {
     let state = match wire.status() {
         Status::Unknown => TaskState::Unknown,

@@ -1,5 +1,5 @@
-//! containerd's messages that the client crate does not compile, and conversions to and from our
-//! plain types.
+//! containerd messages that the client crate does not compile, and conversions from and to plain
+//! types.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::backend::{Error, ErrorKind, Result, RootfsMount, RuntimeHandler};
 use crate::model::image::Descriptor;
 use crate::model::{StringMap, UnixNanos};
 
-/// Label on records and snapshots that are podbay's, so that a restarted agent finds them.
+/// Label on podbay's records and snapshots, by which a restarted agent finds them.
 pub(super) const OWNER_LABEL: &str = "io.podbay/owner";
 /// Value of [`OWNER_LABEL`].
 pub(super) const OWNER: &str = "podbay";
@@ -27,10 +27,10 @@ pub(super) const PROCESS_URL: &str = "types.containerd.io/opencontainers/runtime
 pub(super) const RESOURCES_URL: &str =
     "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 
-/// Prefix of the runtime names that take [`RuncOptions`].
+/// Prefix of the runtimes that take [`RuncOptions`].
 pub(super) const RUNC_RUNTIME: &str = "io.containerd.runc.";
 
-/// `containerd.runc.v1.Options`: how the runc shim calls the OCI runtime. Field 8 is not listed:
+/// `containerd.runc.v1.Options`: how the runc shim calls the OCI runtime. Field 8 is omitted, since
 /// only 1.x has it.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct RuncOptions {
@@ -56,7 +56,7 @@ pub(super) struct RuncOptions {
     pub criu_work_path: String,
 }
 
-/// `runtimeoptions.v1.Options`: how containerd hands the settings of any other shim on.
+/// `runtimeoptions.v1.Options`: the settings that containerd passes to other shims.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ShimOptions {
     #[prost(string, tag = "1")]
@@ -70,8 +70,8 @@ impl Name for ShimOptions {
     const PACKAGE: &'static str = "runtimeoptions.v1";
 }
 
-/// What a handler's shim is told, `None` when there is nothing to tell. The pipes of its processes
-/// shall belong to this user and group of the host.
+/// The options for a handler's shim; `None` when there are none. `streams` is the host user and
+/// group that own the pipes of its processes.
 pub(super) fn shim_options(handler: &RuntimeHandler, streams: (u32, u32)) -> Option<Any> {
     let runc = RuncOptions::with_streams_of(handler, streams);
     runc.or_else(|| {
@@ -106,7 +106,7 @@ impl RuncOptions {
         })
     }
 
-    /// The handler that was stored with these options; its CRI name is not in them.
+    /// The handler of a record with these options, which do not contain its CRI name.
     pub(super) fn handler(runtime_type: String, options: Option<&Any>) -> RuntimeHandler {
         let shim: ShimOptions = options.and_then(decode).unwrap_or_default();
         let options: Self = options.and_then(decode).unwrap_or_default();
@@ -122,8 +122,8 @@ impl RuncOptions {
     }
 }
 
-/// Decodes an `Any` of exactly this type. containerd's type URLs are bare full names, which
-/// prost's own `to_msg` refuses.
+/// Decodes an `Any` of exactly this type. containerd's type URLs are bare full names, which prost's
+/// own `to_msg` does not accept.
 pub(super) fn decode<T: Message + Name + Default>(any: &Any) -> Option<T> {
     if any.type_url != T::full_name() {
         return None;
@@ -136,23 +136,23 @@ pub(super) fn json_any(type_url: &str, value: &serde_json::Value) -> Any {
     Any { type_url: type_url.to_owned(), value: value.to_string().into_bytes() }
 }
 
-/// The JSON of an `Any`; unreadable is an error of kind `Other`.
+/// The JSON in an `Any`; invalid JSON is an error of kind `Other`.
 pub(super) fn any_json(tried: impl FnOnce() -> String, any: &Any) -> Result<serde_json::Value> {
     serde_json::from_slice(&any.value)
         .map_err(|error| Error::new(ErrorKind::Other, tried()).because(error))
 }
 
-/// A mask for an update.
+/// A field mask for an update.
 pub(super) fn mask(paths: impl IntoIterator<Item = String>) -> Option<FieldMask> {
     Some(FieldMask { paths: paths.into_iter().collect() })
 }
 
-/// A point in time; absent is 0.
+/// Nanoseconds of a timestamp; a missing one is 0.
 pub(super) fn nanos(at: Option<Timestamp>) -> UnixNanos {
     at.map_or(0, |at| at.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(at.nanos)))
 }
 
-/// A count or size that the wire carries signed.
+/// A count or size that is signed on the wire.
 pub(super) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
@@ -211,7 +211,7 @@ pub(super) fn wire_size(size: u64) -> Result<i64> {
     })
 }
 
-/// A descriptor from the wire, `None` when its digest is none of ours.
+/// A descriptor from the wire; `None` when its digest is not supported.
 pub(super) fn descriptor(wire: types::Descriptor) -> Option<Descriptor> {
     Some(Descriptor {
         media_type: wire.media_type,

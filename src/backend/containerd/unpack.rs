@@ -1,4 +1,4 @@
-//! Unpacking one layer: prepare a scratch snapshot, apply the layer, check, commit.
+//! Unpacks a layer: prepares a scratch snapshot, applies the layer, verifies, commits.
 
 use std::collections::HashMap;
 
@@ -13,14 +13,15 @@ use crate::backend::{Error, ErrorKind, LayerUnpack, Result};
 use crate::model::StringMap;
 use crate::model::image::Digest;
 
-/// Tells a remote snapshotter which chain the scratch snapshot is to become.
+/// Tells a remote snapshotter the chain id that the scratch snapshot will be committed as.
 const TARGET_LABEL: &str = "containerd.io/snapshot.ref";
-/// On a layer blob: the digest of its uncompressed form, as other containerd clients expect it.
+/// Label on a layer blob with the digest of its uncompressed form, as other containerd clients
+/// expect.
 const UNCOMPRESSED_LABEL: &str = "containerd.io/uncompressed";
-/// "Already exists" may mean the chain, or an unlucky key: tries with new keys.
+/// "Already exists" may mean the chain or a colliding key; number of attempts with new keys.
 const TRIES: usize = 3;
 
-/// The layer holds other bytes than its image says.
+/// The layer's contents do not match the image's diff id.
 #[derive(Debug, thiserror::Error)]
 #[error("it unpacks to {got:?} and not to {expected}")]
 struct WrongDiffId {
@@ -28,7 +29,7 @@ struct WrongDiffId {
     expected: Digest,
 }
 
-/// Whether the chain was committed by this call or is there from elsewhere.
+/// Whether this call committed the chain, or it existed already.
 enum Committed {
     Here,
     Elsewhere,
@@ -63,7 +64,7 @@ async fn prepare(client: &Client, layer: &LayerUnpack<'_>, key: &str) -> Result<
     Ok(client.slow(tried, client.snapshots().prepare(request)).await?.mounts)
 }
 
-/// Fills the scratch snapshot and leaves none behind, whatever happens.
+/// Fills the scratch snapshot, and removes it in all cases.
 async fn fill(
     client: &Client,
     layer: &LayerUnpack<'_>,
@@ -77,7 +78,7 @@ async fn fill(
     if !matches!(outcome, Ok(Committed::Here))
         && let Err(error) = snapshots::remove(client, layer.snapshotter, key).await
     {
-        // Its lease ends it later.
+        // It is removed when its lease expires.
         tracing::warn!(key, "scratch snapshot stays until its lease ends: {error}");
     }
     if matches!(outcome, Ok(Committed::Elsewhere)) {
@@ -87,7 +88,7 @@ async fn fill(
     outcome.map(drop)
 }
 
-/// Applies the layer, without a deadline: it may hold gigabytes.
+/// Applies the layer, without a time limit, since it may have gigabytes.
 async fn apply(client: &Client, layer: &LayerUnpack<'_>, mounts: Vec<Mount>) -> Result<()> {
     let tried = || format!("unpack layer {}", layer.layer.digest);
     let message = ApplyRequest {
@@ -135,7 +136,7 @@ fn labels(layer: &LayerUnpack<'_>) -> HashMap<String, String> {
     labels
 }
 
-/// A key of its own in the form that containerd's clients use, so that their clean-up knows it.
+/// A unique key in the form of containerd's clients, so that their clean-up recognises it.
 fn scratch_key(chain: &Digest) -> String {
     let nanos = time::OffsetDateTime::now_utc().nanosecond();
     format!("extract-{nanos}-{} {chain}", hex::encode(rand::random::<[u8; 4]>()))

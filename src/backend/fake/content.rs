@@ -1,4 +1,4 @@
-//! What the fake image store holds, and its garbage collector.
+//! The contents of the fake image store, and its garbage collector.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,11 +23,11 @@ pub(super) struct Blob {
 #[derive(Default)]
 pub(super) struct Ingest {
     pub(super) bytes: Vec<u8>,
-    /// Somebody writes to it.
+    /// Whether a writer has it open.
     pub(super) open: bool,
 }
 
-/// What a lease keeps.
+/// The objects held by a lease.
 #[derive(Default)]
 pub(super) struct Held {
     pub(super) blobs: BTreeSet<Digest>,
@@ -35,7 +35,7 @@ pub(super) struct Held {
     pub(super) ingests: BTreeSet<String>,
 }
 
-/// Everything in the store.
+/// The whole contents of the store.
 #[derive(Default)]
 pub(super) struct Content {
     pub(super) blobs: BTreeMap<Digest, Blob>,
@@ -46,12 +46,12 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// The lease, when it was not released.
+    /// The objects of a lease, unless it was released.
     pub(super) fn held(&mut self, lease: &Lease) -> Option<&mut Held> {
         self.leases.get_mut(&lease.0)
     }
 
-    /// Removes what nothing refers to: the rules are containerd's.
+    /// Removes unreferenced objects, by containerd's rules.
     pub(super) fn collect(&mut self, world: &mut WorldState) {
         let leased: BTreeSet<&String> =
             self.leases.values().flat_map(|held| &held.ingests).collect();

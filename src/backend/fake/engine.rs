@@ -1,4 +1,4 @@
-//! The state of the fake runtime, and what happens to processes in it.
+//! The state of the fake runtime and the lifecycle of its processes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,18 +19,18 @@ use crate::locks::{Mutex, MutexGuard};
 use crate::model::UnixNanos;
 use crate::model::image::ChainId;
 
-/// What all users of a fake runtime share.
+/// State shared by all handles of a fake runtime.
 pub(super) struct Inner {
     pub(super) steps: Steps,
     pub(super) world: Arc<World>,
-    /// The programs that run.
+    /// The running programs.
     pub(super) running: Tasks,
-    /// Where they run: not with the caller, who may die while they go on.
+    /// The tokio runtime of the programs, which continue when their caller is gone.
     pub(super) home: tokio::runtime::Handle,
     pub(super) state: Mutex<State>,
 }
 
-/// What it knows.
+/// The data of the fake runtime.
 pub(super) struct State {
     pub(super) info: RuntimeInfo,
     pub(super) features: HandlerFeatures,
@@ -54,7 +54,7 @@ impl State {
         }
     }
 
-    /// The process, when there is one and its shim answers.
+    /// The process, if it exists and its shim answers.
     pub(super) fn answering(&mut self, tried: &str, process: Process<'_>) -> Result<&mut Proc> {
         if self.tasks.get(process.container).is_some_and(|task| task.mute) {
             return Err(Error::new(ErrorKind::DeadlineExceeded, tried));
@@ -76,7 +76,7 @@ impl Inner {
         self.state.lock()
     }
 
-    /// A step that needs only the state.
+    /// A step that accesses only the state.
     pub(super) async fn step<T>(
         &self,
         step: &'static str,
@@ -115,7 +115,7 @@ impl Inner {
         Ok(mounts)
     }
 
-    /// Whether there is a snapshot of this name.
+    /// Checks that there is a snapshot with this key.
     pub(super) fn root(&self, tried: &str, snapshotter: &str, key: &str) -> Result<()> {
         let place = (snapshotter.to_owned(), key.to_owned());
         if self.world.lock().roots.contains_key(&place) {
@@ -183,7 +183,7 @@ impl Inner {
             }
             process.exec.map(|_| proc.stdio.clone())
         };
-        // An init opened its streams at create.
+        // An init process opened its streams when it was created.
         let opened = match stdio {
             Some(stdio) => Some(self.open_streams(tried, &stdio).await?),
             None => None,
@@ -204,7 +204,7 @@ impl Inner {
         let exec = process.exec.map(ToOwned::to_owned);
         let _home = self.home.enter();
         drop(self.running.spawn("fake process", async move {
-            // Cancel-safe: a killed program is not asked again.
+            // Cancel-safe: a killed program is not polled again.
             let code = tokio::select! {
                 biased;
                 code = killed => code.unwrap_or(128 + SIGKILL.unsigned_abs()),
@@ -216,10 +216,10 @@ impl Inner {
         Ok(pid)
     }
 
-    /// Notes the end of the process that had `pid`.
+    /// Records the end of the process that had `pid`.
     pub(super) fn ended(&self, process: Process<'_>, pid: u32, code: u32) {
         let mut state = self.lock();
-        // A lost task leaves its programs running for a moment; they mean nothing any more.
+        // Programs of a lost task run on for a moment; they are ignored.
         let Some(proc) = state.proc(process).filter(|proc| proc.pid == pid) else { return };
         self.world.lock().processes.remove(&pid);
         (proc.pid, proc.killer, proc.streams, proc.stdin_holder) = (0, None, None, None);
@@ -227,7 +227,7 @@ impl Inner {
         if process.exec.is_none()
             && let Some(task) = state.tasks.get_mut(process.container)
         {
-            // The kernel kills what is left in the PID namespace.
+            // The kernel kills the remaining processes in the PID namespace.
             for exec in task.execs.values_mut() {
                 exec.signal(SIGKILL);
             }
@@ -255,7 +255,7 @@ impl Inner {
                 return Err(Error::new(ErrorKind::FailedPrecondition, tried));
             }
             proc.signal(signal);
-            // A process that waits before exec has no handlers.
+            // A process that was not started yet has no signal handlers.
             let waits = !proc.started && proc.program.is_ended_by(signal);
             let pid = waits.then_some(proc.pid);
             if all && let Some(task) = state.tasks.get_mut(process.container) {
@@ -278,14 +278,14 @@ impl Inner {
             let proc = state.proc(process).ok_or_else(|| Error::new(ErrorKind::NotFound, tried))?;
             proc.end.subscribe()
         };
-        // Cancel-safe: both only look.
+        // Cancel-safe: both branches only observe.
         tokio::select! {
             biased;
             () = self.world.gone() => Err(unavailable(tried)),
             end = end.wait_for(|end| *end != End::NotYet) => match end.as_deref() {
                 Ok(End::Exited(exit)) => Ok(*exit),
                 Ok(_) => Err(Error::new(ErrorKind::Unavailable, tried).because("the shim died")),
-                // Deleted without an end: an exec that was never started.
+                // Deleted without an exit: an exec that was never started.
                 Err(_) => Err(Error::new(ErrorKind::NotFound, tried)),
             },
         }
@@ -326,7 +326,7 @@ impl Inner {
                 }
             }
             None => {
-                // The kernel has killed what was left in the PID namespace.
+                // The kernel has killed the remaining processes in the PID namespace.
                 let task = state.tasks.remove(process.container);
                 for exec in task.iter().flat_map(|task| task.execs.values()) {
                     self.world.lock().processes.remove(&exec.pid);

@@ -1,4 +1,4 @@
-//! Real files of the fake host, below one folder.
+//! The real files of the fake host, in one directory.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{ErrorKind as IoKind, Write};
@@ -9,7 +9,7 @@ use nix::sys::stat::Mode;
 
 use super::super::{Error, ErrorKind, Result};
 
-/// File work that stays below `root`.
+/// File operations that stay below `root`.
 #[derive(Debug, Clone)]
 pub(super) struct Files {
     root: PathBuf,
@@ -24,7 +24,7 @@ impl Files {
         Self { root: root.to_owned() }
     }
 
-    /// Refuses what a test has no business with.
+    /// Refuses paths outside the test's directory.
     pub(super) fn within(&self, path: &Path) -> Result<()> {
         let climbs = path.components().any(|part| part == Component::ParentDir);
         if path.starts_with(&self.root) && !climbs {
@@ -53,13 +53,13 @@ impl Files {
             })
             .and_then(|()| fs::rename(&temp, path));
         written.map_err(|error| {
-            // The first error counts.
+            // The first error is returned.
             let _ = fs::remove_file(&temp);
             failed("write", path, error)
         })
     }
 
-    /// Files outside the folder are not there.
+    /// Reads a file; files outside the directory do not exist.
     pub(super) fn read(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
         if self.within(path).is_err() {
             return Ok(None);
@@ -154,12 +154,12 @@ impl Files {
         .map_err(|error| failed("resolve host_path", path, error))
     }
 
-    /// Makes all or none.
+    /// Makes all FIFOs or none.
     pub(super) fn make_fifos(&self, paths: &[PathBuf]) -> Result<()> {
         for (index, path) in paths.iter().enumerate() {
             if let Err(error) = self.make_fifo(path) {
                 for made in &paths[..index] {
-                    // The first error counts.
+                    // The first error is returned.
                     let _ = fs::remove_file(made);
                 }
                 return Err(error);

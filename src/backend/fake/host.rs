@@ -1,5 +1,4 @@
-//! The fake host: namespaces and mounts in memory, files and FIFOs for real below a folder of the
-//! test.
+//! The fake host: namespaces and mounts in memory; real files and FIFOs in a directory of the test.
 
 mod setup;
 mod volumes;
@@ -25,7 +24,7 @@ use crate::model::container::Propagation;
 use crate::model::resources::CgroupLimits;
 use crate::model::security::IdMappings;
 
-/// A host that keeps its hands off the machine: it refuses to change files outside its folder.
+/// A host that does not touch the machine: it refuses to change files outside its directory.
 pub struct FakeHost {
     steps: Steps,
     world: Arc<World>,
@@ -37,17 +36,17 @@ pub struct FakeHost {
 #[derive(Default)]
 struct State {
     users: UserFiles,
-    /// Files of every image root, by absolute path.
+    /// Files in every image root, by absolute path.
     rootfs: BTreeMap<String, Vec<u8>>,
-    /// Files of the host outside the folder.
+    /// Files of the host outside the directory.
     files: BTreeMap<PathBuf, Vec<u8>>,
     devices: BTreeMap<PathBuf, DeviceNode>,
-    /// Folders that are mounted as images, by mount point.
+    /// Directories mounted as images, by mount point.
     images: BTreeMap<PathBuf, PathBuf>,
     criu: Option<u32>,
-    /// Owners that files and folders were given: a test may not be allowed to give them.
+    /// Owners set for files, recorded only, because a test may lack the privilege to set them.
     owners: BTreeMap<PathBuf, (u32, u32)>,
-    /// SELinux labels that they were given.
+    /// SELinux labels set for files.
     labels: BTreeMap<PathBuf, String>,
 }
 
@@ -360,7 +359,7 @@ impl Host for FakeHost {
                 .filter_map(|(path, device)| {
                     let inside = path.strip_prefix(host_path).ok()?;
                     let path = Path::new(container_path).join(inside);
-                    // Joining nothing leaves a slash behind.
+                    // Joining an empty path leaves a trailing slash.
                     let path = path.display().to_string().trim_end_matches('/').to_owned();
                     Some(DeviceNode { path, ..device.clone() })
                 })
@@ -390,7 +389,7 @@ impl Host for FakeHost {
         self.steps.run("memory_cgroup", pid, work).await
     }
 
-    /// Processes of the fakes have no children; the process itself is the runtime's to kill.
+    /// Processes of the fakes have no children; the process itself is killed by the runtime.
     async fn kill_tree(&self, pid: u32, start_time: u64) -> Result<()> {
         let work = async {
             let same = |it: &HostProcess| (it.pid, it.start_time) == (pid, start_time);
@@ -409,7 +408,7 @@ impl Host for FakeHost {
         self.steps.run("processes_with", arguments.join(" "), work).await
     }
 
-    /// All namespaces have the machine's localhost.
+    /// All namespaces share the machine's localhost.
     async fn connect_in_netns(&self, netns: Option<&Path>, port: u16) -> Result<TcpStream> {
         let work = async {
             let tried = || format!("connect with port {port}");

@@ -17,10 +17,10 @@ use crate::locks::{Mutex, MutexGuard};
 use crate::model::StringMap;
 use crate::model::image::{ChainId, Descriptor, Digest};
 
-/// Bytes of a blob that are read at a time.
+/// Size of the pieces in which a blob is read, in bytes.
 const PIECE: usize = 64 << 10;
 
-/// Stores images in memory; what nothing refers to is collected at once.
+/// Stores images in memory; unreferenced objects are removed at once.
 pub struct FakeImages(Arc<Inner>);
 
 pub(super) struct Inner {
@@ -41,7 +41,7 @@ impl FakeImages {
         leases.chain(ingests).collect()
     }
 
-    /// Changes the content by hand, with the chains.
+    /// Changes contents and chains directly.
     pub(super) fn change(&self, work: impl FnOnce(&mut Content, &mut WorldState)) {
         work(&mut self.0.lock(), &mut self.0.world.lock());
     }
@@ -69,7 +69,7 @@ impl Inner {
 }
 
 impl Inner {
-    /// Opens an ingest of a blob of which digest, perhaps, and size are known.
+    /// Opens an ingest for a blob of this size, with its digest if known.
     async fn open_ingest(
         self: &Arc<Self>,
         step: &'static str,
@@ -308,7 +308,7 @@ impl Images for FakeImages {
     }
 }
 
-/// Digest of a layer without its compression, which is told by its first bytes.
+/// Digest of a layer after decompression; the compression is detected from the first bytes.
 fn diff_id(tried: &str, layer: &[u8]) -> Result<Digest> {
     if !layer.starts_with(&[0x1f, 0x8b]) {
         return Ok(Digest::of(layer));

@@ -1,11 +1,11 @@
-//! Fakes of four of the seams, for tests ([`Hooks`](super::Hooks) has its real adapter in tests
-//! too, with a plugin of the tests on its socket): they keep state, hold to the contracts of the traits, and
-//! can be told to fail, hang or wait at any step. `tests/contract` runs one suite against them
-//! and against the real adapters, so that they cannot drift.
+//! Fakes of four of the backend traits, for tests. (Tests use the real adapter of
+//! [`Hooks`](super::Hooks), with a test plugin on its socket.) They keep state, fulfil the
+//! contracts of the traits, and can be made to fail, hang or wait at any step. `tests/contract`
+//! runs one suite against them and the real adapters, so that they cannot diverge.
 //!
-//! [`Fakes`] is a small host: what one seam makes, another sees. A chain that [`FakeImages`]
-//! unpacked is a parent for [`FakeRuntime`]; a PID of the runtime has a start time on
-//! [`FakeHost`]; a namespace of the host is what [`FakeNetwork`] connects.
+//! [`Fakes`] is a small host: what is made through one trait is visible through the others. A chain
+//! that [`FakeImages`] unpacked is a parent for [`FakeRuntime`]; a PID of the runtime has a start
+//! time on [`FakeHost`]; [`FakeNetwork`] connects a namespace of the host.
 
 mod content;
 mod engine;
@@ -51,8 +51,8 @@ pub struct Fakes {
 }
 
 impl Fakes {
-    /// A fresh host whose files live below `root`, an existing folder of the test. Must be made
-    /// inside a tokio runtime: processes are tasks of it.
+    /// A new host whose files are below `root`, an existing directory of the test. Must be created
+    /// inside a tokio runtime, because processes are tasks of it.
     pub fn new(root: &Path) -> Self {
         let (steps, world) = (Steps::default(), Arc::new(World::default()));
         Self {
@@ -65,14 +65,14 @@ impl Fakes {
         }
     }
 
-    /// Takes the daemon away, as when it is killed: [`FakeRuntime`] and [`FakeImages`] answer
-    /// `Unavailable`, waits break off, processes run on unseen. With `false` it is back.
+    /// Simulates that the daemon was killed: [`FakeRuntime`] and [`FakeImages`] return
+    /// `Unavailable` and waits fail, while processes continue. `false` brings it back.
     pub fn set_away(&self, away: bool) {
         self.world.set_away(away);
     }
 
-    /// Reboots the host: processes, namespaces and mounts are gone, records and files stay, and
-    /// the boot id is another. Returns the host as a new agent finds it.
+    /// Reboots the host: processes, namespaces and mounts are gone, records and files are kept, and
+    /// the boot id changes. Returns the host as a new agent finds it.
     #[must_use]
     pub fn reboot(&self) -> Self {
         self.runtime.lose_all_tasks();
@@ -80,8 +80,8 @@ impl Fakes {
         Self { host: Arc::new(self.host.after_reboot()), ..self.clone() }
     }
 
-    /// Everything that somebody would have to clean up, by name, sorted; names of images and
-    /// their content are no leftovers. Empty once all pods are removed.
+    /// The names of everything that has to be cleaned up, sorted, except images and their content.
+    /// Empty once all pods are removed.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = self.runtime.leftovers();
         left.extend(self.images.leftovers());

@@ -1,4 +1,4 @@
-//! The fake network: addresses and who has them.
+//! The fake network, which only assigns addresses.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -16,10 +16,10 @@ use super::world::World;
 use crate::ids::PodId;
 use crate::locks::{Mutex, MutexGuard};
 
-/// First address: 10.88.0.0 and the number of the attachment, never given twice.
+/// First address: 10.88.0.0 plus the number of the attachment; never reused.
 const FIRST_IP: u32 = u32::from_be_bytes([10, 88, 0, 0]);
 
-/// Connects pods to nothing, with addresses.
+/// Assigns addresses without connecting anything.
 pub struct FakeNetwork {
     steps: Steps,
     world: Arc<World>,
@@ -44,17 +44,17 @@ impl FakeNetwork {
         Self { steps, world, state: Mutex::new(state) }
     }
 
-    /// What [`Network::readiness`] answers from now on.
+    /// Sets the result of [`Network::readiness`].
     pub fn set_readiness(&self, readiness: NetworkReadiness) {
         self.lock().readiness = readiness;
     }
 
-    /// The pod CIDR last set.
+    /// The last pod CIDR that was set.
     pub fn pod_cidr(&self) -> Option<String> {
         self.lock().pod_cidr.clone()
     }
 
-    /// What a pod got, `None` when it is not attached.
+    /// The addresses of a pod; `None` when it is not attached.
     pub fn attached(&self, pod: &PodId) -> Option<NetworkStatus> {
         self.lock().attached.get(pod).cloned()
     }

@@ -1,4 +1,4 @@
-//! What processes of the fake runtime do: chosen by their arguments.
+//! Behaviour of the fake runtime's processes, selected by their arguments.
 //!
 //! | arguments | behaviour |
 //! |---|---|
@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::task::Streams;
 
 pub(super) const SIGKILL: i32 = 9;
-/// SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH: none of them ends a
+/// SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH: these do not end a
 /// process, nor does 0.
 const HARMLESS: &[i32] = &[0, 17, 18, 19, 20, 21, 22, 23, 28];
 

@@ -25,8 +25,8 @@ use crate::lifecycle::Tasks;
 use crate::locks::Mutex;
 use crate::model::image::ChainId;
 
-/// Runs make-believe processes that use real FIFOs; what they do follows from their arguments
-/// (see the `program` module).
+/// Runs simulated processes on real FIFOs; their arguments select what they do (see the `program`
+/// module).
 pub struct FakeRuntime(Arc<Inner>);
 
 impl FakeRuntime {
@@ -67,12 +67,13 @@ impl FakeRuntime {
     pub fn end(&self, process: Process<'_>, code: u32) {
         let mut state = self.0.lock();
         if let Some(killer) = state.proc(process).and_then(|process| process.killer.take()) {
-            // It may be at its end already.
+            // It may have ended already.
             let _ = killer.send(code);
         }
     }
 
-    /// The container hits its memory limit: init is killed, its cgroup counts it.
+    /// Simulates that the container hits its memory limit: init is killed, and its cgroup counts
+    /// it.
     pub fn oom(&self, container: &str) {
         if let Some(kills) = self.0.world.lock().cgroups.get_mut(&cgroup_of(container)) {
             *kills += 1;
@@ -81,20 +82,20 @@ impl FakeRuntime {
         self.end(Process::init(container), 128 + SIGKILL.unsigned_abs());
     }
 
-    /// The news of a memory kill in a container, and nothing else.
+    /// Sends the OOM event of a container, and nothing else.
     pub fn tell_oom(&self, container: &str) {
         self.0.world.publish(RuntimeEvent::Oom { container: container.to_owned() });
     }
 
-    /// The shim of a container stops answering (or answers again): its state is unknown, calls to
-    /// it run into their deadline.
+    /// Makes the shim of a container hang or answer again: while it hangs the state is unknown and
+    /// calls time out.
     pub fn set_mute(&self, container: &str, mute: bool) {
         if let Some(task) = self.0.lock().tasks.get_mut(container) {
             task.mute = mute;
         }
     }
 
-    /// The process of a container ends while its shim is stopped: nobody is told.
+    /// Ends the process of a container while its shim is stopped, so that nothing reports it.
     pub fn end_unheard(&self, container: &str) {
         let pid = self.0.lock().tasks.get_mut(container).map(|task| {
             task.mute = true;
@@ -103,17 +104,17 @@ impl FakeRuntime {
         self.0.world.lock().processes.retain(|found, _| Some(*found) != pid);
     }
 
-    /// The record of a container is lost below.
+    /// Removes the record of a container.
     pub fn forget_container(&self, container: &str) {
         self.0.lock().containers.remove(container);
     }
 
-    /// Whether the processes of a container stand still.
+    /// Whether the processes of a container are frozen.
     pub fn is_frozen(&self, container: &str) -> bool {
         self.0.lock().tasks.get(container).is_some_and(|task| task.frozen)
     }
 
-    /// The shim of a container is killed with all its processes; exit codes are lost.
+    /// Kills the shim of a container with all its processes; exit codes are lost.
     pub fn lose_task(&self, container: &str) {
         let task = self.0.lock().tasks.remove(container);
         self.0.world.lock().cgroups.remove(&cgroup_of(container));
@@ -339,7 +340,7 @@ impl Runtime for FakeRuntime {
 
     async fn list_tasks(&self) -> Result<Vec<TaskStatus>> {
         let all = |_: &str, state: &mut State| {
-            // As containerd 2.x has it.
+            // As in containerd 2.x.
             let answering = state.tasks.iter().filter(|(_, task)| !task.mute);
             Ok(answering.map(|(id, task)| task.init.status(id, false)).collect())
         };
@@ -437,7 +438,7 @@ impl Runtime for FakeRuntime {
             loop {
                 match events.recv().await {
                     Ok(event) => yield event,
-                    // Something was missed: the same as a broken connection.
+                    // Events were missed, as after a lost connection.
                     Err(RecvError::Lagged(_)) => yield RuntimeEvent::Connected,
                     Err(RecvError::Closed) => break,
                 }

@@ -1,4 +1,4 @@
-//! What was called, and what goes wrong.
+//! Recording of calls, and injection of failures.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -16,15 +16,15 @@ use crate::locks::{Mutex, MutexGuard};
 pub struct Call {
     /// Method name, e.g. `create_task`.
     pub step: &'static str,
-    /// What it was about: an id, key, path or name.
+    /// The object of the call: an id, key, path or name.
     pub subject: String,
 }
 
-/// Records calls and makes them go wrong. Cheap to clone; clones are the same.
+/// Records calls and injects failures. Cheap to clone; clones share their state.
 #[derive(Debug, Clone)]
 pub struct Steps {
     inner: Arc<Mutex<Inner>>,
-    /// Counts changes of `inner` that somebody may wait for.
+    /// Incremented at each change of `inner`, for waiters.
     changed: Arc<watch::Sender<u64>>,
 }
 
@@ -49,28 +49,27 @@ impl Default for Steps {
 }
 
 impl Steps {
-    /// The next `times` calls of `step` fail before they do anything.
+    /// Makes the next `times` calls of `step` fail before they do anything.
     pub fn fail(&self, step: &str, kind: ErrorKind, times: usize) {
         self.rule(step, |rule| rule.fail = Some((kind, times)));
     }
 
-    /// The next `times` calls of `step` do their work, and then the answer is lost: the caller
-    /// gets an error of this kind.
+    /// Makes the next `times` calls of `step` do their work but return an error of this kind.
     pub fn lose_answer(&self, step: &str, kind: ErrorKind, times: usize) {
         self.rule(step, |rule| rule.lose = Some((kind, times)));
     }
 
-    /// Calls of `step` wait before they do anything, until [`Steps::release`].
+    /// Makes calls of `step` wait before they do anything, until [`Steps::release`].
     pub fn hang(&self, step: &str) {
         self.rule(step, |rule| rule.hang = true);
     }
 
-    /// Ends a hang; those that wait go on.
+    /// Ends a hang; waiting calls continue.
     pub fn release(&self, step: &str) {
         self.rule(step, |rule| rule.hang = false);
     }
 
-    /// Each call of `step` takes this much longer.
+    /// Delays each call of `step`.
     pub fn delay(&self, step: &str, delay: Duration) {
         self.rule(step, |rule| rule.delay = delay);
     }
@@ -96,7 +95,7 @@ impl Steps {
             .await;
     }
 
-    /// Does a step: records it, lets go wrong what shall, and does `work`.
+    /// Runs a step: records it, injects failures, and does `work`.
     pub(super) async fn run<T>(
         &self,
         step: &'static str,
@@ -131,7 +130,7 @@ impl Steps {
 
     async fn until(&self, holds: impl Fn(&Inner) -> bool) {
         let mut changed = self.changed.subscribe();
-        // The sender lives in `self`.
+        // `self` holds the sender.
         let _ = changed.wait_for(|_| holds(&self.lock())).await;
     }
 

@@ -1,4 +1,4 @@
-//! Tasks of the fake runtime: a tiny shim.
+//! Tasks of the fake runtime: a minimal shim.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use super::super::{Error, ErrorKind, Exit, Result, Stdio, TaskState, TaskStatus};
 use super::program::Program;
 
-/// As long as a real shim waits for the other end of a FIFO.
+/// How long to wait for the other end of a FIFO, the same as a real shim.
 const OPEN_LIMIT: Duration = Duration::from_secs(30);
 const OPEN_PAUSE: Duration = Duration::from_millis(2);
 const ENXIO: i32 = nix::libc::ENXIO;
@@ -21,9 +21,9 @@ const ENXIO: i32 = nix::libc::ENXIO;
 pub(super) struct Task {
     pub(super) init: Proc,
     pub(super) execs: BTreeMap<String, Proc>,
-    /// The shim does not answer.
+    /// Whether the shim does not answer.
     pub(super) mute: bool,
-    /// Its processes stand still.
+    /// Whether its processes are frozen.
     pub(super) frozen: bool,
 }
 
@@ -33,7 +33,7 @@ impl Task {
     }
 }
 
-/// What somebody who waits sees.
+/// The result of waiting for a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     NotYet,
@@ -44,7 +44,7 @@ pub(super) enum End {
 
 /// One process.
 pub(super) struct Proc {
-    /// 0 before it is made and after its end.
+    /// 0 before the process exists and after its end.
     pub(super) pid: u32,
     pub(super) stdio: Stdio,
     pub(super) program: Program,
@@ -52,9 +52,9 @@ pub(super) struct Proc {
     pub(super) end: watch::Sender<End>,
     /// Ends the running program with this code.
     pub(super) killer: Option<oneshot::Sender<u32>>,
-    /// Made at create, used at start.
+    /// Created at create, used at start.
     pub(super) streams: Option<Streams>,
-    /// Keeps stdin from ending before `close_stdin`.
+    /// Keeps stdin open until `close_stdin`.
     pub(super) stdin_holder: Option<File>,
     pub(super) size: Option<(u32, u32)>,
 }
@@ -95,12 +95,12 @@ impl Proc {
         TaskStatus { id: id.to_owned(), pid: self.pid, state, stdio: self.stdio.clone() }
     }
 
-    /// Sends a signal; returns whether it was one that ends a process that does not run yet.
+    /// Sends a signal. If it ends the process, the program is told its exit code.
     pub(super) fn signal(&mut self, signal: i32) {
         if self.program.is_ended_by(signal)
             && let Some(killer) = self.killer.take()
         {
-            // The program may be at its end already.
+            // The program may have ended already.
             let _ = killer.send(128 + signal.unsigned_abs());
         }
     }
@@ -112,13 +112,13 @@ pub(super) struct Streams {
     pub(super) stdout: Option<pipe::Sender>,
     pub(super) stderr: Option<pipe::Sender>,
     pub(super) terminal: bool,
-    /// A real shim keeps a read end too, so that a dead agent breaks no process's pipe.
+    /// Like a real shim, keeps reading ends too, so that a dead agent does not break the pipes.
     _readers: Vec<File>,
 }
 
 impl Streams {
-    /// Opens the FIFOs as a shim does: waits for the readers of the outputs. The second value
-    /// keeps stdin open.
+    /// Opens the FIFOs as a shim does: waits for readers of the outputs. The second value keeps
+    /// stdin open.
     pub(super) async fn open(stdio: &Stdio) -> Result<(Self, Option<File>)> {
         let mut readers = Vec::new();
         let mut outputs = Vec::new();
@@ -156,7 +156,7 @@ fn holder(path: &Path, options: &std::fs::OpenOptions) -> Result<File> {
     options.open(path).map_err(|error| opening(path, error))
 }
 
-/// The write end, as soon as there is a reader.
+/// Opens the write end once there is a reader.
 async fn sender(path: &PathBuf) -> Result<pipe::Sender> {
     let until = tokio::time::Instant::now() + OPEN_LIMIT;
     loop {

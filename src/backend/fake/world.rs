@@ -1,4 +1,4 @@
-//! What several fakes see.
+//! State shared by several fakes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,32 +10,32 @@ use crate::locks::{Mutex, MutexGuard};
 use crate::model::image::ChainId;
 use crate::model::resources::CgroupLimits;
 
-/// Above any real PID: what a test does to one of these cannot hit a process of the machine.
+/// Higher than any real PID, so that no test can hit a process of the machine.
 const FIRST_PID: u32 = 5_000_000;
 
-/// State of the fake host below all seams.
+/// State of the fake host, used by all fakes.
 pub(super) struct World {
     state: Mutex<WorldState>,
     away: watch::Sender<bool>,
     pub(super) events: broadcast::Sender<RuntimeEvent>,
 }
 
-/// The parts that a lock guards.
+/// The data protected by the lock.
 #[derive(Default)]
 pub(super) struct WorldState {
-    /// Committed snapshots: by snapshotter and chain, the chain below.
+    /// Committed snapshots: the parent chain, by snapshotter and chain.
     pub(super) chains: BTreeMap<(String, ChainId), Option<ChainId>>,
     /// Active snapshots and views: by snapshotter and key.
     pub(super) roots: BTreeMap<(String, String), Option<ChainId>>,
     /// Live processes.
     pub(super) processes: BTreeMap<u32, Live>,
-    /// Shims that the runtime does not know.
+    /// Shims that the runtime has lost.
     pub(super) strays: Vec<HostProcess>,
-    /// OOM kills of each cgroup.
+    /// OOM kill counters by cgroup.
     pub(super) cgroups: BTreeMap<PathBuf, u64>,
     /// Cgroups without a container, by their path in the hierarchies.
     pub(super) empty_cgroups: BTreeSet<PathBuf>,
-    /// Cgroups that hold others, with their figures.
+    /// Cgroups that contain others, with their limits.
     pub(super) pod_cgroups: BTreeMap<PathBuf, CgroupLimits>,
     /// Live network namespaces.
     pub(super) netns: BTreeSet<PathBuf>,
@@ -77,7 +77,7 @@ impl World {
 
     pub(super) fn set_away(&self, away: bool) {
         if self.away.send_replace(away) != away {
-            // Nobody may be listening.
+            // It is fine if nobody listens.
             let _ = self.events.send(if away {
                 RuntimeEvent::Disconnected
             } else {
@@ -90,13 +90,13 @@ impl World {
         *self.away.borrow()
     }
 
-    /// Ends once the daemon is away.
+    /// Completes once the daemon is away.
     pub(super) async fn gone(&self) {
-        // The sender lives in `self`.
+        // `self` holds the sender.
         let _ = self.away.subscribe().wait_for(|away| *away).await;
     }
 
-    /// `Unavailable` while the daemon is away.
+    /// Fails with `Unavailable` while the daemon is away.
     pub(super) fn present(&self, tried: &str) -> Result<()> {
         if self.is_away() {
             return Err(unavailable(tried));
@@ -104,10 +104,10 @@ impl World {
         Ok(())
     }
 
-    /// Publishes an event, unless the daemon is away: then it is lost.
+    /// Publishes an event, which is lost while the daemon is away.
     pub(super) fn publish(&self, event: RuntimeEvent) {
         if !self.is_away() {
-            // Nobody may be listening.
+            // It is fine if nobody listens.
             let _ = self.events.send(event);
         }
     }
@@ -128,7 +128,7 @@ impl World {
         let netns = state.netns.iter().map(|path| format!("netns {}", path.display()));
         let mounts = state.mounts.iter().map(|path| format!("mount {}", path.display()));
         let processes = state.processes.keys().map(|pid| format!("process {pid}"));
-        // Those of all pods and of their classes stay, as they do on a host.
+        // Those of pods and QoS classes are kept, as on a real host.
         let of_pods = state.pod_cgroups.keys().filter(|path| is_of_pod(path));
         let cgroups = state.cgroups.keys().chain(&state.empty_cgroups).chain(of_pods);
         let cgroups = cgroups.map(|path| format!("cgroup {}", path.display()));
@@ -137,7 +137,7 @@ impl World {
 }
 
 impl WorldState {
-    /// A new live process in a container, whose cgroup is made when it is the first.
+    /// Starts a process in a container; the first one creates the container's cgroup.
     pub(super) fn bear(&mut self, container: &str) -> u32 {
         self.born += 1;
         let pid = FIRST_PID + self.born;

@@ -1,4 +1,4 @@
-//! The AppArmor profile that containers have by default: written here, loaded by the host's own
+//! The default AppArmor profile of containers: written here, loaded by the host's
 //! `apparmor_parser`.
 
 use std::path::{Path, PathBuf};
@@ -10,25 +10,25 @@ use tokio::process::Command;
 use super::super::{APPARMOR_PROFILES, Error, ErrorKind, Result, has_apparmor_profile};
 use super::{blocking, files};
 
-/// Compiling it takes a second on a slow machine.
+/// Time limit: compiling the profile takes a second on a slow machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The list of loaded profiles is some lines long.
+/// Maximum size of the list of loaded profiles, which has few lines.
 const LIST_MAX: usize = 4 << 20;
 
-/// How a profile is loaded.
+/// Loads a profile.
 #[derive(Debug, Clone)]
 pub struct ProfileLoader {
-    /// Where `apparmor_parser` is looked for, the first that has it counts.
+    /// Possible paths of `apparmor_parser`; the first that exists is used.
     pub programs: Vec<PathBuf>,
     /// The kernel's list of loaded profiles.
     pub loaded: PathBuf,
-    /// A folder of ours for the text of the profile.
+    /// Directory for the profile's text.
     pub folder: PathBuf,
 }
 
 impl ProfileLoader {
-    /// That of this host, with a folder of ours.
+    /// The loader of this host, with a directory for the text.
     pub fn of_host(folder: PathBuf) -> Self {
         Self {
             programs: ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from).into(),
@@ -37,11 +37,11 @@ impl ProfileLoader {
         }
     }
 
-    /// Loads the default profile under this name; `ours` says that nobody else has that name. A
-    /// profile that somebody else has loaded under it is left as it is.
+    /// Loads the default profile under this name. `ours` means that the name is reserved for
+    /// podbay's profile; otherwise a profile already loaded under it is kept.
     ///
     /// # Errors
-    /// `NotFound` where there is no `apparmor_parser`, otherwise with its words.
+    /// `NotFound` if there is no `apparmor_parser`, otherwise with its message.
     pub async fn load(&self, name: &str, ours: bool) -> Result<()> {
         let loaded = self.loaded.clone();
         let list = blocking(move || files::read(&loaded, LIST_MAX)).await?.unwrap_or_default();
@@ -59,7 +59,7 @@ impl ProfileLoader {
     }
 }
 
-/// Compiles and loads a profile anew, without a look at what was compiled before.
+/// Compiles and loads a profile, without using a compiler cache.
 async fn run(parser: &Path, profile: &Path) -> Result<()> {
     let tried = || format!("run {} on {}", parser.display(), profile.display());
     let mut command = Command::new(parser);
@@ -76,9 +76,9 @@ async fn run(parser: &Path, profile: &Path) -> Result<()> {
     }
 }
 
-/// What a container may do by default: use files, network and capabilities as its other bounds
-/// allow, and neither change mounts nor what the kernel shows of itself. It includes no file of
-/// the distribution, so that it means the same on all of them.
+/// The default profile: containers may use files, network and capabilities within their other
+/// limits, but may not change mounts or kernel settings. It includes no file of the distribution,
+/// so that it is the same everywhere.
 fn text(name: &str) -> String {
     format!(
         r#"# Written by podbay at each start: changes are lost.
@@ -125,14 +125,16 @@ profile {name} flags=(attach_disconnected,mediate_deleted) {{
 mod tests {
     use super::*;
 
-    /// A loader with a parser that notes its arguments and the profile, and then ends so.
+    /// A loader with a fake parser, which records its arguments and the profile and then ends like
+    /// `end`.
     fn bench(end: &str) -> (tempfile::TempDir, ProfileLoader) {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         std::fs::create_dir(at("sbin")).unwrap();
         let noted = at("noted").display().to_string();
         let script = format!("#!/bin/sh\necho \"$@\" >>{noted}\ncat \"$3\" >>{noted}\n{end}\n");
-        // By another process: a fork of another test would keep a file busy that this one writes.
+        // Written by another process: a concurrent fork of another test could hold a file open that
+        // this process writes.
         let write = r#"printf %s "$1" >"$2" && chmod 755 "$2""#;
         let parser = at("sbin/apparmor_parser");
         let mut writer = std::process::Command::new("sh");

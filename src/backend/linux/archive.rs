@@ -1,4 +1,4 @@
-//! Tar archives that are there whole or not at all.
+//! Tar archives that are created atomically.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind as IoKind, Read, Write};
@@ -13,7 +13,7 @@ use super::{absolute, failed};
 
 const FILE_MODE: u32 = 0o600;
 
-/// Fails unless an archive can be made at `path`: its folder is there, and no folder is at it.
+/// Checks that an archive can be created at `path`: its parent exists, and it is not a directory.
 pub(in crate::backend) fn check_place(path: &Path) -> Result<()> {
     absolute("archive", path)?;
     let folder = path.parent().filter(|_| path.file_name().is_some());
@@ -38,8 +38,8 @@ pub(in crate::backend) fn check_place(path: &Path) -> Result<()> {
     }
 }
 
-/// Packs what is below `folder`, and more files by their name in the archive. Only regular files
-/// and folders are taken, and no link is followed.
+/// Packs everything below `folder` and additional files, given with their names in the archive.
+/// Only regular files and directories are included, and links are not followed.
 pub(in crate::backend) fn write(
     path: &Path,
     folder: &Path,
@@ -57,7 +57,7 @@ pub(in crate::backend) fn write(
     let tried = |error| failed("write", path, error);
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     match rustix::fs::open(parent, flags, Mode::from_raw_mode(FILE_MODE)) {
-        // Without a name until it is whole: nothing is left of it, however this ends.
+        // An unnamed file until it is complete, so nothing is left of a failure.
         Ok(nameless) => {
             let file = packed(File::from(nameless)).map_err(tried)?;
             let number = std::os::fd::AsRawFd::as_raw_fd(&file);
@@ -67,7 +67,7 @@ pub(in crate::backend) fn write(
                 linked.map_err(std::io::Error::from)
             };
             match link(path) {
-                // What is there is replaced, which a link cannot do.
+                // A hard link cannot replace an existing file.
                 Err(error) if error.kind() == IoKind::AlreadyExists => {
                     let beside = beside(path);
                     link(&beside).and_then(|()| replace(&beside, path)).map_err(tried)
@@ -82,7 +82,7 @@ pub(in crate::backend) fn write(
             match packed(file.map_err(tried)?) {
                 Ok(_) => replace(&beside, path).map_err(tried),
                 Err(error) => {
-                    // Best effort: the first error is the one that counts.
+                    // Best effort: the first error is returned.
                     let _ = fs::remove_file(&beside);
                     Err(tried(error))
                 }
@@ -92,7 +92,7 @@ pub(in crate::backend) fn write(
     }
 }
 
-/// A name of a moment, in the same folder.
+/// A temporary name in the same directory.
 fn beside(path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
@@ -100,7 +100,7 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Gives a whole file its name; what has it is replaced.
+/// Gives a complete file its name, replacing an existing file.
 fn replace(whole: &Path, path: &Path) -> std::io::Result<()> {
     fs::rename(whole, path).inspect_err(|_| {
         let _ = fs::remove_file(whole);
@@ -123,7 +123,7 @@ fn add_folder(tar: &mut Builder<impl Write>, folder: &Path, inside: &Path) -> st
     Ok(())
 }
 
-/// Adds a file as long as it is now: it may be growing. One that is absent is left out.
+/// Adds a file with its current length, since it may be growing. A missing one is skipped.
 fn add_file(tar: &mut Builder<impl Write>, from: &Path, name: &str) -> std::io::Result<()> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
     let opened = File::options().read(true).custom_flags(flags.cast_signed()).open(from);

@@ -1,4 +1,4 @@
-//! OOM counters of a process's cgroup, and the end of empty cgroups.
+//! OOM counters of cgroups, and removal of empty cgroups.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,16 +8,16 @@ use super::super::{Error, ErrorKind, Result};
 use super::mountinfo::Mount;
 use super::{absolute, failed};
 
-/// Where memory is accounted on this host.
+/// The hierarchy that accounts memory on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum MemoryHierarchy {
-    /// The v1 memory hierarchy, mounted here.
+    /// The v1 memory hierarchy, with its mount point.
     V1(PathBuf),
-    /// The unified hierarchy, mounted here.
+    /// The unified hierarchy, with its mount point.
     V2(PathBuf),
 }
 
-/// Finds the hierarchy; v1 wins, as runtimes use it on a hybrid host.
+/// Finds the hierarchy. On a hybrid host it is v1, as in OCI runtimes.
 pub(super) fn memory_hierarchy(mounts: &[Mount]) -> Option<MemoryHierarchy> {
     let v1 = mounts.iter().find(|mount| {
         mount.kind == "cgroup" && mount.super_options.split(',').any(|option| option == "memory")
@@ -29,14 +29,14 @@ pub(super) fn memory_hierarchy(mounts: &[Mount]) -> Option<MemoryHierarchy> {
     Some(MemoryHierarchy::V2(v2.point.clone()))
 }
 
-/// Where each hierarchy is mounted, v1 and v2.
+/// Mount points of all hierarchies, v1 and v2.
 pub(super) fn hierarchies(mounts: &[Mount]) -> Arc<[PathBuf]> {
     let cgroups = mounts.iter().filter(|mount| mount.kind.starts_with("cgroup"));
     let points: BTreeSet<PathBuf> = cgroups.map(|mount| mount.point.clone()).collect();
     points.into_iter().collect()
 }
 
-/// Removes an empty cgroup from all hierarchies; every one is tried.
+/// Removes an empty cgroup from all hierarchies, continuing after errors.
 pub(super) fn remove(hierarchies: &[PathBuf], path: &Path) -> Result<()> {
     absolute("cgroup", path)?;
     let inside = path.strip_prefix("/").unwrap_or(path);
@@ -62,8 +62,8 @@ impl MemoryHierarchy {
         Ok(membership.and_then(|membership| self.folder(&membership)))
     }
 
-    /// How often a process was OOM-killed in this cgroup; `None` when the cgroup is gone or the
-    /// kernel does not count.
+    /// The number of OOM kills in this cgroup; `None` when it is gone or the kernel has no such
+    /// counter.
     pub(super) fn oom_kills(&self, cgroup: &Path) -> Result<Option<u64>> {
         let name = match self {
             Self::V1(_) => "memory.oom_control",
@@ -72,7 +72,7 @@ impl MemoryHierarchy {
         Ok(read_if_there(&cgroup.join(name))?.as_deref().and_then(oom_kill))
     }
 
-    /// The folder of a process with this `/proc/PID/cgroup`.
+    /// The directory for this content of `/proc/PID/cgroup`.
     fn folder(&self, membership: &str) -> Option<PathBuf> {
         let (Self::V1(mount) | Self::V2(mount)) = self;
         let group = membership.lines().find_map(|line| {
@@ -84,7 +84,7 @@ impl MemoryHierarchy {
             };
             ours.then_some(group)
         })?;
-        // A removed cgroup is marked so by the kernel, and has no files.
+        // The kernel marks a removed cgroup like this; it has no files.
         let group = group.strip_suffix(" (deleted)").unwrap_or(group);
         Some(mount.join(group.trim_start_matches('/')))
     }
@@ -97,7 +97,7 @@ fn oom_kill(counters: &str) -> Option<u64> {
 fn read_if_there(path: &Path) -> Result<Option<String>> {
     match std::fs::read_to_string(path) {
         Ok(content) => Ok(Some(content)),
-        // ENODEV: the cgroup went away between open and read; ESRCH: the process did.
+        // ENODEV: the cgroup was removed between open and read; ESRCH: the process ended.
         Err(error)
             if error.kind() == std::io::ErrorKind::NotFound
                 || matches!(

@@ -1,4 +1,4 @@
-//! Cgroups that hold other cgroups: made with their figures, and taken away with all in them.
+//! Cgroups that contain others: creation with limits, and recursive removal.
 
 use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use super::super::{Error, ErrorKind, Result};
 use super::{absolute, failed};
 use crate::model::resources::CgroupLimits;
 
-/// Period of CPU quotas where none is given, in microseconds.
+/// Default period of CPU quotas, in microseconds.
 const PERIOD: i64 = 100_000;
 
-/// How often processes that were killed are given a moment to leave, and how long it is.
+/// How many times, and with which delay, to wait for killed processes to leave a cgroup.
 const TRIES: u32 = 100;
 const MOMENT: Duration = Duration::from_millis(10);
 
@@ -28,7 +28,7 @@ fn inside(path: &Path) -> Result<&Path> {
     Ok(inside)
 }
 
-/// Removes a cgroup with all below it from all hierarchies; every one is tried.
+/// Removes a cgroup recursively from all hierarchies, continuing after errors.
 pub(super) fn destroy(hierarchies: &[PathBuf], path: &Path) -> Result<()> {
     let inside = inside(path)?;
     let mut result = Ok(());
@@ -46,7 +46,7 @@ fn remove_below(folder: &Path) -> Result<()> {
         Err(error) => return Err(failed("read cgroup", folder, error)),
     };
     for entry in entries.flatten() {
-        // Not followed: in a cgroup file system there are no links.
+        // A cgroup file system contains no links.
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_below(&entry.path())?;
         }
@@ -62,26 +62,26 @@ fn remove_below(folder: &Path) -> Result<()> {
     std::fs::remove_dir(folder).map_err(|error| failed("remove cgroup", folder, error))
 }
 
-/// Kills what runs in a cgroup. The kernel names the processes of this very group.
+/// Kills the processes directly in a cgroup.
 fn kill_in(folder: &Path) {
     let processes = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
     for pid in processes.lines().filter_map(|line| line.trim().parse().ok()) {
-        // 0 stands for a process of another PID namespace; 1 is never ours.
+        // 0 stands for a process in another PID namespace; 1 must never be killed.
         if pid > 1 {
-            // Gone meanwhile is fine.
+            // A process that has ended is fine.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
 }
 
-/// Makes a cgroup with all above it and sets its figures.
+/// Creates a cgroup with its parents and sets its limits.
 pub(super) fn make(hierarchies: &[PathBuf], path: &Path, limits: &CgroupLimits) -> Result<()> {
     let inside = inside(path)?;
-    // On a hybrid host the controllers of v2 are those that nobody has claimed for v1. crun refuses
-    // to work while one of them is in use, so none is without need.
+    // On a hybrid host v2 has only the controllers not used by v1. crun fails while one of them is
+    // enabled, so they are not enabled needlessly.
     let enable = hierarchies.len() == 1 || !limits.hugepages.is_empty();
     for point in hierarchies {
-        // A new cpuset has no CPUs: it is left to the OCI runtime, which gives it some.
+        // A new cpuset is empty; it is left to the OCI runtime, which fills it.
         if point.join("cpuset.cpus").exists() {
             continue;
         }
@@ -112,8 +112,8 @@ fn make_folders(point: &Path, inside: &Path, enable: bool) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Cgroup v2 gives the groups below a controller only when it is told so. One that is not there,
-/// or that threads keep from being enabled, is done without.
+/// In v2 a controller must be enabled for the children of a cgroup. One that is missing, or cannot
+/// be enabled because of threads, is skipped.
 fn enable_controllers(folder: &Path) {
     let Ok(there) = std::fs::read_to_string(folder.join("cgroup.controllers")) else { return };
     let control = folder.join("cgroup.subtree_control");
@@ -125,7 +125,7 @@ fn enable_controllers(folder: &Path) {
     }
 }
 
-/// Files and what they are to hold; those that a hierarchy does not have are left out.
+/// Files and their values; files that a hierarchy does not have are omitted.
 fn figures(folder: &Path, limits: &CgroupLimits) -> Vec<(String, String)> {
     let period = if limits.cpu_period > 0 { limits.cpu_period } else { PERIOD };
     let or = |limit: Option<i64>, none: &str| {
@@ -152,7 +152,7 @@ fn figures(folder: &Path, limits: &CgroupLimits) -> Vec<(String, String)> {
 
 fn write(file: &Path, value: &str) -> Result<()> {
     match std::fs::write(file, value) {
-        // The group went away meanwhile: whoever needs it makes it again.
+        // The cgroup was removed meanwhile; whoever needs it creates it again.
         Err(error) if error.kind() != Io::NotFound => Err(failed("write", file, error)),
         _ => Ok(()),
     }
@@ -167,7 +167,7 @@ mod tests {
         std::fs::read_to_string(path).unwrap()
     }
 
-    /// A folder in which new cgroups have no files: what is there already shows what is written.
+    /// In a plain directory new cgroups have no files; existing files show what is written.
     #[test]
     fn figures_go_to_the_files_that_are_there() {
         let root = tempfile::tempdir().unwrap();

@@ -1,7 +1,8 @@
 //! Connections into network namespaces.
 //!
-//! A socket belongs to the namespace of the thread that makes it, for its whole life. So a thread
-//! of its own goes there, makes the sockets and ends; all the rest is ordinary network work.
+//! A socket belongs for its whole life to the network namespace of the thread that created it. So a
+//! separate thread enters the namespace, creates the sockets and ends; everything else is ordinary
+//! network I/O.
 
 use std::fs::File;
 use std::io;
@@ -16,7 +17,7 @@ use super::super::{Error, ErrorKind, Result};
 use super::{failed, netns};
 use crate::backend::NetnsState;
 
-/// How long a connection may take to be made.
+/// Time limit for connecting.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Unconnected sockets of both families; the second fails where there is no IPv6.
@@ -31,7 +32,7 @@ impl Sockets {
     }
 }
 
-/// Connects with a port of localhost in `netns`, or in the agent's own namespace.
+/// Connects to a localhost port in `netns`, or in the agent's own namespace.
 pub(super) async fn to_localhost(netns: Option<&Path>, port: u16) -> Result<TcpStream> {
     let place = netns.map_or("the host".into(), |netns| netns.display().to_string());
     let tried = || format!("connect with port {port} on localhost of {place}");
@@ -46,7 +47,7 @@ pub(super) async fn to_localhost(netns: Option<&Path>, port: u16) -> Result<TcpS
     }
 }
 
-/// A socket for a UDP port of localhost in `netns`, or in the agent's own namespace.
+/// A socket for a localhost UDP port in `netns`, or in the agent's own namespace.
 pub(super) async fn udp_to_localhost(
     netns: Option<&Path>,
     port: u16,
@@ -72,7 +73,7 @@ fn udp(port: u16) -> io::Result<UdpSocket> {
     v4.or_else(|error| to(Ipv6Addr::LOCALHOST.into()).map_err(|_| error))
 }
 
-/// Tells of IPv4 when both fail: it is what is expected to work.
+/// If both families fail, the IPv4 error is returned, as the more relevant one.
 async fn connect(sockets: Sockets, port: u16) -> io::Result<TcpStream> {
     let v4 = attempt(sockets.v4, Ipv4Addr::LOCALHOST.into(), port).await;
     match v4 {
@@ -87,14 +88,14 @@ async fn attempt(socket: io::Result<TcpSocket>, ip: IpAddr, port: u16) -> io::Re
     socket?.connect(SocketAddr::new(ip, port)).await
 }
 
-/// Makes sockets on a thread that goes into the namespace and never comes back.
+/// Creates sockets on a thread that enters the namespace and then ends.
 async fn made_in<T: Send + 'static>(
     path: PathBuf,
     make: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
     let (answer, wait) = tokio::sync::oneshot::channel();
     let work = move || {
-        // Nobody may be waiting any more; then the sockets close.
+        // If nobody waits any more, the sockets are closed.
         let _ = answer.send(enter(&path).map(|()| make()));
     };
     std::thread::Builder::new()

@@ -1,4 +1,4 @@
-//! Copying a folder out of an image's root, faithfully and without leaving that root.
+//! Copies a directory out of an image's root with all attributes, without leaving that root.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -25,15 +25,15 @@ const BELOW: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
 
-/// Attributes that belong to a file's place and not to its content.
+/// Attributes that depend on a file's location rather than its contents.
 const LOCAL_XATTRS: &[&str] = &["trusted.overlay.", "user.overlay.", "security.selinux"];
 
-/// Largest value of an extended attribute (xattr(7)).
+/// Maximum size of an extended attribute's value (xattr(7)).
 const XATTR_LIMIT: usize = 64 << 10;
 
-/// Copies what `path` holds inside `root` into the new folder `dest`, which gets the owner and
-/// mode of the original. A `path` that does not exist gives an empty folder 0755. On failure
-/// `dest` is removed again.
+/// Copies the contents of `path` inside `root` into the new directory `dest`, which gets the
+/// original's owner and mode. If `path` does not exist, `dest` is an empty directory with mode
+/// 0755. On failure `dest` is removed.
 pub(super) fn from_root(root: &OwnedFd, path: &str, dest: &Path) -> Result<()> {
     let inside = path.trim_start_matches('/');
     let inside = if inside.is_empty() { "." } else { inside };
@@ -76,12 +76,12 @@ fn not_a_folder(path: &str, error: Errno) -> Error {
 struct Copy {
     source: OwnedFd,
     target: OwnedFd,
-    /// Files with several names: where the first one was put.
+    /// Files with several hard links: the copy of the first one.
     links: HashMap<(u64, u64), PathBuf>,
 }
 
 impl Copy {
-    /// Goes through the folders by a work list: depth costs no stack and no descriptors.
+    /// Walks the directories with a work list, so depth costs no stack and no descriptors.
     fn run(&mut self, path: &str) -> Result<()> {
         let mut folders = vec![PathBuf::from(".")];
         let mut next = 0;
@@ -94,7 +94,7 @@ impl Copy {
             })?;
             folders.extend(found);
         }
-        // Last, and from the inside out: filling a folder changes its times.
+        // Last and bottom-up, because filling a directory changes its times.
         for folder in folders.iter().rev() {
             self.finish_folder(folder).map_err(|error| {
                 Error::io(format!("set attributes of {}", folder.display()), error)
@@ -144,7 +144,7 @@ impl Copy {
                 rustix::fs::symlinkat(&link, to, name)?;
                 own(to, name, stat)?;
             }
-            // A socket is nothing without its process.
+            // A socket is useless without its process.
             FileType::Socket => return Ok(()),
             kind => {
                 let mode = Mode::from_raw_mode(stat.st_mode);
@@ -189,7 +189,7 @@ fn copy_regular(from: &OwnedFd, to: &OwnedFd, name: &OsStr, stat: &Stat) -> io::
     copy_xattrs(&source, &target)
 }
 
-/// Copies what is there and leaves holes as holes: a sparse file must not fill the disk.
+/// Copies data and keeps holes: a sparse file must not fill the disk.
 fn copy_data(source: &File, mut target: &File, size: u64) -> io::Result<()> {
     target.set_len(size)?;
     let mut position = 0;
@@ -197,7 +197,7 @@ fn copy_data(source: &File, mut target: &File, size: u64) -> io::Result<()> {
         let start = match rustix::fs::seek(source, SeekFrom::Data(position)) {
             Ok(start) => start,
             Err(Errno::NXIO) => break,
-            // A file system that knows no holes.
+            // The file system does not support holes.
             Err(Errno::INVAL) => position,
             Err(error) => return Err(error.into()),
         };

@@ -1,4 +1,4 @@
-//! CRIU, the program that OCI runtimes dump processes with.
+//! CRIU, the program with which OCI runtimes checkpoint processes.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::process::Command;
 use super::super::trust::program;
 use super::super::{Error, ErrorKind, Result};
 
-/// It prints a line and ends.
+/// Time limit; it only prints a line.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Its version, `None` when it is not installed.
@@ -30,7 +30,7 @@ pub(super) async fn version() -> Result<Option<u32>> {
     }
 }
 
-/// The number in `Version: 3.17.1`, counted as CRIU does.
+/// The number in `Version: 3.17.1`, in CRIU's encoding.
 fn number(said: &str) -> Option<u32> {
     let version = said.lines().find_map(|line| line.strip_prefix("Version:"))?.trim();
     let mut parts = version.split(['.', '-']).map(str::parse);

@@ -1,4 +1,4 @@
-//! Device nodes of the host, as containers get them.
+//! Device nodes of the host, for containers.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -9,10 +9,10 @@ use std::path::Path;
 use super::super::{DeviceNode, Error, ErrorKind, Result};
 use super::failed;
 
-/// Folders of `/dev` that each container has of its own, or that belong to other managers.
+/// Directories in `/dev` that each container has of its own, or that other managers use.
 const SKIPPED_FOLDERS: &[&str] = &["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"];
 
-/// The device behind `host_path`, or all devices of the folder behind it, in stable order.
+/// The device at `host_path`, or all devices in the directory there, in stable order.
 pub(super) fn below(host_path: &Path, container_path: &str) -> Result<Vec<DeviceNode>> {
     let source = fs::canonicalize(host_path)
         .map_err(|error| failed("resolve device host_path", host_path, error))?;
@@ -36,7 +36,7 @@ pub(super) fn below(host_path: &Path, container_path: &str) -> Result<Vec<Device
 fn walk(folder: &Path, container_path: &str, found: &mut Vec<DeviceNode>) -> Result<()> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        // Devices come and go while we look.
+        // Devices may disappear during the walk.
         Err(error) if error.kind() == IoKind::NotFound => return Ok(()),
         Err(error) => return Err(failed("list", folder, error)),
     };

@@ -1,4 +1,4 @@
-//! What is found out about the host once at start-up.
+//! Facts about the host, determined once at the start.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -53,8 +53,8 @@ const CAPABILITIES: &[&str] = &[
     "CAP_CHECKPOINT_RESTORE",
 ];
 
-/// Looks at the host whose root is `root` (`/`, or recorded files in a test) and that has these
-/// mounts, with paths below `root`.
+/// Examines the host with the root directory `root` (`/`, or recorded files in a test) and these
+/// mounts, whose paths are below `root`.
 pub(super) fn detect(root: &Path, mounts: &[Mount]) -> Result<HostFacts> {
     let names = rustix::system::uname();
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
@@ -92,7 +92,8 @@ pub(super) fn detect(root: &Path, mounts: &[Mount]) -> Result<HostFacts> {
     })
 }
 
-/// Hard limits from proc(5), `/proc/self/limits`: columns of fixed width, because names have blanks.
+/// Parses hard limits in `/proc/self/limits` (proc(5)): columns have a fixed width, since names
+/// contain spaces.
 fn hard_limits(table: &str) -> BTreeMap<String, u64> {
     const NAMES: [(&str, &str); 16] = [
         ("Max address space", "as"),
@@ -180,7 +181,7 @@ fn v1_counts_swap(mounts: &[Mount]) -> bool {
     })
 }
 
-/// The root cgroup has no swap files: look in our own, then in the root's children.
+/// The root cgroup has no swap files, so look in our own and then in the root's children.
 fn v2_counts_swap(root: &Path, membership: &str) -> bool {
     let top = root.join("sys/fs/cgroup");
     let own = membership.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Small files and folders of the agent itself.
+//! Small files and directories of the agent.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind as IoKind, Read, Seek, SeekFrom, Write};
@@ -10,16 +10,16 @@ use rustix::fs::{CWD, Mode, OFlags};
 use super::super::{Error, ErrorKind, Result, TrustedFile};
 use super::{absolute, failed};
 
-/// Mode of the parents that are made on the way to a file of ours.
+/// Mode of created parent directories.
 const PARENT_MODE: u32 = 0o700;
 
-/// Writes a file so that a reader sees the old content or the new one, never a part. There is no
-/// fsync: see [`keep`] for what must survive a power cut.
+/// Writes a file atomically: a reader sees the old or the new contents. There is no fsync; see
+/// [`keep`] for files that must survive a power cut.
 pub(in crate::backend) fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     replace(path, content, mode, |_| Ok(()))
 }
 
-/// As [`write()`], and it is on the disk when this returns: the file, then its name.
+/// Like [`write()`], with fsync of the file and then of its directory.
 pub(super) fn keep(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     replace(path, content, mode, File::sync_all)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
@@ -45,12 +45,12 @@ fn replace(
     .map_err(|error| failed("create", &temp, error))?;
     let done = file
         .write_all(content)
-        // The umask does not bind us: the mode is part of the contract.
+        // The mode must not depend on the umask.
         .and_then(|()| file.set_permissions(fs::Permissions::from_mode(mode & 0o7777)))
         .and_then(|()| written(&file))
         .and_then(|()| fs::rename(&temp, path));
     done.map_err(|error| {
-        // Best effort: the first error is the one that counts.
+        // Best effort: the first error is returned.
         let _ = fs::remove_file(&temp);
         failed("write", path, error)
     })
@@ -74,7 +74,7 @@ fn make_parent(path: &Path) -> Result<()> {
     path.parent().map_or(Ok(()), |parent| create_dir(parent, PARENT_MODE))
 }
 
-/// Reads a regular file of at most `max` bytes; a FIFO cannot block it.
+/// Reads a regular file of at most `max` bytes; does not block on a FIFO.
 pub(in crate::backend) fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
     absolute("path", path)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
@@ -86,7 +86,7 @@ pub(in crate::backend) fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>
     read_regular(&file, max, &path.display().to_string()).map(Some)
 }
 
-/// Reads the end of a regular file; a FIFO cannot block it.
+/// Reads the end of a regular file; does not block on a FIFO.
 pub(in crate::backend) fn read_tail(path: &Path, max: usize) -> Result<Option<Vec<u8>>> {
     absolute("path", path)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -107,7 +107,7 @@ pub(in crate::backend) fn read_tail(path: &Path, max: usize) -> Result<Option<Ve
     Ok(Some(tail))
 }
 
-/// Reads an open file when it is regular and not over `max` bytes.
+/// Reads an open file if it is regular and at most `max` bytes long.
 pub(super) fn read_regular(file: &File, max: usize, name: &str) -> Result<Vec<u8>> {
     let meta = file.metadata().map_err(|error| Error::io(format!("stat {name}"), error))?;
     if !meta.is_file() {
@@ -121,7 +121,7 @@ pub(super) fn read_regular(file: &File, max: usize, name: &str) -> Result<Vec<u8
     if meta.len() > max as u64 {
         return Err(too_large());
     }
-    // Files of /proc have no length: the cap is checked again on what was read.
+    // Files in /proc have no length, so the limit is checked again on the bytes read.
     let mut content = Vec::with_capacity(meta.len() as usize);
     file.take(max as u64 + 1)
         .read_to_end(&mut content)
@@ -129,15 +129,15 @@ pub(super) fn read_regular(file: &File, max: usize, name: &str) -> Result<Vec<u8
     if content.len() > max { Err(too_large()) } else { Ok(content) }
 }
 
-/// Gives a file or folder to a user of the host; a link itself is given, not what it names.
+/// Changes the owner of a file or directory; for a link, of the link itself.
 pub(super) fn set_owner(path: &Path, uid: u32, gid: u32) -> Result<()> {
     absolute("path", path)?;
     std::os::unix::fs::lchown(path, Some(uid), Some(gid))
         .map_err(|error| failed("set owner of", path, error))
 }
 
-/// Makes a folder and its missing parents, all with `mode` whatever the umask is. Folders that
-/// are there keep their mode.
+/// Makes a directory and its missing parents, all with `mode` independent of the umask. Existing
+/// directories keep their mode.
 pub(in crate::backend) fn create_dir(path: &Path, mode: u32) -> Result<()> {
     let make = || fs::DirBuilder::new().mode(mode).create(path);
     let made = match make() {
@@ -158,7 +158,7 @@ pub(in crate::backend) fn create_dir(path: &Path, mode: u32) -> Result<()> {
     }
 }
 
-/// Names in a folder, sorted; those that are not UTF-8 are not ours and are left out.
+/// Names in a directory, sorted; names that are not UTF-8 are not ours and are omitted.
 pub(in crate::backend) fn list(path: &Path) -> Result<Vec<String>> {
     absolute("path", path)?;
     let entries = match fs::read_dir(path) {

@@ -1,6 +1,6 @@
-//! Read-only mounts whose files appear with the ids of a user namespace (mount_setattr(2)).
+//! Read-only id-mapped mounts (mount_setattr(2)).
 //!
-//! Overlays cannot be mounted so, but their layers can.
+//! Overlays do not support id mappings, but their layers do.
 
 #![allow(unsafe_code)]
 
@@ -14,8 +14,8 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use super::super::Result;
 use super::{failed, files, tree};
 
-/// Mounts a folder at another one, read-only, without set-user-id programs and devices, with the
-/// ids of the user namespace that is pinned at `userns`.
+/// Bind-mounts a directory read-only, nosuid and nodev, with the id mappings of the user namespace
+/// pinned at `userns`.
 pub(super) fn bind(source: &Path, target: &Path, userns: &Path) -> Result<()> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let clone = rustix::mount::open_tree(CWD, source, flags)
@@ -28,8 +28,8 @@ pub(super) fn bind(source: &Path, target: &Path, userns: &Path) -> Result<()> {
         .map_err(|error| failed("mount at", target, error))
 }
 
-/// Mounts each layer of an overlay so for the time that `mount` takes, which is given their paths
-/// in the same order. An overlay holds its layers by itself.
+/// Makes such a mount of each layer of an overlay while `mount` runs, which gets their paths in the
+/// same order. A mounted overlay keeps its layers alive by itself.
 pub(super) fn with_layers(
     layers: &[PathBuf],
     target: &Path,
@@ -49,7 +49,7 @@ pub(super) fn with_layers(
     mounted.and(removed)
 }
 
-/// Changes a mount that nobody has seen yet.
+/// Applies the attributes to a mount that is not attached yet.
 fn map(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> std::io::Result<()> {
     let attributes = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP
@@ -61,7 +61,7 @@ fn map(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> std::io::Result<()> {
         userns_fd: userns.as_raw_fd().unsigned_abs().into(),
     };
     // SAFETY: both descriptors are open, the path is an empty C string, and the kernel reads no
-    // more of the attributes than the size that it is told.
+    // more of the attributes than the given size.
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

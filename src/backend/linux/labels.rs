@@ -1,4 +1,4 @@
-//! SELinux labels of files, and what the host's policy calls containers.
+//! SELinux labels of files, and the default labels of containers in the host's policy.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,14 +12,15 @@ use rustix::io::Errno;
 use super::super::{Result, SelinuxContexts};
 use super::{absolute, failed};
 
-/// The attribute that is a file's label.
+/// The attribute that contains a file's label.
 const LABEL: &str = "security.selinux";
 
-/// What policies without a file about containers are taken to mean.
+/// Defaults for policies without a file about containers.
 const PROCESS: &str = "system_u:system_r:container_t:s0";
 const FILE: &str = "system_u:object_r:container_file_t:s0";
 
-/// The labels of containers on the host whose root is `root`, from its policy's `lxc_contexts`.
+/// The labels of containers on the host with the root directory `root`, from its policy's
+/// `lxc_contexts`.
 pub(super) fn contexts(root: &Path) -> SelinuxContexts {
     let config = fs::read_to_string(root.join("etc/selinux/config")).unwrap_or_default();
     let policy = value(&config, "SELINUXTYPE").unwrap_or("targeted");
@@ -39,16 +40,16 @@ fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     })
 }
 
-/// Labels a file, or a folder with all in it.
+/// Labels a file, or a directory with its contents.
 pub(super) fn set(path: &Path, label: &str) -> Result<()> {
     absolute("path", path)?;
-    // The kernel's labels end in NUL.
+    // The kernel's labels end with a NUL.
     let label = [label.as_bytes(), b"\0"].concat();
     set_all(path, LABEL, &label).map_err(|error| failed("label", path, error))
 }
 
-/// Sets an attribute of a file or a tree. A folder is entered by descriptor: who swaps it for a
-/// link meanwhile leads nobody anywhere.
+/// Sets an attribute of a file or a tree. Directories are entered by descriptor, so replacing one
+/// by a link does not lead elsewhere.
 fn set_all(path: &Path, name: &str, value: &[u8]) -> rustix::io::Result<()> {
     set_one(path, name, value)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -78,7 +79,7 @@ fn set_below(folder: &OwnedFd, name: &str, value: &[u8]) -> rustix::io::Result<(
     Ok(())
 }
 
-/// What has vanished or can have no such attribute is left alone.
+/// Files that have disappeared or do not support the attribute are skipped.
 fn set_one(path: &Path, name: &str, value: &[u8]) -> rustix::io::Result<()> {
     match rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()) {
         Err(Errno::NOTSUP | Errno::NOENT) => Ok(()),
@@ -126,7 +127,7 @@ mod tests {
             assert_eq!(read(path).unwrap(), b"x", "{}", path.display());
         }
         std::os::unix::fs::symlink(&outside, tree.join("link")).unwrap();
-        // Links take no attribute of this kind, others do.
+        // Links do not support attributes of this kind.
         let _ = set_all(&tree, "user.podbay", b"y");
         assert!(read(&outside).is_err() && read(&outside.join("file")).is_err());
     }

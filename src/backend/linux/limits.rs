@@ -1,9 +1,9 @@
-//! Limits of the agent's own process.
+//! Resource limits of the agent's own process.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Raises the number of files this process may have open as far as it may by itself, and returns
-/// it. The soft limit is mostly 1024, for the sake of programs that use select(2).
+/// Raises the limit of open files as far as the process may itself, and returns it. The soft limit
+/// is usually 1024, for programs that use select(2).
 pub fn raise_file_limit() -> usize {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
     let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);

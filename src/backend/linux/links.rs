@@ -1,5 +1,5 @@
-//! The few requests to rtnetlink(7) that the agent makes itself. They act on the network
-//! namespace of the calling thread and block it for a moment.
+//! The few rtnetlink(7) requests that the agent makes itself. They act on the network namespace of
+//! the calling thread and block it shortly.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-/// The loopback device has this index in every network namespace.
+/// Index of the loopback device, which is the same in every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
 
 /// `ip link set lo up`.
@@ -24,7 +24,7 @@ pub(super) fn set_loopback_up() -> io::Result<()> {
     request(RouteNetlinkMessage::SetLink(link), 0)
 }
 
-/// Adds a bridge of this name, index and addresses; it stays down.
+/// Adds a bridge with this name, index and addresses; it stays down.
 pub(super) fn add_bridge(name: &str, index: u32, addresses: &[IpAddr]) -> io::Result<()> {
     let mut link = LinkMessage::default();
     link.header.index = index;

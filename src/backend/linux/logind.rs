@@ -1,7 +1,7 @@
-//! Notice of shutdowns by systemd-logind (`org.freedesktop.login1`), over the system bus.
+//! Shutdown notifications of systemd-logind (`org.freedesktop.login1`) over the system bus.
 //!
-//! A `delay` lock holds a shutdown up for as long as `InhibitDelayMaxSec` of logind's own
-//! configuration says; logind takes it away when our end of its pipe is closed.
+//! A `delay` lock delays a shutdown for up to logind's `InhibitDelayMaxSec`; closing our end of its
+//! pipe releases it.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -20,18 +20,17 @@ const MANAGER: &str = "org.freedesktop.login1.Manager";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const SIGNAL: &str = "PrepareForShutdown";
 
-/// How long the bus may take for an answer.
+/// Time limit of a call over the bus.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// Who holds a shutdown up, and why, for `systemd-inhibit --list`.
+/// Name and reason of the lock, as listed by `systemd-inhibit --list`.
 const WHO: &str = "podbay";
 const WHY: &str = "podbay ends its pods before the host shuts down";
 
 /// systemd-logind.
 #[derive(Debug, Clone, Default)]
 pub struct Logind {
-    /// Address of the bus; `None` for the system's, as `DBUS_SYSTEM_BUS_ADDRESS` or the usual
-    /// socket have it.
+    /// Address of the bus; `None` for the system's: `DBUS_SYSTEM_BUS_ADDRESS` or the usual socket.
     pub bus: Option<String>,
 }
 
@@ -44,7 +43,7 @@ impl Shutdown for Logind {
         };
         let bus = bus.method_timeout(CALL_LIMIT).build().await;
         let bus = bus.map_err(|error| failed("connect with the system bus", error))?;
-        // The bus passes on what the owner of the name says, and nobody else's words.
+        // The bus delivers only signals sent by the owner of the name.
         let signals = signals(&bus).await.map_err(|e| failed("listen to systemd-logind", e))?;
         let micros = property::<u64>(&bus, "InhibitDelayMaxUSec").await?;
         let begun = property::<bool>(&bus, "PreparingForShutdown").await?;
@@ -79,7 +78,7 @@ where
     T::try_from(value).map_err(|error| Error::new(ErrorKind::Other, strange).because(error))
 }
 
-/// No socket, no service on it: this host has no logind, and will not have one soon.
+/// Without the socket or the service, this host has no logind and will not have one soon.
 fn failed(tried: &str, error: zbus::Error) -> Error {
     use std::io::ErrorKind::{ConnectionRefused, NotFound};
     let absent = |kind| matches!(kind, NotFound | ConnectionRefused);
@@ -100,7 +99,7 @@ struct Promise {
     bus: Connection,
     signals: MessageStream,
     patience: Duration,
-    /// What [`Notice::next`] answers first.
+    /// The first answer of [`Notice::next`].
     first: Option<bool>,
     lock: Option<OwnedFd>,
 }
@@ -133,7 +132,7 @@ impl Notice for Promise {
         loop {
             let message = self.signals.next().await.ok_or_else(lost)?;
             let message = message.map_err(|error| lost().because(error))?;
-            // What is meant for us alone was not passed through the rule above.
+            // A message sent directly to us did not pass the filter above.
             if message.header().destination().is_some() {
                 continue;
             }

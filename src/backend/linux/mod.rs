@@ -1,8 +1,8 @@
-//! The real [`Host`]: a Linux kernel, asked directly and without helper programs.
+//! The real [`Host`]: uses the Linux kernel directly, without helper programs.
 //!
-//! Everything that may block runs on the blocking pool; network namespaces are made on threads
-//! of their own that end afterwards. Paths that come from an image or a container are resolved
-//! by the kernel inside their root (`openat2`), never by string work.
+//! Everything that may block runs on the blocking pool; network namespaces are made on separate
+//! threads that end afterwards. Paths from an image or a container are resolved by the kernel
+//! inside their root (`openat2`), never as strings.
 
 mod apparmor;
 pub(in crate::backend) mod archive;
@@ -52,20 +52,20 @@ use crate::model::container::Propagation;
 use crate::model::resources::CgroupLimits;
 use crate::model::security::IdMappings;
 
-/// How long a caller's path (a mount source, a device) may take to answer before the call fails:
-/// it may lie on a dead network file system.
+/// Time limit for operations on a caller's path (a mount source, a device), which may be on a dead
+/// network file system.
 const FOREIGN_PATH_LIMIT: Duration = Duration::from_secs(10);
 
-/// Where a [`LinuxHost`] keeps its things.
+/// The directories of a [`LinuxHost`].
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Folder of the pinned network namespaces. It is made a shared mount, as `ip netns` does,
-    /// so that namespaces pinned later are seen by network daemons too.
+    /// Directory of the pinned network namespaces. It is made a shared mount, as by `ip netns`, so
+    /// that network daemons also see namespaces pinned later.
     pub netns_dir: PathBuf,
-    /// What the names of our namespaces begin with. Agents that share `netns_dir` need
-    /// different prefixes.
+    /// Prefix of the names of our namespaces. Agents that share `netns_dir` need different
+    /// prefixes.
     pub netns_prefix: String,
-    /// Folder for mounts that live for a moment; it belongs to this object alone.
+    /// Directory for temporary mounts, used only by this object.
     pub scratch: PathBuf,
 }
 
@@ -90,8 +90,8 @@ pub struct LinuxHost {
 }
 
 impl LinuxHost {
-    /// Looks at the host and prepares the scratch folder: leftovers of a killed predecessor in
-    /// it are detached and removed.
+    /// Examines the host and prepares the scratch directory: mounts and files left in it by a
+    /// killed predecessor are removed.
     pub fn new(options: Options) -> Result<Self> {
         absolute("netns_dir", &options.netns_dir)?;
         if options.netns_prefix.is_empty() || options.netns_prefix.contains('/') {
@@ -116,7 +116,7 @@ pub(in crate::backend) fn is_netns(path: &Path) -> bool {
     matches!(netns::state(path), Ok(NetnsState::Live))
 }
 
-/// Runs blocking work on the blocking pool. It goes on when the caller is gone.
+/// Runs blocking work on the blocking pool. It is completed even if the caller is gone.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -126,7 +126,7 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// The same for a path of the caller's choice: whoever waits gives up after a while.
+/// The same for a caller's path, with a time limit on waiting for it.
 async fn foreign<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -140,7 +140,7 @@ async fn foreign<T: Send + 'static>(
     }
 }
 
-/// Refuses a path that is not absolute or climbs.
+/// Refuses a path that is not absolute or contains `..`.
 fn absolute(what: &str, path: &Path) -> Result<()> {
     let climbs = path.components().any(|part| part == Component::ParentDir);
     if path.is_absolute() && !climbs {
@@ -364,7 +364,7 @@ impl Host for LinuxHost {
 
     async fn memory_cgroup(&self, pid: u32) -> Result<Option<PathBuf>> {
         let Some(memory) = &self.memory else { return Ok(None) };
-        // A read of procfs takes microseconds: less than a trip to another thread.
+        // Reading procfs takes microseconds, less than switching to another thread.
         memory.cgroup_of(pid)
     }
 

@@ -10,13 +10,13 @@ use super::failed;
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount {
-    /// Identifies the mount while it exists.
+    /// Id of the mount, unique while it exists.
     pub id: u64,
-    /// Where it is mounted.
+    /// Mount point.
     pub point: PathBuf,
-    /// Member of a peer group: mounts travel both ways.
+    /// Member of a peer group: mounts propagate in both directions.
     pub shared: bool,
-    /// Receives mounts of a peer group.
+    /// Receives mounts from a peer group.
     pub slave: bool,
     /// File system type.
     pub kind: String,
@@ -31,7 +31,7 @@ pub(super) fn read() -> Result<Vec<Mount>> {
     Ok(parse(&table))
 }
 
-/// Parses a table; lines of another shape are left out.
+/// Parses a table; malformed lines are skipped.
 pub(super) fn parse(table: &[u8]) -> Vec<Mount> {
     table.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
@@ -39,7 +39,7 @@ pub(super) fn parse(table: &[u8]) -> Vec<Mount> {
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = text(fields.next()?)?.parse().ok()?;
-    // Parent id, device, root inside the file system.
+    // Skips parent id, device, and root inside the file system.
     let point = path(fields.nth(3)?);
     let _options = fields.next()?;
     let (mut shared, mut slave) = (false, false);
@@ -60,7 +60,7 @@ fn text(field: &[u8]) -> Option<&str> {
     std::str::from_utf8(field).ok()
 }
 
-/// Undoes the kernel's octal escapes of blank, tab, newline and backslash.
+/// Decodes the kernel's octal escapes of space, tab, newline and backslash.
 fn path(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

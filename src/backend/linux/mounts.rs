@@ -1,4 +1,4 @@
-//! Mounts of the agent, and questions about mounts of the host.
+//! Mounts made by the agent, and queries about mounts of the host.
 
 use std::fs;
 use std::io::ErrorKind as IoKind;
@@ -12,10 +12,10 @@ use super::super::{Error, ErrorKind, Result};
 use super::{absolute, failed, files, mountinfo};
 use crate::model::container::Propagation;
 
-/// How many mounts may lie on one point before something is clearly wrong.
+/// Maximum number of mounts stacked on one mount point; more would be a bug.
 const STACKED_MOUNTS: usize = 64;
 
-/// Mounts the shared memory of a pod at a folder that is there.
+/// Mounts the shared memory of a pod at an existing directory.
 pub(super) fn shm(path: &Path, size: u64) -> Result<()> {
     absolute("path", path)?;
     let options = std::ffi::CString::new(format!("mode=1777,size={size}"))
@@ -25,7 +25,7 @@ pub(super) fn shm(path: &Path, size: u64) -> Result<()> {
         .map_err(|error| failed("mount tmpfs at", path, error))
 }
 
-/// Detaches everything mounted at `path` itself; not mounted and gone are fine.
+/// Detaches everything mounted at `path` itself; fine if nothing is mounted or it does not exist.
 pub(super) fn detach(path: &Path) -> Result<()> {
     absolute("path", path)?;
     for _ in 0..STACKED_MOUNTS {
@@ -51,7 +51,7 @@ pub(super) fn is_read_only_mount(path: &Path) -> Result<bool> {
     Ok(stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
-/// Binds a folder to another one, read-only and without set-user-id programs and devices.
+/// Bind-mounts a directory read-only, nosuid and nodev.
 pub(super) fn bind_read_only(source: &Path, target: &Path) -> Result<()> {
     rustix::mount::mount_bind(source, target).map_err(|error| failed("bind at", target, error))?;
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
@@ -77,7 +77,7 @@ pub(super) fn resolve_source(path: &Path, create_missing: bool) -> Result<PathBu
     .map_err(|error| failed("resolve host_path", path, error))
 }
 
-/// Whether the mount that holds `path` lets mounts travel as wanted.
+/// Whether the mount that contains `path` has the required propagation.
 pub(super) fn allows_propagation(path: &Path, wanted: Propagation) -> Result<bool> {
     if wanted == Propagation::Private {
         return Ok(true);
@@ -94,8 +94,8 @@ pub(super) fn allows_propagation(path: &Path, wanted: Propagation) -> Result<boo
     })
 }
 
-/// Identity of the mount that holds a path. The kernel tells it for any open file, which no
-/// comparison of path strings could get right for stacked mounts.
+/// Id of the mount that contains a path. The kernel reports it for an open file; comparing paths
+/// would be wrong for stacked mounts.
 pub(super) fn mount_id(path: &Path) -> Result<u64> {
     use std::os::fd::AsRawFd;
     let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())

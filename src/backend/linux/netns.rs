@@ -17,7 +17,7 @@ use crate::locks::Mutex;
 /// Magic number of nsfs (magic.h).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
 
-/// The folder where namespaces are pinned.
+/// The directory of pinned namespaces.
 #[derive(Debug)]
 pub(super) struct Folder {
     dir: PathBuf,
@@ -26,7 +26,7 @@ pub(super) struct Folder {
     shared: Mutex<bool>,
 }
 
-/// Makes and pins a namespace. Goes on when the caller is gone, then takes itself back.
+/// Makes and pins a namespace. If the caller is gone meanwhile, it is completed and then undone.
 pub(super) async fn create(folder: Arc<Folder>, path: PathBuf) -> Result<()> {
     let undo = {
         let (folder, path) = (Arc::clone(&folder), path.clone());
@@ -35,8 +35,8 @@ pub(super) async fn create(folder: Arc<Folder>, path: PathBuf) -> Result<()> {
     on_own_thread(move || folder.create(&path, pin_new), undo).await
 }
 
-/// Runs work on a thread that does nothing else and ends: the namespaces it enters are never seen
-/// by other work. What is made when the caller is gone is undone.
+/// Runs work on a dedicated thread that ends afterwards, so that no other work runs in the
+/// namespaces it enters. If the caller is gone meanwhile, the result is undone.
 pub(super) async fn on_own_thread(
     make: impl FnOnce() -> Result<()> + Send + 'static,
     undo: impl FnOnce() -> Result<()> + Send + 'static,
@@ -47,7 +47,7 @@ pub(super) async fn on_own_thread(
         let made = result.is_ok();
         if answer.send(result).is_err()
             && made
-            // Nobody will ever know of it.
+            // Nobody will ever know about it.
             && let Err(error) = undo()
         {
             tracing::warn!(%error, "an abandoned namespace stays");
@@ -60,7 +60,7 @@ pub(super) async fn on_own_thread(
     wait.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Other, "make a namespace")))
 }
 
-/// What stands at a path.
+/// What is at a path.
 pub(super) fn state(path: &Path) -> Result<NetnsState> {
     match rustix::fs::statfs(path) {
         Ok(fs) if u64::try_from(fs.f_type) == Ok(NSFS_MAGIC) => Ok(NetnsState::Live),
@@ -74,7 +74,7 @@ impl Folder {
         Self { dir, prefix, shared: Mutex::new(false) }
     }
 
-    /// Makes the file to pin at, and has `pin` do it.
+    /// Creates the file to pin at, and calls `pin`.
     pub(super) fn create(&self, path: &Path, pin: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         self.check(path)?;
         self.share()?;
@@ -88,7 +88,7 @@ impl Folder {
         pinned
     }
 
-    /// Unpins a namespace; gone is fine.
+    /// Unpins a namespace; a missing one is fine.
     pub(super) fn remove(&self, path: &Path) -> Result<()> {
         self.check(path)?;
         mounts::detach(path)?;
@@ -98,13 +98,13 @@ impl Folder {
         }
     }
 
-    /// What is pinned under names of ours, leftover plain files included.
+    /// Everything pinned under our names, including leftover plain files.
     pub(super) fn list(&self) -> Result<Vec<PathBuf>> {
         let names = files::list(&self.dir)?.into_iter();
         Ok(names.filter(|n| n.starts_with(&self.prefix)).map(|n| self.dir.join(n)).collect())
     }
 
-    /// We only ever touch our own names in our own folder.
+    /// Only our own names in our own directory may be changed.
     fn check(&self, path: &Path) -> Result<()> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let ours = name.starts_with(&self.prefix) && name.len() > self.prefix.len();
@@ -118,8 +118,8 @@ impl Folder {
         ))
     }
 
-    /// Makes the folder, and a shared mount of it unless it already lies on one. `ip netns` does
-    /// the same, under the same lock.
+    /// Creates the directory and makes it a shared mount, unless it is on one. `ip netns` does the
+    /// same, under the same lock.
     fn share(&self) -> Result<()> {
         let mut shared = self.shared.lock();
         if *shared {
@@ -149,7 +149,7 @@ impl Folder {
     }
 }
 
-/// An empty file to mount a namespace on.
+/// Creates an empty file as a mount point for a namespace.
 pub(super) fn make_point(path: &Path) -> Result<()> {
     OpenOptions::new()
         .write(true)
@@ -160,7 +160,7 @@ pub(super) fn make_point(path: &Path) -> Result<()> {
         .map_err(|error| failed("create", path, error))
 }
 
-/// Keeps the namespace behind a link of /proc alive at `path`.
+/// Keeps the namespace of a /proc link alive by a bind mount at `path`.
 pub(super) fn pin(link: &Path, path: &Path) -> Result<()> {
     rustix::mount::mount_bind(link, path).map_err(|error| failed("pin a namespace at", path, error))
 }
@@ -170,12 +170,12 @@ fn lies_on_shared_mount(dir: &Path) -> Result<bool> {
     mounts::allows_propagation(dir, Propagation::Bidirectional)
 }
 
-/// Moves this thread into a new namespace and pins it.
+/// Moves this thread into a new namespace and pins that.
 fn pin_new(path: &Path) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)
         .map_err(|error| failed("make network namespace", path, io::Error::from(error)))?;
     links::set_loopback_up().map_err(|error| failed("set lo up in", path, error))?;
-    // Not /proc/self: that is the main thread, in the host's namespace.
+    // Not /proc/self, which is the main thread in the host's namespace.
     pin(Path::new("/proc/thread-self/ns/net"), path)
 }
 

@@ -1,12 +1,12 @@
-//! The files of a volume whose content podbay keeps, replaced all at one moment.
+//! The files of a volume that podbay manages, replaced atomically.
 //!
-//! The layout is the one that programs know from Kubernetes: the files lie in a folder with a new
-//! name each time, `..data` is a link to it, and each visible name is a link into `..data`. One
-//! rename makes all of them new.
+//! The layout is the same as in Kubernetes: the files are in a directory with a new name each time,
+//! `..data` is a link to it, and each visible name is a link into `..data`. One rename replaces all
+//! files.
 //!
-//! A container with enough rights may write into the volume. So nothing that is there is written
-//! to or walked through: files go into a folder that was made just now, links are only replaced,
-//! and what is to be removed is removed beneath the volume without following anything.
+//! A container with enough privileges may write into the volume. So existing files are never
+//! written or followed: files are put into a newly created directory, links are only replaced, and
+//! removals never follow anything out of the volume.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -26,7 +26,7 @@ const DATA: &str = "..data";
 const DIR_MODE: u32 = 0o755;
 const SETGID: u32 = 0o2000;
 
-/// Only downwards, on this mount.
+/// Only downwards, within this mount.
 const BELOW: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS)
@@ -35,7 +35,7 @@ const BELOW: ResolveFlags = ResolveFlags::BENEATH
 const FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Gives a volume its files; see [`super::super::Host::write_volume`].
+/// Writes the files of a volume; see [`super::super::Host::write_volume`].
 pub(in crate::backend) fn write(volume: &Path, files: &VolumeFiles) -> Result<bool> {
     absolute("volume", volume)?;
     files.files.keys().try_for_each(|path| check(path))?;
@@ -52,7 +52,7 @@ pub(in crate::backend) fn write(volume: &Path, files: &VolumeFiles) -> Result<bo
         _ => {
             let new = fill_new(&top, files).map_err(|e| failed("write to volume", volume, e))?;
             point_to(&top, &new).map_err(|error| {
-                // Best effort: the first error is the one that counts.
+                // Best effort: the first error is returned.
                 let _ = tree::remove_at(top.as_fd(), &new);
                 wrong(error)
             })?;
@@ -60,12 +60,12 @@ pub(in crate::backend) fn write(volume: &Path, files: &VolumeFiles) -> Result<bo
         }
     };
     let relinked = link_names(&top, files).map_err(wrong)?;
-    // Leftovers are harmless and gone with the next change; the files are there.
+    // The files are written already; leftovers are harmless and are removed by the next change.
     let _ = sweep(&top, &kept, files);
     Ok(!same || relinked)
 }
 
-/// Refuses a path that could leave the volume or take the place of `..data`.
+/// Refuses a path that leaves the volume or collides with `..data`.
 fn check(path: &str) -> Result<()> {
     let plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
     if plain && !path.is_empty() && !path.starts_with("..") && !path.contains('\0') {
@@ -77,7 +77,7 @@ fn check(path: &str) -> Result<()> {
     ))
 }
 
-/// The folder that `..data` names, if it could be one of ours.
+/// The directory to which `..data` points, if it has a name of ours.
 fn current(top: &OwnedFd) -> Option<OsString> {
     let link = rustix::fs::readlinkat(top, DATA, Vec::new()).ok()?;
     let name = link.to_bytes();
@@ -85,7 +85,7 @@ fn current(top: &OwnedFd) -> Option<OsString> {
     ours.then(|| OsStr::from_bytes(name).to_owned())
 }
 
-/// Whether a folder has these files and no others.
+/// Whether a directory has exactly these files.
 fn has(top: &OwnedFd, name: &OsStr, wanted: &VolumeFiles) -> std::result::Result<bool, Errno> {
     let folder = match rustix::fs::openat2(top, name, FOLDER, Mode::empty(), BELOW) {
         Ok(folder) => folder,
@@ -118,7 +118,7 @@ fn is_so(
     wanted: &VolumeFile,
     gid: Option<u32>,
 ) -> std::result::Result<bool, Errno> {
-    // Not to be held up by a FIFO that somebody has put there.
+    // O_NONBLOCK, because somebody may have put a FIFO there.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = match rustix::fs::openat2(folder, path, flags, Mode::empty(), BELOW) {
         Ok(file) => file,
@@ -141,13 +141,13 @@ fn is_so(
     Ok(read.is_ok() && content == wanted.content)
 }
 
-/// The folders that the files need, parents first.
+/// The directories required by the files, parents first.
 fn folders_of(files: &VolumeFiles) -> BTreeSet<&Path> {
     let above = |path| Path::new(path).ancestors().skip(1).filter(|p| !p.as_os_str().is_empty());
     files.files.keys().flat_map(above).collect()
 }
 
-/// Writes all files into a folder of a new name.
+/// Writes all files into a directory with a new name.
 fn fill_new(top: &OwnedFd, files: &VolumeFiles) -> std::io::Result<OsString> {
     let now = time::OffsetDateTime::now_utc();
     let (year, month, day) = now.to_calendar_date();
@@ -171,7 +171,7 @@ fn fill_new(top: &OwnedFd, files: &VolumeFiles) -> std::io::Result<OsString> {
     match filled {
         Ok(()) => Ok(name),
         Err(error) => {
-            // Best effort: the first error is the one that counts.
+            // Best effort: the first error is returned.
             let _ = tree::remove_at(top.as_fd(), &name);
             Err(error)
         }
@@ -194,7 +194,8 @@ fn make_folder(
     Ok(folder)
 }
 
-/// Calls that take no flags against links get one name only.
+/// Opens the parent directory, because calls without a flag against following links may only get a
+/// single name.
 fn open_parent<'p>(
     folder: &OwnedFd,
     path: &'p Path,
@@ -221,12 +222,12 @@ fn write_file(
     Ok(())
 }
 
-/// Puts a link under `name` in one step, whatever is there.
+/// Atomically puts a link at `name`, replacing whatever is there.
 fn put_link(top: &OwnedFd, target: &Path, name: &OsStr) -> std::result::Result<(), Errno> {
     let temp = OsString::from(format!("..new_{:016x}", rand::random::<u64>()));
     rustix::fs::symlinkat(target, top, &temp)?;
     let put = rustix::fs::renameat(top, &temp, top, name).or_else(|error| match error {
-        // A folder, of somebody else.
+        // A directory made by somebody else.
         Errno::ISDIR => {
             tree::remove_at(top.as_fd(), name)?;
             rustix::fs::renameat(top, &temp, top, name)
@@ -234,7 +235,7 @@ fn put_link(top: &OwnedFd, target: &Path, name: &OsStr) -> std::result::Result<(
         error => Err(error),
     });
     put.inspect_err(|_| {
-        // Best effort: the first error is the one that counts.
+        // Best effort: the first error is returned.
         let _ = rustix::fs::unlinkat(top, &temp, AtFlags::empty());
     })
 }
@@ -247,7 +248,7 @@ fn visible(files: &VolumeFiles) -> BTreeSet<&OsStr> {
     files.files.keys().filter_map(|path| Path::new(path).iter().next()).collect()
 }
 
-/// Makes the visible names that are missing or lead elsewhere; whether there were any.
+/// Creates visible names that are missing or wrong; returns whether there were any.
 fn link_names(top: &OwnedFd, files: &VolumeFiles) -> std::result::Result<bool, Errno> {
     let mut changed = false;
     for name in visible(files) {
@@ -261,14 +262,14 @@ fn link_names(top: &OwnedFd, files: &VolumeFiles) -> std::result::Result<bool, E
     Ok(changed)
 }
 
-/// Removes links of names that are gone, old folders, and what a killed predecessor has left.
+/// Removes links of obsolete names, old directories, and leftovers of a killed predecessor.
 fn sweep(top: &OwnedFd, kept: &OsStr, files: &VolumeFiles) -> std::result::Result<(), Errno> {
     let visible = visible(files);
     for (name, kind) in names(top)? {
         let ours = name.as_bytes().starts_with(b"..");
         let stale = match ours {
             true => name != DATA && name != kept,
-            // What is no link was not made here: the folder of a sub path, for example.
+            // Anything but a link was not made here; it may be the directory of a sub path.
             false => kind == FileType::Symlink && !visible.contains(name.as_os_str()),
         };
         if stale {

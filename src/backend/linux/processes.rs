@@ -13,12 +13,12 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::super::{Error, HostProcess, Result};
 use super::failed;
 
-/// How often the processes of a tree are looked at until all of them stand still, and the pause
-/// in between. What will not (asleep in the kernel, frozen) cannot fork either.
+/// How many times the processes of a tree are checked until all are stopped, and the delay between.
+/// One that cannot be stopped (asleep in the kernel, frozen) cannot fork either.
 const LOOKS: usize = 100;
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What is needed of a line of /proc/PID/stat.
+/// The required fields of /proc/PID/stat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
     pid: u32,
@@ -30,8 +30,8 @@ struct Stat {
 }
 
 impl Stat {
-    /// Fields are counted after the command, which may itself hold blanks and brackets; the
-    /// first after it is field 3.
+    /// Parses the fields after the command name, which may contain spaces and parentheses; the
+    /// first of them is field 3.
     fn parse(pid: u32, line: &[u8]) -> Option<Self> {
         let after = line.iter().rposition(|byte| *byte == b')')? + 1;
         let fields: Vec<&str> =
@@ -60,24 +60,24 @@ impl Stat {
         }
     }
 
-    /// Whether it can do nothing more by itself: stopped, traced or dead.
+    /// Whether it cannot run: stopped, traced or dead.
     fn stands_still(&self) -> bool {
         matches!(self.state, b'T' | b't' | b'Z' | b'X')
     }
 }
 
-/// Start time of a process in clock ticks since boot, `None` when it is gone.
+/// Start time of a process in clock ticks since boot; `None` when it is gone.
 pub(super) fn start_time(pid: u32) -> Result<Option<u64>> {
     Ok(Stat::read(pid)?.map(|stat| stat.start_time))
 }
 
-/// Whether the process that was started then runs.
+/// Whether the process with this start time runs.
 pub(super) fn lives(pid: u32, start_time: u64) -> Result<bool> {
     let stat = Stat::read(pid)?.filter(|stat| stat.start_time == start_time);
     Ok(stat.is_some_and(|stat| !matches!(stat.state, b'Z' | b'X')))
 }
 
-/// A hold on the process that was started then; `None` when it has ended.
+/// A pidfd of the process with this start time; `None` when it has ended.
 pub(super) fn hold(pid: u32, start_time: u64) -> Result<Option<OwnedFd>> {
     let Some(id) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
     let process = match pidfd_open(id, PidfdFlags::NONBLOCK) {
@@ -86,23 +86,23 @@ pub(super) fn hold(pid: u32, start_time: u64) -> Result<Option<OwnedFd>> {
             process.map_err(|error| Error::io(format!("open process {pid}"), error.into()))?
         }
     };
-    // Opened first, then compared: it is the one that was meant.
+    // Opened first and then compared, so it is certainly the right process.
     Ok(lives(pid, start_time)?.then_some(process))
 }
 
-/// Kills a process and all it has started. See [`super::super::Host::kill_tree`].
+/// Kills a process and its descendants. See [`super::super::Host::kill_tree`].
 pub(super) fn kill_tree(root: u32, start_time: u64) -> Result<()> {
     let Some(first) = Stat::read(root)?.filter(|stat| stat.start_time == start_time) else {
         return Ok(());
     };
     let mut stopped = BTreeMap::new();
     let all_found = stop_tree(&first, &mut stopped);
-    // Whatever went wrong: what was stopped must not stay so.
+    // Also after an error: stopped processes must not stay stopped.
     let killed = stopped.iter().map(|(pid, process)| signal(*pid, process, Signal::KILL));
     killed.fold(all_found, Result::and)
 }
 
-/// Stops the root and then all that belongs to it, until no more is found and all stand still.
+/// Stops the root and everything that belongs to it, until no more is found and all are stopped.
 fn stop_tree(root: &Stat, stopped: &mut BTreeMap<u32, OwnedFd>) -> Result<()> {
     stop(root, stopped)?;
     for _ in 0..LOOKS {
@@ -119,8 +119,7 @@ fn stop_tree(root: &Stat, stopped: &mut BTreeMap<u32, OwnedFd>) -> Result<()> {
     Ok(())
 }
 
-/// Stops a process unless that was done before, and holds on to it: its PID cannot come to mean
-/// another.
+/// Stops a process once and keeps its pidfd, so that its PID cannot be confused with another's.
 fn stop(found: &Stat, stopped: &mut BTreeMap<u32, OwnedFd>) -> Result<()> {
     if stopped.contains_key(&found.pid) {
         return Ok(());
@@ -131,7 +130,7 @@ fn stop(found: &Stat, stopped: &mut BTreeMap<u32, OwnedFd>) -> Result<()> {
         process => process
             .map_err(|error| Error::io(format!("open process {}", found.pid), error.into()))?,
     };
-    // Opened first, then compared: it is the one that was found.
+    // Opened first and then compared, so it is certainly the process that was found.
     if Stat::read(found.pid)?.is_some_and(|now| now.start_time == found.start_time) {
         signal(found.pid, &process, Signal::STOP)?;
         stopped.insert(found.pid, process);
@@ -146,7 +145,7 @@ fn signal(pid: u32, process: &OwnedFd, signal: Signal) -> Result<()> {
     }
 }
 
-/// All processes of the host; those that end meanwhile are left out.
+/// All processes of the host, except those that end meanwhile.
 fn all() -> Result<Vec<Stat>> {
     let list = fs::read_dir("/proc").map_err(|error| failed("list", Path::new("/proc"), error))?;
     let mut found = Vec::new();
@@ -159,10 +158,10 @@ fn all() -> Result<Vec<Stat>> {
     Ok(found)
 }
 
-/// Processes on whose command line all of these stand.
+/// Processes whose command line contains all of these arguments.
 pub(super) fn with_arguments(wanted: &[String]) -> Result<Vec<HostProcess>> {
     let found = all()?.into_iter().filter_map(|Stat { pid, start_time, .. }| {
-        // Gone meanwhile is as good as never there.
+        // A process that has ended is skipped.
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let line = String::from_utf8_lossy(&line);
         let arguments: Vec<_> = line.split_terminator('\0').map(str::to_owned).collect();
@@ -172,7 +171,7 @@ pub(super) fn with_arguments(wanted: &[String]) -> Result<Vec<HostProcess>> {
     Ok(found.collect())
 }
 
-/// The root, its descendants, the sessions that any of these leads, and their descendants.
+/// The root, its descendants, the sessions led by any of them, and their descendants.
 fn tree(root: u32, all: &[Stat]) -> Vec<Stat> {
     let mut members = BTreeSet::from([root]);
     loop {

@@ -1,8 +1,8 @@
-//! Looking into a root file system without running anything in it.
+//! Access to a root file system without running anything in it.
 //!
-//! The root is opened, not left mounted: an overlay is mounted in the scratch folder, opened and
-//! detached at once, so that it lives exactly as long as the open descriptor, also when the agent
-//! is killed. Everything inside is then resolved by the kernel below that descriptor.
+//! The root is opened and not kept mounted: an overlay is mounted in the scratch directory, opened
+//! and detached at once, so that it lives exactly as long as the descriptor, even if the agent is
+//! killed. All paths inside are resolved by the kernel below that descriptor.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -18,31 +18,31 @@ use super::{absolute, failed, files, idmap};
 /// Largest /etc/passwd or /etc/group that is read.
 const USER_FILE_LIMIT: usize = 10 << 20;
 
-/// mount(2) takes one page of options.
+/// mount(2) accepts one page of options.
 const MAX_MOUNT_OPTIONS: usize = 4095;
 
-/// Resolution stays below the root: absolute links start at it, `..` stops at it, and neither
-/// magic links nor mounts lead out. The kernel follows at most 40 links.
+/// Resolution stays below the root: absolute links start there, `..` stops there, and neither magic
+/// links nor mounts lead out. The kernel follows at most 40 links.
 pub(super) const INSIDE: ResolveFlags =
     ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
 
-/// The folder for mounts of a moment.
+/// The directory for temporary mounts.
 #[derive(Debug)]
 pub(super) struct Scratch(PathBuf);
 
-/// How the root of some mounts can be had read-only.
+/// How to get read-only access to the root of some mounts.
 #[derive(Debug, PartialEq, Eq)]
 enum Plan {
-    /// It is a plain folder.
+    /// A plain directory.
     Folder(PathBuf),
-    /// An overlay of these folders, topmost first, with further options.
+    /// An overlay of these directories, topmost first, with more options.
     Overlay { layers: Vec<String>, options: Vec<String> },
-    /// Mounts of other types, one over the other.
+    /// Mounts of other types, stacked.
     Stack(Vec<(String, String, String)>),
 }
 
 impl Scratch {
-    /// Makes the folder and takes away what a killed predecessor left in it.
+    /// Creates the directory and removes what a killed predecessor left in it.
     pub(super) fn open(path: PathBuf) -> Result<Self> {
         absolute("scratch", &path)?;
         files::create_dir(&path, 0o700)?;
@@ -102,7 +102,7 @@ fn mount_layers(
     if data.len() <= MAX_MOUNT_OPTIONS {
         return mount("overlay", point, "overlay", flags, &data);
     }
-    // Too many long paths for one page: name the layers by open descriptors instead.
+    // The paths are too long for one page: name the layers by open descriptors instead.
     let mut open = Vec::with_capacity(layers.len());
     for layer in layers {
         open.push(open_folder(Path::new(&unescape(layer)))?);
@@ -112,8 +112,8 @@ fn mount_layers(
     mount("overlay", point, "overlay", flags, &overlay_data(&short, options))
 }
 
-/// Mounts a root file system read-only at a folder, to stay; see [`super::super::Host`]. Programs
-/// in it may be run.
+/// Mounts a root file system read-only and permanently at a directory; see [`super::super::Host`].
+/// Programs in it may be executed.
 pub(super) fn mount_read_only(
     rootfs: &[RootfsMount],
     target: &Path,
@@ -123,7 +123,7 @@ pub(super) fn mount_read_only(
     if super::mounts::is_read_only_mount(target)? {
         return Ok(());
     }
-    // What is there is the half-done work of an agent that died.
+    // Left half-done by an agent that died.
     super::mounts::detach(target)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     let mounted = match (plan(rootfs)?, userns) {
@@ -149,7 +149,7 @@ pub(super) fn mount_read_only(
     mounted
 }
 
-/// Finds a folder or regular file below `root`; see [`super::super::Host`].
+/// Finds a directory or regular file below `root`; see [`super::super::Host`].
 pub(super) fn find_inside(root: &Path, path: &str) -> Result<PathBuf> {
     absolute("root", root)?;
     let open = open_folder(root)?;
@@ -192,7 +192,7 @@ fn open_folder(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, flags, Mode::empty()).map_err(|error| failed("open", path, error))
 }
 
-/// Turns a snapshot's mounts into something that cannot change the snapshot.
+/// Converts a snapshot's mounts to a form that cannot change the snapshot.
 fn plan(rootfs: &[RootfsMount]) -> Result<Plan> {
     let unfit = |problem: &str| {
         Err(Error::new(ErrorKind::InvalidArgument, format!("root file system: {problem}")))
@@ -222,8 +222,8 @@ fn file_system_options(mount: &RootfsMount) -> String {
     kept.collect::<Vec<_>>().join(",")
 }
 
-/// The writable layer becomes the topmost read-only one; what only a writable overlay knows, and
-/// id mappings (names and numbers must be read as they are on disk), are dropped.
+/// The writable layer becomes the topmost read-only one. Options of writable overlays are dropped,
+/// and so are id mappings, because names and ids must be read as they are on disk.
 fn overlay_plan(mount: &RootfsMount) -> Result<Plan> {
     let (mut upper, mut lower, mut options) = (None, Vec::new(), Vec::new());
     for option in &mount.options {
@@ -237,13 +237,13 @@ fn overlay_plan(mount: &RootfsMount) -> Result<Plan> {
     let layers: Vec<String> = upper.into_iter().chain(lower).collect();
     match &layers[..] {
         [] => Err(Error::new(ErrorKind::InvalidArgument, "root file system: overlay of no layer")),
-        // The kernel refuses a read-only overlay of one layer.
+        // The kernel refuses a read-only overlay with a single layer.
         [one] => Ok(Plan::Folder(unescape(one).into())),
         _ => Ok(Plan::Overlay { layers, options }),
     }
 }
 
-/// `upperdir` is one path, `lowerdir` a list: there a colon needs a backslash.
+/// `upperdir` is a single path, but `lowerdir` is a list, in which a colon needs a backslash.
 fn escape(path: &str) -> String {
     path.replace(':', "\\:")
 }
@@ -275,8 +275,8 @@ pub(super) fn user_files(scratch: &Scratch, rootfs: &[RootfsMount]) -> Result<Us
     })
 }
 
-/// Reads a regular file below `root`. What it is gets checked on a descriptor that cannot do
-/// anything yet: opening a device or FIFO for real could already have an effect.
+/// Reads a regular file below `root`. Its type is checked on an O_PATH descriptor, because really
+/// opening a device or FIFO could already have an effect.
 fn read_inside(root: &OwnedFd, path: &str, max: usize) -> Result<Option<Vec<u8>>> {
     let name = format!("/{path} of the image");
     let flags = OFlags::PATH | OFlags::CLOEXEC;

@@ -1,4 +1,4 @@
-//! A network namespace in place of a lost one.
+//! A temporary network namespace that replaces a lost one.
 
 use std::io;
 use std::net::IpAddr;
@@ -10,15 +10,15 @@ use nix::sched::{CloneFlags, unshare};
 use super::super::{Error, ErrorKind, Result};
 use super::links;
 
-/// Any index but loopback's.
+/// Any index except loopback's.
 const INDEX: u32 = 2;
 
-/// A namespace with one interface that has given addresses. It is pinned nowhere and ends with
-/// this value, or with the process.
+/// A namespace with one interface that has given addresses. It is not pinned and ends when this
+/// value is dropped, or with the process.
 #[derive(Debug)]
 pub(in crate::backend) struct StandIn {
     path: PathBuf,
-    /// Dropping it ends the thread that the namespace lives on.
+    /// Dropping it ends the thread that keeps the namespace alive.
     _end: mpsc::Sender<()>,
 }
 
@@ -30,7 +30,7 @@ impl StandIn {
         let (interface, addresses) = (interface.to_owned(), addresses.to_vec());
         let work = move || {
             let sent = answer.send(make(&interface, &addresses));
-            // The other side sends nothing: this returns when it is dropped.
+            // Nothing is ever sent: this returns when the other end is dropped.
             if sent.is_ok() {
                 let _ = ended.recv();
             }

@@ -1,8 +1,8 @@
-//! A part of a volume, as a mount of its own or to be read.
+//! Access to a part of a volume: bind-mounting or reading it.
 //!
-//! Whoever writes to the volume may put a link to anywhere in the way at any moment. So the kernel
-//! resolves the path below the volume in one call, and what it has found is held by a descriptor
-//! from then on: checked, cloned and attached without a name that could change its meaning.
+//! Whoever can write to the volume may put a link into the path at any moment. So the kernel
+//! resolves the path below the volume in one call, and the result is a descriptor, which is then
+//! checked, cloned and attached without using its name again.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -15,13 +15,13 @@ use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 use super::super::{Error, ErrorKind, Result};
 use super::{absolute, failed, files, mounts};
 
-/// Links are followed as long as they stay below, as those of a config map do.
+/// Links are followed if they stay below the volume, as those in a config map do.
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
-/// How often a lookup is tried that renames elsewhere keep disturbing.
+/// How many times a lookup is retried if concurrent renames disturb it.
 const TRIES: usize = 64;
 
-/// Mode of the folders above the mount point, which no container sees.
+/// Mode of the parents of a mount point, which no container sees.
 const PARENT_MODE: u32 = 0o700;
 
 /// Mounts a part of a volume; see [`super::super::Host::bind_sub_path`].
@@ -45,18 +45,18 @@ pub(in crate::backend) fn read(volume: &Path, sub: &Path, max: usize) -> Result<
     };
     let name = format!("{} in volume {}", sub.display(), volume.display());
     let meta = rustix::fs::fstat(&found).map_err(|error| failed("look at", sub, error))?;
-    // To open a device or a FIFO is to do something to it.
+    // Opening a device or a FIFO could have an effect.
     if !FileType::from_raw_mode(meta.st_mode).is_file() {
         let tried = format!("{name} is not a regular file");
         return Err(Error::new(ErrorKind::FailedPrecondition, tried));
     }
-    // The same file again, whatever its name leads to by now.
+    // Reopens the same file, regardless of what its name points to by now.
     let held = format!("/proc/self/fd/{}", found.as_raw_fd());
     let file = fs::File::open(held).map_err(|error| failed("open", sub, error))?;
     files::read_regular(&file, max, &name).map(Some)
 }
 
-/// The top folder of a volume, in which `sub` is to be found.
+/// Opens the top directory of a volume that contains `sub`.
 fn open_volume(volume: &Path, sub: &Path) -> Result<OwnedFd> {
     absolute("volume", volume)?;
     if sub.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
@@ -88,7 +88,7 @@ fn open_beneath(root: &OwnedFd, path: &Path) -> std::result::Result<OwnedFd, Err
     rustix::fs::openat2(root, path, flags, Mode::empty(), BENEATH)
 }
 
-/// Opens what is at `sub`; folders that are missing on the way are made as the volume's own is.
+/// Opens `sub`; missing directories are created like the volume's own.
 fn open_or_make(root: &OwnedFd, sub: &Path) -> std::result::Result<OwnedFd, Errno> {
     let sub = Path::new(".").join(sub);
     match open_beneath(root, &sub) {
@@ -110,19 +110,20 @@ fn open_or_make(root: &OwnedFd, sub: &Path) -> std::result::Result<OwnedFd, Errn
 
 fn make(above: &OwnedFd, name: &Path, mode: Mode) -> std::result::Result<OwnedFd, Errno> {
     match rustix::fs::mkdirat(above, name, mode) {
-        // Somebody else was first, or a link leads to nowhere: the next lookup tells.
+        // It exists by now, or is a link to a missing file: the next lookup decides.
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error),
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let below = BENEATH | ResolveFlags::NO_SYMLINKS;
     let made = rustix::fs::openat2(above, name, flags, Mode::empty(), below)?;
-    // The umask does not bind us, nor does mkdir take the setgid bit.
+    // mkdir applies the umask and ignores the setgid bit.
     rustix::fs::fchmod(&made, mode)?;
     Ok(made)
 }
 
-/// Makes the mount point, of the same type; `true` when the right thing is mounted there.
+/// Creates the mount point with the same type; `true` when the right thing is mounted there
+/// already.
 fn prepare(found: &OwnedFd, target: &Path) -> Result<bool> {
     let wanted =
         rustix::fs::fstat(found).map_err(|error| failed("look at the part for", target, error))?;
@@ -161,10 +162,10 @@ fn attach(found: &OwnedFd, target: &Path) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(tree.as_fd(), "", CWD, target, flags)
         .map_err(|error| failed("mount a part of a volume at", target, error))?;
-    // What is unmounted here later must not be unmounted on the host.
+    // Unmounting it later must not unmount anything on the host.
     let one_way = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     rustix::mount::mount_change(target, one_way).map_err(|error| {
-        // Best effort: the first error is the one that counts.
+        // Best effort: the first error is returned.
         let _ = mounts::detach(target);
         failed("set the propagation of", target, error)
     })

@@ -1,8 +1,8 @@
-//! Removing a folder tree that others may have filled.
+//! Removes a directory tree that containers may have written to.
 //!
-//! The walk goes by descriptors that the kernel resolves below the tree's root with neither links
-//! nor mounts followed, so a tree that changes under it cannot lead it elsewhere. It is a work
-//! list, not a recursion: depth costs no stack and no descriptors.
+//! The walk uses descriptors, which the kernel resolves below the tree's root without following
+//! links or mounts, so that concurrent changes cannot lead it elsewhere. It uses a work list
+//! instead of recursion: depth costs no stack and no descriptors.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -17,17 +17,17 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use super::super::{Error, ErrorKind, Result};
 use super::{absolute, failed, mountinfo, mounts};
 
-/// How long a busy mount is retried before it is detached.
+/// How long unmounting a busy mount is retried before it is detached.
 const BUSY_LIMIT: Duration = Duration::from_secs(5);
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Folders deeper than this are moved up first: a path may not grow past PATH_MAX.
+/// Directories deeper than this are moved up first, because a path is limited by PATH_MAX.
 const LONG_PATH: usize = 2000;
 
-/// How often the tree is gone through again because something appeared in it.
+/// How many times the tree is walked again because something appeared in it.
 const PASSES: usize = 16;
 
-/// Only downwards, on this mount.
+/// Only downwards, within this mount.
 const BELOW: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS)
@@ -41,7 +41,7 @@ enum Stop {
     Failed(PathBuf, Errno),
 }
 
-/// Removes what stands at `path` with all below; gone is fine.
+/// Removes a tree; a missing one is fine.
 pub(super) fn remove(path: &Path) -> Result<()> {
     absolute("path", path)?;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -69,7 +69,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     ))
 }
 
-/// Removes an entry of an open folder with all below, as long as nothing is mounted in it.
+/// Removes a directory entry with everything below, if nothing is mounted in it.
 pub(super) fn remove_at(parent: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<(), Errno> {
     remove_entry(parent, name).map_err(|stop| match stop {
         Stop::Mounted => Errno::BUSY,
@@ -102,7 +102,7 @@ fn remove_entry(parent: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<(),
     // Parents were found before their children.
     for folder in found.iter().skip(1).rev() {
         let (Some(above), Some(last)) = (folder.parent(), folder.file_name()) else { continue };
-        // The kernel must not walk a path of several elements: one may be a link by now.
+        // The kernel must not walk a path of several components, since one may be a link by now.
         if let Some(above) = open_below(top.as_fd(), above)? {
             unlink(above.as_fd(), last, AtFlags::REMOVEDIR)?;
         }
@@ -111,7 +111,7 @@ fn remove_entry(parent: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<(),
     unlink(parent, name, AtFlags::REMOVEDIR).map(|_| ())
 }
 
-/// Opens a folder of the tree; `None` when it is gone or no longer a folder.
+/// Opens a directory in the tree; `None` when it is gone or not a directory any more.
 fn open_below(top: BorrowedFd<'_>, path: &Path) -> std::result::Result<Option<OwnedFd>, Stop> {
     let name = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -122,7 +122,7 @@ fn open_below(top: BorrowedFd<'_>, path: &Path) -> std::result::Result<Option<Ow
     }
 }
 
-/// Unlinks all that is no folder and returns the names of the folders.
+/// Unlinks everything except directories, whose names are returned.
 fn empty_of_files(fd: &OwnedFd, path: &Path) -> std::result::Result<Vec<PathBuf>, Stop> {
     let mut folders = Vec::new();
     let mut entries = Dir::read_from(fd).map_err(|error| stopped(path, error))?;
@@ -142,7 +142,7 @@ fn empty_of_files(fd: &OwnedFd, path: &Path) -> std::result::Result<Vec<PathBuf>
     Ok(folders)
 }
 
-/// Unlinks an entry; `false` when it is a folder (or, with `REMOVEDIR`, was none).
+/// Unlinks an entry; `false` when it is a directory (or, with `REMOVEDIR`, is not one).
 fn unlink(parent: BorrowedFd<'_>, name: &OsStr, flags: AtFlags) -> std::result::Result<bool, Stop> {
     match rustix::fs::unlinkat(parent, name, flags) {
         Ok(()) | Err(Errno::NOENT) => Ok(true),
@@ -153,7 +153,8 @@ fn unlink(parent: BorrowedFd<'_>, name: &OsStr, flags: AtFlags) -> std::result::
 
 fn stopped(path: &Path, error: Errno) -> Stop {
     match error {
-        // A mount point can be neither entered nor removed; below a read-only mount nothing can.
+        // A mount point can be neither entered nor removed, and nothing can be removed in a
+        // read-only mount.
         Errno::BUSY | Errno::XDEV | Errno::ROFS => Stop::Mounted,
         error => Stop::Failed(path.to_owned(), error),
     }
@@ -170,7 +171,8 @@ fn unmount_below(parent: &OwnedFd, name: &OsStr) -> Result<()> {
     mounts.retain(|mount| mount.point.starts_with(&root));
     for mount in &mounts {
         let alone = MountPropagationFlags::PRIVATE;
-        // Gone is fine; a mount that shares its events would take the host's own mounts with it.
+        // A missing mount is fine. It is made private first: unmounting a shared mount would
+        // propagate to the host's own mounts.
         match rustix::mount::mount_change(&mount.point, alone) {
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
             Err(error) => return Err(failed("make private", &mount.point, error)),
@@ -180,7 +182,7 @@ fn unmount_below(parent: &OwnedFd, name: &OsStr) -> Result<()> {
         unmount(&mount.point, give_up)?;
     }
     if mounts.is_empty() {
-        // Not a mount, yet busy or read-only: nothing we can do will change it.
+        // Not a mount, but busy or read-only: nothing can be done about that.
         return Err(Error::new(
             ErrorKind::FailedPrecondition,
             format!("remove {}: busy or read-only, but nothing is mounted", root.display()),

@@ -1,4 +1,4 @@
-//! User namespaces, pinned like network namespaces, and the network namespaces they own.
+//! User namespaces, pinned like network namespaces, and the network namespaces that they own.
 //!
 //! ```text
 //! agent's thread              child
@@ -10,8 +10,8 @@
 //!      ├ pins both, sets lo up  │
 //!      └── kill, wait ─────────►┘
 //! ```
-//! A process of many threads cannot enter a new user namespace, so a child has to. It lives for a
-//! moment, never runs a program, and dies with the thread that made it.
+//! A multi-threaded process cannot enter a new user namespace, so a child process has to. It exists
+//! for a moment, never executes a program, and dies with the thread that forked it.
 #![allow(unsafe_code)]
 
 use std::fs::{self, File};
@@ -33,8 +33,8 @@ use super::netns::{self, Folder};
 use super::{absolute, failed, links, mounts};
 use crate::model::security::{IdMapping, IdMappings};
 
-/// Makes and pins a user namespace and, at `netns`, a network namespace that it owns. Goes on when
-/// the caller is gone, then takes itself back.
+/// Makes and pins a user namespace and, at `netns`, a network namespace that it owns. If the caller
+/// is gone meanwhile, it is completed and then undone.
 pub(super) async fn create(
     folder: Arc<Folder>,
     path: PathBuf,
@@ -73,7 +73,7 @@ fn make_at(folder: &Folder, path: &Path, ids: IdMappings, netns: Option<&Path>) 
         netns::pin(&holder.link("net"), netns)?;
         set_loopback_up(netns)
     })?;
-    // Last: what came before is undone by whoever made it.
+    // Last; on failure the caller undoes the earlier steps.
     netns::pin(&holder.link("user"), path).inspect_err(|_| {
         if let Err(error) = folder.remove(netns) {
             tracing::warn!(path = %netns.display(), %error, "failed netns stays");
@@ -89,7 +89,7 @@ fn unpin(path: &Path) -> Result<()> {
     }
 }
 
-/// In the namespace itself: this thread ends there.
+/// On this thread, which enters the namespace and ends there.
 fn set_loopback_up(netns: &Path) -> Result<()> {
     let tried = |error: io::Error| failed("set lo up in", netns, error);
     let namespace = File::open(netns).map_err(tried)?;
@@ -97,7 +97,7 @@ fn set_loopback_up(netns: &Path) -> Result<()> {
     links::set_loopback_up().map_err(tried)
 }
 
-/// A child in a user namespace of its own. Dropping it ends it.
+/// A child process in its own user namespace. Dropping it kills the child.
 struct Holder {
     pid: Pid,
     orders: File,
@@ -110,9 +110,9 @@ impl Holder {
         let (answers, answered) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         let (root, _) = ids.root();
         let parent = rustix::process::getpid();
-        // SAFETY: the child of a process with threads may only do what a signal handler may. It
-        // makes system calls on what is on its stack, allocates nothing, takes no lock, and leaves
-        // by `_exit` through `hold`, which does not return.
+        // SAFETY: the child of a multi-threaded process may only do what a signal handler may. It
+        // makes system calls on stack data, allocates nothing, takes no lock, and exits by `_exit`
+        // in `hold`, which does not return.
         match unsafe { fork() }? {
             ForkResult::Parent { child } => {
                 let mut holder =
@@ -125,7 +125,7 @@ impl Holder {
         }
     }
 
-    /// Waits until the child has done its next step; its error else.
+    /// Waits until the child has done its next step, or returns its error.
     fn answer(&mut self) -> io::Result<()> {
         let mut code = [0; 4];
         self.answers.read_exact(&mut code)?;
@@ -148,7 +148,8 @@ impl Holder {
         self.answer()
     }
 
-    /// A namespace of the child. It cannot be another process's: its PID is ours until we wait.
+    /// Path of a namespace of the child. It is valid, since its PID cannot be reused before it is
+    /// reaped.
     fn link(&self, kind: &str) -> PathBuf {
         format!("/proc/{}/ns/{kind}", self.pid).into()
     }
@@ -170,21 +171,22 @@ fn hold(orders: &OwnedFd, answers: &OwnedFd, root: u32, parent: rustix::process:
     let next = || rustix::io::read(orders, &mut [0_u8; 1]) == Ok(1);
     let entered = enter_userns(root, parent);
     if tell(entered) && next() && tell(unshare(CloneFlags::CLONE_NEWNET).map_err(Into::into)) {
-        // The end of the pipe is the end of the parent.
+        // Returns at the end of the pipe, when the parent has closed it or died.
         next();
     }
-    // SAFETY: ends this process at once, without a destructor or exit handler of the parent's.
+    // SAFETY: ends this process at once, without running destructors or exit handlers of the
+    // parent.
     unsafe { nix::libc::_exit(0) }
 }
 
-/// The namespace belongs to the pod's root: the kernel then counts what is used in it (inotify
-/// instances, for one) against that user and not against the host's root. The capabilities are
-/// kept, because hosts may deny user namespaces to the unprivileged.
+/// The namespace must be owned by the pod's root: the kernel then accounts its resources (for
+/// example inotify instances) to that user and not to the host's root. Capabilities are kept, since
+/// hosts may deny user namespaces to unprivileged processes.
 fn enter_userns(root: u32, parent: rustix::process::Pid) -> io::Result<()> {
     let kept = capabilities(None)?;
     set_thread_res_uid(None, rustix::process::Uid::from_raw(root), None)?;
     set_capabilities(None, CapabilitySets { effective: kept.permitted, ..kept })?;
-    // Only now: a change of user would take it back.
+    // Only now, since changing the user would reset it.
     set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     if rustix::process::getppid() != Some(parent) {
         return Err(io::Error::from_raw_os_error(nix::libc::ESRCH));

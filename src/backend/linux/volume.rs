@@ -1,4 +1,4 @@
-//! Top folders of volumes, and what stands at a path of the host.
+//! Top directories of volumes, and checks of host paths.
 
 use std::fs;
 use std::io::ErrorKind as IoKind;
@@ -11,7 +11,7 @@ use rustix::mount::MountFlags;
 use super::super::{Error, ErrorKind, HostPathKind, Medium, Result, VolumeDir};
 use super::{absolute, failed, files, mounts};
 
-/// Mode of the folders above a volume, which no container sees.
+/// Mode of the parents of a volume, which no container sees.
 const PARENT_MODE: u32 = 0o700;
 const MODE_BITS: u32 = 0o7777;
 
@@ -23,7 +23,7 @@ pub(in crate::backend) fn create(path: &Path, dir: VolumeDir) -> Result<()> {
         Medium::Disk => on_disk(path, parent, dir),
         Medium::Memory(size) => {
             let size = size.map_or(String::new(), |size| format!(",size={size}"));
-            // Without swap from Linux 6.4 on; older ones do not know the option.
+            // The option `noswap` exists from Linux 6.4 on.
             mount_once("tmpfs", path, dir, &format!("{size},noswap")).or_else(
                 |error| match invalid(&error) {
                     true => mount_once("tmpfs", path, dir, &size),
@@ -45,7 +45,7 @@ pub(in crate::backend) fn create(path: &Path, dir: VolumeDir) -> Result<()> {
     }
 }
 
-/// Under another name first: a folder at `path` is a finished one.
+/// Created under another name first, so that a directory at `path` is always complete.
 fn on_disk(path: &Path, parent: &Path, dir: VolumeDir) -> Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => return Ok(()),
@@ -57,17 +57,17 @@ fn on_disk(path: &Path, parent: &Path, dir: VolumeDir) -> Result<()> {
     let new = parent.join(format!(".new-{:016x}", rand::random::<u64>()));
     let made = fs::create_dir(&new)
         .and_then(|()| chown(&new, None, dir.gid))
-        // Last: a change of the group takes the setgid bit away.
+        // Last, because changing the group resets the setgid bit.
         .and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(dir.mode & MODE_BITS)))
         .and_then(|()| fs::rename(&new, path));
     made.map_err(|error| {
-        // Best effort: the first error is the one that counts.
+        // Best effort: the first error is returned.
         let _ = fs::remove_dir(&new);
         failed("make folder", path, error)
     })
 }
 
-/// Mode and group are options of the mount: what is mounted is a finished volume.
+/// Mode and group are mount options, so that a mounted volume is always complete.
 fn mount_once(kind: &str, path: &Path, dir: VolumeDir, more: &str) -> Result<()> {
     files::create_dir(path, PARENT_MODE)?;
     if mounts::mount_id(path)? != mounts::mount_id(path.parent().unwrap_or(path))? {
@@ -87,7 +87,7 @@ fn invalid(error: &Error) -> bool {
     source.is_some_and(|e| e.raw_os_error() == Some(Errno::INVAL.raw_os_error()))
 }
 
-/// Looks at a path of the host; see [`super::super::Host::check_host_path`].
+/// Checks a host path; see [`super::super::Host::check_host_path`].
 pub(in crate::backend) fn check_host_path(path: &Path, wanted: HostPathKind) -> Result<bool> {
     absolute("hostPath.path", path)?;
     let found = match fs::metadata(path) {
@@ -105,7 +105,7 @@ pub(in crate::backend) fn check_host_path(path: &Path, wanted: HostPathKind) -> 
         HostPathKind::DirectoryOrCreate | HostPathKind::Directory => kind.is_dir(),
         HostPathKind::FileOrCreate | HostPathKind::File => kind.is_file(),
         HostPathKind::Socket => kind.is_socket(),
-        // A whiteout of an overlay is no device.
+        // A whiteout of an overlay does not count as a device.
         HostPathKind::CharDevice => kind.is_char_device() && found.rdev() != 0,
         HostPathKind::BlockDevice => kind.is_block_device(),
     })

@@ -1,11 +1,11 @@
-//! Bytes on a plugin's connection: ttrpc messages inside the frames of two logical connections.
+//! Framing on a plugin's connection: ttrpc messages in frames of two logical connections.
 //!
 //! ```text
 //! frame:   u32 connection | u32 length | payload          at most 4 MiB + 10 of payload
 //! message: u32 length | u32 stream | u8 kind | u8 flags | body     at most 4 MiB of body
 //! ```
-//! All numbers are big endian. There are no frames for opening or closing: both ends know the
-//! two numbers.
+//! All numbers are big-endian. No frames open or close a logical connection: both ends know the two
+//! numbers.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,27 +19,27 @@ pub const TO_PLUGIN: u32 = 1;
 /// The connection on which the plugin calls the runtime.
 pub const TO_RUNTIME: u32 = 2;
 
-/// Longest body of a message.
+/// Maximum size of a message body.
 pub const MAX_BODY: usize = 4 << 20;
 
 const MESSAGE_HEADER: usize = 10;
 const FRAME_HEADER: usize = 8;
 const MAX_PAYLOAD: usize = MAX_BODY + MESSAGE_HEADER;
 
-/// Longest first frame of a message: what the buffered reader of the Go implementation takes at
-/// once. It reads a message's beginning through a buffer of this size and breaks off when a frame
-/// does not fit; the rest it reads straight into the body, so that may come as one frame, and
-/// must not come as many, because frames that it has not read yet are limited in number.
+/// Maximum size of the first frame of a message: the buffer size of the Go implementation. It reads
+/// the start of a message through a buffer of this size and fails if the frame does not fit. The
+/// rest is read directly into the body, so it can be one frame; it must not be many, because the
+/// number of unread frames is limited.
 const FIRST_FRAME: usize = 4096;
 
-/// What a message is.
+/// Type of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A request.
     Request,
     /// A response.
     Response,
-    /// Anything else: streams, which this interface does not use.
+    /// Anything else: streams, which NRI does not use.
     Other(u8),
 }
 
@@ -56,9 +56,9 @@ impl Kind {
 /// A ttrpc message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The logical connection that it travels on.
+    /// The logical connection.
     pub connection: u32,
-    /// What request and response have in common.
+    /// Id shared by request and response.
     pub stream: u32,
     /// What it is.
     pub kind: Kind,
@@ -67,8 +67,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// The message as bytes in frames. A body longer than [`MAX_BODY`] is the caller's fault: no
-    /// reader takes it.
+    /// Encodes the message in frames. The caller must not pass a body longer than [`MAX_BODY`],
+    /// which no reader accepts.
     pub fn encode(&self) -> Bytes {
         let mut message = BytesMut::with_capacity(MESSAGE_HEADER + self.body.len());
         message.put_u32(u32::try_from(self.body.len()).unwrap_or(u32::MAX));
@@ -87,14 +87,14 @@ impl Message {
     }
 }
 
-/// Takes messages out of frames, however they were cut. Frames of other connections are skipped.
+/// Extracts messages from frames of any size. Frames of other connections are skipped.
 #[derive(Debug, Default)]
 pub struct Frames {
     payloads: BTreeMap<u32, BytesMut>,
 }
 
 impl Frames {
-    /// The next whole message among the payloads that are here.
+    /// The next complete message in the received payloads.
     fn message(&mut self) -> io::Result<Option<Message>> {
         for (connection, payload) in &mut self.payloads {
             let Some(mut header) = payload.get(..MESSAGE_HEADER) else { continue };
@@ -208,7 +208,7 @@ mod tests {
     }
 
     proptest! {
-        /// Messages of both connections, in frames cut anywhere, over reads cut anywhere.
+        /// Messages of both connections, split arbitrarily into frames, and frames into reads.
         #[test]
         fn messages_survive_any_cut(
             bodies in proptest::collection::vec((1u32..=2, 0usize..9000), 1..6),

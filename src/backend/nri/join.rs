@@ -1,5 +1,5 @@
-//! How a plugin joins: it connects or is started, registers, is configured and told all that is
-//! there. From then on it is told of what changes.
+//! How a plugin joins: it connects or is started, registers, is configured and gets all existing
+//! pods and containers. From then on it gets events.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
@@ -29,28 +29,28 @@ use crate::lifecycle::Backoff;
 use crate::locks::Mutex;
 use crate::telemetry::error_chain;
 
-/// Plugins that may be connected at once.
+/// Maximum number of connected plugins.
 const MAX_CONNECTIONS: usize = 64;
 
 const BACKLOG: u32 = 64;
 
-/// Pauses between tries to open a socket that somebody else has.
+/// First delay between attempts to open a socket that is in use.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How a plugin comes by its name.
+/// The origin of a plugin, which determines its name.
 enum Origin {
-    /// It connected, and says who it is.
+    /// It connected and registers with its name.
     Outside,
-    /// It was started here, and its file says who it is.
+    /// It was started by podbay; its file name determines its name.
     Started(Identity, Box<Launched>),
 }
 
 impl Nri {
-    /// Starts the programs of the operator, waits until each has joined or failed, then takes
-    /// connections. `node` is asked for all that is there from now on.
+    /// Starts the operator's plugins, waits until each has joined or failed, then accepts
+    /// connections. From now on `node` provides the existing pods and containers.
     ///
-    /// A socket that cannot be opened is tried again until it can: the agent goes on without.
+    /// A socket that cannot be opened is retried in the background.
     pub async fn start(&self, node: Arc<dyn Node>) {
         let _ = self.0.node.set(Arc::downgrade(&node));
         let programs = launch::discover(&self.0.options.plugins);
@@ -75,8 +75,8 @@ impl Nri {
     }
 }
 
-/// Makes the socket, for root alone. One that somebody listens on is left alone: two runtimes on
-/// one socket would take each other's plugins.
+/// Creates the socket, accessible only to root. A socket that is in use is left alone: two runtimes
+/// on one socket would get each other's plugins.
 async fn bind(path: &Path) -> Result<UnixListener> {
     let failed = |step: &str, error| Error::io(format!("{step} {}", path.display()), error);
     if let Some(folder) = path.parent() {
@@ -106,7 +106,7 @@ async fn bind(path: &Path) -> Result<UnixListener> {
 }
 
 impl Inner {
-    /// Takes connections, each in a task of its own: a slow plugin keeps no other one waiting.
+    /// Accepts connections, each in its own task, so that a slow plugin does not delay others.
     async fn accept(self: Arc<Self>, listener: UnixListener) {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut pauses = Backoff::new(Duration::from_millis(10), FIRST_PAUSE);
@@ -114,7 +114,7 @@ impl Inner {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // Out of descriptors, most likely; it passes.
+                    // Probably out of descriptors, which is temporary.
                     tracing::warn!(%error, "an NRI plugin could not connect");
                     tokio::time::sleep(pauses.next()).await;
                     continue;
@@ -134,7 +134,7 @@ impl Inner {
         }
     }
 
-    /// Starts a program and waits until it has joined or failed.
+    /// Starts a plugin and waits until it has joined or failed.
     async fn launch(self: &Arc<Self>, program: &Program) {
         let identity = &program.identity;
         match program.start() {
@@ -146,7 +146,7 @@ impl Inner {
         }
     }
 
-    /// Brings a plugin in; a failure is logged and ends its connection.
+    /// Lets a plugin join; a failure is logged and closes its connection.
     async fn join(self: &Arc<Self>, stream: UnixStream, origin: Origin) -> Result<Arc<Plugin>> {
         let joined = self.try_join(stream, origin).await;
         match &joined {
@@ -205,8 +205,8 @@ impl Inner {
         self.let_in(Arc::new(plugin)).await
     }
 
-    /// Tells a plugin all that is there while nothing changes, and makes it one of those that
-    /// are asked.
+    /// Sends a plugin all existing pods and containers while nothing changes, and adds it to the
+    /// joined plugins.
     async fn let_in(&self, plugin: Arc<Plugin>) -> Result<Arc<Plugin>> {
         let node = self.node().ok_or_else(|| Error::new(ErrorKind::Unavailable, "join"))?;
         let joining = self.joining.write().await;
@@ -232,10 +232,10 @@ impl Inner {
     }
 }
 
-/// What a plugin may call.
+/// The service that a plugin may call.
 struct Door {
     inner: Arc<Inner>,
-    /// Whether it is to say who it is; for one that was started here its file says so.
+    /// Whether it states its name itself; otherwise its file name does.
     outside: bool,
     said: Mutex<Option<oneshot::Sender<std::result::Result<Identity, String>>>>,
 }

@@ -1,4 +1,4 @@
-//! Plugins that are started here: programs in a folder of the operator's.
+//! Plugins started by podbay: programs in a directory of the operator.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,10 +13,10 @@ use tokio::process::{Child, Command};
 use super::super::trust::is_trusted;
 use super::plugin::Identity;
 
-/// Longest configuration of a plugin.
+/// Maximum size of a plugin's configuration.
 const MAX_CONFIG: u64 = 1 << 20;
 
-/// Where a plugin finds its end of the connection.
+/// The descriptor number of a plugin's end of the connection.
 const SOCKET: i32 = 3;
 
 /// A plugin's program.
@@ -30,8 +30,8 @@ pub(super) struct Program {
 #[derive(Debug)]
 pub(super) struct Launched(#[allow(dead_code)] Child);
 
-/// The programs in `folder`, in the order in which they are asked. What cannot be one is told and
-/// passed over: one bad file must not keep the node from its other plugins.
+/// The programs in `folder`, in calling order. Invalid ones are logged and skipped, so that a bad
+/// file does not affect other plugins.
 pub(super) fn discover(folder: &Path) -> Vec<Program> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -58,7 +58,7 @@ pub(super) fn discover(folder: &Path) -> Vec<Program> {
     programs
 }
 
-/// Who the program at `path` is; `None` when it is none.
+/// Index and name of the program at `path`; `None` when it is not a plugin.
 fn program(path: &Path) -> Result<Option<Identity>, String> {
     let found = std::fs::metadata(path).map_err(|error| error.to_string())?;
     if !found.is_file() || found.permissions().mode() & 0o111 == 0 {
@@ -70,7 +70,8 @@ fn program(path: &Path) -> Result<Option<Identity>, String> {
     Ok(Some(identity))
 }
 
-/// The configuration of a plugin: of it alone, or of all of its name; empty when there is none.
+/// The configuration of a plugin: for its index and name, or for its name only; empty when there is
+/// none.
 pub(super) fn config(folder: &Path, identity: &Identity) -> io::Result<String> {
     for name in [format!("{identity}.conf"), format!("{}.conf", identity.name)] {
         let path = folder.join(name);
@@ -87,7 +88,7 @@ pub(super) fn config(folder: &Path, identity: &Identity) -> io::Result<String> {
 }
 
 impl Program {
-    /// Starts it, with its end of a connection as descriptor 3 and nothing else of ours. Must be
+    /// Starts it with its end of a connection as descriptor 3, and no other descriptors. Must be
     /// called inside a tokio runtime.
     pub(super) fn start(&self) -> io::Result<(UnixStream, Launched)> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;

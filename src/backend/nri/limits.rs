@@ -1,5 +1,4 @@
-//! Limits in three forms: as the interface has them, as a CRI client gives them, and as they
-//! stand in an OCI spec.
+//! Conversion of limits between NRI messages, CRI resources and OCI specs.
 
 use serde_json::Value;
 
@@ -10,7 +9,7 @@ use super::proto::{
 };
 use crate::model::resources::{self, Resources};
 
-/// Shorthands for what is set: the interface tells 0 from nothing.
+/// Helpers for optional values: NRI distinguishes 0 from unset.
 pub(super) fn int64(value: i64) -> OptionalInt64 {
     OptionalInt64 { value }
 }
@@ -19,7 +18,7 @@ fn uint64(value: u64) -> OptionalUInt64 {
     OptionalUInt64 { value }
 }
 
-/// Limits of a CRI client: what is 0 there is not set.
+/// Converts CRI limits, in which 0 means unset.
 pub(super) fn from_cri(limits: &Resources) -> LinuxResources {
     let signed = |value: i64| (value != 0).then(|| int64(value));
     let unsigned = |value: i64| u64::try_from(value).ok().filter(|&v| v != 0).map(uint64);
@@ -46,9 +45,8 @@ pub(super) fn from_cri(limits: &Resources) -> LinuxResources {
     }
 }
 
-/// Limits for an update as a CRI client would ask for it. What CRI has no word for (reservations,
-/// real-time budgets, classes, the number of processes) cannot be changed in a container that is
-/// there.
+/// Converts limits to CRI for an update. Limits that CRI does not have (reservations, real-time
+/// budgets, classes, the number of processes) cannot be changed in an existing container.
 pub(super) fn to_cri(limits: &LinuxResources) -> Resources {
     let memory = limits.memory.unwrap_or_default();
     let cpu = limits.cpu.clone().unwrap_or_default();
@@ -76,7 +74,7 @@ pub(super) fn to_cri(limits: &LinuxResources) -> Resources {
     }
 }
 
-/// `linux.resources` of an OCI spec; `None` when it has none.
+/// Converts `linux.resources` of an OCI spec; `None` when it has none.
 pub(super) fn from_oci(limits: &Value) -> Option<LinuxResources> {
     limits.as_object()?;
     let signed = |value: &Value| value.as_i64().map(int64);
@@ -170,7 +168,7 @@ pub(super) fn claim_limits(
     Ok(())
 }
 
-/// Puts every limit that is set over those that are there.
+/// Overrides existing limits with all that are set.
 pub(super) fn overlay(into: &mut LinuxResources, wanted: LinuxResources) {
     if let Some(memory) = wanted.memory {
         let old = into.memory.get_or_insert_default();

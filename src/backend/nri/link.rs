@@ -1,8 +1,8 @@
-//! One plugin's connection: calls both ways over it.
+//! A plugin's connection, with calls in both directions.
 //!
-//! The `ttrpc` crate is of no use here: it wants a socket of its own for each service, and where
-//! it cuts its writes is not what the frames below need. What is used of the protocol is small:
-//! unary calls without metadata.
+//! The `ttrpc` crate cannot be used: it needs a separate socket for each service, and splits its
+//! writes in a way that does not fit the framing. Little of the protocol is needed: unary calls
+//! without metadata.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,41 +24,41 @@ use super::frames::{Frames, Kind, MAX_BODY, Message};
 use crate::lifecycle::Tasks;
 use crate::locks::{Mutex, MutexGuard};
 
-/// Messages that wait to be written.
+/// Maximum number of messages queued for writing.
 const QUEUE: usize = 64;
 
-/// Calls of the other end that are served at once.
+/// Maximum number of concurrently served calls of the peer.
 const MAX_SERVED: usize = 16;
 
-/// gRPC codes that travel in a [`Status`].
+/// gRPC codes used in a [`Status`].
 pub mod code {
-    /// Not an error.
+    /// Success.
     pub const OK: i32 = 0;
-    /// A bad argument.
+    /// An invalid argument.
     pub const INVALID_ARGUMENT: i32 = 3;
-    /// Too much.
+    /// A limit was exceeded.
     pub const RESOURCE_EXHAUSTED: i32 = 8;
-    /// Not now.
+    /// Not possible in the current state.
     pub const FAILED_PRECONDITION: i32 = 9;
     /// No such call.
     pub const UNIMPLEMENTED: i32 = 12;
-    /// Anything.
+    /// Any other error.
     pub const UNKNOWN: i32 = 2;
 }
 
-/// An error as it travels (google.rpc.Status).
+/// An error in a response (google.rpc.Status).
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Status {
     /// A gRPC code.
     #[prost(int32, tag = "1")]
     pub code: i32,
-    /// What happened.
+    /// Error message.
     #[prost(string, tag = "2")]
     pub message: String,
 }
 
 impl Status {
-    /// An error of this kind.
+    /// An error with this code.
     pub fn new(code: i32, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
@@ -84,39 +84,39 @@ struct Response {
     payload: Bytes,
 }
 
-/// Why a call has no answer.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The other end is gone.
+    /// The connection is closed.
     #[error("the connection is closed")]
     Closed,
-    /// No answer in time.
+    /// No answer within the time limit.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
-    /// The answer cannot be read.
+    /// The answer cannot be decoded.
     #[error("the answer cannot be read: {0}")]
     Garbled(String),
-    /// The request is too long to be sent.
+    /// The request is too long.
     #[error("a request of {0} bytes, of which at most {MAX_BODY} can be sent")]
     TooLong(usize),
-    /// The other end says no.
+    /// The peer returned an error.
     #[error("{}", .0.message)]
     Refused(Status),
 }
 
-/// What the other end may call.
+/// The service offered to the peer.
 #[async_trait]
 pub trait Service: Send + Sync + 'static {
-    /// Serves one call: encoded request in, encoded response out.
+    /// Serves a call, with encoded request and response.
     async fn call(&self, service: &str, method: &str, payload: Bytes) -> Result<Bytes, Status>;
 }
 
-/// Which of the two logical connections is for which way.
+/// The numbers of the two logical connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Ways {
-    /// The one we call on.
+    /// For our calls.
     pub out: u32,
-    /// The one we are called on.
+    /// For the peer's calls.
     pub back: u32,
 }
 
@@ -129,7 +129,7 @@ pub struct Link {
     ways: Ways,
 }
 
-/// Calls that wait for their answers.
+/// Calls that wait for an answer.
 #[derive(Debug, Default)]
 struct Calls(Mutex<Waiting>);
 
@@ -144,7 +144,7 @@ impl Calls {
         self.0.lock()
     }
 
-    /// A stream of its own: those of who calls are odd and rise.
+    /// A new stream id: those of the caller are odd and increase.
     fn begin(&self) -> (u32, oneshot::Receiver<Response>) {
         let (sender, answer) = oneshot::channel();
         let mut waiting = self.lock();
@@ -160,7 +160,7 @@ impl Calls {
 }
 
 impl Link {
-    /// Starts talking over `stream`; calls of the other end go to `service`.
+    /// Starts to communicate over `stream`; calls of the peer go to `service`.
     pub fn open(
         stream: UnixStream,
         ways: Ways,
@@ -175,7 +175,8 @@ impl Link {
         let ended = closed.clone();
         let draining = tasks.draining();
         drop(tasks.spawn("nri-read", async move {
-            // All arms may be dropped at any point: what is half read is of no use any more.
+            // Each branch may be dropped at any point, since partially read data is not needed any
+            // more.
             tokio::select! {
                 () = inbound.run(reader) => {}
                 () = ended.cancelled() => {}
@@ -187,7 +188,7 @@ impl Link {
         Arc::new(Self { queue, calls, closed, ways })
     }
 
-    /// Calls the other end and waits for its answer, at most `limit`.
+    /// Calls the peer and waits for its answer, for at most `limit`.
     pub async fn call(
         &self,
         service: &str,
@@ -213,7 +214,7 @@ impl Link {
                 return Err(CallError::Closed);
             }
             self.queue.send(message.encode()).await.map_err(|_| CallError::Closed)?;
-            // Each arm only waits. The reader may have ended before the call was begun.
+            // Each branch only waits. The reader may have ended before the call began.
             tokio::select! {
                 answer = answer => answer.map_err(|_| CallError::Closed),
                 () = self.closed.cancelled() => Err(CallError::Closed),
@@ -228,17 +229,17 @@ impl Link {
         }
     }
 
-    /// Hangs up.
+    /// Closes the connection.
     pub fn close(&self) {
         self.closed.cancel();
     }
 
-    /// Whether either end has hung up.
+    /// Whether either end has closed the connection.
     pub fn is_closed(&self) -> bool {
         self.closed.is_cancelled()
     }
 
-    /// Ends once either end has hung up.
+    /// Completes once either end has closed the connection.
     pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
         self.closed.clone().cancelled_owned()
     }
@@ -256,13 +257,13 @@ async fn write(
     closed: CancellationToken,
 ) {
     loop {
-        // Cancel-safe: nothing is half written before a message was taken.
+        // Cancel-safe: no message was taken yet, so none is partially written.
         let message = tokio::select! {
             message = messages.recv() => message,
             () = closed.cancelled() => None,
         };
         let Some(message) = message else { break };
-        // A message cut here is the last one.
+        // A message interrupted here is the last one.
         let written = tokio::select! {
             written = writer.write_all(&message) => written.is_ok(),
             () = closed.cancelled() => false,
@@ -274,7 +275,7 @@ async fn write(
     closed.cancel();
 }
 
-/// The reading side.
+/// The reading half.
 struct Inbound {
     calls: Arc<Calls>,
     queue: mpsc::Sender<Bytes>,
@@ -283,7 +284,7 @@ struct Inbound {
 }
 
 impl Inbound {
-    /// Reads until the end, or until the other end breaks the protocol.
+    /// Reads until the end, or until the peer violates the protocol.
     async fn run(&self, reader: OwnedReadHalf) {
         let mut messages = FramedRead::new(reader, Frames::default());
         let mut served = JoinSet::new();
@@ -306,7 +307,7 @@ impl Inbound {
     }
 
     fn answered(&self, message: Message) {
-        // Nobody waits any more for an answer that comes too late.
+        // Nobody waits any more for an answer that arrives too late.
         let Some(waiting) = self.calls.end(message.stream) else { return };
         if let Ok(response) = Response::decode(message.body) {
             let _ = waiting.send(response);

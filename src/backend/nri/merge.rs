@@ -1,8 +1,8 @@
-//! What several plugins want of one container, made one.
+//! Merges the requests of several plugins for one container.
 //!
-//! Each plugin is shown the container as those before it have adjusted it. What they want is
-//! collected, not the outcome: the adjustment as a whole is shown to validators, and then applied
-//! to the spec (`apply.rs`).
+//! Each plugin gets the container as adjusted by the previous ones. The requests are collected
+//! rather than the result: the merged adjustment is passed to validators and then applied to the
+//! spec (`apply.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,46 +14,46 @@ use super::proto::{
     LinuxNamespace, LinuxRdt, LinuxResources, Mount, PosixRlimit,
 };
 
-/// Why the wishes of plugins cannot be made one.
+/// Why requests cannot be merged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum MergeError {
-    /// Two want the same.
+    /// Two plugins set the same field.
     #[error(transparent)]
     Conflict(#[from] Conflict),
-    /// A container that is being created is adjusted, not updated.
+    /// A plugin updated the container that is being created, which it may only adjust.
     #[error("plugin {plugin:?} asked for an update of the container that is being created")]
     UpdateOfNew {
-        /// Who did.
+        /// The plugin.
         plugin: String,
     },
 }
 
-/// What plugins want of a new container.
+/// Requests of plugins for a new container.
 #[derive(Debug)]
 pub(super) struct Creation {
-    /// The container as adjusted so far: what the next plugin is shown.
+    /// The container as adjusted so far, for the next plugin.
     pub(super) request: CreateContainerRequest,
-    /// The sum of all adjustments.
+    /// All adjustments, merged.
     pub(super) adjust: ContainerAdjustment,
-    /// What they want of others.
+    /// Requested updates of other containers.
     pub(super) others: Updates,
     id: String,
 }
 
-/// What plugins want of containers that are there.
+/// Requests of plugins for existing containers.
 #[derive(Debug, Default)]
 pub(super) struct Updates {
-    /// In the order in which containers were first named.
+    /// Updates, in the order in which containers were first named.
     pub(super) list: Vec<ContainerUpdate>,
-    /// Those to be stopped.
+    /// Containers to stop.
     pub(super) evict: Vec<ContainerEviction>,
-    /// Who wants what.
+    /// Owners of the fields.
     pub(super) owners: Owners,
 }
 
 impl Updates {
-    /// Adds what one plugin wants. A container that is `in_question` has limits that the update
-    /// goes on top of.
+    /// Adds a plugin's requests. For a container `in_question` the update is merged into its
+    /// existing limits.
     pub(super) fn add(
         &mut self,
         plugin: &str,
@@ -61,7 +61,7 @@ impl Updates {
         evict: Vec<ContainerEviction>,
     ) -> Result<(), MergeError> {
         for update in updates {
-            // On a copy: a failure that may be ignored leaves no half of itself.
+            // On a copy, so that a failure that is ignored leaves no partial changes.
             let mut owners = self.owners.clone();
             let wanted = update.linux.and_then(|linux| linux.resources).unwrap_or_default();
             match claim_limits(&mut owners, &update.container_id, &wanted, plugin) {
@@ -90,7 +90,7 @@ impl Updates {
         Ok(())
     }
 
-    /// Takes out what is wanted of one container.
+    /// Removes and returns the update of one container.
     pub(super) fn take(&mut self, id: &str) -> Option<LinuxResources> {
         let index = self.list.iter().position(|update| update.container_id == id)?;
         self.list.remove(index).linux?.resources
@@ -98,13 +98,13 @@ impl Updates {
 }
 
 impl Creation {
-    /// Before any plugin was asked.
+    /// The state before any plugin was asked.
     pub(super) fn new(request: CreateContainerRequest) -> Self {
         let id = request.container.as_ref().map(|c| c.id.clone()).unwrap_or_default();
         Self { request, adjust: ContainerAdjustment::default(), others: Updates::default(), id }
     }
 
-    /// Adds what one plugin wants of the new container and of others.
+    /// Adds a plugin's requests for the new container and for others.
     pub(super) fn add(
         &mut self,
         plugin: &str,
@@ -154,17 +154,17 @@ impl Creation {
     }
 }
 
-/// A leading "-" says that a setting is to be taken away.
+/// The key of a removal, which is marked with a leading "-".
 pub(super) fn removal(key: &str) -> Option<&str> {
     key.strip_prefix('-')
 }
 
-/// The key itself, whether it is set or taken away.
+/// The key without the mark for removal.
 fn bare(key: &str) -> &str {
     removal(key).unwrap_or(key)
 }
 
-/// An entry of a list in which every key is there once.
+/// An entry of a list in which keys are unique.
 trait Keyed: Clone {
     fn key(&self) -> &str;
 }
@@ -189,7 +189,7 @@ impl Keyed for KeyValue {
     }
 }
 
-/// The ledger as one plugin writes to it.
+/// The collected changes, as written by one plugin.
 struct Ledger<'a> {
     owners: &'a mut Owners,
     id: &'a str,
@@ -205,7 +205,7 @@ impl Ledger<'_> {
         self.owners.claim_key(self.id, field, key, self.plugin)
     }
 
-    /// One value, replaced as a whole.
+    /// A single value, replaced as a whole.
     fn one<T: Clone>(
         &mut self,
         field: Field,
@@ -221,7 +221,7 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    /// Entries by their keys; all removals come before all that is set.
+    /// Map entries; all removals come before all settings.
     fn map<V: Clone + Default>(
         &mut self,
         field: Field,
@@ -243,7 +243,7 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    /// Entries of a list that have keys. What is set in the container already is replaced.
+    /// Entries of a list with keys. A setting replaces the container's existing entry.
     fn list<T: Keyed>(
         &mut self,
         field: Field,
@@ -264,8 +264,8 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    /// Takes what is removed out of the sum. Returns what is wanted, without removals of what is
-    /// set again: that replaces what was there anyway.
+    /// Applies removals to the merged list. Returns the requests without removals of keys that are
+    /// also set, since setting replaces the entry anyway.
     fn removals<T: Keyed>(&mut self, field: Field, mut wanted: Vec<T>, sum: &mut Vec<T>) -> Vec<T> {
         for key in wanted.iter().filter_map(|entry| removal(entry.key())) {
             self.owners.clear_key(self.id, field, key, self.plugin);
@@ -276,7 +276,7 @@ impl Ledger<'_> {
         wanted
     }
 
-    /// As a list, but that the container shows `KEY=value`.
+    /// Like a list, but the container has the form `KEY=value`.
     fn env(
         &mut self,
         wanted: Vec<KeyValue>,
@@ -315,7 +315,7 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    /// All may add hooks.
+    /// Any plugin may add hooks.
     fn hooks(&mut self, wanted: Hooks, shown: &mut Container, sum: &mut ContainerAdjustment) {
         if wanted == Hooks::default() {
             return;
@@ -380,7 +380,7 @@ impl Ledger<'_> {
         self.one(Field::MemoryPolicy, wanted.memory_policy, not_shown, &mut sum.memory_policy)
     }
 
-    /// A namespace that is taken away has an owner too.
+    /// A removed namespace has an owner too.
     fn namespaces(
         &mut self,
         wanted: Vec<LinuxNamespace>,

@@ -1,4 +1,4 @@
-//! NRI, the node resource interface (v1alpha1): plugins of the node over a socket.
+//! NRI, the Node Resource Interface (v1alpha1): plugins connected through a socket.
 //!
 //! ```text
 //!   plugin ──connects──> listener ─┐                        ┌─ frames.rs  bytes <-> messages
@@ -6,13 +6,13 @@
 //!              RegisterPlugin, Configure, Synchronize    │
 //!                                                        v
 //!   rooms ──moments──> Nri ──one after the other──> plugin.rs (each plugin)
-//!                       ├─ show.rs    what a plugin is shown
-//!                       ├─ merge.rs   wishes of several made one, owners.rs who wants what
-//!                       └─ apply/     wishes put into the OCI spec
+//!                       ├─ show.rs    what plugins are given
+//!                       ├─ merge.rs   merges requests of several plugins; owners.rs ownership
+//!                       └─ apply/     applies requests to the OCI spec
 //! ```
 //!
-//! Locks, in the order in which they are taken: the rooms' own, then a [`Hold`], then the turn
-//! (plugins are asked about one thing at a time). A plugin joins while nobody has a hold.
+//! Locks in the order in which they are taken: the rooms' own, then a [`Hold`], then the turn
+//! (plugins are asked about one thing at a time). A plugin can join only while nobody has a hold.
 
 mod apply;
 pub mod frames;
@@ -52,24 +52,23 @@ use proto::{
     ValidateContainerAdjustmentRequest, ValidateContainerAdjustmentResponse,
 };
 
-/// The version of the interface that is spoken, as plugins are told it.
+/// The interface version that plugins are told.
 const INTERFACE_VERSION: &str = "v0.12.5";
 
 /// Settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Where plugins connect; `None` takes no connections, so that there are only plugins that
-    /// are started here.
+    /// Path of the socket for plugins; `None` allows only plugins that podbay starts.
     pub socket: Option<PathBuf>,
-    /// Folder of programs to be started.
+    /// Directory of plugins to start.
     pub plugins: PathBuf,
-    /// Folder of their configurations.
+    /// Directory of their configurations.
     pub configs: PathBuf,
     /// How long a plugin may take to register.
     pub registration_timeout: Duration,
-    /// How long a plugin may take for each answer.
+    /// Time limit for each answer of a plugin.
     pub request_timeout: Duration,
-    /// What the host can enforce.
+    /// The limits that the host can enforce.
     pub limits: Limits,
 }
 
@@ -80,18 +79,18 @@ pub struct Nri(Arc<Inner>);
 struct Inner {
     options: Options,
     tasks: Tasks,
-    /// The agent, which has this in turn: it must not be kept alive from here.
+    /// The agent. A weak reference, because the agent owns this.
     node: OnceLock<Weak<dyn Node>>,
-    /// Those that have joined, in the order in which they are asked.
+    /// The joined plugins, in calling order.
     joined: Mutex<Vec<Arc<Plugin>>>,
-    /// Held shared over each moment, alone while a plugin joins.
+    /// Held shared during each event, exclusively while a plugin joins.
     joining: Arc<RwLock<()>>,
-    /// Plugins are asked about one thing at a time, as they expect.
+    /// Plugins expect to be asked about one thing at a time.
     turn: tokio::sync::Mutex<()>,
 }
 
 impl Nri {
-    /// Without plugins, until [`Nri::start`].
+    /// Has no plugins until [`Nri::start`].
     pub fn new(options: Options, tasks: Tasks) -> Self {
         Self(Arc::new(Inner {
             options,
@@ -103,7 +102,7 @@ impl Nri {
         }))
     }
 
-    /// Names of the plugins that have joined, in the order in which they are asked.
+    /// Names of the joined plugins, in calling order.
     pub fn plugins(&self) -> Vec<String> {
         self.0.joined().iter().map(|plugin| plugin.identity.to_string()).collect()
     }
@@ -114,17 +113,17 @@ impl Inner {
         self.joined.lock()
     }
 
-    /// The agent, unless it is ending.
+    /// The agent, unless it is shutting down.
     fn node(&self) -> Option<Arc<dyn Node>> {
         self.node.get().and_then(Weak::upgrade)
     }
 
-    /// Plugins to be asked now.
+    /// The currently connected plugins.
     fn present(&self) -> Vec<Arc<Plugin>> {
         self.joined().iter().filter(|plugin| !plugin.is_closed()).cloned().collect()
     }
 
-    /// Tells all plugins of an event that has no answer; the first that refuses ends it.
+    /// Sends an event that has no answer to all plugins; the first refusal ends it.
     async fn tell(&self, event: Event, method: &'static str, told: Told) -> Result<()> {
         let _turn = self.turn.lock().await;
         for plugin in self.present() {
@@ -133,7 +132,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Asks all plugins about a new container, and those that judge about the outcome.
+    /// Asks all plugins about a new container, and then the validators about the result.
     async fn ask_about_new(&self, request: CreateContainerRequest) -> Result<Creation> {
         let _turn = self.turn.lock().await;
         let plugins = self.present();
@@ -167,8 +166,8 @@ impl Inner {
         Ok(creation)
     }
 
-    /// Does what plugins want of containers that are there. A failure is nobody's fault but the
-    /// plugins', who find out at the next event; so it is only told in the log.
+    /// Carries out plugins' requests for existing containers. Failures are only logged: they
+    /// concern only the plugins, which notice them at the next event.
     async fn carry_out(&self, wanted: Updates) {
         let Some(node) = self.node() else { return };
         for eviction in wanted.evict {
@@ -306,7 +305,7 @@ impl Hooks for Nri {
             let Some(UpdateContainerResponse { update, evict }) = answer else { continue };
             let added = updates.add(&plugin.identity.to_string(), update, evict);
             added.map_err(not_merged)?;
-            // The next one is shown the limits as this one wants them.
+            // The next plugin gets the limits as changed by this one.
             if let Some(ours) = updates.take(id) {
                 let shown = request.linux_resources.get_or_insert_default();
                 limits::overlay(shown, ours);
@@ -315,7 +314,7 @@ impl Hooks for Nri {
         }
         drop(turn);
         self.0.carry_out(updates).await;
-        // The OOM score is nothing that a plugin changes.
+        // Plugins cannot change the OOM score.
         let score = wanted.oom_score_adj;
         Ok(outcome.map(|limits| Resources { oom_score_adj: score, ..limits::to_cri(&limits) }))
     }

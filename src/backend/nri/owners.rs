@@ -1,29 +1,28 @@
-//! Who wants what: each field of a container belongs to one plugin.
+//! Ownership: each field of a container belongs to the plugin that set it.
 //!
-//! A plugin that takes a setting of another one away may set it itself; that is the way to
-//! overrule. What was taken away is marked in the ledger with a leading "-" before the name of who
-//! did it, as in everything that the interface shows.
+//! A plugin may remove another plugin's setting and then set its own, to override it. In NRI's
+//! messages the owner of a removal is marked with a leading "-" before the plugin's name.
 
 use super::proto::{CompoundFieldOwners, Field, FieldOwners, OwningPlugins};
 
-/// Two plugins want the same.
+/// Two plugins set the same field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("plugins {plugin:?} and {owner:?} both tried to set {what}")]
 pub(super) struct Conflict {
-    /// Who came second.
+    /// The second plugin.
     pub(super) plugin: String,
-    /// Who came first.
+    /// The first plugin.
     pub(super) owner: String,
-    /// The field, with its key where it has several entries.
+    /// The field, with the key if it has several entries.
     pub(super) what: String,
 }
 
-/// The ledger of one request.
+/// The owners in one request.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Owners(OwningPlugins);
 
 impl Owners {
-    /// As validators are shown it.
+    /// The form for validators.
     pub(super) fn show(&self) -> OwningPlugins {
         self.0.clone()
     }
@@ -54,7 +53,7 @@ impl Owners {
         Ok(())
     }
 
-    /// One more owner of a field that all may add to.
+    /// Adds an owner to a field that several plugins may extend.
     pub(super) fn share(&mut self, id: &str, field: Field, plugin: &str) {
         let owner = self.of(id).simple.entry(field as i32).or_default();
         if !owner.is_empty() {
@@ -63,14 +62,14 @@ impl Owners {
         owner.push_str(plugin);
     }
 
-    /// Takes a field away from whom it belongs to.
+    /// Removes the owner of a field.
     pub(super) fn clear(&mut self, id: &str, field: Field, plugin: &str) {
         if let Some(owner) = self.of(id).simple.get_mut(&(field as i32)) {
             *owner = format!("-{plugin}");
         }
     }
 
-    /// Takes an entry away from whom it belongs to.
+    /// Removes the owner of an entry.
     pub(super) fn clear_key(&mut self, id: &str, field: Field, key: &str, plugin: &str) {
         let entries = self.of(id).compound.get_mut(&(field as i32));
         if let Some(owner) = entries.and_then(|entries| entries.owners.get_mut(key)) {
@@ -113,7 +112,7 @@ mod tests {
         );
         let conflict = owners.claim_key("c", Field::Env, "HOME", "01-b").unwrap_err();
         assert_eq!(conflict.what, "Env HOME");
-        // Twice by one plugin is a conflict with itself: one of the two would be lost.
+        // The same field twice by one plugin is a conflict too, since one value would be lost.
         assert!(owners.claim("c", Field::CgroupsPath, "00-a").is_err());
     }
 

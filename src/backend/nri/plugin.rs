@@ -1,4 +1,4 @@
-//! One plugin: how it is asked, and what follows when it does not answer.
+//! A plugin: calls to it, and the handling of failures.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use super::proto::{
 use crate::backend::{Error, ErrorKind, Result};
 use crate::locks::{Mutex, MutexGuard};
 
-/// Room that is left in a message of [`SynchronizeRequest`] for all but its objects.
+/// Bytes reserved in a [`SynchronizeRequest`] for everything except its objects.
 const MARGIN: usize = 4096;
 
-/// Whom a plugin says to be.
+/// Index and name of a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     /// Two digits.
@@ -29,7 +29,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Checks what a plugin or a file says.
+    /// Validates index and name.
     pub(super) fn new(index: &str, name: &str) -> std::result::Result<Self, String> {
         if index.len() != 2 || !index.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(format!("the index {index:?} is not two digits"));
@@ -41,7 +41,7 @@ impl Identity {
         Ok(Self { index: index.to_owned(), name: name.to_owned() })
     }
 
-    /// From the name of a program, `NN-name`.
+    /// Parses the name of a program, `NN-name`.
     pub(super) fn of_file(file: &str) -> std::result::Result<Self, String> {
         let (index, name) = file.split_once('-').ok_or("it is not named NN-name")?;
         Self::new(index, name)
@@ -59,29 +59,29 @@ impl std::fmt::Display for Identity {
 pub(super) struct Plugin {
     pub(super) identity: Identity,
     link: Arc<Link>,
-    /// Its process, when it was started here; killed when this is dropped.
+    /// Its process, if podbay started it; killed when dropped.
     _launched: Option<Launched>,
     limit: Duration,
     events: i32,
-    /// Whether it has named its events. One that has not may not know all of them.
+    /// Whether it subscribed to specific events. If not, it may not know all of them.
     chose: bool,
     policy: FailurePolicy,
-    /// Events that it knows in the older form only.
+    /// Events that it supports only in the older form.
     old_form: Mutex<BTreeSet<&'static str>>,
 }
 
-/// What a plugin is configured with.
+/// The settings for configuring a plugin.
 pub(super) struct Setup {
     /// Configuration text.
     pub(super) config: String,
     /// How long it may take to register.
     pub(super) registration_timeout: Duration,
-    /// How long it may take for each answer.
+    /// Time limit for each answer.
     pub(super) request_timeout: Duration,
 }
 
 impl Plugin {
-    /// Configures a plugin that has registered.
+    /// Configures a registered plugin.
     pub(super) async fn configure(
         identity: Identity,
         link: Arc<Link>,
@@ -120,28 +120,28 @@ impl Plugin {
         Ok(plugin)
     }
 
-    /// Whether it wants to hear of this.
+    /// Whether it subscribed to this event.
     pub(super) fn wants(&self, event: Event) -> bool {
         self.events & event.bit() != 0
     }
 
-    /// Whether it is gone.
+    /// Whether it has disconnected.
     pub(super) fn is_closed(&self) -> bool {
         self.link.is_closed()
     }
 
-    /// Hangs up.
+    /// Closes its connection.
     pub(super) fn close(&self) {
         self.link.close();
     }
 
-    /// Ends once it is gone.
+    /// Completes once it has disconnected.
     pub(super) fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
         self.link.closed()
     }
 
-    /// Tells the plugin all that is there, in as many messages as it takes. Returns what it wants
-    /// of containers.
+    /// Sends the plugin all existing pods and containers, in as many messages as needed. Returns
+    /// its requests.
     pub(super) async fn synchronize(
         &self,
         pods: Vec<PodSandbox>,
@@ -164,7 +164,7 @@ impl Plugin {
         self.named("Synchronize", answer.and_then(decode))
     }
 
-    /// Tells of an event that has no answer.
+    /// Sends an event that has no answer.
     pub(super) async fn tell(&self, event: Event, method: &'static str, told: &Told) -> Result<()> {
         if !self.wants(event) {
             return Ok(());
@@ -195,8 +195,8 @@ impl Plugin {
         self.call("StateChange", change.encode_to_vec().into()).await
     }
 
-    /// Asks for an answer. `None` when the plugin does not want to be asked, or does not answer
-    /// and the request is to go on without it.
+    /// Sends a request. `None` when the plugin did not subscribe, or failed to answer and the
+    /// request continues without it.
     pub(super) async fn ask<A: Message + Default>(
         &self,
         event: Event,
@@ -210,8 +210,8 @@ impl Plugin {
         self.judge(method, answer.and_then(decode))
     }
 
-    /// As [`Plugin::ask`], for who has to answer: no answer is a no, but from one that does not
-    /// know the question and has not asked for it.
+    /// Like [`Plugin::ask`], for a plugin that has to answer: a missing answer is a refusal, unless
+    /// the plugin does not know the request and did not subscribe to it.
     pub(super) async fn must_answer<A: Message + Default>(
         &self,
         method: &'static str,
@@ -240,8 +240,8 @@ impl Plugin {
         self.old_form.lock()
     }
 
-    /// A refusal is an error of the request; a plugin that does not answer is dropped and passed
-    /// over, unless it has asked for something else.
+    /// A refusal fails the request. A plugin that does not answer is disconnected and ignored,
+    /// unless it asked for another policy.
     fn judge<A>(
         &self,
         method: &str,
@@ -259,7 +259,7 @@ impl Plugin {
         }
     }
 
-    /// Whether the plugin failed, as opposed to refusing.
+    /// Whether the plugin failed, in contrast to refusing; if so it is disconnected.
     fn drop_if_broken(&self, method: &str, error: &CallError) -> bool {
         let (broken, kept) = match error {
             CallError::Refused(_) | CallError::TooLong(_) => (false, true),
@@ -293,8 +293,8 @@ fn decode<A: Message + Default>(payload: Bytes) -> std::result::Result<A, CallEr
     A::decode(payload).map_err(|error| CallError::Garbled(error.to_string()))
 }
 
-/// Pods and containers in messages of at most `limit` bytes, all but the last of which announce
-/// more. An object that is longer than that alone has a message of its own.
+/// Splits pods and containers into messages of at most `limit` bytes; all but the last announce
+/// more. An object longer than that is sent alone.
 fn split(
     pods: Vec<PodSandbox>,
     containers: Vec<Container>,
@@ -303,7 +303,7 @@ fn split(
     let mut parts = vec![SynchronizeRequest::default()];
     let mut room = limit;
     let mut next = |length: usize, add: &mut dyn FnMut(&mut SynchronizeRequest)| {
-        // A tag, and the length of the object in at most four bytes.
+        // Plus a tag, and a length of at most four bytes.
         let length = length + 5;
         let empty = room == limit;
         if length > room && !empty {

@@ -1,4 +1,4 @@
-//! Pods and containers as plugins are shown them.
+//! Converts pods and containers to NRI messages.
 
 use std::collections::BTreeMap;
 
@@ -86,7 +86,7 @@ fn with_stage(container: Container, stage: &Stage) -> Container {
     match stage {
         Stage::Created => Container { state: state(ContainerState::ContainerCreated), ..container },
         Stage::Running { started_at, pid } => Container {
-            // While it is being started it is still only created.
+            // While it is being started it still counts as created.
             state: state(match started_at {
                 Some(_) => ContainerState::ContainerRunning,
                 None => ContainerState::ContainerCreated,
@@ -130,7 +130,7 @@ pub(super) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// An object of texts.
+/// A JSON object of texts as a map.
 pub(super) fn texts(value: &Value) -> StringMap {
     let entries = value.as_object().into_iter().flatten();
     entries.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()

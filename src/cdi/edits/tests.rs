@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// A file of one device with these changes.
+/// A file with one device and these edits.
 fn file(version: &str, edits: Value) -> Value {
     json!({
         "cdiVersion": version, "kind": "v.com/gpu",
@@ -99,7 +99,7 @@ fn hostile_files_are_refused() {
     refused(&kind, "unknown field");
     assert!(SpecFile::parse(b"\xff", true).is_err());
     assert!(SpecFile::parse(b"", false).is_err());
-    // A document that unfolds to more than all memory.
+    // A document whose aliases expand to more than the whole memory.
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let below = format!("*a{}, ", level - 1).repeat(9);

@@ -1,4 +1,4 @@
-//! Taking execs away, also those of an agent before this one.
+//! Deletion of execs, including those that a previous agent process left.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -14,11 +14,11 @@ use crate::backend::{Process, TaskState};
 use crate::lifecycle::Backoff;
 use crate::telemetry::error_chain;
 
-/// What ids of execs begin with; random hexadecimal digits follow.
+/// Prefix of exec ids; random hexadecimal digits follow.
 const PREFIX: &str = "exec-";
 const DIGITS: usize = 16;
 
-/// How often the deletion of an exec is tried, and the pauses between: about three minutes.
+/// How many times the deletion of an exec is tried; with the delays about three minutes in all.
 const TRIES: usize = 24;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -33,12 +33,12 @@ fn is_exec_id(name: &str) -> bool {
     })
 }
 
-/// An exec by name. It may be there or not.
+/// An exec that may or may not exist, identified by name.
 #[derive(Clone)]
 pub(super) struct Known {
     pub(super) entry: Arc<Entry>,
     pub(super) id: String,
-    /// The folder of its FIFOs, of its name.
+    /// Its FIFO directory, which has the same name.
     pub(super) dir: PathBuf,
 }
 
@@ -48,11 +48,11 @@ impl Known {
     }
 }
 
-/// The agent's ends of an exec's outputs while the shim may not have opened its own.
+/// The agent's ends of an exec's outputs, until the shim has opened its own.
 ///
-/// A shim waits for a reader as it starts an exec, for half a minute and with its locks held: all
-/// else of the pod waits with it. So the ends of a start that was given up stay open until the
-/// exec is deleted.
+/// While a shim starts an exec it waits up to 30 seconds for a reader, holding its locks, which
+/// blocks everything else in the pod. So the ends of an abandoned start stay open until the exec is
+/// deleted.
 #[derive(Default)]
 pub(super) struct Ends {
     pub(super) outputs: [Option<pipe::Receiver>; 2],
@@ -60,7 +60,7 @@ pub(super) struct Ends {
 }
 
 impl Containers {
-    /// Deletes an exec, killing it when it runs, and then its folder; tries again for a while.
+    /// Deletes an exec, killing it if it runs, and then its directory; repeated for some minutes.
     /// `ends` stay open until then.
     pub(super) fn clean_up_exec(self: &Arc<Self>, exec: Known, ends: Ends) {
         let room = self.clone();
@@ -75,7 +75,7 @@ impl Containers {
                             "exec not cleaned up yet");
                     }
                 }
-                // Cancel-safe: both only wait.
+                // Cancel-safe: both branches only wait.
                 tokio::select! {
                     () = tokio::time::sleep(pauses.next()) => {}
                     () = room.deps.tasks.draining() => break,
@@ -94,8 +94,8 @@ impl Containers {
         self.deps.host.remove_tree(&exec.dir).await.step("remove the exec's folder")
     }
 
-    /// Kills and deletes the execs that an agent before this one left in a container: nobody
-    /// waits for them any more. To be called before new ones can be made.
+    /// Kills and deletes the execs that a previous agent process left in a container: their callers
+    /// are gone. Must be called before new execs can be made.
     pub(in crate::container) async fn sweep_execs(self: &Arc<Self>, entry: &Arc<Entry>) {
         let dir = self.fifo_dir(entry);
         for id in self.deps.host.list_dir(&dir).await.unwrap_or_default() {

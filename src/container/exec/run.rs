@@ -24,20 +24,20 @@ use crate::model::streams::{Input, TerminalSize};
 use crate::oci::exec_process;
 use crate::telemetry::error_chain;
 
-/// How long a killed command may take to end.
+/// How long a command may take to end after SIGKILL.
 const AFTER_KILL: Duration = Duration::from_secs(10);
 
-/// Exit code of a command that nobody knows the end of.
+/// Exit code reported when the real one is unknown.
 const UNKNOWN: i32 = 255;
 
-/// A command.
+/// A command to run.
 pub(super) struct Command<'a> {
     pub(super) words: &'a [String],
-    /// Whether it reads a stdin.
+    /// Whether it has a stdin.
     pub(super) stdin: bool,
     /// Whether it gets a terminal.
     pub(super) tty: bool,
-    /// How long it may run.
+    /// Time limit.
     pub(super) limit: Option<Duration>,
 }
 
@@ -88,15 +88,15 @@ pub(super) struct Streams {
 /// A started exec.
 struct Started {
     known: Known,
-    /// PID of the command and its start time, which tells it from a later process of that PID.
+    /// PID and start time of the command; the start time detects reuse of the PID.
     leader: Option<(u32, u64)>,
     stdin: Option<PathBuf>,
     outputs: [Option<pipe::Receiver>; 2],
 }
 
 impl Containers {
-    /// Runs a command to its end and returns its exit code. It is killed when its time is up and
-    /// when `called_off` ends, with the error that this gives.
+    /// Runs a command to its end and returns its exit code. It is killed at its time limit, and
+    /// when `called_off` completes, whose error is then returned.
     pub(super) async fn run(
         self: &Arc<Self>,
         entry: &Arc<Entry>,
@@ -113,7 +113,7 @@ impl Containers {
         let started = match time.bound(start).await {
             Ok(started) => started,
             Err(error) => {
-                // It may be there although the answer was lost.
+                // It may exist although the answer was lost.
                 self.clean_up_exec(known, ends);
                 return Err(error);
             }
@@ -127,16 +127,15 @@ impl Containers {
         Ok(ended?.map_or(UNKNOWN, |exit| i32::try_from(exit.code).unwrap_or(i32::MAX)))
     }
 
-    /// Starts a command. Until it has started the agent's ends of its outputs are in `ends`; they
-    /// outlive this future when it is dropped.
+    /// Starts a command. Until it has started, the agent's ends of its outputs are in `ends`, which
+    /// survive when this future is dropped.
     async fn start_exec(
         &self,
         known: &Known,
         command: &Command<'_>,
         ends: &mut Ends,
     ) -> Result<Started, Error> {
-        // The outputs are there whether somebody wants them or not: a command must not fail for
-        // the want of one.
+        // Both outputs always exist, even if nobody reads them: some commands fail without one.
         let stdio = Stdio {
             stdin: command.stdin.then(|| known.dir.join("stdin")),
             stdout: Some(known.dir.join("stdout")),
@@ -157,14 +156,14 @@ impl Containers {
         let exec = NewExec { id, exec_id: known.id.clone(), process, stdio };
         runtime.exec(&exec).await.step("register the exec")?;
         let pid = runtime.start(known.process()).await.step("start the exec")?;
-        // The shim has the outputs open now: from here on its end is their end.
+        // The shim has the outputs open now: from here on they end when the shim closes them.
         let Ends { outputs, .. } = std::mem::take(ends);
         let start_time = self.deps.host.process_start_time(pid).await.ok().flatten();
         let leader = start_time.map(|start_time| (pid, start_time));
         Ok(Started { known: known.clone(), leader, stdin, outputs })
     }
 
-    /// Copies the streams until the command has ended and its output with it.
+    /// Copies the streams until the command has ended and all its output was copied.
     async fn follow(
         &self,
         started: Started,
@@ -196,11 +195,11 @@ impl Containers {
         let late = async {
             time.runs_out().await;
             if *has_ended.borrow() {
-                // In time; what is left is output.
+                // It ended in time; only output is left to wait for.
                 std::future::pending().await
             }
         };
-        // Cancel-safe: the first to end ends them all.
+        // Cancel-safe: the branch that finishes first ends the others.
         tokio::select! {
             ((), (), exit) = outputs => Ok(exit),
             never = sizes => match never {},
@@ -211,7 +210,7 @@ impl Containers {
         }
     }
 
-    /// Passes a client's input on and its end, too. Never ends.
+    /// Forwards a client's input and then its end-of-file. Never returns.
     async fn send_input(
         &self,
         process: Process<'_>,
@@ -226,14 +225,14 @@ impl Containers {
             }
             copy_input(input, fifo.ok()).await;
             if !tty {
-                // Of a terminal it would be a hang-up.
+                // For a terminal, closing would be a hang-up.
                 close_stdin(&*self.deps.runtime, process).await;
             }
         }
         std::future::pending().await
     }
 
-    /// Kills a command with all it has started, and waits for its end.
+    /// Kills a command and its descendants, and waits for its end.
     pub(super) async fn kill_exec(&self, known: &Known, leader: Option<(u32, u64)>) {
         let (runtime, host, process) = (&*self.deps.runtime, &self.deps.host, known.process());
         let kill = async {

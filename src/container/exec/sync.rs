@@ -1,4 +1,4 @@
-//! ExecSync: a command with its whole output.
+//! ExecSync: runs a command and returns its whole output.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,28 +9,29 @@ use super::super::{Containers, Error};
 use super::OPERATION;
 use super::run::{Command, Streams};
 
-/// What is kept of both streams together, so that the answer fits into a message of 16 MiB; the
-/// rest is drained and dropped.
+/// Maximum output of both streams together, so that the answer fits into a 16 MiB message; the rest
+/// is read and discarded.
 const OUTPUT_MAX: usize = (16 << 20) - (64 << 10);
 
-/// What all commands together may have kept; what comes over it is drained and dropped.
+/// Output budget of all running commands together, in units of [`PLACE`]; output beyond it is read
+/// and discarded.
 pub(in crate::container) const BUDGET: usize = (64 << 20) / PLACE;
 
 /// Output of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExecOutput {
-    /// With `stderr` a little less than 16 MiB at most; what came later is missing.
+    /// stdout; together with `stderr` slightly under 16 MiB. Later output is discarded.
     pub stdout: Vec<u8>,
-    /// When both are long, each has half of that.
+    /// stderr; when both streams are long, each gets half of the limit.
     pub stderr: Vec<u8>,
     /// Exit code.
     pub code: i32,
 }
 
 impl Containers {
-    /// Runs a command and waits for its end, without limit when `timeout` is `None`. When time
-    /// is up the command is killed with all it has started, and the answer is
-    /// [`Error::ExecTimeout`]; it is killed, too, when the caller drops this future.
+    /// Runs a command and waits for its end, without limit when `timeout` is `None`. At the limit
+    /// the command and its descendants are killed, and the result is [`Error::ExecTimeout`]. They
+    /// are also killed when the caller drops this future.
     pub async fn exec_sync(
         self: &Arc<Self>,
         id: &str,
@@ -40,8 +41,7 @@ impl Containers {
         self.exec_brief(id, command, timeout, OUTPUT_MAX).await
     }
 
-    /// As [`Containers::exec_sync`], of whose output no more than `most` bytes of each stream are
-    /// wanted.
+    /// Like [`Containers::exec_sync`], but returns at most `most` bytes of each stream.
     pub async fn exec_brief(
         self: &Arc<Self>,
         id: &str,
@@ -82,7 +82,7 @@ fn kept(entry: &Entry, sink: Sink) -> Vec<u8> {
     }
 }
 
-/// Cuts both to [`OUTPUT_MAX`] together; one that has less than half of it stays whole.
+/// Cuts both to [`OUTPUT_MAX`] together; one that is shorter than half of it is kept whole.
 fn share_room(stdout: &mut Vec<u8>, stderr: &mut Vec<u8>) {
     let half = OUTPUT_MAX / 2;
     stderr.truncate(half.max(OUTPUT_MAX.saturating_sub(stdout.len())));

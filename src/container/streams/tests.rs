@@ -1,4 +1,4 @@
-//! With a paused clock: it moves on only while nothing else is to be done.
+//! These tests use a paused clock, which advances only while all tasks are idle.
 
 use tokio::io::duplex;
 
@@ -64,7 +64,7 @@ async fn a_child_that_never_pauses_is_left_as_well() {
         }
     };
     let audience = nobody();
-    // Cancel-safe: the chatter ends with the copy.
+    // Cancel-safe: the writer stops when the copy does.
     tokio::select! {
         () = source.copy_to(&mut sink, &audience) => {}
         () = chatter => panic!("the reader went first"),
@@ -140,7 +140,7 @@ async fn what_is_kept_together_has_a_budget() {
     assert!(sinks.iter().all(cut));
     drop(sinks);
     assert_eq!(budget.available_permits(), 3);
-    // The limit of one alone is no want of a place.
+    // Reaching the sink's own limit does not count as lack of budget.
     let mut small = Sink::Kept(Kept::new(10, budget));
     small.take(&chunk, &audience).await;
     assert!(kept(&small).len() == 10 && !cut(&small));

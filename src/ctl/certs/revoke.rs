@@ -1,4 +1,4 @@
-//! The list of revoked certificates, ca.crl: read, made longer, signed and written anew.
+//! The certificate revocation list, ca.crl: read, extended, signed and replaced.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +17,7 @@ use super::{BEFORE, Place};
 /// File of the list.
 const LIST: &str = "ca.crl";
 
-/// Bytes of a serial number without zeros before it.
+/// Bytes of a serial number without leading zeros.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Serial(Vec<u8>);
 
@@ -38,7 +38,7 @@ pub(super) fn serial(text: &str) -> Result<Serial, String> {
     fits.then_some(serial).ok_or_else(|| "must have 1 to 20 bytes".to_owned())
 }
 
-/// What the list holds: when each was revoked.
+/// The contents of the list: serial numbers and revocation times.
 #[derive(Default)]
 struct List {
     number: u64,
@@ -97,7 +97,7 @@ fn entry((serial, at): (&Serial, &OffsetDateTime)) -> RevokedCertParams {
     }
 }
 
-/// A name is that of a file in the authority's folder, unless it is a path.
+/// A name refers to a file in the authority's directory, unless it is a path.
 fn file(cert: &str, dir: &Path) -> PathBuf {
     let is_path = cert.contains('/') || Path::new(cert).is_file();
     if is_path { cert.into() } else { dir.join(format!("{cert}.crt")) }
@@ -127,7 +127,7 @@ fn read<T>(
 }
 
 impl List {
-    /// An empty one when there is none yet.
+    /// An empty list if there is none yet.
     fn read(path: &Path, issuer: &[u8]) -> anyhow::Result<Self> {
         let text = match std::fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),

@@ -117,7 +117,7 @@ fn nothing_is_overwritten_without_force() {
     for words in [&["init"][..], &["client", "c"]] {
         assert!(folder.fault(words).contains("--force overwrites it"));
     }
-    // A certificate alone keeps the key from being made, too; a link counts as a file.
+    // An existing certificate prevents the creation of the key too; a link counts as a file.
     std::fs::remove_file(folder.path("c.key")).unwrap();
     symlink("/nowhere", folder.path("d.key")).unwrap();
     assert!(folder.fault(&["client", "c"]).contains("c.crt exists"));
@@ -191,7 +191,7 @@ fn certificates_are_revoked_one_after_the_other() {
     let (a, b) = (serial("a.crt"), serial("b.crt"));
     folder.run(&["revoke", "a"]).unwrap();
     assert_eq!(list(&folder), ("2".to_owned(), [a.clone()].into()));
-    // By its file, twice, and one that is lost.
+    // By its file, twice, and one whose file is lost.
     let file = folder.path("b.crt");
     folder.run(&["revoke", file.to_str().unwrap(), "b", "--serial", "0A:1B"]).unwrap();
     assert_eq!(list(&folder), ("3".to_owned(), [a, b, vec![0x0a, 0x1b]].into()));

@@ -1,8 +1,8 @@
-//! Archives made of local files, and local files made of archives.
+//! Packs local files into archives, and unpacks archives to local files.
 //!
-//! An archive comes out of a container that nobody here trusts. It can make folders and plain
-//! files below the place that it was asked for, and nothing else: every name is looked up below
-//! that place by the kernel, which follows no link on the way; links and devices are skipped.
+//! An archive from a container is not trusted. It can create directories and regular files below
+//! the destination, and nothing else: the kernel looks up every name below that directory without
+//! following links; links and devices are skipped.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,19 +16,19 @@ use rustix::io::Errno;
 use tar::{Archive, Builder, EntryType, HeaderMode};
 use tokio::sync::mpsc;
 
-/// Bytes of an archive in one piece.
+/// Bytes per piece of an archive.
 const PIECE: usize = 64 << 10;
 
-/// What an archive has become.
+/// The result of unpacking.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Unpacked {
-    /// Files and folders made.
+    /// Number of created files and directories.
     pub(super) files: usize,
-    /// What was left out, and why.
+    /// What was skipped, and why.
     pub(super) skipped: Vec<String>,
 }
 
-/// Packs a file or folder under a name; answers what was left out: sockets and the like.
+/// Packs a file or directory under a name; returns what was omitted: sockets and the like.
 pub(super) fn pack(path: &Path, name: &str, to: mpsc::Sender<Bytes>) -> io::Result<Vec<String>> {
     let mut builder = Builder::new(io::BufWriter::with_capacity(PIECE, Pieces(to)));
     builder.follow_symlinks(false);
@@ -57,8 +57,8 @@ pub(super) fn pack(path: &Path, name: &str, to: mpsc::Sender<Bytes>) -> io::Resu
     Ok(skipped)
 }
 
-/// Unpacks below a folder. All names in the archive begin with `root`, for which `as_name` stands
-/// here, or which is left out.
+/// Unpacks into a directory. All names in the archive begin with `root`, which is replaced by
+/// `as_name`, or omitted.
 pub(super) fn unpack(
     from: mpsc::Receiver<Bytes>,
     into: &Path,
@@ -106,7 +106,7 @@ pub(super) fn unpack(
     Ok(unpacked)
 }
 
-/// A name in the archive without its root; nothing for one that is not below it.
+/// A name in the archive without its root; `None` if it is not below that.
 fn inner(path: &Path, root: &str) -> Option<PathBuf> {
     let mut parts = Vec::new();
     for component in path.components() {
@@ -124,7 +124,7 @@ fn inner(path: &Path, root: &str) -> Option<PathBuf> {
     Some(rest.iter().collect())
 }
 
-/// Looks a name up below a folder; no link is followed, not even the last one.
+/// Opens a name below a directory without following links, not even in the last component.
 fn below(ground: &OwnedFd, place: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     loop {
@@ -136,7 +136,7 @@ fn below(ground: &OwnedFd, place: &Path, flags: OFlags, mode: Mode) -> Result<Ow
     }
 }
 
-/// Makes the folders of a path that are not there.
+/// Creates the missing directories of a path.
 fn folders(ground: &OwnedFd, path: &Path) -> io::Result<()> {
     let mut whole = PathBuf::new();
     for part in path.components() {
@@ -157,8 +157,8 @@ fn folders(ground: &OwnedFd, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A new file in place of what is there. Only the plain permission bits count: no set-user-ID
-/// program comes out of a container.
+/// Creates a file, replacing an existing one. Only the permission bits are used, so no set-user-ID
+/// program can come from a container.
 fn create(ground: &OwnedFd, place: &Path, mode: u32) -> io::Result<File> {
     let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty());
     let folder = match parent {
@@ -182,7 +182,7 @@ fn fault(place: &Path, error: Errno) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", place.display()))
 }
 
-/// Writes pieces to whoever sends them on.
+/// A writer that sends pieces to a channel.
 struct Pieces(mpsc::Sender<Bytes>);
 
 impl Write for Pieces {
@@ -196,7 +196,7 @@ impl Write for Pieces {
     }
 }
 
-/// Reads the pieces that have arrived.
+/// A reader of the received pieces.
 struct Arrived {
     from: mpsc::Receiver<Bytes>,
     piece: Bytes,

@@ -1,4 +1,4 @@
-//! `cp`: files into and out of containers, as a tar archive through a command there.
+//! `cp`: copies files to and from containers, as a tar archive through a command there.
 
 mod archive;
 mod stream;
@@ -17,7 +17,7 @@ use super::error::Error;
 use super::scope::Namespace;
 use super::screen::Screen;
 
-/// Pieces of an archive on their way.
+/// Number of queued pieces of an archive.
 const AHEAD: usize = 16;
 
 /// What `cp` takes.
@@ -41,15 +41,15 @@ pub struct CopyArgs {
 /// One end of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// A path of this machine.
+    /// A local path.
     Here(PathBuf),
     /// A path in a container.
     Pod {
-        /// Namespace, when it was given.
+        /// Namespace, if given.
         namespace: Option<String>,
         /// The pod.
         pod: String,
-        /// The path there.
+        /// The path in the container.
         path: String,
     },
 }
@@ -58,7 +58,7 @@ impl FromStr for Place {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // A path with a colon is meant as a path when it begins as one.
+        // A path with a colon is recognised by its start.
         let pod = text.split_once(':').filter(|_| !text.starts_with(['/', '.']));
         let Some((pod, path)) = pod else {
             return match text {
@@ -89,7 +89,7 @@ struct Far {
 }
 
 impl Far {
-    /// Namespace, where one is named, pod and path; a container that nobody named is told.
+    /// Namespace (if named), pod and path; a container chosen by default is reported.
     async fn of(
         client: &mut Client,
         args: &CopyArgs,
@@ -110,7 +110,7 @@ impl Far {
     }
 }
 
-/// Copies files one way or the other.
+/// Copies files in either direction.
 pub async fn copy(client: &mut Client, args: &CopyArgs, screen: Screen) -> Result<(), Error> {
     match (&args.from, &args.to) {
         (Place::Here(from), Place::Pod { namespace, pod, path }) => {
@@ -127,7 +127,7 @@ pub async fn copy(client: &mut Client, args: &CopyArgs, screen: Screen) -> Resul
     }
 }
 
-/// Folder and last name of a path in a container; the name is `.` when the path has none.
+/// Directory and last component of a path in a container; `.` if there is no last component.
 fn split(path: &str) -> (String, String) {
     let trimmed = path.trim_end_matches('/');
     let (folder, name) = match trimmed.rsplit_once('/') {
@@ -149,7 +149,7 @@ async fn upload(client: &mut Client, from: &Path, far: &Far, screen: Screen) -> 
     let own = whole.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
         Error::Misuse(format!("{}: has no name that can be copied", from.display()))
     })?;
-    // Into a folder that is there already, else under the name that was given.
+    // Into an existing directory, else under the given name.
     let (folder, name) = if is_folder(client, far).await? {
         (far.path.clone(), own.to_owned())
     } else {
@@ -159,11 +159,11 @@ async fn upload(client: &mut Client, from: &Path, far: &Far, screen: Screen) -> 
     let _progress = screen.spinner(&format!("copying {} to {}", from.display(), far.pod));
     let (sender, receiver) = mpsc::channel(AHEAD);
     let packing = tokio::task::spawn_blocking(move || archive::pack(&whole, &name, sender));
-    // A name that begins with a dash is none of an option.
+    // A directory whose name begins with a dash must not be taken for an option.
     let command = ["tar", "-xmf", "-", "-C", &dashed(&folder)].map(str::to_owned);
     let mut running = run(client, far, &command, Some(receiver)).await?;
     let unpacked = running.end("unpack there").await;
-    // What the far side says weighs more than that nobody took the rest.
+    // An error of the remote side is more relevant than that it stopped reading.
     let packed = packing.await.map_err(|_| Error::Failed("the packing broke down".to_owned()))?;
     unpacked?;
     let skipped = packed.map_err(Error::local(format!("read {}", from.display())))?;
@@ -183,7 +183,7 @@ async fn is_folder(client: &mut Client, far: &Far) -> Result<bool, Error> {
 
 async fn download(client: &mut Client, far: &Far, to: &Path, screen: Screen) -> Result<(), Error> {
     let (folder, name) = split(&far.path);
-    // Under its own name into a folder that is there; else under the name that was given.
+    // Under its own name into an existing directory, else under the given name.
     let (into, as_name) = if to.is_dir() {
         (to.to_owned(), (name != ".").then(|| name.clone()))
     } else {
@@ -218,7 +218,7 @@ async fn download(client: &mut Client, far: &Far, to: &Path, screen: Screen) -> 
 }
 
 impl Running {
-    /// Waits for a good end.
+    /// Waits for a successful end.
     async fn end(&mut self, what: &str) -> Result<(), Error> {
         match self.code().await? {
             0 => Ok(()),

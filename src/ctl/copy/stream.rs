@@ -1,4 +1,4 @@
-//! A command in a container whose input and output are archives.
+//! A command in a container whose input or output is an archive.
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -11,22 +11,22 @@ use crate::proto::podbay::v1::{
     ExecRequest, ExecResponse, ExecStart, StdinEnd, exec_request, exec_response,
 };
 
-/// What may follow the end of an archive: it is filled up to a whole record.
+/// Maximum number of bytes after an archive, which is padded to a full record.
 const PADDING: usize = 1 << 20;
 
-/// Most bytes that are kept of what a command complains.
+/// Maximum number of bytes kept of a command's error output.
 const COMPLAINT: usize = 4096;
 
-/// A command that runs in a container.
+/// A running command in a container.
 pub(super) struct Running {
     answers: Streaming<ExecResponse>,
     complaint: Vec<u8>,
-    // Dropped, it ends the requests and with them the command.
+    // Dropping it ends the requests and thereby the command.
     _requests: mpsc::Sender<ExecRequest>,
     _feeder: tokio::task::JoinSet<()>,
 }
 
-/// Starts a command; with pieces for its stdin when there are some.
+/// Starts a command, optionally with pieces for its stdin.
 pub(super) async fn run(
     client: &mut Client,
     far: &Far,
@@ -64,7 +64,7 @@ pub(super) async fn run(
 }
 
 impl Running {
-    /// Waits for the end and answers the exit code; output is not wanted.
+    /// Waits for the end and returns the exit code; output is ignored.
     pub(super) async fn code(&mut self) -> Result<i32, Error> {
         loop {
             if let Next::Exit(code) = self.next().await? {
@@ -73,8 +73,8 @@ impl Running {
         }
     }
 
-    /// Hands the output on until a good end. A receiver that goes early says itself why; the end
-    /// is waited for all the same while no more comes than the padding of an archive.
+    /// Passes the output on until a successful end. If the receiver stops early it reports why
+    /// itself; the end is awaited anyway while no more than an archive's padding arrives.
     pub(super) async fn output(&mut self, to: mpsc::Sender<Bytes>) -> Result<(), Error> {
         let mut unread = 0;
         loop {
@@ -95,7 +95,7 @@ impl Running {
         }
     }
 
-    /// What to say of a command that has not ended well.
+    /// The error of a failed command.
     pub(super) fn failed(&self, what: &str, code: i32) -> Error {
         let complaint = String::from_utf8_lossy(&self.complaint);
         let why = match complaint.trim() {

@@ -1,4 +1,4 @@
-//! What the pods of a node ask for, of what it has.
+//! The requests of a node's pods, compared with its resources.
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -7,14 +7,14 @@ use super::super::print::amount::{bytes, cpu, milli, percent};
 use super::super::print::{age, items, plain, safe, text};
 use super::Page;
 
-/// How an amount is written.
+/// Formats an amount.
 type Tell = fn(i128) -> String;
 
-/// Resources and how they are told.
+/// Resources and their formats.
 const RESOURCES: [(&str, Tell); 3] =
     [("cpu", cpu), ("memory", bytes), ("ephemeral-storage", bytes)];
 
-/// The pods, and what they ask for together.
+/// The pods, and the sum of their requests.
 pub(super) fn all(page: &mut Page, node: &Value, pods: &[Value], now: OffsetDateTime) {
     let has = |name: &str| amount(node.pointer("/status/allocatable"), name);
     let told = |part: i128, name: &str, tell: Tell| {
@@ -47,8 +47,8 @@ fn amount(list: Option<&Value>, name: &str) -> i128 {
     list.and_then(|list| list.get(name)).map_or(0, |quantity| milli(&plain(quantity)))
 }
 
-/// What a pod asks for: its containers and sidecars together, or an init container beside the
-/// sidecars before it where that is more; what is said for the whole pod wins.
+/// A pod's request: the sum of its containers and sidecars, or an init container plus the sidecars
+/// before it if that is more; a pod-level value takes precedence.
 fn of(pod: &Value, list: &str, name: &str) -> i128 {
     let overhead = amount(pod.pointer("/spec/overhead"), name);
     let whole = amount(pod.pointer(&format!("/spec/resources/{list}")), name);

@@ -1,4 +1,4 @@
-//! The command: asks for what is described.
+//! The command: fetches what is described.
 
 use clap::Args;
 use serde_json::Value;
@@ -74,7 +74,7 @@ async fn pods(
         match get::pod(client, &args.selection.namespace, name).await {
             Ok(pod) => pods.extend(pod),
             Err(error) => {
-                // As kubectl does it: the beginning of names is enough.
+                // As in kubectl, a prefix of names is enough.
                 let (all, _) = list(client, &args.selection, None).await?;
                 let before = pods.len();
                 pods.extend(all.into_iter().filter(|pod| pod.name.starts_with(name)));
@@ -87,7 +87,7 @@ async fn pods(
     Ok(pods)
 }
 
-/// All pods that have not ended; nothing for callers that may not see them all.
+/// All pods that have not ended; `None` for callers that may not see all of them.
 async fn on_node(client: &mut Client) -> Result<Option<Vec<Value>>, Error> {
     let everywhere = Selection { all_namespaces: true, ..Selection::default() };
     match list(client, &everywhere, None).await {

@@ -1,4 +1,4 @@
-//! Containers of a pod: what is wanted of them, and how they are.
+//! Containers of a pod: configuration and state.
 
 use serde_json::Value;
 
@@ -98,7 +98,7 @@ fn state(page: &mut Page, name: &str, state: Option<&Value>) {
     }
 }
 
-/// What a probe does and how often, on one line.
+/// Action and timing of a probe, on one line.
 fn probe(probe: &Value) -> String {
     let number_or = |key, default| probe.get(key).and_then(Value::as_i64).unwrap_or(default);
     let pace = format!(

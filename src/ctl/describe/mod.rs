@@ -1,4 +1,4 @@
-//! `describe`: everything of a pod or of the node for people, laid out as kubectl does it.
+//! `describe`: everything about a pod or the node in readable form, laid out as in kubectl.
 
 mod allocated;
 mod ask;
@@ -18,31 +18,31 @@ use super::print::table::align;
 use super::print::{age, has, items, number, pairs, plain, safe, text};
 use crate::proto::podbay::v1::Event;
 
-/// Text with tabs that becomes aligned columns in the end.
+/// Text with tabs, which are converted to aligned columns at the end.
 #[derive(Debug, Default)]
 struct Page(String);
 
 impl Page {
-    /// A line, two blanks further in for each level.
+    /// A line, indented by two spaces per level.
     fn line(&mut self, level: usize, text: impl AsRef<str>) {
         let _ = writeln!(self.0, "{}{}", "  ".repeat(level), text.as_ref());
     }
 
-    /// `name:` and a value; a value of many lines does not break the page.
+    /// `name:` and a value; a multi-line value is indented.
     fn field(&mut self, level: usize, name: &str, value: impl AsRef<str>) {
         let value = safe(value.as_ref()).replace('\t', " ");
         let value = value.trim_end().replace('\n', &format!("\n{}\t", "  ".repeat(level)));
         self.line(level, format!("{name}:\t{value}"));
     }
 
-    /// The same unless the value is empty.
+    /// Like `field`, unless the value is empty.
     fn given(&mut self, level: usize, name: &str, value: &str) {
         if !value.is_empty() {
             self.field(level, name, value);
         }
     }
 
-    /// `name:` and lines beside each other, `<none>` without any.
+    /// `name:` with lines beside it, `<none>` without any.
     fn beside(&mut self, name: &str, lines: &[String]) {
         match lines {
             [] => self.field(0, name, "<none>"),
@@ -50,7 +50,7 @@ impl Page {
         }
     }
 
-    /// `name:` and lines below it; nothing without any.
+    /// `name:` with lines below it; omitted without any.
     fn below(&mut self, level: usize, name: &str, lines: &[String]) {
         if lines.is_empty() {
             return;
@@ -61,7 +61,7 @@ impl Page {
         }
     }
 
-    /// Names and values of a map below a name; nothing without any.
+    /// A map's keys and values below a name; omitted if empty.
     fn map(&mut self, level: usize, name: &str, map: Option<&Value>) {
         let entries = map.and_then(Value::as_object).filter(|map| !map.is_empty());
         if let Some(entries) = entries {
@@ -71,7 +71,7 @@ impl Page {
     }
 }
 
-/// A pod and what happened to it.
+/// A pod and its events.
 pub fn pod(pod: &Value, happened: &[Event], now: OffsetDateTime) -> String {
     let mut page = Page::default();
     head(&mut page, pod, now);

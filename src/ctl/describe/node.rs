@@ -1,4 +1,4 @@
-//! The node: what it has, what holds of it, what runs on it.
+//! The node: resources, conditions, pods.
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -8,7 +8,7 @@ use super::super::print::table::align;
 use super::super::print::{age, items, pairs, text};
 use super::{Page, allocated, conditions};
 
-/// The node, and the pods on it where they are known.
+/// The node, with its pods if they are known.
 pub fn node(node: &Value, pods: Option<&[Value]>, now: OffsetDateTime) -> String {
     let mut page = Page::default();
     page.field(0, "Name", text(node, "/metadata/name"));

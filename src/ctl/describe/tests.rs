@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::proto::podbay::v1::EventType;
 
-/// A pod with everything that a page shows.
+/// A pod with all fields that are shown.
 fn full() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",

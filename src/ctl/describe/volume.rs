@@ -1,4 +1,4 @@
-//! Volumes of a pod: where their contents come from.
+//! Volumes of a pod: the sources of their contents.
 
 use serde_json::Value;
 
@@ -17,14 +17,14 @@ pub(super) fn all(page: &mut Page, volumes: &[Value]) {
     }
 }
 
-/// What `describe` says of a kind of volume, and the values that it shows.
+/// A kind of volume: its description and the fields that are shown.
 struct Row {
     key: &'static str,
     kind: &'static str,
     fields: &'static [(&'static str, &'static str, &'static str)],
 }
 
-/// Label, pointer and what stands there without a value.
+/// Label, JSON pointer, and default text.
 const ROWS: &[Row] = &[
     Row {
         key: "emptyDir",

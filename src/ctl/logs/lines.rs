@@ -1,19 +1,19 @@
-//! Lines of a log on their way to standard output.
+//! Splits a log into lines for standard output.
 
 use tonic::{Status, Streaming};
 
 use crate::proto::podbay::v1::LogsResponse;
 
-/// Longest part of a line that waits for its end.
+/// Maximum length of an unfinished line that is held back.
 const LONGEST: usize = 64 << 10;
 
-/// What is done with the bytes of one log.
+/// The processing of one log's bytes.
 pub(super) struct Lines {
-    /// Before each line.
+    /// Prefix of each line.
     prefix: Option<String>,
-    /// Bytes that may still come.
+    /// Number of bytes still allowed.
     left: Option<u64>,
-    /// Whole lines only, for there are other logs between them.
+    /// Only complete lines, since lines of other logs may come in between.
     whole: bool,
     waiting: Vec<u8>,
     at_start: bool,
@@ -24,7 +24,7 @@ impl Lines {
         Self { prefix, left: limit, whole, waiting: Vec::new(), at_start: true }
     }
 
-    /// The pieces of a log as they are to be written.
+    /// The pieces of a log to write.
     pub(super) fn of(
         mut self,
         mut pieces: Streaming<LogsResponse>,

@@ -1,4 +1,4 @@
-//! Times and durations in the words of kubectl.
+//! Times and durations in kubectl's format.
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -16,22 +16,22 @@ pub fn time_at(value: &Value, pointer: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(super::text(value, pointer), &Rfc3339).ok()
 }
 
-/// How long ago the time at a JSON pointer is; `<unknown>` without one.
+/// The age of the time at a JSON pointer; `<unknown>` without one.
 pub fn since(value: &Value, pointer: &str, now: OffsetDateTime) -> String {
     time_at(value, pointer).map_or("<unknown>".to_owned(), |then| ago(then, now))
 }
 
-/// How long ago a time is.
+/// The age of a time.
 pub fn ago(then: OffsetDateTime, now: OffsetDateTime) -> String {
     human((now - then).whole_seconds())
 }
 
-/// The time at a JSON pointer, for people; empty without one.
+/// The time at a JSON pointer in long form; empty without one.
 pub fn long(value: &Value, pointer: &str) -> String {
     time_at(value, pointer).and_then(|time| time.format(&LONG).ok()).unwrap_or_default()
 }
 
-/// A duration in seconds, shorter the longer it is: `45s`, `3m20s`, `5h`, `3d4h`, `2y`.
+/// A duration in seconds, less precise the longer it is: `45s`, `3m20s`, `5h`, `3d4h`, `2y`.
 pub fn human(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     let two = |big: i64, unit: char, small: i64, part: char| match small {
@@ -39,7 +39,7 @@ pub fn human(seconds: i64) -> String {
         _ => format!("{big}{unit}{small}{part}"),
     };
     match seconds {
-        // Clocks of two machines may differ a little.
+        // The clocks of two machines may differ slightly.
         i64::MIN..-1 => "<invalid>".to_owned(),
         -1 => "0s".to_owned(),
         0..120 => format!("{seconds}s"),

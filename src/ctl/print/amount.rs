@@ -1,6 +1,6 @@
-//! Amounts of cpu and memory: Kubernetes quantities as numbers, and back.
+//! Conversion of CPU and memory quantities to numbers and back.
 
-/// Thousandths of what a quantity says, e.g. 250 for `250m`; 0 for what is none.
+/// A quantity in thousandths, e.g. 250 for `250m`; 0 if invalid.
 pub fn milli(quantity: &str) -> i128 {
     let end = quantity.find(|c: char| !c.is_ascii_digit() && !".+-".contains(c));
     let (number, suffix) = quantity.split_at(end.unwrap_or(quantity.len()));
@@ -32,12 +32,12 @@ pub fn milli(quantity: &str) -> i128 {
     up(scaled.saturating_mul(1000).saturating_mul(times), by * scale)
 }
 
-/// Thousandths as cpu: `250m`, `2`.
+/// Formats thousandths as CPU: `250m`, `2`.
 pub fn cpu(milli: i128) -> String {
     if milli % 1000 == 0 { (milli / 1000).to_string() } else { format!("{milli}m") }
 }
 
-/// Thousandths as bytes, with the largest suffix that loses nothing: `64Mi`.
+/// Formats thousandths as bytes, with the largest exact suffix: `64Mi`.
 pub fn bytes(milli: i128) -> String {
     let mut value = milli / 1000;
     let mut suffix = "";
@@ -50,7 +50,7 @@ pub fn bytes(milli: i128) -> String {
     format!("{value}{suffix}")
 }
 
-/// How many hundredths of the whole; 0 where there is none.
+/// Percentage of the whole; 0 if that is 0.
 pub fn percent(part: i128, whole: i128) -> i128 {
     if whole == 0 { 0 } else { part * 100 / whole }
 }

@@ -8,7 +8,7 @@ use serde_json_path::JsonPath;
 use super::path;
 use super::table::{Cell, Table};
 
-/// Columns of the caller's choice.
+/// User-defined columns.
 #[derive(Debug, Clone)]
 pub struct Columns {
     columns: Vec<(String, JsonPath)>,
@@ -16,13 +16,13 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// The same with its header row, or without.
+    /// Sets whether there is a header row.
     #[must_use]
     pub fn headers(self, headers: bool) -> Self {
         Self { headers, ..self }
     }
 
-    /// A table with a row for each object; `<none>` where a path gives nothing.
+    /// A table with a row for each object; `<none>` where a path has no result.
     pub fn render(&self, objects: &[Value]) -> String {
         let cell = |object: &Value, path: &JsonPath| match path::pick(path, object, ",") {
             found if found.is_empty() => Cell::from("<none>"),

@@ -1,28 +1,28 @@
-//! Columns of labels at the end of a table: `-L KEY,...` and `--show-labels`.
+//! Label columns of a table: `-L KEY,...` and `--show-labels`.
 
 use serde_json::Value;
 
 use super::table::Cell;
 use super::{pairs, plain};
 
-/// Which of them.
+/// The label columns to show.
 #[derive(Debug, Clone, Default)]
 pub struct Labels {
     /// A column for each of these keys.
     pub keys: Vec<String>,
-    /// One with all labels.
+    /// A column with all labels.
     pub all: bool,
 }
 
 impl Labels {
-    /// The end of the header row: keys are named by their last part.
+    /// Their header cells, named by the last part of each key.
     pub fn header(&self) -> Vec<String> {
         let name = |key: &String| key.rsplit('/').next().unwrap_or(key).to_uppercase();
         let all = self.all.then(|| "LABELS".to_owned());
         self.keys.iter().map(name).chain(all).collect()
     }
 
-    /// The end of an object's row.
+    /// Their cells in an object's row.
     pub fn cells(&self, object: &Value) -> Vec<Cell> {
         let labels = object.pointer("/metadata/labels");
         let value = |key: &String| labels.and_then(|labels| labels.get(key)).map(plain);

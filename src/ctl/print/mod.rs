@@ -1,6 +1,6 @@
-//! How objects are shown: tables as kubectl has them, JSON, YAML, names, paths and columns.
+//! Output formats: tables as in kubectl, JSON, YAML, names, paths and columns.
 //!
-//! All of it is pure but for `jsonpath-file`: objects and the time go in, text comes out.
+//! All of it is pure except `jsonpath-file`: objects and the time go in, text comes out.
 
 pub mod age;
 pub mod amount;
@@ -19,17 +19,17 @@ use serde_json::{Value, json};
 use self::columns::Columns;
 use self::path::Template;
 
-/// What `-o` can name, for messages and help.
+/// The formats of `-o`, for messages and help.
 const FORMATS: &str = "wide, json, yaml, name, jsonpath=TEMPLATE, jsonpath-file=FILE, \
                        custom-columns=NAME:PATH,...";
 
-/// What to print of objects.
+/// Output format of objects.
 #[derive(Debug, Clone, Default)]
 pub enum Output {
-    /// A table for people.
+    /// A table.
     #[default]
     Table,
-    /// The same with more columns.
+    /// A table with more columns.
     Wide,
     /// The object, or a `List` of objects.
     Json,
@@ -37,9 +37,9 @@ pub enum Output {
     Yaml,
     /// `pod/NAME` lines.
     Name,
-    /// What a template picks.
+    /// The result of a template.
     Path(Template),
-    /// Columns of the caller's choice.
+    /// User-defined columns.
     Columns(Columns),
 }
 
@@ -70,7 +70,7 @@ impl FromStr for Output {
 }
 
 impl Output {
-    /// The same, without the header row of custom columns where none is wanted.
+    /// Sets whether custom columns have a header row.
     #[must_use]
     pub fn headers(self, wanted: bool) -> Self {
         match self {
@@ -79,13 +79,13 @@ impl Output {
         }
     }
 
-    /// Whether it is one of the tables, which a watch prints row by row.
+    /// Whether it is a table, which a watch prints row by row.
     pub fn is_table(&self) -> bool {
         matches!(self, Self::Table | Self::Wide)
     }
 
-    /// The text of objects in any format but the tables; several objects, and those that were
-    /// asked for as a list, become a `List`.
+    /// Formats objects, except as a table. Several objects, and those requested as a list, become a
+    /// `List`.
     pub fn objects(&self, objects: &[Value], as_list: bool) -> Result<String, String> {
         let whole = || match objects {
             [one] if !as_list => one.clone(),
@@ -107,17 +107,17 @@ pub fn list(objects: &[Value]) -> Value {
     json!({"apiVersion": "v1", "kind": "List", "items": objects, "metadata": {"resourceVersion": ""}})
 }
 
-/// Indented by four, as kubectl does, with a line feed at the end.
+/// Indented by four as in kubectl, with a final line feed.
 pub fn json(value: &Value) -> String {
     let mut text = Vec::new();
     let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut writer = serde_json::Serializer::with_formatter(&mut text, indent);
-    // A value with text keys, written to memory, cannot fail.
+    // Writing a value with text keys to memory cannot fail.
     let _ = value.serialize(&mut writer);
     String::from_utf8_lossy(&text).into_owned() + "\n"
 }
 
-/// As YAML, with a line feed at the end.
+/// As YAML, with a final line feed.
 pub fn yaml(value: &Value) -> String {
     let text = serde_saphyr::to_string(value).unwrap_or_default();
     text.trim_end_matches('\n').to_owned() + "\n"
@@ -130,34 +130,34 @@ fn name(object: &Value) -> String {
     format!("{kind}/{}", text(object, "/metadata/name"))
 }
 
-/// The text at a JSON pointer; empty when there is none.
+/// The text at a JSON pointer; empty if missing.
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The list at a JSON pointer; empty when there is none.
+/// The list at a JSON pointer; empty if missing.
 pub fn items<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
     value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// The whole number at a JSON pointer; 0 when there is none.
+/// The integer at a JSON pointer; 0 if missing.
 pub fn number(value: &Value, pointer: &str) -> i64 {
     value.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
 }
 
-/// Whether a JSON pointer leads to something that is not null.
+/// Whether a JSON pointer has a value other than null.
 pub fn has(value: &Value, pointer: &str) -> bool {
     value.pointer(pointer).is_some_and(|found| !found.is_null())
 }
 
-/// `key=value` pairs of a map of texts, in order of the keys; empty when there is none.
+/// `key=value` pairs of a text map, sorted by key; empty if missing.
 pub fn pairs(value: &Value, pointer: &str, separator: &str) -> Vec<String> {
     let map = value.pointer(pointer).and_then(Value::as_object);
     let pair = |(key, value): (&String, &Value)| format!("{key}{separator}{}", plain(value));
     map.map(|map| map.iter().map(pair).collect()).unwrap_or_default()
 }
 
-/// A value as people read it: text without quotes, everything else as JSON.
+/// A value in readable form: text without quotes, everything else as JSON.
 pub fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -165,8 +165,8 @@ pub fn plain(value: &Value) -> String {
     }
 }
 
-/// Text from a pod or the network, made safe for a terminal: control characters other than line
-/// feeds and tabs are shown as `^[` and the like, so that no container can write escapes there.
+/// Makes text from a pod or the network safe for a terminal: control characters other than line
+/// feeds and tabs are shown as `^[` etc., so that no container can write escape sequences.
 pub fn safe(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {

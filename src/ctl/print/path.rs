@@ -1,6 +1,6 @@
-//! `-o jsonpath=`: kubectl's templates. Text outside braces stands as it is; inside there are paths
-//! (`{.status.phase}`, `{.items[*].metadata.name}`, filters), quoted text (`{"\n"}`) and
-//! `{range PATH}`...`{end}`. The paths themselves are RFC 9535's.
+//! `-o jsonpath=`: kubectl's templates. Text outside braces is literal; inside are paths
+//! (`{.status.phase}`, `{.items[*].metadata.name}`, filters), quoted text (`{"\n"}`) and `{range
+//! PATH}`...`{end}`. Paths are evaluated as in RFC 9535.
 
 use std::str::FromStr;
 
@@ -19,7 +19,7 @@ enum Part {
 }
 
 impl Template {
-    /// What the template gives for an object.
+    /// The result of the template for an object.
     pub fn render(&self, value: &Value) -> Result<String, String> {
         let mut text = String::new();
         render(&self.0, value, &mut text);
@@ -27,7 +27,7 @@ impl Template {
     }
 }
 
-/// A path that stands alone: `.status.phase`, with or without braces around it.
+/// A single path: `.status.phase`, with or without braces.
 pub fn single(text: &str) -> Result<JsonPath, String> {
     let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
     match inner {
@@ -39,7 +39,7 @@ pub fn single(text: &str) -> Result<JsonPath, String> {
     }
 }
 
-/// What a path gives, separated by `separator`.
+/// The results of a path, separated by `separator`.
 pub fn pick(path: &JsonPath, value: &Value, separator: &str) -> String {
     let found = path.query(value).all();
     found.into_iter().map(super::plain).collect::<Vec<_>>().join(separator)
@@ -67,7 +67,7 @@ impl FromStr for Template {
     }
 }
 
-/// Parts up to the end, or up to `{end}` inside a range.
+/// Parses up to the end, or up to `{end}` inside a range.
 fn parts(rest: &mut &str, in_range: bool) -> Result<Vec<Part>, String> {
     let mut parts = Vec::new();
     while !rest.is_empty() {
@@ -97,7 +97,7 @@ fn parts(rest: &mut &str, in_range: bool) -> Result<Vec<Part>, String> {
     if in_range { Err("jsonpath: {range} without {end}".to_owned()) } else { Ok(parts) }
 }
 
-/// Offset of the brace that ends an action, past quoted text.
+/// Offset of the closing brace of an action, skipping quoted text.
 fn closing(text: &str) -> Option<usize> {
     let mut quote = None;
     let mut escaped = false;
@@ -114,7 +114,7 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-/// Text in quotes, with `\n`, `\t` and the like.
+/// Decodes quoted text with `\n`, `\t` etc.
 fn quoted(text: &str) -> Result<String, String> {
     let fault = || format!("jsonpath: {text} is no text in quotes");
     let quote = text.chars().next().ok_or_else(fault)?;
@@ -136,8 +136,8 @@ fn quoted(text: &str) -> Result<String, String> {
     Ok(shown)
 }
 
-/// kubectl's path as RFC 9535 has it: `.metadata.annotations.a\.b/c` becomes
-/// `$['metadata']['annotations']['a.b/c']`; what is in brackets is the same in both.
+/// Converts kubectl's path to RFC 9535: `.metadata.annotations.a\.b/c` becomes
+/// `$['metadata']['annotations']['a.b/c']`; bracketed parts are the same in both.
 fn path(text: &str) -> Result<JsonPath, String> {
     let fault = |why: &str| format!("jsonpath: {text}: {why}");
     let mut rest = text.trim();
@@ -174,7 +174,7 @@ fn path(text: &str) -> Result<JsonPath, String> {
     JsonPath::parse(&strict).map_err(|error| fault(error.message()))
 }
 
-/// A name up to the next step, with `\.` as a dot in it, and its length as written.
+/// A name up to the next step, with `\.` decoded, and its length as written.
 fn name(text: &str) -> (String, usize) {
     let mut name = String::new();
     let mut characters = text.char_indices();
@@ -188,8 +188,8 @@ fn name(text: &str) -> (String, usize) {
     (name, text.len())
 }
 
-/// What stands in brackets, as RFC 9535 has it: kubectl has `\.` for a dot in names, also in those
-/// behind the `@` of a filter.
+/// Converts a bracketed part to RFC 9535: kubectl writes a dot in a name as `\.`, also after the
+/// `@` of a filter.
 fn in_bracket(text: &str) -> String {
     let mut strict = String::new();
     let mut quote = None;
@@ -227,7 +227,7 @@ fn in_bracket(text: &str) -> String {
     strict
 }
 
-/// Length of what stands in brackets, with them.
+/// Length of a bracketed part, including the brackets.
 fn bracket(text: &str) -> Option<usize> {
     let mut depth = 0_u32;
     let mut quote = None;

@@ -1,4 +1,4 @@
-//! Rows of pods, in the words of `kubectl get pods`.
+//! Rows of pods, as in `kubectl get pods`.
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -9,11 +9,11 @@ use super::{age, has, items, number, text};
 /// Columns of a table of pods, or of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PodColumns {
-    /// The namespace before the name.
+    /// Show the namespace before the name.
     pub namespace: bool,
-    /// IP, node, nominated node and readiness gates.
+    /// Show IP, node, nominated node and readiness gates.
     pub wide: bool,
-    /// The kind in the name, `pod/web`.
+    /// Show the kind in the name, `pod/web`.
     pub kind: bool,
 }
 
@@ -50,7 +50,7 @@ impl PodColumns {
     }
 }
 
-/// `1/2` of the readiness gates; empty when there are none.
+/// Ready and total readiness gates, `1/2`; empty when there are none.
 fn gates(pod: &Value) -> String {
     let gates = items(pod, "/spec/readinessGates");
     let holds = |gate: &&Value| condition(pod, text(gate, "/conditionType"));
@@ -79,12 +79,12 @@ fn mood(status: &str) -> Mood {
     }
 }
 
-/// The one word of a pod's state, as the STATUS column has it.
+/// A pod's state in the STATUS column.
 pub fn status_word(pod: &Value) -> String {
     Summary::of(pod).status
 }
 
-/// What the row tells of a pod's containers; follows `printPod` of Kubernetes.
+/// Summary of a pod's containers for its row; follows `printPod` in Kubernetes.
 #[derive(Debug, Default)]
 struct Summary {
     containers: usize,
@@ -114,7 +114,7 @@ impl Summary {
         summary
     }
 
-    /// Whether an init container is still to come to its end.
+    /// Whether an init container has not completed yet.
     fn init_containers(&mut self, pod: &Value) -> bool {
         let all = items(pod, "/spec/initContainers").len();
         for (index, container) in items(pod, "/status/initContainerStatuses").iter().enumerate() {
@@ -139,7 +139,7 @@ impl Summary {
     }
 
     fn app_containers(&mut self, pod: &Value) {
-        // From here on the restarts of what runs count: of sidecars and apps.
+        // From here on only restarts of sidecars and apps count.
         (self.restarts, self.last_restart) = (0, None);
         for container in items(pod, "/status/initContainerStatuses") {
             let name = text(container, "/name");
@@ -181,7 +181,7 @@ impl Summary {
     }
 }
 
-/// Init containers that go on beside the others.
+/// Init containers that keep running beside the others.
 fn sidecars(pod: &Value) -> impl Iterator<Item = &Value> {
     let all = items(pod, "/spec/initContainers").iter();
     all.filter(|container| text(container, "/restartPolicy") == "Always")
@@ -191,7 +191,7 @@ fn flag(value: &Value, pointer: &str) -> bool {
     value.pointer(pointer).and_then(Value::as_bool).unwrap_or_default()
 }
 
-/// The reason of an end, or else what it was ended by.
+/// The reason of a termination, else its signal or exit code.
 fn end_word(end: &Value) -> String {
     match (text(end, "/reason"), number(end, "/signal")) {
         ("", 0) => format!("ExitCode:{}", number(end, "/exitCode")),

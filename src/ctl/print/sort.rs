@@ -1,4 +1,4 @@
-//! `--sort-by PATH`: objects in the order of one of their fields.
+//! `--sort-by PATH`: sorts objects by one of their fields.
 
 use std::cmp::Ordering;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use serde_json_path::JsonPath;
 
 use super::{path, plain};
 
-/// What objects are sorted by.
+/// The sort key.
 #[derive(Debug, Clone)]
 pub struct SortBy {
     path: JsonPath,
@@ -24,7 +24,7 @@ impl FromStr for SortBy {
 }
 
 impl SortBy {
-    /// Sorts; those without the field come first, and equal ones stay in their order.
+    /// Sorts; objects without the field come first, and equal ones keep their order.
     pub fn sort(&self, objects: &mut [Value]) -> Result<(), String> {
         let has = |object: &Value| !self.path.query(object).all().is_empty();
         if !objects.is_empty() && !objects.iter().any(has) {
@@ -48,7 +48,7 @@ fn compare(a: Option<&Value>, b: Option<&Value>) -> Ordering {
     }
 }
 
-/// Text with the numbers in it by their value: `web-2` before `web-10`.
+/// Compares texts with embedded numbers by value: `web-2` before `web-10`.
 fn natural(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a, b);
     loop {

@@ -1,22 +1,22 @@
-//! Tables: columns as wide as what is in them, three blanks between.
+//! Tables with columns as wide as their contents, separated by three spaces.
 
-/// Blanks between columns.
+/// Number of spaces between columns.
 const GAP: usize = 3;
 
-/// Narrowest column, as kubectl has it.
+/// Minimum column width, as in kubectl.
 const NARROWEST: usize = 6;
 
-/// What a cell tells at a glance, for terminals with colours.
+/// The colour class of a cell, for terminals with colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mood {
-    /// Nothing of note.
+    /// Neutral.
     #[default]
     Plain,
-    /// All is well.
+    /// Good state.
     Good,
-    /// On its way.
+    /// In progress.
     Busy,
-    /// Somebody should look at it.
+    /// A problem.
     Bad,
 }
 
@@ -54,7 +54,7 @@ impl<T: AsRef<str>> From<T> for Cell {
     }
 }
 
-/// A table that grows: rows printed later keep the widths of those before.
+/// A table that is printed in parts: later rows keep the column widths of earlier ones.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     header: Vec<String>,
@@ -64,13 +64,13 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table with these columns; no header row without any.
+    /// A table with these columns; without any there is no header row.
     pub fn new<T: Into<String>>(header: impl IntoIterator<Item = T>, colours: bool) -> Self {
         let header: Vec<String> = header.into_iter().map(Into::into).collect();
         Self { header, colours, ..Self::default() }
     }
 
-    /// The text of these rows, the header before the first ones.
+    /// Formats these rows, with the header before the first ones.
     pub fn rows(&mut self, rows: &[Vec<Cell>]) -> String {
         let mut text = String::new();
         let header: Vec<Cell> = self.header.iter().map(Cell::from).collect();
@@ -108,8 +108,8 @@ impl Table {
     }
 }
 
-/// Aligns lines whose cells end with a tab: a column reaches over neighbouring lines that have it,
-/// as `describe` needs it.
+/// Aligns lines with tab-terminated cells: a column extends over adjacent lines that have it, as
+/// needed by `describe`.
 pub fn align(text: &str) -> String {
     const PADDING: usize = 2;
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();

@@ -1,4 +1,4 @@
-//! What an archive has: small documents in memory, everything else in the store.
+//! The contents of an archive: small documents in memory, everything else in the store.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,10 +14,10 @@ use crate::image::manifest::MAX_MANIFEST;
 use crate::model::StringMap;
 use crate::model::image::{Descriptor, Digest};
 
-/// Links of links that are followed.
+/// Maximum length of a chain of links.
 const MAX_LINKS: usize = 4;
 
-/// How a file is compressed, by its first bytes.
+/// Compression of a file, detected from its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Packing {
     Plain,
@@ -33,17 +33,17 @@ pub(super) struct Kept {
     pub packing: Packing,
 }
 
-/// Everything in an archive.
+/// All contents of an archive.
 #[derive(Default)]
 pub(super) struct Contents {
-    /// `oci-layout`, `index.json`, `manifest.json`, as far as they are there.
+    /// Those of `oci-layout`, `index.json` and `manifest.json` that the archive has.
     pub documents: HashMap<&'static str, Bytes>,
     files: HashMap<String, Kept>,
     links: HashMap<String, String>,
 }
 
 impl Contents {
-    /// A file by its name or that of a link to it.
+    /// A file by its own name or that of a link to it.
     pub fn file(&self, path: &str) -> Option<&Kept> {
         let mut path = path;
         for _ in 0..=MAX_LINKS {
@@ -61,7 +61,7 @@ impl Contents {
     }
 }
 
-/// Puts files into the store.
+/// Writes an archive's files into the store.
 pub(super) struct Intake<'a> {
     pub store: &'a dyn backend::Images,
     pub lease: &'a Lease,
@@ -120,7 +120,8 @@ impl Intake<'_> {
             let first = entries.body().await?.unwrap_or_default();
             return Ok(Kept { digest: digest.clone(), size, packing: Packing::of(&first) });
         }
-        // A name of this load alone: a slow upload holds up no pull of the same blob.
+        // An ingest name unique to this load, so that a slow upload does not block a pull of the
+        // blob.
         let ingest = format!("load-{}-{number}", self.lease.0);
         let mut writer = self.open(&ingest, claimed.as_ref(), size).await?;
         let copied = self.copy(entries, &mut *writer, claimed.as_ref()).await;
@@ -135,14 +136,14 @@ impl Intake<'_> {
         };
         writer.expect(&digest);
         writer.commit(&StringMap::new()).await.step("storing a blob of an archive")?;
-        // The store may have had it, and then does not put it under the lease.
+        // If the store already had the blob, it has not put it under the lease.
         if !self.stored(&digest, size).await? {
             return Err(Error::bad_archive(format!("{digest} was not stored")));
         }
         Ok(Kept { digest, size, packing })
     }
 
-    /// Whether the store has a blob; from now on the lease holds it.
+    /// Whether the store has a blob, which is then added to the lease.
     async fn stored(&self, digest: &Digest, size: u64) -> Result<bool, Error> {
         let found = self.store.blob(digest, Some(self.lease)).await;
         match found.step("looking for a blob of an archive")? {
@@ -168,7 +169,8 @@ impl Intake<'_> {
                     annotations: StringMap::new(),
                 };
                 match self.store.write_blob(self.lease, ingest, &blob).await {
-                    // It came into being in this moment; its bytes are still to be read and checked.
+                    // Another client stored it just now; the archive's bytes still have to be read
+                    // and checked.
                     Err(error) if error.is_already_exists() => {
                         self.store.write_unnamed(self.lease, ingest, size).await
                     }
@@ -179,7 +181,7 @@ impl Intake<'_> {
         opened.step("opening a blob of an archive for writing")
     }
 
-    /// Copies the current file; its digest, and how it begins.
+    /// Copies the current file; returns its digest and its first bytes.
     async fn copy(
         &self,
         entries: &mut Entries,
@@ -209,12 +211,12 @@ impl Intake<'_> {
     }
 }
 
-/// The documents that say what an archive has.
+/// The documents that describe an archive's contents.
 fn known(path: &str) -> Option<&'static str> {
     [LAYOUT, INDEX, MANIFEST].into_iter().find(|name| *name == path)
 }
 
-/// What docker wrote for versions of itself that nobody has any more.
+/// Files that docker wrote for its own long obsolete versions.
 fn is_legacy(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     path == "repositories" || (name != path && matches!(name, "VERSION" | "json"))

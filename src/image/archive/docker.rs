@@ -21,8 +21,8 @@ struct Raw {
     layers: Option<Vec<String>>,
 }
 
-/// Reads `manifest.json`. Such an archive has no manifests: they are made here, always of the same
-/// bytes for the same image.
+/// Reads `manifest.json`. A docker archive has no image manifests: they are made here, with the
+/// same bytes for the same image every time.
 pub(super) fn images(document: &[u8], contents: &Contents) -> Result<Vec<(Named, Bytes)>, Error> {
     let raw: Vec<Raw> = serde_json::from_slice(document)
         .map_err(|_| Error::bad_archive("manifest.json is not that of a docker archive"))?;

@@ -1,4 +1,4 @@
-//! The entries of a tar archive, one after the other.
+//! Reads the entries of a tar archive one by one.
 
 use bytes::{Bytes, BytesMut};
 
@@ -7,26 +7,26 @@ use super::header::{self, BLOCK, Extended, Kind, MAX_PATH, Raw};
 use super::input::Input;
 use crate::image::Error;
 
-/// Largest extended header: names, times, and attributes that nobody wants.
+/// Maximum size of an extended header: names, times, and attributes that are ignored.
 const MAX_PAX: u64 = 64 << 10;
-/// Most bytes after the mark that ends an archive; writers fill up their last record.
+/// Maximum number of bytes after the end-of-archive marker; writers pad their last record.
 const MAX_TAIL: u64 = 16 << 20;
 
-/// What an archive has an entry for.
+/// A kind of entry that is processed.
 pub(super) enum Entry {
-    /// A file of so many bytes, which come from [`Entries::body`].
+    /// A file of this size, whose bytes are read with [`Entries::body`].
     File { path: String, size: u64 },
     /// Another name of a file.
     Link { path: String, target: String },
 }
 
-/// An archive that is read.
+/// A tar archive being read.
 pub(super) struct Entries {
     input: Input,
     count: usize,
-    /// Bytes of the current body that were not read yet, …
+    /// Unread bytes of the current body.
     left: u64,
-    /// … and of what fills up its last block.
+    /// Unread padding after the current body.
     fill: u64,
 }
 
@@ -35,14 +35,15 @@ impl Entries {
         Self { input, count: 0, left: 0, fill: 0 }
     }
 
-    /// The next file or link; folders say nothing. Skips what is left of the body before.
+    /// The next file or link; directories are skipped. Discards the unread rest of the previous
+    /// body.
     pub async fn next(&mut self) -> Result<Option<Entry>, Error> {
         let mut extended = Extended::default();
         loop {
             self.skip().await?;
             let mut block = [0; BLOCK];
             match self.input.exact(&mut block).await? {
-                // Some writers leave out the mark at the end.
+                // Some writers omit the end-of-archive marker.
                 0 if extended == Extended::default() => return Ok(None),
                 BLOCK => {}
                 _ => return Err(Error::bad_archive("it is cut off")),
@@ -104,7 +105,7 @@ impl Entries {
         Ok(Some(piece))
     }
 
-    /// The current file, which must be small.
+    /// The complete current file, of at most `most` bytes.
     pub async fn whole(&mut self, most: u64) -> Result<Bytes, Error> {
         if self.left > most {
             return Err(Error::bad_archive(format!("a document is larger than {most} bytes")));
@@ -124,7 +125,7 @@ impl Entries {
         found.size.map_or(Ok(()), |size| once(&mut extended.size, size))
     }
 
-    /// A name that has a body of its own, with the zeros at its end.
+    /// A long name stored as a body; trailing zeros are removed.
     async fn long(&mut self) -> Result<Vec<u8>, Error> {
         let mut name = self.whole(2 * MAX_PATH as u64).await?.to_vec();
         while name.last() == Some(&0) {
@@ -136,7 +137,7 @@ impl Entries {
     async fn skip(&mut self) -> Result<(), Error> {
         while self.body().await?.is_some() {}
         while self.fill > 0 {
-            // The very last block may be short.
+            // The very last block may be truncated.
             let Some(piece) = self.input.piece(self.fill).await? else { break };
             self.fill -= piece.len() as u64;
         }
@@ -144,7 +145,8 @@ impl Entries {
         Ok(())
     }
 
-    /// Reads on to the end of the upload: who sends it is told what became of it, not cut off.
+    /// Reads to the end of the upload, so that the sender gets a result instead of a reset
+    /// connection.
     async fn tail(&mut self) -> Result<(), Error> {
         let mut left = MAX_TAIL;
         while let Some(piece) = self.input.piece(u64::MAX).await? {
@@ -162,7 +164,7 @@ fn named(raw: &[u8]) -> Result<String, Error> {
     }
 }
 
-/// Two notes of one thing would be read differently by different readers.
+/// Fails on a repeated field: different readers would use different ones.
 fn once<T>(place: &mut Option<T>, value: T) -> Result<(), Error> {
     match place.replace(value) {
         None => Ok(()),

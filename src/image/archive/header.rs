@@ -1,40 +1,40 @@
 //! Headers of tar entries. Pure.
 //!
-//! Fields are read by the `tar` crate. Its reader of whole archives is not used: it waits in a
-//! thread for each byte, and takes extended headers of any length into memory.
+//! Fields are parsed by the `tar` crate. Its archive reader is not used: it blocks a thread for
+//! each byte it waits for, and reads extended headers of any length into memory.
 
 use tar::{EntryType, Header};
 
-/// Size of a header, and what bodies are filled up to.
+/// Size of a header; bodies are padded to a multiple of it.
 pub(super) const BLOCK: usize = 512;
-/// Longest name of an entry or target of a link in bytes.
+/// Maximum length of an entry's name or a link's target, in bytes.
 pub(super) const MAX_PATH: usize = 1024;
 
-/// A header as it stands.
+/// A parsed header block.
 pub(super) enum Raw {
-    /// The mark that ends an archive.
+    /// The end-of-archive marker.
     End,
-    /// An entry, or a note to the next one.
+    /// An entry, or an extension of the next one.
     Of(Kind, Fields),
 }
 
-/// What a header is for.
+/// The type of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     File,
     Folder,
     Link,
-    /// The body has the name of the next entry.
+    /// The body is the name of the next entry.
     LongName,
-    /// The body has the target of the next entry, a link.
+    /// The body is the link target of the next entry.
     LongLink,
-    /// The body has fields of the next entry.
+    /// The body has PAX records for the next entry.
     Pax,
-    /// The body has fields of all entries from here on.
+    /// The body has PAX records for all later entries.
     PaxGlobal,
 }
 
-/// The fields that count.
+/// The fields that are used.
 pub(super) struct Fields {
     pub path: Vec<u8>,
     pub target: Vec<u8>,
@@ -47,7 +47,7 @@ pub(super) fn parse(block: &[u8; BLOCK]) -> Result<Raw, &'static str> {
         return Ok(Raw::End);
     }
     let header = Header::from_byte_slice(block);
-    // The sum counts its own field as spaces.
+    // The checksum counts its own field as spaces.
     let own = 148..156;
     let sum: u32 = block
         .iter()
@@ -59,7 +59,7 @@ pub(super) fn parse(block: &[u8; BLOCK]) -> Result<Raw, &'static str> {
     }
     let path = header.path_bytes().into_owned();
     let kind = match header.entry_type() {
-        // Archives from before there were types tell folders by their slash.
+        // Old archives without entry types mark directories by a trailing slash.
         EntryType::Regular if path.ends_with(b"/") => Kind::Folder,
         EntryType::Regular => Kind::File,
         EntryType::Directory => Kind::Folder,
@@ -84,7 +84,7 @@ pub(super) fn parse(block: &[u8; BLOCK]) -> Result<Raw, &'static str> {
     Ok(Raw::Of(kind, Fields { path, target, size }))
 }
 
-/// What extended headers say of the next entry.
+/// Values from extended headers for the next entry.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Extended {
     pub path: Option<Vec<u8>>,
@@ -92,8 +92,8 @@ pub(super) struct Extended {
     pub size: Option<u64>,
 }
 
-/// Reads the body of a PAX header: records of `LENGTH KEY=VALUE\n`, where the length alone says
-/// where a record ends.
+/// Parses the body of a PAX header: records of `LENGTH KEY=VALUE\n`; only the length says where a
+/// record ends.
 pub(super) fn pax(mut body: &[u8]) -> Result<Extended, &'static str> {
     const MALFORMED: &str = "an extended header is malformed";
     let mut extended = Extended::default();
@@ -114,7 +114,7 @@ pub(super) fn pax(mut body: &[u8]) -> Result<Extended, &'static str> {
                 extended.size = Some(size.ok_or(MALFORMED)?);
             }
             _ if key.starts_with(b"GNU.sparse.") => return Err("sparse files are not taken"),
-            // Times, owners and attributes of files that nobody makes.
+            // Times, owners and attributes do not matter: no files are created.
             _ => {}
         }
         body = rest;
@@ -129,7 +129,7 @@ fn number(text: &str) -> Option<u64> {
     number.filter(|number| *number <= i64::MAX as u64)
 }
 
-/// An entry's name without what means nothing: `./a//b/` is `a/b`. Empty for the root.
+/// An entry's name without redundant parts: `./a//b/` becomes `a/b`. Empty for the root.
 pub(super) fn clean(raw: &[u8]) -> Result<String, &'static str> {
     let text = std::str::from_utf8(raw).map_err(|_| "a name is no text")?;
     if text.len() > MAX_PATH {
@@ -152,7 +152,7 @@ pub(super) fn clean(raw: &[u8]) -> Result<String, &'static str> {
     Ok(parts.join("/"))
 }
 
-/// Where a link in an archive leads: a name of that archive.
+/// The entry in the same archive that a link points to.
 pub(super) fn lead(link: &str, target: &[u8]) -> Result<String, &'static str> {
     let text = std::str::from_utf8(target).map_err(|_| "a link's target is no text")?;
     if text.len() > MAX_PATH || text.starts_with('/') || text.chars().any(char::is_control) {

@@ -1,4 +1,4 @@
-//! The bytes of an archive as they come, unpacked when they are compressed.
+//! The bytes of an archive as they arrive, decompressed if needed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use tokio_util::sync::CancellationToken;
 use super::Upload;
 use crate::image::Error;
 
-/// Compressed bytes that are unpacked at a time; what comes of them is 32 KiB at most.
+/// How many compressed bytes are decompressed at a time; the result is at most 32 KiB.
 const BITE: usize = 16 << 10;
 
-/// What compressed files begin with, other than gzip's.
+/// Magic numbers of compression formats other than gzip.
 const FOREIGN: [(&[u8], &str); 3] =
     [(b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz")];
 
-/// An archive that is read from its beginning to its end.
+/// An archive read from start to end.
 pub(super) struct Input {
     from: Upload,
-    /// The upload ends when no byte comes for so long, …
+    /// The upload fails when no byte arrives for this long.
     patience: Duration,
-    /// … or when nobody wants it any more.
+    /// The upload fails when this is cancelled.
     stop: CancellationToken,
     gunzip: Option<MultiGzDecoder<Vec<u8>>>,
     packed: Bytes,
@@ -32,7 +32,7 @@ pub(super) struct Input {
 }
 
 impl Input {
-    /// Looks at the first bytes.
+    /// Detects the compression from the first bytes.
     pub async fn begin(
         from: Upload,
         patience: Duration,
@@ -62,7 +62,7 @@ impl Input {
         Ok(input)
     }
 
-    /// Bytes as they come, at most so many; `None` at the end.
+    /// The next bytes, at most `most`; `None` at the end.
     pub async fn piece(&mut self, most: u64) -> Result<Option<Bytes>, Error> {
         if !self.fill().await? {
             return Ok(None);
@@ -71,7 +71,7 @@ impl Input {
         Ok(Some(self.here.split_to(most)))
     }
 
-    /// Fills a buffer; how much of it there was.
+    /// Fills a buffer; returns how many bytes there were.
     pub async fn exact(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         let mut at = 0;
         while at < buffer.len() {
@@ -82,7 +82,7 @@ impl Input {
         Ok(at)
     }
 
-    /// Makes sure that there is a byte; false at the end.
+    /// Ensures that at least one byte is buffered; false at the end.
     async fn fill(&mut self) -> Result<bool, Error> {
         while self.here.is_empty() {
             if self.gunzip.is_none() {
@@ -114,7 +114,7 @@ impl Input {
         Ok(())
     }
 
-    /// The compressed bytes are at their end: what is left of the others.
+    /// At the end of the compressed bytes: flushes the decompressor.
     fn end(&mut self) -> Result<bool, Error> {
         let Some(gunzip) = &mut self.gunzip else { return Ok(false) };
         gunzip.try_finish().map_err(damaged)?;
@@ -125,7 +125,7 @@ impl Input {
     async fn arrive(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             let next = tokio::time::timeout(self.patience, self.from.next());
-            // Cancel-safe: nothing is read any more after it.
+            // Cancel-safe: after a cancellation nothing more is read.
             let next = self.stop.run_until_cancelled(next).await.ok_or(Error::Abandoned)?;
             match next.map_err(|_| Error::Stalled { after: self.patience })? {
                 None => return Ok(None),

@@ -8,22 +8,22 @@ use crate::image::{Error, Platform, Reference};
 use crate::model::StringMap;
 use crate::model::image::Descriptor;
 
-/// A whole name, as containerd and docker write it.
+/// Annotation with the full name, written by containerd and docker.
 pub(super) const NAME: &str = "io.containerd.image.name";
-/// A tag by the specification; some tools put a whole name there.
+/// Annotation with the tag, as the specification has it; some tools write a full name.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// An image that an archive says it has.
+/// An image listed in an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Named {
-    /// Its names; none when only its id names it.
+    /// Its names; empty when it has only its id.
     pub names: Vec<Reference>,
-    /// Index or manifest.
+    /// The index or manifest.
     pub target: Descriptor,
 }
 
 impl Named {
-    /// Adds an image, or names to one that was added.
+    /// Adds an image, or only its names if the image was added before.
     pub fn add(self, to: &mut Vec<Self>) -> Result<(), Error> {
         let place = to.iter().position(|image| image.target.digest == self.target.digest);
         let Some(place) = place else {
@@ -56,7 +56,8 @@ pub(super) fn images(layout: &[u8], index: &[u8], host: &Platform) -> Result<Vec
     if entries.is_empty() {
         return Err(Error::bad_archive("there is no image in it"));
     }
-    // The entries of one name are the forms of one image, in the order of their first.
+    // Several entries with one name are platform variants of one image; the order is that of the
+    // first entry of each name.
     let mut groups: Vec<(Option<Reference>, Vec<Entry>)> = Vec::new();
     for entry in entries {
         let name = name(&entry.descriptor.annotations)?;
@@ -75,7 +76,7 @@ pub(super) fn images(layout: &[u8], index: &[u8], host: &Platform) -> Result<Vec
                     Descriptor { annotations: StringMap::new(), ..entry.descriptor.clone() };
                 Named { names: name.into_iter().collect(), target }.add(&mut images)?;
             }
-            // One of several forms of an image without a name.
+            // Another platform variant of an image without a name.
             None if unnamed => {}
             None => return Err(no_platform(name.as_ref(), host)),
         }
@@ -101,13 +102,13 @@ fn name(annotations: &StringMap) -> Result<Option<Reference>, Error> {
         return reference(whole).map(Some);
     }
     match annotations.get(REF_NAME) {
-        // A mere tag names no repository.
+        // A tag alone names no repository.
         Some(name) if name.contains(['/', ':', '@']) => reference(name).map(Some),
         _ => Ok(None),
     }
 }
 
-/// A name in an archive.
+/// Parses a name found in an archive.
 pub(super) fn reference(text: &str) -> Result<Reference, Error> {
     Reference::parse(text).map_err(|error| Error::bad_archive(error.to_string()))
 }

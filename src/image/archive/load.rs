@@ -1,4 +1,4 @@
-//! An archive becomes images.
+//! Loads the images of an archive.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,7 +20,7 @@ use crate::image::{Error, Inner, manifest};
 use crate::model::StringMap;
 use crate::model::image::{Descriptor, Digest};
 
-/// The documents of an archive: what is only in the store is none of it.
+/// The documents of an archive only, not those that are only in the store.
 struct Archived<'a> {
     inner: &'a Inner,
     here: &'a HashMap<Digest, u64>,
@@ -64,7 +64,7 @@ impl Inner {
             self.take(&lease, input, names, snapshotter, &stop).await
         };
         tokio::pin!(work);
-        // Cancel-safe: `work` is only borrowed, and is waited for below.
+        // Cancel-safe: `work` is only borrowed here, and awaited below.
         let loaded = tokio::select! {
             loaded = &mut work => loaded,
             () = self.tasks.draining() => {
@@ -72,7 +72,7 @@ impl Inner {
                 work.await
             }
         };
-        // After a failure the wait for a collection makes sure that nothing is left.
+        // After a failure this waits for garbage collection, so that nothing is left over.
         let released = self.store.release(&lease, loaded.is_err()).await;
         if let Err(error) = released {
             tracing::warn!(lease = lease.0, %error, "lease of an archive stays until it expires");
@@ -81,7 +81,7 @@ impl Inner {
             Ok(images) => tracing::info!(images = images.len(), "archive loaded"),
             Err(error) => tracing::warn!(%error, "archive not loaded"),
         }
-        // What a document of an archive has wrong is told as such.
+        // Errors in an archive's document are reported as errors of the archive.
         loaded.map_err(|error| match error {
             Error::BadContent { what, problem } => Error::bad_archive(format!("{what}: {problem}")),
             other => other,
@@ -126,7 +126,7 @@ impl Inner {
         Ok(loaded)
     }
 
-    /// The images that the documents of an archive name.
+    /// The images listed in an archive's documents.
     async fn images_of(
         &self,
         lease: &Lease,
@@ -154,7 +154,7 @@ impl Inner {
         Ok(images)
     }
 
-    /// Checks an image's documents, and unpacks its layers.
+    /// Checks an image's documents and unpacks its layers.
     async fn unpack(
         &self,
         lease: &Lease,
@@ -181,7 +181,7 @@ impl Inner {
     }
 }
 
-/// A name of two images would be that of whichever came last.
+/// Refuses one name for two images: it would end up on whichever comes last.
 fn one_each(images: &[Named]) -> Result<(), Error> {
     let mut taken = HashSet::new();
     match images.iter().flat_map(|image| &image.names).find(|name| !taken.insert(*name)) {
@@ -190,7 +190,7 @@ fn one_each(images: &[Named]) -> Result<(), Error> {
     }
 }
 
-/// The names that an image gets: one with a digest must have the image's own.
+/// The names to give an image; a name with a digest must match the image's own.
 fn checked(names: &[Reference], target: &Descriptor) -> Result<Vec<String>, Error> {
     for name in names {
         if name.digest().is_some_and(|digest| *digest != target.digest) {

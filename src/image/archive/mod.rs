@@ -1,4 +1,4 @@
-//! Images as archives: `load` takes one in, `save` makes one.
+//! Image archives: `load` reads one, `save` writes one.
 //!
 //! ```text
 //! upload -> (gunzip) -> entries -> blobs into the store, under a lease; small documents in memory
@@ -6,13 +6,13 @@
 //!        -> all names at once -> lease ends
 //! ```
 //!
-//! Nothing of an archive is believed: names of entries never reach a file system, each blob has the
-//! digest and size that the store itself found, documents pass the checks of a pull, and what has
-//! to be in memory is bounded. Layers stream through. All that a load makes hangs on its lease
-//! until the names are put, so one that fails leaves nothing.
+//! An archive is not trusted: names of entries never reach a file system, the store computes digest
+//! and size of each blob, documents pass the same checks as in a pull, and memory use is bounded.
+//! Layers are streamed. Everything that a load makes is held only by its lease until the names are
+//! set, so a failed load leaves nothing.
 //!
-//! An archive is a whole: blobs that only the store has are not taken for missing ones, because
-//! whoever knows a digest is not meant to get at its bytes that way.
+//! An archive must be complete: a missing blob is not taken from the store, because knowing a
+//! digest must not be enough to get at a blob.
 
 mod contents;
 mod docker;
@@ -32,64 +32,64 @@ use futures::stream::BoxStream;
 use super::{Error, Images};
 use crate::model::image::Digest;
 
-/// Most entries of an archive: far more than images with all their layers need.
+/// Maximum number of entries: far more than complete images need.
 const MAX_ENTRIES: usize = 20_000;
-/// Most images of an archive.
+/// Maximum number of images in an archive.
 const MAX_IMAGES: usize = 256;
-/// Most names of one image.
+/// Maximum number of names of one image.
 const MAX_NAMES: usize = 256;
 
-/// The file that says that an archive is an OCI image layout.
+/// The file that marks an archive as an OCI image layout.
 const LAYOUT: &str = "oci-layout";
-/// Its list of images.
+/// The image list of an OCI image layout.
 const INDEX: &str = "index.json";
-/// The list of images of a docker archive.
+/// The image list of a docker archive.
 const MANIFEST: &str = "manifest.json";
-/// Where an OCI image layout has its blobs.
+/// Directory of the blobs in an OCI image layout.
 const BLOBS: &str = "blobs/sha256/";
 
-/// Why an upload broke off.
+/// Why an upload failed.
 pub type Broken = Box<dyn std::error::Error + Send + Sync>;
 
-/// An archive on its way in.
+/// An incoming archive.
 pub type Upload = BoxStream<'static, Result<Bytes, Broken>>;
 
-/// How an archive is to be taken.
+/// Options of a load.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// Names in place of those of the archive, which must have one image only.
+    /// Names to use instead of those in the archive, which must then have exactly one image.
     pub names: Vec<String>,
-    /// Runtime handler that images are unpacked for; empty is the default one.
+    /// Runtime handler to unpack the images for; empty for the default one.
     pub handler: String,
 }
 
-/// An image that was taken from an archive.
+/// A loaded image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
     /// Its id.
     pub id: Digest,
     /// Its names, normalised.
     pub names: Vec<String>,
-    /// What they point at.
+    /// Digest of the index or manifest.
     pub target: Digest,
 }
 
-/// An archive on its way out.
+/// An outgoing archive.
 pub struct Saved {
     /// Size in bytes.
     pub total: u64,
-    /// Its bytes. An error is the last item.
+    /// Its bytes. After an error the stream ends.
     pub bytes: BoxStream<'static, Result<Bytes, Error>>,
 }
 
 impl Images {
-    /// Takes all images of an archive: an OCI image layout or a docker archive as a tar, which may
-    /// be compressed with gzip. The work goes on when the caller has gone, whose upload then breaks
-    /// off.
+    /// Loads all images of an archive: a tar with an OCI image layout or a docker archive,
+    /// optionally compressed with gzip. If the caller drops this future its upload ends early; the
+    /// task continues and cleans up.
     ///
     /// # Errors
-    /// [`Error::BadArchive`] for one that is whole but wrong, [`Error::BrokenOff`],
-    /// [`Error::NoPlatform`], a failure of the store. Then nothing of it is left.
+    /// [`Error::BadArchive`] for a complete but invalid archive, [`Error::BrokenOff`],
+    /// [`Error::NoPlatform`], or a failure of the store. Then nothing of it is left.
     pub async fn load(&self, from: Upload, options: LoadOptions) -> Result<Vec<Loaded>, Error> {
         let inner = Arc::clone(&self.inner);
         let work =
@@ -97,14 +97,15 @@ impl Images {
         work.join().await.unwrap_or(Err(Error::Abandoned))
     }
 
-    /// Writes images as an OCI image layout that is a docker archive as well. They stay until it is
-    /// read to its end or dropped. A name goes with its image; with an id, all of the image's tags.
+    /// Writes images as an OCI image layout that is also a docker archive. The images are kept
+    /// until the stream ends or is dropped. A name selects its image; an id, the image with all its
+    /// tags.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Incomplete`], or when the store cannot be asked.
+    /// [`Error::NotFound`], [`Error::Incomplete`], or a failure of the store.
     pub async fn save(&self, images: Vec<String>) -> Result<Saved, Error> {
         let inner = Arc::clone(&self.inner);
-        // Owned: a caller that leaves now must not leave the lease behind.
+        // In an owned task, so that a caller that leaves does not leave the lease behind.
         let work = self.inner.tasks.spawn("plan a save", async move { inner.save(&images).await });
         work.join().await.unwrap_or(Err(Error::Abandoned))
     }

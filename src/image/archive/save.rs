@@ -1,4 +1,4 @@
-//! Images become an archive.
+//! Saves images into an archive.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,9 +18,10 @@ use crate::image::reference::{Name, Reference};
 use crate::image::{Error, Inner};
 use crate::model::image::{Descriptor, Digest, Image};
 
-/// Pieces that are read ahead of who takes them.
+/// How many pieces are read ahead of the reader.
 const AHEAD: usize = 4;
-/// Most blobs of an index with all that it points at; one with more goes without other platforms.
+/// Maximum number of blobs of an index with everything below it; a larger one is saved without
+/// other platforms.
 const MAX_BLOBS: usize = 4096;
 
 impl Inner {
@@ -37,9 +38,9 @@ impl Inner {
         let total = planned.iter().map(Part::size).sum();
         let (sender, mut receiver) = mpsc::channel(AHEAD);
         let inner = Arc::clone(self);
-        // Owned: a reader that leaves must not leave the lease behind.
+        // In an owned task, so that a reader that leaves does not leave the lease behind.
         drop(self.tasks.spawn("save images", async move {
-            // Cancel-safe: nothing is left of a read that is dropped.
+            // Cancel-safe: dropping a read leaves nothing behind.
             let ended = tokio::select! {
                 ended = inner.send(planned, &sender) => ended,
                 () = inner.tasks.draining() => Err(Error::Abandoned),
@@ -47,7 +48,7 @@ impl Inner {
             };
             if let Err(error) = ended {
                 tracing::warn!(%error, "images not saved");
-                // There may be no room: that bytes are missing is seen all the same.
+                // The queue may be full; the reader notices the missing bytes anyway.
                 let _ = sender.try_send(Err(error));
             }
             inner.let_go(&lease).await;
@@ -85,8 +86,8 @@ impl Inner {
         Ok(parts(&picked, &blobs))
     }
 
-    /// What goes of an image: all that its index points at when all of it is here, else what this
-    /// host needs.
+    /// What to save of an image: everything that its index points at if it is all stored, else only
+    /// what this host needs.
     async fn pick(
         &self,
         lease: &Lease,
@@ -113,7 +114,7 @@ impl Inner {
         let (Some(config), Some(target)) = (config.cloned(), target.cloned()) else {
             return Err(incomplete());
         };
-        // A name with the digest of the index is none of the manifest.
+        // A name with the digest of the index does not fit the manifest.
         names.retain(|name| name.digest().is_none_or(|digest| *digest == target.digest));
         let layers = tree.manifest.layers.iter().cloned();
         let blobs: Vec<_> = [target.clone(), config].into_iter().chain(layers).collect();
@@ -125,7 +126,7 @@ impl Inner {
         Ok((Picked { names, target, manifest: tree.manifest }, blobs))
     }
 
-    /// All blobs from a target down, if they are here.
+    /// All blobs reachable from a target, if they are all stored.
     async fn whole(
         &self,
         lease: &Lease,
@@ -155,7 +156,7 @@ impl Inner {
         Ok(Some(found.into_values().collect()))
     }
 
-    /// Whether a blob is here; from now on the lease holds it.
+    /// Whether a blob is stored, which is then added to the lease.
     async fn held(&self, lease: &Lease, blob: &Descriptor) -> Result<bool, Error> {
         let found = self.store.blob(&blob.digest, Some(lease)).await.step("looking for a blob")?;
         Ok(found.is_some_and(|found| found.size == blob.size))
@@ -188,7 +189,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Waits for who reads, but not for ever: a lease and a place are held meanwhile.
+    /// Waits for the reader, but with a limit, since a lease and a slot are held meanwhile.
     async fn hand_over(
         &self,
         bytes: Bytes,
@@ -201,13 +202,13 @@ impl Inner {
         match to.send_timeout(Ok(bytes), after).await {
             Ok(()) => Ok(()),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Error::Stalled { after }),
-            // The end of the task is near: nobody reads any more.
+            // The receiver is gone: nobody reads any more.
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Error::Abandoned),
         }
     }
 }
 
-/// Each image once, with the names that go with it.
+/// Each selected image once, with its selected names.
 fn chosen(snapshot: &Snapshot, names: &[String]) -> Result<Vec<(Image, Vec<Reference>)>, Error> {
     let mut chosen: Vec<(Image, Vec<Reference>)> = Vec::new();
     for text in names {

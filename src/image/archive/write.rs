@@ -1,4 +1,4 @@
-//! The bytes of an archive that is made. Pure, and the same for the same images.
+//! Encodes an archive. Pure; the same images give the same bytes.
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use crate::model::image::{Descriptor, Digest};
 
 /// A part of an archive.
 pub(super) enum Part {
-    /// Bytes that are known.
+    /// Bytes in memory.
     Bytes(Bytes),
     /// A blob of the store.
     Blob { digest: Digest, size: u64 },
@@ -28,16 +28,16 @@ impl Part {
     }
 }
 
-/// An image that is to be written.
+/// An image to write.
 pub(super) struct Picked {
     pub names: Vec<Reference>,
-    /// Index or manifest.
+    /// The index or manifest.
     pub target: Descriptor,
-    /// What `docker load` is told: the manifest for this host.
+    /// The manifest for this host, for `docker load`.
     pub manifest: Manifest,
 }
 
-/// The parts of an archive: its documents first, so that who reads it knows what comes.
+/// The parts of an archive: documents first, so that the reader knows what follows.
 pub(super) fn parts(images: &[Picked], blobs: &[Descriptor]) -> Vec<Part> {
     let layout = json!({ "imageLayoutVersion": "1.0.0" });
     let mut parts = Vec::new();
@@ -56,7 +56,7 @@ pub(super) fn parts(images: &[Picked], blobs: &[Descriptor]) -> Vec<Part> {
         parts.push(Part::Blob { digest: blob.digest.clone(), size: blob.size });
         parts.push(Part::Bytes(Bytes::from_static(fill(blob.size))));
     }
-    // The mark that ends an archive.
+    // The end-of-archive marker.
     parts.push(Part::Bytes(BytesMut::zeroed(2 * BLOCK).freeze()));
     parts
 }
@@ -107,13 +107,13 @@ fn head(name: &str, kind: EntryType, size: u64) -> [u8; BLOCK] {
     header.set_gid(0);
     header.set_mtime(0);
     header.set_size(size);
-    // All names are short: this cannot fail, and a reader would refuse a header without a name.
+    // All names are short, so this cannot fail; a reader would refuse a header without a name.
     let _short = header.set_path(name);
     header.set_cksum();
     *header.as_bytes()
 }
 
-/// Zeros that fill up the last block of a body.
+/// Padding for the last block of a body.
 fn fill(size: u64) -> &'static [u8] {
     static ZEROS: [u8; BLOCK] = [0; BLOCK];
     &ZEROS[..(size.wrapping_neg() % BLOCK as u64) as usize]

@@ -1,4 +1,4 @@
-//! One pull from its start to its end.
+//! One pull from start to end.
 
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ use crate::image::{Error, Inner, manifest};
 use crate::model::image::{Descriptor, Digest, Image};
 
 impl Inner {
-    /// Pulls until it is done, cancelled, stalled, or the agent stops. Whatever ends it, the work
-    /// is always waited for, so that it can take its leftovers away.
+    /// Pulls until it is done, cancelled, stalled, or the agent stops. In all cases the work is
+    /// awaited, so that it can clean up.
     pub(super) async fn run_pull(
         &self,
         reference: &Reference,
@@ -38,7 +38,7 @@ impl Inner {
         let pull = Pull { inner: self, reference, snapshotter, name: &name, report, stop: &stop };
         let work = pull.run(given, Arc::clone(&meter));
         tokio::pin!(work);
-        // Cancel-safe: `work` is only borrowed, and goes on below.
+        // Cancel-safe: `work` is only borrowed here, and continues below.
         let why = tokio::select! {
             ended = &mut work => return pull.ended(ended),
             () = meter.stalled(limit) => Error::NoProgress { reference: name.clone(), after: limit },
@@ -89,7 +89,7 @@ impl Pull<'_> {
         }
         let lease = self.inner.store.lease().await.step("making a lease for a pull")?;
         let pulled = self.fetch(&lease, &session, &meter, resolved).await;
-        // After a failure the wait for a collection makes sure that nothing is left.
+        // After a failure this waits for garbage collection, so that nothing is left over.
         let released = self.inner.store.release(&lease, pulled.is_err()).await;
         if let Err(error) = released {
             tracing::warn!(lease = lease.0, %error, "lease of a pull stays until it expires");
@@ -98,14 +98,14 @@ impl Pull<'_> {
         self.inner.get_by_id(&id).await
     }
 
-    /// The names that a pull gives, without that of the id.
+    /// The names that a pull sets, without the id.
     fn names(&self, target: &Digest) -> Vec<String> {
         let by_digest = self.reference.at(target).to_string();
         let tag = self.reference.tag().map(|_| self.name.to_owned());
         [by_digest].into_iter().chain(tag).collect()
     }
 
-    /// An image that is complete already costs no more than asking the registry.
+    /// The image if it is complete already, so that only the registry had to be asked.
     async fn already_here(&self, target: &Digest) -> Result<Option<Arc<Image>>, Error> {
         let images = self.inner.look().await?;
         let Some(image) = images.complete(target, &self.names(target)) else { return Ok(None) };
@@ -143,7 +143,7 @@ impl Pull<'_> {
         Ok(id)
     }
 
-    /// Downloads some layers at a time and unpacks each as soon as it and all below are there.
+    /// Downloads several layers at a time and unpacks each once it and all layers below are stored.
     async fn layers(
         &self,
         lease: &Lease,
@@ -174,7 +174,7 @@ impl Pull<'_> {
             layers.iter().zip(senders).map(|(layer, sender)| fetch.then_tell(layer, sender));
         let fetches: Vec<_> = fetches.collect();
         let parallel = inner.options.max_concurrent_layers.max(1);
-        // All are waited for, the cancelled too: each takes its half-written blob away.
+        // All are awaited, also cancelled ones, since each removes its partial blob.
         let fetches = stream::iter(fetches).buffer_unordered(parallel).collect::<Vec<_>>();
         let unpacks = async {
             let unpacked = self.unpack_layers(lease, tree, stored, &stop).await;
@@ -196,7 +196,7 @@ impl Pull<'_> {
     ) -> Result<(), Error> {
         for (n, mut stored) in stored.into_iter().enumerate() {
             let work = async {
-                // An error means that the download has failed, which is told there.
+                // An error means that the download failed, which is reported there.
                 let here = stored.wait_for(|stored| *stored).await;
                 here.map_err(|_| Error::cancelled(self.name))?;
                 self.inner.unpack_layer(lease, tree, n, self.snapshotter).await
@@ -218,7 +218,7 @@ impl Pull<'_> {
     }
 }
 
-/// Of two results the error that is not merely the echo of the other.
+/// Of two results, the error that is not merely a cancellation caused by the other.
 fn first_error(one: Result<(), Error>, other: Result<(), Error>) -> Result<(), Error> {
     match (one, other) {
         (Err(one), Err(other)) => Err(if one.is_cancelled() { other } else { one }),
@@ -232,13 +232,13 @@ struct Fetched<'a> {
     pull: &'a Pull<'a>,
     lease: &'a Lease,
     session: &'a Session,
-    /// The target's bytes.
+    /// The bytes of the target.
     body: Option<Bytes>,
 }
 
 impl Fetched<'_> {
-    /// The target's descriptor: its size and type are known only with its bytes, which are kept
-    /// for the walk.
+    /// The target's descriptor. Its size and type are known only from its bytes, which are kept for
+    /// the walk.
     async fn target(&mut self, resolved: Resolved) -> Result<Descriptor, Error> {
         let Resolved { digest, mut content_type, body } = resolved;
         let body = match (self.stored(Kind::Manifest, &digest).await?, body) {
@@ -256,7 +256,7 @@ impl Fetched<'_> {
         Ok(Descriptor { media_type, digest, size, annotations: Default::default() })
     }
 
-    /// A blob that is stored already; from now on the lease holds it.
+    /// A blob that is stored already, which is then added to the lease.
     async fn stored(&self, kind: Kind, digest: &Digest) -> Result<Option<Bytes>, Error> {
         let store = &*self.pull.inner.store;
         let found = store.blob(digest, Some(self.lease)).await.step("looking for a document")?;
@@ -265,7 +265,7 @@ impl Fetched<'_> {
         let descriptor =
             Descriptor { media_type: String::new(), digest, size, annotations: Default::default() };
         match Stored(store).document(kind, &descriptor).await {
-            // Removed meanwhile, by somebody who does not know our lease.
+            // Removed meanwhile by a client that ignores our lease.
             Err(Error::Backend { source, .. }) if source.kind == ErrorKind::NotFound => Ok(None),
             other => other.map(Some),
         }

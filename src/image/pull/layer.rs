@@ -1,4 +1,4 @@
-//! One layer from the registry into the store.
+//! Downloads one layer into the store.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use crate::image::registry::Session;
 use crate::model::StringMap;
 use crate::model::image::Descriptor;
 
-/// Bytes given to the store at once: large enough that its answer is not what takes the time.
+/// Bytes per write to the store: large enough that its response time does not dominate.
 const CHUNK: usize = 1 << 20;
-/// Broken connections in a row, without one byte between them, that end a download.
+/// How many broken connections in a row, with no byte received, end a download.
 const MAX_BREAKS: u32 = 5;
-/// Tries to open an ingest that somebody else is writing.
+/// How many times to try to open an ingest that another writer has locked.
 const MAX_LOCKED: u32 = 60;
 
 /// Fetches layers for one pull.
@@ -37,25 +37,25 @@ pub(super) struct LayerFetch<'a> {
     pub name: &'a str,
 }
 
-/// A blob being written, with what is known of its content.
+/// A blob being written, with the hash of its content so far.
 struct Progress {
     at: u64,
-    /// `None` after a resumed ingest: then only the store can tell.
+    /// `None` after a resumed ingest: then only the store can compute the digest.
     hasher: Option<Sha256>,
     buffer: BytesMut,
     strides: Strides,
 }
 
-/// Why a stretch of a download ended.
+/// Why reading from one connection ended.
 enum Halt {
-    /// Another connection may bring the rest.
+    /// The rest may be read over another connection.
     Broken(Error),
-    /// It is no use.
+    /// Retrying is useless.
     Over(Error),
 }
 
 impl LayerFetch<'_> {
-    /// Runs, and tells the unpacker; a failure stops the other layers too.
+    /// Runs the download and tells the unpacker; a failure also stops the other layers.
     pub async fn then_tell(
         &self,
         layer: &Descriptor,
@@ -69,7 +69,7 @@ impl LayerFetch<'_> {
         fetched
     }
 
-    /// Stores one layer; one that is stored already is only put under the lease.
+    /// Stores one layer; one that is stored already is only added to the lease.
     async fn run(&self, layer: &Descriptor) -> Result<(), Error> {
         let turn = self.stop.run_until_cancelled(self.locks.lock(layer.digest.as_str())).await;
         let _turn = turn.ok_or_else(|| self.cancelled())?;
@@ -87,7 +87,7 @@ impl LayerFetch<'_> {
     }
 
     async fn download(&self, layer: &Descriptor) -> Result<(), Error> {
-        // Each source may be wrong once; what an earlier run left may be wrong as well.
+        // Each source may deliver wrong bytes once, and so may a resumed ingest.
         let mut keep = true;
         let mut source = 0;
         loop {
@@ -119,7 +119,7 @@ impl LayerFetch<'_> {
         }
     }
 
-    /// Opens the ingest; `None` when the blob came into being meanwhile.
+    /// Opens the ingest; `None` when the blob was stored meanwhile.
     async fn open(&self, layer: &Descriptor) -> Result<Option<Box<dyn BlobWriter>>, Error> {
         let ingest = format!("layer-{}", layer.digest);
         let mut tries = 0;
@@ -145,7 +145,7 @@ impl LayerFetch<'_> {
     ) -> Result<(), Error> {
         let mut progress = self.start(writer, layer, keep).await?;
         let mut breaks = 0;
-        // Over all connections: one that is silent after another is no progress either.
+        // Covers all connections: silence on one after another is no progress either.
         let _open = self.meter.open();
         while progress.at < layer.size {
             let before = progress.at;
@@ -161,7 +161,7 @@ impl LayerFetch<'_> {
                 Halt::Broken(error) => error,
             };
             breaks = if progress.at > before { 0 } else { breaks + 1 };
-            // A silent server is the business of the no-progress limit.
+            // A silent server is left to the no-progress limit.
             if breaks >= MAX_BREAKS && !is_timeout(&error) {
                 return Err(error);
             }
@@ -224,7 +224,7 @@ impl LayerFetch<'_> {
         }
     }
 
-    /// Gives the store what is collected, when it is at least `least` bytes.
+    /// Writes the buffer to the store if it has at least `least` bytes.
     async fn flush(
         &self,
         writer: &mut dyn BlobWriter,

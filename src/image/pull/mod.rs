@@ -1,4 +1,4 @@
-//! Pulls: one download for all who ask for the same image with the same credentials.
+//! Pulls: one download for all callers that want the same image with the same credentials.
 //!
 //! ```text
 //! lease -> resolve -> index, manifest, configuration -> layers, three at a time
@@ -6,8 +6,8 @@
 //!       -> names -> lease ends
 //! ```
 //!
-//! Nothing is visible before the names are put, and all that came before hangs on the lease, so
-//! that a failure at any step leaves nothing.
+//! Nothing is visible before the names are set, and everything before is held only by the lease, so
+//! a failure at any step leaves nothing.
 
 mod job;
 mod layer;
@@ -28,11 +28,11 @@ use crate::model::image::Image;
 type Key = (String, String, Option<Credentials>);
 type Answer = Option<Result<Arc<Image>, Error>>;
 
-/// The pulls under way.
+/// The pulls in progress.
 #[derive(Default)]
 pub(super) struct Flights(Mutex<HashMap<Key, Weak<Flight>>>);
 
-/// A pull under way. Who waits for it holds it; when nobody does any more, it is cancelled.
+/// A pull in progress, held by those who wait for it and cancelled when nobody does any more.
 struct Flight {
     answer: watch::Receiver<Answer>,
     cancel: CancellationToken,
@@ -45,7 +45,7 @@ impl Drop for Flight {
 }
 
 impl Flights {
-    /// Joins the pull of a key, or makes one and tells its sender.
+    /// Joins the pull for a key, or starts one and returns the sender for its result.
     fn join(&self, key: &Key) -> (Arc<Flight>, Option<watch::Sender<Answer>>) {
         let mut flights = self.0.lock();
         if let Some(flight) = flights.get(key).and_then(Weak::upgrade) {
@@ -57,8 +57,8 @@ impl Flights {
         (flight, Some(sender))
     }
 
-    /// Ends a pull: who comes from now on starts anew. A pull that nobody held any more may
-    /// have a successor under the same key, which stays.
+    /// Removes a pull, so that later callers start anew. If it was abandoned, it may have a
+    /// successor under the same key, which stays.
     fn leave(&self, key: &Key, flight: &Weak<Flight>) {
         let mut flights = self.0.lock();
         if flights.get(key).is_some_and(|current| current.ptr_eq(flight)) {
@@ -68,7 +68,7 @@ impl Flights {
 }
 
 impl Inner {
-    /// Pulls an image, or waits for who does so already.
+    /// Pulls an image, or joins a pull of it in progress.
     pub async fn pull(
         self: &Arc<Self>,
         image: &str,
@@ -83,7 +83,7 @@ impl Inner {
         if let Some(sender) = sender {
             let inner = Arc::clone(self);
             let (cancel, weak) = (flight.cancel.clone(), Arc::downgrade(&flight));
-            // Owned: cancelling needs time to clean up after the last waiter has gone.
+            // In an owned task: after the last waiter has left, cancelling needs time to clean up.
             drop(self.tasks.spawn("pull image", async move {
                 let answer = inner.run_pull(&reference, &key.1, key.2.as_ref(), &cancel).await;
                 inner.flights.leave(&key, &weak);
@@ -92,7 +92,7 @@ impl Inner {
         }
         let mut answer = flight.answer.clone();
         let answer = answer.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
-        // Without an answer the task has panicked, which is logged where it runs.
+        // Without a result the task has panicked, which is logged by its spawner.
         answer.unwrap_or_else(|| Err(Error::cancelled(name)))
     }
 }

@@ -1,6 +1,6 @@
-//! Challenges of registries and the tokens that answer them.
+//! Authentication challenges of registries, and the tokens to answer them.
 //!
-//! <https://distribution.github.io/distribution/spec/auth/token/>, and its OAuth2 form for
+//! <https://distribution.github.io/distribution/spec/auth/token/>, and its OAuth2 variant for
 //! refresh tokens.
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,7 +15,7 @@ use super::http::{Call, exchange, is_passing, small_body};
 use crate::image::Error;
 use crate::image::credentials::Secret;
 
-/// Largest reply of a token server, in bytes.
+/// Maximum size of a token server's reply, in bytes.
 const MAX_TOKEN_REPLY: usize = 1 << 20;
 
 /// One challenge of a `WWW-Authenticate` header.
@@ -23,18 +23,18 @@ const MAX_TOKEN_REPLY: usize = 1 << 20;
 pub(super) enum Challenge {
     /// User and password with every request.
     Basic,
-    /// A token from elsewhere.
+    /// A token from a token server.
     Bearer {
-        /// Token server.
+        /// URL of the token server.
         realm: String,
-        /// Name of the registry there.
+        /// Name of the registry at the token server.
         service: Option<String>,
-        /// What the token shall allow.
+        /// The permissions that the token should have.
         scope: Option<String>,
     },
 }
 
-/// The challenge to answer: bearer tokens are preferred.
+/// The challenge to answer; bearer tokens are preferred.
 pub(super) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
     let texts = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
     let mut found = texts.flat_map(parse).collect::<Vec<_>>();
@@ -46,7 +46,7 @@ fn parse(header: &str) -> Vec<Challenge> {
     let mut challenges = Vec::new();
     let mut current: Option<(String, Vec<(String, String)>)> = None;
     for item in items(header) {
-        // `Bearer realm="…"` starts a challenge, `service="…"` goes on with it.
+        // `Bearer realm="…"` starts a challenge, `service="…"` continues it.
         let key = item.split('=').next().unwrap_or_default().trim_end();
         let (scheme, parameter) = match key.split_once(char::is_whitespace) {
             Some((scheme, _)) => (Some(scheme), item[scheme.len()..].trim_start()),
@@ -67,13 +67,13 @@ fn parse(header: &str) -> Vec<Challenge> {
     challenges
 }
 
-/// The challenges of a header as text, for the fuzz tests.
+/// The challenges in a header as text, for the fuzz tests.
 #[doc(hidden)]
 pub fn challenges(header: &str) -> Vec<String> {
     parse(header).iter().map(|challenge| format!("{challenge:?}")).collect()
 }
 
-/// Splits at commas outside of quotes.
+/// Splits at commas outside quotes.
 fn items(header: &str) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     header
@@ -118,7 +118,7 @@ fn finish((scheme, parameters): (String, Vec<(String, String)>)) -> Option<Chall
     }
 }
 
-/// The token server's address, if credentials may go there.
+/// The token server's address, if credentials may be sent there.
 ///
 /// A token server on another host is normal, but it must be reached as safely as the registry,
 /// and it is never a link-local or (for a registry elsewhere) a loopback address.
@@ -140,8 +140,8 @@ fn token_server(registry: &Url, realm: &str, secret: bool) -> Result<Url, &'stat
     }
 }
 
-/// Whether a server may send us on to `to`: metadata services and our own loopback are not for
-/// strangers.
+/// Whether a server may redirect to `to`: metadata services, and loopback for remote servers, are
+/// forbidden.
 pub(super) fn reachable(from: &Url, to: &Url) -> bool {
     let same = from.host() == to.host();
     match place(to) {
@@ -169,7 +169,7 @@ fn place(url: &Url) -> Place {
         }
         None => return Place::LinkLocal,
     };
-    /// The metadata service of one large cloud.
+    /// The metadata service of a large cloud provider.
     const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
     match ip {
         IpAddr::V4(ip) if ip.is_link_local() => Place::LinkLocal,
@@ -179,22 +179,22 @@ fn place(url: &Url) -> Place {
     }
 }
 
-/// The `Authorization` that answers a challenge.
+/// Obtains the `Authorization` header for a challenge.
 pub(super) struct Asker<'a> {
-    /// The endpoint that asked.
+    /// The endpoint that sent the challenge.
     pub registry: &'a Url,
-    /// For the endpoint's own host.
+    /// Client for the endpoint's own host.
     pub client: &'a Client,
-    /// For token servers on other hosts: always checks certificates.
+    /// Client for token servers on other hosts: always verifies certificates.
     pub token_client: &'a Client,
-    /// What we have.
+    /// The available credentials.
     pub secret: Option<&'a Secret>,
-    /// What we need, e.g. `repository:library/busybox:pull`.
+    /// The required scope, e.g. `repository:library/busybox:pull`.
     pub scope: &'a str,
 }
 
 impl Asker<'_> {
-    /// Answers; the error is the reason why it cannot be, or that of the token server.
+    /// Answers a challenge; the error says why that is impossible, or is the token server's.
     pub async fn answer(&self, challenge: &Challenge) -> Result<HeaderValue, Refusal> {
         match (challenge, self.secret) {
             (_, Some(Secret::Bearer(token))) => Ok(header("Bearer", token)?),
@@ -252,9 +252,9 @@ impl Asker<'_> {
 
 /// Why there is no `Authorization`.
 pub(super) enum Refusal {
-    /// The answer is no; the text says why.
+    /// It was refused, for this reason.
     No(String),
-    /// The token server could not be asked.
+    /// The request to the token server failed.
     Failed(Error),
 }
 

@@ -1,4 +1,4 @@
-//! One HTTP exchange: redirects under our rules, waits after failures, bounded bodies.
+//! HTTP exchanges: own redirect rules, delays after failures, bounded bodies.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,19 +10,19 @@ use reqwest::{Client, Method, Response, StatusCode, Url};
 use super::auth::reachable;
 use crate::image::Error;
 
-/// Most redirects followed.
+/// Maximum number of redirects.
 const MAX_HOPS: usize = 5;
-/// Longest wait that a server may ask for; the callers of pulls have a back-off of their own.
+/// Maximum delay that a server may request; the callers of pulls have their own back-off.
 const MAX_WAIT: Duration = Duration::from_secs(20);
 
-/// A request to be sent.
+/// A request to send.
 #[derive(Clone)]
 pub(super) struct Call {
     pub method: Method,
     pub url: Url,
-    /// Sent wherever the call leads.
+    /// Headers sent to every host of a redirect chain.
     pub common: Vec<(HeaderName, HeaderValue)>,
-    /// Sent to the first host only: authorization and the host's configured headers.
+    /// Headers sent to the first host only: authorization and the host's configured headers.
     pub headers: HeaderMap,
     body: Option<String>,
 }
@@ -39,7 +39,7 @@ impl Call {
         self
     }
 
-    /// For errors and logs: no user, no query.
+    /// URL for errors and logs, without user and query.
     pub fn name(&self) -> String {
         format!("{} {}", self.method, place(&self.url))
     }
@@ -50,8 +50,8 @@ fn place(url: &Url) -> String {
     format!("{}{port}{}", url.host_str().unwrap_or_default(), url.path())
 }
 
-/// Sends a call and follows its redirects. Authorization never leaves the first host, TLS is
-/// never given up, and a request with a body is never sent on.
+/// Sends a request and follows redirects. Authorization is sent only to the first host, TLS is
+/// never downgraded, and a request with a body is never redirected.
 pub(super) async fn exchange(client: &Client, call: Call) -> Result<Response, Error> {
     let first = call.url.clone();
     let name = call.name();
@@ -90,7 +90,7 @@ fn redirect(from: &Url, reply: &Response) -> Result<Option<Url>, &'static str> {
     redirect_target(from, location).map(Some)
 }
 
-/// Where a redirect may lead.
+/// The target of a redirect, if it is allowed.
 fn redirect_target(from: &Url, location: &str) -> Result<Url, &'static str> {
     let next = from.join(location).map_err(|_| "it redirects to an invalid address")?;
     match (from.scheme(), next.scheme()) {
@@ -105,7 +105,7 @@ fn refused(name: &str, problem: &str) -> Error {
     Error::bad(format!("the reply to {name}"), problem)
 }
 
-/// A transport failure. The URL, with its query, is taken out of the source.
+/// A transport error. The URL with its query is removed from the source.
 pub(super) fn unavailable(name: &str, error: reqwest::Error) -> Error {
     let problem = if error.is_connect() {
         "cannot connect"
@@ -140,14 +140,14 @@ pub(super) async fn small_body(
     Ok(body.freeze())
 }
 
-/// Whether a status may be better a moment later.
+/// Whether a status may be temporary.
 pub(super) fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 
-/// How long to wait before try `attempt` + 1: what the server says, else twice as long each
-/// time; always with some chance in it, so that many hosts do not come back at once. `None` when
-/// the server wants to be left alone for longer than a pull should wait.
+/// The delay after attempt number `attempt`: what the server asks for, else doubling each time,
+/// with jitter so that many hosts do not retry at the same time. `None` when the server asks for a
+/// longer delay than a pull should wait.
 pub(super) fn delay(base: Duration, attempt: u32, headers: Option<&HeaderMap>) -> Option<Duration> {
     let asked = headers.and_then(|headers| retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?));
     let jitter = rand::random_range(0.0..0.5);

@@ -1,7 +1,7 @@
-//! A registry client for one pull: its endpoints, their credentials, what they serve.
+//! A registry client for one pull: endpoints, credentials, requests.
 //!
-//! Obeys the OCI distribution specification 1.1. Each request goes to the mirrors first and then
-//! to the registry itself; credentials stay with the host that they are for.
+//! Follows the OCI distribution specification 1.1. Each request goes to the mirrors first and then
+//! to the registry itself; credentials are sent only to the host that they are for.
 
 mod auth;
 mod http;
@@ -32,11 +32,11 @@ use super::{Error, Options};
 use crate::locks::Mutex;
 use crate::model::image::{Descriptor, Digest};
 
-/// Tries of a request that a registry fails to answer; a mirror gets fewer, there is more behind.
+/// Attempts of a request that a registry fails to answer; fewer for mirrors, which have fallbacks.
 const TRIES: u32 = 5;
 const MIRROR_TRIES: u32 = 2;
 
-/// What all pulls share.
+/// The state shared by all pulls.
 pub(super) struct Registry {
     clients: Clients,
     folders: Vec<PathBuf>,
@@ -47,7 +47,7 @@ pub(super) struct Registry {
 
 impl Registry {
     pub fn new(options: &Options) -> Self {
-        // A silent connection is given up early enough for several tries before the pull is.
+        // A silent connection is closed early enough for several attempts within the pull's limit.
         let stall = (options.no_progress_timeout / 5).min(Duration::from_secs(60));
         Self {
             clients: Clients::new(stall),
@@ -58,7 +58,7 @@ impl Registry {
         }
     }
 
-    /// Prepares the endpoints of an image's registry.
+    /// Determines the endpoints of an image's registry.
     pub async fn session(
         &self,
         reference: &Reference,
@@ -104,25 +104,25 @@ struct Endpoint {
     authorization: Mutex<Option<HeaderValue>>,
 }
 
-/// What a reference means now.
+/// The result of resolving a reference.
 pub(super) struct Resolved {
     /// Digest of an index or manifest.
     pub digest: Digest,
-    /// Its `Content-Type`.
+    /// The `Content-Type` of the reply.
     pub content_type: Option<String>,
-    /// The document, when it had to be fetched to know its digest.
+    /// The document, if it had to be fetched to compute its digest.
     pub body: Option<Bytes>,
 }
 
-/// A layer's bytes from some offset on.
+/// A layer's bytes from an offset on.
 pub(super) struct BlobBody {
     reply: Response,
     name: String,
-    /// Bytes to drop because the server knows no ranges.
+    /// Bytes to discard because the server does not support ranges.
     skip: u64,
 }
 
-/// A thing to ask an endpoint for.
+/// An object to request from an endpoint.
 struct Ask<'a> {
     method: Method,
     /// `manifests` or `blobs`.
@@ -138,8 +138,8 @@ impl Session {
         self.endpoints.iter().filter(|endpoint| endpoint.source.pull).count()
     }
 
-    /// Asks what the reference means. A digest is asked for too, so that only who may pull an
-    /// image gets it from the local store.
+    /// Resolves the reference. A digest is requested too, so that only callers allowed to pull an
+    /// image get it from the local store.
     pub async fn resolve(&self) -> Result<Resolved, Error> {
         let by_digest = self.reference.digest().is_some();
         let mut failures = Failures::default();
@@ -170,7 +170,7 @@ impl Session {
                     return Ok(Resolved { digest, content_type, body: None });
                 }
             }
-            // Some registries know no HEAD here.
+            // Some registries do not support HEAD here.
             Err(Error::RegistryRefused { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -190,7 +190,7 @@ impl Session {
         }
     }
 
-    /// Fetches an index or manifest; its digest is checked. Also returns its `Content-Type`.
+    /// Fetches an index or manifest and checks its digest. Also returns its `Content-Type`.
     pub async fn document(&self, digest: &Digest) -> Result<(Option<String>, Bytes), Error> {
         let ask = Ask { method: Method::GET, kind: "manifests", version: digest.as_str(), from: 0 };
         let mut failures = Failures::default();
@@ -218,7 +218,7 @@ impl Session {
         Ok((content_type, small_body(reply, MAX_MANIFEST, &name).await?))
     }
 
-    /// Fetches a small blob; its size and digest are checked.
+    /// Fetches a small blob and checks its size and digest.
     pub async fn small_blob(&self, blob: &Descriptor) -> Result<Bytes, Error> {
         let _open = self.meter.open();
         let ask =
@@ -247,7 +247,7 @@ impl Session {
         Ok(body)
     }
 
-    /// Starts to read a blob at an offset. `turn` chooses who is asked first.
+    /// Starts to read a blob at an offset. `turn` selects the endpoint to try first.
     pub async fn open_blob(
         &self,
         blob: &Descriptor,
@@ -272,7 +272,7 @@ impl Session {
         Err(failures.worst(&self.reference.at(&blob.digest)))
     }
 
-    /// One request with its authorization and its retries; the reply is a success.
+    /// Sends a request with authorization and retries; the result has a success status.
     async fn ask(&self, endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Response, Error> {
         let _open = self.meter.open();
         let tries = if endpoint.source.mirror { MIRROR_TRIES } else { TRIES };
@@ -397,8 +397,8 @@ fn wrong_digest(digest: &Digest) -> Error {
     Error::bad(digest.to_string(), "its content has another digest")
 }
 
-/// Whether the same request may succeed a moment later. A host that cannot be connected to is
-/// left to the caller of the pull, who has a back-off of his own.
+/// Whether the same request may succeed a moment later. A failure to connect is left to the caller
+/// of the pull, which has its own back-off.
 fn may_pass(error: &Error) -> bool {
     match error {
         Error::RegistryUnavailable { source, .. } => {
@@ -444,8 +444,8 @@ impl BlobBody {
     }
 }
 
-/// Failures of several endpoints, of which one is reported: that of the registry itself, and of
-/// its two guesses the more telling one.
+/// Collects the failures of several endpoints and selects the one to report: that of the registry
+/// itself, and of its two guessed addresses the more informative one.
 #[derive(Default)]
 struct Failures(Option<((bool, u8), Error)>);
 

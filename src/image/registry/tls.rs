@@ -1,4 +1,4 @@
-//! HTTP clients: trusted roots, private authorities, client certificates.
+//! HTTP clients: root certificates, private authorities, client certificates.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -13,18 +13,18 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use crate::image::Error;
 
-/// How TLS to one host is checked.
+/// TLS options for one host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(in crate::image) struct TlsOptions {
-    /// Further certificate authorities, PEM files.
+    /// Additional certificate authorities, PEM files.
     pub ca: Vec<PathBuf>,
-    /// Client certificate and its key, PEM files (both may be in the first).
+    /// Client certificate and key, PEM files (both may be in the first).
     pub client: Option<(PathBuf, Option<PathBuf>)>,
-    /// Accepts any certificate.
+    /// Disables certificate verification.
     pub skip_verify: bool,
 }
 
-/// Makes clients and keeps the common ones, with their connections, for the next pull.
+/// Creates clients and caches the common ones, with their connections, for later pulls.
 pub(in crate::image) struct Clients {
     stall: Duration,
     roots: OnceLock<Arc<RootCertStore>>,
@@ -33,14 +33,14 @@ pub(in crate::image) struct Clients {
 }
 
 impl Clients {
-    /// `stall` bounds the wait for the next bytes of any reply.
+    /// `stall` limits the wait for the next bytes of any reply.
     pub fn new(stall: Duration) -> Self {
         let (plain, local) = (OnceLock::new(), OnceLock::new());
         Self { stall, roots: OnceLock::new(), plain, local }
     }
 
-    /// A client for hosts with these options. `local` hosts are reached without a proxy, as Go
-    /// programs do.
+    /// A client for hosts with these options. `local` hosts are reached without a proxy, as in Go
+    /// programs.
     pub fn get(&self, tls: &TlsOptions, local: bool) -> Result<Client, Error> {
         if *tls != TlsOptions::default() {
             return self.build(tls, local);
@@ -54,7 +54,7 @@ impl Clients {
     }
 
     fn build(&self, tls: &TlsOptions, local: bool) -> Result<Client, Error> {
-        // Redirects are followed by hand, because of the rules of who may see credentials.
+        // Redirects are followed by hand, because of the rules for sending credentials.
         let builder = Client::builder()
             .tls_backend_preconfigured(self.config(tls)?)
             .redirect(reqwest::redirect::Policy::none())
@@ -97,7 +97,7 @@ impl Clients {
         Ok(config)
     }
 
-    /// The built-in roots, those of the system, and private ones.
+    /// The built-in roots, the system's, and private ones.
     fn roots(&self, extra: &[PathBuf]) -> Result<Arc<RootCertStore>, Error> {
         let common = self.roots.get_or_init(|| Arc::new(common_roots()));
         if extra.is_empty() {
@@ -130,7 +130,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     }
 }
 
-/// For hosts whose configuration says `skip_verify`, and for probes of containers.
+/// A verifier that accepts everything: for hosts with `skip_verify`, and for container probes.
 pub(crate) fn accept_any_certificate(provider: Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
     Arc::new(AcceptAny(provider))
 }

@@ -9,7 +9,7 @@ fn base64(text: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(text)
 }
 
-/// A registry that wants a bearer token, with the token server at `/token` of the same host.
+/// A registry that requires a bearer token, with the token server at `/token` of the same host.
 async fn bearer(content: Content) -> Registry {
     Registry::with_hook(content, |request| {
         let host = request.header("host");
@@ -99,7 +99,7 @@ async fn an_expired_token_is_renewed() {
             let n = issued.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             return Some(Reply::ok(format!(r#"{{"token": "T{n}"}}"#)));
         }
-        // The first token is good for manifests and has expired when the blobs are asked for.
+        // The first token is valid for manifests and has expired when the blobs are requested.
         let token = request.header("authorization");
         let good = token.starts_with("Bearer T")
             && !(token == "Bearer T0" && request.path.contains("/blobs/"));
@@ -189,7 +189,7 @@ async fn strange_token_servers_and_redirects_are_refused() {
 
 #[tokio::test]
 async fn secrets_of_a_url_stay_out_of_errors() {
-    // A storage server that cannot be reached, behind a signed address.
+    // An unreachable storage server behind a signed URL.
     let gone = Registry::start(Content::default()).await.address;
     let (content, _) = three_layers();
     let registry = Registry::with_hook(content, move |request| {

@@ -1,4 +1,4 @@
-//! Archives that must not be taken: each is refused with its reason, and leaves nothing.
+//! Invalid archives: each is refused with its reason and leaves nothing behind.
 
 use ::tar::EntryType;
 use futures::StreamExt as _;
@@ -48,7 +48,7 @@ async fn what_is_no_archive() {
 async fn what_is_cut_off_or_changed_anywhere() {
     let (_, _, layout) = one_image();
     let good = layout.pack();
-    // Without the last block, which may be short, and the mark at the end.
+    // Except in the last block, which may be truncated, and the end-of-archive marker.
     for length in (1..good.len() - 3 * 512).step_by(509) {
         let room = room();
         let error = load(&room, &good[..length]).await.unwrap_err();
@@ -60,7 +60,7 @@ async fn what_is_cut_off_or_changed_anywhere() {
         changed[at] ^= 1;
         let room = room();
         match load(&room, &changed).await {
-            // What fills up a block is nobody's.
+            // The padding of a block is ignored.
             Ok(loaded) => assert_eq!(loaded.len(), 1),
             Err(Error::BadArchive(_) | Error::NoPlatform { .. }) => {
                 assert!(room.store.is_empty(), "{at}");
@@ -177,7 +177,8 @@ async fn layouts_that_lie() {
     let both = layout.named(&content, &two.manifest, "two:1");
     let mut both = Layout { files: Layout::of(&content).files, ..both };
     both.entries[1]["annotations"] = json!({ "io.containerd.image.name": NAME });
-    // The same name for two images of this host: forms of one image, of which the first is taken.
+    // The same name for two images of this platform: taken as variants of one image, of which the
+    // first is used.
     assert_eq!(load(&room(), &both.pack()).await.unwrap().len(), 1);
 }
 
@@ -275,7 +276,7 @@ async fn the_agents_end_and_a_caller_that_leaves() {
     assert!(matches!(loaded, Err(Error::Abandoned)) && drained);
     assert!(room.store.is_empty());
 
-    // What was sent whole is taken, whether or not somebody still waits.
+    // A completely sent archive is loaded, whether or not the caller still waits.
     let room = super::room();
     let (sender, receiver) = futures::channel::mpsc::channel(1000);
     let load = room.images.load(receiver.boxed(), LoadOptions::default());

@@ -1,4 +1,4 @@
-//! The other half of the daemon, of which this room needs one call.
+//! The runtime half of containerd, of which this room needs one call.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 use crate::backend::*;
 use crate::model::image::ChainId;
 
-/// A daemon that knows its snapshotters and nothing else.
+/// A runtime that only reports its snapshotters.
 pub struct Daemon;
 
 fn unknown<T>() -> Result<T> {

@@ -9,7 +9,7 @@ use super::*;
 use crate::image::manifest::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 use crate::model::image::Digest;
 
-/// Answers blob requests of one digest from a list of replies, then from the content.
+/// Answers requests for one blob from a list of replies, then from the content.
 async fn misbehaving(content: Content, digest: &Digest, replies: Vec<Reply>) -> Registry {
     let (digest, replies) = (digest.to_string(), Mutex::new(replies.into_iter()));
     Registry::with_hook(content, move |request| {
@@ -76,7 +76,7 @@ async fn a_broken_body_is_resumed() {
         of.map(|request| request.header("range").to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(ranges(&registry), ["".to_owned(), format!("bytes={half}-")]);
-    // A server without ranges sends all again; what is known is skipped.
+    // A server without ranges sends everything again; known bytes are skipped.
     let registry = misbehaving(content, layer, vec![broken, Reply::ok(real)]).await;
     super::room().images.pull(&registry.name("app:v1"), None).await.unwrap();
     assert_eq!(ranges(&registry).len(), 2);
@@ -100,7 +100,7 @@ async fn passing_failures_are_tried_again() {
         let (content, parts) = three_layers();
         let failing = AtomicUsize::new(0);
         let registry = Registry::with_hook(content, move |request| {
-            // Every request fails once, with and without a wish for the wait.
+            // Every request fails once, with and without a `Retry-After`.
             let n = failing.fetch_add(1, Ordering::Relaxed);
             let reply = Reply::status(status);
             let reply = if n.is_multiple_of(4) { reply.with("Retry-After", "0") } else { reply };

@@ -14,7 +14,7 @@ use crate::image::{Error, Images, Inner};
 use crate::model::StringMap;
 use crate::model::image::{Descriptor, Digest, Image, ImageConfig};
 
-/// The blobs of an image of one layer. The same input always makes the same bytes.
+/// The blobs of a one-layer image. The same input always gives the same bytes.
 struct Made {
     layer: (Descriptor, Bytes),
     config: (Descriptor, Bytes),
@@ -126,7 +126,7 @@ impl Inner {
             let ingest = format!("{kind}-{}", descriptor.digest);
             self.store_bytes(lease, &ingest, descriptor, bytes, &none).await?;
         }
-        // Read back through the checks that every image passes.
+        // Read back through the checks that every image has to pass.
         let target = &made.manifest.0;
         let (platform, snapshotter) = (&self.platform, &self.options.snapshotter);
         let documents = Stored(&*self.store);
@@ -140,7 +140,7 @@ impl Inner {
 }
 
 fn encode(document: &serde_json::Value) -> Result<Bytes, Error> {
-    // serde_json sorts the keys of a map, so the bytes are always the same.
+    // serde_json sorts the keys of a map, so the bytes are deterministic.
     let bytes = serde_json::to_vec(document);
     bytes.map(Bytes::from).map_err(|error| Error::bad("the image configuration", error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! Archives that are loaded.
+//! Tests of loading archives.
 
 use futures::StreamExt as _;
 use serde_json::json;
@@ -24,7 +24,7 @@ fn names(names: &[&str]) -> LoadOptions {
     LoadOptions { names, ..LoadOptions::default() }
 }
 
-/// One image of three layers under [`NAME`].
+/// One image with three layers, named [`NAME`].
 pub fn one_image() -> (Content, Parts, Layout) {
     let (content, parts) = three_layers();
     let layout = Layout::of(&content).named(&content, &parts.manifest, NAME);
@@ -56,7 +56,7 @@ async fn pieces_and_compression_make_no_difference() {
     let (_, parts, layout) = one_image();
     let plain = layout.pack();
     let packed = gzip(&plain);
-    // Two members, as parallel compressors write them.
+    // Two gzip members, as parallel compressors write them.
     let half = plain.len() / 2;
     let members = [&gzip(&plain[..half])[..], &gzip(&plain[half..])].concat();
     for bytes in [&plain[..], &packed, &members] {
@@ -79,7 +79,7 @@ async fn a_docker_archive_gets_a_manifest() {
     assert_eq!(loaded[0].names, ["docker.io/library/app:v1", "other.example/app:v2"]);
     assert_eq!(loaded[0].id, parts.config, "the configuration is as it was");
     let (_, blobs, snapshots, ingests, leases) = room.store.census();
-    // Manifest, configuration, two plain layers and one that was packed.
+    // Manifest, configuration, two plain layers and a compressed one.
     assert_eq!((blobs, snapshots, ingests, leases), (5, 3, 0, 0));
     let again = load(&room, &tar).await.unwrap();
     assert_eq!(again, loaded, "the same archive makes the same image");
@@ -155,7 +155,7 @@ async fn the_form_for_this_host_is_taken() {
     assert_eq!((&loaded[0].id, &loaded[0].target), (&parts.config, &index));
     assert_eq!(room.store.census().1, 6, "the index is kept too");
 
-    // The forms of one image side by side in index.json.
+    // Platform variants of one image side by side in index.json.
     let other = content.image_for("s390x", "other", &[b"big endian"]);
     let layout = Layout::of(&content).named(&content, &other.manifest, NAME).named(
         &content,

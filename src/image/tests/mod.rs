@@ -1,4 +1,4 @@
-//! The room against a registry on a loopback port and a store in memory.
+//! Tests of the room with a registry on a loopback port and a store in memory.
 
 mod auth;
 mod bad_archives;
@@ -27,7 +27,7 @@ use super::*;
 use crate::backend::ImageRecord;
 use crate::model::image::ImageConfig;
 
-/// The room on a store of its own.
+/// The room with a store of its own.
 struct Room {
     images: Arc<Images>,
     store: Arc<Store>,
@@ -53,14 +53,14 @@ fn room_with(change: impl FnOnce(&mut Options)) -> Room {
     Room { images, store, tasks }
 }
 
-/// A registry with an image of three layers under `app:v1`.
+/// A registry with a three-layer image under `app:v1`.
 fn three_layers() -> (Content, Parts) {
     let mut content = Content::default();
     let parts = content.image("v1", &[b"one", b"two", &[7; 300_000]]);
     (content, parts)
 }
 
-/// An error with all its causes, as it would reach a caller.
+/// An error with all its causes, as a caller sees it.
 fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -71,7 +71,7 @@ fn chain(error: &Error) -> String {
     format!("{text} {error:?}")
 }
 
-/// Waits for a condition that another task brings about.
+/// Waits for a condition that another task fulfils.
 async fn until(what: &str, condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {

@@ -81,7 +81,7 @@ async fn reading_is_served_from_memory_until_something_changes() {
 #[tokio::test]
 async fn a_prefix_of_two_images_is_ambiguous() {
     let room = room();
-    // 17 images: two of them share the first digit.
+    // 17 images: two of them must share the first digit of their ids.
     let mut first = std::collections::BTreeMap::<String, usize>::new();
     for n in 0..17 {
         let config = ImageConfig { cmd: vec![n.to_string()], ..Default::default() };
@@ -142,7 +142,7 @@ async fn configured_images_are_pinned() {
     let registry = Registry::start(content).await;
     let room = room_with(|options| options.pinned = vec![registry.name("app:v1")]);
     assert!(room.images.pull(&registry.name("app:v1"), None).await.unwrap().pinned);
-    // Pinned later, by a new configuration.
+    // Pinned later, by a changed configuration.
     let image = room_with(|options| options.pinned = vec!["app:1".into()]);
     let config = ImageConfig::default();
     assert!(!image.images.import("other:1", "x".into(), &config, false).await.unwrap().pinned);

@@ -96,7 +96,7 @@ async fn twenty_callers_share_one_download() {
     let gate = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let open = std::sync::Arc::clone(&gate);
     let registry = Registry::with_hook(content, move |request| {
-        // The first answers are lost until all callers wait.
+        // The first requests are held back until all callers wait.
         let early = request.method == "HEAD" && !open.load(Ordering::Relaxed);
         early.then(|| Reply::status(503).with("Retry-After", "0"))
     })
@@ -142,7 +142,7 @@ async fn a_pull_goes_on_while_one_waits_and_ends_with_the_last() {
     {
         let second = std::pin::pin!(room.images.pull(&tag, None));
         let mut second = second;
-        // The first caller leaves as soon as blobs are asked for.
+        // The first caller leaves as soon as blobs are requested.
         tokio::select! {
             _ = room.images.pull(&tag, None) => panic!("the registry is silent"),
             _ = &mut second => panic!("the registry is silent"),

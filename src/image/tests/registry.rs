@@ -35,9 +35,9 @@ pub struct Reply {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: Bytes,
-    /// Stop after so many bytes of the body …
+    /// Stop after so many bytes of the body.
     pub stop_after: Option<usize>,
-    /// … and then stay silent instead of closing.
+    /// After that, stay silent instead of closing the connection.
     pub stall: bool,
 }
 
@@ -83,12 +83,12 @@ fn architecture() -> String {
 }
 
 impl Content {
-    /// Adds an image of some layers under a tag.
+    /// Adds an image with these layers under a tag.
     pub fn image(&mut self, tag: &str, layers: &[&[u8]]) -> Parts {
         self.image_for(&architecture(), tag, layers)
     }
 
-    /// The same for any architecture.
+    /// Like [`Content::image`], for any architecture.
     pub fn image_for(&mut self, architecture: &str, tag: &str, layers: &[&[u8]]) -> Parts {
         let ids: Vec<_> = layers.iter().map(|layer| Digest::of(layer)).collect();
         let config = json!({"os": "linux", "architecture": architecture,
@@ -106,7 +106,7 @@ impl Content {
         Parts { manifest, config: self.blob(config), layers: digests }
     }
 
-    /// Adds an index of one image for this host and one for another.
+    /// Adds an index with one image for this host and one for another platform.
     pub fn index(&mut self, tag: &str, manifest: &Digest) -> Digest {
         let size = self.manifests[manifest.as_str()].1.len();
         let entry = |digest: &Digest, arch: &str| {
@@ -119,7 +119,7 @@ impl Content {
         self.manifest(tag, OCI_INDEX, &index)
     }
 
-    /// Adds an index of these manifests, the last of which is for this host.
+    /// Adds an index of these manifests; the last one is for this host.
     pub fn index_of(&mut self, tag: &str, manifests: &[&Digest]) -> Digest {
         let entry = |(n, digest): (usize, &&Digest)| {
             let (kind, bytes) = &self.manifests[digest.as_str()];
@@ -183,7 +183,7 @@ impl Registry {
         Self::with_hook(content, |_| None).await
     }
 
-    /// The hook may answer in place of the content.
+    /// The hook may answer instead of the content.
     pub async fn with_hook(
         content: Content,
         hook: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static,
@@ -191,7 +191,7 @@ impl Registry {
         Self::with_tls(content, hook, None).await
     }
 
-    /// Over TLS if it has a configuration for it.
+    /// Uses TLS if there is a configuration for it.
     pub async fn with_tls(
         content: Content,
         hook: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static,
@@ -210,7 +210,7 @@ impl Registry {
                     (Arc::clone(&content), Arc::clone(&hook), Arc::clone(&logs));
                 let tls = tls.clone();
                 drop(inner.spawn_until_drain("connection", async move {
-                    // A client may leave at any moment.
+                    // A client may disconnect at any moment.
                     let _ = match tls {
                         None => serve(stream, &content, &*hook, &log).await,
                         Some(tls) => match tls.accept(stream).await {
@@ -232,7 +232,7 @@ impl Registry {
         self.log.lock().unwrap().clone()
     }
 
-    /// How many requests had a path with this part.
+    /// How many requests had a path that contains `part`.
     pub fn count(&self, part: &str) -> usize {
         self.requests().iter().filter(|request| request.path.contains(part)).count()
     }
@@ -244,7 +244,7 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        // Starts the drain; nobody waits for it.
+        // Starts the drain without waiting for it.
         futures::FutureExt::now_or_never(self.tasks.drain(std::time::Duration::ZERO));
     }
 }

@@ -1,4 +1,4 @@
-//! Images that are saved.
+//! Tests of saving images.
 
 use std::io::Read as _;
 
@@ -16,7 +16,7 @@ async fn save(room: &Room, names: &[&str]) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// The files of an archive, read by another reader.
+/// The files in an archive, read with an independent reader.
 fn files(archive: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let mut read = BTreeMap::new();
     for entry in ::tar::Archive::new(archive).entries().unwrap() {
@@ -35,7 +35,7 @@ fn json(files: &BTreeMap<String, Vec<u8>>, name: &str) -> serde_json::Value {
     serde_json::from_slice(&files[name]).unwrap()
 }
 
-/// Waits for the end of the task that has held the blobs.
+/// Waits for the end of the task that held the blobs.
 async fn let_go(room: &Room) {
     until("the lease has ended", || room.store.census().4 == 0).await;
 }
@@ -111,7 +111,7 @@ async fn an_index_goes_whole_or_not_at_all() {
     assert_eq!(entries.as_array().unwrap().len(), 1, "the digest of the index is no name of it");
     let_go(&room).await;
 
-    // The other platform's blobs are here too, as another client may have brought them.
+    // The other platform's blobs are stored too, as another client may have pulled them.
     let other = content.image_for("s390x", "other", &[b"big endian"]);
     let both = content.index_of("both", &[&other.manifest, &parts.manifest]);
     let layout = Layout::of(&content).named(&content, &both, NAME).without(&index);
@@ -137,7 +137,7 @@ async fn an_incomplete_image_and_a_reader_that_leaves() {
     drop(saved);
     let_go(&room).await;
 
-    // Removed while it is read: it is read to its end all the same.
+    // Removed while being saved: it can still be read to its end.
     let saved = room.images.save(vec![NAME.to_owned()]).await.unwrap();
     room.images.remove(NAME).await.unwrap();
     let bytes = saved.bytes.try_collect::<Vec<_>>().await.unwrap().concat();

@@ -1,5 +1,5 @@
-//! A store in memory that collects garbage as containerd does: what neither a name nor a lease
-//! leads to, by labels, is gone after each synchronous release or delete.
+//! A store in memory that collects garbage as containerd does: after each synchronous release or
+//! delete it removes everything that neither a name nor a lease references through labels.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read as _;
@@ -19,9 +19,9 @@ use crate::model::image::{ChainId, Descriptor, Digest};
 #[derive(Default)]
 pub struct Store {
     state: Arc<Mutex<State>>,
-    /// The next unpacks fail.
+    /// Whether unpacking fails.
     pub fail_unpack: AtomicBool,
-    /// The next name of this prefix cannot be put.
+    /// Prefix of the next name whose update fails.
     pub fail_put: Mutex<Option<String>>,
     pub lists: AtomicUsize,
     pub reads: AtomicUsize,
@@ -33,7 +33,7 @@ struct State {
     blobs: BTreeMap<Digest, (Bytes, StringMap)>,
     ingests: HashMap<String, (Vec<u8>, bool)>,
     leases: HashMap<String, HashSet<String>>,
-    /// By snapshotter and chain, the chain below.
+    /// The parent chain, by snapshotter and chain.
     snapshots: BTreeMap<(String, ChainId), Option<ChainId>>,
     images: BTreeMap<String, ImageRecord>,
 }
@@ -47,7 +47,7 @@ impl Store {
         self.state.lock().unwrap()
     }
 
-    /// Names, blobs, snapshots, ingests and leases that exist after a collection.
+    /// Names, and numbers of blobs, snapshots, ingests and leases, after a collection.
     pub fn census(&self) -> (Vec<String>, usize, usize, usize, usize) {
         let mut state = self.lock();
         state.collect();
@@ -68,7 +68,7 @@ impl Store {
         self.lock().images.get(name).cloned()
     }
 
-    /// As another client would.
+    /// Sets a name as another client would.
     pub fn tag(&self, record: ImageRecord) {
         self.lock().images.insert(record.name.clone(), record);
     }
@@ -85,7 +85,7 @@ impl Store {
         self.lock().blobs[digest].1.clone()
     }
 
-    /// Stores blobs, which a lease then holds.
+    /// Stores blobs under a new lease.
     pub async fn keep_all(&self, files: &BTreeMap<String, Vec<u8>>) -> Lease {
         let lease = self.lease().await.unwrap();
         let mut state = self.lock();

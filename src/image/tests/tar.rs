@@ -1,4 +1,4 @@
-//! Archives, good and bad.
+//! Valid and invalid archives.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::registry::{Content, Parts};
 use crate::image::manifest::OCI_INDEX;
 use crate::model::image::Digest;
 
-/// A tar that is made entry by entry, also of what no honest writer makes.
+/// A tar built entry by entry, including invalid ones.
 #[derive(Clone, Default)]
 pub struct Tar(Vec<u8>);
 
@@ -23,12 +23,12 @@ impl Tar {
         self.entry(EntryType::Symlink, path, target, b"")
     }
 
-    /// Any entry; long names are cut to what the header holds.
+    /// Any entry; long names are cut to what the header can hold.
     pub fn entry(self, kind: EntryType, path: &str, target: &str, bytes: &[u8]) -> Self {
         self.changed(kind, path, target, bytes, |_| {})
     }
 
-    /// An entry with a header that was changed before its sum was made.
+    /// An entry whose header was modified before its checksum was computed.
     pub fn changed(
         mut self,
         kind: EntryType,
@@ -50,7 +50,7 @@ impl Tar {
         self.raw(bytes)
     }
 
-    /// A body, filled up.
+    /// Adds a body with its padding.
     pub fn raw(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
         self.0.resize(self.0.len().next_multiple_of(512), 0);
@@ -72,7 +72,7 @@ impl Tar {
     }
 }
 
-/// `LENGTH KEY=VALUE\n`, where the length counts itself.
+/// `LENGTH KEY=VALUE\n`, where the length includes itself.
 pub fn record(key: &str, value: &str) -> String {
     let rest = format!(" {key}={value}\n");
     let mut length = rest.len();
@@ -82,7 +82,7 @@ pub fn record(key: &str, value: &str) -> String {
     format!("{length}{rest}")
 }
 
-/// The files of an OCI image layout, which a test may change before it packs them.
+/// The files of an OCI image layout, which a test may modify before packing them.
 #[derive(Clone, Default)]
 pub struct Layout {
     pub files: BTreeMap<String, Vec<u8>>,
@@ -90,7 +90,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Everything of a registry, and no image yet.
+    /// All blobs of a registry, with no image listed yet.
     pub fn of(content: &Content) -> Self {
         let manifests = content.manifests.iter().map(|(name, (_, bytes))| (name, bytes));
         let blobs = content.blobs.iter().chain(manifests);
@@ -107,7 +107,7 @@ impl Layout {
         self
     }
 
-    /// Under a whole name.
+    /// Lists an image under a full name.
     pub fn named(self, content: &Content, target: &Digest, name: &str) -> Self {
         self.entry(content, target, json!({"io.containerd.image.name": name}))
     }
@@ -137,7 +137,7 @@ impl Layout {
     }
 }
 
-/// What `docker save` made before it made layouts: an image of two layers, one of them a link.
+/// What `docker save` wrote before it used OCI layouts: a two-layer image, one layer being a link.
 pub fn docker(content: &Content, parts: &Parts, tags: &[&str]) -> Tar {
     let config = &content.blobs[parts.config.as_str()];
     let plain = |n: usize| -> Bytes {

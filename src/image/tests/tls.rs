@@ -8,7 +8,7 @@ use rustls::{RootCertStore, ServerConfig};
 use super::registry::Reply;
 use super::*;
 
-/// A private authority.
+/// A private certificate authority.
 struct Authority {
     pem: String,
     der: rustls::pki_types::CertificateDer<'static>,
@@ -55,7 +55,7 @@ impl Authority {
     }
 }
 
-/// Pulls `reg.example.com/app:v1`, whose server is `registry`, with some more settings.
+/// Pulls `reg.example.com/app:v1` from `registry`, with additional settings.
 async fn pull(folder: &Path, registry: &Registry, settings: &str) -> Result<Image, Error> {
     let host = folder.join("reg.example.com");
     std::fs::create_dir_all(&host).unwrap();

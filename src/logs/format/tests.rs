@@ -9,7 +9,7 @@ fn header() -> Header {
     Header::new(Stream::Stdout, datetime!(2026-03-04 05:06:07.000000089 UTC))
 }
 
-/// The records of `chunks` as (tag, payload), the end of the stream included.
+/// The records of `chunks` as (tag, payload), including those at the end of the stream.
 fn split(max: usize, chunks: &[&[u8]]) -> Vec<(char, Vec<u8>)> {
     let mut splitter = Splitter::new(max);
     let mut out = Vec::new();
@@ -117,7 +117,7 @@ fn a_long_line_leaves_no_large_buffer() {
     assert_eq!(splitter.pending.capacity(), 0);
 }
 
-/// What the format promises, said a second time in the plainest way.
+/// The format's rules, implemented a second time as simply as possible.
 fn model(max: usize, input: &[u8]) -> Vec<(char, Vec<u8>)> {
     let mut records = Vec::new();
     let mut lines: Vec<&[u8]> = input.split(|b| *b == b'\n').collect();
@@ -160,7 +160,7 @@ proptest! {
                 joined.push(b'\n');
             }
         }
-        // The only bytes that do not come back: one carriage return before each line feed.
+        // The only bytes that are dropped: one carriage return before each line feed.
         let mut expected = Vec::new();
         for line in input.split_inclusive(|b| *b == b'\n') {
             match line.strip_suffix(b"\r\n") {

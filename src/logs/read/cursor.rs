@@ -1,4 +1,4 @@
-//! The blocking half: reads the files of a log one after another.
+//! The blocking part of reading a log: reads its files one after another.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -13,42 +13,43 @@ use super::lines::Lines;
 use super::record::Moment;
 use super::tail;
 
-/// How much is read at a time.
+/// Bytes per read.
 const PIECE: usize = 64 << 10;
 
-/// How much is read at most before the caller hears of it, when nothing of it is shown.
+/// How many pieces are read before returning to the caller, if none of them has anything to show.
 const PIECES: usize = 64;
 
-/// Longest line of a file; what is longer is no log and is cut. Records are at most 1 MiB.
+/// Maximum length of a line; a longer one is not a log record and is split. Records are at most 1
+/// MiB.
 const LONGEST: usize = (1 << 20) + 4096;
 
-/// What reading came to.
+/// The result of reading on.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Text to be shown.
+    /// Text to show.
     Text(Bytes),
-    /// Nothing to be shown yet.
+    /// Nothing to show yet; there is more to read.
     More,
-    /// All is read that is there: wait for more.
+    /// Everything available was read: wait for more.
     Wait,
-    /// The end.
+    /// The end of the log.
     End,
 }
 
-/// A place in a log.
+/// A position in a log.
 #[derive(Debug)]
 pub(super) struct Cursor {
     place: Place,
     follow: bool,
-    /// Files still to be read, oldest first.
+    /// Files still to read, oldest first.
     next: VecDeque<LogFile>,
     now: Option<Now>,
-    /// The newest rotated file when the last of `next` was found.
+    /// Time in the name of the newest rotated file when the last of `next` was found.
     newest: Option<String>,
-    /// Offset in the next file that is opened.
+    /// Offset at which to start in the next file.
     offset: u64,
     lines: Lines,
-    /// What was read behind the last line feed.
+    /// Bytes read after the last line feed.
     open: Vec<u8>,
     done: bool,
 }
@@ -58,14 +59,14 @@ pub(super) struct Cursor {
 struct Now {
     log: LogFile,
     offset: u64,
-    /// What is left of a compressed file's text.
+    /// Rest of the text of a compressed file.
     text: Option<Unpacked>,
-    /// A newer file was seen: what is read now is all that comes.
+    /// A newer file was seen, so no more will be written to this one.
     last: bool,
 }
 
 impl Cursor {
-    /// Finds and opens all files. `wait` allows that there are none.
+    /// Finds and opens all files. With `wait` it is fine if there are none yet.
     pub(super) fn open(path: &Path, options: ReadOptions, wait: bool) -> io::Result<Self> {
         let place = Place::new(path)?;
         let Set { mut files, newest } = place.open_all()?;
@@ -73,7 +74,7 @@ impl Cursor {
             return Err(place.absent());
         }
         if let Some(since) = options.since.map(Moment::new) {
-            // Never the newest one: it is where more comes.
+            // Not the newest file, since more may be written to it.
             let rotated = files.len().saturating_sub(1);
             let old = |file: &&LogFile| !since.is_reached_by_file(file.changed());
             let old = files[..rotated].iter().take_while(old).count();
@@ -97,12 +98,13 @@ impl Cursor {
         })
     }
 
-    /// The folder of the log.
+    /// The directory of the log.
     pub(super) fn folder(&self) -> &Path {
         self.place.folder()
     }
 
-    /// Reads on. `last` says that the writer had ended before: then there is no waiting.
+    /// Reads on. `last` means that the writer had ended before this call, so there is nothing to
+    /// wait for.
     pub(super) fn step(&mut self, last: bool) -> io::Result<Step> {
         let mut out = Vec::new();
         for _ in 0..PIECES {
@@ -127,7 +129,7 @@ impl Cursor {
         Ok(if out.is_empty() { Step::More } else { Step::Text(out.into()) })
     }
 
-    /// Reads a piece of the file that is due; 0 at its end, or when there is none.
+    /// Reads a piece of the current file; 0 at its end, or when there is none.
     fn read(&mut self) -> io::Result<usize> {
         if self.now.is_none() {
             let Some(log) = self.next.pop_front() else { return Ok(0) };
@@ -139,7 +141,7 @@ impl Cursor {
         let begin = self.open.len();
         self.open.resize(begin + PIECE, 0);
         let read = match &mut now.text {
-            // What is damaged or not wanted ends here.
+            // The rest of this file is damaged or unwanted.
             Some(_) if now.offset == u64::MAX => Ok(0),
             Some(text) => Ok(text.read(&mut self.open[begin..]).unwrap_or(0)),
             None => now.log.file.read_at(&mut self.open[begin..], now.offset),
@@ -163,7 +165,7 @@ impl Cursor {
         }
     }
 
-    /// The file has no more: a line without its feed is taken as it is.
+    /// At the end of a file: an unterminated line is taken as it is.
     fn end_line(&mut self, out: &mut Vec<u8>) {
         if !self.open.is_empty() {
             self.lines.record(&self.open, out);
@@ -171,7 +173,8 @@ impl Cursor {
         self.open = Vec::new();
     }
 
-    /// At the end of a file, or without one: whether there is something to do but wait.
+    /// At the end of a file, or without one: returns whether there is something to do besides
+    /// waiting.
     fn end_of_file(&mut self, last: bool, out: &mut Vec<u8>) -> io::Result<bool> {
         if !self.next.is_empty() {
             self.end_line(out);
@@ -190,7 +193,7 @@ impl Cursor {
         };
         match &mut self.now {
             _ if found.files.is_empty() => {}
-            // Something may have been written before the newer file came into being.
+            // More may have been written to it before the newer file was created.
             Some(now) if !now.last => {
                 now.last = true;
                 return Ok(true);

@@ -1,4 +1,4 @@
-//! The files of one log: found by name, opened safely.
+//! The files of one log: found by name and opened safely.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -14,14 +14,14 @@ use flate2::read::MultiGzDecoder;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 
-/// Most rotated files that are read; older ones are left out.
+/// Maximum number of rotated files that are read; older ones are ignored.
 const MOST: usize = 100;
 
-/// How often the folder is looked at again when files are rotated meanwhile.
+/// How many times the directory is listed again if a rotation happens meanwhile.
 const LOOKS: usize = 5;
 
-/// How much of two files is compared to see whether one is the other, compressed. Records have
-/// times to the nanosecond.
+/// How many bytes of two files are compared to detect that one is the compressed form of the other.
+/// This suffices, since records have timestamps with nanoseconds.
 const BEGINNING: usize = 512;
 
 /// Device and inode.
@@ -33,7 +33,7 @@ pub(super) struct LogFile {
     pub(super) file: Arc<File>,
     /// Whether it is compressed.
     pub(super) packed: bool,
-    /// When it was rotated, as its name has it; `None` for the live file.
+    /// Time of rotation, from its name; `None` for the live file.
     rotated: Option<String>,
     id: FileId,
     changed: SystemTime,
@@ -50,17 +50,17 @@ impl LogFile {
         Ok(Self { file, packed, rotated, id: (meta.dev(), meta.ino()), changed })
     }
 
-    /// When it was written to last; all of its records are from before.
+    /// Last modification time; all of its records are older.
     pub(super) fn changed(&self) -> SystemTime {
         self.changed
     }
 
-    /// The text of a compressed file, from its beginning.
+    /// The text of a compressed file, from the start.
     pub(super) fn unpacked(&self) -> Unpacked {
         MultiGzDecoder::new(At { file: Arc::clone(&self.file), offset: 0 })
     }
 
-    /// Whether this is `other`, maybe compressed since.
+    /// Whether this is the same file as `other`, which may have been compressed since.
     fn is(&self, other: &Self) -> bool {
         if self.id == other.id {
             return true;
@@ -78,7 +78,7 @@ impl LogFile {
 /// The text of a compressed file.
 pub(super) type Unpacked = MultiGzDecoder<At>;
 
-/// Reads a file from an offset of its own.
+/// Reads a shared file at an offset of its own.
 #[derive(Debug)]
 pub(super) struct At {
     file: Arc<File>,
@@ -93,15 +93,15 @@ impl Read for At {
     }
 }
 
-/// The files of a log at one moment, oldest first.
+/// The files of a log at one time, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Set {
     pub(super) files: Vec<LogFile>,
-    /// The newest rotated file there is, as its name has it.
+    /// Time in the name of the newest existing rotated file.
     pub(super) newest: Option<String>,
 }
 
-/// Where the files of a log are.
+/// The location of a log's files.
 #[derive(Debug)]
 pub(super) struct Place {
     folder: PathBuf,
@@ -109,7 +109,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The place of the log with this live file.
+    /// The location of the log with this live file.
     pub(super) fn new(path: &Path) -> io::Result<Self> {
         let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
         match (path.parent(), path.file_name()) {
@@ -123,18 +123,18 @@ impl Place {
         }
     }
 
-    /// The folder of the files.
+    /// The directory of the files.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Error of a log that has no file.
+    /// The error for a log without any file.
     pub(super) fn absent(&self) -> io::Error {
         let text = format!("{}: there is no such log", self.folder.join(&self.name).display());
         io::Error::new(io::ErrorKind::NotFound, text)
     }
 
-    /// Opens all files there are now.
+    /// Opens all existing files.
     pub(super) fn open_all(&self) -> io::Result<Set> {
         let mut look = 1;
         loop {
@@ -142,8 +142,8 @@ impl Place {
             let live = self.open_file(&folder, &self.name, None, false)?;
             let times = self.rotated(&folder)?;
             let mut set = self.open_rotated(&folder, &times, live.as_ref())?;
-            // Rotated meanwhile: there may be a file between those listed and the live one. And a
-            // listing may miss a file that got another name while it was made.
+            // There was a rotation meanwhile: a file between the listed ones and the live one may
+            // be missing. A listing may also miss a file that was renamed during it.
             let changed =
                 self.live_id(&folder)?.is_some_and(|id| live.as_ref().is_none_or(|f| f.id != id));
             let missed = || Ok::<_, io::Error>(!self.rotated(&folder)?.is_subset(&times));
@@ -165,7 +165,7 @@ impl Place {
         let place = set.files.iter().position(|file| file.is(now));
         match place {
             Some(place) => drop(set.files.drain(..=place)),
-            // It was removed: all that was rotated later is newer.
+            // It was removed: everything rotated after `known` is newer.
             None => set.files.retain(|file| match (&file.rotated, known) {
                 (Some(rotated), Some(known)) => rotated.as_str() > known,
                 _ => true,
@@ -185,7 +185,7 @@ impl Place {
             for (ending, packed) in [("", false), (".gz", true)] {
                 let mut name = self.name.clone();
                 name.push(format!(".{time}{ending}"));
-                // What is no file of ours, or gone by now, is passed over.
+                // A file that is not ours, or has disappeared, is skipped.
                 let opened = self.open_file(folder, &name, Some(time.clone()), packed);
                 let Ok(Some(file)) = opened else { continue };
                 if live.is_none_or(|live| !file.is(live)) {
@@ -198,7 +198,7 @@ impl Place {
         Ok(set)
     }
 
-    /// When files were rotated, as their names have it, oldest first.
+    /// Rotation times from the names of the files, oldest first.
     fn rotated(&self, folder: &OwnedFd) -> io::Result<BTreeSet<String>> {
         let mut times = BTreeSet::new();
         for entry in Dir::read_from(folder)? {
@@ -208,7 +208,7 @@ impl Place {
                 .strip_prefix(&*self.name.to_string_lossy())
                 .and_then(|rest| rest.strip_prefix('.'))
                 .map(|rest| rest.strip_suffix(".gz").unwrap_or(rest));
-            // Others, e.g. `.tmp`, are not finished.
+            // Others, e.g. `.tmp`, are unfinished.
             let is_time =
                 |time: &&str| time.starts_with(|c: char| c.is_ascii_digit()) && !time.contains('.');
             times.extend(time.filter(is_time).map(str::to_owned));
@@ -216,7 +216,7 @@ impl Place {
         Ok(times)
     }
 
-    /// The folder itself may not be a link; those above are the administrator's.
+    /// The directory itself must not be a link; those above it are the administrator's choice.
     fn open_folder(&self) -> io::Result<Option<OwnedFd>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match openat(CWD, &self.folder, flags, Mode::empty()) {

@@ -1,43 +1,44 @@
-//! From records to the text that is shown, pure.
+//! Converts records to the text that is shown. Pure.
 
 use super::super::format::Stream;
 use super::record::{self, Moment};
 use super::{ReadOptions, Selected};
 
-/// Most bytes of a line that are held back until its end is there; a longer line is shown in
-/// pieces as it comes.
+/// Maximum number of bytes of an unfinished line that are held back; a longer line is shown in
+/// pieces as it arrives.
 pub(super) const HELD: usize = 256 << 10;
 
-/// Joins pieces of lines, leaves out what was not asked for, and counts bytes.
+/// Joins the pieces of lines, drops what was not requested, and counts bytes.
 #[derive(Debug)]
 pub(super) struct Lines {
     since: Option<Moment>,
     timestamps: bool,
     streams: Selected,
-    /// Lines to be left out before the first one that is shown.
+    /// How many lines to skip before the first one is shown.
     skip: u64,
-    /// Bytes that may still be shown.
+    /// How many bytes may still be shown.
     left: u64,
     open: [Open; 2],
-    /// The stream whose line is open in what was shown.
+    /// The stream whose unfinished line was shown last.
     shown: Option<Stream>,
-    /// Whether the last record was not too old: what is no record goes with the one before it.
+    /// Whether the last record was recent enough; text that is not a record is treated like the
+    /// record before it.
     recent: bool,
 }
 
-/// The line of a stream that has not ended yet.
+/// The unfinished line of a stream.
 #[derive(Debug, Default)]
 struct Open {
     /// Whether there is one.
     begun: bool,
-    /// Whether it is new enough.
+    /// Whether it is recent enough.
     recent: bool,
-    /// What of it was not shown yet, its time before it.
+    /// The part not shown yet, with its time in front if requested.
     text: Vec<u8>,
 }
 
 impl Lines {
-    /// `skip` lines are left out first.
+    /// `skip` lines are skipped first.
     pub(super) fn new(options: &ReadOptions, skip: u64) -> Self {
         Self {
             since: options.since.map(Moment::new),
@@ -51,12 +52,12 @@ impl Lines {
         }
     }
 
-    /// Whether nothing more may be shown.
+    /// Whether the byte limit is reached.
     pub(super) fn is_full(&self) -> bool {
         self.left == 0
     }
 
-    /// Takes a record, without its line feed.
+    /// Handles a record, given without its line feed.
     pub(super) fn record(&mut self, line: &[u8], out: &mut Vec<u8>) {
         let Some(record) = record::parse(line) else { return self.garbage(line, out) };
         if !selects(self.streams, record.stream) {
@@ -81,7 +82,7 @@ impl Lines {
         }
     }
 
-    /// All is read: lines without an end are shown as they are.
+    /// At the end of the log: unfinished lines are shown as they are.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             if self.open[index(stream)].begun {
@@ -100,7 +101,7 @@ impl Lines {
             self.show(stream, &line.text, out);
             self.shown = None;
         }
-        // The buffer is used again, unless it has grown large.
+        // The buffer is reused unless it has grown large.
         if line.text.capacity() <= 1024 {
             line.text.clear();
             self.open[index(stream)].text = line.text;
@@ -131,7 +132,7 @@ impl Lines {
         self.put(text, out);
     }
 
-    /// Ends the line that is open in what was shown, unless it is this stream's.
+    /// Ends the unfinished line shown last, unless it belongs to this stream.
     fn cut_shown(&mut self, stream: Option<Stream>, out: &mut Vec<u8>) {
         if self.shown.is_some() && self.shown != stream {
             self.put(b"\n", out);
@@ -146,7 +147,7 @@ impl Lines {
     }
 }
 
-/// Whether records of a stream are asked for.
+/// Whether records of this stream are selected.
 pub(super) fn selects(selected: Selected, stream: Stream) -> bool {
     match selected {
         Selected::All => true,
@@ -155,7 +156,7 @@ pub(super) fn selects(selected: Selected, stream: Stream) -> bool {
     }
 }
 
-/// Place of a stream in a pair.
+/// Index of a stream in a pair.
 pub(super) fn index(stream: Stream) -> usize {
     usize::from(stream == Stream::Stderr)
 }
@@ -196,7 +197,7 @@ mod tests {
         let options = ReadOptions { timestamps: true, ..Default::default() };
         let text = shown(&options, 1, &MIXED[..3]);
         assert_eq!(text, "2026-01-01T00:00:01.000000000Z hello\n");
-        // Two seconds after midnight: the line that began before is out, with all its pieces.
+        // Two seconds after midnight: a line that began earlier is dropped with all its pieces.
         let since = Some(1_767_225_602_000_000_000);
         let options = ReadOptions { since, ..Default::default() };
         assert_eq!(shown(&options, 0, &MIXED), "oops\nwhat is this\n\n> ");

@@ -1,4 +1,4 @@
-//! Reads container logs for people: the payloads of CRI log files as lines, over rotation.
+//! Reads container logs for display: the payloads of CRI log files as lines, across rotations.
 //!
 //! ```text
 //!  0.log.20260101-090000.gz   0.log.20260101-120000   0.log  <-- written now
@@ -8,9 +8,10 @@
 //!  lines of stdout, stderr or both --> bytes
 //! ```
 //!
-//! Files are found by the name of the live one, read on blocking threads a piece at a time, and
-//! never reached through a link: a container may be able to write to the folder of its log. Who
-//! follows is told of writes by inotify, or looks five times a second where there is none left.
+//! Files are found by the name of the live one, read piece by piece on blocking threads, and never
+//! opened through a link, since a container may be able to write to the directory of its log. A
+//! follower waits for writes with inotify, or polls five times a second if no inotify watch is
+//! available.
 
 mod cursor;
 mod files;
@@ -32,7 +33,7 @@ use notice::Notice;
 /// Which of a container's streams are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Selected {
-    /// Both, as they were written.
+    /// Both, in the order in which they were written.
     #[default]
     All,
     /// Standard output only.
@@ -41,34 +42,34 @@ pub enum Selected {
     Stderr,
 }
 
-/// Which part of a log is read, and how it is shown.
+/// Which part of a log to read, and how to show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReadOptions {
-    /// Only this many last lines.
+    /// Only the last lines, this many.
     pub tail: Option<u64>,
-    /// Only lines of this time or later, in nanoseconds since the Unix epoch. A line has the time
-    /// of its first piece.
+    /// Only lines from this time on, in nanoseconds since the Unix epoch. The time of a line is
+    /// that of its first piece.
     pub since: Option<i64>,
-    /// No more bytes than this, the times included.
+    /// Maximum number of bytes of text, including timestamps.
     pub limit_bytes: Option<u64>,
-    /// Each line with its time and a space before it, RFC 3339 with nine digits of fraction.
+    /// Prefix each line with its time (RFC 3339, nine fractional digits) and a space.
     pub timestamps: bool,
-    /// Go on with what is written, until the container has ended.
+    /// Continue with new output until the container has ended.
     pub follow: bool,
-    /// Which streams.
+    /// Which streams to read.
     pub streams: Selected,
 }
 
-/// Opens the log whose live file is `path` (`<folder>/<n>.log`, absolute) with the files that
-/// were rotated away from it, `<n>.log.<time>` and `<n>.log.<time>.gz`.
+/// Opens the log whose live file is `path` (`<folder>/<n>.log`, absolute), with the files rotated
+/// from it, `<n>.log.<time>` and `<n>.log.<time>.gz`.
 ///
-/// The stream gives pieces of text of any size. Lines that are no log records are given as they
-/// are. It ends at the end of the log or after an error; with `follow` once `ended` is true (or
-/// its sender is gone) and all is read that was written before.
+/// The stream yields pieces of text of any size. Lines that are not log records are passed on
+/// unchanged. It ends at the end of the log or after an error; with `follow`, after `ended` has
+/// become true (or its sender was dropped) and everything written before was read.
 ///
 /// # Errors
-/// `NotFound` when there is no such log; with `follow` a log that does not exist yet is waited
-/// for. `InvalidInput` for a path that is not plain, a link, or anything but a file.
+/// `NotFound` when there is no such log; with `follow` it waits for a log that does not exist
+/// yet. `InvalidInput` for an unsuitable path, a link, or anything but a regular file.
 pub async fn open(
     path: &Path,
     options: ReadOptions,
@@ -87,7 +88,8 @@ fn pieces(
     async_stream::try_stream! {
         let mut notice = None;
         loop {
-            // Looked at before the end of the file: what is written before the end is read.
+            // Checked before reading to the end of the file, so that nothing written before the end
+            // is missed.
             let last = has_ended(&ended);
             let step;
             (cursor, step) = blocking(move || cursor.step(last).map(|step| (cursor, step))).await?;
@@ -95,10 +97,11 @@ fn pieces(
                 Step::Text(text) => yield text,
                 Step::More => {}
                 Step::End => break,
-                // From the first wait on, nothing is missed between a look and a wait.
+                // Created at the first wait; from then on no change between a look and a wait is
+                // missed.
                 Step::Wait => match &mut notice {
                     None => notice = Some(Notice::new(cursor.folder())),
-                    // Cancel-safe: both arms only wait.
+                    // Cancel-safe: both branches only wait.
                     Some(notice) => tokio::select! {
                         () = notice.changed() => {}
                         () = until_ended(&mut ended), if !last => {}
@@ -110,7 +113,7 @@ fn pieces(
 }
 
 fn has_ended(ended: &watch::Receiver<bool>) -> bool {
-    // A sender that is gone will not tell any more.
+    // A dropped sender cannot report the end any more, so it counts as the end.
     *ended.borrow() || ended.has_changed().is_err()
 }
 
@@ -118,7 +121,7 @@ async fn until_ended(ended: &mut watch::Receiver<bool>) {
     let _ = ended.wait_for(|ended| *ended).await;
 }
 
-/// Runs file work where a disk that hangs holds up nobody else.
+/// Runs file I/O on a blocking thread, where a hanging disk delays nothing else.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

@@ -1,4 +1,4 @@
-//! Tells that something was written in a folder.
+//! Reports writes in a directory.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,24 +6,24 @@ use std::time::Duration;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::net::unix::pipe;
 
-/// How often to look where the kernel has no more watches to give, or the folder is not there.
+/// Polling interval when inotify has no watches left or the directory does not exist.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How often to look all the same.
+/// Polling interval even when there is a watch.
 const LOOK_ANYWAY: Duration = Duration::from_secs(5);
 
-/// Writes that come close together are told together.
+/// Writes within this time are reported together.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// A watch on a folder; it ends with the value.
+/// A watch on a directory, removed when dropped.
 #[derive(Debug)]
 pub(super) struct Notice {
-    /// Read like a pipe; what the events are is not looked at.
+    /// The inotify descriptor, read like a pipe; the contents of events are ignored.
     events: Option<pipe::Receiver>,
 }
 
 impl Notice {
-    /// Watches a folder from now on.
+    /// Watches a directory from now on.
     pub(super) fn new(folder: &Path) -> Self {
         let watch = || {
             let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
@@ -40,8 +40,8 @@ impl Notice {
         Self { events: watch() }
     }
 
-    /// Waits for a change, or for the time to look again. Cancel-safe: a change that was not
-    /// told stays to be told.
+    /// Waits for a change, or for the polling interval. Cancel-safe: an unreported change is
+    /// reported by the next call.
     pub(super) async fn changed(&mut self) {
         let Some(events) = &self.events else { return tokio::time::sleep(LOOK).await };
         if let Ok(Ok(())) = tokio::time::timeout(LOOK_ANYWAY, events.readable()).await {

@@ -1,30 +1,30 @@
-//! Taking a record apart, pure.
+//! Parsing of a record. Pure.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::super::format::{Header, Stream};
 
-/// Length of a time as this agent writes it.
+/// Length of a timestamp as this agent writes it.
 const TIME: usize = 30;
 
 /// One record of a log file, without its line feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Record<'a> {
-    /// When, RFC 3339.
+    /// Time of the record, RFC 3339.
     pub(super) time: &'a [u8],
-    /// From which stream.
+    /// The stream it came from.
     pub(super) stream: Stream,
-    /// Whether its line ends with it.
+    /// Whether it is the last record of its line.
     pub(super) full: bool,
-    /// What the container wrote.
+    /// The output of the container.
     pub(super) payload: &'a [u8],
 }
 
-/// Longest beginning of a record that [`parse_head`] needs.
+/// Maximum number of leading bytes of a record that [`parse_head`] needs.
 pub(super) const LONGEST_HEAD: usize = 64;
 
-/// Takes a record apart; `None` for what is no record.
+/// Parses a record; `None` when the line is not one.
 pub(super) fn parse(line: &[u8]) -> Option<Record<'_>> {
     let (time, rest) = word(line)?;
     let (stream, rest) = word(rest)?;
@@ -34,7 +34,7 @@ pub(super) fn parse(line: &[u8]) -> Option<Record<'_>> {
         b"stderr" => Stream::Stderr,
         _ => return None,
     };
-    // Of several tags the first says whether the line ends.
+    // If there are several tags, the first says whether the line ends.
     let full = match tags.split(|byte| *byte == b':').next()? {
         b"F" => true,
         b"P" => false,
@@ -47,7 +47,7 @@ pub(super) fn parse(line: &[u8]) -> Option<Record<'_>> {
     like_a_time.then_some(Record { time, stream, full, payload })
 }
 
-/// Stream and end of the record that begins so; its payload may be cut off.
+/// Stream and tag of the record that begins with these bytes; its payload may be cut off.
 pub(super) fn parse_head(head: &[u8]) -> Option<(Stream, bool)> {
     parse(&head[..head.len().min(LONGEST_HEAD)]).map(|record| (record.stream, record.full))
 }
@@ -57,7 +57,7 @@ fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&text[..end], &text[end + 1..]))
 }
 
-/// A moment that records are compared with.
+/// A time to compare records with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     at: OffsetDateTime,
@@ -65,35 +65,35 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    /// Of nanoseconds since the Unix epoch.
+    /// From nanoseconds since the Unix epoch.
     pub(super) fn new(nanos: i64) -> Self {
         let at = OffsetDateTime::from_unix_timestamp_nanos(nanos.into())
             .unwrap_or(OffsetDateTime::UNIX_EPOCH);
         Self { at, text: Header::new(Stream::Stdout, at).time() }
     }
 
-    /// Whether a record of this time is of this moment or later. A time that is none is.
+    /// Whether a record has this time or a later one. An unparsable time counts as later.
     pub(super) fn is_reached_by(&self, time: &[u8]) -> bool {
         if is_fixed(time) {
-            // Text order is time order.
+            // The format makes text order equal to time order.
             return time >= self.text.as_slice();
         }
         moment(time).is_none_or(|time| time >= self.at)
     }
 
-    /// The same for a time of the file system.
+    /// Like [`Moment::is_reached_by`], for a file's modification time.
     pub(super) fn is_reached_by_file(&self, changed: std::time::SystemTime) -> bool {
         OffsetDateTime::from(changed) >= self.at
     }
 }
 
-/// The time with nine digits of fraction.
+/// Writes the time with nine fractional digits.
 pub(super) fn write_time(out: &mut Vec<u8>, time: &[u8]) {
     match moment(time) {
         Some(at) if !is_fixed(time) && at.offset().is_utc() => {
             out.extend_from_slice(&Header::new(Stream::Stdout, at).time());
         }
-        // Of another writer, in a zone of its own: as it stands.
+        // From another writer, with a time zone: written unchanged.
         _ => out.extend_from_slice(time),
     }
 }

@@ -1,4 +1,4 @@
-//! Finds where the last lines begin, from the end backwards.
+//! Finds the start of the last lines, scanning backwards from the end.
 
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -11,21 +11,21 @@ use super::record::{LONGEST_HEAD, parse_head};
 
 const PIECE: u64 = 64 << 10;
 
-/// Where reading begins.
+/// The position at which to start reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Start {
-    /// The first file that is read; all of them are passed over when there are no more.
+    /// Index of the first file to read; equal to the number of files if none is to be read.
     pub(super) file: usize,
-    /// Where in it.
+    /// Offset in that file.
     pub(super) offset: u64,
-    /// How many lines that end behind there are not wanted.
+    /// How many of the lines that end after this position to skip.
     pub(super) skip: u64,
 }
 
-/// The start of the last `wanted` lines of these files, which are oldest first.
+/// The start of the last `wanted` lines of these files, which are sorted oldest first.
 ///
-/// Lines count by their ends. Pieces of a line that stand before the end of an unwanted line are
-/// found as far as a reader would hold them back.
+/// Lines are counted by their ends. Pieces of a wanted line that precede the end of an unwanted
+/// line are included as far back as a reader would hold them back.
 pub(super) fn start(files: &[LogFile], wanted: u64, streams: Selected) -> io::Result<Start> {
     let mut scan = Scan::new(wanted, streams);
     for (number, file) in files.iter().enumerate().rev() {
@@ -50,27 +50,27 @@ pub(super) fn start(files: &[LogFile], wanted: u64, streams: Selected) -> io::Re
     Ok(Start { skip: scan.skip, ..Start::default() })
 }
 
-/// Records met on the way back.
+/// State of the backward scan.
 #[derive(Debug)]
 struct Scan {
     streams: Selected,
     wanted: u64,
     found: u64,
     skip: u64,
-    /// Whether the beginning of a stream's first wanted line may stand further back.
+    /// Whether the start of a stream's first wanted line may be further back.
     open: [bool; 2],
     met: [bool; 2],
-    /// How far back that is looked for, in bytes.
+    /// How far back to look for it, in bytes.
     budget: u64,
 }
 
 /// What to do after a record.
 enum Next {
-    /// Go on back.
+    /// Continue backwards.
     Back,
-    /// Reading begins with this record.
+    /// Reading starts with this record.
     Here,
-    /// Reading begins behind it.
+    /// Reading starts after it.
     Behind,
 }
 
@@ -93,7 +93,7 @@ impl Scan {
             return Next::Back;
         }
         if self.open == [false; 2] {
-            // This one was the end of an unwanted line, or the beginning of the last wanted one.
+            // This was the end of an unwanted line, or the start of the last wanted one.
             return if self.skip > 0 { Next::Behind } else { Next::Back };
         }
         self.budget = self.budget.saturating_sub(length);
@@ -102,7 +102,7 @@ impl Scan {
 
     fn of_stream(&mut self, stream: Stream, full: bool) {
         let first = !std::mem::replace(&mut self.met[index(stream)], true);
-        // The last line of a stream may have no end.
+        // The last line of a stream may be unfinished.
         if full || (first && self.found < self.wanted) {
             self.end(Some(stream));
         }
@@ -121,7 +121,7 @@ impl Scan {
     }
 }
 
-/// Passes over a file from its end; the offset where reading begins, if that is in it.
+/// Scans a file backwards; returns the offset where reading starts, if it is in this file.
 fn backwards(log: &LogFile, scan: &mut Scan) -> io::Result<Option<u64>> {
     let size = log.file.metadata()?.len();
     let (mut high, mut behind) = (size, size);
@@ -129,7 +129,8 @@ fn backwards(log: &LogFile, scan: &mut Scan) -> io::Result<Option<u64>> {
     while high > 0 {
         let low = high.saturating_sub(PIECE);
         let own = (high - low) as usize;
-        // The heads of records that begin at the end of this piece go on in the one read before.
+        // The head of a record that begins at the end of this piece continues in the piece read
+        // before.
         let after = buffer[..buffer.len().min(LONGEST_HEAD)].to_vec();
         buffer.resize(own, 0);
         log.file.read_exact_at(&mut buffer, low)?;
@@ -160,7 +161,7 @@ fn head(text: &[u8]) -> &[u8] {
     &text[..memchr::memchr(b'\n', text).unwrap_or(text.len())]
 }
 
-/// How many lines end in a compressed file; as far as it can be read.
+/// How many lines end in a compressed file, as far as it can be read.
 fn count(log: &LogFile, streams: Selected) -> u64 {
     let mut text = log.unpacked();
     let (mut piece, mut line, mut ends) = (vec![0; PIECE as usize], Vec::new(), 0);

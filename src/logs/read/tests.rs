@@ -13,7 +13,7 @@ use super::*;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A log in a folder of its own, written as the agent does and rotated as kubelets do.
+/// A log in a directory of its own, written as the agent does it and rotated as kubelets do it.
 struct Log {
     _dir: tempfile::TempDir,
     path: PathBuf,
@@ -34,7 +34,7 @@ impl Log {
         file.write_all(text.as_bytes()).unwrap();
     }
 
-    /// One record, a second after the last.
+    /// Writes one record, timed a second after the last.
     fn record(&mut self, stream: &str, tag: &str, payload: &str) -> &mut Self {
         let (minute, second) = (self.records / 60, self.records % 60);
         self.write(&format!(
@@ -51,7 +51,7 @@ impl Log {
         self
     }
 
-    /// Renames the live file; the next record makes a new one.
+    /// Renames the live file; the next record creates a new one.
     fn rotate(&mut self) -> PathBuf {
         self.rotated += 1;
         let rotated = self.path.with_file_name(format!("0.log.20260101-{:06}", self.rotated));
@@ -92,7 +92,7 @@ impl Reading {
         Some(String::from_utf8(piece.unwrap().to_vec()).unwrap())
     }
 
-    /// Reads until this is the whole of it.
+    /// Reads until the whole text read equals `text`.
     async fn until(&mut self, text: &str) {
         let mut seen = String::new();
         while seen.len() < text.len() {
@@ -123,7 +123,7 @@ const FOLLOW: ReadOptions = ReadOptions {
     streams: Selected::All,
 };
 
-/// 0..10 compressed, 10..20 rotated, 20..30 live.
+/// Lines 0..10 are in a compressed file, 10..20 in a rotated one, 20..30 in the live one.
 fn three_files() -> Log {
     let mut log = Log::new();
     let first = log.lines(0..10).rotate();
@@ -136,7 +136,7 @@ fn three_files() -> Log {
 #[tokio::test]
 async fn rotated_and_compressed_files_are_read_in_order() {
     let log = three_files();
-    // None of these belongs to it.
+    // None of these files belongs to the log.
     for name in ["0.log.20260101-000009.tmp", "0.log.old", "1.log", "0.logx"] {
         fs::write(log.path.with_file_name(name), "foreign\n").unwrap();
     }
@@ -204,7 +204,7 @@ async fn since_bytes_and_times() {
     assert_eq!(text.lines().count(), 3);
     let options = ReadOptions { limit_bytes: Some(40), ..options };
     assert_eq!(log.read(options).await, text[..40]);
-    // The limit also ends what would be followed for ever.
+    // The byte limit also ends a follow that would otherwise never end.
     let options = ReadOptions { follow: true, ..options };
     assert_eq!(log.read(options).await, text[..40]);
 }
@@ -233,7 +233,7 @@ async fn following_ends_with_the_container_and_misses_nothing() {
     reading.until("2\n").await;
     log.lines(3..5);
     reading.until("3\n4\n").await;
-    // Written before the end was told, so it is read, also what has no line end.
+    // It was written before the end was reported, so it is read, even without a line feed.
     log.lines(5..9).record("stdout", "P", "> ");
     log.end();
     assert_eq!(reading.rest().await, "5\n6\n7\n8\n> ");
@@ -260,12 +260,12 @@ async fn rotation_loses_and_doubles_nothing() {
     log.lines(0..1);
     let mut reading = log.open(FOLLOW).await.unwrap();
     reading.until("0\n").await;
-    // The writer goes on in the renamed file until it is told.
+    // The writer continues in the renamed file until told to reopen.
     let mut old = OpenOptions::new().append(true).open(&log.path).unwrap();
     log.rotate();
     old.write_all(b"2026-01-01T00:00:00Z stdout F late\n").unwrap();
     reading.until("late\n").await;
-    // Three rotations while nobody looks, the first file compressed.
+    // Three rotations between two reads, with the first file compressed.
     log.lines(1..3);
     let first = log.rotate();
     log.lines(3..5).rotate();
@@ -343,7 +343,7 @@ async fn a_record_in_the_making_is_not_shown_before_its_end() {
     log.write("llo\n");
     reading.until("hello\n").await;
     assert_eq!(log.read(ReadOptions::default()).await, "hello\n");
-    // The writer died in the middle of it.
+    // The writer died while writing it.
     log.write("2026-01-01T00:00:00.000000000Z stdout F wor");
     assert_eq!(log.read(ReadOptions::default()).await, "hello\nwor\n");
 }
@@ -406,7 +406,7 @@ async fn followers_leave_no_watch_behind() {
         reading.until("0\n").await;
         assert!(timeout(Duration::from_millis(1), reading.0.next()).await.is_err());
     }
-    // A blocking look under way may end a moment after its stream is gone.
+    // A blocking read in progress may end a moment after its stream was dropped.
     let gone = async {
         while watches() > 0 {
             tokio::task::yield_now().await;

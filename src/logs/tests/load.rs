@@ -4,7 +4,7 @@ use std::thread;
 
 use super::*;
 
-/// Writes numbered lines in pieces that end anywhere.
+/// Writes numbered lines in pieces that end at arbitrary places.
 fn write_numbers(mut out: fs::File, count: usize) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let mut text = Vec::new();
@@ -21,7 +21,7 @@ fn write_numbers(mut out: fs::File, count: usize) -> thread::JoinHandle<()> {
     })
 }
 
-/// The numbers of the complete lines of these logs.
+/// The numbers of the complete lines in these logs.
 fn numbers(files: &[PathBuf]) -> Vec<usize> {
     let mut text = String::new();
     for line in files.iter().flat_map(|file| read_log(file)) {
@@ -53,7 +53,7 @@ async fn reopen_under_load_loses_doubles_and_tears_nothing() {
         fs::rename(&log, &old).expect("rename");
         match within(pump.reopen()).await {
             Ok(()) => {}
-            // It ended between the rename and the call; the rest is in the renamed file.
+            // The writer ended between the rename and the call; the rest is in the renamed file.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => {
                 files.push(old);
                 break;
@@ -103,7 +103,7 @@ async fn a_slow_client_is_cut_and_holds_up_nothing() {
         kept += chunk.len();
     }
     assert!(kept > 0 && kept <= 1 << 20, "{kept} bytes were kept for it");
-    // The fast client has all, unless this machine made it slow, too.
+    // The fast client received everything, unless the machine was too slow for it.
     let all: usize = (0..LINES).map(|n| format!("line {n} \n").len() + n % 90).sum();
     assert!(received == all || fast.was_cut(), "{received} of {all}");
 }
@@ -140,7 +140,7 @@ async fn a_full_disk_drops_counts_and_tells() {
     let err = rig.writer("err");
     rig.guards.clear();
     let lines = b"0123456789 0123456789 0123456789\n".repeat(30_000);
-    // On this thread: it must not block for longer than the reading takes.
+    // On this thread, since it must not block for longer than the reading takes.
     out.write_all(&lines).expect("write");
     assert!(pump.dropped() > 0);
     read_live(&log);
@@ -170,7 +170,7 @@ async fn rotation_gets_a_full_disk_going_again() {
     let mut out = rig.writer("out");
     let lines = b"0123456789\n".repeat(100_000);
     out.write_all(&lines).expect("write");
-    // All is read, and written or dropped: nothing comes that could fill the disk again.
+    // Everything was read, and written or dropped, so nothing more can fill the disk again.
     let written = |lines: &[Line]| lines.iter().map(|line| line.text.len() as u64 + 1).sum::<u64>();
     wait_for_log(&log, |found| written(found) + pump.dropped() == lines.len() as u64).await;
     within(pump.reopen()).await.expect("a full disk does not keep the file from being switched");

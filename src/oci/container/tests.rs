@@ -106,7 +106,7 @@ fn a_user_namespace_is_the_pods_with_its_ids() {
     let line = |host| json!([{"containerID": 0, "hostID": host, "size": 65536}]);
     assert_eq!(linux["uidMappings"], line(200_000));
     assert_eq!(linux["gidMappings"], line(300_000));
-    // The cgroup is the pod's, as that of any container.
+    // The cgroup is below the pod's, as for any container.
     assert_eq!(linux["cgroupsPath"], spec_of(&Fixture::new())["linux"]["cgroupsPath"]);
     f.user.uid = 65536;
     assert_eq!(refused(&f), "linux.security_context");

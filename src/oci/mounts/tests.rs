@@ -232,7 +232,7 @@ fn volumes_of_the_image_have_its_ids_in_a_user_namespace() {
         serde_json::to_value(data.gid_mappings()).unwrap(),
         serde_json::json!([{"hostID": 300_000, "containerID": 0, "size": 65536}])
     );
-    // Files of the pod belong to its root already.
+    // The pod's files are owned by its mapped root already.
     assert!(!options(&made, "/etc/hosts").contains(&"idmap".to_owned()));
 }
 

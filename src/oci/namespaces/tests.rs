@@ -136,7 +136,7 @@ fn a_container_has_the_user_namespace_of_its_pod() {
         f.config.security.namespaces.userns = other;
         assert!(check(&f).is_err(), "{:?}", f.config.security.namespaces.userns);
     }
-    // No options and the node's are the same.
+    // No options mean the node's namespace.
     f.pod.security.namespaces.userns = None;
     f.config.security.namespaces.userns =
         Some(UserNamespace { mode: NamespaceMode::Node, ..UserNamespace::default() });

@@ -1,4 +1,4 @@
-//! System call filters: the runtime's default profile and profiles of the operator.
+//! System call filters: the runtime's default profile, and profiles from files.
 
 mod profile;
 mod table;
@@ -16,8 +16,8 @@ use crate::model::security::SecurityProfile;
 /// The CRI field of a seccomp profile, in a container's and in a sandbox's configuration.
 pub const FIELD: &str = "linux.security_context.seccomp";
 
-/// The file that a `Localhost` profile names, checked: absolute, without `..`. `None` when there
-/// is no file to read, which is also so for privileged containers: they have no filter.
+/// The path of the file that a `Localhost` profile names: absolute, without `..`. `None` when there
+/// is no file to read, as for privileged containers, which have no filter.
 pub fn localhost_path(
     profile: Option<&SecurityProfile>,
     privileged: bool,
@@ -35,19 +35,19 @@ pub fn localhost_path(
     }
 }
 
-/// What a filter depends on.
+/// The input for a filter.
 pub(super) struct Request<'a> {
     pub(super) profile: Option<&'a SecurityProfile>,
     pub(super) privileged: bool,
-    /// Content of the `Localhost` file.
+    /// Content of the file of a `Localhost` profile.
     pub(super) content: Option<&'a Value>,
-    /// Bounding set of the process, `CAP_…`.
+    /// Bounding set of the process, as `CAP_…`.
     pub(super) capabilities: &'a BTreeSet<String>,
     pub(super) facts: &'a HostFacts,
 }
 
-/// The filter asked for. No profile means no filter, as CRI has it; a profile that cannot be had
-/// is an error and never less confinement.
+/// Builds the requested filter. No profile means no filter, as in CRI. An unusable profile is an
+/// error and never results in less confinement.
 pub(super) fn filter(request: &Request<'_>) -> Result<Option<LinuxSeccomp>, Error> {
     let confining = |profile: &&SecurityProfile| {
         !request.privileged && **profile != SecurityProfile::Unconfined
@@ -67,13 +67,13 @@ pub(super) fn filter(request: &Request<'_>) -> Result<Option<LinuxSeccomp>, Erro
     profile::parse(content, request).map(Some)
 }
 
-/// The default profile: an allow list, everything else fails with EPERM.
+/// The default profile: an allow list; all other calls fail with EPERM.
 fn runtime_default(request: &Request<'_>) -> LinuxSeccomp {
     let arch = request.facts.arch.as_str();
     let has = |capability: &str| request.capabilities.contains(capability);
 
     let mut names: Vec<&str> = table::ALWAYS.concat();
-    // Before 4.8 a tracer could change a system call after the filter had seen it.
+    // Before 4.8 a tracer could change a system call after the filter had checked it.
     if request.facts.kernel >= (4, 8) {
         names.extend(table::TRACING);
     }
@@ -101,8 +101,8 @@ fn runtime_default(request: &Request<'_>) -> LinuxSeccomp {
     filter
 }
 
-/// The architecture of the host and those whose programs it runs too. Unknown ones are left to
-/// the runtime, which then filters the native one.
+/// The host's architecture and the others whose programs it can run. Unknown ones are left to the
+/// runtime, which then filters the native one.
 fn arches(arch: &str) -> Vec<Arch> {
     match arch {
         "amd64" => vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32],

@@ -1,5 +1,5 @@
-//! A profile file of the operator: in the form of the OCI runtime spec, or in Docker's, whose rules
-//! may hold only for some processes and hosts.
+//! Profile files of the operator, in the format of the OCI runtime spec or in Docker's, whose rules
+//! may be limited to some processes and hosts.
 
 use oci_spec::runtime::LinuxSeccomp;
 use serde::Deserialize;
@@ -8,19 +8,19 @@ use serde_json::Value;
 use super::{FIELD, Request};
 use crate::oci::Error;
 
-/// When a rule holds (`includes`), or does not (`excludes`). Empty says nothing.
+/// Conditions of a rule (`includes`) or exceptions from it (`excludes`). Empty matches everything.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Condition {
     /// Capabilities of the process.
     caps: Option<Vec<String>>,
-    /// Architectures of the host, in Go's words.
+    /// Architectures of the host, by their Go names.
     arches: Option<Vec<String>>,
-    /// The oldest kernel, `MAJOR.MINOR`.
+    /// Minimum kernel version, `MAJOR.MINOR`.
     min_kernel: Option<String>,
 }
 
-/// A line of Docker's `archMap`.
+/// An entry of Docker's `archMap`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Arch {
@@ -28,7 +28,7 @@ struct Arch {
     sub_architectures: Option<Vec<String>>,
 }
 
-/// The profile as it holds for a process. What nobody knows in it is passed over.
+/// Parses a profile and evaluates its conditions for a process. Unknown parts are ignored.
 pub(super) fn parse(content: &Value, request: &Request<'_>) -> Result<LinuxSeccomp, Error> {
     let refused = |problem: String| Error::invalid(format!("{FIELD}.localhost_ref"), problem);
     let malformed = |error| refused(format!("the profile is malformed: {error}"));
@@ -47,7 +47,7 @@ pub(super) fn parse(content: &Value, request: &Request<'_>) -> Result<LinuxSecco
     LinuxSeccomp::deserialize(&profile).map_err(malformed)
 }
 
-/// Takes the conditions out of a rule and weighs them.
+/// Removes the conditions from a rule and evaluates them.
 fn holds(rule: &mut Value, request: &Request<'_>) -> serde_json::Result<bool> {
     let Some(rule) = rule.as_object_mut() else { return Ok(true) };
     let mut condition = |key: &str| {
@@ -66,7 +66,7 @@ fn holds(rule: &mut Value, request: &Request<'_>) -> serde_json::Result<bool> {
     Ok(included && !excluded)
 }
 
-/// Whether the kernel is as new as that; of any age when the text is empty.
+/// Whether the kernel is at least this version; true when the text is empty.
 fn reaches(oldest: &str, request: &Request<'_>) -> serde_json::Result<bool> {
     use serde::de::Error as _;
     let unreadable = || serde_json::Error::custom(format!("minKernel {oldest:?} is no version"));
@@ -78,7 +78,7 @@ fn reaches(oldest: &str, request: &Request<'_>) -> serde_json::Result<bool> {
     Ok(request.facts.kernel >= (next()?, next()?))
 }
 
-/// Old profiles name one system call in each rule.
+/// Converts the old form of a rule, with one system call, to the list form.
 fn named_by_list(rule: &mut Value) {
     let Some(rule) = rule.as_object_mut() else { return };
     let has_list = rule.get("names").is_some_and(|names| !names.is_null());
@@ -87,7 +87,7 @@ fn named_by_list(rule: &mut Value) {
     }
 }
 
-/// Has `archMap` stand for the architectures that go with the host's, unless they are given.
+/// Replaces `archMap` by the architectures that belong to the host's, unless they are given.
 fn resolve_arches(profile: &mut Value, arch: &str) -> serde_json::Result<()> {
     let Some(profile) = profile.as_object_mut() else { return Ok(()) };
     let map = profile.remove("archMap").unwrap_or_default();

@@ -1,9 +1,9 @@
 //! The default profile as data: which system calls a container may make.
 //!
-//! The list is that of containerd 2.4, so that a workload behaves the same under both. It allows
-//! what ordinary programs need and what the kernel itself guards well by capabilities; it leaves
-//! out loading code into the kernel, mounting, namespaces, keyrings, io_uring and other large or
-//! rarely used parts of the kernel.
+//! The list is that of containerd 2.4, so that workloads behave the same under both. It allows what
+//! ordinary programs need and what the kernel guards by capabilities. It excludes loading kernel
+//! code, mounting, namespaces, keyrings, io_uring and other large or rarely used parts of the
+//! kernel.
 
 use oci_spec::runtime::{
     LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompArgBuilder,
@@ -136,7 +136,7 @@ const TIME: &[&str] = &[
     "time", "gettimeofday", "nanosleep", "getitimer", "setitimer",
     "clock_getres", "clock_getres_time64", "clock_gettime", "clock_gettime64",
     "clock_nanosleep", "clock_nanosleep_time64",
-    // Reading the clock's adjustment; changing it is guarded by CAP_SYS_TIME in the kernel.
+    // For reading the clock's adjustment; the kernel guards changes by CAP_SYS_TIME.
     "adjtimex", "clock_adjtime", "clock_adjtime64",
     "timer_create", "timer_delete", "timer_getoverrun",
     "timer_gettime", "timer_gettime64", "timer_settime", "timer_settime64",
@@ -144,8 +144,8 @@ const TIME: &[&str] = &[
     "timerfd_settime", "timerfd_settime64",
 ];
 
-/// `socket` itself has rules of its own. `socketcall` is its form on some 32-bit platforms,
-/// whose arguments no filter can see.
+/// `socket` has separate rules. `socketcall` is its form on some 32-bit platforms; a filter cannot
+/// see its arguments.
 #[rustfmt::skip]
 const NETWORK: &[&str] = &[
     "accept", "accept4", "bind", "connect", "listen", "shutdown", "socketcall", "socketpair",
@@ -185,7 +185,7 @@ pub(super) const BY_ARCH: &[(&[&str], &[&str])] = &[
     (&["riscv64"], &["riscv_flush_icache", "riscv_hwprobe"]),
 ];
 
-/// Allowed to containers that have the capability: the call is of no use without it.
+/// Allowed only with the capability, without which the call is of no use.
 #[rustfmt::skip]
 pub(super) const BY_CAPABILITY: &[(&str, &[&str])] = &[
     ("CAP_BPF", &["bpf"]),
@@ -215,15 +215,15 @@ pub(super) fn allow(names: &[&str]) -> LinuxSyscall {
     rule(names, Action::ScmpActAllow)
 }
 
-/// First address family that no container may use: AF_ALG, the kernel's cryptography, has had
-/// too many holes for what it is good for.
+/// First address family that no container may use: AF_ALG, the kernel's crypto API, whose many
+/// vulnerabilities outweigh its use.
 const AF_ALG: u64 = 38;
-/// Families above it that may be used: NFC, KCM, QIPCRTR, SMC, XDP, MCTP. Left out is AF_VSOCK
-/// (40): it reaches the hypervisor and other virtual machines past all network namespaces.
+/// Allowed families above it: NFC, KCM, QIPCRTR, SMC, XDP, MCTP. AF_VSOCK (40) is excluded: it
+/// reaches the hypervisor and other virtual machines regardless of network namespaces.
 const FAMILIES_ABOVE: [u64; 6] = [39, 41, 42, 43, 44, 45];
 
-/// `socket` by address family. Comparisons of one argument are alternatives to the runtime, so a
-/// range can only have an upper end; 0 below it is no family.
+/// `socket`, by address family. Runtimes treat several comparisons of one argument as alternatives,
+/// so a range can only have an upper end; at the lower end 0 is not a family.
 pub(super) fn sockets() -> Vec<LinuxSyscall> {
     let below = on_argument("socket", argument(0, Compare::ScmpCmpLt, AF_ALG, None));
     let above = FAMILIES_ABOVE
@@ -231,20 +231,20 @@ pub(super) fn sockets() -> Vec<LinuxSyscall> {
     std::iter::once(below).chain(above).collect()
 }
 
-/// `personality` for Linux (0), 32-bit Linux (8), either with UNAME26 (0x20000), and asking
-/// (all bits). Others switch off protections such as address space randomisation.
+/// `personality` for Linux (0), 32-bit Linux (8), either with UNAME26 (0x20000), and queries (all
+/// bits set). Other values disable protections such as address space randomisation.
 pub(super) fn personalities() -> Vec<LinuxSyscall> {
     [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff]
         .map(|value| on_argument("personality", argument(0, Compare::ScmpCmpEq, value, None)))
         .into()
 }
 
-/// All CLONE_NEW… flags that make a namespace.
+/// All CLONE_NEW… flags.
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
 const ENOSYS: u32 = 38;
 
-/// New processes and threads, but no new namespaces. `clone3` has its flags behind a pointer, so
-/// it fails as unknown, and the C library falls back to `clone`.
+/// Allows new processes and threads, but no new namespaces. The flags of `clone3` are behind a
+/// pointer, so it fails with ENOSYS and the C library falls back to `clone`.
 pub(super) fn clone_without_namespaces(arch: &str) -> [LinuxSyscall; 2] {
     let flags = if arch == "s390x" { 1 } else { 0 };
     let masked = argument(flags, Compare::ScmpCmpMaskedEq, CLONE_NAMESPACES, Some(0));

@@ -21,7 +21,7 @@ fn default_for(capabilities: &[&str], facts: &HostFacts) -> LinuxSeccomp {
     .unwrap()
 }
 
-/// Names allowed whatever their arguments are.
+/// The calls allowed regardless of their arguments.
 fn allowed(filter: &LinuxSeccomp) -> BTreeSet<&str> {
     filter
         .syscalls()
@@ -245,7 +245,7 @@ fn localhost_profiles_are_read_as_they_stand() {
     assert!(error.to_string().contains("was not read"), "{error}");
 }
 
-/// A rule of Docker's form for one call, with these conditions.
+/// A rule in Docker's format for one call, with these conditions.
 fn conditional(name: &str, includes: Value, excludes: Value) -> Value {
     json!({
         "names": [name], "action": "SCMP_ACT_ALLOW", "comment": "", "includes": includes,

@@ -116,10 +116,10 @@ fn the_caller_wins_over_the_image() {
     assert_eq!(resolved(&request).0, 1000);
     let request = UserRequest { run_as_username: Some(""), ..image("app") };
     assert_eq!(resolved(&request).0, 1000);
-    // The image's group belongs to the image's user.
+    // The image's group applies only to the image's user.
     let request = UserRequest { run_as_user: Some(4242), ..image("app:wheel") };
     assert_eq!(resolved(&request), (4242, 0, vec![0]));
-    // A broken USER does not matter when the caller names another.
+    // A malformed USER does not matter when the caller names another user.
     let request = UserRequest { run_as_user: Some(4242), ..image("-1") };
     assert_eq!(resolved(&request).0, 4242);
 }

@@ -1,4 +1,4 @@
-//! Who makes room for a critical pod.
+//! Preemption: selects pods to end for a critical pod.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use super::super::object::Given;
 use super::super::translate::{NodeFacts, Qos, Totals, is_critical, pod_requests, priority, qos};
 use super::{has, used};
 
-/// Name of the resource that each pod takes one of.
+/// Name of the resource of which each pod uses one.
 const PODS: &str = "pods";
 
-/// The pods that have to end so that a critical pod finds room, the least important classes first
-/// and as few as can be. Nobody when there is room already, or when all who may be ended would
-/// not be enough; only what the node is short of counts here, so ask [`super::admit`] first. Those
-/// of `coming` take their part, and are not there to be ended.
+/// The pods to end so that a critical pod has enough resources: from the lowest QoS classes, and as
+/// few as possible. Empty when there is enough already, or when ending all eligible pods would not
+/// suffice. Only resources are considered, so ask [`super::admit`] first. Pods of `coming` use
+/// resources but cannot be selected.
 pub fn preempt(
     given: &Given,
     running: &[Arc<Given>],
@@ -34,8 +34,8 @@ pub fn preempt(
     }
     let [best_effort, burstable, guaranteed] = classes;
     let short = lacks(given, &[running, coming].concat(), node);
-    // From the most important class down: what ends of it is what even all of the classes below
-    // could not give.
+    // Starting with the highest class: it contributes only what all lower classes together cannot
+    // free.
     let of_guaranteed = closest(guaranteed, less(less(short.clone(), &best_effort), &burstable));
     let Some(of_guaranteed) = of_guaranteed else { return Vec::new() };
     let rest = less(short, &of_guaranteed);
@@ -71,7 +71,7 @@ fn may_end(for_whom: &Given, other: &Given) -> bool {
     !is_critical(other) || more
 }
 
-/// What is missing for a pod.
+/// The resources that are missing for a pod.
 fn lacks(given: &Given, running: &[Arc<Given>], node: &NodeFacts) -> Totals {
     let used = used(running);
     let missing = |(name, asked): (String, i64)| {
@@ -86,7 +86,7 @@ fn lacks(given: &Given, running: &[Arc<Given>], node: &NodeFacts) -> Totals {
     lacks
 }
 
-/// What is still missing when these pods are gone.
+/// What is still missing when these pods have ended.
 fn less(mut short: Totals, gone: &[Pod]) -> Totals {
     for pod in gone {
         for (name, missing) in &mut short {
@@ -97,8 +97,8 @@ fn less(mut short: Totals, gone: &[Pod]) -> Totals {
     short
 }
 
-/// Few pods that free what is missing: again and again the one that comes closest to it, of
-/// equal ones the one that asks for less. `None` when all of them are not enough.
+/// Few pods that free what is missing: repeatedly the one that comes closest, and among equals the
+/// one with smaller requests. `None` when all of them are not enough.
 fn closest(mut pods: Vec<Pod>, mut short: Totals) -> Option<Vec<Pod>> {
     let mut gone = Vec::new();
     while !short.is_empty() {
@@ -114,7 +114,7 @@ fn closest(mut pods: Vec<Pod>, mut short: Totals) -> Option<Vec<Pod>> {
     Some(gone)
 }
 
-/// How much of what is missing would still be: the sum of the squares of the parts.
+/// How much would still be missing: the sum of the squares of the relative amounts.
 #[allow(clippy::cast_precision_loss)] // a rank, not an amount
 fn distance(pod: &Pod, short: &Totals) -> f64 {
     let part = |(name, missing): (&String, &i64)| {
@@ -131,7 +131,7 @@ mod tests {
     use super::super::super::translate::fixture::{given, given_named, node};
     use super::*;
 
-    /// A pod that asks for memory, with a class of service: `b`urstable or `g`uaranteed.
+    /// A pod with memory requests, of QoS class `b`urstable or `g`uaranteed.
     fn pod(name: &str, class: char, cpu: &str, memory: &str) -> Arc<Given> {
         let amounts = json!({"cpu": cpu, "memory": memory});
         let limits = if class == 'g' { amounts.clone() } else { json!({}) };
@@ -168,7 +168,7 @@ mod tests {
             ("4Gi", vec!["big", "small"]),
             ("4600Mi", vec!["big", "middle"]),
             ("5Gi", vec!["big", "middle", "small"]),
-            // 5.5 GiB are missing: 1 GiB more than the others have together.
+            // 5.5 GiB are missing: 1 GiB more than the other two have together.
             ("6Gi", vec!["big", "small", "sure"]),
             ("8Gi", vec![]),
         ] {
@@ -205,7 +205,7 @@ mod tests {
             let asks = critical(json!({"memory": memory}));
             preempt(&asks, &running, &coming, &node()).len()
         };
-        // 7 GiB there are, and 3 GiB of them go to the other.
+        // 7 GiB are available, of which the other coming pod takes 3.
         assert_eq!((ended("1Gi"), ended("2Gi"), ended("4Gi"), ended("5Gi")), (0, 1, 1, 0));
     }
 }

@@ -31,7 +31,7 @@ fn a_plain_pod_comes_in() {
 
 #[test]
 fn there_must_be_room() {
-    // 3500m, 7 GiB, 100 GiB, 110 pods, no huge pages.
+    // Allocatable: 3500m, 7 GiB, 100 GiB, 110 pods, no huge pages.
     let others = [asks(json!({"cpu": "2", "memory": "6Gi", "ephemeral-storage": "50Gi"}))];
     for (requests, expected) in [
         (json!({"cpu": "1500m", "memory": "1Gi", "ephemeral-storage": "50Gi"}), vec![]),

@@ -11,11 +11,11 @@ use tokio::time::timeout;
 
 use super::join_host_port;
 
-/// Names looked up at the same time: a lookup cannot be called off and holds a thread, so slow
-/// name servers must not fill the pool.
+/// Maximum number of concurrent name lookups: a lookup cannot be cancelled and blocks a thread, so
+/// slow name servers must not exhaust the pool.
 static LOOKUPS: Semaphore = Semaphore::const_new(8);
 
-/// No connection was made; says all there is to say, in the words that Go programs use.
+/// Connecting failed; the complete message, worded as in Go programs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("dial tcp {address}: {problem}")]
 pub(super) struct DialError {
@@ -23,7 +23,7 @@ pub(super) struct DialError {
     problem: String,
 }
 
-/// Connects to the first address of `host` that takes the connection.
+/// Connects to the first address of `host` that accepts.
 pub(super) async fn dial(host: &str, port: u16, limit: Duration) -> Result<TcpStream, DialError> {
     let failed = |problem: String| DialError { address: join_host_port(host, port), problem };
     match timeout(limit, connect(host, port)).await {
@@ -58,7 +58,7 @@ async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     tokio::task::spawn_blocking(look).await.map_err(io::Error::other)?
 }
 
-/// An error without its number: `connection refused`.
+/// An error text without the error number: `connection refused`.
 pub(super) fn plain(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => Errno::from_raw(number).desc().to_lowercase(),

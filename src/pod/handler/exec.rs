@@ -10,23 +10,23 @@ use super::{Error, MOST_READ, Outcome};
 use crate::ids::ContainerId;
 use crate::pod::translate::expand;
 
-/// How much later than its limit a command may end: it has to be killed and its output read.
-/// Then the runtime is taken to hang.
+/// Additional time for killing a command at its limit and reading its output; after that the
+/// runtime is considered hung.
 const LATE: Duration = Duration::from_secs(10);
 
-/// What a command ended with.
+/// The result of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExecEnd {
     /// Exit code.
     pub code: i32,
-    /// What it wrote: standard output, then standard error.
+    /// Output: stdout, then stderr.
     pub output: Vec<u8>,
 }
 
-/// A command did not come to its own end.
+/// Why a command has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
-    /// It took too long and was killed.
+    /// It exceeded the time limit and was killed.
     #[error("the command did not end in time")]
     Timeout,
     /// It could not be run.
@@ -46,7 +46,7 @@ pub trait Exec: Send + Sync + 'static {
     ) -> Result<ExecEnd, ExecError>;
 }
 
-/// Runs a command: exit code 0 is well; anything else, or none in time, is not.
+/// Runs a command: success is exit code 0 within the limit.
 pub(super) async fn probe(
     exec: &dyn Exec,
     id: &ContainerId,
@@ -69,13 +69,13 @@ fn text(output: &[u8]) -> String {
     String::from_utf8_lossy(&output[..output.len().min(MOST_READ)]).into_owned()
 }
 
-/// Output as it is shown in a message.
+/// Output, quoted for a message.
 pub(crate) fn quoted(output: &[u8]) -> String {
     format!("{:?}", text(output))
 }
 
-/// Puts the plain values of a container's variables in place of `$(NAME)`: those that come from
-/// elsewhere are empty, unknown ones stay as they are, `$$` is one `$`.
+/// Replaces `$(NAME)` by the literal values of a container's variables. Variables with another
+/// source are empty, unknown ones are left unchanged, `$$` becomes `$`.
 pub(crate) fn expand_static(command: &[String], container: &Container) -> Vec<String> {
     let value = |name: &str| {
         let mut env = container.env.iter().flatten().rev();

@@ -1,7 +1,7 @@
 //! The client of `grpc.health.v1.Health`.
 //!
-//! The one place of the pod rooms that names wire types: they are those of the application that
-//! is asked, not of podbay's own doors.
+//! This is the only place in the pod room that uses wire types: they are those of the probed
+//! application, not of podbay's API.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::{Error, MOST_READ, Outcome, PROBE_AGENT, dial, join_host_port, tls};
 
-/// Asks for the health of a service; the empty name asks for that of the whole server.
+/// Queries the health of a service; an empty name means the whole server.
 pub(super) async fn probe(
     host: &str,
     port: u16,
@@ -80,7 +80,7 @@ async fn connect(
     } else {
         Box::new(stream)
     };
-    // The connection that is there, once: a probe never makes a second one.
+    // Uses the existing connection once: a probe never opens another.
     let mut stream = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_| {
         let stream = stream.take();
@@ -100,7 +100,7 @@ fn verdict(status: i32) -> Outcome {
     }
 }
 
-/// `1s`, `250ms`: as Go shows a duration.
+/// A duration in Go's format: `1s`, `250ms`.
 pub(super) fn shown(limit: Duration) -> String {
     if limit.subsec_millis() == 0 {
         format!("{}s", limit.as_secs())

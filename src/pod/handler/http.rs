@@ -1,5 +1,5 @@
-//! HTTP GET as the kubelet's probes and hooks make it: no proxy, no verification of
-//! certificates, one connection a request.
+//! HTTP GET for probes and hooks, like the kubelet's: no proxy, no certificate verification, one
+//! connection per request.
 
 use std::io;
 use std::pin::Pin;
@@ -22,34 +22,34 @@ use url::Url;
 use super::tls::{Stream, encrypt};
 use super::{Error, MOST_READ, Outcome, Subject, dial, join_host_port};
 
-/// Redirects followed, all on one host.
+/// Maximum number of redirects, all on the same host.
 const MOST_REDIRECTS: usize = 10;
-/// Lines in the head of an answer.
+/// Maximum number of header lines in a response.
 const MOST_HEADERS: usize = 64;
-/// Bytes in the head of an answer.
+/// Maximum size of a response's head in bytes.
 const LONGEST_HEAD: usize = 64 << 10;
 
-/// A request to be made.
+/// A request.
 #[derive(Debug, Clone)]
 pub(crate) struct HttpGet {
     url: Url,
-    /// As it stands in `Host`: the port is named even where it is the usual one.
+    /// The `Host` header, always with the port.
     authority: HeaderValue,
     headers: HeaderMap,
 }
 
-/// No answer came; says all there is to say, in the words that Go programs use.
+/// There was no response; the complete message, worded as in Go programs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Get {:?}: {problem}", url.as_str())]
 pub(crate) struct HttpError {
     url: Url,
     problem: String,
-    /// What answered a TLS greeting does not speak TLS.
+    /// Whether the server answered the TLS handshake without TLS.
     pub plain_server: bool,
 }
 
 impl HttpGet {
-    /// The request of an action; `agent` unless the action names one.
+    /// The request for an action; `agent` is the default `User-Agent`.
     pub(crate) fn new(
         action: &HTTPGetAction,
         subject: &Subject<'_>,
@@ -63,7 +63,8 @@ impl HttpGet {
         let base = format!("{}://{address}/", if https { "https" } else { "http" });
         let invalid = || Error::Request { what: "address", value: address.clone() };
         let mut url = Url::parse(&base).map_err(|_| invalid())?;
-        // Never parsed as a reference: a path of two slashes must not name another host.
+        // Not parsed as a URL reference, because a path starting with two slashes must not name
+        // another host.
         let path = action.path.as_deref().unwrap_or_default();
         let path = path.split_once('#').map_or(path, |(path, _)| path);
         match path.split_once('?') {
@@ -78,7 +79,7 @@ impl HttpGet {
         Ok(Self { url, authority, headers })
     }
 
-    /// Asks; 200 to 399 is well.
+    /// Sends it; 200 to 399 is success.
     pub(super) async fn probe(self, limit: Duration) -> Result<Outcome, Error> {
         let answer = match self.send(limit).await {
             Ok(answer) => answer,
@@ -91,12 +92,12 @@ impl HttpGet {
             300..=399 => {
                 Outcome::Warning(format!("Probe terminated redirects, Response body: {body}"))
             }
-            // The body stays out: whoever sees the message may not be meant to see the body.
+            // Without the body: those who see the message may not be allowed to see the body.
             code => Outcome::Failure(format!("HTTP probe failed with statuscode: {code}")),
         })
     }
 
-    /// Asks, follows redirects on the same host, and waits for the head of the last answer.
+    /// Sends it, follows redirects on the same host, and waits for the head of the last response.
     pub(crate) async fn send(mut self, limit: Duration) -> Result<Answer, HttpError> {
         let deadline = Instant::now() + limit;
         let host = self.url.host_str().map(str::to_owned);
@@ -116,10 +117,10 @@ impl HttpGet {
         Err(self.failed(format!("stopped after {MOST_REDIRECTS} redirects")))
     }
 
-    /// The same request without TLS, and without what only TLS may carry.
+    /// The same request without TLS, and without headers that only TLS may carry.
     pub(crate) fn without_tls(&self) -> Self {
         let mut plain = self.clone();
-        // Never fails: both are special schemes with a host.
+        // Never fails: both schemes are special and the URL has a host.
         let port = plain.url.port_or_known_default();
         let _ = plain.url.set_scheme("http");
         let _ = plain.url.set_port(port);
@@ -127,7 +128,7 @@ impl HttpGet {
         plain
     }
 
-    /// Where it goes, for messages.
+    /// Its destination, for messages.
     pub(crate) fn authority(&self) -> &str {
         self.authority.to_str().unwrap_or_default()
     }
@@ -151,7 +152,7 @@ impl HttpGet {
     fn request(&self) -> Request<Empty<Bytes>> {
         let mut request = Request::new(Empty::new());
         let target = &self.url[url::Position::BeforePath..url::Position::AfterQuery];
-        // What the URL parser lets through is a good target; never panics all the same.
+        // A URL accepted by the parser is a valid target; the default avoids a panic anyway.
         *request.uri_mut() = target.parse().unwrap_or_default();
         *request.headers_mut() = self.headers.clone();
         let headers = request.headers_mut();
@@ -160,7 +161,7 @@ impl HttpGet {
         request
     }
 
-    /// Where an answer sends us.
+    /// The target of a redirect.
     fn redirect(&self, answer: &Answer) -> Result<Option<Url>, HttpError> {
         let location = answer.connection.response.headers().get(LOCATION);
         let Some(location) =
@@ -214,8 +215,8 @@ impl HttpGet {
     }
 }
 
-/// The given headers as a kubelet sends them: its own name and `Accept: */*` unless they are
-/// given, none of the two when they are given empty, and nothing that frames the message.
+/// The given headers as a kubelet sends them: plus its `User-Agent` and `Accept: */*` unless they
+/// are given, without them if they are given empty, and without headers that frame the message.
 fn headers(given: &[HTTPHeader], agent: &'static str) -> Result<HeaderMap, Error> {
     let mut headers = HeaderMap::new();
     for HTTPHeader { name, value } in given {
@@ -239,7 +240,7 @@ fn headers(given: &[HTTPHeader], agent: &'static str) -> Result<HeaderMap, Error
     Ok(headers)
 }
 
-/// An answer whose body is still to be read.
+/// A response whose body was not read yet.
 pub(crate) struct Answer {
     status: StatusCode,
     connection: Connection,
@@ -264,8 +265,8 @@ impl Answer {
     }
 }
 
-/// A connection and the answer that it carries. It is driven by whoever reads, so it needs no
-/// task, and ends when it is dropped.
+/// A connection with its response. It is polled by the reader, so it needs no task and ends when
+/// dropped.
 struct Connection {
     driver: Pin<Box<http1::Connection<TokioIo<Stream>, Empty<Bytes>>>>,
     over: bool,
@@ -298,7 +299,7 @@ impl Connection {
     }
 }
 
-/// Waits for `work` while the connection runs. What ends the connection, `work` is told, too.
+/// Waits for `work` while driving the connection. If the connection fails, `work` fails too.
 async fn driven<T>(
     driver: &mut Pin<Box<http1::Connection<TokioIo<Stream>, Empty<Bytes>>>>,
     over: &mut bool,
@@ -314,7 +315,7 @@ async fn driven<T>(
     .await
 }
 
-/// What went wrong on a connection, with the cause that hyper keeps apart.
+/// The error of a connection, with the cause that hyper keeps separately.
 fn told(error: &hyper::Error) -> String {
     let cause = std::error::Error::source(error);
     match cause.and_then(|cause| cause.downcast_ref::<io::Error>()) {

@@ -1,7 +1,7 @@
-//! What probes and hooks do: run a command, ask over HTTP, open a connection, ask a gRPC server.
+//! The actions of probes and hooks: run a command, HTTP request, TCP connection, gRPC health check.
 //!
-//! The other end is not trusted: no more than `MOST_READ` bytes of what it says are kept, a
-//! redirect to another host is not followed, and everything has a time limit.
+//! The peer is not trusted: at most `MOST_READ` bytes of its answer are kept, redirects to other
+//! hosts are not followed, and everything has a time limit.
 
 mod dial;
 mod exec;
@@ -21,41 +21,41 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::ids::ContainerId;
 
-/// What is kept of an answer's body or a command's output.
+/// Maximum number of bytes kept of a response body or a command's output.
 pub(super) const MOST_READ: usize = 10 << 10;
 
-/// What a probe says of itself in `User-Agent`, as a kubelet of this version does.
+/// `User-Agent` of probes, the same as that of a kubelet of this version.
 const PROBE_AGENT: &str = "kube-probe/1.37";
 
-/// What a hook says of itself.
+/// `User-Agent` of hooks.
 pub(super) const HOOK_AGENT: &str = "kube-lifecycle/1.37";
 
-/// A container to be asked.
+/// The container that an action is for.
 #[derive(Clone, Copy)]
 pub(super) struct Subject<'a> {
-    /// Its spec: names of ports, static variables.
+    /// Its spec, for port names and static variables.
     pub container: &'a Container,
     /// Its id.
     pub id: &'a ContainerId,
-    /// Where it is reached when nothing else is said.
+    /// The default host.
     pub pod_ip: Option<&'a str>,
 }
 
-/// What an answer means.
+/// The result of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Well.
+    /// Success.
     Success,
-    /// Well, but somebody should know this.
+    /// Success with a warning.
     Warning(String),
-    /// Not well, and why.
+    /// Failure, with the reason.
     Failure(String),
 }
 
-/// The question could not be asked; this says nothing about the container.
+/// The action could not be carried out; this says nothing about the container.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The container has no port of this name.
+    /// The container has no port with this name.
     #[error("port {0} not found")]
     NoPort(String),
     /// A port outside 1 to 65535.
@@ -64,18 +64,18 @@ pub enum Error {
     /// The pod has no address yet.
     #[error("the pod has no address")]
     NoAddress,
-    /// No request can be made of what is given.
+    /// The given values do not make a valid request.
     #[error("invalid {what}: {value:?}")]
     Request {
-        /// Which part.
+        /// Which part of it.
         what: &'static str,
         /// The value.
         value: String,
     },
-    /// The body of an answer broke off, or was not there in time.
+    /// The body of a response was interrupted or late.
     #[error("read the body of the answer of {url}: {problem}")]
     Body {
-        /// Who was asked.
+        /// The requested URL.
         url: String,
         /// What happened.
         problem: String,
@@ -83,29 +83,30 @@ pub enum Error {
     /// The runtime did not run the command.
     #[error("run the command: {0}")]
     Exec(ExecError),
-    /// It says nothing that can be done.
+    /// The action is empty.
     #[error("no handler is given")]
     Nothing,
 }
 
-/// Something that controllers should see of a container: a warning event.
+/// A warning event about a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// Uid of the pod.
     pub uid: String,
     /// The container.
     pub container: String,
-    /// Kubernetes' reason, e.g. `Unhealthy`.
+    /// Reason in Kubernetes' terms, e.g. `Unhealthy`.
     pub reason: &'static str,
-    /// For people; 1 KiB at most.
+    /// Message; at most 1 KiB.
     pub message: String,
 }
 
-/// Who takes reports. Called from tasks: must not block.
+/// Receives reports. Called from tasks, so it must not block.
 pub type Reporter = Arc<dyn Fn(Report) + Send + Sync>;
 
 impl Subject<'_> {
-    /// Runs a command with its static `$(VAR)`s expanded; exit code 0 is well, time out is not.
+    /// Runs a command with its static `$(VAR)`s expanded; exit code 0 is success, a time-out is
+    /// not.
     pub(super) async fn run(
         &self,
         exec: &dyn Exec,
@@ -116,7 +117,7 @@ impl Subject<'_> {
         exec::probe(exec, self.id, &command, limit).await
     }
 
-    /// Asks over HTTP: 200 to 399 is well.
+    /// HTTP request: 200 to 399 is success.
     pub(super) async fn http(
         &self,
         get: &HTTPGetAction,
@@ -125,7 +126,7 @@ impl Subject<'_> {
         HttpGet::new(get, self, PROBE_AGENT)?.probe(limit).await
     }
 
-    /// Opens a connection: open is well.
+    /// TCP connection: connecting is success.
     pub(super) async fn tcp(
         &self,
         socket: &TCPSocketAction,
@@ -139,7 +140,7 @@ impl Subject<'_> {
         })
     }
 
-    /// Asks the standard health service: SERVING is well.
+    /// Standard gRPC health check: SERVING is success.
     pub(super) async fn grpc(
         &self,
         action: &GRPCAction,
@@ -177,7 +178,7 @@ fn join_host_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// At most `most` bytes of a text, whole characters only.
+/// At most `most` bytes of a text, cut at a character boundary.
 pub(super) fn cut(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
 }

@@ -1,4 +1,4 @@
-//! Every server here is a real one on 127.0.0.1, and time is real.
+//! All servers in these tests are real ones on 127.0.0.1, and time is real.
 
 mod grpc_probes;
 pub(crate) mod servers;

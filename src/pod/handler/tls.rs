@@ -1,4 +1,4 @@
-//! TLS as probes speak it: any certificate will do.
+//! TLS for probes, which accepts any certificate.
 
 use std::io;
 use std::sync::{Arc, LazyLock};
@@ -19,7 +19,7 @@ pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
-/// Greets a server, which is told of HTTP/2 when `http2`. The caller limits the time.
+/// Performs the TLS handshake, offering HTTP/2 if `http2`. The caller limits the time.
 pub(super) async fn encrypt(stream: TcpStream, host: &str, http2: bool) -> io::Result<Stream> {
     static PLAIN: LazyLock<Result<Arc<ClientConfig>, rustls::Error>> =
         LazyLock::new(|| config(&[]));

@@ -1,9 +1,9 @@
-//! Lifecycle hooks: what a container is told after its start and before its end.
+//! Lifecycle hooks: actions after a container's start and before its end.
 //!
 //! The rules are the kubelet's (`pkg/kubelet/lifecycle`): an exec hook fails by its exit code, an
-//! HTTP hook only when no answer comes (whatever its status), a TCP hook is no hook. Nothing here
-//! limits the time: who runs a hook drops the future when the container's time is up, and that
-//! ends the hook.
+//! HTTP hook only if there is no response (with any status), and TCP hooks are not supported. There
+//! is no time limit here: the caller drops the future when the container's time is up, which ends
+//! the hook.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,20 +15,20 @@ use super::handler::{
 };
 use crate::ids::ContainerId;
 
-/// So long that a hook's own limit is never felt.
+/// Effectively no limit.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// When a hook runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
-    /// After the start; the container counts as waiting until it is done.
+    /// After the start; the container counts as waiting until the hook is done.
     PostStart,
     /// Before the stop signal.
     PreStop,
 }
 
 impl Moment {
-    /// Reason of the event of a hook that failed.
+    /// Reason of the event for a failed hook.
     pub fn reason(self) -> &'static str {
         match self {
             Self::PostStart => "FailedPostStartHook",
@@ -36,8 +36,8 @@ impl Moment {
         }
     }
 
-    /// Message of that event. What went wrong is for the agent's log alone: it may quote what
-    /// the application says.
+    /// Message of that event. Details are only in the agent's log, since they may quote output of
+    /// the application.
     pub fn message(self) -> &'static str {
         match self {
             Self::PostStart => "PostStartHook failed",
@@ -46,31 +46,31 @@ impl Moment {
     }
 }
 
-/// A hook failed; says all there is to say, in the kubelet's words.
+/// A failed hook, with the kubelet's message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct HookError(String);
 
-/// Whose hook is run, and how.
+/// The container of a hook, and what is needed to run it.
 pub struct Context<'a> {
     /// The pod.
     pub pod: &'a Pod,
     /// The container.
     pub container: &'a Container,
-    /// The container that runs.
+    /// Id of the running container.
     pub container_id: &'a ContainerId,
     /// Address of the pod.
     pub pod_ip: Option<&'a str>,
     /// Runs commands.
     pub exec: &'a Arc<dyn Exec>,
-    /// Takes the event `LifecycleHTTPFallback`.
+    /// Receives the event `LifecycleHTTPFallback`.
     pub report: &'a Reporter,
 }
 
 /// Runs a hook to its end. Dropping the future ends it: a command is killed, a connection closed.
 ///
 /// # Errors
-/// When the hook failed; what follows from it is the caller's matter.
+/// When the hook failed; the caller handles the consequences.
 pub async fn run(handler: &LifecycleHandler, ctx: &Context<'_>) -> Result<(), HookError> {
     if let Some(exec) = &handler.exec {
         let command = exec.command.as_deref().unwrap_or_default();
@@ -88,12 +88,12 @@ pub async fn run(handler: &LifecycleHandler, ctx: &Context<'_>) -> Result<(), Ho
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         return Ok(());
     }
-    // The kubelet has none by TCP, whatever the field says.
+    // The kubelet does not implement TCP hooks, although the field exists.
     let kind = if handler.tcp_socket.is_some() { "tcpSocket" } else { "nothing" };
     Err(HookError(format!("Cannot run handler: invalid handler: {kind}")))
 }
 
-/// What went wrong with a command, and what it said.
+/// Runs a command; an error has the problem and the output.
 async fn run_command(command: &[String], ctx: &Context<'_>) -> Result<(), (String, Vec<u8>)> {
     match ctx.exec.exec_sync(ctx.container_id, command, None).await {
         Ok(end) if end.code == 0 => Ok(()),
@@ -108,7 +108,7 @@ async fn run_command(command: &[String], ctx: &Context<'_>) -> Result<(), (Strin
     }
 }
 
-/// Any answer is a good one. Who does not speak TLS is asked again without it.
+/// Any response is success. If the server does not speak TLS, the request is repeated without it.
 async fn ask(get: &HTTPGetAction, ctx: &Context<'_>) -> Result<(), String> {
     let subject = Subject { container: ctx.container, id: ctx.container_id, pod_ip: ctx.pod_ip };
     let get = HttpGet::new(get, &subject, HOOK_AGENT).map_err(|error: Error| error.to_string())?;
@@ -126,7 +126,7 @@ async fn ask(get: &HTTPGetAction, ctx: &Context<'_>) -> Result<(), String> {
 
 async fn send(get: HttpGet) -> Result<(), HttpError> {
     let answer = get.send(NO_LIMIT).await?;
-    // Taken, so that the server can end in peace; how it ends is no matter.
+    // Read so that the server can finish normally; the result does not matter.
     let _ = answer.body().await;
     Ok(())
 }

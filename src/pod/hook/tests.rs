@@ -28,7 +28,7 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
-/// Runs a hook of container `web` of pod `shop` and shows what was reported.
+/// Runs a hook of container `web` of pod `shop`, and returns the reports.
 async fn go(
     handler: &LifecycleHandler,
     commands: Arc<Commands>,
@@ -77,7 +77,7 @@ async fn exec_hooks_fail_by_their_exit_code() {
         LifecycleHandler { exec: Some(ExecAction { command }), ..LifecycleHandler::default() };
     let good = commands(|| Ok(ExecEnd::default()));
     assert_eq!(go(&hook, Arc::clone(&good)).await.0, Ok(()));
-    // Nothing is expanded and nothing limits the time.
+    // No variables are expanded and there is no time limit.
     assert_eq!(*good.1.lock().unwrap(), [(words(&["sh", "-c", "echo $(A)"]), None)]);
     let bad = commands(|| Ok(ExecEnd { code: 3, output: b"no \"luck\"\n".to_vec() }));
     assert_eq!(

@@ -1,27 +1,27 @@
-//! What differs between a pod and what it shall become.
+//! Compares an existing pod with the requested one.
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements, Toleration};
 use serde_json::Value;
 
 use crate::pod::translate::qos;
 
-/// How a pod becomes another one.
+/// The kind of difference between two pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
     /// They are the same.
     None,
-    /// It can be changed while it runs.
+    /// Can be changed while the pod runs.
     InPlace,
-    /// These fields cannot be changed in a pod that runs; it has to be made anew.
+    /// These fields cannot be changed in a running pod, which has to be recreated.
     Replace(Vec<String>),
 }
 
-/// Compares two pods, both with defaults filled in; what the server itself writes (uid, times,
-/// versions, all of the status but the conditions of readiness gates) is not looked at.
+/// Compares two pods, both with defaults. Fields set by the server are ignored (uid, times,
+/// versions, and the status except the conditions of readiness gates).
 ///
-/// In place go labels and annotations, conditions of readiness gates, images, resources of containers and of the pod, added
-/// tolerations and ephemeral containers, a deadline that is set or comes nearer, and a grace
-/// period of less than zero that becomes 1.
+/// Can be changed in place: labels and annotations, conditions of readiness gates, images,
+/// resources of containers and of the pod, added tolerations and ephemeral containers, a deadline
+/// that is set or shortened, and a negative grace period that becomes 1.
 pub fn change(old: &Pod, new: &Pod) -> Difference {
     let mut paths = Vec::new();
     let (old_meta, new_meta) = (&old.metadata, &new.metadata);
@@ -38,7 +38,7 @@ pub fn change(old: &Pod, new: &Pod) -> Difference {
         return Difference::Replace(paths);
     }
     differences(&value(old_spec), &new_value, "spec", &mut paths);
-    // Its cgroup says what class a pod is of, and no limit is ever lifted.
+    // The pod's cgroup is that of its QoS class, and limits can never be removed.
     let resized = |path: &String| path.contains(".resources");
     if paths.iter().any(resized) && (qos(old_spec) != qos(new_spec) || lifts(old_spec, new_spec)) {
         return Difference::Replace(paths.into_iter().filter(resized).collect());
@@ -50,8 +50,8 @@ pub fn change(old: &Pod, new: &Pod) -> Difference {
     if same { Difference::None } else { Difference::InPlace }
 }
 
-/// Leaves the old pod's ephemeral containers in a new one that says nothing of any: who applies
-/// a manifest again does not mean those that somebody has put into the pod since.
+/// Copies the old pod's ephemeral containers to a new one that has none: whoever applies a manifest
+/// again does not intend to remove containers added since.
 pub fn keep_ephemeral(old: &Pod, new: &mut Pod) {
     let old = old.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_ref());
     if let Some(spec) = &mut new.spec
@@ -61,7 +61,7 @@ pub fn keep_ephemeral(old: &Pod, new: &mut Pod) {
     }
 }
 
-/// The old spec with everything of the new one that may change in place.
+/// The old spec with all changes from the new one that are possible in place.
 fn with_allowed(old: &PodSpec, new: &PodSpec) -> PodSpec {
     let mut allowed = old.clone();
     let old_init = allowed.init_containers.iter_mut().flatten();
@@ -91,7 +91,7 @@ fn with_allowed(old: &PodSpec, new: &PodSpec) -> PodSpec {
     allowed
 }
 
-/// Whether a limit of CPU or memory that was there is there no more.
+/// Whether a CPU or memory limit was removed.
 fn lifts(old: &PodSpec, new: &PodSpec) -> bool {
     let lists = |spec: &PodSpec| {
         let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
@@ -115,7 +115,7 @@ fn of_container(old: &mut Container, new: &Container) {
 }
 
 fn of_resources(old: &mut Option<ResourceRequirements>, new: &Option<ResourceRequirements>) {
-    // Two amounts are one when they are written differently; both are canonical by now.
+    // Amounts are equal even if written differently; both are in canonical form by now.
     if let (Some(old), Some(new)) = (old, new) {
         old.limits.clone_from(&new.limits);
         old.requests.clone_from(&new.requests);
@@ -130,7 +130,7 @@ fn deadline_comes_nearer(old: Option<i64>, new: Option<i64>) -> bool {
     }
 }
 
-/// Every old toleration is still there.
+/// Whether all old tolerations still exist.
 fn only_added(old: Option<&Vec<Toleration>>, new: Option<&Vec<Toleration>>) -> bool {
     let (old, new) = (old.into_iter().flatten(), new.map_or(&[][..], Vec::as_slice));
     old.into_iter().all(|toleration| new.contains(toleration))
@@ -138,12 +138,12 @@ fn only_added(old: Option<&Vec<Toleration>>, new: Option<&Vec<Toleration>>) -> b
 
 fn notes(pod: &Pod) -> Option<std::collections::BTreeMap<String, String>> {
     let mut notes = pod.metadata.annotations.clone().unwrap_or_default();
-    // Says when it was read, not what is wanted.
+    // Records when it was read, not what is wanted.
     notes.remove("kubernetes.io/config.seen");
     Some(notes).filter(|notes| !notes.is_empty())
 }
 
-/// None and empty are one.
+/// `None` and empty are equivalent.
 fn filled<T: Emptiness>(field: &Option<T>) -> Option<&T> {
     field.as_ref().filter(|field| !field.nothing())
 }
@@ -165,11 +165,11 @@ impl<K, V> Emptiness for std::collections::BTreeMap<K, V> {
 }
 
 fn value(spec: &PodSpec) -> Value {
-    // Maps of texts and numbers: this cannot fail.
+    // All map keys are text, so this cannot fail.
     serde_json::to_value(spec).unwrap_or_default()
 }
 
-/// Paths of the deepest values that differ; lists of different lengths differ as a whole.
+/// Paths of the innermost values that differ; lists of different lengths differ as a whole.
 fn differences(old: &Value, new: &Value, path: &str, paths: &mut Vec<String>) {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) => {
@@ -193,7 +193,7 @@ fn differences(old: &Value, new: &Value, path: &str, paths: &mut Vec<String>) {
     }
 }
 
-/// Kubernetes does not tell these from a field that is not there.
+/// Whether Kubernetes treats this value as a missing field.
 fn nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,

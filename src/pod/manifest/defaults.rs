@@ -1,4 +1,4 @@
-//! What the Kubernetes API server fills in, and nothing else (`pkg/apis/core/v1/defaults.go` and
+//! The defaults of the Kubernetes API server, and nothing else (`pkg/apis/core/v1/defaults.go` and
 //! the priority of the two system classes).
 
 use std::collections::BTreeMap;
@@ -16,10 +16,10 @@ use super::super::quantity::Quantity;
 mod resources;
 mod volumes;
 
-/// Mode of files in volumes of objects.
+/// Default mode of files in volumes of objects.
 const FILE_MODE: i32 = 0o644;
 
-/// The namespace that an object is in, which is set, and its name.
+/// Sets the namespace of an object, and returns it with the name.
 pub(super) fn names(meta: &mut ObjectMeta) -> (String, String) {
     let namespace = meta.namespace.take().filter(|name| !name.is_empty());
     let namespace = namespace.unwrap_or_else(|| "default".to_owned());
@@ -32,7 +32,7 @@ pub(super) fn secret(secret: &mut Secret) {
     fill(&mut secret.type_, "Opaque");
 }
 
-/// Everything of a pod.
+/// All defaults of a pod.
 pub(super) fn pod(pod: &mut Pod) {
     let (_, name) = names(&mut pod.metadata);
     if name.is_empty() {
@@ -66,7 +66,7 @@ fn of_spec(spec: &mut PodSpec) {
     spec.termination_grace_period_seconds.get_or_insert(30);
     spec.enable_service_links.get_or_insert(true);
     spec.security_context.get_or_insert_with(PodSecurityContext::default);
-    // Two names of one field.
+    // Two names of the same field.
     let account = spec.service_account_name.clone().or_else(|| spec.service_account.clone());
     spec.service_account_name = account.filter(|name| !name.is_empty());
     spec.service_account = spec.service_account_name.clone();
@@ -95,7 +95,7 @@ fn of_container(container: &mut Container) {
     container.lifecycle.iter_mut().for_each(of_lifecycle);
 }
 
-/// The same fields, but for those that such containers may not have.
+/// Applies the same defaults, except for fields that ephemeral containers must not have.
 fn of_ephemeral(container: &mut EphemeralContainer) {
     fill(&mut container.image_pull_policy, pull_policy(container.image.as_deref()));
     fill(&mut container.termination_message_path, "/dev/termination-log");
@@ -105,7 +105,7 @@ fn of_ephemeral(container: &mut EphemeralContainer) {
     of_env(&mut container.env);
 }
 
-/// `Always` for the tag `latest`, written or meant.
+/// `Always` for the tag `latest`, explicit or implied.
 fn pull_policy(image: Option<&str>) -> &'static str {
     let image = image.unwrap_or_default();
     let (name, digest) = image.split_once('@').map_or((image, false), |(name, _)| (name, true));
@@ -172,7 +172,7 @@ fn of_http(get: &mut HTTPGetAction) {
     fill(&mut get.scheme, "HTTP");
 }
 
-/// Kubernetes does not tell an empty text from none.
+/// Sets a missing field; Kubernetes treats an empty text as missing.
 fn fill(field: &mut Option<String>, value: &str) {
     if field.as_deref().unwrap_or_default().is_empty() {
         *field = Some(value.to_owned());

@@ -1,6 +1,7 @@
-//! Readiness gates: conditions of a pod that others set, by applying it with them in its status.
+//! Readiness gates: conditions of a pod that clients set by applying the pod with them in its
+//! status.
 //!
-//! Of the status of a manifest these are the only part that is a wish; the rest is the node's.
+//! They are the only part of a manifest's status that is used; the node determines the rest.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use super::tree::{Node, Value};
 use super::typed;
 use crate::pod::{Error, FieldError};
 
-/// The conditions of a pod's readiness gates, as a manifest gives them; nothing when it gives none.
+/// The conditions of a pod's readiness gates in a manifest; `None` when it has none.
 pub(super) fn given(pod: &Pod, conditions: Option<&Node>) -> Result<Option<PodStatus>, Error> {
     let gates = types(pod);
     let Some(Node { value: Value::List(items), .. }) = conditions else { return Ok(None) };
@@ -47,14 +48,14 @@ pub(super) fn given(pod: &Pod, conditions: Option<&Node>) -> Result<Option<PodSt
     Ok(status(found))
 }
 
-/// The conditions that were given for a pod's readiness gates.
+/// The conditions set for a pod's readiness gates.
 pub fn gates(pod: &Pod) -> &[PodCondition] {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
     conditions.unwrap_or_default()
 }
 
-/// Leaves the old pod's conditions in a new one that says nothing of them: who applies a manifest
-/// again does not mean what others have set since.
+/// Copies the old pod's conditions to a new one that has none: whoever applies a manifest again
+/// does not intend to reset conditions set since.
 pub fn keep_gates(old: &Pod, new: &mut Pod) {
     let wanted = types(new);
     let own: BTreeSet<&str> = gates(new).iter().map(|it| it.type_.as_str()).collect();

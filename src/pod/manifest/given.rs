@@ -1,4 +1,4 @@
-//! Objects to pods that can be run: defaults, validation, a uid, the objects referred to.
+//! Converts objects to runnable pods: defaults, validation, uid, referenced objects.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use super::references::{pick, references};
 use super::{defaults, validate};
 use crate::pod::{Error, FieldError, Given, Objects, Source};
 
-/// Letters of made-up name endings, as Kubernetes has them: no words come out.
+/// Characters of generated name suffixes, as in Kubernetes: without vowels, so they form no words.
 const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-/// Longest `generateName` that is not cut.
+/// Maximum length of `generateName`; a longer one is cut.
 const LONGEST_BASE: usize = 58;
 
-/// The pods of a manifest, complete and checked, each with the objects that it refers to.
+/// The pods in a manifest, complete and validated, each with the objects that it references.
 ///
-/// `uid` is asked once for each pod, with the defaults filled in. `known` answers the objects that
-/// are known already to the pod of a namespace and name; those of the manifest come before them.
+/// `uid` is called once for each pod, after setting defaults. `known` returns the objects that are
+/// already known for the pod with this namespace and name; those in the manifest take precedence.
 ///
 /// # Errors
-/// [`Error::Invalid`] with all faults of the first object that has any. That an object is
-/// missing is a fault of a static pod only: one from a caller waits for it.
+/// [`Error::Invalid`] with all faults of the first invalid object. A missing object is a fault
+/// only for a static pod: a pod from the API waits for it.
 pub fn given(
     parsed: Parsed,
     source: Source,
@@ -61,10 +61,10 @@ pub fn given(
     Ok(given)
 }
 
-/// Config maps and secrets by namespace: checked, with defaults, `stringData` folded into `data`.
+/// Config maps and secrets by namespace: validated, with defaults, `stringData` merged into `data`.
 ///
 /// # Errors
-/// [`Error::Invalid`] with all faults of the first object that has any.
+/// [`Error::Invalid`] with all faults of the first invalid object.
 pub fn objects(
     config_maps: Vec<ConfigMap>,
     secrets: Vec<Secret>,
@@ -93,7 +93,7 @@ pub fn objects(
     Ok(all)
 }
 
-/// The fault of a pod that begins with ephemeral containers: they come into pods that are there.
+/// The fault of a new pod with ephemeral containers, which can only be added to existing pods.
 pub fn without_ephemeral(pod: &Pod) -> Option<FieldError> {
     let list = pod.spec.as_ref()?.ephemeral_containers.as_ref()?;
     (!list.is_empty()).then(|| FieldError {
@@ -106,7 +106,7 @@ fn complete(pod: &mut Pod, source: Source, now: &Time, uid: &mut dyn FnMut(&Pod)
     defaults::pod(pod);
     let uid = uid(pod);
     let meta = &mut pod.metadata;
-    // These are the server's to say.
+    // These fields are set by the server.
     meta.managed_fields = None;
     meta.self_link = None;
     meta.generation = None;
@@ -127,7 +127,7 @@ fn complete(pod: &mut Pod, source: Source, now: &Time, uid: &mut dyn FnMut(&Pod)
     meta.uid = Some(uid);
 }
 
-/// Five letters that follow from the uid.
+/// Five letters derived from the uid.
 fn ending(uid: &str) -> String {
     let digest = Sha256::digest(uid.as_bytes());
     let letter = |byte: &u8| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]);

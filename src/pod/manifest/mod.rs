@@ -1,8 +1,8 @@
-//! Manifests: text to objects that are checked, complete and ready to run. Pure.
+//! Manifests: converts text to validated, complete and runnable objects. Pure.
 //!
 //! ```text
-//! text --tree--> values with places --unserved--> those that podbay serves --typed--> objects
-//!      --given: defaults, validation, the objects referred to--> Given
+//! text --tree--> values with places --unserved--> supported fields --typed--> objects
+//!      --given: defaults, validation, referenced objects--> Given
 //! ```
 
 mod change;

@@ -1,4 +1,4 @@
-//! Text to objects: documents, lists, kinds.
+//! Parses text to objects: documents, lists, kinds.
 
 use std::collections::BTreeSet;
 
@@ -11,17 +11,16 @@ use super::tree::{self, Node, Value};
 use super::{gates, typed, unserved};
 use crate::pod::{Error, FieldError};
 
-/// How a text is read.
+/// Options of parsing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ParseOptions {
-    /// Fields that are unknown or not served become warnings and are left out, where a pod can
-    /// do without them.
+    /// Drop unknown and unsupported fields with a warning, if a pod can run without them.
     pub lenient: bool,
-    /// Namespace of objects that name none; empty for `default`.
+    /// Default namespace of the objects; empty for `default`.
     pub namespace: String,
 }
 
-/// The objects of a text, in its order, as they stand there but for the namespace.
+/// The objects in a text, in order, unchanged except for the namespace.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Parsed {
     /// Pods.
@@ -30,16 +29,16 @@ pub struct Parsed {
     pub config_maps: Vec<ConfigMap>,
     /// Secrets.
     pub secrets: Vec<Secret>,
-    /// What was left out.
+    /// Warnings about dropped fields.
     pub warnings: Vec<String>,
 }
 
-/// Reads YAML or JSON: several documents, objects of kind `Pod`, `ConfigMap`, `Secret`, and lists
-/// of them.
+/// Parses YAML or JSON: several documents, objects of kind `Pod`, `ConfigMap` and `Secret`, and
+/// lists of them.
 ///
 /// # Errors
-/// [`Error::Manifest`] when the text is broken, too large, or has other kinds in it;
-/// [`Error::Invalid`] when fields of an object are unknown, not served or of another type.
+/// [`Error::Manifest`] when the text is malformed, too large, or contains other kinds;
+/// [`Error::Invalid`] when fields of an object are unknown, unsupported or of a wrong type.
 pub fn parse(text: &[u8], options: &ParseOptions) -> Result<Parsed, Error> {
     let documents = tree::read(text).map_err(|message| Error::Manifest { message })?;
     let mut reading = Reading { options, parsed: Parsed::default(), seen: BTreeSet::new() };
@@ -56,12 +55,12 @@ pub fn parse(text: &[u8], options: &ParseOptions) -> Result<Parsed, Error> {
 struct Reading<'a> {
     options: &'a ParseOptions,
     parsed: Parsed,
-    /// Kind, namespace and name of what was read.
+    /// Kind, namespace and name of the objects read so far.
     seen: BTreeSet<(&'static str, String, String)>,
 }
 
 impl Reading<'_> {
-    /// One document or item; `implied` is the kind of the items of a typed list.
+    /// Handles a document or list item; `implied` is the kind of the items in a typed list.
     fn take(&mut self, node: Node, implied: Option<&'static str>) -> Result<(), Error> {
         let kind = kind(&node, implied)?;
         match kind.as_str() {
@@ -111,7 +110,7 @@ impl Reading<'_> {
         let place = node.place;
         let name = written_name(&node);
         let invalid = |faults| Error::Invalid { kind, name: name.clone(), faults };
-        // What the node tells of a pod is no wish of its giver, however it is written.
+        // The status is reported by the node and is not part of the request, even if malformed.
         node.remove("status");
         let unserved = unserved::remove(kind, &mut node);
         let (mut object, mut left_out) =
@@ -143,7 +142,7 @@ impl Reading<'_> {
     }
 }
 
-/// The kind of an object of the core API.
+/// The kind of an object in the core API.
 fn kind(node: &Node, implied: Option<&'static str>) -> Result<String, Error> {
     if !matches!(node.value, Value::Map(_)) {
         return Err(fault(node, "an object must be a map with apiVersion and kind"));

@@ -1,25 +1,25 @@
-//! The objects that a pod refers to.
+//! The objects referenced by a pod.
 
 use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar, Pod, PodSpec, Volume};
 
 use crate::pod::Objects;
 
-/// One place of a pod that names an object.
+/// A reference in a pod to an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
     /// `ConfigMap` or `Secret`.
     pub kind: &'static str,
     /// Name of the object, in the namespace of the pod.
     pub name: String,
-    /// Whether the pod can do without the object.
+    /// Whether the pod can run without the object.
     pub optional: bool,
-    /// Path of the field that names it.
+    /// Path of the field.
     pub path: String,
 }
 
-/// Every place of a pod that names a config map or a secret, in the order of its fields.
+/// All references in a pod to config maps and secrets, in the order of its fields.
 ///
-/// A pull secret is optional: without it the image is pulled by nobody's name.
+/// A pull secret is optional: without it the image is pulled anonymously.
 pub fn references(pod: &Pod) -> Vec<Reference> {
     let mut list = List(Vec::new());
     if let Some(spec) = &pod.spec {
@@ -28,7 +28,7 @@ pub fn references(pod: &Pod) -> Vec<Reference> {
     list.0
 }
 
-/// Those objects that a pod refers to.
+/// Selects the objects referenced by a pod.
 pub fn pick(pod: &Pod, from: &Objects) -> Objects {
     let mut picked = Objects::default();
     for reference in references(pod) {

@@ -1,4 +1,4 @@
-//! Texts to objects, objects to pods.
+//! Parsing of texts to objects, and conversion to pods.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -33,7 +33,7 @@ pub(super) fn raw(spec: &str) -> Pod {
     parsed.pods.remove(0)
 }
 
-/// Its pods, each with its name for a uid.
+/// Its pods, each with its name as uid.
 pub(super) fn completed(text: &str, source: Source) -> Result<Vec<Given>, Error> {
     let mut uid = |pod: &Pod| {
         let meta = &pod.metadata;
@@ -339,5 +339,5 @@ proptest! {
     }
 }
 
-/// One of everything that defaults and validation look at.
+/// Contains one of everything that defaults and validation handle.
 pub(super) const EXAMPLE: &str = include_str!("tests/example.yaml");

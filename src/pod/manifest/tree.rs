@@ -1,7 +1,7 @@
-//! Text to trees: YAML or JSON, every value with its place, within fixed bounds.
+//! Parses text to trees: YAML or JSON, every value with its position, within fixed limits.
 //!
-//! JSON is read as the YAML that it is, so that both have places and the same bounds. Values are
-//! inferred as the Kubernetes tools do (YAML 1.1: `yes` is a boolean, `0644` is octal).
+//! JSON is parsed as YAML, so that both have positions and the same limits. Types are inferred as
+//! in Kubernetes tools (YAML 1.1: `yes` is a boolean, `0644` is octal).
 
 use std::fmt;
 
@@ -10,14 +10,15 @@ use serde_json::Number;
 use serde_saphyr::Spanned;
 use serde_saphyr::options::AliasLimits;
 
-/// Longest text of a manifest, in bytes.
+/// Maximum size of a manifest in bytes.
 pub(super) const LONGEST: usize = 10 << 20;
 const MOST_VALUES: usize = 100_000;
 const MOST_ALIASES: usize = 1_000;
-/// Half as much again as the deepest field of a pod in a list of lists; each level costs stack.
+/// Maximum nesting: 1.5 times the deepest field of a pod in a list of lists. Each level costs
+/// stack.
 const DEEPEST: usize = 24;
 
-/// Where in the text, from one.
+/// Position in the text, from one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Place {
     pub line: u32,
@@ -37,7 +38,7 @@ impl From<serde_saphyr::Location> for Place {
     }
 }
 
-/// One value of the text.
+/// A value in the text.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
     pub value: Value,
@@ -52,12 +53,12 @@ pub(super) enum Value {
     Number(Number),
     Text(String),
     List(Vec<Node>),
-    /// In the order of the text; no key stands twice.
+    /// In the order of the text; keys are unique.
     Map(Vec<(String, Node)>),
 }
 
 impl Node {
-    /// The value of a key, when this is a map that has it.
+    /// The value of a key, if this is a map that has it.
     pub fn get(&self, key: &str) -> Option<&Node> {
         let Value::Map(entries) = &self.value else { return None };
         entries.iter().find(|(name, _)| name == key).map(|(_, node)| node)
@@ -69,14 +70,14 @@ impl Node {
         entries.iter_mut().find(|(name, _)| name == key).map(|(_, node)| node)
     }
 
-    /// Takes a key and its value out of a map.
+    /// Removes a key from a map and returns its value.
     pub fn remove(&mut self, key: &str) -> Option<Node> {
         let Value::Map(entries) = &mut self.value else { return None };
         let at = entries.iter().position(|(name, _)| name == key)?;
         Some(entries.remove(at).1)
     }
 
-    /// The text, when this is one.
+    /// The text, if this is one.
     pub fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) => Some(text),
@@ -85,7 +86,7 @@ impl Node {
     }
 }
 
-/// Every document of a text that is not empty; the error says what is wrong and where.
+/// All non-empty documents in a text; an error has the problem and its position.
 pub(super) fn read(text: &[u8]) -> Result<Vec<Node>, String> {
     if text.len() > LONGEST {
         return Err(format!("it has {} bytes, more than the {LONGEST} allowed", text.len()));
@@ -133,7 +134,7 @@ fn tell(error: &serde_saphyr::Error) -> String {
         }
         error => {
             let text = error.to_string();
-            // The place stands in front already.
+            // The position is in front already.
             let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
             format!("{place}{text}")
         }
@@ -195,7 +196,7 @@ impl<'de> Visitor<'de> for AnyValue {
     }
 
     fn visit_string<E: serde::de::Error>(self, value: String) -> Result<Value, E> {
-        // No argument, variable, path or name can have it; nobody below need look for it.
+        // No argument, variable, path or name can contain it, so later code need not check.
         if value.contains('\0') {
             return Err(E::custom("a string has a NUL character in it"));
         }
@@ -214,7 +215,7 @@ impl<'de> Visitor<'de> for AnyValue {
         let mut entries: Vec<(String, Node)> = Vec::new();
         let mut seen = std::collections::HashSet::new();
         while let Some((key, node)) = map.next_entry::<String, Node>()? {
-            // `1` and `"1"` are one key here, and two to the parser.
+            // `1` and `"1"` are the same key here, but not for the parser.
             if !seen.insert(key.clone()) {
                 return Err(A::Error::custom(format!("key {key:?} stands twice")));
             }

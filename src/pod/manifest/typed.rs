@@ -1,5 +1,5 @@
-//! Trees to Kubernetes objects: wrong types are told with path and place, and so is every field
-//! that the objects do not have.
+//! Converts trees to Kubernetes objects. Wrong types and unknown fields are reported with path and
+//! position.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,7 +14,7 @@ use serde::forward_to_deserialize_any;
 use super::tree::{Node, Place, Value};
 use crate::pod::FieldError;
 
-/// Reads an object; answers it and the fields that it does not have.
+/// Converts an object; returns it and its unknown fields.
 pub(super) fn object<T>(node: &Node) -> Result<(T, Vec<FieldError>), FieldError>
 where
     T: for<'de> Deserialize<'de>,
@@ -24,7 +24,7 @@ where
     Ok((object, notes.unknown.into_inner()))
 }
 
-/// What is kept while one object is read.
+/// State of the conversion of one object.
 #[derive(Default)]
 struct Notes {
     path: RefCell<String>,
@@ -32,7 +32,7 @@ struct Notes {
 }
 
 impl Notes {
-    /// Runs with the path made longer; a fault that has no path yet is of that path.
+    /// Runs `work` with a longer path; a fault without a path gets this one.
     fn within<T>(
         &self,
         segment: &str,
@@ -53,7 +53,7 @@ impl Notes {
     }
 }
 
-/// Why a value is not of its type.
+/// Why a value does not have its type.
 #[derive(Debug)]
 struct Fault {
     message: String,
@@ -93,7 +93,7 @@ impl de::Error for Fault {
         Self::custom(format!("must be {}, not {}", type_name(&wanted.to_string()), kind_of(found)))
     }
 
-    // The value is not repeated: it may be a secret.
+    // The value is not repeated, since it may be a secret.
     fn invalid_value(found: Unexpected<'_>, wanted: &dyn Expected) -> Self {
         let wanted = wanted.to_string();
         match found {
@@ -105,7 +105,7 @@ impl de::Error for Fault {
     }
 }
 
-/// What Rust and the object types call a type, for people.
+/// A readable name for a Rust type or object type.
 fn type_name(wanted: &str) -> String {
     match wanted {
         "a sequence" => "a list".to_owned(),
@@ -170,7 +170,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         }
     }
 
-    /// As Kubernetes has it, no text is the empty text, e.g. in `annotations: {a: }`.
+    /// As in Kubernetes, a null is the empty text, e.g. in `annotations: {a: }`.
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.node.value {
             Value::Null => visitor.visit_str(""),
@@ -197,7 +197,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         }
     }
 
-    /// The object types skip the fields that they do not have, and nothing else.
+    /// The object types ignore exactly the fields that they do not have.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         self.notes.unknown(self.node.place);
         visitor.visit_unit()
@@ -258,7 +258,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     }
 }
 
-/// As Kubernetes writes paths: keys of maps that are no names stand in brackets.
+/// Formats a path as Kubernetes does: map keys that are not names are put in brackets.
 fn segment(joint: &str, key: &str) -> String {
     let plain = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     if plain && !key.is_empty() { format!("{joint}{key}") } else { format!("[{key}]") }

@@ -1,12 +1,12 @@
-//! Fields that Kubernetes has and podbay does not serve, by name.
+//! Kubernetes fields that podbay does not support, by name.
 //!
-//! A field that is left out here and not in the table is served, or means nothing on one node
-//! (affinity, tolerations, spread, service accounts), or is refused by validation.
+//! A field not listed here is either supported, or without meaning on a single node (affinity,
+//! tolerations, spread, service accounts), or refused by validation.
 
 use super::tree::{Node, Value};
 use crate::pod::FieldError;
 
-/// Path and what is missing. `[]` is each item of a list, `|` parts names.
+/// Paths and what is not supported. `[]` means each list item, `|` separates names.
 const HARMLESS: &[(&str, &str)] = &[
     ("metadata.finalizers", "finalizers are not served"),
     ("spec.schedulingGates", "no scheduler opens gates here"),
@@ -23,13 +23,13 @@ const HARMLESS: &[(&str, &str)] = &[
     ("spec.volumes[].projected.sources[].podCertificate", "no one issues certificates here"),
 ];
 
-/// Without these a pod is not what it should be: refused in any case.
+/// A pod cannot work as intended without these: always refused.
 const FATAL: &[(&str, &str)] = &[
     ("spec.volumes[].OTHER_VOLUMES", "volumes of this kind are not served"),
     ("spec.CONTAINERS[].volumeDevices", "block devices of volumes are not served"),
 ];
 
-/// Names that stand for several.
+/// Abbreviations for several names.
 const GROUPS: &[(&str, &str)] = &[
     ("CONTAINERS", "containers|initContainers|ephemeralContainers"),
     ("PROBES", "livenessProbe|readinessProbe|startupProbe"),
@@ -41,16 +41,16 @@ const GROUPS: &[(&str, &str)] = &[
     ),
 ];
 
-/// What was found and taken out.
+/// The unsupported fields that were removed.
 #[derive(Debug, Default)]
 pub(super) struct Unserved {
-    /// The pod can run without them.
+    /// Those that the pod can run without.
     pub harmless: Vec<FieldError>,
-    /// It cannot.
+    /// Those that it cannot run without.
     pub fatal: Vec<FieldError>,
 }
 
-/// Takes out of an object what is not served.
+/// Removes unsupported fields from an object.
 pub(super) fn remove(kind: &str, object: &mut Node) -> Unserved {
     let mut unserved = Unserved::default();
     if kind != "Pod" {
@@ -92,7 +92,7 @@ impl Search<'_> {
             let before = self.found.len();
             self.of(item, pattern, &format!("{path}[{index}]"));
             index += 1;
-            // An item that was nothing else goes with its field.
+            // An item left empty is removed with its field.
             let emptied = matches!(&item.value, Value::Map(entries) if entries.is_empty());
             !(emptied && self.found.len() > before)
         });

@@ -9,7 +9,8 @@ use super::super::record::{Life, PREEMPTED, Since};
 use super::{Phase, time, waiting_inits};
 use crate::model::UnixNanos;
 
-/// The kubelet says more in the condition of a preempted pod than in its status.
+/// The kubelet's message in the condition of a preempted pod, which is more specific than its
+/// status.
 const PREEMPTION: &str = "Pod was preempted by Kubelet to accommodate a critical pod.";
 
 struct Draft {
@@ -132,8 +133,8 @@ fn containers_ready(life: &Life, phase: Phase) -> Draft {
     no(KIND, "ContainersNotReady", message)
 }
 
-/// Ready: all containers are, and so is each readiness gate. Gates are conditions that others
-/// set; here those of the status that was given with the pod count.
+/// Ready: all containers and all readiness gates are. Gates are conditions set by clients; their
+/// values come from the status in the manifest.
 fn ready(life: &Life, containers: &Draft) -> Draft {
     const KIND: &str = "Ready";
     if !containers.status {

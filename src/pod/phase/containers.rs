@@ -14,7 +14,7 @@ use super::time;
 use crate::ids::ContainerId;
 use crate::model::UnixNanos;
 
-/// The statuses of each kind.
+/// The container statuses by kind.
 #[derive(Default)]
 pub(super) struct Statuses {
     pub init: Vec<ContainerStatus>,
@@ -75,7 +75,7 @@ fn status(
     }
 }
 
-/// The mounts of a container, and whether what is below them is read-only too.
+/// The mounts of a container, including whether submounts are read-only too.
 fn mounts(wanted: &Wanted<'_>) -> Option<Vec<VolumeMountStatus>> {
     let mounts = wanted.container.volume_mounts.iter().flatten().map(|mount| {
         let recursive = match mount.recursive_read_only.as_deref() {
@@ -144,7 +144,7 @@ fn states(
     }
 }
 
-/// Whether it waits for its back-off, and how that is shown.
+/// Whether it waits for its back-off, and the state to show for that.
 fn crash_loop(
     life: &Life,
     wanted: &Wanted<'_>,
@@ -174,7 +174,7 @@ fn crash_loop(
     Some(waiting("CrashLoopBackOff", Some(message)))
 }
 
-/// As Go prints a duration: `10s`, `2m40s`, `5m0s`.
+/// Formats a duration as Go does: `10s`, `2m40s`, `5m0s`.
 fn go_duration(pause: std::time::Duration) -> String {
     let (minutes, seconds) = (pause.as_secs() / 60, pause.as_secs() % 60);
     match (minutes, pause.as_millis() % 1000) {
@@ -184,7 +184,7 @@ fn go_duration(pause: std::time::Duration) -> String {
     }
 }
 
-/// A pull that failed is shown as such at first, then as a back-off.
+/// A failed pull is shown as an error first, later as a back-off.
 fn waiting_for(trouble: &Trouble, wanted: &Wanted<'_>, now: UnixNanos) -> ContainerState {
     if trouble.turns_at().is_some_and(|at| at <= now) {
         let message = format!(

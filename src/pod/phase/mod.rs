@@ -1,4 +1,4 @@
-//! The status of a pod, as Kubernetes words it. Pure.
+//! The status of a pod in Kubernetes' terms. Pure.
 
 mod conditions;
 mod containers;
@@ -15,30 +15,30 @@ use super::plan::{Job, Role, Wanted, wanted};
 use super::record::{Life, State};
 use crate::model::UnixNanos;
 
-/// What a status needs to know of the node and its settings.
+/// Facts about the node and its settings that a status needs.
 #[derive(Debug, Clone, Default)]
 pub struct Viewpoint {
     /// Addresses of the node, the first is `hostIP`.
     pub ips: Vec<IpAddr>,
-    /// Pauses between restarts.
+    /// Delays between restarts.
     pub restart: super::backoff::Policy,
 }
 
 /// A pod's phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Accepted; not every app has been started yet.
+    /// Accepted; not every app was started yet.
     Pending,
-    /// Every app was started once.
+    /// Every app was started at least once.
     Running,
-    /// All apps have ended with success and stay so.
+    /// All apps ended successfully and will not be restarted.
     Succeeded,
-    /// All apps have ended, not all with success, or the pod was refused or taken away.
+    /// All apps ended, not all of them successfully, or the pod was rejected or evicted.
     Failed,
 }
 
 impl Phase {
-    /// Kubernetes' word.
+    /// The name of the phase in Kubernetes.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
@@ -51,8 +51,7 @@ impl Phase {
 
 /// The phase.
 pub fn phase(life: &Life, seen: &Observed) -> Phase {
-    // What still runs is on its way out; a pod of which something runs, or may in a moment, has
-    // not ended.
+    // A pod has not ended while something still runs or may start in a moment.
     let starts = seen.busy.keys().any(|job| matches!(job, Job::Start(_)));
     let over = !starts && seen.live().next().is_none();
     if let Some(verdict) = &life.verdict
@@ -79,7 +78,7 @@ pub fn phase(life: &Life, seen: &Observed) -> Phase {
     if all_begun { Phase::Running } else { Phase::Pending }
 }
 
-/// Whether a container of it was ever started, with its postStart hook done.
+/// Whether one of its containers was ever started, including its postStart hook.
 fn has_run(unit: &super::record::Unit) -> bool {
     let by_current = unit.current.as_ref().is_some_and(|current| match &current.state {
         State::Running { .. } => !current.post_start_due,
@@ -89,12 +88,12 @@ fn has_run(unit: &super::record::Unit) -> bool {
     by_current || unit.last.is_some()
 }
 
-/// Whether all init containers have succeeded and all sidecars are up.
+/// Whether all init containers succeeded and all sidecars are up.
 pub(crate) fn initialized(life: &Life, seen: &Observed) -> bool {
     waiting_inits(life, seen).is_empty()
 }
 
-/// Init containers that have not done their part, in their order.
+/// Init containers that are not done yet, in order.
 fn waiting_inits<'a>(life: &'a Life, seen: &Observed) -> Vec<&'a str> {
     let home = seen.home().map(|home| &home.id);
     let wanted = wanted(life.given.spec());
@@ -117,7 +116,7 @@ fn waiting_inits<'a>(life: &'a Life, seen: &Observed) -> Vec<&'a str> {
         .collect()
 }
 
-/// The whole status; the times at which conditions changed are kept in `life`.
+/// The whole status; the times of condition changes are stored in `life`.
 pub fn status(life: &mut Life, seen: &Observed, now: UnixNanos, node: &Viewpoint) -> PodStatus {
     if life.rejected {
         return rejected(life);
@@ -126,7 +125,7 @@ pub fn status(life: &mut Life, seen: &Observed, now: UnixNanos, node: &Viewpoint
     let conditions = conditions::conditions(life, seen, phase, now);
     let containers = containers::statuses(life, seen, now, &node.restart);
     let host_network = life.given.spec().host_network == Some(true);
-    // A pod that has ended keeps the address that it had.
+    // An ended pod keeps its last address.
     let ips = if host_network { &node.ips } else { &life.ips };
     let ips: Vec<String> = ips.iter().map(ToString::to_string).collect();
     PodStatus {
@@ -142,12 +141,12 @@ pub fn status(life: &mut Life, seen: &Observed, now: UnixNanos, node: &Viewpoint
     }
 }
 
-/// A pod that the node did not take has no containers to tell of, and was never looked at.
+/// The status of a rejected pod, which has no container statuses.
 fn rejected(life: &Life) -> PodStatus {
     of_pod(life, Phase::Failed)
 }
 
-/// What is told of every pod.
+/// The part of the status that every pod has.
 fn of_pod(life: &Life, phase: Phase) -> PodStatus {
     let text = |part: fn(&super::record::Verdict) -> &String| {
         life.verdict.as_ref().map(part).filter(|text| !text.is_empty()).cloned()

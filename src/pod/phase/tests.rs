@@ -1,4 +1,4 @@
-//! What is told of pods in every stage of their lives.
+//! Statuses of pods in every phase of their lifecycle.
 
 mod conditions;
 
@@ -100,7 +100,7 @@ fn a_crash_is_shown_as_what_it_is() {
     stage.play();
     stage.exit("app", 3);
     stage.look();
-    // The restart is decided upon, and is being done.
+    // The restart is decided and in progress.
     let [action] = &stage.plan.actions[..] else { panic!("one action: {:?}", stage.plan) };
     let job = action.job();
     stage.begin(action.clone());

@@ -1,15 +1,15 @@
-//! The plan of a pod that ends.
+//! The plan for a pod that is ending.
 
 use super::super::record::Life;
 use super::{Action, Job, Planner, Role, wanted};
 
-/// What is told of a container that ends with its pod, whatever that ends for.
+/// The message of a container that ends with its pod, for whatever reason.
 pub(super) fn stopping(name: &str) -> String {
     format!("Stopping container {name}")
 }
 
 impl Planner<'_> {
-    /// Ends what runs, then the sandboxes, then the rest.
+    /// Ends what runs, then the sandboxes, then the node's own work.
     pub(super) fn end(&mut self, life: &mut Life) {
         let deadline = life.deadline().unwrap_or(self.now);
         self.cancel_starts();
@@ -41,7 +41,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Whoever starts something is told to stop; what cannot be stopped is waited for.
+    /// Cancels starts; those that cannot be cancelled are waited for.
     fn cancel_starts(&mut self) {
         for job in self.seen.busy.keys() {
             if matches!(job, Job::Start(_) | Job::PostStart(_) | Job::Prepare | Job::Sandbox) {
@@ -58,8 +58,8 @@ impl Planner<'_> {
         others.next().is_some()
     }
 
-    /// Apps, init and ephemeral containers at once; sidecars when all apps have ended, the last one
-    /// first, or when time is up. Whether any lives.
+    /// Ends apps, init and ephemeral containers at once; sidecars in reverse order when all apps
+    /// have ended, or when time is up. Returns whether any is still alive.
     fn end_containers(&mut self, life: &Life, deadline: i64) -> bool {
         let given = life.given.clone();
         let wanted = wanted(given.spec());
@@ -68,7 +68,7 @@ impl Planner<'_> {
             let mut sidecars = wanted.iter().filter(|w| w.role == Role::Sidecar);
             sidecars.position(|w| w.name == name)
         };
-        // Nobody needs a sidecar for the sake of an ephemeral container.
+        // Sidecars do not wait for ephemeral containers.
         let ephemeral =
             |name: &str| wanted.iter().any(|w| w.name == name && w.role == Role::Ephemeral);
         let apps_live = live.iter().any(|it| sidecar(&it.name).is_none() && !ephemeral(&it.name));

@@ -1,4 +1,4 @@
-//! What to do next for a pod: all policy, and nothing else. Pure.
+//! Decides what to do next for a pod: all of the policy and nothing else. Pure.
 //!
 //! ```text
 //! prepare ─> sandbox ─> init containers, one after the other ─> app containers, all at once
@@ -6,9 +6,9 @@
 //!                  └──> ephemeral containers, at any time, once each
 //! end:  apps and init containers ─> sidecars in reverse order ─> sandbox ─> settle or finish
 //! ```
-//! [`plan`] looks at what is remembered and what is seen, writes down what it decides, and says
-//! what to do now, when to look again, and what the pod waits for. It is asked again after every
-//! change, so nothing depends on having seen the one before.
+//! [`plan`] compares the record with the observed state, records its decisions, and returns the
+//! actions to start now, the time of the next look, and what the pod waits for. It is called after
+//! every change, so nothing depends on having seen an earlier one.
 
 mod end;
 mod restart;
@@ -33,102 +33,102 @@ pub use wanted::{Restart, Role, Wanted, wanted};
 /// Settings of the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Policy {
-    /// Pauses between restarts of a container.
+    /// Delays between restarts of a container.
     pub restart: backoff::Policy,
-    /// Pauses between pulls of an image.
+    /// Delays between pulls of an image.
     pub pull: backoff::Policy,
 }
 
-/// A piece of work that is done once at a time.
+/// A job; the same job never runs twice at the same time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Job {
-    /// The node's own work for the pod: cgroup and volumes.
+    /// Make the pod's cgroup and volumes.
     Prepare,
-    /// A sandbox is made.
+    /// Make a sandbox.
     Sandbox,
-    /// A sandbox is stopped.
+    /// Stop a sandbox.
     StopSandbox(PodId),
-    /// A sandbox that has ended is removed.
+    /// Remove an ended sandbox.
     RemoveSandbox(PodId),
-    /// A container is made and started.
+    /// Make and start a container.
     Start(String),
-    /// A postStart hook runs.
+    /// Run a postStart hook.
     PostStart(ContainerId),
-    /// A preStop hook runs ahead of the kill.
+    /// Run a preStop hook before the kill.
     PreStop(ContainerId),
-    /// A container is ended.
+    /// End a container.
     Kill(ContainerId),
-    /// A dead container is removed.
+    /// Remove a dead container.
     Remove(ContainerId),
-    /// The node's own work is undone; the dead containers stay for their logs.
+    /// Remove volumes and cgroup; dead containers are kept for their logs.
     Settle,
-    /// All is undone.
+    /// Remove everything.
     Finish,
 }
 
-/// Something to do now.
+/// An action to start now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Make cgroup and volumes.
     Prepare,
     /// Make a sandbox.
     RunSandbox {
-        /// How many there were before.
+        /// Number of earlier sandboxes.
         attempt: u32,
     },
-    /// Stop a sandbox with all that runs in it.
+    /// Stop a sandbox with everything in it.
     StopSandbox {
-        /// Which.
+        /// Its id.
         id: PodId,
     },
-    /// Remove a sandbox that was stopped and has no containers.
+    /// Remove a stopped sandbox without containers.
     RemoveSandbox {
-        /// Which.
+        /// Its id.
         id: PodId,
     },
-    /// Pull the image, make a container, start it.
+    /// Pull the image, make and start a container.
     Start {
         /// Its name in the spec.
         name: String,
-        /// How many there were before.
+        /// Number of earlier containers.
         attempt: u32,
-        /// Where.
+        /// The sandbox to run in.
         sandbox: PodId,
-        /// One of the same name and attempt that was never started.
+        /// A container with the same name and attempt that was never started, to be replaced.
         stale: Option<ContainerId>,
     },
     /// Run the postStart hook.
     PostStart {
         /// Its name in the spec.
         name: String,
-        /// Which.
+        /// Its id.
         id: ContainerId,
     },
-    /// Run the preStop hook, before the time for the stop signal has come.
+    /// Run the preStop hook, before the stop signal is due.
     PreStop {
         /// Its name in the spec.
         name: String,
-        /// Which.
+        /// Its id.
         id: ContainerId,
-        /// Until when it may run.
+        /// Time limit.
         deadline: UnixNanos,
     },
     /// Run the preStop hook, send the stop signal, kill at the deadline.
     Kill {
         /// Its name in the spec.
         name: String,
-        /// Which.
+        /// Its id.
         id: ContainerId,
-        /// Until when it may run; two seconds from the stop signal on it always may.
+        /// Time limit; at least two seconds after the stop signal are always granted.
         deadline: UnixNanos,
-        /// Whether the hook is still to be run.
+        /// Whether the hook has to be run.
         pre_stop: bool,
-        /// Why, in words.
+        /// Human-readable reason.
         why: String,
     },
     /// Remove a dead container with its log.
     Remove {
-        /// Which.
+        /// Its id.
         id: ContainerId,
     },
     /// See [`Job::Settle`].
@@ -138,7 +138,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// What is not done twice at a time.
+    /// The job, which must not run twice at the same time.
     pub fn job(&self) -> Job {
         match self {
             Self::Prepare => Job::Prepare,
@@ -155,7 +155,7 @@ impl Action {
         }
     }
 
-    /// Until when it runs at most, where it has a limit that can shrink.
+    /// Its time limit, if it has one that may be shortened.
     pub fn deadline(&self) -> Option<UnixNanos> {
         match self {
             Self::Kill { deadline, .. } => Some(*deadline),
@@ -164,42 +164,42 @@ impl Action {
     }
 }
 
-/// A step of an end that failed, and when it is tried again.
+/// A failed teardown step, and the time of its next attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unwind {
-    /// What it ended with.
+    /// Error of the last attempt.
     pub message: String,
-    /// When it is tried again.
+    /// Time of the next attempt.
     pub next_try: UnixNanos,
 }
 
-/// What the pod or a container waits for.
+/// What the pod or a container is waiting for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wait {
     /// The container; `None` for the pod as a whole.
     pub container: Option<String>,
     /// The step.
     pub step: String,
-    /// What the last try ended with.
+    /// Error of the last attempt.
     pub last_error: Option<String>,
-    /// When the next try is made.
+    /// Time of the next attempt.
     pub next_try: Option<UnixNanos>,
-    /// What would let it go on.
+    /// What would end the waiting.
     pub unblocks: String,
 }
 
-/// What to do.
+/// The decisions for a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// Now, all at the same time.
+    /// Actions to start now, concurrently.
     pub actions: Vec<Action>,
-    /// Work under way that makes no sense any more.
+    /// Jobs in progress that have become pointless.
     pub cancel: BTreeSet<Job>,
-    /// When to look again although nothing has changed.
+    /// Time of the next look if nothing changes before.
     pub wake_at: Option<UnixNanos>,
-    /// What holds it up.
+    /// What the pod is waiting for.
     pub waits: Vec<Wait>,
-    /// Nothing is left to do, ever, unless somebody changes what is wanted.
+    /// Whether nothing is left to do unless the desired state changes.
     pub at_rest: bool,
 }
 
@@ -215,7 +215,7 @@ impl Plan {
     }
 }
 
-/// The one who plans: what is seen, the moment, the settings, and the plan so far.
+/// The planner: observed state, time, settings, and the plan so far.
 struct Planner<'a> {
     seen: &'a Observed,
     now: UnixNanos,
@@ -223,8 +223,8 @@ struct Planner<'a> {
     plan: Plan,
 }
 
-/// Decides what to do for a pod; decisions that must last are written into `life`, to be stored
-/// before anything is done.
+/// Decides what to do for a pod. Decisions that must persist are written into `life`, which has to
+/// be stored before any action.
 pub fn plan(life: &mut Life, seen: &Observed, now: UnixNanos, policy: &Policy) -> Plan {
     let mut planner = Planner { seen, now, policy, plan: Plan::default() };
     if seen.predecessor {
@@ -244,7 +244,7 @@ pub fn plan(life: &mut Life, seen: &Observed, now: UnixNanos, policy: &Policy) -
         doom_failed(life, seen, now);
         planner.live(life);
         if life.is_ending() {
-            // It ends in this very moment: what was planned for its life is not begun.
+            // It was just decided to end the pod: discard what was planned for running it.
             planner.plan = Plan::default();
         }
     }
@@ -255,8 +255,8 @@ pub fn plan(life: &mut Life, seen: &Observed, now: UnixNanos, policy: &Policy) -
 }
 
 impl Planner<'_> {
-    /// Has the pod looked at again then. A moment that has passed is no reason to: what follows
-    /// from it is in this very plan.
+    /// Requests another look at this time. A time in the past is ignored, because this plan already
+    /// takes it into account.
     fn wake(&mut self, at: UnixNanos) {
         if at > self.now {
             self.plan.wake_at = Some(self.plan.wake_at.map_or(at, |before| before.min(at)));
@@ -300,7 +300,7 @@ impl Planner<'_> {
         self.plan.actions.push(action);
     }
 
-    /// A pod that has been active for too long has failed.
+    /// Fails a pod that has exceeded its active deadline.
     fn check_active_deadline(&mut self, life: &mut Life) {
         let seconds = life.given.spec().active_deadline_seconds;
         let Some(seconds) = seconds.and_then(|s| u64::try_from(s).ok()) else { return };

@@ -1,4 +1,4 @@
-//! Whether a container may be started now.
+//! Decides whether a container may be started now.
 
 use super::super::backoff::Backoff;
 use super::super::record::{Life, State, Termination, Unit};
@@ -6,22 +6,22 @@ use super::super::wishes::Pace;
 use super::{Action, Job, Planner, Role, Wanted};
 use crate::ids::PodId;
 
-/// Where a container stands that should run in a sandbox.
+/// State of a container that should run in a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It was never there, or has to be there again.
+    /// It has to be started.
     Due,
-    /// It runs, or may.
+    /// It runs or may run.
     Live,
-    /// It ended and stays so: with success or not.
+    /// It has ended and will not be restarted.
     Done {
         /// Its exit code was 0.
         succeeded: bool,
     },
 }
 
-/// Where a container stands. An init container that ran in another sandbox has to run again; an
-/// app that ended there for good has not, and an ephemeral container never runs twice.
+/// The state of a container. An init container that ran in another sandbox has to run again. An app
+/// that ended for good there does not, and an ephemeral container never runs twice.
 pub(super) fn standing(unit: Option<&Unit>, wanted: &Wanted<'_>, home: &PodId) -> Standing {
     let Some(unit) = unit else { return Standing::Due };
     let Some(current) = &unit.current else { return Standing::Due };
@@ -34,7 +34,7 @@ pub(super) fn standing(unit: Option<&Unit>, wanted: &Wanted<'_>, home: &PodId) -
         State::Running { .. } | State::Unknown if here || wanted.role == Role::Ephemeral => {
             Standing::Live
         }
-        // What runs elsewhere is ended with that sandbox first.
+        // One that runs in another sandbox is first ended with that.
         State::Running { .. } | State::Unknown => Standing::Due,
         State::Ended(end) if unit.again.as_ref() == Some(&end.id) => Standing::Due,
         State::Ended(_) if !here && wanted.role != Role::App => Standing::Due,
@@ -44,7 +44,7 @@ pub(super) fn standing(unit: Option<&Unit>, wanted: &Wanted<'_>, home: &PodId) -
 }
 
 impl Planner<'_> {
-    /// Starts a container, if no back-off holds it up.
+    /// Starts a container unless it has to wait for its back-off.
     pub(super) fn start(&mut self, life: &mut Life, wanted: &Wanted<'_>, home: &PodId) {
         let (name, now) = (wanted.name, self.now);
         let job = Job::Start(name.to_owned());

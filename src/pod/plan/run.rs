@@ -1,4 +1,4 @@
-//! The plan of a pod that lives.
+//! The plan for a pod that is not ending.
 
 use super::super::backoff::later;
 use super::super::observe::{UNKNOWN, doom};
@@ -14,7 +14,7 @@ impl Planner<'_> {
         let wanted = wanted(given.spec());
         let home = self.seen.home().map(|home| home.id.clone());
         if !self.seen.prepared {
-            // What runs already is cared for meanwhile.
+            // Running containers are looked after meanwhile.
             if let Some(home) = home {
                 self.care(life, &wanted, &home);
             }
@@ -51,7 +51,7 @@ impl Planner<'_> {
         self.act(Action::Prepare);
     }
 
-    /// There is no sandbox that containers can run in.
+    /// Handles the lack of a usable sandbox.
     fn find_home(&mut self, life: &mut Life, wanted: &[Wanted<'_>]) {
         if self.end_old(life, None) {
             self.plan.wait(None, "the old sandbox ends", "that end");
@@ -77,7 +77,7 @@ impl Planner<'_> {
         self.act(Action::RunSandbox { attempt: life.sandboxes });
     }
 
-    /// A pod whose init container has another image now begins anew.
+    /// Restarts a pod whose init container has a new image.
     fn restart_pod(&mut self, life: &Life) {
         self.end_old(life, None);
         self.plan.wait(None, "the pod restarts: an init container has changed", "its end");
@@ -87,7 +87,7 @@ impl Planner<'_> {
         self.end_old(life, Some(home));
     }
 
-    /// Ends what runs in other sandboxes than this one, then them; whether any is left.
+    /// Ends containers in other sandboxes and then those; returns whether any is left.
     fn end_old(&mut self, life: &Life, home: Option<&PodId>) -> bool {
         let deadline = later(self.now, life.grace());
         let old = |sandbox: &PodId| Some(sandbox) != home;
@@ -118,9 +118,9 @@ impl Planner<'_> {
         self.act(Action::Kill { name, id, deadline, pre_stop, why: why.to_owned() });
     }
 
-    /// Init containers and sidecars in their order; whether the apps may run. Once one of them has
-    /// been begun, those before it have done their part: a plain one does not run again, and a
-    /// sidecar that has ended is started again beside the others, who do not wait for it.
+    /// Starts init containers and sidecars in order; returns whether the apps may run. Once one has
+    /// started, all before it count as done: an init container does not run again, and a sidecar
+    /// that has ended is restarted without the others waiting for it.
     fn init(&mut self, life: &mut Life, wanted: &[Wanted<'_>], home: &PodId) -> bool {
         let apps_begun = apps_begun(life, wanted, home);
         let inits = || wanted.iter().filter(|wanted| wanted.role.is_init());
@@ -145,7 +145,7 @@ impl Planner<'_> {
         passed
     }
 
-    /// One init container or sidecar; whether the next one may go on.
+    /// Handles one init container or sidecar; returns whether the next one may start.
     fn init_step(&mut self, life: &mut Life, init: &Wanted<'_>, home: &PodId) -> bool {
         match standing(life.units.get(init.name), init, home) {
             Standing::Done { succeeded: true } => true,
@@ -181,7 +181,7 @@ impl Planner<'_> {
         }
     }
 
-    /// These wait for nothing but the container whose processes they are to see.
+    /// Starts ephemeral containers, which wait only for the container whose processes they see.
     fn ephemeral(&mut self, life: &mut Life, wanted: &[Wanted<'_>], home: &PodId) {
         for one in wanted.iter().filter(|wanted| wanted.role == Role::Ephemeral) {
             if standing(life.units.get(one.name), one, home) != Standing::Due {
@@ -197,7 +197,7 @@ impl Planner<'_> {
         }
     }
 
-    /// What running containers need: hooks, and the end of those that must not go on.
+    /// Runs hooks of running containers, and ends those that must not continue.
     fn care(&mut self, life: &mut Life, wanted: &[Wanted<'_>], home: &PodId) {
         let (now, grace) = (self.now, life.grace());
         for wanted in wanted {
@@ -206,7 +206,7 @@ impl Planner<'_> {
             if current.sandbox != *home {
                 continue;
             }
-            // One that has ended for good stays so, whatever its image.
+            // One that has ended for good stays ended, even with a new image.
             let over = match &current.state {
                 State::Ended(end) => !wanted.restarts(end.code),
                 _ => false,
@@ -215,7 +215,7 @@ impl Planner<'_> {
                 let message =
                     format!("Container {} definition changed, will be restarted", wanted.name);
                 doom(current, message, grace, now);
-                // One that has ended anyway is started again as after any end.
+                // If it has ended anyway it is restarted by the usual rules.
                 if current.is_live() {
                     unit.again = Some(current.id.clone());
                 }
@@ -242,7 +242,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Dead containers that nobody asks for any more.
+    /// Removes dead containers that are not needed any more.
     fn remove_dead(&mut self, life: &Life) {
         for container in &self.seen.containers {
             let ended = matches!(container.state, State::Ended(_));
@@ -276,7 +276,7 @@ impl Planner<'_> {
     }
 }
 
-/// Whether a container has to end so that its pod can have other resources.
+/// Whether a container has to end so that its pod can be resized.
 fn ends_for_resize(unit: &Unit) -> bool {
     let current = unit.current.as_ref().filter(|current| current.is_live());
     current.and_then(|current| current.doom.as_ref()).is_some_and(|doom| doom.for_resize)
@@ -290,7 +290,7 @@ fn runs(life: &Life, name: &str, home: &PodId) -> bool {
     })
 }
 
-/// Whether an app has been begun in this sandbox.
+/// Whether an app was started in this sandbox.
 pub(crate) fn apps_begun(life: &Life, wanted: &[Wanted<'_>], home: &PodId) -> bool {
     wanted.iter().any(|wanted| wanted.role == Role::App && is_begun(life, wanted, home))
 }
@@ -300,7 +300,7 @@ fn is_begun(life: &Life, wanted: &Wanted<'_>, home: &PodId) -> bool {
     current.is_some_and(|current| current.sandbox == *home)
 }
 
-/// Whether an init container of the sandbox in use has another image in the spec now.
+/// Whether an init container in the current sandbox has a new image in the spec.
 fn changed_init(life: &Life, wanted: &[Wanted<'_>], home: &PodId) -> bool {
     wanted.iter().filter(|wanted| wanted.role == Role::Init).any(|init| {
         let current = life.units.get(init.name).and_then(|unit| unit.current.as_ref());
@@ -309,8 +309,8 @@ fn changed_init(life: &Life, wanted: &[Wanted<'_>], home: &PodId) -> bool {
     })
 }
 
-/// Whether containers would run in a new sandbox: not when the pod may not be restarted, and not
-/// when all it wants is done.
+/// Whether containers would run in a new sandbox: not if the pod must not be restarted, nor if
+/// everything is done.
 fn wants_sandbox(life: &Life, wanted: &[Wanted<'_>]) -> bool {
     let mut own = wanted.iter().filter(|wanted| wanted.role != Role::Ephemeral);
     if !own.any(|it| life.units.get(it.name).is_some_and(|unit| unit.current.is_some())) {
@@ -323,7 +323,7 @@ fn wants_sandbox(life: &Life, wanted: &[Wanted<'_>]) -> bool {
     })
 }
 
-/// A pod whose apps have all ended for good has ended.
+/// Decides the end of a pod whose apps have all ended for good.
 fn judge(life: &mut Life, wanted: &[Wanted<'_>], home: &PodId, now: i64) {
     let mut succeeded = true;
     for app in wanted.iter().filter(|wanted| wanted.role == Role::App) {

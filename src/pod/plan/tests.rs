@@ -1,4 +1,4 @@
-//! What is done when, told as lists of actions.
+//! The order of actions in various scenarios.
 
 mod ends;
 mod ephemeral;
@@ -25,7 +25,7 @@ fn hooked(name: &str, hook: &str) -> Value {
     json!({"name": name, "image": "app:1", "lifecycle": {hook: {"exec": {"command": ["x"]}}}})
 }
 
-/// A stage on which the pod of this spec runs already.
+/// A stage on which the pod with this spec is running.
 fn running(spec: Value) -> Stage {
     let mut stage = Stage::new(spec);
     stage.play();
@@ -171,7 +171,7 @@ fn a_sandbox_that_dies_is_made_anew_with_all_that_it_held() {
 
 #[test]
 fn a_sandbox_is_made_anew_only_for_those_that_would_run() {
-    // Policy, exit code of the app before the sandbox dies, what becomes of the pod.
+    // Policy, exit code of the app before the sandbox dies, and the result for the pod.
     let table = [
         ("Never", None, Some(false)),
         ("OnFailure", None, None),

@@ -1,4 +1,4 @@
-//! The containers of a spec, with the part that each plays.
+//! The containers in a spec, with their roles.
 
 use std::borrow::Cow;
 
@@ -6,39 +6,39 @@ use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, LifecycleHandl
 
 use crate::pod::translate::plain_container;
 
-/// The part of a container in its pod.
+/// The role of a container in its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Runs to its end before the next one begins.
+    /// Runs to completion before the next one starts.
     Init,
-    /// An init container that goes on beside the others (`restartPolicy: Always`).
+    /// An init container that keeps running beside the others (`restartPolicy: Always`).
     Sidecar,
     /// An app container.
     App,
-    /// Looks at the others: started once, and nothing depends on it.
+    /// Started once for debugging; nothing depends on it.
     Ephemeral,
 }
 
 impl Role {
-    /// Whether it is one of `initContainers`.
+    /// Whether it is in `initContainers`.
     pub fn is_init(self) -> bool {
         matches!(self, Self::Init | Self::Sidecar)
     }
 
-    /// Whether the pod is ready only when it is.
+    /// Whether the pod's readiness depends on it.
     pub fn is_lasting(self) -> bool {
         matches!(self, Self::Sidecar | Self::App)
     }
 }
 
-/// When a container that has ended is started again.
+/// When an ended container is restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restart {
-    /// Whatever its exit code.
+    /// Regardless of its exit code.
     Always,
-    /// When it failed.
+    /// Only after a failure.
     OnFailure,
-    /// Not at all.
+    /// Never.
     Never,
 }
 
@@ -52,7 +52,7 @@ impl Restart {
         }
     }
 
-    /// Whether one that ended with this code is started again.
+    /// Whether a container that ended with this code is restarted.
     pub fn applies(self, code: i32) -> bool {
         match self {
             Self::Always => true,
@@ -62,26 +62,26 @@ impl Restart {
     }
 }
 
-/// A container as the spec wants it.
+/// A container in the spec.
 #[derive(Debug, Clone)]
 pub struct Wanted<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Its part.
+    /// Its role.
     pub role: Role,
     /// Its own restart policy, or the pod's.
     pub policy: Restart,
     /// The container whose processes an ephemeral one sees.
     pub target: Option<&'a str>,
-    /// The rest.
+    /// The container itself.
     pub container: Cow<'a, Container>,
 }
 
 impl Wanted<'_> {
-    /// Whether it is started again after an end with this code: when one of its rules is about the
-    /// code, else by its policy.
+    /// Whether it is restarted after ending with this code: decided by the first matching rule,
+    /// else by its policy.
     pub fn restarts(&self, code: i32) -> bool {
-        // An init container that has succeeded has done its part, whatever its rules say.
+        // An init container that succeeded is done, whatever its rules say.
         if self.role == Role::Init && code == 0 {
             return false;
         }
@@ -89,7 +89,7 @@ impl Wanted<'_> {
         rules.any(|rule| is_about(rule, code)) || self.policy.applies(code)
     }
 
-    /// Its image as written.
+    /// Its image as in the spec.
     pub fn image(&self) -> &str {
         self.container.image.as_deref().unwrap_or_default()
     }
@@ -105,7 +105,7 @@ impl Wanted<'_> {
     }
 }
 
-/// Whether a rule is about this exit code. All rules do the same: restart.
+/// Whether a rule matches this exit code. All rules have the same action: restart.
 fn is_about(rule: &ContainerRestartRule, code: i32) -> bool {
     rule.exit_codes.as_ref().is_some_and(|codes| {
         let found = codes.values.iter().flatten().any(|value| *value == code);
@@ -117,13 +117,12 @@ fn is_about(rule: &ContainerRestartRule, code: i32) -> bool {
     })
 }
 
-/// The containers of a pod: init containers and sidecars in their order, then the apps, then the
-/// ephemeral ones.
+/// The containers of a pod: init containers and sidecars in order, then apps, then ephemeral ones.
 pub fn wanted(spec: &PodSpec) -> Vec<Wanted<'_>> {
     let of_pod = Restart::parse(spec.restart_policy.as_deref()).unwrap_or(Restart::Always);
     let inits = spec.init_containers.iter().flatten().map(|container| {
         let own = Restart::parse(container.restart_policy.as_deref());
-        // A plain init container has to succeed: `Always` can only mean "when it fails".
+        // An init container has to succeed, so `Always` can only mean "on failure".
         let (role, policy) = match own {
             Some(Restart::Always) => (Role::Sidecar, Restart::Always),
             Some(own) => (Role::Init, own),

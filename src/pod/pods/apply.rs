@@ -1,4 +1,4 @@
-//! Pods are made and changed.
+//! Creating and changing pods.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::pod::shelf::Shelved;
 use crate::pod::view::{EventType, PodView};
 use crate::store::Batch;
 
-/// Pods that change together. Whoever changes several has `changing`, so that no two wait for each
-/// other's turns.
+/// A set of pods that change together. Whoever changes several holds `changing`, so that no two
+/// callers deadlock on each other's turns.
 #[derive(Default)]
 struct Changes<'a> {
     lives: BTreeMap<&'a str, (&'a Arc<Entry>, Life)>,
@@ -31,7 +31,7 @@ struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    /// What will be remembered of a pod; its turn is taken.
+    /// The new record of a pod, whose turn is taken.
     async fn of(&mut self, entry: &'a Arc<Entry>) -> &mut Life {
         if !self.lives.contains_key(entry.uid.as_str()) {
             self.turns.push(entry.turn.lock().await);
@@ -41,21 +41,21 @@ impl<'a> Changes<'a> {
     }
 }
 
-/// What is to be done for one pod of a manifest.
+/// What to do for one pod in a manifest.
 pub(super) enum Step {
-    /// It is as wanted.
+    /// It is already as requested.
     Keep(Arc<Entry>),
     /// It is changed in place.
     Set(Arc<Entry>, Given, Option<Pending>),
-    /// It is new, after the one that ends for it.
+    /// It is created, after its predecessor (if any) has ended.
     Make(Box<Life>, Option<Arc<Entry>>),
 }
 
-/// What a manifest asks for.
+/// The contents of a manifest.
 pub(super) struct Asked {
     /// Its pods.
     pub(super) given: Vec<Given>,
-    /// The uids that it names for them.
+    /// The uids that it states for them.
     uids: Vec<Option<String>>,
     /// Its objects by namespace.
     objects: BTreeMap<String, Objects>,
@@ -63,12 +63,13 @@ pub(super) struct Asked {
 }
 
 impl Pods {
-    /// What a manifest asks for.
+    /// Parses a manifest.
     pub(super) fn read(&self, request: &Apply) -> Result<Asked, Error> {
         let options =
             ParseOptions { lenient: request.lenient, namespace: request.namespace.clone() };
         let mut parsed = manifest::parse(request.manifest.as_bytes(), &options)?;
-        // A pod that is given here is bound here, as by a scheduler: what `Get` shows can be applied.
+        // An applied pod is bound to this node, as a scheduler does it, so that what `Get` returns
+        // can be applied again.
         for spec in parsed.pods.iter_mut().filter_map(|pod| pod.spec.as_mut()) {
             spec.node_name.get_or_insert_with(|| self.room.node().name.clone());
         }
@@ -85,7 +86,7 @@ impl Pods {
         Ok(Asked { given, uids, objects, warnings })
     }
 
-    /// The objects that a pod has already, and those that are kept for any.
+    /// The objects that a pod already uses, and those stored independently of pods.
     fn objects(&self, namespace: &str, name: &str) -> Objects {
         let key = PodKey::new(namespace, name);
         let own = self.room.newest(&key).map(|entry| entry.life().given.objects);
@@ -131,7 +132,7 @@ impl Pods {
         Ok(Applied { pods, warnings })
     }
 
-    /// Pods that are there already and refer to objects that are given now.
+    /// Existing pods that refer to objects in the manifest.
     fn refer(&self, objects: &BTreeMap<String, Objects>, steps: &[Step]) -> Vec<Step> {
         let of_step = |entry: &Entry| {
             steps.iter().any(|step| match step {
@@ -192,7 +193,7 @@ impl Pods {
             let message = "it is being deleted; replace it, or wait until it is gone".to_owned();
             return Err(Error::Conflict { pod: key, message });
         }
-        // What the node sets is no change.
+        // Fields set by the node are not a change.
         let mut next = Pod::clone(&given.pod);
         next.metadata.uid.clone_from(&life.given.pod.metadata.uid);
         next.metadata.creation_timestamp.clone_from(&life.given.pod.metadata.creation_timestamp);
@@ -230,7 +231,7 @@ impl Pods {
         Ok(Step::Make(Box::new(life), old))
     }
 
-    /// A new pod; one that the node does not take has failed from the start, and is shown so.
+    /// The record of a new pod; one that the node does not admit is recorded as failed.
     pub(super) fn judged(&self, given: Given, old: Option<&Arc<Entry>>, coming: &Coming) -> Life {
         let entrance = self.entrance(&given, coming);
         let mut life = self.new_life(given, old, coming);
@@ -241,8 +242,8 @@ impl Pods {
             }
             Err(reasons) => reasons,
         };
-        // All reasons are told to whoever asks for them (`Face::admit`); as with a kubelet, the
-        // first one is what the pod has failed for.
+        // All reasons are reported by `Face::admit`; as in a kubelet, the first one is the pod's
+        // failure reason.
         if let Some(first) = reasons.first() {
             let at = now();
             life.rejected = true;
@@ -276,12 +277,12 @@ impl Pods {
         }
     }
 
-    /// All rows at once: all or none.
+    /// Writes all rows atomically.
     pub(super) async fn write(&self, steps: &[Step], grace: Option<Duration>) -> Result<(), Error> {
         self.write_with(steps, grace, &[]).await
     }
 
-    /// The same, with objects that are kept.
+    /// Like [`Pods::write`], together with stored objects.
     async fn write_with(
         &self,
         steps: &[Step],
@@ -308,14 +309,14 @@ impl Pods {
         let mut ended = Vec::new();
         for entry in &ends {
             let life = changes.of(entry).await;
-            // It may have ended since it was chosen.
+            // It may have ended since it was selected.
             if life.verdict.is_none() {
                 Self::preempted(life);
                 ended.push(life.clone());
             }
         }
         for (entry, life) in changes.lives.values() {
-            // One that is gone meanwhile stays so.
+            // A pod removed meanwhile is not restored.
             if self.room.has(&entry.uid) {
                 batch = batch.put(life)?;
             }
@@ -331,7 +332,7 @@ impl Pods {
         Ok(())
     }
 
-    /// The pods that end for the one of a step.
+    /// The pods that end for the pod of a step.
     fn ends(&self, step: &Step) -> Vec<Arc<Entry>> {
         let Step::Make(life, _) = step else { return Vec::new() };
         life.preempts.iter().filter_map(|uid| self.room.by_uid(uid)).collect()
@@ -369,7 +370,7 @@ impl Pods {
         }
     }
 
-    /// A pod as it is remembered now, with the status that is shown.
+    /// The current record of a pod with its status.
     pub(super) fn current(&self, entry: &Entry) -> PodView {
         let view = self.as_shown(entry, &entry.life());
         if self.room.shown(&entry.key).is_some_and(|shown| shown.uid == entry.uid) {
@@ -388,7 +389,7 @@ impl Pods {
     }
 }
 
-/// The objects that pods of one manifest refer to.
+/// The objects referenced by the pods in a manifest.
 fn taken(given: &[Given]) -> BTreeSet<ObjectKey> {
     let of_one = |given: &Given| {
         let namespace = given.key().namespace;
@@ -402,7 +403,7 @@ fn taken(given: &[Given]) -> BTreeSet<ObjectKey> {
     given.iter().flat_map(of_one).collect()
 }
 
-/// A random uid as Kubernetes has them (RFC 9562, version 4).
+/// A random uid (UUID version 4, RFC 9562), as in Kubernetes.
 fn uuid() -> String {
     let mut bytes: [u8; 16] = rand::random();
     bytes[6] = bytes[6] & 0x0f | 0x40;

@@ -1,4 +1,4 @@
-//! Pods are ended by callers.
+//! Deleting pods.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl Pods {
         }
         let entries = self.selected(&request.selector)?;
         for entry in &entries {
-            // Static pods are left alone unless they are meant.
+            // Static pods are only deleted if named.
             if entry.life().given.source.is_static() && !request.selector.name.is_empty() {
                 return Err(Error::Static(entry.key.clone()));
             }
@@ -51,7 +51,7 @@ impl Pods {
         Ok(views)
     }
 
-    /// Config maps and secrets are kept no more.
+    /// Deletes stored config maps and secrets.
     async fn unkeep(&self, objects: &[ObjectKey]) -> Result<(), Error> {
         let _changing = self.changing.lock().await;
         let mut shelf = self.shelf().clone();
@@ -75,7 +75,7 @@ impl Pods {
         Ok(entries)
     }
 
-    /// Begins the end of a pod.
+    /// Starts to end a pod.
     pub(super) async fn end(
         &self,
         entry: &Arc<Entry>,
@@ -90,7 +90,7 @@ impl Pods {
         Ok(view)
     }
 
-    /// Changes what is remembered of a pod, and lets it go on.
+    /// Changes the record of a pod and wakes its task.
     pub(super) async fn change(
         &self,
         entry: &Entry,

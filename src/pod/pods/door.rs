@@ -1,4 +1,4 @@
-//! The door to the pods: [`Face`].
+//! Implements [`Face`].
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::pod::translate::POD_UID_LABEL;
 use crate::pod::view::{Event, Explanation, NodeView, PodView};
 use crate::store::Revision;
 
-/// Names the container that is meant when none is named.
+/// Annotation with the container to use by default.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 #[async_trait]
@@ -133,7 +133,7 @@ impl Face for Pods {
     }
 }
 
-/// The container that is meant when none is named: the one of the annotation, else the first.
+/// The default container: the one named by the annotation, else the first.
 pub(super) fn default_container(given: &Given) -> String {
     let annotations = given.pod.metadata.annotations.as_ref();
     let named = annotations.and_then(|annotations| annotations.get(DEFAULT_CONTAINER));

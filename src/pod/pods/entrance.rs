@@ -1,7 +1,8 @@
-//! Who comes in, and who has to end for it.
+//! Admission with preemption.
 //!
-//! A critical pod that finds no room has others end. Their verdicts and its own row are one write,
-//! and the row names them: it begins when they have ended, whichever agent sees that.
+//! A critical pod without enough resources preempts others. Their verdicts and its own row are
+//! written atomically, and the row names them: it starts when they have ended, even if that is seen
+//! by a later agent.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,26 +16,26 @@ use crate::pod::object::Given;
 use crate::pod::record::{Life, PREEMPTED, Verdict};
 use crate::pod::view::EventType;
 
-/// What is said of a pod that ends for a critical one.
+/// Message of a pod that is preempted.
 const MESSAGE: &str = "Preempted in order to admit critical pod";
 
-/// What is decided already of one manifest, and not yet in the table.
+/// Decisions about one manifest that are not in the table yet.
 #[derive(Default)]
 pub(super) struct Coming {
     given: Vec<Arc<Given>>,
-    /// Uids of the pods that end for them.
+    /// Uids of the pods preempted for them.
     ends: BTreeSet<String>,
     user_ids: BTreeSet<u32>,
 }
 
 impl Coming {
-    /// A pod comes in, these end.
+    /// Adds an admitted pod and the pods preempted for it.
     pub(super) fn add(&mut self, given: Arc<Given>, ends: Vec<String>) {
         self.given.push(given);
         self.ends.extend(ends);
     }
 
-    /// A pod comes in unless it was refused.
+    /// Adds a pod unless it was rejected.
     pub(super) fn add_life(&mut self, life: &Life) {
         if life.verdict.is_none() {
             self.add(Arc::new(life.given.clone()), life.preempts.clone());
@@ -42,14 +43,14 @@ impl Coming {
         }
     }
 
-    /// The first of the ids of users that each of them has.
+    /// First host id of the user namespace of each of them.
     pub(super) fn user_ids(&self) -> impl Iterator<Item = u32> {
         self.user_ids.iter().copied()
     }
 }
 
 impl Pods {
-    /// The uids of the pods that have to end for this one, mostly none, or everything that is
+    /// The uids of the pods that have to be preempted for this one, usually none; or all reasons
     /// against it.
     pub(super) fn entrance(
         &self,
@@ -70,15 +71,15 @@ impl Pods {
         }
     }
 
-    /// Everything that is against a pod on this node, as it is without preemption.
+    /// All reasons against a pod on this node, without preemption.
     pub(super) fn against(&self, given: &Given, coming: &Coming) -> Vec<AdmitReason> {
         let others = [self.running(given, coming), coming.given.clone()].concat();
         let ending = self.is_shutting_down() || self.room.deps.tasks.is_draining();
         admit::admit(given, &others, &self.room.node(), self.pressure(), ending)
     }
 
-    /// The pods that take something. What has ended, or ends for good, and what this one or
-    /// another replaces, takes nothing.
+    /// The pods that use resources. Ended pods, those ending for good, and those that this or
+    /// another pod replaces do not count.
     fn running(&self, given: &Given, coming: &Coming) -> Vec<Arc<Given>> {
         let replaced = |other: &Given| {
             let key = other.key();
@@ -92,7 +93,7 @@ impl Pods {
             .collect()
     }
 
-    /// A pod ends for a critical one, with its own grace period.
+    /// Ends a pod for a critical one, with its own grace period.
     pub(super) fn preempted(life: &mut Life) {
         let at = now();
         life.judge(Verdict {
@@ -105,7 +106,7 @@ impl Pods {
         });
     }
 
-    /// Tells of a pod that it ends for a critical one.
+    /// Reports the event of a preempted pod.
     pub(super) fn tell_preempted(&self, life: &Life) {
         tracing::warn!(pod = %life.given.key(), "preempted");
         self.room.event(life, None, EventType::Warning, PREEMPTED, MESSAGE);

@@ -1,4 +1,4 @@
-//! The node's upkeep over the pods: what it asks of them, and what it does to them.
+//! Connects the node's upkeep with the pods: measurements and evictions.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,23 +22,23 @@ use crate::pod::upkeep::{
 };
 use crate::telemetry::error_chain;
 
-/// How the node is kept.
+/// Options of the upkeep.
 #[derive(Debug, Clone)]
 pub struct KeepOptions {
     /// Logs, dead containers, images.
     pub upkeep: UpkeepOptions,
     /// Remove unused images while there are pods.
     pub image_gc: bool,
-    /// When pods are evicted.
+    /// Whether to remove unused images while there are pods.
     pub eviction: EvictionOptions,
 }
 
-/// What one pod takes, as far as it is known.
+/// Resource usage of a pod, as far as known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Used {
-    /// Bytes of memory that it works with.
+    /// Working set in bytes.
     pub memory: Option<u64>,
-    /// Its processes.
+    /// Number of processes.
     pub processes: Option<u64>,
     /// Its containers by name, without their logs.
     pub containers: BTreeMap<String, ContainerUse>,
@@ -47,16 +47,16 @@ pub struct Used {
 /// Measures the node and what runs on it.
 #[async_trait]
 pub trait Meter: Send + Sync {
-    /// What is left of the node.
+    /// Free resources of the node.
     async fn observe(&self) -> Observations;
 
-    /// What the pods in these sandboxes take, by uid.
+    /// Usage of the pods in these sandboxes, by uid.
     async fn used(&self, sandboxes: Vec<Sandbox>) -> BTreeMap<String, Used>;
 }
 
 impl Pods {
-    /// Looks after logs, dead containers, images and what the node has left, until the drain.
-    /// Only the first call counts.
+    /// Starts the upkeep of logs, dead containers, images and node resources, until the drain. Only
+    /// the first call has an effect.
     pub fn start_upkeep(self: &Arc<Self>, options: KeepOptions, meter: Arc<dyn Meter>) {
         let (known, there) = (Arc::downgrade(self), Arc::downgrade(self));
         let image_gc = options.image_gc;
@@ -77,19 +77,19 @@ impl Pods {
         }
     }
 
-    /// What the node is short of.
+    /// Resources that the node is short of.
     pub(super) fn pressure(&self) -> Pressure {
         self.pressure.get().map(|pressure| *pressure.borrow()).unwrap_or_default()
     }
 
-    /// Whether there is a pod of this uid, or a row of it that cannot be read.
+    /// Whether there is a pod with this uid, or an unreadable row of one.
     fn knows(&self, uid: &str) -> bool {
         let unread = self.unread.lock();
         unread.contains(uid) || self.room.has(uid)
     }
 }
 
-/// The node as the evictor sees it.
+/// The node, as seen by the evictor.
 struct Keeper {
     pods: Weak<Pods>,
     upkeep: Arc<Upkeep>,
@@ -112,7 +112,8 @@ impl Node for Keeper {
         let mut used = self.meter.used(pods.room.deps.sandboxes.list(&filter)).await;
         let short = pods.pressure().disk;
         let mut found = Vec::new();
-        // What ends already frees what it has; what runs nothing has nothing to free.
+        // Pods that are ending free their resources anyway; pods without running containers have
+        // none.
         for entry in pods.room.all() {
             let life = entry.life();
             let Some(used) = used.remove(&entry.uid).filter(|_| !life.is_ending()) else {
@@ -144,7 +145,7 @@ impl Node for Keeper {
 }
 
 impl Pods {
-    /// The pod has failed: the node takes it away.
+    /// Fails the pod as evicted.
     async fn evict(&self, entry: &Entry, eviction: Eviction) -> Result<(), crate::pod::Error> {
         let grace = Duration::from_secs(u64::try_from(eviction.grace).unwrap_or_default());
         let at = now();
@@ -162,7 +163,7 @@ impl Pods {
     }
 }
 
-/// Whether what it writes has a limit, so that it is measured at each look.
+/// Whether it has limits on local storage, so that its usage is measured at each look.
 fn has_limits(given: &Given) -> bool {
     let spec = given.spec();
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
@@ -173,7 +174,7 @@ fn has_limits(given: &Given) -> bool {
         || volumes.any(|v| v.empty_dir.as_ref().is_some_and(|dir| dir.size_limit.is_some()))
 }
 
-/// Folders to measure, by container and by volume.
+/// Directories to measure, by container and by volume.
 #[derive(Default)]
 struct Folders {
     logs: Vec<(String, PathBuf)>,

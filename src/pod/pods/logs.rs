@@ -18,7 +18,7 @@ use crate::pod::plan::wanted;
 use crate::pod::record::{Instance, State};
 use crate::pod::room::{Entry, Room};
 
-/// How often it is looked whether a container that is followed has a successor.
+/// Interval of checking whether a followed container has a successor.
 const SUCCESSOR: Duration = Duration::from_millis(200);
 
 /// One container's log.
@@ -47,7 +47,7 @@ impl Pods {
             let stream = self.read_one(&entry, name.clone(), &options).await;
             let stream = match stream {
                 Ok(stream) => stream,
-                // Of several, those that have not begun have nothing to say yet.
+                // Of several containers, those that have not started are skipped.
                 Err(Error::Container { .. }) if options.all_containers => continue,
                 Err(error) => return Err(error),
             };
@@ -75,8 +75,8 @@ impl Pods {
         let current = unit.and_then(|unit| unit.current.as_ref());
         let attempt = match (current, options.previous) {
             (Some(current), false) => current.attempt,
-            // The one that is shown as `lastState`: while a container waits for its next start,
-            // that is the newest.
+            // The container shown as `lastState`; while a container waits for its restart that is
+            // the newest one.
             (Some(current), true) if self.is_last(entry, &container, current) => current.attempt,
             (Some(current), true) if current.attempt > 0 => current.attempt - 1,
             (_, true) => return Err(problem("there is no container before it")),
@@ -98,7 +98,7 @@ impl Pods {
         source.read(attempt).await
     }
 
-    /// Whether a container is shown as the one before the next.
+    /// Whether a container is shown as the last one, because the next is not started yet.
     fn is_last(&self, entry: &Entry, name: &str, current: &Instance) -> bool {
         let view = self.room.deps.hub.get(&entry.key);
         let status = view.as_ref().and_then(|view| view.pod.status.as_ref());
@@ -113,7 +113,7 @@ impl Pods {
     }
 }
 
-/// The containers whose logs are meant.
+/// The containers whose logs are requested.
 fn names(entry: &Entry, options: &LogOptions) -> Result<Vec<String>, Error> {
     let life = entry.life();
     let all = wanted(life.given.spec());
@@ -151,7 +151,7 @@ impl Source {
         Ok(self.follow(attempt, ended, first.boxed()).boxed())
     }
 
-    /// One container after the other, until the pod ends.
+    /// Follows one container after the other until the pod ends.
     fn follow(
         self,
         mut attempt: u32,
@@ -162,7 +162,7 @@ impl Source {
             loop {
                 let mut look = tokio::time::interval(SUCCESSOR);
                 loop {
-                    // Cancel-safe: a piece is taken whole or not at all.
+                    // Cancel-safe: a piece is received completely or not at all.
                     tokio::select! {
                         piece = pieces.next() => match piece {
                             Some(piece) => yield piece.map_err(Error::Log),
@@ -175,7 +175,7 @@ impl Source {
                 attempt = next;
                 let (sender, is_ended) = watch::channel(!self.runs(attempt));
                 ended = sender;
-                // Only the first one is read from somewhere else than its beginning.
+                // Only the first container is not read from the beginning.
                 let options = ReadOptions { tail: None, ..self.options };
                 match read::open(&self.path(attempt), options, is_ended).await {
                     Ok(stream) => pieces = stream.boxed(),
@@ -197,7 +197,7 @@ impl Source {
         })
     }
 
-    /// The container after this one, once it is there; `None` when there will be none.
+    /// The next container, once it exists; `None` when there will be none.
     async fn successor(&self, attempt: u32) -> Option<u32> {
         let mut look = tokio::time::interval(SUCCESSOR);
         loop {
@@ -219,7 +219,7 @@ impl Source {
     }
 }
 
-/// Each line with the container's name before it.
+/// Prefixes each line with the container's name.
 fn prefixed(name: &str, mut stream: LogLines) -> BoxStream<'static, Result<Bytes, Error>> {
     let head = format!("[{name}] ");
     let lines = async_stream::stream! {

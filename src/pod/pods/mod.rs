@@ -1,4 +1,4 @@
-//! The pods of this node: made, found, changed and ended by whoever may.
+//! The engine for the pods of this node.
 
 mod apply;
 mod delete;
@@ -53,66 +53,66 @@ use crate::telemetry::error_chain;
 use entrance::Coming;
 use node::Known;
 
-/// After the drain has begun, pods may be shown as they have become just before.
+/// How long after the start of the drain pods may still publish their last changes.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
-/// Most that is kept of each output of a probe's or hook's command.
+/// Maximum number of bytes kept of each output of a probe's or hook's command.
 const HANDLER_OUTPUT: usize = 10 << 10;
 
-/// What the engine stands on.
+/// The collaborators of the engine.
 #[derive(Clone)]
 pub struct PodsDeps {
-    /// Runs sandboxes and containers.
+    /// Sandboxes and containers.
     pub sandboxes: Arc<Sandboxes>,
-    /// Finds and pulls images.
+    /// Image service.
     pub images: Arc<Images>,
     /// The host.
     pub host: Arc<dyn Host>,
-    /// Remembers.
+    /// Persistent store.
     pub store: Store,
-    /// Owned tasks.
+    /// Spawns owned tasks.
     pub tasks: Tasks,
 }
 
 /// Settings of the engine.
 #[derive(Debug, Clone)]
 pub struct PodsOptions {
-    /// Folder in which pods have their volumes.
+    /// Directory below which pods have their volumes.
     pub root: PathBuf,
     /// The node.
     pub node: NodeFacts,
-    /// Pauses between tries.
+    /// Delays between attempts.
     pub policy: Policy,
-    /// How long what nobody knows is left alone before it is removed.
+    /// How long unknown pods are left alone before they are removed.
     pub stray_patience: Duration,
 }
 
 /// The engine of whole pods.
 pub struct Pods {
     room: Arc<Room>,
-    /// Who changes which pods there are holds this.
+    /// Held while the set of pods changes.
     changing: tokio::sync::Mutex<()>,
-    /// What is remembered of the node.
+    /// The stored facts about the node.
     known: Mutex<Known>,
-    /// Config maps and secrets that were given without a pod.
+    /// Config maps and secrets stored independently of pods.
     shelf: Mutex<Shelf>,
-    /// The static pods that are wanted, once that is known.
+    /// The requested static pods, once known.
     statics: Mutex<Option<BTreeMap<PodKey, Given>>>,
     gone: Arc<Notify>,
-    /// Pods whose rows cannot be read or were lost: what is theirs is left alone.
+    /// Pods whose rows are unreadable or lost: their resources are left alone.
     unread: Mutex<BTreeSet<String>>,
-    /// Uids of pods that nobody knows and that are being removed.
+    /// Uids of unknown pods that are being removed.
     removing: Mutex<BTreeSet<String>>,
     stray_patience: Duration,
     recovered: tokio::sync::Mutex<bool>,
-    /// What the node is short of, once that is watched.
+    /// Resources that the node is short of, once they are watched.
     pressure: OnceLock<watch::Receiver<Pressure>>,
-    /// The host is shutting down.
+    /// Whether the host is shutting down.
     shutting_down: AtomicBool,
 }
 
 impl Pods {
-    /// An engine without pods; [`Pods::recover`] finds those that were there.
+    /// An engine without pods; [`Pods::recover`] loads the stored ones.
     pub fn new(deps: PodsDeps, options: PodsOptions) -> Arc<Self> {
         Arc::new_cyclic(|pods: &std::sync::Weak<Self>| {
             let exec: Arc<dyn Exec> = Arc::new(Commands(deps.sandboxes.clone()));
@@ -168,12 +168,11 @@ impl Pods {
         })
     }
 
-    /// Goes on with the pods that were there. Sandboxes and containers have to be recovered
-    /// already.
+    /// Takes over the stored pods. Sandboxes and containers must be recovered before.
     ///
     /// # Errors
-    /// When the store cannot be read. A row that cannot be read is left alone and told of. After a
-    /// success it does nothing more.
+    /// When the store cannot be read. An unreadable row is left alone and reported. After one
+    /// success further calls do nothing.
     pub async fn recover(self: &Arc<Self>) -> Result<(), store::Error> {
         let mut recovered = self.recovered.lock().await;
         if *recovered {
@@ -197,10 +196,10 @@ impl Pods {
         let mut known: BTreeSet<String> = lives.iter().map(|life| life.uid.clone()).collect();
         known.extend(unread.iter().cloned());
         let lost = self.rebuild(&mut lives, &mut known).await?;
-        // Those that others follow come first.
+        // Predecessors come first.
         lives.sort_by_key(|life| life.follows.is_some());
         let strays = self.strays(&known, lost);
-        // Their volumes go after what runs on them.
+        // Their volumes are removed after what uses them.
         known.extend(strays.iter().map(|stray| stray.uid.clone()));
         *self.unread.lock() =
             unread.into_iter().chain(strays.iter().map(|stray| stray.uid.clone())).collect();
@@ -215,11 +214,11 @@ impl Pods {
         if let Err(error) = self.room.deps.volumes.orphans(&known).await {
             tracing::warn!(error = error_chain(&error), "volumes of pods that are gone stay");
         }
-        // Whoever asks first finds them all.
+        // The table must be complete before any of them acts.
         for entry in &entries {
             Worker::new(self.room.clone(), entry.clone()).present().await;
         }
-        // Those that were shown by the agent before this one, and are no more.
+        // Those published by the previous agent that no longer exist.
         for view in self.room.deps.hub.all().pods {
             if self.room.shown(&view.key()).is_none() {
                 self.room.deps.hub.gone(&view.key());
@@ -235,7 +234,7 @@ impl Pods {
         Ok(())
     }
 
-    /// Config maps and secrets that were given without a pod.
+    /// Config maps and secrets stored independently of pods.
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
         self.shelf.lock()
     }
@@ -245,35 +244,35 @@ impl Pods {
         self.room.node().name.clone()
     }
 
-    /// Runs the life of a pod that is in the table.
+    /// Starts the task of a pod in the table.
     fn start(&self, entry: Arc<Entry>) {
         let room = self.room.clone();
         let run = move || Worker::new(room.clone(), entry.clone()).run();
         drop(self.room.deps.tasks.spawn_lasting("pod", run));
     }
 
-    /// Writes down what watchers are told, to the end.
+    /// Keeps the published state stored, until the end.
     fn keep_shown(&self, mut keeper: watching::Keeper) {
         let end = self.room.deps.tasks.draining();
         drop(self.room.deps.tasks.spawn_essential("shown pods", async move {
-            // Cancel-safe: what was not written down is shown still.
+            // Cancel-safe: what was not stored is still published.
             tokio::select! {
                 () = keeper.run() => {}
                 () = end => {}
             }
-            // Workers that are at it still may show something; then they are at an await.
+            // Running workers may publish something until their next await.
             tokio::time::sleep(LAST_WORDS).await;
             keeper.try_keep().await;
         }));
     }
 
-    /// Passes the news of sandboxes and containers on to their pods.
+    /// Forwards changes of sandboxes and containers to their pods.
     fn listen(&self) {
         let room = self.room.clone();
         drop(self.room.deps.tasks.spawn_lasting("pod news", move || pass_news_on(room.clone())));
     }
 
-    /// A pod as it is remembered, before anything has been seen of it.
+    /// A pod as recorded, before anything was observed.
     fn unseen(&self, life: &mut Life) -> PodView {
         let nothing = super::observe::Observed::default();
         let status = phase::status(life, &nothing, now(), &self.room.viewpoint());
@@ -298,7 +297,7 @@ impl Pods {
 async fn pass_news_on(room: Arc<Room>) {
     loop {
         let mut news = room.deps.sandboxes.events();
-        // Whatever was missed before is seen by looking.
+        // The pods look at everything, so whatever was missed before is seen.
         room.all().iter().for_each(|entry| entry.changed.notify_one());
         while let Some(event) = news.next().await {
             if event.sandbox.owner != Owner::Pod {
@@ -320,7 +319,7 @@ fn reporter(pods: std::sync::Weak<Pods>) -> Reporter {
     })
 }
 
-/// Commands in containers, for probes and hooks.
+/// Runs commands for probes and hooks.
 struct Commands(Arc<Sandboxes>);
 
 #[async_trait]

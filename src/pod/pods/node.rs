@@ -1,4 +1,4 @@
-//! The node as controllers see it.
+//! The node as a Kubernetes object.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,25 +22,25 @@ use crate::pod::translate::{Amounts, NodeFacts};
 use crate::store::{self, Batch, Record};
 use crate::telemetry::error_chain;
 
-/// Most images that are shown, the largest first, as a kubelet has it.
+/// Maximum number of listed images, largest first, the same as in a kubelet.
 const MAX_IMAGES: usize = 50;
 
-/// How long what is below has to answer for the node.
+/// How long to wait for containerd and the network.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Labels that every node has.
+/// Labels of every node.
 const COMMON_LABELS: [&str; 3] =
     ["kubernetes.io/arch", "kubernetes.io/hostname", "kubernetes.io/os"];
 
-/// What is remembered of the node: a row of the store.
+/// The stored facts about the node: a row of the store.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Known {
-    /// When it was first here.
+    /// When it was first seen.
     created: UnixNanos,
-    /// Its conditions with the time of their last change.
+    /// Its conditions with the times of their last changes.
     conditions: BTreeMap<String, Since>,
-    /// Version of containerd, as it last said.
+    /// Version of containerd, as last reported.
     containerd: String,
 }
 
@@ -54,7 +54,7 @@ impl Record for Known {
 }
 
 impl Pods {
-    /// What an earlier agent knew of the node.
+    /// Loads the facts stored by an earlier agent.
     pub(super) fn remember_node(&self) -> Result<(), store::Error> {
         let loaded = self.room.deps.store.load::<Known>()?;
         let before = loaded.records.into_iter().next().unwrap_or_default();
@@ -98,7 +98,7 @@ impl Pods {
         }
     }
 
-    /// The version of containerd, or why it does not answer, and whether there is a network.
+    /// The version of containerd or its error, and the readiness of the network.
     async fn below(&self) -> (Result<String, String>, NetworkReadiness) {
         let sandboxes = &self.room.deps.sandboxes;
         let late = || format!("no answer within {PATIENCE:?}");
@@ -114,7 +114,7 @@ impl Pods {
         (runtime, network.unwrap_or_else(|_| NetworkReadiness::NotReady(late())))
     }
 
-    /// Remembers what has changed.
+    /// Stores what has changed.
     async fn know(&self, containerd: Option<String>, conditions: &[NodeCondition]) -> Known {
         let (known, is_new) = {
             let mut known = self.known.lock();
@@ -135,7 +135,7 @@ impl Pods {
             (known.clone(), *known != before)
         };
         if is_new && let Err(error) = self.keep_node(&known).await {
-            // It is tried again with the next change; until then this agent knows it.
+            // It is retried at the next change; until then this agent keeps it in memory.
             tracing::debug!(error = error_chain(&error), "the node is not written down");
         }
         known
@@ -180,7 +180,7 @@ fn stamp(condition: NodeCondition, known: &Known) -> NodeCondition {
     NodeCondition { last_heartbeat_time: time(now()), last_transition_time: since, ..condition }
 }
 
-/// A node takes no pods while it shuts down, and while what is below cannot run them.
+/// A node is not ready while it shuts down, or while containerd or the network is not ready.
 fn readiness(
     shutting_down: bool,
     runtime: Option<&String>,
@@ -208,7 +208,7 @@ fn readiness(
     }
 }
 
-/// What the node may be short of, in the kubelet's words.
+/// The pressure conditions, in the kubelet's terms.
 fn shortages(pressure: Pressure) -> [NodeCondition; 3] {
     let one = |kind: &str, holds: bool, [short, well]: [&str; 2], what: &str| NodeCondition {
         type_: kind.to_owned(),
@@ -259,7 +259,7 @@ fn binary_of(bytes: i64) -> String {
     u64::try_from(bytes).map_or_else(|_| bytes.to_string(), binary)
 }
 
-/// In the largest unit that it is a multiple of: `2Mi`.
+/// Formats bytes in the largest unit that divides them: `2Mi`.
 fn binary(bytes: u64) -> String {
     let units = [(1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki")];
     let unit = units.into_iter().find(|(size, _)| bytes > 0 && bytes.is_multiple_of(*size));

@@ -1,4 +1,4 @@
-//! Pods of a store that was lost: each has what is needed to go on with it in its own folder.
+//! Rebuilds pods after the loss of the store, from the record in each pod's directory.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::pod::record::Life;
 use crate::store::{self, Batch, Record};
 use crate::telemetry::error_chain;
 
-/// The store has all pods: what lies in a folder without a row is of a pod that has gone.
+/// Marks that the store has all pods, so that a directory without a row belongs to a removed pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Complete {
     key: String,
@@ -25,9 +25,8 @@ impl Record for Complete {
 }
 
 impl Pods {
-    /// Adds the pods that the store has lost, once in its life; all or none, so that a crash in
-    /// between changes nothing. Answers the uids that something is left of and that cannot be
-    /// rebuilt.
+    /// Adds the pods that the store has lost, once in its life, all or none, so that a crash in
+    /// between changes nothing. Returns the uids of those that cannot be rebuilt.
     pub(super) async fn rebuild(
         &self,
         lives: &mut Vec<Life>,

@@ -1,4 +1,4 @@
-//! Pods that ask for other resources while they run: they get them at once, or when there is room.
+//! Resizing running pods: at once, or when there is room.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::pod::translate::pod_requests;
 use crate::telemetry::error_chain;
 
 impl Pods {
-    /// What is given from now on to a pod that is to become another one, and what has to wait.
+    /// Splits a requested change into what applies now and what has to wait.
     pub(super) fn resized(
         &self,
         life: &Life,
@@ -33,7 +33,7 @@ impl Pods {
         (given, asked)
     }
 
-    /// Why a pod that runs cannot have its resources now, in the kubelet's words.
+    /// Why a running pod cannot be resized now, in the kubelet's terms.
     fn lacks(&self, given: &Given, coming: &Coming) -> Option<Pending> {
         let told = |reason: &str, message: String| Pending {
             pod: given.pod.clone(),
@@ -57,7 +57,7 @@ impl Pods {
         short.map(|short| told("Deferred", short.message))
     }
 
-    /// Gives waiting pods what they ask for whenever something has become free.
+    /// Resizes waiting pods whenever resources become free.
     pub(super) fn mind_resizes(self: &Arc<Self>) {
         let pods = Arc::downgrade(self);
         let freed = self.room.freed.clone();

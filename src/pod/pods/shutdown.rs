@@ -1,10 +1,10 @@
-//! Pods end before the host shuts down.
+//! Ends pods before the host shuts down.
 //!
 //! ```text
-//! told ─► no new pods, node not ready ─► band by band: Failed, ended ─► the host goes on
-//!   └────────────── taken back ─► as before; static pods begin again
+//! notice ─► no new pods, node not ready ─► band by band: Failed, ended ─► the host continues
+//!   └────────────── cancelled ─► as before; static pods start again
 //! ```
-//! A pod that ended so stays, as any other that failed, but a static one: its file has it.
+//! An ended pod stays failed like any other, except a static one, which its file still requests.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use crate::pod::shutdown::{Band, Bands};
 use crate::pod::translate::priority;
 use crate::telemetry::error_chain;
 
-/// What is said of a pod that ends with the host, in the kubelet's words.
+/// Status reason of a pod that ends with the host, as in the kubelet.
 const REASON: &str = "Terminated";
 const MESSAGE: &str = "Pod was terminated in response to imminent node shutdown.";
 
-/// Pauses between tries to be told again.
+/// First delay between attempts to subscribe again.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
 
 impl Pods {
-    /// Ends pods by these bands before the host shuts down, until the drain. Without a band, or
-    /// where nobody tells of shutdowns, nothing is done.
+    /// Ends pods by these bands before the host shuts down, until the drain. Does nothing without
+    /// bands, or if the host has no shutdown notifications.
     pub fn start_shutdown(self: &Arc<Self>, bands: Bands, host: Arc<dyn Shutdown>) {
         if !bands.is_empty() {
             let work = self.clone().mind_shutdown(bands, host);
@@ -68,7 +68,7 @@ impl Pods {
         }
     }
 
-    /// Does what is told; ends when nobody tells any more.
+    /// Reacts to notifications; returns when there are no more.
     async fn heed(
         self: &Arc<Self>,
         bands: &Bands,
@@ -103,7 +103,7 @@ impl Pods {
         }
     }
 
-    /// Ends all pods; whether the shutdown still goes on.
+    /// Ends all pods; returns whether the shutdown is still in progress.
     async fn end_all(
         &self,
         bands: &Bands,
@@ -116,13 +116,13 @@ impl Pods {
         };
         tokio::pin!(end);
         loop {
-            // Cancel-safe: both arms are, and the first one is pinned outside.
+            // Cancel-safe: both branches are, and the first one is pinned outside.
             tokio::select! {
                 () = &mut end => return Ok(true),
                 told = notice.next() => match told {
                     Ok(true) => {}
                     Ok(false) => return Ok(false),
-                    // The bus goes down with the host: there is no time to ask anybody.
+                    // The bus shuts down with the host, so there is no time to ask again.
                     Err(error) => {
                         end.await;
                         return Err(error);
@@ -172,11 +172,11 @@ impl Pods {
         Ok(())
     }
 
-    /// There is no shutdown, or not any more.
+    /// Handles that there is no shutdown, or that it was cancelled.
     fn go_on(self: &Arc<Self>) {
         if self.shutting_down.swap(false, Ordering::AcqRel) {
             tracing::info!("the shutdown was taken back");
-            // For those that came meanwhile.
+            // For pods that arrived meanwhile.
             self.gone.notify_one();
         }
         let ended = |entry: &Arc<Entry>| entry.life().is_static_ended_with_host();

@@ -1,4 +1,4 @@
-//! Static pods: they live as long as their file has them.
+//! Static pods, which exist as long as their file lists them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,23 +11,22 @@ use crate::pod::object::{Given, PodKey};
 use crate::telemetry::error_chain;
 
 impl Pods {
-    /// From now on exactly these static pods are wanted. A pod that changes has another uid: the
-    /// old one ends gracefully and the new one follows it. Until this is called for the first
-    /// time, those of an earlier life of the agent go on.
+    /// Sets the requested static pods. A changed pod has another uid: the old one ends gracefully
+    /// and the new one follows. Until the first call those of the previous run continue.
     pub fn set_static(&self, wanted: BTreeMap<PodKey, Given>) {
         *self.statics.lock() = Some(wanted);
         self.gone.notify_one();
     }
 
-    /// The static pods of the last run.
+    /// The static pods of the previous run.
     pub fn static_pods(&self) -> Vec<Given> {
         let all = self.room.all();
         let lives = all.iter().map(|entry| entry.life()).filter(|life| !life.is_ending());
         lives.map(|life| life.given).filter(|given| given.source.is_static()).collect()
     }
 
-    /// Looks at the static pods when others are wanted, and whenever a pod has gone: the same one
-    /// may be wanted again.
+    /// Reconciles static pods when the requested ones change, and whenever a pod has gone, because
+    /// the same pod may be requested again.
     pub(super) fn mind_statics(self: &Arc<Self>) {
         let (pods, gone) = (Arc::downgrade(self), self.gone.clone());
         drop(self.room.deps.tasks.spawn_lasting("static pods", move || {
@@ -57,7 +56,7 @@ impl Pods {
                 tracing::warn!(pod = %entry.key, error = error_chain(&error), "not ended yet");
             }
         }
-        // A static pod that comes now would have failed for ever; it begins with the next boot.
+        // A new static pod would fail for ever; it starts with the next boot.
         if self.is_shutting_down() {
             return;
         }

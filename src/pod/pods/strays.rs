@@ -1,5 +1,5 @@
-//! What is there of whole pods that nobody knows and that could not be rebuilt after the loss of the
-//! state store. It is left alone for a while, so that somebody can look at it, and then goes.
+//! Remains of unknown pods that could not be rebuilt after the loss of the store. They are left
+//! alone for a while, so that somebody can examine them, and then removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,18 +14,18 @@ use crate::model::Owner;
 use crate::pod::translate::cgroup;
 use crate::telemetry::error_chain;
 
-/// Pauses between tries to remove what stays.
+/// First delay between attempts to remove them.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// A pod that nobody knows.
+/// An unknown pod.
 #[derive(Default)]
 pub(super) struct Stray {
     pub(super) uid: String,
     sandboxes: Vec<PodId>,
     cgroup: PathBuf,
     logs: Option<PathBuf>,
-    /// It came from a file or an address, which may still want it.
+    /// Whether it was a static pod, which may still be requested.
     is_static: bool,
 }
 
@@ -44,7 +44,7 @@ impl Stray {
 }
 
 impl Pods {
-    /// The pods that have sandboxes and are not among the known ones, and those that were lost.
+    /// Pods with sandboxes that are not known, and those that were lost.
     pub(super) fn strays(&self, known: &BTreeSet<String>, lost: Vec<String>) -> Vec<Stray> {
         let filter = SandboxFilter { owner: Some(Owner::Pod), ..SandboxFilter::default() };
         let mut strays = BTreeMap::<String, Stray>::new();
@@ -66,8 +66,8 @@ impl Pods {
         strays.into_values().collect()
     }
 
-    /// Removes them later, until none is left. A static one waits until it is known which are
-    /// wanted: the same pod, wanted again, takes over what runs.
+    /// Removes them later, until none is left. A static one waits until the requested static pods
+    /// are known: if it is requested again, the new pod takes over what runs.
     pub(super) fn remove_strays(self: &Arc<Self>, mut strays: Vec<Stray>) {
         if strays.is_empty() {
             return;
@@ -95,7 +95,7 @@ impl Pods {
         }));
     }
 
-    /// Whether nothing is left to do about it. What hangs in its removal holds up no other pod.
+    /// Whether nothing is left to do about it. A hanging removal does not block other pods.
     async fn is_settled(&self, stray: &Stray) -> bool {
         match self.verdict(stray).await {
             Some(true) => return true,
@@ -118,8 +118,8 @@ impl Pods {
         }
     }
 
-    /// Whether it is settled by somebody who knows it, or has to wait; `None`: it is to be removed
-    /// now, and nobody begins it meanwhile.
+    /// Whether it is settled because the pod is known, or has to wait; `None`: it has to be removed
+    /// now, and nobody can start it meanwhile.
     async fn verdict(&self, stray: &Stray) -> Option<bool> {
         let _changing = self.changing.lock().await;
         let wanted = self.statics.lock().as_ref().map(|wanted| {
@@ -137,7 +137,7 @@ impl Pods {
         None
     }
 
-    /// Whether what is left of a pod of this uid is being removed.
+    /// Whether the remains of a pod with this uid are being removed.
     pub(super) fn is_being_removed(&self, uid: &str) -> bool {
         self.removing.lock().contains(uid)
     }

@@ -1,4 +1,4 @@
-//! Probes: is a container started, alive, ready?
+//! Startup, liveness and readiness probes.
 //!
 //! ```text
 //!   sync(uid, targets) ──► a task for each probe of each container ──► states(uid)
@@ -6,11 +6,11 @@
 //!                                                       └── change ── on_change(uid)
 //! ```
 //!
-//! What is probed follows the last [`Prober::sync`]: a container id that is new begins anew, one
-//! that is gone is probed no more. The rules are the kubelet's (`pkg/kubelet/prober`): a
-//! container that fails its liveness or startup probe is published as failed once and left alone
-//! until its id changes; liveness and readiness wait for the startup probe; a question that could
-//! not be asked is asked three times and then says nothing.
+//! The probed containers are those of the last [`Prober::sync`]: a new container id starts over, a
+//! missing one is no longer probed. The rules are the kubelet's (`pkg/kubelet/prober`): a container
+//! that fails its liveness or startup probe is reported as failed once and then left alone until
+//! its id changes; liveness and readiness wait for the startup probe; a probe that cannot be
+//! carried out is tried three times and then has no result.
 
 mod periods;
 mod task;
@@ -37,18 +37,18 @@ use crate::model::UnixNanos;
 /// What a probe is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// Has it started? The others wait for this one.
+    /// Has it started? The other probes wait for this one.
     Startup,
     /// Must it be restarted?
     Liveness,
-    /// May it be asked by others?
+    /// May it receive traffic?
     Readiness,
 }
 
 impl Kind {
     const ALL: [Self; 3] = [Self::Startup, Self::Liveness, Self::Readiness];
 
-    /// As in annotations and in the kubelet's words: `liveness`.
+    /// The lower-case name in annotations and messages: `liveness`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Startup => "startup",
@@ -58,7 +58,7 @@ impl Kind {
     }
 }
 
-/// As events have it: `Liveness`.
+/// The name in events: `Liveness`.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -69,104 +69,103 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A running container to be probed. Containers without probes may be given, too: they are
-/// started and ready.
+/// A running container to probe. A container without probes counts as started and ready.
 #[derive(Debug, Clone)]
 pub struct ProbeTarget {
     /// The pod; its spec and annotations say what to probe.
     pub pod: Arc<Pod>,
-    /// Name of the container, an app or a sidecar.
+    /// Name of the container: an app or a sidecar.
     pub container: String,
-    /// The container that runs now.
+    /// Id of the running container.
     pub container_id: ContainerId,
     /// Address of the pod.
     pub pod_ip: Option<String>,
     /// When the container started.
     pub started_at: UnixNanos,
-    /// What was known of this container id before the agent restarted; only looked at when the
-    /// id is new to the prober.
+    /// What was known of this container before the agent restarted; used only if the id is new to
+    /// the prober.
     pub known: Known,
-    /// The pod is being deleted: startup and liveness probes end, readiness goes on.
+    /// Whether the pod is being deleted: startup and liveness probes end, readiness continues.
     pub terminating: bool,
 }
 
-/// What an earlier agent found out about a container.
+/// Probe results recorded by an earlier agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Known {
-    /// Its startup probe had succeeded.
+    /// Whether its startup probe had succeeded.
     pub started: bool,
-    /// It was ready.
+    /// Whether it was ready.
     pub ready: bool,
 }
 
-/// What the probes of one container say.
+/// Probe results of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeState {
-    /// Of which container.
+    /// Id of the container.
     pub container_id: ContainerId,
-    /// The startup probe succeeded, or there is none.
+    /// Whether the startup probe succeeded, or there is none.
     pub started: bool,
-    /// It has started, and the readiness probe succeeds or there is none.
+    /// Whether it has started and the readiness probe succeeds, or there is none.
     pub ready: bool,
     /// It must be restarted. Stays until the container id changes.
     pub failed: Option<Failure>,
 }
 
-/// A container did not pass its liveness or startup probe.
+/// A failed liveness or startup probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Which of the two.
+    /// The kind of probe.
     pub kind: Kind,
-    /// What the probe found.
+    /// Message of the probe.
     pub message: String,
-    /// Seconds of grace for this kill, in place of the pod's.
+    /// Grace period in seconds for this kill, instead of the pod's.
     pub grace: Option<i64>,
 }
 
 impl Failure {
-    /// What the event `Killing` says.
+    /// Message of the event `Killing`.
     pub fn killing(&self, container: &str) -> String {
         format!("Container {container} failed {} probe, will be restarted", self.kind.as_str())
     }
 }
 
-/// Called with a pod's uid when a state of it changed. Called from tasks: must not block.
+/// Called with a pod's uid when its state changed. Called from tasks, so it must not block.
 pub type OnChange = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What a prober needs.
 pub struct Options {
     /// Runs commands.
     pub exec: Arc<dyn Exec>,
-    /// Where its tasks belong.
+    /// Spawns its tasks.
     pub tasks: Tasks,
-    /// The time of day, which containers' start times are told in.
+    /// Wall-clock time, as used for containers' start times.
     pub clock: fn() -> UnixNanos,
-    /// Of the random delays after a restart of the agent.
+    /// Seed of the random delays after a restart of the agent.
     pub seed: u64,
-    /// Hears of changes.
+    /// Called on changes.
     pub on_change: OnChange,
-    /// Takes the events `Unhealthy` and `ProbeWarning`.
+    /// Receives the events `Unhealthy` and `ProbeWarning`.
     pub report: Reporter,
 }
 
 /// Runs the probes of all pods.
 pub struct Prober {
     options: Options,
-    /// Containers older than this were there before the agent.
+    /// Start time of the prober: older containers existed before the agent's start.
     born: UnixNanos,
     origin: Instant,
     rng: Mutex<StdRng>,
     pods: Mutex<BTreeMap<String, BTreeMap<String, Slot>>>,
 }
 
-/// What the prober does for one container.
+/// State of the prober for one container.
 struct Slot {
     aim: Arc<Aim>,
     state: Arc<watch::Sender<ProbeState>>,
     running: BTreeMap<Kind, Running>,
 }
 
-/// What the tasks of a container need to know. Equal aims need no new tasks.
+/// The parameters of a container's probe tasks. If they are unchanged the tasks continue.
 #[derive(Debug, PartialEq)]
 struct Aim {
     uid: String,
@@ -174,11 +173,11 @@ struct Aim {
     id: ContainerId,
     pod_ip: Option<String>,
     periods: BTreeMap<Kind, Duration>,
-    /// When the container started, as far as the clock of the timers goes back.
+    /// When the container started, limited by the range of the timer clock.
     started: Instant,
 }
 
-/// A task that ends when this is dropped.
+/// A task that is aborted when this is dropped.
 struct Running(Owned<()>);
 
 impl Drop for Running {
@@ -188,15 +187,15 @@ impl Drop for Running {
 }
 
 impl Prober {
-    /// A prober with nothing to do.
+    /// A prober without targets.
     pub fn new(options: Options) -> Self {
         let (born, rng) = ((options.clock)(), StdRng::seed_from_u64(options.seed));
         let (rng, pods) = (Mutex::new(rng), Mutex::default());
         Self { options, born, origin: Instant::now(), rng, pods }
     }
 
-    /// From now on exactly these containers of a pod are probed; none ends all of its probes.
-    /// What is the same as before goes on undisturbed.
+    /// Sets the containers of a pod to probe; an empty list ends all its probes. Unchanged targets
+    /// are not disturbed.
     pub fn sync(&self, uid: &str, targets: Vec<ProbeTarget>) {
         let mut pods = self.pods.lock();
         let mut old = pods.remove(uid).unwrap_or_default();
@@ -212,14 +211,14 @@ impl Prober {
         }
     }
 
-    /// What is known now of the containers of the last [`Prober::sync`], by name.
+    /// The current states of the containers of the last [`Prober::sync`], by name.
     pub fn states(&self, uid: &str) -> BTreeMap<String, ProbeState> {
         let pods = self.pods.lock();
         let slots = pods.get(uid).into_iter().flatten();
         slots.map(|(name, slot)| (name.clone(), slot.state.borrow().clone())).collect()
     }
 
-    /// The slot as the target wants it; `None` for a container that the pod does not have.
+    /// The slot for a target; `None` for a container that the pod does not have.
     fn slot(&self, uid: &str, target: &ProbeTarget, old: Option<Slot>) -> Option<Slot> {
         let container = container(&target.pod, &target.container)?;
         let age = (self.options.clock)().saturating_sub(target.started_at).max(0) as u64;
@@ -254,7 +253,7 @@ impl Prober {
         Some(slot)
     }
 
-    /// Starts what is still to be found out.
+    /// Starts the tasks for what is not known yet.
     fn begin(
         &self,
         aim: Aim,
@@ -278,7 +277,8 @@ impl Prober {
         let mut running = BTreeMap::new();
         for (kind, probe) in wanted {
             let period = task::period(&probe, aim.periods.get(&kind));
-            // Not all at once when an agent comes back to many pods.
+            // Random delays, so that an agent that restarts with many pods does not probe all at
+            // once.
             let delay = if survived { self.portion(period) } else { Duration::ZERO };
             let task = task::Task {
                 kind,
@@ -304,7 +304,7 @@ impl Prober {
     }
 }
 
-/// A container of a pod that can have probes, by name.
+/// A container of a pod by name, if it can have probes.
 fn container<'p>(pod: &'p Pod, name: &str) -> Option<&'p Container> {
     let spec = pod.spec.as_ref()?;
     let sidecars = spec.init_containers.iter().flatten();
@@ -319,8 +319,8 @@ fn probe(container: &Container, kind: Kind) -> Option<&k8s_openapi::api::core::v
     }
 }
 
-/// The state before anything is asked: not ready where there is a readiness probe, alive, and
-/// not started where there is a startup probe.
+/// The initial state: not ready if there is a readiness probe, alive, and not started if there is a
+/// startup probe.
 fn first(aim: &Aim, known: Known) -> ProbeState {
     let started = aim.container.startup_probe.is_none() || known.started;
     let ready = started && (aim.container.readiness_probe.is_none() || known.ready);

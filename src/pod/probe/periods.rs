@@ -1,4 +1,4 @@
-//! Periods finer than a second.
+//! Probe periods shorter than a second.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use super::Kind;
 use crate::pod::FieldError;
 
-/// Annotations `probe.podbay.io/<container>.<kind>.periodMilliseconds` set the period of one
-/// probe in place of its `periodSeconds`. `<kind>` is `startup`, `liveness` or `readiness`.
+/// Annotations `probe.podbay.io/<container>.<kind>.periodMilliseconds` set the period of a probe
+/// instead of its `periodSeconds`. `<kind>` is `startup`, `liveness` or `readiness`.
 pub const PERIOD_PREFIX: &str = "probe.podbay.io/";
 
 const SUFFIX: &str = ".periodMilliseconds";
-/// Shorter ones would keep the node busy with nothing else, longer ones are for `periodSeconds`.
+/// Shorter periods would overload the node; for longer ones there is `periodSeconds`.
 const ALLOWED: std::ops::RangeInclusive<u64> = 10..=3_600_000;
 
-/// What is wrong with the period annotations of a pod: they must name a probe that is there, and
-/// a number from 10 to 3600000.
+/// Faults in a pod's period annotations: each must name an existing probe, and have a number from
+/// 10 to 3600000.
 pub fn check_periods(pod: &Pod) -> Vec<FieldError> {
     let annotations = pod.metadata.annotations.iter().flatten();
     let periods = annotations.filter(|(key, _)| key.starts_with(PERIOD_PREFIX));
@@ -39,7 +39,7 @@ pub fn check_periods(pod: &Pod) -> Vec<FieldError> {
     faults.collect()
 }
 
-/// The periods that annotations set for a container; what is wrong is left out.
+/// The periods set by annotations for a container; invalid ones are ignored.
 pub(super) fn of(pod: &Pod, container: &Container) -> BTreeMap<Kind, Duration> {
     let Some(annotations) = &pod.metadata.annotations else { return BTreeMap::new() };
     let period = |kind: Kind| {

@@ -1,4 +1,4 @@
-//! One probe of one container.
+//! The task of one probe of one container.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use super::{Aim, Failure, Kind, OnChange, ProbeState};
 use crate::pod::handler::{Error, Exec, Outcome, Report, Reporter, Subject, cut};
 
-/// How often a question that cannot be asked is tried before it is dropped.
+/// How many times a probe that cannot be carried out is tried.
 const TRIES: usize = 3;
 
 /// How far apart the questions of all probes are at least, save the first of each.
@@ -19,12 +19,12 @@ const GRID: Duration = Duration::from_millis(50);
 /// Bytes of an event's message, as the Kubernetes API has it.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// Asks one question again and again.
+/// Runs one probe periodically.
 pub(super) struct Task {
     pub kind: Kind,
     pub probe: Probe,
     pub period: Duration,
-    /// Wait before the first question, besides all others.
+    /// Additional delay before the first run.
     pub delay: Duration,
     /// The time from which all probes count theirs.
     pub origin: Instant,
@@ -35,7 +35,7 @@ pub(super) struct Task {
     pub report: Reporter,
 }
 
-/// The period of a probe: 10 s when nothing is said.
+/// The period of a probe, by default 10 s.
 pub(super) fn period(probe: &Probe, finer: Option<&Duration>) -> Duration {
     finer.copied().unwrap_or_else(|| seconds(probe.period_seconds, 10))
 }
@@ -59,7 +59,7 @@ fn together(at: Instant, period: Duration, origin: Instant) -> Instant {
 }
 
 impl Task {
-    /// Ends when there is nothing more to find out; safe to drop at any time.
+    /// Returns when the result is final; may be dropped at any time.
     pub async fn run(self) {
         if self.kind != Kind::Startup {
             let mut state = self.state.subscribe();
@@ -75,7 +75,7 @@ impl Task {
         let mut ticks = interval_at(next, self.period);
         // One that came late is made up for at once, the rest is left out.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        // The last answer and how often it came.
+        // The last result and how many times in a row it occurred.
         let (mut last, mut run) = (None, 0);
         loop {
             // Boxed: between two questions a probe needs no room for one.
@@ -96,7 +96,7 @@ impl Task {
         }
     }
 
-    /// One question: `Err` says why it is not well, `None` that it could not be asked.
+    /// Runs the probe: `Err` has the reason of a failure, `None` means it could not be carried out.
     async fn ask(&self) -> Option<Result<(), String>> {
         let mut problem = None;
         for _ in 0..TRIES {
@@ -140,7 +140,7 @@ impl Task {
         }
     }
 
-    /// Publishes what is now certain; whether that was the last word.
+    /// Publishes a result that reached its threshold; returns whether it is final.
     fn conclude(&self, answer: Result<(), String>) -> bool {
         let changed = self.state.send_if_modified(|state| {
             let before = state.clone();

@@ -59,7 +59,7 @@ async fn the_initial_delay_counts_from_the_start_of_the_container() {
     set(&mut pod, Kind::Readiness, |probe| probe.initial_delay_seconds = Some(5));
     let mut target = target(pod);
     target.started_at = NOW - 3 * SECOND;
-    // This clock stands still, so the agent is told to be older.
+    // The clock stands still, so the prober's start is set back.
     let world = World { prober: Prober { born: 0, ..world.prober }, ..world };
     world.prober.sync("u", vec![target]);
     after(3).await;
@@ -112,7 +112,7 @@ async fn the_others_wait_for_the_startup_probe() {
     world.answer("startup", Answer::Code(0));
     after(6).await;
     assert_eq!(world.asked("startup"), [0, 10_000, 20_000]);
-    // At once, not at the next round: as a kubelet triggers them.
+    // At once rather than at the next period, as in a kubelet.
     assert_eq!(world.asked("readiness"), [20_000]);
     assert_eq!(world.asked("liveness"), [20_000]);
     let state = world.state();
@@ -149,7 +149,7 @@ async fn a_liveness_failure_is_held_until_the_container_is_a_new_one() {
     after(25).await;
     let failure = world.state().failed.unwrap();
     assert_eq!((failure.kind, failure.message.as_str()), (Kind::Liveness, "so it is"));
-    // Level-triggered: being told again, even of other labels, starts nothing again.
+    // Level-triggered: another sync, even with other labels, restarts nothing.
     let mut again = target(pod.clone());
     Arc::make_mut(&mut again.pod).metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
     world.prober.sync("u", vec![again]);
@@ -175,7 +175,7 @@ async fn what_could_not_be_asked_is_tried_three_times_and_says_nothing() {
     after(10).await;
     assert_eq!(world.asked("liveness"), [0, 10_000, 10_000, 10_000]);
     assert_eq!(world.state().failed, None);
-    // The run of failures goes on where it was.
+    // The count of failures continues.
     world.answer("liveness", Answer::Late);
     after(10).await;
     assert!(world.state().failed.is_some());

@@ -1,4 +1,4 @@
-//! Which events: by their own fields, and by the pods that they are of.
+//! Selectors for events: by their own fields, and by those of their pods.
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -6,7 +6,7 @@ use super::{Selection, split_unescaped, term};
 use crate::pod::face::{Error, Selector};
 use crate::pod::view::{Event, EventType};
 
-/// Who reports all events here.
+/// The component that reports all events.
 const COMPONENT: &str = "podbay";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ enum Field {
     Component,
 }
 
-/// The fields of events, by path; all others are of pods.
+/// The fields of events, by path; all others are fields of pods.
 const FIELDS: [(&str, Field); 7] = [
     ("involvedObject.kind", Field::Kind),
     ("involvedObject.name", Field::Name),
@@ -31,21 +31,21 @@ const FIELDS: [(&str, Field); 7] = [
     ("reportingComponent", Field::Component),
 ];
 
-/// A selector of events that was read.
+/// A parsed selector for events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventSelection {
     namespace: String,
     name: String,
     own: Vec<(Field, bool, String)>,
-    /// Labels and fields of the pod; nothing when it is not asked about.
+    /// Requirements on the pod; `None` if there are none.
     pod: Option<Selection>,
 }
 
 impl EventSelection {
-    /// Reads a selector.
+    /// Parses a selector.
     ///
     /// # Errors
-    /// [`Error::Argument`] that names `selector.labels` or `selector.fields`.
+    /// [`Error::Argument`] with `selector.labels` or `selector.fields` as the field.
     pub fn parse(selector: &Selector) -> Result<Self, Error> {
         let fault = |message| Error::Argument { field: "selector.fields", message };
         let (mut own, mut of_pod) = (Vec::new(), Vec::new());
@@ -66,7 +66,7 @@ impl EventSelection {
         })
     }
 
-    /// Whether an event is selected; `pod` finds the pod that it is of.
+    /// Whether an event matches; `pod` finds its pod.
     pub fn matches<P: AsRef<Pod>>(&self, event: &Event, pod: impl FnOnce() -> Option<P>) -> bool {
         let of = |wanted: &str, is: &str| wanted.is_empty() || wanted == is;
         of(&self.namespace, &event.pod.namespace)

@@ -1,4 +1,4 @@
-//! The address of a manifest.
+//! Static pod manifests from a URL.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::image::common_roots;
 
 /// Longest manifest, in bytes.
 const LONGEST: usize = 10 << 20;
-/// A whole answer, and the longest pause in it.
+/// Time limit of a response, and of a pause in it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The address and how it is asked.
+/// The URL and how to request it.
 pub(super) struct Address {
     client: Client,
     url: Url,
@@ -32,7 +32,7 @@ impl Address {
             .map_err(|error| failed(&error))?
             .with_root_certificates(common_roots())
             .with_no_client_auth();
-        // Not sent on to another address: the headers may be secrets, and what is fetched runs.
+        // Redirects are not followed: the headers may be secrets, and what is fetched is run.
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
@@ -41,10 +41,10 @@ impl Address {
             .default_headers(headers)
             .connect_timeout(PATIENCE)
             .timeout(PATIENCE);
-        // A proxy is of no use for this host, as other programs have it.
+        // Other programs use no proxy for this host either.
         let client = if is_here(&url) { client.no_proxy() } else { client };
         let client = client.build().map_err(|error| failed(&error.without_url()))?;
-        // Without what may be a secret in it: the name is shown.
+        // The name is shown, so parts that may be secret are removed.
         let mut shown = url.clone();
         shown.set_query(None);
         let _ = shown.set_password(None);
@@ -52,12 +52,12 @@ impl Address {
         Ok(Self { client, url, name: PathBuf::from(shown.as_str()) })
     }
 
-    /// What it is called in faults and in the pods that come from it.
+    /// Its name in faults and in the pods that come from it.
     pub fn name(&self) -> &Path {
         &self.name
     }
 
-    /// Its text, or why it cannot be had.
+    /// Fetches the text.
     pub async fn fetch(&self) -> Result<Vec<u8>, String> {
         let failed = |error: reqwest::Error| {
             let error = error.without_url();

@@ -1,7 +1,7 @@
-//! The manifests folder: which files it has, and the text of those that changed.
+//! The manifests directory: lists its files and reads those that changed.
 //!
-//! Nothing is opened but regular files: first only their place is, which wakes no device and
-//! waits for no pipe. Links are followed as far as they stay in the folder.
+//! Only regular files are opened; before that only an O_PATH descriptor is used, which has no
+//! effect on devices and does not block on pipes. Links are followed within the directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -17,10 +17,10 @@ use crate::locks::Mutex;
 
 /// Longest manifest, in bytes.
 const LONGEST: u64 = 10 << 20;
-/// What a manifest file is called.
+/// File name extensions of manifests.
 const ENDINGS: &[&str] = &["yaml", "yml", "json"];
 
-/// What a file shows when it is another one, or was written.
+/// Metadata that changes when a file is replaced or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     inode: (u64, u64),
@@ -29,24 +29,25 @@ pub(super) struct Stamp {
     changed: (i64, i64),
 }
 
-/// The text of a file, or why it cannot be had.
+/// The text of a file, or why it cannot be read.
 pub(super) type Content = Result<Vec<u8>, String>;
 
-/// One look at the folder.
+/// The result of looking at the directory.
 pub(super) struct Look {
-    /// Every manifest file that is there.
+    /// All existing manifest files.
     pub present: BTreeSet<PathBuf>,
-    /// Those that changed: what they show now, and their text or why it cannot be had.
+    /// Changed files: their metadata, and their text or the error.
     pub changed: Vec<(PathBuf, Option<Stamp>, Content)>,
-    /// A file is perhaps being written: look again soon.
+    /// Whether a file may be in the middle of being written, so that another look should follow
+    /// soon.
     pub unsettled: bool,
 }
 
-/// The folder.
+/// The manifests directory.
 #[derive(Clone)]
 pub(super) struct Folder {
     path: PathBuf,
-    /// Which folder it was when it last had manifests in it.
+    /// Identity of the directory when it last contained manifests.
     filled: Arc<Mutex<Option<(u64, u64)>>>,
 }
 
@@ -59,11 +60,11 @@ impl Folder {
         &self.path
     }
 
-    /// Looks, and reads what is not as `known`. A file that was written less than `settle` ago is
-    /// left for the next look, unless it is known to be `complete`.
+    /// Looks at the directory and reads files that differ from `known`. A file written less than
+    /// `settle` ago is left for the next look, unless it is in `complete`.
     ///
     /// # Errors
-    /// Why the folder as a whole cannot be trusted; then nothing is known of its files.
+    /// Why the whole directory cannot be trusted; then nothing is known of its files.
     pub fn look(
         &self,
         known: &BTreeMap<PathBuf, Stamp>,
@@ -109,7 +110,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Where a file system was unmounted there is an empty folder, which is not to end all pods.
+    /// Refuses a different, empty directory, as after unmounting: it must not end all pods.
     fn not_another_and_empty(&self, folder: &OwnedFd, look: &Look) -> Result<(), String> {
         let shown = rustix::fs::fstat(folder)
             .map_err(|error| format!("look at the manifests folder: {error}"))?;
@@ -127,7 +128,7 @@ impl Folder {
     }
 }
 
-/// Who may write a manifest, or into their folder, decides what runs as root.
+/// Refuses files that others can write: manifests decide what runs as root.
 fn only_ours(shown: &Stat) -> Result<(), String> {
     let own = rustix::process::geteuid().as_raw();
     if shown.st_uid != 0 && shown.st_uid != own {
@@ -140,7 +141,7 @@ fn only_ours(shown: &Stat) -> Result<(), String> {
     Ok(())
 }
 
-/// Names of manifests, in order.
+/// Names of manifests, sorted.
 fn names(folder: &OwnedFd) -> Result<Vec<String>, String> {
     let failed = |error| format!("list the manifests folder: {error}");
     let mut names = Vec::new();
@@ -156,7 +157,7 @@ fn names(folder: &OwnedFd) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-/// The place of a file and what it shows; none of a folder, or of what is gone by now.
+/// An O_PATH descriptor and metadata of a file; `None` for a directory or a file that is gone.
 fn place(folder: &OwnedFd, name: &str) -> Result<Option<(OwnedFd, Stat)>, String> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
@@ -184,7 +185,7 @@ fn read(place: &OwnedFd, shown: &Stat) -> Result<Vec<u8>, String> {
     if u64::try_from(shown.st_size).unwrap_or(0) > LONGEST {
         return Err(too_long());
     }
-    // The very file that was looked at, whatever its name means by now.
+    // Opens exactly the file that was checked, whatever its name refers to by now.
     let path = format!("/proc/self/fd/{}", place.as_fd().as_raw_fd());
     let file = File::open(path).map_err(|error| format!("open it: {error}"))?;
     let mut text = Vec::new();
@@ -201,7 +202,7 @@ fn stamp(shown: &Stat) -> Stamp {
     }
 }
 
-/// How long ago it was written; long ago when its time is in the future.
+/// Time since it was written; a time in the future counts as long ago.
 fn age(shown: &Stat) -> Duration {
     let seconds = u64::try_from(shown.st_mtime).unwrap_or(0);
     let written = UNIX_EPOCH + Duration::new(seconds, shown.st_mtime_nsec as u32);

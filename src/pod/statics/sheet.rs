@@ -1,4 +1,4 @@
-//! The last good version of every file, and what they want together.
+//! The last valid version of every file, and the pods that they request together.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,44 +13,44 @@ use super::super::manifest::{self, ParseOptions, Parsed};
 use super::super::{Error, Given, Objects, PodKey, Source};
 use super::folder::Stamp;
 
-/// Says of a static pod which file or address it is of.
+/// Annotation of a static pod with its file or URL.
 const ORIGIN: &str = "podbay.io/config.origin";
 
-/// Says when it was read first.
+/// Annotation with the time at which it was first read.
 const SEEN: &str = "kubernetes.io/config.seen";
 
-/// Files and addresses by name.
+/// The files and URLs by name.
 pub(super) struct Sheet {
     node: String,
     pages: BTreeMap<PathBuf, Page>,
-    /// What is wrong with folders.
+    /// Faults of directories.
     troubles: BTreeMap<PathBuf, String>,
-    /// What one page takes from another, by the page that goes without.
+    /// Objects defined twice, by the page that lost.
     doubles: Vec<(PathBuf, String)>,
-    /// Something was read, or is gone, that [`Sheet::settle`] has not looked at.
+    /// Whether something changed since the last [`Sheet::settle`].
     fresh: bool,
-    /// The page that each pod is taken from: a new one does not take it away.
+    /// The page that each pod is taken from; a new page does not take it over.
     owners: BTreeMap<PodKey, PathBuf>,
-    /// What was told last; nothing until a first look has succeeded.
+    /// What was last reported; `None` before the first successful look.
     told: Option<BTreeMap<PodKey, Given>>,
 }
 
-/// One file or address.
+/// A file or URL.
 #[derive(Default)]
 struct Page {
     source: Source,
     stamp: Option<Stamp>,
     digest: Option<[u8; 32]>,
-    /// The last text that could be read, as objects.
+    /// The objects of the last readable text.
     parsed: Option<Parsed>,
-    /// When it was read first.
+    /// When it was first read.
     seen: Option<Time>,
-    /// Its pods, as they were right last.
+    /// Its pods in the last valid version.
     good: Vec<Given>,
-    /// Why the text, or its pods, are not taken.
+    /// Why the text or its pods are invalid.
     text_fault: Option<String>,
     pod_fault: Option<String>,
-    /// It was not there at the last look.
+    /// Whether it was missing at the last look.
     missing: bool,
 }
 
@@ -67,7 +67,8 @@ impl Sheet {
         }
     }
 
-    /// Pods of the last run: good until their page says otherwise, if it is still looked at.
+    /// Adds the pods of the previous run, valid until their page says otherwise, if it is still
+    /// watched.
     pub fn remember(&mut self, last: Vec<Given>, still: impl Fn(Source, &Path) -> bool) {
         for given in last {
             let notes = given.pod.metadata.annotations.as_ref();
@@ -83,7 +84,7 @@ impl Sheet {
         }
     }
 
-    /// What is known of the files, for a look that reads only what changed.
+    /// Metadata of the known files, so that only changed ones are read.
     pub fn stamps(&self) -> BTreeMap<PathBuf, Stamp> {
         let stamps = self.pages.iter();
         stamps.filter_map(|(path, page)| Some((path.clone(), page.stamp?))).collect()
@@ -95,7 +96,7 @@ impl Sheet {
         }
     }
 
-    /// A text, or why there is none.
+    /// Takes a text, or the reason why there is none.
     pub fn offer(
         &mut self,
         path: &Path,
@@ -135,7 +136,8 @@ impl Sheet {
         }
     }
 
-    /// Pages of a folder that were not there twice are gone; whether some were not there once.
+    /// Removes pages missing for the second time; returns whether some are missing for the first
+    /// time.
     pub fn keep_only(&mut self, present: &BTreeSet<PathBuf>) -> bool {
         let mut unsettled = false;
         self.pages.retain(|path, page| {
@@ -150,12 +152,12 @@ impl Sheet {
         unsettled
     }
 
-    /// A look has succeeded: it is told, even when there is nothing.
+    /// Notes a successful look, which is reported even if there are no pods.
     pub fn looked(&mut self) {
         self.fresh |= self.told.is_none();
     }
 
-    /// What is wrong with a folder.
+    /// Sets the fault of a directory.
     pub fn trouble(&mut self, folder: &Path, why: Option<String>) {
         match why {
             Some(why) => self.troubles.insert(folder.to_owned(), why),
@@ -172,7 +174,7 @@ impl Sheet {
         troubles.chain(of_pages).chain(self.doubles.iter().cloned()).collect()
     }
 
-    /// All pods together, when that is something new.
+    /// All pods together, if they changed.
     pub fn settle(&mut self) -> Option<BTreeMap<PodKey, Given>> {
         if !std::mem::take(&mut self.fresh) {
             return None;
@@ -197,7 +199,8 @@ impl Sheet {
             }
         }
         (self.doubles, self.owners) = (doubles, owners);
-        // Before the first look nobody knows whether the pods of the last run are still wanted.
+        // Before the first look it is unknown whether the pods of the previous run are still
+        // requested.
         if self.told.as_ref() == Some(&wanted) {
             return None;
         }
@@ -205,7 +208,7 @@ impl Sheet {
         Some(wanted)
     }
 
-    /// The pages that still have the pod that was taken from them.
+    /// The owners that still have their pod.
     fn kept_owners(&mut self) -> BTreeMap<PodKey, PathBuf> {
         let mut owners = std::mem::take(&mut self.owners);
         owners.retain(|key, path| {
@@ -215,7 +218,7 @@ impl Sheet {
         owners
     }
 
-    /// The config maps and secrets of all pages, by namespace; the first of a name counts.
+    /// The config maps and secrets of all pages, by namespace; the first with a name counts.
     fn objects(&mut self, doubles: &mut Vec<(PathBuf, String)>) -> BTreeMap<String, Objects> {
         let mut all: BTreeMap<String, Objects> = BTreeMap::new();
         for (path, page) in &mut self.pages {
@@ -258,7 +261,7 @@ impl Sheet {
 }
 
 impl Page {
-    /// Its pods as the text and the objects have them now, if they are right.
+    /// Updates its pods from the text and the current objects, if they are valid.
     fn refresh(&mut self, path: &Path, node: &str, objects: &BTreeMap<String, Objects>) {
         let (Some(parsed), Some(seen)) = (&self.parsed, &self.seen) else { return };
         match given(parsed, self.source, seen, Origin { path, node }, objects) {
@@ -272,7 +275,7 @@ impl Page {
     }
 }
 
-/// A pod that was there before, perhaps before a restart, is as old as it was.
+/// A pod that existed before, even before a restart, keeps its creation time.
 fn keep_times(given: &mut Given, before: &[Given]) {
     let Some(before) = before.iter().find(|before| before.uid() == given.uid()) else { return };
     let before = &before.pod.metadata;
@@ -310,7 +313,7 @@ fn given(
     Ok(given)
 }
 
-/// The same pod in the same file on the same node has the same uid; an edit makes another pod.
+/// The same pod in the same file on the same node has the same uid; editing it makes another pod.
 fn uid(pod: &Pod, origin: Origin<'_>) -> String {
     let meta = &pod.metadata;
     let identity = (
@@ -318,7 +321,7 @@ fn uid(pod: &Pod, origin: Origin<'_>) -> String {
         (&meta.labels, &meta.annotations, &pod.spec),
         (origin.node, origin.path.to_string_lossy()),
     );
-    // Maps with text keys: this cannot fail.
+    // All map keys are text, so this cannot fail.
     let text = serde_json::to_vec(&identity).unwrap_or_default();
     hex::encode(&Sha256::digest(text)[..16])
 }

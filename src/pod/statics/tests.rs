@@ -1,4 +1,4 @@
-//! Files and addresses that come, change, break and go.
+//! Files and URLs that appear, change, break and disappear.
 
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,7 +11,7 @@ use super::*;
 
 type Wanted = Option<BTreeMap<PodKey, Given>>;
 
-/// A folder that is looked at.
+/// A watched directory.
 struct House {
     dir: tempfile::TempDir,
     statics: Arc<Statics>,
@@ -49,14 +49,14 @@ impl House {
         self.dir.path().join(name)
     }
 
-    /// Puts a whole file there at once, as good tools do.
+    /// Writes a file atomically.
     fn put(&self, name: &str, text: &str) {
         let part = self.path(".part");
         std::fs::write(&part, text).expect("written");
         std::fs::rename(part, self.path(name)).expect("renamed");
     }
 
-    /// Waits until these pods are wanted, by name and image.
+    /// Waits until these pods are requested, by name and image.
     async fn wants(&self, pods: &[(&str, &str)]) -> BTreeMap<PodKey, Given> {
         let expected: Vec<(String, String)> =
             pods.iter().map(|(name, image)| ((*name).to_owned(), (*image).to_owned())).collect();
@@ -153,7 +153,7 @@ async fn a_broken_file_keeps_its_last_good_version() {
         house.put("a.yaml", text);
         house.complains("a.yaml", why).await;
     }
-    // The other file is still listened to, and the broken one still runs.
+    // The other file is still watched, and the malformed one still runs.
     house.put("b.yaml", &pod("b", "i:2"));
     house.wants(&[("a", "i:1"), ("b", "i:2")]).await;
     house.put("a.yaml", &pod("a", "i:3"));
@@ -186,7 +186,7 @@ async fn a_folder_that_cannot_be_trusted_changes_nothing() {
     mode(0o700);
     house.wants(&[("a", "i"), ("b", "i")]).await;
 
-    // Gone, and then another and empty one, as when it is unmounted.
+    // Gone, and then a different empty one, as after unmounting.
     let aside = dir.with_extension("aside");
     std::fs::rename(&dir, &aside).expect("renamed");
     house.complains("", "open the manifests folder").await;
@@ -290,7 +290,7 @@ async fn pods_of_the_last_run_outlive_a_file_that_is_broken_now() {
     house.complains("a.yaml", "unclosed bracket").await;
 }
 
-/// Serves each answer to one request, the last one for ever.
+/// Serves each answer once, the last one repeatedly.
 async fn server(answers: Vec<(&'static str, String)>) -> (Url, tokio::task::JoinSet<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -375,7 +375,7 @@ async fn a_new_file_takes_no_pod_from_another() {
     house.wants(&[("a", "other")]).await;
 }
 
-/// What the log says.
+/// The captured log.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! News of the manifests folder: names of files that are complete.
+//! Notifications of completely written files in the manifests directory.
 
 #![allow(unsafe_code)]
 
@@ -14,8 +14,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
-/// A watch that is made again when its folder is another one. Without one (the kernel has no more
-/// to give, or there is no folder) there is no news, and the regular looks have to do.
+/// An inotify watch, renewed when its directory is replaced. Without a watch (the kernel has none
+/// left, or there is no directory) there are no notifications, and the regular looks must suffice.
 #[derive(Default)]
 pub(super) struct Watch {
     queue: Option<AsyncFd<OwnedFd>>,
@@ -23,10 +23,10 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Watches the folder of this path, if it does not yet.
+    /// Watches the directory at this path, unless it does already.
     pub fn keep(&mut self, folder: &Path) {
-        // Adding a watch again to the same folder changes nothing, and one that has become
-        // another folder is watched from now on.
+        // Adding a watch for the same directory again has no effect; if the path is another
+        // directory by now, that is watched from now on.
         let kept = match &self.queue {
             Some(queue) => add(queue.get_ref(), folder),
             None => open(folder).map(|queue| self.queue = Some(queue)),
@@ -43,7 +43,7 @@ impl Watch {
         }
     }
 
-    /// Adds the news of some time to what has come already.
+    /// Gathers further notifications for some time.
     pub async fn gather(&mut self, time: Duration, names: &mut BTreeSet<String>) {
         let end = Instant::now() + time;
         while let Ok(more) = tokio::time::timeout_at(end, self.changed()).await {
@@ -51,7 +51,8 @@ impl Watch {
         }
     }
 
-    /// Waits for news; answers the names of files that were written to their end or moved in.
+    /// Waits for notifications; returns the names of files that were closed after writing or moved
+    /// in.
     pub async fn changed(&mut self) -> BTreeSet<String> {
         let Some(queue) = &self.queue else { return std::future::pending().await };
         loop {
@@ -71,12 +72,12 @@ impl Watch {
 fn open(folder: &Path) -> std::io::Result<AsyncFd<OwnedFd>> {
     let queue = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
     add(&queue, folder)?;
-    // SAFETY: the queue is an open descriptor that the `AsyncFd` owns from here to its drop; an
-    // `OwnedFd` never becomes another one.
+    // SAFETY: the queue is an open descriptor, owned by the `AsyncFd` from here to its drop; an
+    // `OwnedFd` never changes its descriptor.
     Ok(unsafe { AsyncFd::register_with_interest(queue, Interest::READABLE) }?)
 }
 
-/// A file that is only created or changed is not complete: its end is closed or moved.
+/// Only close and move events count: a created or modified file may be incomplete.
 fn add(queue: &OwnedFd, folder: &Path) -> std::io::Result<()> {
     let news = WatchFlags::CLOSE_WRITE
         | WatchFlags::MOVED_TO
@@ -90,7 +91,7 @@ fn add(queue: &OwnedFd, folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Everything that is there: names of complete files, and whether there was anything.
+/// Reads everything queued: names of complete files, and whether there was anything.
 fn drain(queue: &OwnedFd) -> (BTreeSet<String>, bool) {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut reader = Reader::new(queue, &mut buffer);

@@ -15,10 +15,10 @@ pub(super) const CPU: &str = "cpu";
 pub(super) const MEMORY: &str = "memory";
 /// Name of the resource local disk.
 pub(super) const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
-/// What the names of huge page resources begin with; the size of a page follows.
+/// Prefix of huge page resources; the page size follows.
 pub(super) const HUGEPAGES: &str = "hugepages-";
 
-/// Thousandths of a quantity, rounded up. Validation has refused what is no quantity.
+/// A quantity in thousandths, rounded up. Validation has refused invalid quantities.
 pub fn milli(quantity: &Quantity) -> i64 {
     parsed(quantity).map_or(0, |quantity| quantity.milli())
 }
@@ -38,7 +38,7 @@ pub(super) fn totals(list: Option<&BTreeMap<String, Quantity>>) -> Totals {
     list.into_iter().flatten().map(|(name, it)| (name.clone(), amount(name, it))).collect()
 }
 
-/// Adds to each resource.
+/// Adds the amounts of each resource.
 pub(super) fn add(sums: &mut Totals, more: &Totals) {
     for (name, amount) in more {
         let sum = sums.entry(name.clone()).or_default();
@@ -46,7 +46,7 @@ pub(super) fn add(sums: &mut Totals, more: &Totals) {
     }
 }
 
-/// Keeps the larger one of each resource.
+/// Takes the maximum of each resource.
 pub(super) fn raise(sums: &mut Totals, others: &Totals) {
     for (name, amount) in others {
         let sum = sums.entry(name.clone()).or_insert(*amount);
@@ -54,13 +54,13 @@ pub(super) fn raise(sums: &mut Totals, others: &Totals) {
     }
 }
 
-/// Size in bytes of a page of a huge page resource such as `hugepages-2Mi`; `None` for others.
+/// Page size in bytes of a huge page resource such as `hugepages-2Mi`; `None` for others.
 pub fn page_size(resource: &str) -> Option<u64> {
     let size = Quantity(resource.strip_prefix(HUGEPAGES)?.to_owned());
     u64::try_from(value(&size)).ok().filter(|&size| size > 0)
 }
 
-/// The size of a page as the kernel's hugetlb files have it, e.g. `2MB`.
+/// A page size as in the kernel's hugetlb file names, e.g. `2MB`.
 pub(super) fn page_unit(bytes: u64) -> String {
     let units = ["B", "KB", "MB", "GB", "TB", "PB"];
     let (mut size, mut unit) = (bytes, 0);

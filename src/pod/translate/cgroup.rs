@@ -1,4 +1,4 @@
-//! Where a pod stands in the cgroup tree, and the figures of the groups that hold containers.
+//! The cgroups of pods and QoS classes, and their limits.
 //!
 //! ```text
 //! kubepods ─┬─ pod<uid>                guaranteed
@@ -16,12 +16,12 @@ use super::{Totals, pod_limits, pod_requests};
 use crate::model::resources::{CgroupLimits, HugepageLimit};
 use crate::pod::Given;
 
-/// The cgroup that holds all pods.
+/// The cgroup of all pods.
 pub fn root(node: &NodeFacts) -> String {
     path(node, &[])
 }
 
-/// The cgroup that holds the pods of a class; guaranteed ones have none of their own.
+/// The cgroup of a QoS class; guaranteed pods have none.
 pub fn of_class(class: Qos, node: &NodeFacts) -> String {
     match class.folder() {
         Some(folder) => path(node, &[folder]),
@@ -29,8 +29,8 @@ pub fn of_class(class: Qos, node: &NodeFacts) -> String {
     }
 }
 
-/// The cgroup of a pod, as `cgroup_parent` of its sandbox has it: `/kubepods/burstable/pod<uid>`,
-/// or for systemd the folders of slices
+/// The cgroup of a pod, as in `cgroup_parent` of its sandbox: `/kubepods/burstable/pod<uid>`, or
+/// with systemd the path of slices
 /// `/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice`.
 pub fn of_pod(given: &Given, node: &NodeFacts) -> String {
     let pod = format!("pod{}", given.uid());
@@ -51,7 +51,7 @@ fn path(node: &NodeFacts, below: &[&str]) -> String {
             path.push_str(part);
             continue;
         }
-        // A dash in the name of a slice leads one slice down.
+        // A dash in a slice's name denotes a nested slice.
         if !slice.is_empty() {
             slice.push('-');
         }
@@ -62,7 +62,7 @@ fn path(node: &NodeFacts, below: &[&str]) -> String {
     path
 }
 
-/// Figures of the cgroup of all pods: what the node lets pods have.
+/// Limits of the cgroup of all pods: the node's allocatable resources.
 pub fn root_limits(node: &NodeFacts) -> CgroupLimits {
     CgroupLimits {
         cpu_shares: shares(node.allocatable.milli_cpu),
@@ -71,8 +71,8 @@ pub fn root_limits(node: &NodeFacts) -> CgroupLimits {
     }
 }
 
-/// Figures of the cgroup of a class, from the pods in it: burstable ones weigh as much as they
-/// ask for together, best-effort ones next to nothing, and nothing else is limited.
+/// Limits of the cgroup of a QoS class, from its pods: the CPU weight of burstable is the sum of
+/// their requests, that of best-effort is minimal, and nothing else is limited.
 pub fn class_limits<'a>(class: Qos, pods: impl Iterator<Item = &'a PodSpec>) -> CgroupLimits {
     let asked = match class {
         Qos::BestEffort => 0,
@@ -84,8 +84,8 @@ pub fn class_limits<'a>(class: Qos, pods: impl Iterator<Item = &'a PodSpec>) -> 
     CgroupLimits { cpu_shares: shares(asked), ..CgroupLimits::default() }
 }
 
-/// Figures of a pod's own cgroup. A limit holds there only when no container may go beyond it:
-/// each has one, or the pod as a whole.
+/// Limits of a pod's own cgroup. A limit is set only if every container has one, or the pod as a
+/// whole.
 pub fn pod_resources(given: &Given, node: &NodeFacts) -> CgroupLimits {
     let spec = given.spec();
     let (requests, limits) = (pod_requests(spec), pod_limits(spec));
@@ -107,7 +107,7 @@ pub fn pod_resources(given: &Given, node: &NodeFacts) -> CgroupLimits {
     }
 }
 
-/// What of each size of huge pages; nothing of those that are not asked for.
+/// Limits for each huge page size; zero for sizes that are not requested.
 pub(super) fn hugepages(amounts: &Totals, node: &NodeFacts) -> Vec<HugepageLimit> {
     let mut sizes: std::collections::BTreeMap<u64, i64> =
         node.capacity.hugepages.keys().map(|&size| (size, 0)).collect();

@@ -22,37 +22,37 @@ use crate::model::pod::PodConfig;
 use crate::model::signal::Signal;
 use crate::pod::{Given, wishes};
 
-/// The image of a container, as it is on the node.
+/// A local image of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ImageFacts {
-    /// Its id: what runs is just this one, whatever the name points to by then.
+    /// Its id, so that exactly this image is run, whatever the name refers to later.
     pub id: String,
-    /// Its `USER`, as it is written.
+    /// Its `USER`, unparsed.
     pub user: String,
 }
 
-/// What a container needs to know besides the pod.
+/// What the translation of a container needs besides the pod.
 #[derive(Debug, Clone)]
 pub struct ContainerContext<'a> {
-    /// How often it was restarted before.
+    /// Number of earlier restarts.
     pub restart_count: u32,
     /// Its image.
     pub image: ImageFacts,
     /// Addresses of the pod.
     pub pod_ips: Vec<IpAddr>,
-    /// The files that its variables are taken from, as far as they are there.
+    /// The existing files for its variables.
     pub env_files: EnvFiles,
-    /// What is mounted into it, in order.
+    /// Its mounts, in order.
     pub mounts: Vec<Mount>,
-    /// Container of the same pod whose processes an ephemeral container sees, by its id.
+    /// Id of the container whose processes an ephemeral container sees.
     pub target: Option<String>,
-    /// The sandbox, as [`super::pod_config`] described it: both share namespaces.
+    /// The sandbox's configuration from [`super::pod_config`], whose namespaces it shares.
     pub sandbox: &'a PodConfig,
     /// The node.
     pub node: &'a NodeFacts,
 }
 
-/// A container, as a kubelet asks for it.
+/// The container's configuration, as a kubelet sends it.
 pub fn container_config(
     given: &Given,
     container: &ContainerRef,
@@ -101,17 +101,17 @@ pub fn container_config(
     Ok(Translated { config, warnings })
 }
 
-/// A number of what a container is made from: a change of it makes the container anew. Name and
-/// image alone, as Kubernetes changes nothing else in place.
+/// Hash of the fields whose change recreates the container: only name and image, because Kubernetes
+/// changes nothing else in place.
 pub fn hash(container: &Container) -> u64 {
     let image = container.image.as_deref().unwrap_or_default();
     let text = serde_json::json!({ "image": image, "name": container.name }).to_string();
-    // FNV-1a of 32 bits.
+    // 32-bit FNV-1a.
     let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
     u64::from(text.bytes().fold(0x811c_9dc5, step))
 }
 
-/// Below the pod's log folder.
+/// Path of the log, relative to the pod's log directory.
 fn log_path(container: &str, restart_count: u32) -> PathBuf {
     [container, &format!("{restart_count}.log")].iter().collect()
 }

@@ -1,4 +1,4 @@
-//! What a pod's resolv.conf says.
+//! The contents of a pod's resolv.conf.
 
 use std::net::IpAddr;
 
@@ -11,11 +11,11 @@ use crate::model::pod::DnsConfig;
 const MOST_SERVERS: usize = 3;
 const MOST_SEARCHES: usize = 32;
 const LONGEST_SEARCH_LINE: usize = 2048;
-/// glibc aborts on longer ones.
+/// glibc aborts on longer search domains.
 const LONGEST_SEARCH: usize = 253;
 const CLUSTER_OPTIONS: &str = "ndots:5";
 
-/// By the pod's policy, with its own settings added, cut to what resolvers take.
+/// Settings according to the pod's policy and its own configuration, cut to resolvers' limits.
 pub(super) fn dns(
     spec: &PodSpec,
     namespace: &str,
@@ -75,7 +75,7 @@ fn add(dns: &mut DnsConfig, own: &PodDNSConfig) {
             Some(value) if !value.is_empty() => format!("{name}:{value}"),
             _ => name.to_owned(),
         };
-        // The pod's value takes the place of the one before.
+        // The pod's value replaces an earlier one.
         let same = |old: &String| old.split(':').next() == Some(name);
         match dns.options.iter().position(same) {
             Some(at) => dns.options[at] = text,
@@ -118,7 +118,7 @@ fn line_length(words: &[String]) -> usize {
     words.iter().map(|word| word.len() + 1).sum::<usize>().saturating_sub(1)
 }
 
-/// Each value is one word of a line of resolv.conf and cannot begin another.
+/// Each value must be a single word, so that it cannot start another entry.
 fn check(dns: &DnsConfig) -> Result<(), Error> {
     let is_word = |word: &String| {
         !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || c.is_control())
@@ -127,7 +127,7 @@ fn check(dns: &DnsConfig) -> Result<(), Error> {
     if let Some(bad) = words.into_iter().find(|word| !is_word(word)) {
         return Err(Error::Sandbox(format!("spec.dnsConfig: {bad:?} is not one word")));
     }
-    // Links may name the interface behind a percent sign.
+    // A link-local address may have an interface after a percent sign.
     let is_ip =
         |server: &String| server.split('%').next().is_some_and(|ip| ip.parse::<IpAddr>().is_ok());
     match dns.servers.iter().find(|server| !is_ip(server)) {

@@ -1,4 +1,4 @@
-//! What a pod may be told of itself: fields of its object, and what it may use.
+//! The downward API: fields of the pod and resources of its containers.
 
 use std::net::IpAddr;
 
@@ -11,20 +11,20 @@ use super::{Error, containers};
 use crate::model::StringMap;
 use crate::pod::Given;
 
-/// Answers the downward API, for environments and for volumes.
+/// Provides downward API values, for environments and volumes.
 #[derive(Debug, Clone, Copy)]
 pub struct Downward<'a> {
     /// The pod.
     pub given: &'a Given,
-    /// Where it is.
+    /// Its node.
     pub node: &'a NodeFacts,
-    /// Its addresses; a pod in the node's network has the node's, also when none are named.
+    /// Its addresses; a pod in the host network has the node's, even if the list is empty.
     pub pod_ips: &'a [IpAddr],
 }
 
 impl Downward<'_> {
-    /// A field by its path. `metadata.labels` and `metadata.annotations` as wholes have one line a
-    /// key, `key="value"`.
+    /// A field by its path. `metadata.labels` and `metadata.annotations` as a whole have one line
+    /// per key, `key="value"`.
     pub fn field(&self, path: &str) -> Result<String, Error> {
         let (meta, spec) = (&self.given.pod.metadata, self.given.spec());
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
@@ -57,9 +57,9 @@ impl Downward<'_> {
         if self.pod_ips.is_empty() && hosts { &self.node.ips } else { self.pod_ips }
     }
 
-    /// What a container asks for or may use, in multiples of the divisor, rounded up. What has no
-    /// limit of its own has the pod's, or all that the node gives. `own` is the container that asks
-    /// when the selector names none.
+    /// A container's request or limit, in multiples of the divisor, rounded up. A missing limit
+    /// defaults to the pod's, or to the node's allocatable amount. `own` is the container used if
+    /// the selector names none.
     pub fn resource(
         &self,
         own: Option<&Container>,
@@ -128,7 +128,7 @@ fn all(ips: &[IpAddr]) -> String {
     ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// `metadata.labels['key']` as its two parts.
+/// The two parts of `metadata.labels['key']`.
 fn subscript(path: &str) -> Option<(&str, &str)> {
     path.strip_suffix("']")?.split_once("['").filter(|(_, key)| !key.is_empty())
 }
@@ -138,7 +138,7 @@ fn lines(map: Option<&StringMap>) -> String {
     map.into_iter().flatten().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// In double quotes as Go's `%q` has it, which is what programs that read these files know.
+/// Quoted like Go's `%q`, which programs that read these files expect.
 fn quoted(text: &str) -> String {
     let mut out = String::from('"');
     for c in text.chars() {

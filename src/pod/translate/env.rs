@@ -1,4 +1,4 @@
-//! The environment that a pod gives its container.
+//! The environment of a container, as specified in its pod.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,9 +18,9 @@ use crate::pod::Given;
 const CONFIG_MAP: &str = "ConfigMap";
 const SECRET: &str = "Secret";
 
-/// Variables in order, each name once, values resolved: those of `envFrom` first, then those of
-/// `env`, each of which may refer to any before it. A later value takes the place of an earlier
-/// one. `files` are those that `fileKeyRef` names, as far as they are there. Keys that can be no name of a variable are left out with a warning.
+/// Variables in order, with unique names and resolved values: those of `envFrom` first, then those
+/// of `env`, which may refer to earlier ones. A later value replaces an earlier one. `files` are
+/// the existing files for `fileKeyRef`. Keys that are not valid names are skipped with a warning.
 pub fn environment(
     given: &Given,
     container: &Container,
@@ -72,7 +72,7 @@ impl Variables {
         }
     }
 
-    /// Text with the references in it resolved.
+    /// Resolves the references in a text.
     pub(super) fn expand(&self, text: &str) -> String {
         expand(text, |name| self.places.get(name).map(|&place| self.list[place].1.clone()))
     }
@@ -136,7 +136,7 @@ impl Sources<'_> {
         Ok(())
     }
 
-    /// The value of a variable; `None` when it comes from something optional that is not there.
+    /// The value of a variable; `None` when its source is optional and missing.
     fn value_of(&self, variable: &EnvVar, before: &Variables) -> Result<Option<String>, Error> {
         match (variable.value.as_deref(), &variable.value_from) {
             (Some(value), _) if !value.is_empty() => Ok(Some(before.expand(value))),
@@ -215,7 +215,7 @@ impl Sources<'_> {
     }
 }
 
-/// Printable ASCII without `=`, as Kubernetes has allowed since names of variables are relaxed.
+/// Printable ASCII without `=`, as Kubernetes allows since the rules for names were relaxed.
 pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'=')
 }

@@ -1,9 +1,9 @@
-//! Files of variables in volumes, as Kubernetes defines them: a part of what a POSIX shell reads, so
-//! strict that both find the same values.
+//! Env files in volumes, as Kubernetes defines them: a subset of POSIX shell syntax, so strict that
+//! both give the same values.
 //!
 //! ```text
 //! # a comment
-//! NAME='value, taken as it is'
+//! NAME='literal value'
 //! MANY='one line
 //! and another'
 //! ```
@@ -12,13 +12,13 @@ use std::collections::BTreeMap;
 
 use super::env::is_name;
 
-/// Files that were found, by volume and path in it.
+/// Existing files, by volume and path in it.
 pub type EnvFiles = BTreeMap<(String, String), Vec<u8>>;
 
-/// The variables of a file; of one that is there twice, the last value.
+/// The variables in a file; for a repeated name the last value.
 ///
 /// # Errors
-/// The first line that is no variable, no comment and not empty, and why.
+/// The first line that is not a variable, a comment or empty, and why.
 pub(super) fn parse(bytes: &[u8]) -> Result<BTreeMap<&str, &str>, String> {
     let mut rest = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     if rest.contains('\0') {
@@ -60,7 +60,7 @@ fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t')
 }
 
-/// What comes after a line and its end.
+/// The text after a line and its line end.
 fn after<'t>(text: &'t str, line: &str) -> &'t str {
     text.get(line.len() + 1..).unwrap_or_default()
 }

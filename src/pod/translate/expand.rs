@@ -1,8 +1,7 @@
-//! `$(NAME)` in commands, arguments and values of variables.
+//! Expansion of `$(NAME)` in commands, arguments and values of variables.
 
-/// Replaces each `$(NAME)` by what `value_of` gives. A name that it does not know stays as it is
-/// written, `$$` is one `$` that begins nothing, and a `$` before anything else, or a `$(`
-/// without its end, is text.
+/// Replaces each `$(NAME)` by the result of `value_of`. An unknown name is left unchanged, `$$` is
+/// a literal `$`, and a `$` before anything else, or an unterminated `$(`, is literal text.
 pub fn expand(text: &str, value_of: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -75,7 +74,7 @@ mod tests {
         }
     }
 
-    /// The rules once more, byte by byte as Kubernetes' own reader goes.
+    /// The same rules implemented byte by byte, like Kubernetes' own parser.
     fn plainly(text: &str) -> String {
         let bytes = text.as_bytes();
         let (mut out, mut at) = (Vec::new(), 0);

@@ -1,4 +1,4 @@
-//! Pods, nodes and contexts of this room's tests.
+//! Pods, nodes and contexts for the tests of this module.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::{Amounts, ContainerContext, ImageFacts, NodeFacts, PodContext, pod_co
 use crate::model::pod::{DnsConfig, PodConfig};
 use crate::pod::{Given, Objects, Source};
 
-/// A spec of these fields, with one plain container when they name none.
+/// A spec with these fields, and an ordinary container if they contain none.
 pub(crate) fn spec(mut fields: Value) -> PodSpec {
     let map = fields.as_object_mut().expect("an object");
     map.entry("containers").or_insert_with(|| json!([{"name": "app", "image": "busybox"}]));

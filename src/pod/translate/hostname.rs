@@ -1,11 +1,11 @@
-//! What a pod is called on its network.
+//! Host name and domain of a pod.
 
 use k8s_openapi::api::core::v1::PodSpec;
 
 use super::Error;
 use super::node::NodeFacts;
 
-/// Longest host name, and longest name that the kernel takes.
+/// Maximum length of a host name, and the kernel's limit.
 const LONGEST_HOSTNAME: usize = 63;
 const LONGEST_KERNEL_NAME: usize = 64;
 
@@ -14,14 +14,14 @@ const LONGEST_KERNEL_NAME: usize = 64;
 pub(super) struct Names {
     /// Its host name.
     pub(super) hostname: String,
-    /// The domain below which it is known; empty for none.
+    /// Its domain; empty for none.
     pub(super) domain: String,
-    /// What the kernel calls it: the host name, or with the domain.
+    /// The name set in the kernel: the host name, or the fully qualified name.
     pub(super) kernel: String,
 }
 
-/// Names by `hostname`, `subdomain`, `setHostnameAsFQDN` and `hostnameOverride`; the pod's own
-/// name where nothing is said.
+/// Names from `hostname`, `subdomain`, `setHostnameAsFQDN` and `hostnameOverride`; by default the
+/// pod's name.
 pub(super) fn names(
     spec: &PodSpec,
     name: &str,
@@ -62,7 +62,7 @@ fn cut(pod: &str, hostname: &str) -> Result<String, Error> {
         return Err(invalid());
     }
     let short = &hostname[..hostname.len().min(LONGEST_HOSTNAME)];
-    // Only a cut can leave a dash or dot at the end.
+    // Only cutting can leave a dash or dot at the end.
     let short =
         if short.len() < hostname.len() { short.trim_end_matches(['-', '.']) } else { short };
     if short.is_empty() { Err(invalid()) } else { Ok(short.to_owned()) }

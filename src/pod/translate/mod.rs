@@ -1,14 +1,14 @@
-//! From a Kubernetes pod to what the rooms below are asked for: a `PodConfig` for its sandbox
-//! and a `ContainerConfig` for each container, with the figures that a kubelet sends. Pure.
+//! Translates a Kubernetes pod to the other rooms' types: a `PodConfig` for its sandbox and a
+//! `ContainerConfig` for each container, with the same values as a kubelet sends. Pure.
 //!
 //! ```text
 //! Given + NodeFacts ──> pod_config ───────────────> sandbox
 //!        └── + image, addresses, mounts ──> container_config ──> container
 //!        └── qos, sums, cgroup ──> the pod's cgroups, admission, status
 //! ```
-//! What is wrong in a way that only starting shows (a config map that is not there yet, an image
-//! that would run as root) is an [`Error`] with the kubelet's words; it can go away by itself, so
-//! the pod waits and the translation is tried again. What is only worth knowing is a [`Warning`].
+//! Problems that only show at the start (a missing config map, an image that would run as root) are
+//! an [`Error`] with the kubelet's message. They may be temporary, so the pod waits and the
+//! translation is retried. Minor problems are a [`Warning`].
 
 mod amount;
 pub mod cgroup;
@@ -52,17 +52,17 @@ pub const POD_UID_LABEL: &str = "io.kubernetes.pod.uid";
 pub const CONTAINER_NAME_LABEL: &str = "io.kubernetes.container.name";
 /// Annotation of containers: [`hash`] of what it was made from, in hexadecimal.
 pub const HASH_ANNOTATION: &str = "io.kubernetes.container.hash";
-/// Annotation of containers: how often it was restarted before.
+/// Annotation of containers: number of earlier restarts.
 pub const RESTART_COUNT_ANNOTATION: &str = "io.kubernetes.container.restartCount";
-/// Annotation of containers: where it leaves its last words.
+/// Annotation of containers: path of the termination message.
 pub const MESSAGE_PATH_ANNOTATION: &str = "io.kubernetes.container.terminationMessagePath";
-/// Annotation of containers: what its last words are when it leaves none.
+/// Annotation of containers: policy for the termination message.
 pub const MESSAGE_POLICY_ANNOTATION: &str = "io.kubernetes.container.terminationMessagePolicy";
 /// Annotation of containers: its ports, as JSON.
 pub const PORTS_ANNOTATION: &str = "io.kubernetes.container.ports";
 /// Annotation of containers: its preStop hook, as JSON.
 pub const PRE_STOP_ANNOTATION: &str = "io.kubernetes.container.preStopHandler";
-/// Annotation of containers: the grace that a deletion of the pod asked for, in seconds.
+/// Annotation of containers: grace period of the pod's deletion, in seconds.
 pub const DELETION_GRACE_ANNOTATION: &str = "io.kubernetes.pod.deletionGracePeriod";
 /// Annotation of containers: the grace period of the pod, in seconds.
 pub const GRACE_ANNOTATION: &str = "io.kubernetes.pod.terminationGracePeriod";
@@ -73,19 +73,19 @@ pub const GRACE_ANNOTATION: &str = "io.kubernetes.pod.terminationGracePeriod";
 )]
 #[serde(rename_all = "lowercase")]
 pub enum ContainerKind {
-    /// Of `initContainers`, sidecars too.
+    /// In `initContainers`, including sidecars.
     Init,
-    /// Of `containers`.
+    /// In `containers`.
     #[default]
     App,
-    /// Of `ephemeralContainers`.
+    /// In `ephemeralContainers`.
     Ephemeral,
 }
 
 /// One container of a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct ContainerRef {
-    /// Which list it is in.
+    /// Its kind.
     pub kind: ContainerKind,
     /// Its name.
     pub name: String,
@@ -97,7 +97,7 @@ impl ContainerRef {
         Self { kind, name: name.into() }
     }
 
-    /// What the pod says of it.
+    /// Its definition in the spec.
     pub fn find<'a>(&self, spec: &'a PodSpec) -> Option<Cow<'a, Container>> {
         containers(spec)
             .find(|(kind, container)| *kind == self.kind && container.name == self.name)
@@ -105,7 +105,7 @@ impl ContainerRef {
     }
 }
 
-/// All containers of a pod: init, app, ephemeral ones, each kind in its order.
+/// All containers of a pod: init, app and ephemeral ones, in order.
 pub fn containers(spec: &PodSpec) -> impl Iterator<Item = (ContainerKind, Cow<'_, Container>)> {
     let of = |kind| move |container| (kind, Cow::Borrowed(container));
     let init = spec.init_containers.iter().flatten().map(of(ContainerKind::Init));
@@ -115,12 +115,12 @@ pub fn containers(spec: &PodSpec) -> impl Iterator<Item = (ContainerKind, Cow<'_
     init.chain(apps).chain(ephemeral)
 }
 
-/// Whether an init container is a sidecar: started in its turn and kept running.
+/// Whether an init container is a sidecar: started in order and kept running.
 pub fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
-/// An ephemeral container is a container with a target.
+/// The container part of an ephemeral container.
 pub(super) fn plain_container(ephemeral: &EphemeralContainer) -> Container {
     let it = ephemeral.clone();
     Container {
@@ -152,25 +152,25 @@ pub(super) fn plain_container(ephemeral: &EphemeralContainer) -> Container {
     }
 }
 
-/// A translation and what should be known about it.
+/// A translation with its warnings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Translated<T> {
-    /// What is asked for.
+    /// The configuration.
     pub config: T,
-    /// What was cut or left out.
+    /// What was cut or omitted.
     pub warnings: Vec<Warning>,
 }
 
-/// Something that was cut or left out: an event of type Warning.
+/// Something that was cut or omitted: an event of type Warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// Kubernetes' word, e.g. `DNSConfigForming`, `InvalidEnvironmentVariableNames`.
+    /// Reason in Kubernetes' terms, e.g. `DNSConfigForming`, `InvalidEnvironmentVariableNames`.
     pub reason: &'static str,
-    /// For people.
+    /// Human-readable message.
     pub message: String,
 }
 
-/// A file that a variable is taken from.
+/// A file that is the source of a variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileInVolume {
     /// The volume.
@@ -191,19 +191,19 @@ impl fmt::Display for FileInVolume {
     }
 }
 
-/// Why a pod or container cannot be started as it is; the messages are the kubelet's.
+/// Why a pod or container cannot be started; with the kubelet's messages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The pod has no such container.
     #[error("the pod has no container {0:?}")]
     NoContainer(String),
-    /// A config map that is not optional is not there (yet).
+    /// A required config map does not exist (yet).
     #[error("configmap {0:?} not found")]
     NoConfigMap(String),
-    /// A secret that is not optional is not there (yet).
+    /// A required secret does not exist (yet).
     #[error("secret {0:?} not found")]
     NoSecret(String),
-    /// A key that is not optional is not in its object.
+    /// A required key is missing in its object.
     #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
     NoKey {
         /// `ConfigMap` or `Secret`.
@@ -215,7 +215,7 @@ pub enum Error {
         /// The key.
         key: String,
     },
-    /// The value of a key cannot be put into an environment.
+    /// The value of a key is not valid in an environment.
     #[error("key {key} in {kind} {namespace}/{name} {problem}")]
     BadValue {
         /// `ConfigMap` or `Secret`.
@@ -229,10 +229,10 @@ pub enum Error {
         /// What is wrong with the value.
         problem: &'static str,
     },
-    /// A file of variables that is not optional is not in its volume.
+    /// A required env file does not exist in its volume.
     #[error("{0} not found")]
     NoFile(FileInVolume),
-    /// A key that is not optional is not in its file of variables.
+    /// A required key is missing in its env file.
     #[error("environment variable key {key:?} not found in {file}")]
     NoFileKey {
         /// The file.
@@ -240,32 +240,32 @@ pub enum Error {
         /// The key.
         key: String,
     },
-    /// A file is no file of variables.
+    /// A file is not a valid env file.
     #[error("couldn't parse env {file}: {problem}")]
     BadFile {
         /// The file.
         file: FileInVolume,
-        /// What is wrong with it, and where.
+        /// What is wrong with it, with the position.
         problem: String,
     },
-    /// The container would run as root, or might, and must not.
+    /// The container would or might run as root, but must not.
     #[error("{0}")]
     NonRoot(String),
-    /// A field of the pod holds what cannot be served, and validation cannot know.
+    /// A field of the pod has an unsupported value that validation cannot detect.
     #[error("{field}: {problem}")]
     Field {
-        /// Its path below the pod or the container.
+        /// Its path in the pod or the container.
         field: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// The sandbox of the pod cannot be described.
+    /// The pod's sandbox configuration is invalid.
     #[error("{0}")]
     Sandbox(String),
 }
 
 impl Error {
-    /// The reason that a waiting container shows, or the event of a sandbox that cannot be made.
+    /// The reason shown for a waiting container, or of the event for a sandbox.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Sandbox(_) => "FailedCreatePodSandBox",

@@ -1,4 +1,4 @@
-//! What translation and admission know of the node.
+//! Facts about the node for translation and admission.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::model::StringMap;
 use crate::model::pod::DnsConfig;
 
-/// Amounts of what a node has.
+/// Amounts of a node's resources.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Amounts {
     /// Thousandths of a CPU.
@@ -16,19 +16,18 @@ pub struct Amounts {
     pub memory: i64,
     /// Bytes of local disk.
     pub ephemeral_storage: i64,
-    /// How many pods.
+    /// Number of pods.
     pub pods: i64,
-    /// Bytes of huge pages by the size of a page in bytes; all sizes that the node knows, those
-    /// it has none of too.
+    /// Bytes of huge pages by page size in bytes; includes supported sizes without pages.
     pub hugepages: BTreeMap<u64, i64>,
 }
 
-/// What a node is called by those who look after it; empty where it is not known.
+/// Identification of the node for administrators; empty where unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SystemFacts {
-    /// Release of the kernel, as `uname -r` says it.
+    /// Kernel release, as in `uname -r`.
     pub kernel: String,
-    /// The distribution, as `/etc/os-release` calls it.
+    /// The distribution, from `/etc/os-release`.
     pub os_image: String,
     /// Id of this installation.
     pub machine_id: String,
@@ -36,51 +35,50 @@ pub struct SystemFacts {
     pub system_uuid: String,
 }
 
-/// The node as pods meet it.
+/// Facts about the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeFacts {
     /// Its name.
     pub name: String,
     /// Its addresses, the main one first.
     pub ips: Vec<IpAddr>,
-    /// What it has.
+    /// Total resources.
     pub capacity: Amounts,
-    /// What pods may have of it.
+    /// Resources available to pods.
     pub allocatable: Amounts,
-    /// Addresses of the cluster's DNS; none means that pods get the node's.
+    /// Addresses of the cluster's DNS servers; without any, pods get the node's.
     pub cluster_dns: Vec<String>,
     /// Domain of the cluster; may be empty.
     pub cluster_domain: String,
-    /// What the node's own resolv.conf says.
+    /// The node's own resolv.conf.
     pub resolv_conf: DnsConfig,
-    /// Cgroup of all pods, as a path from the root of the hierarchy without a slash at either
-    /// end.
+    /// Cgroup of all pods, as a path from the hierarchy root without leading or trailing slash.
     pub cgroup_root: String,
-    /// Whether cgroups are systemd's slices.
+    /// Whether cgroups are systemd slices.
     pub systemd_cgroup: bool,
     /// Whether the host has cgroup v2.
     pub cgroup_v2: bool,
-    /// Whether the host counts swap.
+    /// Whether the host has swap accounting.
     pub swap_accounting: bool,
-    /// Most processes of one pod.
+    /// Maximum number of processes per pod.
     pub pids_limit: Option<i64>,
     /// Names of sysctls, or prefixes that end in `*`, that pods may set besides the safe ones.
     pub allowed_unsafe_sysctls: Vec<String>,
     /// Labels of the node.
     pub labels: StringMap,
-    /// Operating system, in Go's words.
+    /// Operating system, by its Go name.
     pub os: String,
-    /// Architecture, in Go's words.
+    /// Architecture, by its Go name.
     pub arch: String,
-    /// The machine and its system, for people.
+    /// Machine and operating system.
     pub system: SystemFacts,
-    /// Folder of the pods' logs.
+    /// Directory of the pods' logs.
     pub log_root: PathBuf,
-    /// Folder of the seccomp profiles that pods name.
+    /// Directory of the seccomp profiles that pods name.
     pub seccomp_root: PathBuf,
-    /// Whether containers that name no seccomp profile get the runtime's, and not none.
+    /// Whether containers without a seccomp profile get the runtime's default instead of none.
     pub seccomp_default: bool,
-    /// What is masked in containers besides Kubernetes' list: the `thermal_throttle` folders of
+    /// Paths masked in containers besides Kubernetes' list: the `thermal_throttle` directories of
     /// this machine's CPUs.
     pub masked_paths: Vec<String>,
 }
@@ -114,7 +112,7 @@ impl Default for NodeFacts {
 }
 
 impl NodeFacts {
-    /// A label of the node; those that every node has are there even when nobody set them.
+    /// A label of the node; the standard ones exist even if nobody set them.
     pub fn label(&self, key: &str) -> Option<&str> {
         if let Some(value) = self.labels.get(key) {
             return Some(value);

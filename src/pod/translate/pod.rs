@@ -18,20 +18,20 @@ use crate::model::pod::{HostAlias, HostsFile, PodConfig, PodMetadata, PortMappin
 use crate::model::security::{IdMapping, NamespaceMode, NamespaceOptions, UserNamespace};
 use crate::pod::Given;
 
-/// Ids of a pod with users of its own.
+/// Number of ids in a pod's user namespace.
 const USER_IDS: u32 = 65_536;
 
-/// What a sandbox needs to know besides the pod and the node.
+/// What the translation of a sandbox needs besides the pod and the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PodContext {
-    /// How many sandboxes the pod had before.
+    /// Number of earlier sandboxes of the pod.
     pub attempt: u32,
-    /// First of the pod's own ids on the host, for a pod that [`wants_user_ids`]; the same in
+    /// First host id of the pod's user namespace, for a pod that [`wants_user_ids`]; the same in
     /// each attempt.
     pub user_ids: Option<u32>,
 }
 
-/// The sandbox of a pod, as a kubelet asks for it.
+/// The sandbox's configuration, as a kubelet sends it.
 pub fn pod_config(
     given: &Given,
     ctx: PodContext,
@@ -72,24 +72,24 @@ pub fn pod_config(
     Ok(Translated { config, warnings })
 }
 
-/// The runtime handler of a pod's sandbox and images: its runtime class; empty for the default.
+/// The runtime handler for a pod's sandbox and images: its runtime class; empty for the default.
 pub fn runtime_handler(spec: &PodSpec) -> &str {
     spec.runtime_class_name.as_deref().unwrap_or_default()
 }
 
-/// Whether a pod has users of its own, and so needs ids on the host that nobody else has.
+/// Whether a pod has its own user namespace, and so needs unused host ids.
 pub fn wants_user_ids(spec: &PodSpec) -> bool {
     spec.host_users == Some(false)
 }
 
-/// The first of 65536 ids that no pod has, given the first ones of those that are taken. The
-/// host's own users have the first 65536.
+/// The first of 65536 unused ids, given the first ids of the used ranges. The first 65536 ids are
+/// reserved for the host's own users.
 pub fn free_user_ids(taken: &BTreeSet<u32>) -> Option<u32> {
     let last = i32::MAX as u32 / USER_IDS;
     (1..last).map(|range| range * USER_IDS).find(|first| !taken.contains(first))
 }
 
-/// The labels by which a kubelet finds its own.
+/// Adds the labels by which a kubelet finds its pods.
 pub(super) fn labels(mut labels: StringMap, given: &Given) -> StringMap {
     let key = given.key();
     labels.insert(POD_NAME_LABEL.to_owned(), key.name);
@@ -98,7 +98,7 @@ pub(super) fn labels(mut labels: StringMap, given: &Given) -> StringMap {
     labels
 }
 
-/// Whether a name can be part of a path and stays where it is put.
+/// Whether a name is safe as a path component.
 pub(super) fn is_plain(name: &str) -> bool {
     let known = |c: char| c != '/' && !c.is_control();
     !matches!(name, "" | "." | "..") && name.chars().all(known)
@@ -145,7 +145,7 @@ fn hosts(spec: &PodSpec, names: &Names) -> Result<HostsFile, Error> {
         let bad = |what: &str| Error::Sandbox(format!("spec.hostAliases: {what:?} is refused"));
         let ip = alias.ip.parse().map_err(|_| bad(&alias.ip))?;
         let hostnames = alias.hostnames.clone().unwrap_or_default();
-        // One word each, or it would begin an entry of its own.
+        // Each must be a single word, or it would start another entry.
         let word = |c: char| !c.is_whitespace() && !c.is_control() && c != '#';
         match hostnames.iter().find(|name| name.is_empty() || !name.chars().all(word)) {
             Some(name) => Err(bad(name)),
@@ -159,13 +159,13 @@ fn hosts(spec: &PodSpec, names: &Names) -> Result<HostsFile, Error> {
     })
 }
 
-/// Ports of what runs together with the app containers, these included.
+/// Ports of the containers that run together with the apps, including those.
 pub(super) fn ports(spec: &PodSpec) -> impl Iterator<Item = &ContainerPort> {
     let sidecars = spec.init_containers.iter().flatten().filter(|it| is_sidecar(it));
     spec.containers.iter().chain(sidecars).flat_map(of_container)
 }
 
-/// A port whose name the container uses for an earlier one is left out.
+/// A port with the same name as an earlier one of the container is omitted.
 fn of_container(container: &Container) -> impl Iterator<Item = &ContainerPort> {
     let mut seen = BTreeSet::new();
     container.ports.iter().flatten().filter(move |port| {
@@ -195,8 +195,8 @@ fn port_mappings(spec: &PodSpec) -> Result<Vec<PortMapping>, Error> {
         .collect()
 }
 
-/// Ports of the host that a pod takes, also by being in its network: address (empty for all of
-/// them), protocol and number.
+/// Host ports used by a pod, including those in the host network: address (empty for all), protocol
+/// and number.
 pub fn host_ports(spec: &PodSpec) -> impl Iterator<Item = (String, &'static str, i32)> {
     ports(spec).filter_map(|port| {
         let number = port.host_port.filter(|&number| number > 0)?;

@@ -1,4 +1,4 @@
-//! What a container may use: class of service, weights, quotas, limits, who dies first.
+//! Resources of a container: QoS class, CPU weight and quota, limits, OOM score.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use serde::{Deserialize, Serialize};
@@ -10,37 +10,37 @@ use super::{ContainerKind, cgroup, is_sidecar};
 use crate::model::resources::Resources;
 use crate::pod::{Given, wishes};
 
-/// Least and most CPU shares that the kernel takes.
+/// Minimum and maximum CPU shares in the kernel.
 pub(super) const MIN_SHARES: u64 = 2;
 const MAX_SHARES: u64 = 262_144;
 /// Period of CPU quotas, in microseconds.
 pub(super) const PERIOD: i64 = 100_000;
-/// Least CPU quota that the kernel takes, in microseconds.
+/// Minimum CPU quota in the kernel, in microseconds.
 const MIN_QUOTA: i64 = 1000;
 
 const GUARANTEED_SCORE: i64 = -997;
 const BEST_EFFORT_SCORE: i64 = 1000;
-/// Burstable containers are killed after best-effort and before guaranteed ones.
+/// OOM scores of burstable containers, between those of guaranteed and best-effort ones.
 const BURSTABLE_SCORES: (i64, i64) = (3, 999);
 
-/// Priority from which on a pod is critical.
+/// Minimum priority of a critical pod.
 const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 const NODE_CRITICAL: &str = "system-node-critical";
 const CLUSTER_CRITICAL: &str = "system-cluster-critical";
 
-/// Class of service of a pod.
+/// QoS class of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Qos {
-    /// Every container has limits for CPU and memory, and asks for just these.
+    /// Every container has equal CPU and memory requests and limits.
     Guaranteed,
-    /// Something is asked for, or limited.
+    /// Some requests or limits are set.
     Burstable,
-    /// Nothing is.
+    /// None are set.
     BestEffort,
 }
 
 impl Qos {
-    /// As `status.qosClass` has it.
+    /// The value of `status.qosClass`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Guaranteed => "Guaranteed",
@@ -49,7 +49,7 @@ impl Qos {
         }
     }
 
-    /// Name of the cgroup of the pods of this class, if it has one.
+    /// Name of the cgroup of this class, if it has one.
     pub(super) fn folder(self) -> Option<&'static str> {
         match self {
             Self::Guaranteed => None,
@@ -59,8 +59,7 @@ impl Qos {
     }
 }
 
-/// Class of service: by CPU and memory alone, of app and init containers, or of what the pod
-/// says of itself.
+/// QoS class: from CPU and memory only, of app and init containers, or of the pod as a whole.
 pub fn qos(spec: &PodSpec) -> Qos {
     let (requests, limits, mut guaranteed) = match &spec.resources {
         Some(own) if own.requests.is_some() || own.limits.is_some() => {
@@ -82,7 +81,7 @@ pub fn qos(spec: &PodSpec) -> Qos {
     if guaranteed { Qos::Guaranteed } else { Qos::Burstable }
 }
 
-/// CPU and memory, where they are more than 0.
+/// CPU and memory, if greater than 0.
 fn counted(mut amounts: Totals) -> Totals {
     amounts.retain(|name, amount| (name == CPU || name == MEMORY) && *amount > 0);
     amounts
@@ -96,13 +95,13 @@ fn plain_sum(spec: &PodSpec, of: impl Fn(&Container) -> Totals) -> Totals {
     sum
 }
 
-/// CPU shares of thousandths of a CPU.
+/// CPU shares for thousandths of a CPU.
 pub(super) fn shares(milli_cpu: i64) -> u64 {
     let milli = u64::try_from(milli_cpu).unwrap_or_default();
     (milli.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES)
 }
 
-/// CPU quota per [`PERIOD`] of thousandths of a CPU; 0 is no quota.
+/// CPU quota per [`PERIOD`] for thousandths of a CPU; 0 is no quota.
 pub(super) fn quota(milli_cpu: i64) -> i64 {
     match milli_cpu {
         ..=0 => 0,
@@ -110,7 +109,7 @@ pub(super) fn quota(milli_cpu: i64) -> i64 {
     }
 }
 
-/// Limits of a container, as a kubelet sends them.
+/// Resources of a container, as a kubelet sends them.
 pub fn container_resources(
     given: &Given,
     kind: ContainerKind,
@@ -121,7 +120,7 @@ pub fn container_resources(
     let (asked, mut allowed) = (requested(container), limited(container));
     let own = spec.resources.as_ref().and_then(|own| own.limits.as_ref());
     for (name, limit) in totals(own) {
-        // The pod's limit is each container's that has none of its own.
+        // The pod's limit applies to each container without its own.
         let wanted = name == CPU || name == MEMORY || name.starts_with(HUGEPAGES);
         if wanted && allowed.get(&name).is_none_or(|&limit| limit == 0) {
             allowed.insert(name, limit);
@@ -137,13 +136,13 @@ pub fn container_resources(
     resources
 }
 
-/// What the containers of a pod ask for and may use together, without the sandbox's own cost.
+/// The sum of the containers' resources, without the pod's overhead.
 pub(super) fn sandbox_resources(spec: &PodSpec, node: &NodeFacts) -> Resources {
     let asked = requests(spec, Overhead::Without).get(CPU).copied();
     figures(asked, &limits(spec, Overhead::Without), node)
 }
 
-/// What the sandbox itself costs.
+/// The pod's overhead.
 pub(super) fn overhead(spec: &PodSpec, node: &NodeFacts) -> Option<Resources> {
     let overhead = totals(Some(spec.overhead.as_ref()?));
     Some(figures(overhead.get(CPU).copied(), &overhead, node))
@@ -160,14 +159,14 @@ fn figures(milli_cpu: Option<i64>, limits: &Totals, node: &NodeFacts) -> Resourc
         ..Resources::default()
     };
     if node.cgroup_v2 {
-        // A container that is short of memory dies as a whole.
+        // On OOM all processes of the container are killed together.
         resources.unified.insert("memory.oom.group".to_owned(), "1".to_owned());
     }
     resources
 }
 
-/// Nothing is swapped: memory and swap together may be no more than memory, and on cgroup v2 that
-/// can be said without a memory limit.
+/// Disables swap: memory plus swap is limited to memory; on cgroup v2 this is possible without a
+/// memory limit.
 fn no_swap(resources: &mut Resources, node: &NodeFacts) {
     if !node.swap_accounting {
         return;
@@ -179,12 +178,12 @@ fn no_swap(resources: &mut Resources, node: &NodeFacts) {
     }
 }
 
-/// Whether the node needs this pod: static, or of the highest priorities.
+/// Whether the pod is critical: static, or with a very high priority.
 pub fn is_critical(given: &Given) -> bool {
     given.source.is_static() || priority(given.spec()) >= CRITICAL_PRIORITY
 }
 
-/// Priority of a pod, 0 unless it says so; the two classes that every cluster has are known by name.
+/// Priority of a pod, by default 0; the two system priority classes are known by name.
 pub fn priority(spec: &PodSpec) -> i32 {
     match (spec.priority, spec.priority_class_name.as_deref()) {
         (Some(priority), _) => priority,
@@ -194,7 +193,7 @@ pub fn priority(spec: &PodSpec) -> i32 {
     }
 }
 
-/// Whom the kernel kills first when the node's memory is at an end, -997 (last) to 1000 (first).
+/// Order in which the kernel kills on memory shortage, -997 (last) to 1000 (first).
 pub fn oom_score_adj(
     given: &Given,
     kind: ContainerKind,
@@ -220,14 +219,14 @@ pub fn oom_score_adj(
     };
     let mut adjustment = score(memory(container));
     if kind == ContainerKind::Init && is_sidecar(container) {
-        // A sidecar outlives the app containers that it serves.
+        // A sidecar should survive the app containers that it serves.
         let least = spec.containers.iter().map(memory).min().unwrap_or_default();
         adjustment = adjustment.min(score(least));
     }
     adjustment.clamp(BURSTABLE_SCORES.0, BURSTABLE_SCORES.1)
 }
 
-/// What the pod asks for beyond its containers' requests, shared out evenly.
+/// The pod-level request beyond the containers' requests, divided evenly.
 fn left_per_container(spec: &PodSpec) -> i64 {
     let own = totals(spec.resources.as_ref().and_then(|own| own.requests.as_ref()));
     let Some(&own) = own.get(MEMORY).filter(|&&own| own > 0) else { return 0 };

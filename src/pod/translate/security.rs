@@ -1,4 +1,4 @@
-//! Security contexts: what the container says, else what the pod says, else the defaults.
+//! Security contexts: the container's values, else the pod's, else the defaults.
 
 use k8s_openapi::api::core::v1::{
     AppArmorProfile, Capabilities as Wanted, Container, PodSecurityContext, PodSpec,
@@ -17,7 +17,7 @@ use crate::model::security::{
 use crate::oci::user::{Reference, parse_image_user};
 use crate::pod::Given;
 
-/// What is masked in a container, unless its `procMount` says otherwise.
+/// Paths masked in a container, unless its `procMount` says otherwise.
 const MASKED: [&str; 12] = [
     "/proc/asound",
     "/proc/acpi",
@@ -32,11 +32,12 @@ const MASKED: [&str; 12] = [
     "/sys/firmware",
     "/sys/devices/virtual/powercap",
 ];
-/// What is read-only likewise.
+/// Paths that are read-only, likewise.
 const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Annotation by which older pods choose the AppArmor profile of a container; its name follows.
+/// Annotation by which older pods select a container's AppArmor profile; the container's name
+/// follows.
 const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Security context of a sandbox.
@@ -48,7 +49,7 @@ pub(super) fn of_pod(spec: &PodSpec, namespaces: NamespaceOptions) -> Result<Pod
         namespaces,
         selinux: asked.se_linux_options.as_ref().map(selinux),
         run_as_user,
-        // A group without a user is refused by every runtime, and pause needs neither.
+        // Every runtime refuses a group without a user, and the pause container needs neither.
         run_as_group: id("runAsGroup", asked.run_as_group)?.filter(|_| run_as_user.is_some()),
         readonly_rootfs: true,
         supplemental_groups: groups(asked)?,
@@ -111,7 +112,7 @@ fn privileged(container: &Container) -> bool {
     container.security_context.as_ref().and_then(|own| own.privileged).unwrap_or_default()
 }
 
-/// Those of the sandbox; an ephemeral container may join the processes of its target.
+/// The sandbox's namespaces; an ephemeral container may join its target's PID namespace.
 fn namespaces(ctx: &ContainerContext<'_>) -> NamespaceOptions {
     let mut namespaces = ctx.sandbox.security.namespaces.clone();
     if let Some(target) = &ctx.target {
@@ -156,7 +157,7 @@ fn id(field: &str, value: Option<i64>) -> Result<Option<u32>, Error> {
     fits(value).map(Some).ok_or_else(|| Error::field(format!("securityContext.{field}"), problem()))
 }
 
-/// The group of the pod's volumes first, then the further groups.
+/// The group of the pod's volumes first, then the supplementary groups.
 fn groups(pod: &PodSecurityContext) -> Result<Vec<u32>, Error> {
     let mut groups: Vec<u32> = id("fsGroup", pod.fs_group)?.into_iter().collect();
     for &group in pod.supplemental_groups.iter().flatten() {
@@ -231,7 +232,7 @@ fn seccomp(
     Ok(Some(profile))
 }
 
-/// The container's own profile, then the one of an annotation, then the pod's.
+/// The container's own profile, else that of an annotation, else the pod's.
 fn apparmor(
     given: &Given,
     container: &Container,

@@ -1,26 +1,25 @@
-//! What a pod as a whole asks for and may use, as Kubernetes sums its containers.
+//! Requests and limits of a pod as a whole, as Kubernetes computes them.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 
 use super::amount::{CPU, HUGEPAGES, MEMORY, Totals, add, raise, totals};
 use super::is_sidecar;
 
-/// Whether the cost of the sandbox is counted.
+/// Whether the pod's overhead is included.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Overhead {
     With,
     Without,
 }
 
-/// What a pod asks for: the larger one of what its app containers and sidecars need together
-/// and of what any init container needs beside the sidecars before it; what the pod as a whole
-/// says of itself instead; and the overhead.
+/// The pod's requests: the larger of the sum of its apps and sidecars and the needs of any init
+/// container with the sidecars before it; or the pod-level requests if set; plus the overhead.
 pub fn pod_requests(spec: &PodSpec) -> Totals {
     requests(spec, Overhead::With)
 }
 
-/// What a pod may use, summed likewise. A resource that one container does not limit has a sum
-/// all the same; see `limits_all`.
+/// The pod's limits, computed likewise. A resource has a sum even if some container does not limit
+/// it; see `limits_all`.
 pub fn pod_limits(spec: &PodSpec) -> Totals {
     limits(spec, Overhead::With)
 }
@@ -47,7 +46,7 @@ pub(super) fn limits(spec: &PodSpec, overhead: Overhead) -> Totals {
     sums
 }
 
-/// Whether the pod as a whole, or each container, has a limit of this resource.
+/// Whether the pod as a whole, or every container, has a limit for this resource.
 pub(super) fn limits_all(spec: &PodSpec, resource: &str) -> bool {
     let has = |list: Option<&ResourceRequirements>| {
         let limits = totals(list.and_then(|list| list.limits.as_ref()));
@@ -67,7 +66,7 @@ pub(super) fn limited(container: &Container) -> Totals {
     totals(container.resources.as_ref().and_then(|resources| resources.limits.as_ref()))
 }
 
-/// The containers' sum of what `of` says of each.
+/// The pod's sum over the values of `of` for its containers.
 pub(super) fn of_containers(spec: &PodSpec, of: impl Fn(&Container) -> Totals) -> Totals {
     let mut sums = Totals::new();
     for container in &spec.containers {

@@ -1,4 +1,4 @@
-//! The rooms below, as the rounds want to see them.
+//! Implements the upkeep traits with the other rooms.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -18,19 +18,19 @@ use crate::pod::translate::POD_UID_LABEL;
 use crate::sandbox::{self, Sandboxes};
 use crate::telemetry::error_chain;
 
-/// Says whether a pod of this uid is still known to the engine.
+/// Whether the engine knows a pod with this uid.
 pub type IsKnown = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
-/// Logs, containers and images of the engine's pods. Those of other front doors are left to whoever
-/// drives them, but an image that they use is in use.
+/// Logs, containers and images of the engine's pods. Those of other owners are left alone, but
+/// images used by them count as used.
 pub struct Below {
     /// Sandboxes and containers.
     pub sandboxes: Arc<Sandboxes>,
     /// Images.
     pub images: Arc<Images>,
-    /// Tells pods from what is left of them.
+    /// Distinguishes existing pods from remains.
     pub is_known: IsKnown,
-    /// Says whether unused images are removed.
+    /// Whether unused images are removed.
     pub collects_images: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
@@ -76,7 +76,7 @@ impl Containers for Below {
 
     fn sandboxes(&self) -> Vec<Sandbox> {
         let all = container::Filter { owner: Some(Owner::Pod), ..container::Filter::default() };
-        // Before the containers: one that comes later is in a sandbox that is not looked at.
+        // Read before the containers, so that a newer container's sandbox is not in the list.
         let filter = sandbox::Filter { owner: Some(Owner::Pod), ..sandbox::Filter::default() };
         let sandboxes = self.sandboxes.list(&filter);
         let containers = self.sandboxes.containers(&all).into_iter();
@@ -119,8 +119,8 @@ impl ImageStore for Below {
         Ok(images.into_iter().map(image).collect())
     }
 
-    /// Those of containers of all front doors; the image room itself refuses to remove those that
-    /// are mounted as volumes.
+    /// Images of containers of all owners. Images mounted as volumes are protected by the image
+    /// room itself.
     fn in_use(&self) -> BTreeSet<Digest> {
         let all = self.sandboxes.containers(&container::Filter::default());
         all.into_iter().map(|container| container.image_id).collect()

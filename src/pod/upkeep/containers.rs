@@ -1,4 +1,4 @@
-//! Dead containers and sandboxes: the last of each is kept for whoever asks why it died.
+//! Removal of dead containers and sandboxes; the newest of each are kept for diagnosis.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
 
-/// A container that has ended.
+/// An ended container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dead {
     /// Its id.
@@ -16,31 +16,31 @@ pub struct Dead {
     pub uid: String,
     /// Its name in the pod.
     pub name: String,
-    /// When it was made.
+    /// Creation time.
     pub created: UnixNanos,
-    /// Its pod is wanted no more.
+    /// Whether its pod no longer exists.
     pub pod_gone: bool,
 }
 
-/// A sandbox, whether it runs or not.
+/// A sandbox, running or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
     /// Its id.
     pub id: PodId,
     /// Uid of its pod.
     pub uid: String,
-    /// When it was made.
+    /// Creation time.
     pub created: UnixNanos,
-    /// It runs, or it still has containers.
+    /// Whether it runs or still has containers.
     pub in_use: bool,
-    /// Its pod is wanted no more.
+    /// Whether its pod no longer exists.
     pub pod_gone: bool,
 }
 
 /// The containers of the engine's pods.
 #[async_trait]
 pub trait Containers: Send + Sync {
-    /// Those that have ended.
+    /// The ended ones.
     fn dead(&self) -> Vec<Dead>;
 
     /// All sandboxes.
@@ -53,7 +53,8 @@ pub trait Containers: Send + Sync {
     async fn remove_sandbox(&self, sandbox: &PodId) -> Result<(), String>;
 }
 
-/// One round: removes what is too many, keeping `keep` dead ones of each container name.
+/// One round: removes superfluous containers and sandboxes, keeping `keep` dead containers of each
+/// name.
 pub async fn collect(containers: &dyn Containers, keep: usize) {
     for id in too_many(containers.dead(), keep) {
         if let Err(error) = containers.remove(&id).await {
@@ -67,8 +68,7 @@ pub async fn collect(containers: &dyn Containers, keep: usize) {
     }
 }
 
-/// All but the newest `keep` of each name in each pod, and all of pods that are gone; oldest
-/// first.
+/// All except the newest `keep` of each name in each pod, and all of removed pods; oldest first.
 pub fn too_many(mut dead: Vec<Dead>, keep: usize) -> Vec<ContainerId> {
     dead.sort_by_key(|container| container.created);
     let mut newer = BTreeMap::<(String, String), usize>::new();
@@ -84,8 +84,8 @@ pub fn too_many(mut dead: Vec<Dead>, keep: usize) -> Vec<ContainerId> {
     surplus
 }
 
-/// All that nobody uses but the newest of each pod, and all unused ones of pods that are gone;
-/// oldest first.
+/// All unused ones except the newest of each pod, and all unused ones of removed pods; oldest
+/// first.
 pub fn too_many_sandboxes(mut sandboxes: Vec<Sandbox>) -> Vec<PodId> {
     sandboxes.sort_by_key(|sandbox| sandbox.created);
     let newest: BTreeMap<_, _> =

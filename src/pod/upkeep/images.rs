@@ -1,4 +1,4 @@
-//! Removing images when their disk gets full: the least recently used first.
+//! Removes unused images when their disk gets full, least recently used first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,14 +8,14 @@ use tokio::time::Instant;
 
 use crate::model::image::Digest;
 
-/// When images are removed.
+/// Thresholds for removing images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageLimits {
-    /// Percent of the disk in use from which on images are removed.
+    /// Disk usage in percent from which images are removed.
     pub high: u8,
-    /// Percent of the disk in use that is aimed at.
+    /// Disk usage in percent down to which images are removed.
     pub low: u8,
-    /// Images seen for less than this are left alone: somebody may be about to use them.
+    /// Minimum age of an image to be removed, since somebody may be about to use a new one.
     pub age: Duration,
 }
 
@@ -25,23 +25,23 @@ impl Default for ImageLimits {
     }
 }
 
-/// An image that is there.
+/// A local image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageUse {
     /// Its id.
     pub id: Digest,
     /// Bytes.
     pub size: u64,
-    /// Never to be removed.
+    /// Whether it must never be removed.
     pub pinned: bool,
 }
 
-/// The disk that images are on, in bytes.
+/// The disk with the images, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disks {
-    /// All.
+    /// Capacity.
     pub capacity: u64,
-    /// What can still be written.
+    /// Free bytes.
     pub available: u64,
 }
 
@@ -49,7 +49,7 @@ pub struct Disks {
 #[async_trait]
 pub trait ImageStore: Send + Sync {
     /// Whether unused images are to be removed now. On a node without pods of the engine they are
-    /// the business of whoever else works there.
+    /// left to other users.
     fn collects(&self) -> bool {
         true
     }
@@ -57,18 +57,18 @@ pub trait ImageStore: Send + Sync {
     /// All images.
     async fn images(&self) -> Result<Vec<ImageUse>, String>;
 
-    /// Those that containers, running or not, or volumes are made from.
+    /// Images used by containers, running or not, or by volumes.
     fn in_use(&self) -> BTreeSet<Digest>;
 
-    /// Their disk.
+    /// The disk that they are on.
     async fn disk(&self) -> Result<Disks, String>;
 
     /// Removes an image under all its names.
     async fn remove(&self, image: &Digest) -> Result<(), String>;
 }
 
-/// When images were first seen and last used. Lost at a restart, as the kubelet's: all are new
-/// then.
+/// When images were first seen and last used. Lost at a restart, as in the kubelet: then all images
+/// count as new.
 #[derive(Debug, Default)]
 pub struct Unused {
     seen: BTreeMap<Digest, Seen>,
@@ -84,7 +84,7 @@ struct Seen {
 }
 
 impl Unused {
-    /// Takes note of what is there now.
+    /// Records the current images and those in use.
     pub fn note(&mut self, images: &[ImageUse], in_use: &BTreeSet<Digest>, now: Instant) {
         let before = std::mem::take(&mut self.seen);
         let note = |image: &ImageUse| {
@@ -102,19 +102,19 @@ impl Unused {
         self.seen = images.iter().map(note).collect();
     }
 
-    /// The images that may be removed, least recently used first, with their sizes. What was
-    /// never used goes by when it was first seen.
+    /// The images that may be removed with their sizes, least recently used first. Never used ones
+    /// are ordered by when they were first seen.
     pub fn removable(&self, age: Duration, now: Instant) -> Vec<(Digest, u64)> {
         let old = |seen: &&Seen| now.saturating_duration_since(seen.first) >= age;
         let free = self.seen.iter().filter(|(_, seen)| !seen.in_use && !seen.pinned);
         let mut found: Vec<_> = free.filter(|(_, seen)| old(seen)).collect();
-        // Never used counts as used at no time at all, before all others.
+        // Never used ones come before all others.
         found.sort_by_key(|(_, seen)| (seen.used, seen.first));
         found.into_iter().map(|(id, seen)| (id.clone(), seen.size)).collect()
     }
 }
 
-/// Bytes to free, when the disk is fuller than allowed.
+/// How many bytes to free, if the disk is too full.
 fn excess(disk: Disks, limits: ImageLimits) -> Option<u64> {
     let Disks { capacity, available } = disk;
     if capacity == 0 {
@@ -128,12 +128,12 @@ fn excess(disk: Disks, limits: ImageLimits) -> Option<u64> {
     })
 }
 
-/// One round. With `all` every image that nobody uses goes, however full the disk is. Answers how
-/// many bytes were freed, by the sizes of the images.
+/// One round. With `all` every unused image is removed regardless of disk usage. Returns the number
+/// of bytes freed, according to the image sizes.
 ///
 /// # Errors
-/// When nothing can be learnt of images or disk, or when too little could be freed: the message
-/// of the event `FreeDiskSpaceFailed`.
+/// When images or disk cannot be queried, or too little could be freed: the message of the
+/// event `FreeDiskSpaceFailed`.
 pub async fn free_images(
     store: &dyn ImageStore,
     unused: &mut Unused,
@@ -141,7 +141,7 @@ pub async fn free_images(
     all: bool,
 ) -> Result<u64, String> {
     let images = store.images().await?;
-    // Asked after the list: who has begun to use an image since then is seen.
+    // Queried after the list, so that images used since then are noticed.
     unused.note(&images, &store.in_use(), Instant::now());
     let wanted = if all { Some(u64::MAX) } else { excess(store.disk().await?, limits) };
     let Some(wanted) = wanted else { return Ok(0) };

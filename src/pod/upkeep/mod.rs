@@ -1,8 +1,8 @@
-//! What a node does for itself now and then: logs are rotated, dead containers and unused images
-//! removed, and pods evicted before the node runs out of something.
+//! Periodic maintenance of the node: log rotation, removal of dead containers and unused images,
+//! and eviction of pods before the node runs out of resources.
 //!
-//! Each file has the decision as a pure function and a round that asks a trait for what is there
-//! and tells it what to do. The figures are the kubelet's defaults.
+//! Each file has the decision as a pure function, and a round that observes and acts through a
+//! trait. The default values are the kubelet's.
 
 mod below;
 mod containers;

@@ -1,13 +1,13 @@
 //! Rotation of container logs, as the kubelet does it.
 //!
 //! ```text
-//!   0.log                        written to
-//!   0.log.20260101-000010        the last one, still read by who follows
+//!   0.log                        live
+//!   0.log.20260101-000010        the newest rotated one, which followers may still read
 //!   0.log.20260101-000000.gz     older ones
 //! ```
 //!
-//! A container may be able to write to its log folder (a host path of /var/log), so no link is
-//! followed, and only names of the form above are touched.
+//! A container may be able to write to its log directory (a host path of /var/log), so no link is
+//! followed, and only files with names as above are touched.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -32,12 +32,12 @@ use crate::ids::ContainerId;
 const COMPRESSED: &str = ".gz";
 const UNFINISHED: &str = ".tmp";
 
-/// When logs are rotated and how many files are kept.
+/// When logs are rotated, and how many files are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogLimits {
-    /// Bytes from which on a log is rotated.
+    /// Size in bytes from which a log is rotated.
     pub size: u64,
-    /// Files of one container, the one that is written to included; at least 2.
+    /// Number of files per container including the live one; at least 2.
     pub files: usize,
 }
 
@@ -53,11 +53,12 @@ pub trait Logs: Send + Sync {
     /// The running containers of the engine that have a log, and its path.
     fn running(&self) -> Vec<(ContainerId, PathBuf)>;
 
-    /// Lets the writer of a log go on in a new file of the same name.
+    /// Makes the writer of a log continue in a new file of the same name.
     async fn reopen(&self, container: &ContainerId) -> Result<(), String>;
 }
 
-/// One round over all logs. A log that cannot be rotated is told of and left for the next round.
+/// One round over all logs. A log that cannot be rotated is reported and tried again in the next
+/// round.
 pub async fn rotate(logs: &dyn Logs, limits: LogLimits, now: SystemTime) {
     let found = logs.running();
     let sizes = move || found.into_iter().map(|(id, path)| (size(&path), id, path)).collect();
@@ -67,7 +68,7 @@ pub async fn rotate(logs: &dyn Logs, limits: LogLimits, now: SystemTime) {
         let result = match size {
             Ok(Some(size)) if size < limits.size => continue,
             Ok(Some(_)) => one(logs, &id, path.clone(), limits, now).await,
-            // Somebody took it away: what is written from now on is to be seen.
+            // Somebody removed the file: reopen it, so that new output is visible.
             Ok(None) => logs.reopen(&id).await.map_err(io::Error::other),
             Err(error) => Err(error),
         };
@@ -87,7 +88,7 @@ async fn one(
 ) -> io::Result<()> {
     let folder = blocking(move || {
         let folder = Folder::open(&path)?;
-        // A full disk must not keep the log from being rotated.
+        // A full disk must not prevent the rotation.
         if let Err(error) = folder.make_room(limits.files) {
             let path = path.display();
             tracing::warn!(%path, %error, "old logs are not compressed");
@@ -96,7 +97,7 @@ async fn one(
     });
     let (folder, aside) = folder.await??;
     let Err(problem) = logs.reopen(id).await else { return Ok(()) };
-    // Its end is still written to the old file, which has to be found under its name.
+    // Its last lines may still go to the old file, which must be found under its original name.
     blocking(move || folder.rename(&aside, &folder.log)).await??;
     Err(io::Error::other(problem))
 }
@@ -117,15 +118,15 @@ fn size(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
-/// What is done with the files of one log before it is rotated.
+/// What to do with the files of a log before its rotation.
 #[derive(Debug, PartialEq, Eq, Default)]
 struct Plan {
     remove: Vec<String>,
     compress: Vec<String>,
 }
 
-/// Removes what is unfinished, what is there compressed, too, and the oldest, so that there is
-/// room for one more.
+/// Removes unfinished files, those that also exist compressed, and the oldest, to make room for one
+/// more.
 fn plan(log: &str, names: &[String], files: usize) -> Plan {
     let mut kept: Vec<&String> = names.iter().filter(|name| is_rotated(log, name)).collect();
     kept.sort_unstable();
@@ -144,7 +145,7 @@ fn plan(log: &str, names: &[String], files: usize) -> Plan {
     plan
 }
 
-/// Whether a name is that of a rotated file of this log: `<log>.20260101-000000`, then nothing,
+/// Whether this is the name of a rotated file of this log: `<log>.20260101-000000`, optionally with
 /// `.gz` or `.tmp`.
 fn is_rotated(log: &str, name: &str) -> bool {
     let rest = name.strip_prefix(log).and_then(|rest| rest.strip_prefix('.'));
@@ -154,7 +155,7 @@ fn is_rotated(log: &str, name: &str) -> bool {
     stamp.bytes().enumerate().all(digits) && ["", COMPRESSED, UNFINISHED].contains(&end)
 }
 
-/// The folder of a log.
+/// The directory of a log.
 struct Folder {
     fd: OwnedFd,
     log: String,
@@ -187,12 +188,12 @@ impl Folder {
         Ok(unlinkat(&self.fd, name, AtFlags::empty())?)
     }
 
-    /// Never replaces a file.
+    /// Renames without replacing a file.
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE)?)
     }
 
-    /// The compressed file has its name only when it is whole.
+    /// Compresses a file atomically.
     fn compress(&self, name: &str) -> io::Result<()> {
         let unfinished = format!("{name}{UNFINISHED}");
         let done = self.write_compressed(name, &unfinished).and_then(|()| {
@@ -206,7 +207,7 @@ impl Folder {
     }
 
     fn write_compressed(&self, name: &str, to: &str) -> io::Result<()> {
-        // NONBLOCK: a FIFO put here must not hold the thread.
+        // NONBLOCK, because somebody may have put a FIFO here.
         let common = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let from = openat(&self.fd, name, common | OFlags::RDONLY, Mode::empty())?;
         if !FileType::from_raw_mode(fstat(&from)?.st_mode).is_file() {
@@ -219,7 +220,7 @@ impl Folder {
         encoder.finish()?.sync_all()
     }
 
-    /// Gives the log the name of a rotated one, which is returned.
+    /// Renames the log to the name of a rotated file, which is returned.
     fn set_aside(&self, now: SystemTime) -> io::Result<String> {
         let format = format_description!("[year][month][day]-[hour][minute][second]");
         let stamp = OffsetDateTime::from(now).format(format).map_err(io::Error::other)?;

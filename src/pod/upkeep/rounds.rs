@@ -1,4 +1,4 @@
-//! The rounds and how often they are made.
+//! The rounds and their intervals.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,22 +12,22 @@ use super::images::{ImageLimits, ImageStore, Unused, free_images};
 use super::rotate::{LogLimits, Logs, rotate};
 use crate::lifecycle::Tasks;
 
-/// What is done, and how often.
+/// What to do at which intervals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpkeepOptions {
     /// When logs are rotated.
     pub logs: LogLimits,
     /// When images are removed.
     pub images: ImageLimits,
-    /// Dead containers that are kept of each name.
+    /// Number of dead containers kept for each name.
     pub dead: usize,
-    /// Between two looks at the logs, …
+    /// Interval of log rotation.
     pub logs_every: Duration,
-    /// … at dead containers, …
+    /// Interval of removing dead containers.
     pub dead_every: Duration,
-    /// … at images, …
+    /// Interval of removing images.
     pub images_every: Duration,
-    /// … and at what the node has left.
+    /// Interval of eviction checks.
     pub evict_every: Duration,
 }
 
@@ -45,18 +45,18 @@ impl Default for UpkeepOptions {
     }
 }
 
-/// Looks after logs, dead containers and images.
+/// Maintains logs, dead containers and images.
 pub struct Upkeep {
     options: UpkeepOptions,
     logs: Arc<dyn Logs>,
     containers: Arc<dyn Containers>,
     images: Arc<dyn ImageStore>,
-    /// One round over the images at a time.
+    /// Held during a round over the images.
     unused: Mutex<Unused>,
 }
 
 impl Upkeep {
-    /// Does nothing yet.
+    /// Starts nothing yet.
     pub fn new(
         options: UpkeepOptions,
         logs: Arc<dyn Logs>,
@@ -66,8 +66,8 @@ impl Upkeep {
         Arc::new(Self { options, logs, containers, images, unused: Mutex::default() })
     }
 
-    /// Begins the rounds, which end with the drain. Each kind has a task of its own: a registry
-    /// of images that hangs keeps no log from being rotated.
+    /// Starts the rounds, which end with the drain. Each kind has its own task, so that a hanging
+    /// image store does not prevent log rotation.
     pub fn start(self: &Arc<Self>, tasks: &Tasks, evictor: Option<Arc<Evictor>>) {
         let options = self.options;
         let me = Arc::clone(self);
@@ -93,7 +93,7 @@ impl Upkeep {
         }
     }
 
-    /// Frees disk at once: dead containers that are too many, and all images that nobody uses.
+    /// Frees disk space at once: removes superfluous dead containers and all unused images.
     pub async fn reclaim(&self) {
         containers::collect(&*self.containers, self.options.dead).await;
         self.free_images(true).await;
@@ -112,7 +112,8 @@ impl Upkeep {
     }
 }
 
-/// Makes a round now and then once a period, never two at a time. A round that panics is made again.
+/// Runs a round now and then once per period, never two at a time. A round that panicked is
+/// repeated.
 fn every<F: Future<Output = ()> + Send + 'static>(
     tasks: &Tasks,
     name: &'static str,
@@ -146,7 +147,7 @@ mod tests {
     use crate::model::image::Digest;
     use crate::pod::upkeep::{Dead, Disks, ImageUse, Sandbox};
 
-    /// Takes note of who looks.
+    /// Records which rounds ran.
     #[derive(Default)]
     struct Fake {
         looks: Mutex<Vec<&'static str>>,

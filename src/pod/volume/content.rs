@@ -1,4 +1,4 @@
-//! The files of volumes whose content podbay keeps. Pure: from objects to files.
+//! The files of volumes that podbay manages. Pure: converts objects to files.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use crate::backend::{VolumeFile, VolumeFiles};
 use crate::pod::Given;
 use crate::pod::translate::{Downward, NodeFacts};
 
-/// Mode of a file that nobody says anything about.
+/// Default mode of a file.
 const DEFAULT_MODE: i32 = 0o644;
-/// What the group of a volume may do with its files, which are only read.
+/// Permissions of a volume's group on its files, which are read-only.
 const GROUP_MODE: u32 = 0o440;
 
-/// All files of a volume; none for a kind whose content is not podbay's.
+/// All files of a volume; `None` for kinds whose contents podbay does not manage.
 pub(super) fn files(
     given: &Given,
     volume: &str,
@@ -107,7 +107,7 @@ impl Content<'_> {
         self.object("secret", name, data, items, optional)
     }
 
-    /// Keys of an object as files: all of them, or those that are named.
+    /// Keys of an object as files: all, or only the named ones.
     fn object(
         &mut self,
         kind: &'static str,
@@ -153,13 +153,14 @@ impl Content<'_> {
         Ok(())
     }
 
-    /// What a file tells of the pod.
+    /// The contents of a downward API file.
     fn told(&self, item: &DownwardAPIVolumeFile) -> Result<String, String> {
         let allocatable = self.context.allocatable.amounts();
         let node = NodeFacts { allocatable, ..NodeFacts::default() };
         let downward = Downward { given: self.given, node: &node, pod_ips: &[] };
         match (&item.field_ref, &item.resource_field_ref) {
-            // The rest is not known before the pod runs, and Kubernetes gives it to nobody's files.
+            // Other fields are unknown before the pod runs, and Kubernetes does not offer them in
+            // files.
             (Some(field), _) if !field.field_path.starts_with("metadata.") => {
                 Err(format!("unsupported fieldPath: {}", field.field_path))
             }

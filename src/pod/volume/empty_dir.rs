@@ -1,4 +1,4 @@
-//! Folders that begin empty and live as long as the pod.
+//! `emptyDir` volumes, which are initially empty and live as long as the pod.
 
 use std::path::PathBuf;
 
@@ -9,23 +9,23 @@ use super::{Error, GROUP_MODE, VolumeContext, Volumes, fs_group};
 use crate::backend::{Medium, VolumeDir};
 use crate::pod::{Given, Quantity};
 
-/// Anybody in the pod may write, whoever its containers run as.
+/// Writable for all users in the pod.
 const MODE: u32 = 0o777;
 const HUGE_PAGES: &str = "HugePages";
 
-/// An empty folder on the disk, for those who watch how much is in it.
+/// An `emptyDir` on disk, to be measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmptyDir {
     /// Name of the volume.
     pub volume: String,
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
-    /// The most bytes that it may hold; nothing but eviction sees to it.
+    /// Maximum size in bytes, enforced only by eviction.
     pub size_limit: Option<u64>,
 }
 
 impl Volumes {
-    /// The empty folders of a pod that lie on the disk.
+    /// A pod's `emptyDir` volumes on disk.
     pub fn empty_dirs(&self, given: &Given) -> Result<Vec<EmptyDir>, Error> {
         let mut found = Vec::new();
         for volume in given.spec().volumes.iter().flatten() {
@@ -86,14 +86,13 @@ fn size_limit(name: &str, source: Option<&EmptyDirVolumeSource>) -> Result<Optio
     Ok(u64::try_from(limit.value()).ok().filter(|limit| *limit > 0))
 }
 
-/// The most that files in memory may take: what the volume may, what the pod may, what the node
-/// has; the least of them.
+/// Maximum size of files in memory: the smallest of the volume's, the pod's and the node's limit.
 pub(super) fn most_memory(limit: Option<u64>, context: &VolumeContext) -> Option<u64> {
     let node = Some(context.allocatable.memory).filter(|memory| *memory > 0);
     [limit, context.pod_memory_limit, node].into_iter().flatten().min()
 }
 
-/// Bytes of a huge page: as named (`-2Mi`), or of the one size that the pod asks for.
+/// Huge page size in bytes: as named (`-2Mi`), or the only size that the pod requests.
 fn page_size(given: &Given, named: &str) -> Result<u64, String> {
     let spec = given.spec();
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());

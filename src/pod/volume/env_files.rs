@@ -1,4 +1,4 @@
-//! Files of variables that a container of the pod has written for those after it.
+//! Env files written by earlier containers of the pod.
 
 use std::path::Path;
 
@@ -9,12 +9,12 @@ use super::{Error, Volumes};
 use crate::pod::Given;
 use crate::pod::translate::EnvFiles;
 
-/// The most bytes of a file, as Kubernetes has it.
+/// Maximum size of a file in bytes, as in Kubernetes.
 const LARGEST: usize = 64 << 10;
 
 impl Volumes {
-    /// The files that `fileKeyRef` names in a container's environment, as far as they are there. They
-    /// lie in volumes of the kind emptyDir; no link leads out of those.
+    /// The existing files for `fileKeyRef` in a container's environment. They are in `emptyDir`
+    /// volumes; links cannot lead out of those.
     pub async fn env_files(&self, given: &Given, container: &Container) -> Result<EnvFiles, Error> {
         let mut files = EnvFiles::new();
         for variable in container.env.iter().flatten() {

@@ -1,12 +1,12 @@
-//! Why a volume is not there yet.
+//! Errors of volumes.
 
 use crate::backend;
 
-/// A failure of the volumes of a pod, in the kubelet's words where it has some. Nothing of it is
-/// final: objects may come, and the next try may find what was missing.
+/// An error of a pod's volumes, with the kubelet's message where it has one. None is final: an
+/// object may be created later, and the next attempt may succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An object that has to be there was not given.
+    /// A required object was not given.
     #[error("MountVolume.SetUp failed for volume {volume:?} : {kind} {name:?} not found")]
     NoObject {
         /// The volume.
@@ -16,7 +16,7 @@ pub enum Error {
         /// Its name.
         name: String,
     },
-    /// An object has no such key.
+    /// An object lacks this key.
     #[error("MountVolume.SetUp failed for volume {volume:?} : {} key: {key}", references(.kind))]
     NoKey {
         /// The volume.
@@ -26,7 +26,7 @@ pub enum Error {
         /// The key.
         key: String,
     },
-    /// What stands at a path of the host is not what the pod asks for.
+    /// A host path does not have the required type.
     #[error(
         "MountVolume.SetUp failed for volume {volume:?} : \
          hostPath type check failed: {path} is not a {noun}"
@@ -36,10 +36,10 @@ pub enum Error {
         volume: String,
         /// The path.
         path: String,
-        /// What it should be.
+        /// The required type.
         noun: &'static str,
     },
-    /// A value of the pod is nothing that a volume can be made from.
+    /// A field of the pod has an invalid value.
     #[error("MountVolume.SetUp failed for volume {volume:?} : {problem}")]
     Value {
         /// The volume.
@@ -47,7 +47,7 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
-    /// A kind of volume, or of projection, that is not served here.
+    /// The kind of volume or projection is not supported.
     #[error("MountVolume.SetUp failed for volume {volume:?} : {what} is not supported")]
     Unsupported {
         /// The volume.
@@ -55,15 +55,15 @@ pub enum Error {
         /// The field.
         what: String,
     },
-    /// The host refused it.
+    /// The host could not set it up.
     #[error("MountVolume.SetUp failed for volume {volume:?}")]
     SetUp {
         /// The volume.
         volume: String,
-        /// Why.
+        /// The cause.
         source: backend::Error,
     },
-    /// A container mounts a volume that the pod does not have.
+    /// A container mounts a volume that does not exist.
     #[error("cannot find volume {volume:?} to mount into container {container:?}")]
     NoVolume {
         /// The volume.
@@ -71,7 +71,7 @@ pub enum Error {
         /// The container.
         container: String,
     },
-    /// A mount of a container is wrong.
+    /// A mount of a container is invalid.
     #[error("volumeMount {volume:?} of container {container:?}: {problem}")]
     Mount {
         /// The volume.
@@ -81,65 +81,65 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
-    /// A part of a volume cannot be mounted.
+    /// A sub path of a volume cannot be mounted.
     #[error("failed to prepare subPath for volumeMount {volume:?} of container {container:?}")]
     SubPath {
         /// The volume.
         volume: String,
         /// The container.
         container: String,
-        /// Why.
+        /// The cause.
         source: backend::Error,
     },
-    /// A volume that variables are to come from is not there, or not of the kind emptyDir.
+    /// The volume of an env file does not exist or is not an `emptyDir`.
     #[error("cannot find the emptyDir volume {volume:?} referenced by fileKeyRef")]
     NoFolder {
         /// The volume.
         volume: String,
     },
-    /// A file that variables are to come from cannot be read.
+    /// An env file cannot be read.
     #[error("read env file {path:?} of volume {volume:?}")]
     EnvFile {
         /// The volume.
         volume: String,
         /// The path in it.
         path: String,
-        /// Why.
+        /// The cause.
         source: backend::Error,
     },
-    /// A name or uid that cannot be part of a path.
+    /// A name or uid is not valid as a path component.
     #[error("{what} {value:?} cannot be the name of a file")]
     Name {
-        /// Whose it is.
+        /// What it is the name of.
         what: &'static str,
         /// As given.
         value: String,
     },
-    /// The file for the termination message of a container cannot be made or read.
+    /// The file for a container's termination message cannot be created or read.
     #[error("termination message of container {container:?}")]
     Termination {
         /// The container.
         container: String,
-        /// Why.
+        /// The cause.
         source: backend::Error,
     },
-    /// The folder of a pod cannot be removed.
+    /// The directory of a pod cannot be removed.
     #[error("remove the volumes of pod {uid}")]
     Teardown {
         /// Uid of the pod.
         uid: String,
-        /// Why.
+        /// The cause.
         source: backend::Error,
     },
-    /// What is needed of a pod when the store is lost cannot be written or read.
+    /// A pod's copy of its record cannot be written or read.
     #[error("keep pod {uid} in its folder")]
     Keep {
         /// Uid of the pod.
         uid: String,
-        /// Why.
+        /// The cause.
         source: backend::Error,
     },
-    /// The folder of all pods cannot be read.
+    /// The directory of all pods cannot be read.
     #[error("find the volumes of pods that are gone")]
     Orphans(#[source] backend::Error),
 }
@@ -153,8 +153,8 @@ fn references(kind: &str) -> &'static str {
 }
 
 impl Error {
-    /// The reason that Kubernetes gives: of an event of the pod that waits for its volumes, or of
-    /// a container that waits for its configuration.
+    /// The Kubernetes reason: of an event of the pod that waits for its volumes, or of a container
+    /// that waits for its configuration.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoVolume { .. }

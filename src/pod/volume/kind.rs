@@ -1,4 +1,4 @@
-//! What a volume of a pod is.
+//! The kind of a volume.
 
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, DownwardAPIVolumeSource, EmptyDirVolumeSource, HostPathVolumeSource,
@@ -15,12 +15,12 @@ pub(super) enum Kind<'v> {
     DownwardApi(&'v DownwardAPIVolumeSource),
     Projected(&'v ProjectedVolumeSource),
     Image(&'v ImageVolumeSource),
-    /// Something that is not served, by the name of its field.
+    /// An unsupported source, by the name of its field.
     Other(String),
 }
 
 impl<'v> Kind<'v> {
-    /// A volume that says nothing is an empty folder, as Kubernetes has it.
+    /// A volume without a source is an `emptyDir`, as in Kubernetes.
     pub(super) fn of(volume: &'v Volume) -> Self {
         if let Some(source) = &volume.host_path {
             Self::HostPath(source)
@@ -41,7 +41,7 @@ impl<'v> Kind<'v> {
         }
     }
 
-    /// The folder below which volumes of this kind lie; `None` for those that lie elsewhere.
+    /// Name of the directory of volumes of this kind; `None` for those stored elsewhere.
     pub(super) fn folder(&self) -> Option<&'static str> {
         match self {
             Self::EmptyDir(_) => Some("empty-dir"),
@@ -53,7 +53,7 @@ impl<'v> Kind<'v> {
         }
     }
 
-    /// Whether podbay keeps what is in it, and containers only read.
+    /// Whether podbay manages its contents, which containers only read.
     pub(super) fn has_content(&self) -> bool {
         matches!(
             self,
@@ -61,7 +61,7 @@ impl<'v> Kind<'v> {
         )
     }
 
-    /// Whether its files must not reach the disk.
+    /// Whether its files must not be written to disk.
     pub(super) fn is_secret(&self) -> bool {
         match self {
             Self::Secret(_) => true,

@@ -1,9 +1,10 @@
-//! The volumes of pods: made before the first container, kept up to date, taken away at the end.
+//! The volumes of pods: created before the first container, updated, removed at the end.
 //!
-//! All of a pod lies below `<root>/pods/<uid>`: `volumes/<kind>/<name>` are the volumes,
-//! `volume-subpaths/…` parts of them as mounts, `containers/<name>/<restart>` the files for
-//! termination messages, `pod.json` what is needed to go on with the pod when the store is lost. A folder or mount that is there is a finished one; so everything can be
-//! done again at any time, and after a crash.
+//! Everything of a pod is below `<root>/pods/<uid>`: volumes in `volumes/<kind>/<name>`, mounted
+//! sub paths in `volume-subpaths/…`, files for termination messages in
+//! `containers/<name>/<restart>`, and in `pod.json` a copy of the record, for the case that the
+//! store is lost. A directory or mount that exists is complete, so every step can be repeated at
+//! any time, also after a crash.
 
 mod content;
 mod empty_dir;
@@ -29,31 +30,30 @@ pub use self::empty_dir::EmptyDir;
 pub use self::error::Error;
 pub use self::mounts::MountContext;
 
-/// Mode of the top folder of a volume whose content podbay keeps. No user of the host gets there:
-/// the folders above are root's alone.
+/// Mode of the top directory of a volume that podbay manages. Host users cannot access it, because
+/// its parents are accessible only to root.
 const CONTENT_MODE: u32 = 0o777;
-/// The file in a pod's folder with what is needed to go on with it. Its objects hold secrets, as the
-/// store does.
+/// The file in a pod's directory with a copy of its record. It contains secrets, like the store.
 const KEPT: &str = "pod.json";
 const KEPT_MODE: u32 = 0o600;
 const LONGEST_KEPT: usize = 16 << 20;
 
-/// What the group of a volume gets on its top folder, and that it hands the group on.
+/// Permissions of a volume's group on the top directory, including setgid.
 const GROUP_MODE: u32 = 0o2770;
 
-/// Where volumes are made.
+/// Location of the volumes.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Folder of podbay's own; absolute. Pods lie in `pods` below it.
+    /// podbay's directory, an absolute path. Pods are in `pods` below it.
     pub root: PathBuf,
 }
 
-/// What the node has for pods.
+/// Resources that the node offers to pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Allocatable {
     /// Thousandths of a processor.
     pub milli_cpu: u64,
-    /// Bytes of memory; zero is not known.
+    /// Bytes of memory; zero if unknown.
     pub memory: u64,
     /// Bytes of disk.
     pub ephemeral_storage: u64,
@@ -71,30 +71,29 @@ impl Allocatable {
     }
 }
 
-/// What volumes depend on besides the pod itself.
+/// What volumes depend on besides the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VolumeContext {
-    /// What the node has for pods: stands in for limits that a container does not set.
+    /// The node's allocatable resources: defaults for limits that a container does not set.
     pub allocatable: Allocatable,
     /// Limit in bytes of the pod's memory cgroup; `None` for none.
     pub pod_memory_limit: Option<u64>,
 }
 
-/// Makes, keeps and removes the volumes of pods.
+/// Creates, updates and removes the volumes of pods.
 pub struct Volumes {
     pods: PathBuf,
     host: Arc<dyn Host>,
 }
 
 impl Volumes {
-    /// Volumes below a folder of ours.
+    /// Volumes below a directory of podbay.
     pub fn new(options: Options, host: Arc<dyn Host>) -> Self {
         Self { pods: options.root.join("pods"), host }
     }
 
-    /// Makes all volumes of a pod and brings their content up to date. Those that are there are
-    /// left alone. One that fails does not keep the others from being made; the error is the
-    /// first.
+    /// Creates all volumes of a pod and updates their contents. Existing ones are kept. If one
+    /// fails the others are created nevertheless; the first error is returned.
     pub async fn setup(&self, given: &Given, context: &VolumeContext) -> Result<(), Error> {
         let mut done = Ok(());
         for volume in given.spec().volumes.iter().flatten() {
@@ -103,9 +102,9 @@ impl Volumes {
         done
     }
 
-    /// Brings the content of a pod's volumes up to date after its objects, labels or annotations
-    /// have changed; returns the names of the volumes that are new. What cannot be made any more
-    /// stays as it was.
+    /// Updates the contents of a pod's volumes after its objects, labels or annotations have
+    /// changed; returns the names of the changed volumes. One that cannot be updated is kept
+    /// unchanged.
     pub async fn refresh(
         &self,
         given: &Given,
@@ -123,15 +122,14 @@ impl Volumes {
         failed.map_or(Ok(changed), Err)
     }
 
-    /// Unmounts and removes all that lies here of a pod; gone is fine. No link that a container
-    /// has left is followed.
+    /// Unmounts and removes everything of a pod; a missing one is fine. No link planted by a
+    /// container is followed.
     pub async fn teardown(&self, uid: &str) -> Result<(), Error> {
         let failed = |source| Error::Teardown { uid: uid.to_owned(), source };
         self.host.remove_tree(&self.pod_dir(uid)?).await.map_err(failed)
     }
 
-    /// Keeps what is needed to go on with a pod when the store is lost, in the pod's folder: it goes
-    /// with that.
+    /// Stores a copy of a pod's record in its directory, for the case that the store is lost.
     pub async fn keep_pod(&self, life: &Life) -> Result<(), Error> {
         let failed = |source| Error::Keep { uid: life.uid.clone(), source };
         let content = serde_json::to_vec(life)
@@ -140,7 +138,7 @@ impl Volumes {
         self.host.keep_file(&path, &content, KEPT_MODE).await.map_err(failed)
     }
 
-    /// What [`Volumes::keep_pod`] has kept of a pod.
+    /// The copy of a pod's record stored by [`Volumes::keep_pod`].
     pub async fn kept_pod(&self, uid: &str) -> Result<Option<Life>, Error> {
         let failed = |source| Error::Keep { uid: uid.to_owned(), source };
         let path = self.pod_dir(uid)?.join(KEPT);
@@ -149,13 +147,13 @@ impl Volumes {
         life.map_err(|error| failed(backend::Error::io("read a kept pod", error.into())))
     }
 
-    /// Uids of the pods that something lies here of.
+    /// Uids of the pods with a directory here.
     pub async fn uids(&self) -> Result<Vec<String>, Error> {
         self.host.list_dir(&self.pods).await.map_err(Error::Orphans)
     }
 
-    /// Removes what lies here of pods that nobody knows any more; returns their uids. One that
-    /// fails does not keep the others from going; the error is the first.
+    /// Removes directories of unknown pods; returns their uids. If one fails the others are removed
+    /// nevertheless; the first error is returned.
     pub async fn orphans(&self, known: &BTreeSet<String>) -> Result<Vec<String>, Error> {
         let (mut gone, mut failed) = (Vec::new(), None);
         for uid in self.uids().await? {
@@ -170,7 +168,7 @@ impl Volumes {
         failed.map_or(Ok(gone), Err)
     }
 
-    /// Whether anything was new.
+    /// Returns whether anything changed.
     async fn make(
         &self,
         given: &Given,
@@ -193,7 +191,7 @@ impl Volumes {
         }
     }
 
-    /// A volume whose content podbay keeps.
+    /// Creates or updates a volume that podbay manages.
     async fn keep(
         &self,
         given: &Given,
@@ -202,7 +200,7 @@ impl Volumes {
         context: &VolumeContext,
     ) -> Result<bool, Error> {
         let gid = fs_group(given);
-        // Nothing is made for a volume that cannot be filled.
+        // Nothing is created for a volume that cannot be filled.
         let files = content::files(given, name, kind, gid, context)?;
         let Some(path) = self.volume_dir(given, name, kind)? else { return Ok(false) };
         let medium = match kind.is_secret() {
@@ -251,7 +249,7 @@ impl Volumes {
         Ok(self.pods.join(file_name("pod uid", uid)?))
     }
 
-    /// Where a volume lies; `None` when it is no folder of ours.
+    /// The directory of a volume; `None` when it is not podbay's.
     fn volume_dir(
         &self,
         given: &Given,
@@ -264,13 +262,13 @@ impl Volumes {
     }
 }
 
-/// The group that volumes belong to.
+/// The group that owns the volumes.
 fn fs_group(given: &Given) -> Option<u32> {
     let group = given.spec().security_context.as_ref()?.fs_group?;
     u32::try_from(group).ok()
 }
 
-/// Refuses what could lead elsewhere as part of a path.
+/// Refuses names that are unsafe as a path component.
 fn file_name<'v>(what: &'static str, value: &'v str) -> Result<&'v str, Error> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if !value.is_empty()

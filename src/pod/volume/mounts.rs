@@ -1,4 +1,4 @@
-//! What of a pod's volumes a container mounts.
+//! The mounts of a container.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,13 +17,13 @@ use crate::pod::translate::expand;
 pub struct MountContext<'a> {
     /// The container's environment, for `subPathExpr`.
     pub env: &'a BTreeMap<String, String>,
-    /// How often the container was started before.
+    /// Number of earlier starts of the container.
     pub restart_count: u32,
-    /// Whether the runtime handler can make submounts read-only too.
+    /// Whether the runtime handler supports recursive read-only mounts.
     pub recursive_read_only: bool,
 }
 
-/// One mount of a container, for messages and checks.
+/// A requested mount, for messages and checks.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
     container: &'a Container,
@@ -39,10 +39,10 @@ impl Asked<'_> {
 }
 
 impl Volumes {
-    /// The mounts of a container, in its order; the file for its termination message, which is
-    /// made here, is the last. The volumes have to be there ([`Volumes::setup`]).
+    /// The mounts of a container, in order; the last is the file for its termination message, which
+    /// is created here. The volumes must exist ([`Volumes::setup`]).
     ///
-    /// A mount of an image names it as the pod does; to pull it is left to the caller.
+    /// An image mount has the image's name from the spec; the caller has to pull it.
     pub async fn mounts(
         &self,
         given: &Given,
@@ -91,7 +91,7 @@ impl Volumes {
         let path = match (&kind, self.volume_dir(given, &volume.name, &kind)?) {
             (Kind::HostPath(source), _) => PathBuf::from(&source.path),
             (_, Some(path)) => {
-                // What is ours alone may have the labels of the pod.
+                // Files that belong only to this pod may be relabelled.
                 mount.selinux_relabel = true;
                 path
             }
@@ -105,8 +105,8 @@ impl Volumes {
         Ok(mount)
     }
 
-    /// A part of a volume gets a mount of its own, so that nobody can swap it for a link between
-    /// now and the start of the container.
+    /// A sub path is bind-mounted, so that nobody can replace it by a link before the container
+    /// starts.
     async fn bind_part(
         &self,
         given: &Given,
@@ -162,7 +162,7 @@ fn recursive_read_only(asked: Asked<'_>, context: &MountContext<'_>) -> Result<b
     }
 }
 
-/// The part of the volume that is asked for; `None` for all of it.
+/// The requested sub path; `None` for the whole volume.
 fn sub_path(asked: Asked<'_>, env: &BTreeMap<String, String>) -> Result<Option<String>, Error> {
     let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
     let mount = asked.mount;
@@ -182,7 +182,7 @@ fn sub_path(asked: Asked<'_>, env: &BTreeMap<String, String>) -> Result<Option<S
     Ok(Some(sub).filter(|sub| !sub.is_empty()))
 }
 
-/// Puts in the values of `$(NAME)`. Fails with a name that has no value.
+/// Expands `$(NAME)`. Fails with the name of a missing variable.
 fn expanded(text: &str, env: &BTreeMap<String, String>) -> Result<String, String> {
     let missing = RefCell::new(None);
     let expanded = expand(text, |name| {

@@ -1,4 +1,4 @@
-//! The file in which a container may say why it ends.
+//! The file for a container's termination message.
 
 use std::path::PathBuf;
 
@@ -8,16 +8,15 @@ use super::mounts::MountContext;
 use super::{Error, Volumes, file_name};
 use crate::model::container::Mount;
 
-/// Whoever the container runs as may write it.
+/// Writable for any user of the container.
 const MODE: u32 = 0o666;
-/// The most that is read of it, in bytes: its end, as the kubelet has it.
+/// Maximum number of bytes read, from its end, as in the kubelet.
 const LONGEST: usize = 4096;
 const DEFAULT_PATH: &str = "/dev/termination-log";
 
 impl Volumes {
-    /// What a container of so many restarts has left as its termination message: at most the last
-    /// 4096 bytes, with U+FFFD for what is no UTF-8. `None` without a file, e.g. before its
-    /// creation.
+    /// The termination message of a container with this many restarts: at most the last 4096 bytes,
+    /// with U+FFFD for invalid UTF-8. `None` if there is no file, e.g. before its creation.
     pub async fn termination_message(
         &self,
         uid: &str,
@@ -30,7 +29,7 @@ impl Volumes {
         Ok(tail.map(|tail| String::from_utf8_lossy(&tail).into_owned()))
     }
 
-    /// Makes the file and removes those of the containers before the last one.
+    /// Creates the file, and removes those of containers before the last one.
     pub(super) async fn termination_mount(
         &self,
         uid: &str,
@@ -52,7 +51,7 @@ impl Volumes {
                 self.host.remove_tree(&folder.join(name)).await.map_err(wrong)?;
             }
         }
-        // One that is there is of an earlier try, or of a container that runs already.
+        // An existing file is from an earlier attempt, or of a running container.
         if self.host.read_tail(&path, 0).await.map_err(wrong)?.is_none() {
             self.host.write_file(&path, b"", MODE).await.map_err(wrong)?;
         }

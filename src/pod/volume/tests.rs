@@ -1,4 +1,4 @@
-//! What the seam is asked for; what the kernel makes of it is in the tests with the real host.
+//! Tests of the calls to the host; their effects are tested with the real host.
 
 use std::collections::BTreeMap;
 use std::fs;

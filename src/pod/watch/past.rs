@@ -1,14 +1,14 @@
-//! What an agent has shown, for the agent after it.
+//! Persistence of the published state across restarts of the agent.
 //!
-//! Two promises hold over any end of the agent. A number is never given to two changes: before
-//! an agent gives out any it reserves a block of them in the store, and the next one begins behind
-//! that block. And a watch goes on without a gap, or is told that it cannot: what is shown at one
-//! moment is written down whole once there was quiet for a while, so a later agent knows what
-//! a watcher has seen that comes from that moment, and tells what is different now. From all
-//! other moments of an earlier agent nobody can go on.
+//! Two guarantees hold however the agent ends. A number is never used for two changes: an agent
+//! reserves a block of numbers in the store before it uses any, and the next agent starts after
+//! that block. And a watch either resumes without a gap or gets an error: the published state is
+//! stored as a whole after a quiet period, so a later agent knows what a watcher of that revision
+//! has seen, and sends the differences. From other revisions of an earlier agent a watch cannot be
+//! resumed.
 //!
-//! What is written down may be old, never wrong: nothing waits for it, and an agent that is
-//! killed, or has a full disk, merely sends more watchers back to the beginning.
+//! The stored state may be outdated but is never wrong. Nothing waits for it; if an agent is killed
+//! or the disk is full, more watchers have to start over.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,21 +24,21 @@ use crate::pod::view::PodView;
 use crate::store::{Batch, Error, Record, Revision, Store};
 use crate::telemetry::error_chain;
 
-/// Numbers that are reserved at once: more changes than any agent makes between two writes.
+/// Size of a reserved block: more changes than any agent makes between two writes.
 const BLOCK: u64 = 1 << 32;
 
-/// It is written down after so long without a change, …
+/// The state is stored after this time without a change.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// … or when there were changes all this time.
+/// The state is stored at the latest after this time.
 const RESTLESS: Duration = Duration::from_secs(10);
 
-/// How far numbers are given out.
+/// The stored counters.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Mark {
-    /// All that were ever given out are at most this.
+    /// Upper bound of all numbers ever used.
     reserved: u64,
-    /// The change at which the rows of [`Shown`] were true.
+    /// The change at which the rows of [`Shown`] were current.
     shown: u64,
 }
 
@@ -51,7 +51,7 @@ impl Record for Mark {
     }
 }
 
-/// A pod as it was shown.
+/// A pod as published.
 #[derive(Debug, Serialize, Deserialize)]
 struct Shown {
     key: String,
@@ -69,10 +69,10 @@ impl Record for Shown {
     }
 }
 
-/// Lets a hub go on where the agents before it have stopped, and says who keeps that up.
+/// Lets a hub continue after earlier agents, and returns the keeper that stores its state.
 ///
-/// A store that takes no writes costs this life of the agent its place in the history: it begins
-/// one of its own, in which nobody is told wrong things.
+/// If the store cannot be written, this agent starts a history of its own, so that no watcher gets
+/// wrong events.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -87,7 +87,7 @@ pub(in crate::pod) async fn resume(hub: &Arc<Hub>, store: &Store) -> Result<Keep
         anew: true,
     };
     let Revision { epoch, number } = store.revision();
-    // A mark that cannot be read: nobody knows which numbers were given out.
+    // If a mark is unreadable it is unknown which numbers were used.
     let known = marks.faults.is_empty();
     let mark = marks.records.pop().unwrap_or(Mark { reserved: number, shown: number });
     let first = mark.reserved.max(number);
@@ -110,7 +110,7 @@ pub(in crate::pod) async fn resume(hub: &Arc<Hub>, store: &Store) -> Result<Keep
     keeper.anew = false;
     let start = Revision { epoch, number: first };
     if !whole {
-        // A part of what was shown is no state that anybody has seen.
+        // An incomplete state was never seen by any watcher.
         hub.begin(start, first, Vec::new());
         keeper.rows = rows.records.into_iter().map(|row| (row.key, 0)).collect();
         keeper.rows.extend(rows.faults.into_iter().map(|fault| (fault.key, 0)));
@@ -128,20 +128,20 @@ pub(in crate::pod) async fn resume(hub: &Arc<Hub>, store: &Store) -> Result<Keep
     Ok(keeper)
 }
 
-/// Writes down what is shown.
+/// Stores the published state.
 pub(in crate::pod) struct Keeper {
     hub: Arc<Hub>,
     store: Store,
-    /// The rows that are in the store, with their numbers.
+    /// The rows in the store, with their numbers.
     rows: BTreeMap<String, u64>,
-    /// The change at which they were true.
+    /// The change at which they were current.
     shown: u64,
-    /// This history has no place in the store.
+    /// Whether this history is not in the store.
     anew: bool,
 }
 
 impl Keeper {
-    /// Never ends. Safe to drop at any moment.
+    /// Never returns. May be dropped at any moment.
     pub(in crate::pod) async fn run(&mut self) {
         loop {
             self.hub.changed.notified().await;
@@ -156,14 +156,14 @@ impl Keeper {
         }
     }
 
-    /// At the end of the agent: as it is shown last.
+    /// Stores the final state, at the end of the agent.
     pub(in crate::pod) async fn try_keep(&mut self) {
         if let Err(error) = self.keep().await {
             tracing::warn!(error = error_chain(&error), "not written down what watchers were told");
         }
     }
 
-    /// Writes down what is shown now, all in one batch.
+    /// Stores the current published state in one batch.
     async fn keep(&mut self) -> Result<(), Error> {
         let now = self.hub.all();
         let at = now.revision.number;
@@ -189,7 +189,7 @@ impl Keeper {
     }
 }
 
-/// Neither part has a slash.
+/// Neither part contains a slash.
 fn row_key(key: &PodKey) -> String {
     key.to_string()
 }

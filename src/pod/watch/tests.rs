@@ -42,7 +42,7 @@ fn short(event: &WatchEvent) -> String {
     format!("{sign}{} {} {}", view.key().name, phase.unwrap_or_default(), view.revision.number)
 }
 
-/// What there is to read without waiting.
+/// The events that can be read without waiting.
 pub(super) fn ready(watch: &mut Watch) -> Vec<String> {
     let mut got = Vec::new();
     while let Some(next) = watch.next().now_or_never() {
@@ -101,13 +101,13 @@ async fn pods_of_an_agent_before_keep_their_numbers() {
     assert_eq!(shown.pod.metadata.resource_version.as_deref(), Some("57"));
     assert_eq!(hub.publish(view("a", "Running")), shown);
     assert_eq!(hub.revision().number, 200);
-    // Those who were told all up to then, and those who have asked since, go on.
+    // Watchers that had received everything up to then, and those that asked since, may resume.
     for number in [100, 200] {
         let from = Revision { epoch: "e".into(), number };
         let mut watch = hub.watch(&Selector::default(), Some(from)).unwrap();
         assert_eq!(ready(&mut watch), [".200"]);
     }
-    // Nobody knows what the numbers in between were.
+    // The numbers in between are unknown.
     for number in [99, 101, 199] {
         let from = Revision { epoch: "e".into(), number };
         let error = hub.watch(&Selector::default(), Some(from)).err().unwrap();
@@ -161,7 +161,7 @@ async fn a_watch_goes_on_after_a_revision_without_a_gap() {
     assert_eq!(ready(&mut present), ["+b Running 104"]);
     assert_eq!(ready(&mut some), ["+b Running 104"]);
 
-    // The first of four changes is kept no longer.
+    // The first of four changes is no longer kept.
     let error = hub.watch(&Selector::default(), Some(listing.revision)).err().unwrap();
     let Error::TooOld { asked: 100, current } = error else { panic!("{error}") };
     assert_eq!(current, hub.revision());
@@ -202,7 +202,7 @@ async fn a_slow_watcher_is_told_and_holds_up_nobody() {
     ];
     assert_eq!(ready(&mut slow), expected);
     assert_eq!(ready(&mut other), [".100", "+q Running 104"]);
-    // Nothing is lost to it: what it has read says where it goes on.
+    // It loses nothing: its last event says where to resume.
     let from = Revision { number: 102, ..hub.revision() };
     let mut again = hub.watch(&Selector::default(), Some(from)).unwrap();
     assert_eq!(ready(&mut again), ["+p2 Pending 103", "+q Running 104", ".104"]);
@@ -262,7 +262,7 @@ async fn of_many_watchers_only_the_slow_ones_pay() {
             hub.publish(view(&format!("p{number}"), phase));
         }
         for (watch, read) in &mut quick {
-            // A task that never rests is shown nothing any more by tokio's channels.
+            // Without yielding, tokio's cooperative budget would hide received messages.
             tokio::task::yield_now().await;
             *read += ready(watch).iter().filter(|event| !event.starts_with('.')).count();
         }

@@ -1,4 +1,4 @@
-//! What actions do.
+//! Carries out actions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::pod::turns::Place;
 use crate::pod::view::EventType::{self, Normal};
 use crate::telemetry::error_chain;
 
-/// One action, with the pod as it was decided upon.
+/// An action, with the pod's state when it was decided.
 pub(super) struct Work {
     pub(super) room: Arc<Room>,
     pub(super) life: Life,
@@ -35,15 +35,14 @@ pub(super) struct Work {
     pub(super) cancel: CancellationToken,
 }
 
-/// Why a start went no further: Kubernetes' word and what went wrong, or `None` when it was told to
-/// stop.
+/// Why a start failed: reason in Kubernetes' terms and error, or `None` when it was cancelled.
 pub(super) type Stopped = Option<(String, String)>;
 
 pub(super) fn failed(reason: &str, message: String) -> Stopped {
     Some((reason.to_owned(), message))
 }
 
-/// A container to be started.
+/// A container to start.
 struct Start {
     name: String,
     attempt: u32,
@@ -150,7 +149,7 @@ impl Work {
             Ok(()) => Outcome::Done,
             Err(None) => Outcome::Cancelled,
             Err(Some((reason, message))) => {
-                // What is wrong with an image has been told; this tells that nothing starts.
+                // Errors of the image were reported already; this reports that nothing starts.
                 let text = if is_of_image(&reason) { &reason } else { &message };
                 self.event(Some(name), EventType::Warning, "Failed", format!("Error: {text}"));
                 Outcome::failed(reason, message)
@@ -196,7 +195,8 @@ impl Work {
         }
         if let Err(error) = sandboxes.start_container(id.as_str()).await {
             let exited = |it: Container| it.state.name() == StateName::Exited;
-            // One that has not ended is made anew, but not at once: nothing paces it else.
+            // One that has not exited is recreated, but with a delay, which nothing else would
+            // cause.
             let has_ended = sandboxes.container(id.as_str()).is_ok_and(exited);
             let reason = if has_ended { "RunContainerError" } else { "CreateContainerError" };
             return Err(failed(reason, error_chain(&error)));
@@ -262,7 +262,7 @@ impl Work {
         }
     }
 
-    /// The id of the container whose processes an ephemeral one is to see.
+    /// The id of the container whose processes an ephemeral one sees.
     fn target(&self, start: &Start) -> Result<Option<String>, Stopped> {
         let all = wanted(self.life.given.spec());
         let target = all.iter().find(|wanted| wanted.name == start.name).and_then(|it| it.target);
@@ -278,7 +278,7 @@ impl Work {
     }
 
     async fn post_start(&self, name: &str, id: &ContainerId) -> Outcome {
-        // Cancel-safe: a hook ends when it is dropped.
+        // Cancel-safe: dropping a hook ends it.
         let run = tokio::select! {
             run = self.hook(name, id, Moment::PostStart) => run,
             () = self.cancel.cancelled() => return Outcome::Cancelled,
@@ -289,7 +289,7 @@ impl Work {
         }
     }
 
-    /// Runs a hook of a container; none is well.
+    /// Runs a hook of a container; having none is success.
     pub(super) async fn hook(
         &self,
         name: &str,
@@ -343,7 +343,7 @@ impl Work {
         }
     }
 
-    /// Everything goes; each step is tried even when one before it has failed.
+    /// Removes everything; each step is tried even after a failure.
     async fn finish(&self) -> Outcome {
         let mut faults = Vec::new();
         for id in &self.sandboxes {

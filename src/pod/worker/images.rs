@@ -1,4 +1,4 @@
-//! The images of containers: found, or pulled where their policy and the pod's credentials say so.
+//! The images of containers: local ones, or pulled according to policy and credentials.
 
 use k8s_openapi::api::core::v1::Container as Spec;
 
@@ -11,7 +11,7 @@ use crate::pod::view::EventType::{self, Normal};
 use crate::telemetry::error_chain;
 
 impl Work {
-    /// The image of a container, pulled where its policy says so.
+    /// The image of a container, pulled if its policy requires it.
     pub(super) async fn image(&self, spec: &Spec) -> Result<Image, Stopped> {
         let (name, image) = (spec.name.as_str(), spec.image.as_deref().unwrap_or_default());
         let policy = spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
@@ -55,7 +55,7 @@ impl Work {
         self.event(Some(name), Normal, "Pulling", format!("Pulling image {image:?}"));
         let began = tokio::time::Instant::now();
         let pull = self.pull(handler, image);
-        // Cancel-safe: a pull that nobody waits for ends.
+        // Cancel-safe: a pull that nobody waits for is cancelled.
         let pulled = tokio::select! {
             pulled = pull => pulled,
             () = self.cancel.cancelled() => return Err(None),
@@ -84,7 +84,7 @@ impl Work {
         }
     }
 
-    /// An image that cannot be looked for.
+    /// The error for an image that cannot be looked up.
     fn not_found(&self, name: &str, image: &str, error: &crate::image::Error) -> Stopped {
         let chain = error_chain(error);
         let (reason, message) = match error {
@@ -98,7 +98,7 @@ impl Work {
         failed(reason, message)
     }
 
-    /// With each of the pod's secrets for this registry in turn, then with what the node has.
+    /// Pulls with each of the pod's credentials for this registry in turn, then with the node's.
     async fn pull(&self, handler: &str, image: &str) -> Result<Image, crate::image::Error> {
         let images = &self.room.deps.images;
         for credentials in of_registry(&self.life.given, image) {
@@ -113,7 +113,7 @@ impl Work {
         Ok(pulled)
     }
 
-    /// Whether the pod may use an image that is here, by what that was pulled with.
+    /// Whether the pod may use a local image, considering the credentials it was pulled with.
     fn may_use(&self, found: &Image, image: &str) -> bool {
         let given = of_registry(&self.life.given, image);
         self.room.pulled.allows(&found.id.to_string(), &repository(image), &given)

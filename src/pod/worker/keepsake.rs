@@ -1,5 +1,4 @@
-//! What is kept of a pod beside the store, in its own folder: enough to go on with it when the
-//! store is lost.
+//! Keeps a copy of a pod's record in its directory, for the case that the store is lost.
 
 use super::Worker;
 use crate::pod::plan::Job;
@@ -7,9 +6,9 @@ use crate::pod::record::Life;
 use crate::telemetry::error_chain;
 
 impl Worker {
-    /// Keeps what is needed of a pod, when that has changed. One whose folder is being taken away,
-    /// or is gone, has nothing to go on with. A disk that takes no writes is asked again at the
-    /// next look: the store has the pod still.
+    /// Stores the copy if the relevant part of the record changed. Not while the pod's directory is
+    /// being removed. On failure it is tried again at the next look, because the store still has
+    /// the pod.
     pub(super) async fn keep(&mut self, life: &Life) {
         if life.settled {
             self.kept = None;

@@ -1,4 +1,4 @@
-//! The end of one container: hook, stop signal, SIGKILL.
+//! Ends one container: preStop hook, stop signal, SIGKILL.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::pod::backoff::between;
 use crate::pod::hook::Moment;
 use crate::pod::view::EventType::Normal;
 
-/// What a container has from its stop signal on, even when its time is up.
+/// Minimum time between stop signal and SIGKILL, even when the grace period is over.
 const LEAST: Duration = Duration::from_secs(2);
 
 impl Work {
@@ -31,11 +31,11 @@ impl Work {
         unwound(self.room.deps.sandboxes.stop_container(id.as_str(), grace).await)
     }
 
-    /// Runs the hook as long as the container's time is not up, and two seconds more.
+    /// Runs the hook within the container's remaining time plus two seconds.
     pub(super) async fn pre_stop(&self, name: &str, id: &ContainerId, deadline: UnixNanos) {
         let budget = between(now(), deadline).max(LEAST);
         let hook = self.hook(name, id, Moment::PreStop);
-        // A hook that fails or is late keeps nothing from ending; the event says so.
+        // A failed or late hook does not prevent the end; it is reported by an event.
         if tokio::time::timeout(budget, hook).await.is_err() {
             let message = Moment::PreStop.message();
             self.event(Some(name), crate::pod::EventType::Warning, "FailedPreStopHook", message);

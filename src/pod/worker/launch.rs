@@ -1,4 +1,4 @@
-//! What follows from a decision besides actions: probes and events.
+//! Consequences of a decision besides actions: probes and events.
 
 use super::Worker;
 use crate::pod::observe::Observed;
@@ -9,7 +9,7 @@ use crate::pod::view::EventType;
 use crate::pod::wishes::Pace;
 
 impl Worker {
-    /// Has exactly those containers probed that run and are to be probed.
+    /// Sets the probed containers to those that run and have to be probed.
     pub(super) fn probe(&self, life: &Life, seen: &Observed) {
         let pod_ip = seen.home().and_then(|home| self.room.ips(home).first().copied());
         let mut targets = Vec::new();
@@ -36,12 +36,12 @@ impl Worker {
         self.room.deps.prober.sync(&life.uid, targets);
     }
 
-    /// Tells what has become different.
+    /// Reports events for what has changed.
     pub(super) fn tell(&self, before: &Life, life: &Life) {
         for (name, unit) in &life.units {
             let old = before.units.get(name);
             let ended_now = old.is_none_or(|old| old.ended() != unit.ended());
-            // A pause that has been set just now is for the next end: this one is over already.
+            // A delay set just now is for the next exit; the current one is over.
             let held = old.is_some_and(|old| old.backoff == unit.backoff);
             if ended_now && held && !life.is_ending() && self.waits(life, name, unit) {
                 let message = format!(
@@ -67,7 +67,7 @@ impl Worker {
         }
     }
 
-    /// Whether a container that has ended is to run again, and not at once.
+    /// Whether an ended container will be restarted, but not at once.
     fn waits(&self, life: &Life, name: &str, unit: &Unit) -> bool {
         let Some(end) = unit.ended() else { return false };
         let all = wanted(life.given.spec());
@@ -87,13 +87,13 @@ impl Worker {
     }
 }
 
-/// Name, namespace and uid, as a kubelet calls a pod in its messages.
+/// Name, namespace and uid, in the kubelet's format for messages.
 fn full_name(life: &Life) -> String {
     let key = life.given.key();
     format!("{}_{}({})", key.name, key.namespace, life.uid)
 }
 
-/// Events have fixed words.
+/// Reasons of events are from a fixed set.
 fn verdict_reason(reason: &str) -> &'static str {
     match reason {
         "DeadlineExceeded" => "DeadlineExceeded",

@@ -1,4 +1,4 @@
-//! What is there of a pod, gathered from the board, the probes and the work under way.
+//! Observes a pod: gathers its state from the board, the probes and the actions in progress.
 
 use super::Worker;
 use crate::board::{Container, ContainerFilter, ContainerState, Exited, Sandbox, SandboxFilter};
@@ -8,7 +8,7 @@ use crate::pod::observe::{Observed, Probed, SeenContainer, SeenSandbox};
 use crate::pod::record::{Life, State, Termination, User};
 use crate::pod::translate::{CONTAINER_NAME_LABEL, POD_UID_LABEL};
 
-/// The most that is kept of a container's last words, and of those of all containers of a pod.
+/// Maximum size of a container's termination message, and of those of all containers of a pod.
 const LONGEST_MESSAGE: usize = 4096;
 const LONGEST_OF_POD: usize = 12 * 1024;
 
@@ -46,7 +46,7 @@ impl Worker {
             id: sandbox.id.clone(),
             attempt: sandbox.config.metadata.attempt,
             ready: sandbox.is_ready(),
-            // What was settled before has been stopped by an agent before this one.
+            // A settled pod was stopped by a previous agent.
             stopped: life.settled || self.stopped.contains(&sandbox.id),
             host_network: sandbox.config.host_network(),
             ips: network.map(|network| network.ips.clone()).unwrap_or_default(),
@@ -58,7 +58,7 @@ impl Worker {
         let known = life.units.get(&name).and_then(|unit| unit.current.as_ref());
         let known = known.filter(|known| known.id == found.id).map(|known| &known.state);
         let state = match (&found.state, known) {
-            // Its last words have been read.
+            // Its termination message was read already.
             (ContainerState::Exited(_), Some(State::Ended(end))) => State::Ended(end.clone()),
             (ContainerState::Exited(exited), _) => {
                 State::Ended(self.termination(life, &name, &found, exited).await)
@@ -67,7 +67,7 @@ impl Worker {
             (ContainerState::Running { started_at, .. }, _) => {
                 State::Running { started_at: *started_at }
             }
-            // Only its shim is mute: what runs well is not ended for that.
+            // Only its shim hangs, which is no reason to end a running process.
             (ContainerState::Unknown { started_at: Some(started_at), alive: true }, _) => {
                 State::Running { started_at: *started_at }
             }
@@ -141,7 +141,7 @@ fn user(user: &ResolvedUser) -> User {
     User { uid: user.uid, gid: user.gid, groups: user.additional_gids.clone() }
 }
 
-/// How long the last words of each of so many containers may be.
+/// Maximum size of each termination message for this number of containers.
 fn longest_message(containers: usize) -> usize {
     LONGEST_MESSAGE.min(LONGEST_OF_POD / containers.max(1))
 }

@@ -1,13 +1,13 @@
-//! The task of one pod: look, decide, write down, act, wait.
+//! The task of one pod: observe, decide, store, act, wait.
 //!
 //! ```text
 //!   board, probes, results ──fold──> Life ──plan──> store ──> shown ──> actions ─┐
 //!         ▲                                                                      │
 //!         └───────────────── a change, a result, or the time to look again ◄─────┘
 //! ```
-//! Each action is a task of its own, so one that hangs holds up nothing but itself. What must
-//! not be torn in half (sandboxes, containers) goes on in the rooms below even when the action
-//! that waits for it is dropped.
+//! Each action is a task of its own, so a hanging one blocks only itself. Operations that must not
+//! be interrupted half-way (on sandboxes and containers) continue in the other rooms even if the
+//! action that waits for them is dropped.
 
 mod act;
 mod images;
@@ -37,7 +37,7 @@ use crate::model::UnixNanos;
 use crate::telemetry::error_chain;
 use outcome::Outcome;
 
-/// A store that does not take changes is asked again so often.
+/// Delay before retrying a failed write to the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// One pod's task.
@@ -48,26 +48,26 @@ pub(super) struct Worker {
     jobs: HashMap<tokio::task::Id, Job>,
     busy: BTreeMap<Job, Busy>,
     results: Vec<(Job, Outcome)>,
-    /// The generation of the pod that the node's own work was done for, and is being done for.
+    /// The generation for which the node's preparations were made, and are being made.
     prepared: Option<u64>,
     preparing: Option<u64>,
     stopped: BTreeSet<PodId>,
     pre_stopped: BTreeSet<ContainerId>,
     unwinds: BTreeMap<Job, (u32, Unwind)>,
-    /// What is kept beside the store, as far as it is known.
+    /// The copy stored in the pod's directory, if known.
     kept: Option<Life>,
 }
 
-/// An action under way.
+/// An action in progress.
 struct Busy {
-    /// The generation of the pod that it was begun for.
+    /// The generation of the pod when it began.
     generation: u64,
     deadline: Option<UnixNanos>,
     cancel: CancellationToken,
     task: AbortHandle,
 }
 
-/// What follows from a look at a pod.
+/// What to do after a look at a pod.
 enum Next {
     /// Look again at this time, or when something changes.
     Wait(Option<UnixNanos>),
@@ -93,7 +93,7 @@ impl Worker {
         }
     }
 
-    /// Shows the pod as it is, before anything is done about it.
+    /// Publishes the current state of the pod, before anything is done.
     pub(super) async fn present(&self) {
         let mut life = self.pod.life();
         let seen = self.look(&life).await;
@@ -102,7 +102,7 @@ impl Worker {
         self.room.show(&self.pod, &life, status);
     }
 
-    /// Runs the pod's life; ends when the pod is gone.
+    /// Runs the pod's lifecycle; returns when the pod is gone.
     pub(super) async fn run(mut self) {
         loop {
             // Boxed: a pod's task waits most of its life, and then needs no room for a step.
@@ -112,8 +112,8 @@ impl Worker {
             };
             let pause = wake_at.map(|at| between(now(), at));
             let pod = self.pod.clone();
-            // Cancel-safe: a notice and a result are kept until they are taken; a timer is made
-            // anew.
+            // Cancel-safe: notifications and results are kept until they are taken; a timer is
+            // created anew.
             tokio::select! {
                 () = pod.changed.notified() => {}
                 Some(ended) = self.actions.join_next_with_id() => self.take(ended),
@@ -138,30 +138,30 @@ impl Worker {
             if matches!(job, Job::Start(_)) && outdated {
                 self.outdated_start();
             }
-            // What failed for what was given before is tried at once with what is given now.
+            // What failed for an earlier specification is retried at once for the current one.
             let failed = matches!(outcome, Some(Outcome::Failed { .. }));
             if outdated && failed && matches!(job, Job::Start(_) | Job::Prepare) {
                 return;
             }
-            // One that was aborted has no result, and what it did will be seen.
+            // An aborted action has no result; its effects will be observed.
             if let Some(outcome) = outcome {
                 self.results.push((job, outcome));
             }
         }
     }
 
-    /// What has just been started has the figures of an older spec, and a resize that is under way
-    /// may not have seen it: once more.
+    /// A container that was just started may have limits from an older spec, and a resize in
+    /// progress may have missed it: resize once more.
     fn outdated_start(&mut self) {
         self.prepared = None;
         self.preparing = None;
     }
 
-    /// One look at the pod.
+    /// Looks at the pod once.
     async fn step(&mut self) -> Next {
         let pod = self.pod.clone();
         let turn = pod.turn.lock().await;
-        // One belongs to the other only as long as nobody else has the turn.
+        // They belong together only while this holds the turn.
         let (before, generation) = (pod.life(), pod.generation());
         let mut life = before.clone();
         let results = std::mem::take(&mut self.results);
@@ -175,13 +175,13 @@ impl Worker {
         let at = now();
         fold(&mut life, &seen, at);
         let plan = plan(&mut life, &seen, at, &self.room.options.policy);
-        // What is about to be done is shown as being done.
+        // What is about to start is shown as in progress.
         seen.busy.extend(plan.actions.iter().map(|action| (action.job(), action.deadline())));
         let status = phase::status(&mut life, &seen, at, &self.room.viewpoint());
         if life != before {
             if let Err(error) = self.save(&life).await {
                 tracing::warn!(pod = %pod.key, error = error_chain(&error), "not written down yet");
-                // Results are not seen anywhere else: they are noted again.
+                // Results are not observed anywhere else, so keep them for the next look.
                 self.results = results;
                 return Next::Wait(Some(at + STORE_RETRY.as_nanos() as i64));
             }
@@ -195,7 +195,7 @@ impl Worker {
         pod.set_waits(&plan.waits, at);
         self.probe(&life, &seen);
         drop(turn);
-        // An end is kept before its steps, which take the folder away; nothing else waits for it.
+        // The copy is stored before the teardown removes its directory; nothing else waits for it.
         if life.is_ending() {
             self.keep(&life).await;
         }
@@ -244,7 +244,7 @@ impl Worker {
         }
     }
 
-    /// The pod is gone: its row goes, then nobody is shown it any more.
+    /// The pod is gone: deletes its row and then unpublishes it.
     async fn leave(&mut self) -> Next {
         let batch = crate::store::Batch::new().delete::<Life>(&self.pod.uid);
         if let Err(error) = self.room.deps.store.write(batch).await {

@@ -1,4 +1,4 @@
-//! What actions end with, and what is remembered of it.
+//! Results of actions, and how they change the record.
 
 use std::time::Duration;
 
@@ -12,37 +12,37 @@ use crate::pod::plan::{Job, Unwind};
 use crate::pod::record::{Life, Trouble, Unit};
 use crate::pod::view::EventType;
 
-/// Pauses between tries of what fails for the pod as a whole: its network may be there in a
-/// moment, its config map may be given any time.
+/// Delays between attempts of steps of the pod as a whole: its network may be ready in a moment,
+/// and its config map may be created at any time.
 const POD_RETRY: backoff::Policy = backoff::Policy {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(10),
     reset: Duration::from_secs(600),
 };
 
-/// Pauses between tries to start a container that cannot be made.
+/// Delays between attempts to start a container that cannot be created.
 const START_RETRY: backoff::Policy = backoff::Policy {
     first: Duration::from_secs(10),
     longest: Duration::from_secs(10),
     reset: Duration::from_secs(600),
 };
 
-/// Pauses between tries to take something away.
+/// First delay between attempts of teardown steps.
 const UNWIND_FIRST: Duration = Duration::from_secs(1);
 const UNWIND_LONGEST: Duration = Duration::from_secs(60);
 
-/// What an action ended with.
+/// The result of an action.
 #[derive(Debug, Clone)]
 pub(super) enum Outcome {
-    /// Well.
+    /// Success.
     Done,
-    /// These containers have to be started again before the pod can have what it is given.
+    /// These containers have to be restarted before the pod can be resized.
     Restart(Vec<ContainerId>),
-    /// Told to stop, and stopped.
+    /// Cancelled.
     Cancelled,
-    /// It failed: Kubernetes' word, and what went wrong.
+    /// Failure: reason in Kubernetes' terms, and error.
     Failed { reason: String, message: String },
-    /// A bug; the log has it.
+    /// It panicked; the details are in the log.
     Panicked,
 }
 
@@ -55,8 +55,8 @@ impl Outcome {
 /// A container was not started.
 fn note_start(unit: &mut Unit, reason: &str, message: &str, at: UnixNanos, pull: &backoff::Policy) {
     let before = unit.trouble.take();
-    // A container that was made and did not start has ended, which says it all: its next start
-    // waits as after any other end, and no older trouble excuses it.
+    // A container that was created but failed to start has ended: the usual restart delay applies,
+    // and earlier trouble is irrelevant.
     if reason != "RunContainerError" {
         let policy = if reason == "ErrImagePull" { pull } else { &START_RETRY };
         let trouble = Trouble::again(before.as_ref(), reason, message.to_owned(), at, policy);
@@ -64,7 +64,7 @@ fn note_start(unit: &mut Unit, reason: &str, message: &str, at: UnixNanos, pull:
     }
 }
 
-/// Containers end, with their hooks, and are started again at once: that is no crash.
+/// Records that containers end, with their hooks, and restart at once; this is not a crash.
 fn note_restart(life: &mut Life, containers: &[ContainerId]) {
     let grace = life.grace();
     for (name, unit) in &mut life.units {
@@ -77,7 +77,7 @@ fn note_restart(life: &mut Life, containers: &[ContainerId]) {
 }
 
 impl Worker {
-    /// Results become part of what is remembered.
+    /// Merges results into the record.
     pub(super) fn note(&mut self, life: &mut Life, results: &[(Job, Outcome)]) {
         for (job, outcome) in results {
             match outcome {

@@ -1,9 +1,9 @@
-//! Other figures for containers that run.
+//! Changes limits of running containers.
 //!
 //! ```text
-//! what restarts ends ─> what shrinks of containers ─> the pod's cgroup ─> what grows of containers
+//! end containers to restart ─> lower containers' limits ─> the pod's cgroup ─> raise containers'
 //! ```
-//! So no container ever may use more than its pod, whichever way each figure goes.
+//! So no container may ever use more than its pod, whichever way each limit changes.
 
 use k8s_openapi::api::core::v1::Container as Spec;
 
@@ -17,10 +17,10 @@ use crate::pod::translate::{CONTAINER_NAME_LABEL, POD_UID_LABEL, container_resou
 use crate::pod::view::EventType;
 use crate::telemetry::error_chain;
 
-/// Reason of a failure, also in the pod's conditions.
+/// Reason of a failed resize, also in the pod's conditions.
 pub const FAILED: &str = "ResizeError";
 
-/// Figures that can be changed while a container runs.
+/// Limits that can be changed while a container runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Figures {
     shares: i64,
@@ -48,7 +48,7 @@ impl Figures {
         }
     }
 
-    /// As an update has them, beside what is as it was.
+    /// As an update; everything else is kept.
     fn update(self, before: Self, wanted: &Resources) -> Resources {
         let mut update = Resources::default();
         if self.shares != before.shares {
@@ -68,21 +68,21 @@ impl Figures {
     }
 }
 
-/// A container whose figures are to change.
+/// A container whose limits have to change.
 struct Change {
     id: ContainerId,
     name: String,
     before: Figures,
     wanted: Resources,
-    /// Its policy is to be started again for this.
+    /// Whether its policy requires a restart for this.
     restart: bool,
 }
 
 impl Work {
-    /// Brings the pod's cgroup and its containers to the figures of the spec.
+    /// Adjusts the pod's cgroup and its containers to the spec.
     pub(super) async fn resize(&self) -> Result<(), Outcome> {
         let changes = self.changes();
-        // Only when they have ended is it time for the pod's own limits.
+        // The pod's own limits follow when they have ended.
         let restart = changes.iter().filter(|change| change.restart);
         let restart: Vec<_> = restart.map(|change| change.id.clone()).collect();
         if !restart.is_empty() {
@@ -119,7 +119,7 @@ impl Work {
         updated.map_err(|error| error_chain(&error))
     }
 
-    /// The running containers that have other figures than the spec wants.
+    /// The running containers whose limits differ from the spec.
     fn changes(&self) -> Vec<Change> {
         let filter = ContainerFilter {
             labels: StringMap::from([(POD_UID_LABEL.to_owned(), self.life.uid.clone())]),
@@ -149,7 +149,7 @@ impl Work {
     }
 }
 
-/// Whether the policy for a figure that changes is to start the container again.
+/// Whether the policy of a changed limit is to restart the container.
 fn needs_restart(spec: &Spec, before: Figures, after: Figures) -> bool {
     let cpu = (before.shares, before.quota) != (after.shares, after.quota);
     let memory = before.memory != after.memory;

@@ -1,4 +1,4 @@
-//! The layer that lets calls in, and writes down changes and denials.
+//! The authorization layer: decides on each call, and logs changes and denials.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,32 +17,32 @@ use super::table::{self, Row};
 use super::{Caller, Grant, Policy, Role, Subject};
 use crate::serve::pods::about;
 
-/// Calls of these services are looked at on the unix socket; the CRI has its own rules.
+/// Calls of these services are handled on the unix socket; the CRI has its own rules.
 const OURS: &str = "/podbay.v1.";
 
-/// How long a call that is denied may take to say what it was about.
+/// How long to wait for the first message of a denied call, which says what the call was about.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Puts [`Auth`] before a service.
+/// Wraps a service with [`Auth`].
 #[derive(Clone)]
 pub(crate) struct AuthLayer(Door);
 
-/// Where calls come in.
+/// Where calls come from.
 #[derive(Clone)]
 enum Door {
-    /// The unix socket: its mode says who may connect.
+    /// The unix socket: its file mode determines who may connect.
     Local,
-    /// The network: the certificate and the policy say who may do what.
+    /// The network: certificate and policy determine who may do what.
     Remote(watch::Receiver<Arc<Policy>>),
 }
 
 impl AuthLayer {
-    /// For the unix socket: everybody there is an admin.
+    /// For the unix socket: every caller is an admin.
     pub(crate) fn local() -> Self {
         Self(Door::Local)
     }
 
-    /// For connections with certificates, by the policy as it is at each call.
+    /// For TLS connections: uses the policy in force at each call.
     pub(crate) fn remote(policy: watch::Receiver<Arc<Policy>>) -> Self {
         Self(Door::Remote(policy))
     }
@@ -56,7 +56,7 @@ impl<S> Layer<S> for AuthLayer {
     }
 }
 
-/// The service that every call passes.
+/// The service that every call passes through.
 #[derive(Clone)]
 pub(crate) struct Auth<S> {
     inner: S,
@@ -97,7 +97,7 @@ where
         let change = row.change.then(|| Pending(Some(audit.clone())));
         let answer = self.inner.call(request);
         Box::pin(async move {
-            // Dropped with the call when the caller leaves: that is written down, too.
+            // Dropped with the call if the caller leaves, which is logged too.
             let mut change = change;
             let response = answer.await?;
             let status = Status::from_header_map(response.headers());
@@ -115,7 +115,7 @@ where
 }
 
 impl Door {
-    /// Who calls, and what the call may touch.
+    /// The caller, and what the call may access.
     fn decide(
         &self,
         request: &Request<Body>,
@@ -142,9 +142,9 @@ impl Door {
     }
 }
 
-/// What a caller may touch with a call that takes `role`.
+/// What a caller may access with a call that requires `role`.
 fn allow(policy: &Policy, caller: &Caller, role: Role, now: SystemTime) -> Result<Grant, Status> {
-    // Connections are ended a moment later.
+    // Its connection is closed a moment later.
     if caller.expired(now) {
         return Err(Status::unauthenticated("the client certificate has expired"));
     }
@@ -164,8 +164,7 @@ fn local(request: &Request<Body>) -> String {
     }
 }
 
-/// Answers a call that never reaches its handler. Its verdict has fallen: what it was about is
-/// only read to be written down.
+/// Answers a denied call. Its first message is read only for the audit log, after the decision.
 async fn refuse(audit: Audit, row: Option<&Row>, body: Body, refused: Status) -> Response<Body> {
     if row.is_some_and(|row| row.path.starts_with(OURS)) && refused.code() == Code::PermissionDenied
     {
@@ -177,7 +176,7 @@ async fn refuse(audit: Audit, row: Option<&Row>, body: Body, refused: Status) ->
     refused.into_http()
 }
 
-/// The first message of a call, if it is small and not compressed.
+/// The first message of a call, if it is small and uncompressed.
 async fn first_message(mut body: Body) -> Option<Vec<u8>> {
     const HEAD: usize = 5;
     let mut read = Vec::new();
@@ -195,7 +194,7 @@ async fn first_message(mut body: Body) -> Option<Vec<u8>> {
     }
 }
 
-/// One line of the audit.
+/// An audit log entry.
 #[derive(Debug, Clone)]
 struct Audit {
     caller: String,
@@ -221,7 +220,7 @@ impl Audit {
         tracing::info!(target: "audit", caller, rpc, subject, dry_run, "change, and the caller left");
     }
 
-    /// What it was about, as far as the handler said so; a dry run is worth a word.
+    /// The objects concerned, as far as the handler reported them, and whether it was a dry run.
     fn subject(&self) -> (Option<String>, Option<bool>) {
         let about = self.subject.get();
         let dry_run = about.as_ref().and_then(|about| about.dry_run.then_some(true));

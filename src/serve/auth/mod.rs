@@ -1,18 +1,19 @@
-//! Who may call what.
+//! Authorization: who may call what.
 //!
 //! ```text
 //!  certificate --> names --> policy --> roles ----.
 //!                                                 +--> Grant, in the request's extensions
-//!  path of the RPC --> table --> role it takes ---'    or PermissionDenied
+//!  path of the RPC --> table --> required role ---'    or PermissionDenied
 //! ```
 //!
-//! What is not allowed is denied: an RPC without a row in the table, a name that the policy does
-//! not have. Every change and every denial leaves one line in the log (target `audit`). Who may
-//! open the unix socket may do everything there: the CRI on it is as good as root.
+//! Everything not explicitly allowed is denied: an RPC without a row in the table, or a name that
+//! is not in the policy. Every change and every denial is logged in one line (target `audit`).
+//! Everybody who may open the unix socket may do everything there, since access to its CRI is
+//! equivalent to root.
 //!
-//! Handlers of whole pods see them through their [`Grant`] (`serve/pods/granted.rs`), and say in
-//! the request's [`Subject`] what it is about: the line names it. A call that is denied before
-//! its handler is known by its first message, if that is small and comes soon.
+//! Handlers access pods through their [`Grant`] (`serve/pods/granted.rs`), and store in the
+//! request's [`Subject`] what it is about, for the audit log. For a call denied before its handler
+//! runs, the audit uses its first message, if that is small and arrives soon.
 
 mod layer;
 mod names;
@@ -34,14 +35,14 @@ pub use subject::{About, Subject};
 #[cfg(test)]
 pub(super) use table::rows;
 
-/// What a caller may do. Each role includes those before it.
+/// Role of a caller. Each role includes the previous ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// See pods, their logs, images and the node.
+    /// View pods, their logs, images and the node.
     View,
-    /// Make, change, restart and delete pods; pull, save and remove images.
+    /// Create, change, restart and delete pods; pull, save and remove images.
     Operate,
-    /// Reach into containers: exec, attach, port-forward. Load images from archives.
+    /// Access containers: exec, attach, port-forward. Load images from archives.
     Admin,
 }
 
@@ -63,12 +64,12 @@ impl fmt::Display for Role {
     }
 }
 
-/// What one call may touch. Every call of podbay.v1 that is let in has it in its extensions.
+/// What one call may access. Every authorized call of podbay.v1 has it in its extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// The role that the call takes; the caller has it in all of the namespaces.
+    /// The role that the call requires; the caller has it in all of the namespaces.
     pub role: Role,
-    /// The namespaces of pods; `None` for all of them.
+    /// The accessible namespaces; `None` for all.
     pub namespaces: Option<Arc<BTreeSet<String>>>,
 }
 
@@ -76,7 +77,7 @@ impl Grant {
     /// The grant of a request.
     ///
     /// # Errors
-    /// PermissionDenied when nobody has looked at who calls: that is a fault of the server.
+    /// PermissionDenied when the call was not authorized, which is a bug in the server.
     pub fn of<T>(request: &Request<T>) -> Result<&Self, Status> {
         let found = request.extensions().get();
         found.ok_or_else(|| Status::permission_denied("the caller is not known"))

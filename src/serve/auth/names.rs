@@ -1,4 +1,4 @@
-//! Who a certificate names.
+//! The names in a certificate.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use x509_parser::prelude::FromDer;
 
 use super::{Policy, Role};
 
-/// Most names of a certificate that are looked at.
+/// Maximum number of names that are read from a certificate.
 const MOST: usize = 64;
 
 /// The names of a certificate, each with its kind: `cn:alice`, `dns:ctl.example`,
@@ -21,7 +21,7 @@ const MOST: usize = 64;
 pub(crate) struct Names(Vec<String>);
 
 impl Names {
-    /// Each name as policies write it.
+    /// Each name in the form used in policies.
     pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
@@ -34,14 +34,14 @@ impl fmt::Display for Names {
     }
 }
 
-/// Who has opened a connection, as the certificate that was verified says.
+/// The peer of a connection, identified by its verified certificate.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    /// Its names.
+    /// The names in its certificate.
     pub(super) names: Arc<Names>,
-    /// When the certificate ends, in seconds since the Unix epoch.
+    /// Expiry of the certificate, in seconds since the Unix epoch.
     pub(super) expires: i64,
-    /// Where it comes from.
+    /// Its network address.
     pub(super) address: SocketAddr,
 }
 
@@ -52,13 +52,13 @@ impl fmt::Display for Caller {
 }
 
 impl Caller {
-    /// Whether its certificate has ended.
+    /// Whether its certificate has expired.
     pub(crate) fn expired(&self, now: SystemTime) -> bool {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.expires < now.cast_signed()
     }
 
-    /// Whether it may do less by one policy than by the one before.
+    /// Whether it has fewer permissions under `now` than under `before`.
     pub(crate) fn may_less(&self, before: &Policy, now: &Policy) -> bool {
         Role::ALL.iter().any(|role| {
             let (before, now) = (before.grant(&self.names, *role), now.grant(&self.names, *role));
@@ -70,7 +70,7 @@ impl Caller {
         })
     }
 
-    /// Reads a verified certificate; `None` when it cannot be understood.
+    /// Parses a verified certificate; `None` when it cannot be parsed.
     pub(crate) fn new(certificate: &CertificateDer<'_>, address: SocketAddr) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
         let expires = parsed.validity().not_after.timestamp();
@@ -95,16 +95,16 @@ fn names(certificate: &X509Certificate<'_>) -> Names {
     Names(names)
 }
 
-/// A name as it is compared: the case of DNS names does not matter.
+/// A name in normalised form: DNS names are case-insensitive.
 fn name_of(kind: &str, name: &str) -> String {
     let name = if kind == "dns" { name.to_ascii_lowercase() } else { name.to_owned() };
     format!("{kind}:{name}")
 }
 
-/// A name of a policy in the form in which it is compared.
+/// Validates and normalises a name in a policy.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the name.
 pub(super) fn checked(name: &str) -> Result<String, String> {
     match name.split_once(':') {
         Some((kind @ ("cn" | "dns" | "uri" | "email"), rest)) if !rest.is_empty() => {
@@ -134,7 +134,7 @@ mod tests {
         ]);
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         let caller = Caller::new(certificate.der(), ([127, 0, 0, 1], 1).into()).unwrap();
-        // A common name cannot pass for another kind.
+        // A common name cannot be mistaken for another kind of name.
         let names = "cn:dns:root dns:ctl.example uri:spiffe://x/Ctl email:a@b";
         assert_eq!(caller.names.to_string(), names);
         assert!(Caller::new(&CertificateDer::from(&b"x"[..]), caller.address).is_none());

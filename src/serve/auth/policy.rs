@@ -1,10 +1,10 @@
-//! The policy file: which names have which role.
+//! The policy file: maps names to roles.
 //!
 //! ```toml
 //! [[allow]]
 //! names = ["cn:controller", "uri:spiffe://example/controller"]
 //! role = "operate"
-//! namespaces = ["team-a"]   # all of them when it is left out
+//! namespaces = ["team-a"]   # all namespaces if omitted
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,22 +20,22 @@ use super::names::{self, Names};
 use super::{Grant, Role};
 use crate::telemetry::escape;
 
-/// Who may do what. Names that it does not have may do nothing.
+/// Permissions by name. Names that are not listed have none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
     allow: BTreeMap<String, Vec<Grant>>,
 }
 
-/// Everything that is wrong with a policy file; never empty.
+/// All faults of a policy file; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyFaults {
     path: PathBuf,
-    /// Line, from 1, and problem.
+    /// Line number, from 1, and problem.
     faults: Vec<(usize, String)>,
 }
 
 impl fmt::Display for PolicyFaults {
-    /// One fault a line.
+    /// Writes one fault per line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = escape(&self.path.display().to_string());
         for (index, (line, problem)) in self.faults.iter().enumerate() {
@@ -49,7 +49,7 @@ impl fmt::Display for PolicyFaults {
 impl std::error::Error for PolicyFaults {}
 
 impl Policy {
-    /// Reads the text of a policy; `path` is for messages.
+    /// Parses a policy; `path` is used in messages.
     ///
     /// # Errors
     /// All faults together.
@@ -68,7 +68,8 @@ impl Policy {
         Err(PolicyFaults { path: path.to_owned(), faults })
     }
 
-    /// What somebody of these names may touch with a call that takes `role`; `None` for nothing.
+    /// What a caller with these names may access with a call that requires `role`; `None` for
+    /// nothing.
     pub(super) fn grant(&self, names: &Names, role: Role) -> Option<Grant> {
         let grants = names.iter().filter_map(|name| self.allow.get(name)).flatten();
         let mut fitting = grants.filter(|grant| grant.role >= role).peekable();
@@ -84,7 +85,7 @@ impl Policy {
     }
 }
 
-/// Collects what is right and what is wrong.
+/// Collects valid rules and faults.
 struct Reader<'a> {
     text: &'a str,
     faults: Vec<(usize, String)>,
@@ -150,7 +151,7 @@ impl Reader<'_> {
         found
     }
 
-    /// A list of texts with at least one: an empty one would be taken for all by some.
+    /// A non-empty list of texts: an empty one could be misread as "all".
     fn texts(
         &mut self,
         key: &str,
@@ -176,7 +177,7 @@ impl Reader<'_> {
     }
 }
 
-/// Kubernetes' rule for names of namespaces.
+/// Checks Kubernetes' rule for namespace names.
 fn namespace(name: &str) -> Result<String, String> {
     let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let ends = !name.starts_with('-') && !name.ends_with('-');

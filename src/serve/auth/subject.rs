@@ -1,4 +1,4 @@
-//! What a call is about, for the line that is written about it.
+//! What a call is about, for the audit log.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use crate::locks::Mutex;
 /// Most bytes of a text that callers have chosen.
 const LONGEST: usize = 512;
 
-/// What a call is about: never what is secret, as the command of an exec may be.
+/// What a call is about, without secrets such as the command of an exec.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct About {
-    /// Objects, e.g. `default/web`, or a selection of them.
+    /// Objects, e.g. `default/web`, or a selector.
     pub what: String,
-    /// Nothing was to be changed.
+    /// Whether it was a dry run.
     pub dry_run: bool,
 }
 
@@ -30,23 +30,23 @@ impl About {
     }
 }
 
-/// The place in a request's extensions where its handler says what it is [`About`], as soon as
-/// that is known: then it is known, too, of calls that fail and of callers that leave.
+/// A slot in a request's extensions, in which the handler stores what the request is [`About`] as
+/// soon as that is known, so that it is also known if the call fails or its caller leaves.
 #[derive(Debug, Clone, Default)]
 pub struct Subject(Arc<Mutex<Option<About>>>);
 
 impl Subject {
-    /// The place of a request.
+    /// The slot of a request.
     pub fn of<T>(request: &Request<T>) -> Self {
         request.extensions().get().cloned().unwrap_or_default()
     }
 
-    /// Says it; the last word counts.
+    /// Stores it; the last value counts.
     pub fn set(&self, about: About) {
         *self.0.lock() = Some(about);
     }
 
-    /// What was said.
+    /// The stored value.
     pub fn get(&self) -> Option<About> {
         self.0.lock().clone()
     }

@@ -1,15 +1,15 @@
-//! What every RPC takes: one row each. A test fails when one has none.
+//! The role that each RPC requires. A test fails if an RPC has no row.
 
 use super::Role::{self, Admin, Operate, View};
 
-/// What a call of an RPC takes.
+/// The requirements of an RPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row {
     /// `/package.Service/Method`.
     pub(super) path: &'static str,
-    /// The least role.
+    /// The lowest sufficient role.
     pub(super) role: Role,
-    /// Whether it changes something or reaches into a container: then it is written down.
+    /// Whether it changes something or accesses a container, and therefore is always audited.
     pub(super) change: bool,
 }
 
@@ -21,7 +21,7 @@ const fn change(path: &'static str, role: Role) -> Row {
     Row { path, role, change: true }
 }
 
-/// All rows. The CRI has none: it is not served to others than this host.
+/// All rows. The CRI has none, because it is not served over the network.
 const ROWS: &[Row] = &[
     change("/podbay.v1.Pods/Apply", Operate),
     change("/podbay.v1.Pods/Delete", Operate),
@@ -39,7 +39,7 @@ const ROWS: &[Row] = &[
     change("/podbay.v1.Pods/RestartContainer", Operate),
     read("/podbay.v1.Pods/Admit", View),
     read("/podbay.v1.Pods/GetNode", View),
-    // Each pod pulls; names that everybody's pods use are for an admin to give.
+    // Any pod pulls images; but names used by everybody's pods may only be set by an admin.
     change("/podbay.v1.Images/Pull", Operate),
     change("/podbay.v1.Images/Load", Admin),
     change("/podbay.v1.Images/Save", Operate),
@@ -56,7 +56,7 @@ pub(super) fn row(path: &str) -> Option<&'static Row> {
     ROWS.iter().find(|row| row.path == path)
 }
 
-/// Every path and the role that it takes.
+/// All paths with their required roles.
 #[cfg(test)]
 pub(in crate::serve) fn rows() -> impl Iterator<Item = (&'static str, Role)> {
     ROWS.iter().map(|row| (row.path, row.role))
@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    /// The paths of all RPCs that are compiled in.
+    /// The paths of all RPCs in the compiled protos.
     fn paths() -> BTreeSet<String> {
         let sets = [
             crate::proto::FILE_DESCRIPTOR_SET,

@@ -1,14 +1,14 @@
-//! Lists as streams: every item once, in messages of bounded size, then the end.
+//! Lists as streams: every item once, in messages of limited size, then the end.
 
 use prost::Message;
 use tonic::codegen::BoxStream;
 
-/// Most bytes of items in one message: far below the 4 MiB that a client takes by default, and
-/// large enough that most lists are one message.
+/// Maximum number of item bytes in one message: far below the 4 MiB that clients accept by default,
+/// and enough for most lists to fit in one message.
 const MAX_BYTES: usize = 1 << 20;
 
-/// A stream of `items`, as many in each message as fit into [`MAX_BYTES`], and at most `most`. An
-/// item that is larger goes alone. No items are no message.
+/// Streams `items` in messages of at most [`MAX_BYTES`] and at most `most` items. A larger item is
+/// sent alone. Without items there is no message.
 pub(super) fn batches<I, M>(
     items: impl Iterator<Item = I> + Send + 'static,
     most: usize,

@@ -9,8 +9,8 @@ use crate::model::Owner;
 use crate::proto::runtime::v1;
 
 impl Cri {
-    /// The sandbox's configuration comes along once more in the request; the one that the
-    /// sandbox was made from is the one that counts.
+    /// The request repeats the sandbox's configuration; the one with which the sandbox was created
+    /// is used.
     pub(super) async fn create_container(
         &self,
         request: v1::CreateContainerRequest,
@@ -66,7 +66,7 @@ impl Cri {
         Ok(v1::ContainerStatusResponse { status, info })
     }
 
-    /// Containers of podbay's own engine are not shown, as their pods are not.
+    /// Containers of podbay's own engine are hidden, like their pods.
     pub(super) async fn list_containers(
         &self,
         request: v1::ListContainersRequest,
@@ -76,7 +76,7 @@ impl Cri {
         Ok(v1::ListContainersResponse { containers: own.map(convert::container_item).collect() })
     }
 
-    /// The containers as of one moment.
+    /// Streams the containers as of one moment.
     pub(super) fn stream_containers(
         &self,
         request: v1::StreamContainersRequest,

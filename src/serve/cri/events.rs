@@ -1,4 +1,4 @@
-//! The event stream: one bounded queue for each listener, so a slow one holds up nobody.
+//! The event stream: each listener has its own bounded queue, so a slow one blocks nobody.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::model::Owner;
 use crate::proto::runtime::v1;
 use crate::sandbox::Events;
 
-/// Each listener costs a queue.
+/// Maximum number of listeners; each costs a queue.
 const MAX_LISTENERS: usize = 64;
 
-/// The places for listeners, and what ends their streams.
+/// The slots for listeners, and the token that ends their streams.
 #[derive(Clone)]
 pub(super) struct Listeners {
     places: Arc<Semaphore>,
@@ -33,7 +33,7 @@ impl Listeners {
         Arc::clone(&self.places).try_acquire_owned().map_err(full)
     }
 
-    /// Ends cleanly when the agent stops, and with an error when events were lost.
+    /// Ends normally when the agent stops, and with an error when events were lost.
     fn stream(
         &self,
         place: OwnedSemaphorePermit,
@@ -43,7 +43,7 @@ impl Listeners {
         Box::pin(async_stream::stream! {
             let _place = place;
             loop {
-                // Cancel-safe: `next` loses nothing when it is dropped.
+                // Cancel-safe: dropping `next` loses nothing.
                 let next = tokio::select! {
                     () = closing.cancelled() => break,
                     next = queue.next() => next,
@@ -52,7 +52,7 @@ impl Listeners {
                     Some(event) if event.sandbox.owner == Owner::Cri => {
                         yield Ok(convert::event(&event));
                     }
-                    // Of podbay's own engine: hidden, as in the lists.
+                    // Events of podbay's own engine are hidden, as in lists.
                     Some(_) => {}
                     None => {
                         yield Err(Status::resource_exhausted(

@@ -28,7 +28,7 @@ impl Cri {
         Ok(v1::ListImagesResponse { images: images.iter().map(convert::image_out).collect() })
     }
 
-    /// The images as of one moment.
+    /// Streams the images as of one moment.
     pub(super) async fn stream_images(
         &self,
         request: v1::StreamImagesRequest,
@@ -38,7 +38,7 @@ impl Cri {
         Ok(batches(items, usize::MAX, |images| v1::StreamImagesResponse { images }))
     }
 
-    /// An image that is not here is no error: the field is left unset.
+    /// A missing image is not an error: the field is left unset.
     pub(super) async fn image_status(
         &self,
         request: v1::ImageStatusRequest,
@@ -70,7 +70,7 @@ impl Cri {
     }
 }
 
-/// No image has a name that cannot be one, so none is found: `None`, and no error.
+/// Converts an invalid name to `None`: no image can have it.
 fn unless_malformed<T>(found: Result<T, image::Error>) -> Result<Option<T>, image::Error> {
     match found {
         Err(image::Error::InvalidReference { .. }) => Ok(None),

@@ -1,4 +1,4 @@
-//! Metrics in the words of cAdvisor.
+//! Metrics in cAdvisor's format.
 
 use tonic::codegen::BoxStream;
 

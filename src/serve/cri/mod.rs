@@ -1,8 +1,8 @@
-//! The CRI door: `runtime.v1` for kubelet, crictl and whoever speaks it.
+//! The CRI services: `runtime.v1` for kubelet, crictl and other clients.
 //!
-//! A handler makes four moves: it parses the request into domain types, calls one function of a
-//! room, converts the answer, returns. Changing calls are owned by the rooms; a handler only
-//! waits, so a caller that hangs up tears nothing in half.
+//! A handler parses the request into domain types, calls one function of a room, converts the
+//! result and returns. Changing calls run in tasks owned by the rooms and handlers only wait, so a
+//! disconnected caller interrupts nothing half-way.
 
 mod batches;
 mod container;
@@ -30,31 +30,31 @@ use node::Node;
 #[cfg(test)]
 pub(super) use node::version;
 
-/// What the CRI door opens to.
+/// What the CRI services need.
 #[derive(Clone)]
 pub struct CriServices {
     /// Sandboxes and their containers.
     pub sandboxes: Arc<Sandboxes>,
     /// Images.
     pub images: Arc<Images>,
-    /// What they use.
+    /// Resource usage of pods and containers.
     pub stats: Arc<Stats>,
-    /// Asked for the condition RuntimeReady.
+    /// Queried for the condition RuntimeReady.
     pub runtime: Arc<dyn Runtime>,
-    /// Asked for the condition NetworkReady; told the pod address range.
+    /// Queried for the condition NetworkReady; gets the pod CIDR.
     pub network: Arc<dyn Network>,
-    /// Gives out the URLs of streams.
+    /// Issues streaming URLs.
     pub urls: Arc<Urls>,
-    /// What the agent says about itself.
+    /// Facts about the agent.
     pub identity: Identity,
 }
 
-/// What the agent says about itself; fixed for the life of the process, as callers expect.
+/// Facts about the agent; fixed for the life of the process, as callers expect.
 #[derive(Debug, Clone, Default)]
 pub struct Identity {
     /// Runtime handlers in the order in which Status lists them.
     pub handlers: Vec<RuntimeHandler>,
-    /// Name of the handler that is also listed as "".
+    /// Name of the handler that is also listed as "" (the default).
     pub default_handler: String,
     /// The effective configuration, without secrets, for verbose Status.
     pub config: serde_json::Value,

@@ -1,4 +1,4 @@
-//! What the agent says about itself and the node: Version, Status, RuntimeConfig.
+//! Version, Status and RuntimeConfig.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use crate::proto::runtime::v1;
 use crate::sandbox::Sandboxes;
 use crate::serve::status::chain;
 
-/// How long an answer of containerd is taken for true.
+/// How long an answer of containerd is cached.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// How long Status waits for somebody else.
+/// How long Status waits for others.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What the last look at containerd found, or why it failed.
+/// The last result of querying containerd, or the error.
 type Health = Arc<Result<RuntimeInfo, String>>;
 
-/// Answers for the node.
+/// Answers questions about the node.
 pub(super) struct Node {
     runtime: Arc<dyn Runtime>,
     network: Arc<dyn Network>,
@@ -70,14 +70,14 @@ impl Node {
             runtime_handlers: handlers(&self.identity, &known),
             features: Some(v1::RuntimeFeatures {
                 supplemental_groups_policy: true,
-                // Where a handler has user namespaces at all.
+                // If any handler supports user namespaces.
                 user_namespaces_host_network: known.values().any(|f| f.user_namespaces),
                 mount_options: false,
             }),
         })
     }
 
-    /// Asks containerd, unless it was asked a moment ago.
+    /// Queries containerd unless the last answer is fresh.
     async fn health(&self) -> Health {
         let last = self.health.lock().clone();
         if let Some((at, health)) = last
@@ -122,10 +122,10 @@ impl Node {
     }
 }
 
-/// Who we are. The same at any time, also before recovery has ended.
+/// Name and version of podbay. Constant, and available before recovery has ended.
 pub(in crate::serve) fn version() -> v1::VersionResponse {
     v1::VersionResponse {
-        // The version of the kubelet's side; kubelets refuse any other.
+        // The version of the interface on the kubelet's side; kubelets refuse any other.
         version: "0.1.0".to_owned(),
         runtime_name: "podbay".to_owned(),
         runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -133,7 +133,7 @@ pub(in crate::serve) fn version() -> v1::VersionResponse {
     }
 }
 
-/// The kubelet asks once and has to use the same.
+/// The cgroup driver, which the kubelet queries once and must use too.
 fn driver(identity: &Identity) -> v1::CgroupDriver {
     let mut handlers = identity.handlers.iter();
     match handlers.find(|handler| handler.name == identity.default_handler) {
@@ -142,7 +142,7 @@ fn driver(identity: &Identity) -> v1::CgroupDriver {
     }
 }
 
-/// Both conditions, always.
+/// Both conditions, which are always reported.
 fn conditions(health: &Health, network: &NetworkReadiness) -> Vec<v1::RuntimeCondition> {
     let condition = |kind: &str, fault: Option<(&str, &str)>| {
         let (reason, message) = fault.unwrap_or_default();
@@ -161,8 +161,8 @@ fn conditions(health: &Health, network: &NetworkReadiness) -> Vec<v1::RuntimeCon
     vec![condition("RuntimeReady", runtime), condition("NetworkReady", network)]
 }
 
-/// "" for the default handler, then every handler by name. The order never changes: a kubelet
-/// writes its Node status anew whenever it does.
+/// First "" for the default handler, then all handlers by name. The order never changes, because a
+/// kubelet rewrites its Node status on each change.
 fn handlers(
     identity: &Identity,
     known: &BTreeMap<String, HandlerFeatures>,

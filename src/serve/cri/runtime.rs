@@ -1,4 +1,4 @@
-//! The two services as tonic wants them: each RPC is handed to the file of its noun.
+//! The two services as tonic traits: each RPC is delegated to the file of its subject.
 
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
@@ -12,8 +12,8 @@ use crate::serve::status::unimplemented;
 type Answer<T> = Result<Response<T>, Status>;
 type Stream<T> = Answer<BoxStream<T>>;
 
-/// RPCs that wait for a later version: each says its own name. The signature is what
-/// `async_trait` makes of an `async fn`.
+/// RPCs that are not implemented yet; the error names them. The signature is the expansion of an
+/// `async fn` by `async_trait`.
 macro_rules! later {
     ($($method:ident($request:ident) -> $answer:ty;)*) => {$(
         fn $method<'a, 'f>(

@@ -37,8 +37,8 @@ impl Cri {
         Ok(v1::RemovePodSandboxResponse {})
     }
 
-    /// Statuses of the containers and their time go together: a client that sees one without
-    /// the other mistrusts both.
+    /// The statuses of the containers and the timestamp belong together: a client that sees only
+    /// one of them ignores both.
     pub(super) async fn pod_sandbox_status(
         &self,
         request: v1::PodSandboxStatusRequest,
@@ -69,7 +69,7 @@ impl Cri {
         })
     }
 
-    /// Pods of podbay's own engine are not shown: a kubelet kills pods that it does not know.
+    /// Pods of podbay's own engine are hidden: a kubelet kills pods that it does not know.
     pub(super) async fn list_pod_sandbox(
         &self,
         request: v1::ListPodSandboxRequest,
@@ -79,7 +79,7 @@ impl Cri {
         Ok(v1::ListPodSandboxResponse { items: own.map(convert::sandbox_item).collect() })
     }
 
-    /// The sandboxes as of one moment.
+    /// Streams the sandboxes as of one moment.
     pub(super) fn stream_pod_sandboxes(
         &self,
         request: v1::StreamPodSandboxesRequest,

@@ -1,4 +1,4 @@
-//! What pods and containers use.
+//! Resource usage of pods and containers.
 
 use tonic::Status;
 use tonic::codegen::BoxStream;
@@ -8,7 +8,7 @@ use super::{Cri, convert};
 use crate::proto::runtime::v1;
 use crate::stats::{ContainerStats, PodStats};
 
-/// Most items of one message of a stream.
+/// Maximum number of items in one message of a stream.
 pub(super) const BATCH: usize = 128;
 
 impl Cri {

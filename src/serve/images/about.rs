@@ -1,4 +1,4 @@
-//! What requests about images are about, in words for the audit: names, never credentials.
+//! What requests about images concern, for the audit log: names, never credentials.
 
 use prost::Message;
 
@@ -6,10 +6,10 @@ use crate::proto::podbay::v1::*;
 use crate::serve::auth::About;
 use crate::serve::pods::Tells;
 
-/// So many images are named.
+/// Maximum number of images that are named.
 const NAMED: usize = 8;
 
-/// The same of a message on its way, by the name of its RPC.
+/// Like [`Tells::about`], for an encoded message of this RPC.
 pub(in crate::serve) fn of_message(rpc: &str, message: &[u8]) -> Option<About> {
     fn of<T: Message + Default + Tells>(message: &[u8]) -> Option<About> {
         T::decode(message).ok()?.about()

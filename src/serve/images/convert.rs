@@ -1,4 +1,4 @@
-//! Between the wire and the image room.
+//! Conversion between wire types and the image room.
 
 use tonic::Status;
 
@@ -7,10 +7,10 @@ use crate::model::image::Image;
 use crate::proto::podbay::v1;
 use crate::serve::status::bad_field;
 
-/// Most images or names in one request.
+/// Maximum number of images or names in a request.
 const MAX_NAMES: usize = 256;
 
-/// A name that a request must have.
+/// The required name in a request.
 pub fn image(name: String) -> Result<String, Status> {
     match name {
         name if name.is_empty() => Err(bad_field("image", "must be given")),
@@ -19,7 +19,7 @@ pub fn image(name: String) -> Result<String, Status> {
     }
 }
 
-/// The images that are to be saved.
+/// The images to save.
 pub fn saved(request: v1::SaveRequest) -> Result<Vec<String>, Status> {
     match request.images.len() {
         0 => Err(bad_field("images", "must be given")),
@@ -28,7 +28,7 @@ pub fn saved(request: v1::SaveRequest) -> Result<Vec<String>, Status> {
     }
 }
 
-/// How to take an archive: the first message of a load.
+/// The options of a load, in its first message.
 pub fn start(first: Option<v1::LoadRequest>) -> Result<LoadOptions, Status> {
     let Some(v1::load_request::Input::Start(start)) = first.and_then(|first| first.input) else {
         return Err(bad_field("start", "must come first"));
@@ -40,11 +40,11 @@ pub fn start(first: Option<v1::LoadRequest>) -> Result<LoadOptions, Status> {
     Ok(LoadOptions { names, handler: runtime_handler })
 }
 
-/// Credentials of a pull; an empty message is none.
+/// Credentials of a pull; an empty message means none.
 pub fn credentials(given: Option<v1::RegistryCredentials>) -> Result<Option<Credentials>, Status> {
     let Some(given) = given else { return Ok(None) };
     let v1::RegistryCredentials { username, password, identity_token, registry_token } = given;
-    // It goes into a header line as it stands; the others are encoded first.
+    // It is put into a header unchanged; the others are encoded first.
     if registry_token.chars().any(char::is_control) {
         return Err(bad_field("credentials.registry_token", "must be one line"));
     }
@@ -53,7 +53,7 @@ pub fn credentials(given: Option<v1::RegistryCredentials>) -> Result<Option<Cred
     Ok(Some(given).filter(|given| *given != none))
 }
 
-/// A step of a pull; nothing for its end, which the image or an error tells.
+/// A progress event of a pull; `None` for its end, which the image or an error reports.
 pub fn progress(event: PullProgress) -> Option<v1::PullResponse> {
     let state = match event.state {
         PullState::Resolving => v1::PullState::Resolving,
@@ -72,14 +72,14 @@ pub fn progress(event: PullProgress) -> Option<v1::PullResponse> {
     Some(v1::PullResponse { event: Some(v1::pull_response::Event::Progress(progress)) })
 }
 
-/// The end of a pull.
+/// The result of a pull.
 pub fn pulled(image: Image, reference: String) -> v1::PullResponse {
     let image =
         v1::PulledImage { id: image.id.into(), reference, digest: image.target.digest.into() };
     v1::PullResponse { event: Some(v1::pull_response::Event::Image(image)) }
 }
 
-/// The images of an archive.
+/// The loaded images of an archive.
 pub fn loaded(images: Vec<Loaded>) -> v1::LoadResponse {
     let image = |image: Loaded| v1::LoadedImage {
         id: image.id.into(),

@@ -1,8 +1,9 @@
-//! The images of the node: `podbay.v1.Images`, beside the pods on both doors.
+//! The images of the node: `podbay.v1.Images`, served like pods on the socket and over TLS.
 //!
-//! Images are of the node and not of a namespace. So a caller whose role is limited to namespaces
-//! may do what its pods do anyway, pull, and see what [`GetNode`] shows it anyway; what gives or
-//! takes names for everybody, or hands out what others have pulled, takes the role everywhere.
+//! Images belong to the node, not to a namespace. A caller whose role is limited to namespaces may
+//! do what its pods do anyway (pull), and see what [`GetNode`] shows it anyway. Calls that set or
+//! remove names for everybody, or export images that others have pulled, require the role in all
+//! namespaces.
 //!
 //! [`GetNode`]: crate::proto::podbay::v1::pods_server::Pods::get_node
 
@@ -24,11 +25,11 @@ pub use service::ImageDoor;
 
 use crate::image::Images;
 
-/// Archives on their way in or out, and pulls that somebody watches.
+/// Maximum number of concurrent archives and watched pulls.
 const MAX_TRANSFERS: usize = 64;
 
 impl ImageDoor {
-    /// `closing` ends pulls and archives that are under way.
+    /// `closing` ends pulls and archives in progress.
     pub fn new(images: Arc<Images>, closing: CancellationToken) -> Self {
         Self { images, places: Arc::new(Semaphore::new(MAX_TRANSFERS)), closing }
     }

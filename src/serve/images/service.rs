@@ -1,4 +1,4 @@
-//! The service as tonic wants it: each RPC parses, asks once, converts.
+//! The service as a tonic trait: each RPC parses, makes one call, converts.
 
 use std::sync::Arc;
 
@@ -24,15 +24,15 @@ pub struct ImageDoor {
     pub(super) closing: CancellationToken,
 }
 
-/// What calls touch.
+/// Whom a call affects.
 enum Touches {
-    /// What a caller's pods touch as well.
+    /// Only the caller's own pods.
     Own,
-    /// The node.
+    /// All users of the node.
     Everybody,
 }
 
-/// Says what a call is about, and that its caller may make it.
+/// Records what a call is about, and checks that its caller is allowed to make it.
 fn enter<T: Tells>(request: &Request<T>, touches: Touches) -> Result<(), Status> {
     if let Some(about) = request.get_ref().about() {
         Subject::of(request).set(about);

@@ -1,4 +1,4 @@
-//! The door over the image room and fakes, through a socket.
+//! Tests of the service through a socket, with the image room and fakes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -244,7 +244,7 @@ async fn a_pull_tells_its_steps_and_ends_with_its_caller() {
     world.stop().await;
 }
 
-/// A request of somebody who has a role in one namespace only, or in all of them.
+/// A request by a caller with a role in one namespace, or in all.
 fn as_somebody<T>(message: T, limited: bool) -> Request<T> {
     let mut request = Request::new(message);
     let namespaces = limited.then(|| Arc::new(BTreeSet::from(["team".to_owned()])));

@@ -1,4 +1,4 @@
-//! What takes its time: pulls that are watched, archives in and out.
+//! Long-running calls: watched pulls, loading and saving archives.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use crate::serve::Subject;
 use crate::serve::pods::Tells as _;
 use crate::serve::status::bad_field;
 
-/// Bytes of an archive in one message outwards.
+/// Bytes of an archive per message of the answer.
 const PIECE: usize = 1 << 20;
 
-/// What a pull that is watched has come to.
+/// An event of a watched pull.
 enum News {
     Step(Result<PullProgress, RecvError>),
     End(Box<Result<Image, Error>>),
@@ -33,7 +33,7 @@ impl ImageDoor {
         Arc::clone(&self.places).try_acquire_owned().map_err(full)
     }
 
-    /// Pulls as long as the caller listens: a pull that nobody waits for ends.
+    /// Pulls while the caller listens; a pull that nobody waits for is cancelled.
     pub(super) fn watched_pull(
         &self,
         request: v1::PullRequest,
@@ -51,7 +51,7 @@ impl ImageDoor {
             let pull = images.pull_for(&runtime_handler, &image, credentials);
             tokio::pin!(pull);
             let image = loop {
-                // Cancel-safe: the pull is only borrowed; a receive that is dropped loses nothing.
+                // Cancel-safe: the pull is only borrowed, and a dropped receive loses nothing.
                 let news = tokio::select! {
                     pulled = &mut pull => News::End(Box::new(pulled)),
                     () = closing.cancelled() => News::End(Box::new(Err(Error::Abandoned))),
@@ -76,7 +76,7 @@ impl ImageDoor {
         }))
     }
 
-    /// Takes an archive. What came whole is taken also when its caller has gone meanwhile.
+    /// Loads an archive. A completely received one is loaded even if its caller has left meanwhile.
     pub(super) async fn take(
         &self,
         mut requests: Streaming<v1::LoadRequest>,
@@ -98,7 +98,7 @@ impl ImageDoor {
         Ok(convert::loaded(self.images.load(upload, options).await?))
     }
 
-    /// Hands out an archive at the caller's pace.
+    /// Sends an archive at the caller's pace.
     pub(super) async fn hand_out(
         &self,
         images: Vec<String>,

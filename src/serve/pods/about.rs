@@ -1,5 +1,5 @@
-//! What requests are about, in words for the audit: names and selections, nothing of what is in
-//! the objects, no command, no data.
+//! What requests concern, for the audit log: names and selectors, but no object contents, commands
+//! or data.
 
 use prost::Message;
 
@@ -8,19 +8,19 @@ use crate::pod::{Applied, PodKey};
 use crate::proto::podbay::v1::*;
 use crate::serve::auth::About;
 
-/// Bigger manifests are told of by their size: they are not read once more for their names.
+/// Larger manifests are described by their size, to avoid parsing them again for the names.
 pub(in crate::serve) const SMALL: usize = 64 << 10;
 
-/// So many objects are named.
+/// Maximum number of objects that are named.
 const NAMED: usize = 8;
 
-/// A request that says what it is about.
+/// A request that can tell what it is about.
 pub(in crate::serve) trait Tells {
-    /// What, if anything.
+    /// What it is about, if anything.
     fn about(&self) -> Option<About>;
 }
 
-/// The same of a message on its way, by the path of its RPC.
+/// Like [`Tells::about`], for an encoded message of this RPC path.
 pub(in crate::serve) fn of_message(path: &str, message: &[u8]) -> Option<About> {
     fn of<T: Message + Default + Tells>(message: &[u8]) -> Option<About> {
         T::decode(message).ok()?.about()
@@ -48,7 +48,7 @@ pub(in crate::serve) fn of_message(path: &str, message: &[u8]) -> Option<About> 
     }
 }
 
-/// What an Apply was about, as its answer says it.
+/// What an Apply concerned, from its result.
 pub(super) fn applied(applied: &Applied, dry_run: bool) -> About {
     let names = applied.pods.iter().map(|(view, _)| view.key().to_string());
     About { dry_run, ..About::new(list(names)) }
@@ -91,7 +91,7 @@ fn manifest(text: &str, namespace: &str, dry_run: bool) -> Option<About> {
     Some(About { dry_run, ..About::new(what) })
 }
 
-/// The objects of a manifest: what is no pod with its kind before it.
+/// The objects in a manifest; those that are not pods are prefixed with their kind.
 fn names(parsed: &Parsed) -> Vec<String> {
     let name = |meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();

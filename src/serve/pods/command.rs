@@ -1,7 +1,7 @@
-//! Exec and Attach: a caller at the streams of a process.
+//! Exec and Attach: connects a caller to the streams of a process.
 //!
-//! The whole session is polled by the stream of its answers: a caller that hangs up drops it, and
-//! by that ends it, as [`crate::stream::Sessions`] promises.
+//! The answer stream polls the whole session, so when a caller disconnects the session is dropped
+//! and ends, as [`crate::stream::Sessions`] requires.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -28,34 +28,34 @@ use crate::proto::podbay::v1::{attach_request, attach_response, exec_request, ex
 use crate::serve::status::bad_field;
 use crate::stream::{Attach, Exec, SessionError, Streams};
 
-/// How long a caller may take to say what it wants.
+/// How long a caller may take to send its first message.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// Pieces of input, and of output, that may wait for their reader.
+/// Maximum number of queued pieces of input, and of output.
 const QUEUE: usize = 16;
 
-/// Most of a piece of output.
+/// Maximum number of bytes in a piece of output.
 const PIECE: usize = 32 << 10;
 
-/// What a caller sends after its start.
+/// A message of the caller after the first.
 enum Said {
     Stdin(Vec<u8>),
     StdinEnd,
     Resize(v1::TerminalSize),
-    /// A second start.
+    /// Another start message.
     Start,
     /// An empty message, or one of a later version.
     Unknown,
 }
 
-/// How output goes to the caller.
+/// How output is encoded for the caller.
 #[derive(Clone, Copy)]
 struct Words<T> {
     stdout: fn(Vec<u8>) -> T,
     stderr: fn(Vec<u8>) -> T,
 }
 
-/// What the caller has of the process.
+/// The streams that the caller requested.
 struct Wanted {
     stdin: bool,
     tty: bool,
@@ -148,7 +148,7 @@ impl Pods {
         Ok(hold(place, after(started, talk)))
     }
 
-    /// The container that is meant, with its name.
+    /// The selected container, with its name.
     fn target(&self, key: &PodKey, container: String) -> Result<(Target, String), Status> {
         let asked = Some(container).filter(|name| !name.is_empty());
         let target = self.face.target(key, asked.as_deref())?;
@@ -193,7 +193,7 @@ fn after<T: Send + 'static>(
     Box::pin(futures::stream::iter([Ok(first)]).chain(rest))
 }
 
-/// The session: what the process writes, then how it ended.
+/// Runs the session: streams the process's output, then its result.
 fn converse<T, W>(
     heard: impl Stream<Item = Result<Said, Status>> + Send + 'static,
     wanted: Wanted,
@@ -216,18 +216,18 @@ where
             tty: wanted.tty,
             resize: wanted.tty.then_some(resize),
         };
-        // From here on only the process holds the box.
+        // From here on only the process holds the sender.
         drop(outbox);
         if let Some(size) = wanted.size {
-            // The queue is empty: there is room.
+            // The queue is empty, so there is room.
             let _ = sizes.try_send(size);
         }
         let listening = listen(heard, wanted.stdin.then_some(stdin), sizes);
         let work = work(io);
         tokio::pin!(listening, work);
         let ended = loop {
-            // Cancel-safe: `recv` loses nothing, all others are pinned outside. By chance and not
-            // in order: a flood of output must not hold up what the caller sends.
+            // Cancel-safe: `recv` loses nothing, and the others are pinned outside. The polling
+            // order is random, so that a flood of output cannot block the caller's messages.
             tokio::select! {
                 Some(piece) = inbox.recv() => yield Ok(piece),
                 ended = &mut work => break ended.map_err(Status::from),
@@ -235,7 +235,7 @@ where
                 () = closing.cancelled() => break Err(SessionError::Stopping.into()),
             }
         };
-        // What was written before the end.
+        // Output written before the end.
         inbox.close();
         while let Some(piece) = inbox.recv().await {
             yield Ok(piece);
@@ -248,7 +248,7 @@ where
     }
 }
 
-/// Takes in what the caller sends. Ends only by a fault of the caller, or of the way to it.
+/// Handles the caller's messages. Completes only if the caller makes an error or its stream fails.
 async fn listen(
     heard: impl Stream<Item = Result<Said, Status>> + Send,
     stdin: Option<mpsc::Sender<std::io::Result<Bytes>>>,
@@ -262,13 +262,13 @@ async fn listen(
                 return bad_field("stdin", "the start did not announce it");
             }
             Some(Ok(Said::Stdin(bytes))) => match &stdin {
-                // A process that reads no more does not hear it.
+                // A process that no longer reads discards it.
                 Some(stdin) => drop(stdin.send(Ok(bytes.into())).await),
                 None => return bad_field("stdin", "has ended already"),
             },
             Some(Ok(Said::StdinEnd)) => stdin = None,
             Some(Ok(Said::Resize(size))) => match convert::terminal_size(size) {
-                // Without a terminal there is nobody to tell.
+                // Without a terminal it is ignored.
                 Ok(Some(size)) => drop(sizes.send(size).await),
                 Ok(None) => {}
                 Err(status) => return status,
@@ -284,7 +284,7 @@ async fn listen(
     }
 }
 
-/// Output as messages of the caller's stream, at the caller's pace.
+/// Converts output to messages of the answer stream, at the caller's pace.
 struct Outlet<T> {
     outbox: PollSender<T>,
     word: fn(Vec<u8>) -> T,

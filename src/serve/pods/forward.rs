@@ -18,13 +18,13 @@ use crate::proto::podbay::v1::port_forward_response::Output;
 use crate::serve::status::bad_field;
 use crate::stream::SessionError;
 
-/// Most of a piece of a connection, …
+/// Maximum size of a piece of a TCP connection.
 const PIECE: usize = 32 << 10;
 
-/// … and of a datagram (RFC 768 over IPv4).
+/// Maximum size of a datagram (RFC 768 over IPv4).
 const DATAGRAM: usize = 65_507;
 
-/// A caller that sends no more datagrams hears answers until none came for so long.
+/// After the caller's last datagram, answers are forwarded until none arrives for this long.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 type Requests = Streaming<v1::PortForwardRequest>;
@@ -74,7 +74,7 @@ fn tcp(
             while let Some(bytes) = data(&mut requests).await? {
                 far.write_all(&bytes).await.map_err(failed)?;
             }
-            // The pod sees the end of what the caller sends.
+            // Signals the end of the caller's data to the pod.
             far.shutdown().await.map_err(failed)?;
             std::future::pending::<Result<(), Status>>().await
         };
@@ -102,7 +102,7 @@ fn tcp(
     })
 }
 
-/// Ends some time after the caller's last datagram, or when nobody listens on the port.
+/// Ends some time after the caller's last datagram, or when nothing listens on the port.
 fn udp(
     socket: UdpSocket,
     requests: Requests,
@@ -142,7 +142,7 @@ fn udp(
     })
 }
 
-/// Passes all datagrams of the caller on.
+/// Forwards all datagrams of the caller.
 async fn send_datagrams(socket: &UdpSocket, mut requests: Requests) -> Result<(), Status> {
     while let Some(bytes) = data(&mut requests).await? {
         if bytes.len() > DATAGRAM {
@@ -153,7 +153,7 @@ async fn send_datagrams(socket: &UdpSocket, mut requests: Requests) -> Result<()
     Ok(())
 }
 
-/// The next bytes of the caller; `None` when it sends no more.
+/// The next bytes from the caller; `None` at the end of its data.
 async fn data(requests: &mut Requests) -> Result<Option<Vec<u8>>, Status> {
     let Some(request) = requests.message().await? else { return Ok(None) };
     match request.input {

@@ -1,4 +1,4 @@
-//! The pods as a caller may see them: those of the namespaces of its grant.
+//! Restricts the pods to the namespaces of a caller's grant.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,21 +18,21 @@ use crate::pod::{
 use crate::serve::{Grant, Subject};
 
 impl Pods {
-    /// The same, and what the request is about is known.
+    /// Like [`Pods::granted`], and records what the request is about.
     pub(super) fn named<T: Tells>(&self, request: &Request<T>) -> Result<Self, Status> {
         let pods = self.granted(request)?;
         pods.tell(request.get_ref());
         Ok(pods)
     }
 
-    /// Says what a message of the caller is about.
+    /// Records what a message of the caller is about.
     pub(super) fn tell(&self, message: &impl Tells) {
         if let Some(about) = message.about() {
             self.subject.set(about);
         }
     }
 
-    /// The service as the caller of this request may use it.
+    /// The service, restricted to what the caller of this request may access.
     pub(super) fn granted<T>(&self, request: &Request<T>) -> Result<Self, Status> {
         let grant = Grant::of(request)?;
         let mut pods = self.clone();
@@ -45,14 +45,14 @@ impl Pods {
     }
 }
 
-/// Asks the grant, then the pods.
+/// Checks the grant, then calls the pods.
 struct Granted {
     face: Arc<dyn Face>,
     grant: Grant,
 }
 
 impl Granted {
-    /// That every object of a manifest is of a namespace that is allowed.
+    /// Checks that every object in a manifest is in an allowed namespace.
     fn check_manifest(&self, request: &Apply) -> Result<(), Error> {
         let options =
             ParseOptions { lenient: request.lenient, namespace: request.namespace.clone() };
@@ -132,7 +132,7 @@ impl Face for Granted {
         self.face.admit(request).await
     }
 
-    /// The node is everybody's: who gives it work must know its room.
+    /// The node is visible to everybody: whoever creates pods must know its free resources.
     async fn node(&self) -> Result<NodeView, Error> {
         self.face.node().await
     }

@@ -1,4 +1,4 @@
-//! What pods use.
+//! Resource usage of pods and of the node.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use crate::ids::PodId;
 use crate::sandbox::Sandboxes;
 use crate::stats::{PodStats, Stats, Usage};
 
-/// Tells what pods and the node use.
+/// Measures pods and the node.
 #[async_trait]
 pub trait Measure: Send + Sync {
-    /// Of the sandboxes that still are.
+    /// Usage of those sandboxes that still exist.
     async fn pods(&self, sandboxes: &[PodId]) -> Vec<PodStats>;
 
-    /// Of the whole node; `None` when it cannot be told.
+    /// Usage of the whole node; `None` when it cannot be read.
     async fn node(&self) -> Option<Usage>;
 }
 
-/// Measures in the pods of this agent.
+/// Measures the pods of this agent.
 pub struct Meters {
     /// Where the pods are.
     pub sandboxes: Arc<Sandboxes>,

@@ -1,8 +1,8 @@
-//! The door to whole pods: `podbay.v1`.
+//! The service of whole pods: `podbay.v1`.
 //!
-//! A handler parses, asks the [`Face`] of the pods, converts the answer. Answers without an end
-//! live as long as their caller reads them; each is polled by its caller alone, so nothing is
-//! left behind when one hangs up.
+//! A handler parses the request, calls the [`Face`] of the pods and converts the result. Endless
+//! answers live as long as their callers read them; each is polled only by its caller, so nothing
+//! is left when one disconnects.
 
 pub(super) mod about;
 mod command;
@@ -33,18 +33,18 @@ use crate::stream::Sessions;
 use shown::Shown;
 use streams::Places;
 
-/// What the door to whole pods opens to.
+/// What the service of whole pods needs.
 #[derive(Clone)]
 pub struct PodServices {
     /// The pods.
     pub face: Arc<dyn Face>,
-    /// Commands, attached callers and ports.
+    /// Exec, attach and port-forward.
     pub sessions: Arc<dyn Sessions>,
-    /// What they use.
+    /// Resource usage.
     pub meters: Arc<dyn Measure>,
     /// Name of the node.
     pub node: String,
-    /// The images of the node, which the door beside opens to.
+    /// The images of the node, for the service beside this one.
     pub images: Arc<Images>,
 }
 

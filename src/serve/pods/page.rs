@@ -1,5 +1,5 @@
-//! Lists in pages. A continue token says after which pod the last page ended, and of which
-//! revision the first one was.
+//! Lists in pages. A continue token contains the pod at which the last page ended and the revision
+//! of the first page.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,7 +9,7 @@ use tonic::Status;
 use crate::pod::{Error, Listing, PodKey, PodView, Revision};
 use crate::serve::status::bad_field;
 
-/// Where a page ended.
+/// The position at which a page ended.
 #[derive(Serialize, Deserialize)]
 struct Place {
     epoch: String,
@@ -20,17 +20,17 @@ struct Place {
 /// A page of a list.
 pub(super) struct Page {
     pub pods: Vec<PodView>,
-    /// That of the first page.
+    /// Revision of the first page.
     pub revision: Revision,
-    /// Empty on the last page.
+    /// Continue token; empty on the last page.
     pub token: String,
     pub remaining: usize,
 }
 
-/// The page of a whole, sorted list that follows a token; `limit` 0 is no limit.
+/// Selects from a complete, sorted list the page after a token; `limit` 0 is no limit.
 ///
 /// # Errors
-/// InvalidArgument for a token that is none; OutOfRange for one of another history.
+/// InvalidArgument for an invalid token; OutOfRange for one of another store history.
 pub(super) fn page(listing: Listing, limit: u32, token: &str) -> Result<Page, Status> {
     let Listing { mut pods, mut revision } = listing;
     if !token.is_empty() {
@@ -50,7 +50,7 @@ pub(super) fn page(listing: Listing, limit: u32, token: &str) -> Result<Page, St
     let last = pods.last().filter(|_| remaining > 0).map(PodView::key);
     let token = last.map_or_else(String::new, |last| {
         let Revision { epoch, number } = revision.clone();
-        // Texts and a number: this cannot fail.
+        // Only texts and a number, so this cannot fail.
         URL_SAFE_NO_PAD
             .encode(serde_json::to_vec(&Place { epoch, number, last }).unwrap_or_default())
     });

@@ -1,4 +1,4 @@
-//! The service as tonic wants it: each RPC parses, asks once, converts.
+//! The service as a tonic trait: each RPC parses, makes one call, converts.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct Pods {
     pub(super) node: Arc<str>,
     pub(super) shown: Arc<Shown>,
     pub(super) places: Places,
-    /// What the call is about, when it is of one call.
+    /// What the call is about; set in the copy that serves a single call.
     pub(super) subject: Subject,
 }
 

@@ -1,4 +1,4 @@
-//! Pods as they go over the wire, made once for all who are told of them.
+//! Pods in wire form, converted once for all recipients.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,22 +10,21 @@ use crate::locks::Mutex;
 use crate::pod::PodView;
 use crate::proto::podbay::v1;
 
-/// News are fresh when they are told; those who are slower pay for themselves.
+/// How many pods are cached. Events are usually sent soon; slow recipients cause a new conversion.
 const KEPT: usize = 32;
 
-/// The last pods that were shown. Writing a pod as JSON costs far more than copying the text.
+/// The last converted pods. Converting a pod to JSON costs far more than copying the text.
 #[derive(Default)]
 pub(super) struct Shown(Mutex<VecDeque<(Arc<k8s::Pod>, Arc<v1::Pod>)>>);
 
 impl Shown {
-    /// How many are kept.
+    /// Number of cached pods.
     #[cfg(test)]
     pub fn written(&self) -> usize {
         self.0.lock().len()
     }
 
-    /// A pod, outwards. The same object is known by its place in memory, which nobody else has
-    /// while it is kept here.
+    /// Converts a pod. The object is identified by its address, which is unique while it is cached.
     pub fn pod(&self, view: &PodView) -> v1::Pod {
         let same = |kept: &v1::Pod| {
             let revision = kept.revision.as_ref();
@@ -38,7 +37,7 @@ impl Shown {
             drop(last);
             return (*kept).clone();
         }
-        // Under the lock: others who ask now want the same one.
+        // Converted under the lock, since concurrent callers want the same pod.
         let made = Arc::new(convert::pod(view));
         last.push_back((Arc::clone(&view.pod), Arc::clone(&made)));
         if last.len() > KEPT {

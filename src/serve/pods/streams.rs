@@ -1,4 +1,4 @@
-//! Answers that go on: watches, events, logs, stats.
+//! Streaming answers: watches, events, logs, stats.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use crate::pod::{self, LogLines, Selector, Watch, WatchEvent};
 use crate::proto::podbay::v1;
 use crate::serve::status::bad_field;
 
-/// Answers without an end; each holds a queue.
+/// Maximum number of endless answers; each holds a queue.
 const MAX_ENDLESS: usize = 1024;
 
-/// Commands, attached callers and ports at the same time, as many as the streaming server has.
+/// Maximum number of exec, attach and port-forward sessions, the same as in the streaming server.
 const MAX_SESSIONS: usize = 1024;
 
-/// A piece of a log that is sent at a time.
+/// Maximum number of log bytes in one message.
 const PIECE: usize = 64 << 10;
 
-/// Time between two looks at what pods use, where the caller names none, …
+/// Default interval of resource usage reports.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// … and where it does, at least.
+/// Minimum interval of resource usage reports.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The places for answers without an end, and what ends them.
+/// The slots for endless answers, and the token that ends them.
 #[derive(Clone)]
 pub(super) struct Places {
     free: Arc<Semaphore>,
@@ -39,7 +39,7 @@ pub(super) struct Places {
     closing: CancellationToken,
 }
 
-/// A stream that holds a place as long as somebody has it.
+/// A stream that holds a slot while it exists.
 pub(super) fn hold<T: Send + 'static>(
     place: OwnedSemaphorePermit,
     stream: BoxStream<T>,
@@ -56,7 +56,7 @@ impl Places {
         Self { free: Arc::new(free), sessions: Arc::new(sessions), closing }
     }
 
-    /// What is waited for besides the stream itself.
+    /// Cancelled when the endless answers have to end.
     pub fn closing(&self) -> &CancellationToken {
         &self.closing
     }
@@ -68,14 +68,14 @@ impl Places {
         Arc::clone(&self.free).try_acquire_owned().map_err(full)
     }
 
-    /// A place for a command, an attached caller or a port.
+    /// A slot for an exec, attach or port-forward session.
     pub fn session(&self) -> Result<OwnedSemaphorePermit, Status> {
         let full =
             |_| Status::resource_exhausted(format!("{MAX_SESSIONS} sessions are open already"));
         Arc::clone(&self.sessions).try_acquire_owned().map_err(full)
     }
 
-    /// A stream that holds a place and ends cleanly when the agent stops.
+    /// A stream that holds a slot and ends normally when the agent stops.
     fn endless<T: Send + 'static>(
         &self,
         stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
@@ -130,7 +130,7 @@ impl Pods {
             return Err(bad_field("interval", "must be at least one second"));
         }
         let selector = convert::selector(request.selector);
-        // What is wrong with the selector is said at once.
+        // Reports an invalid selector at once.
         self.face.list(&selector)?;
         let pods = self.clone();
         self.places.endless(async_stream::try_stream! {
@@ -162,8 +162,8 @@ impl Pods {
     }
 }
 
-/// News outwards. Before the first bookmark of a watch that was not resumed, nothing says up to
-/// where all was told.
+/// Converts watch events. Before the first bookmark of a watch that was not resumed, no event has a
+/// revision to resume from.
 fn news(
     watch: Watch,
     shown: Arc<Shown>,
@@ -193,7 +193,7 @@ fn news(
     })
 }
 
-/// A log outwards, in pieces that no message limit stops.
+/// Sends a log in pieces below the message size limit.
 fn pieces(lines: LogLines) -> impl Stream<Item = Result<v1::LogsResponse, Status>> + Send {
     lines.flat_map(|text| {
         let pieces: Vec<_> = match text {

@@ -1,4 +1,4 @@
-//! The service on a real socket, with a made-up face behind it.
+//! Tests of the service on a real socket, with a fake face behind it.
 
 mod basics;
 mod commands;

@@ -1,4 +1,4 @@
-//! Who is connected, so that a connection ends when its certificate does: calls are checked when
+//! The open connections, to close them when their certificates expire: calls are authorized when
 //! they begin, but a watch or a shell has no end of its own.
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use super::{Caller, Policy, Tls};
 use crate::locks::{Mutex, MutexGuard};
 use crate::telemetry::error_chain;
 
-/// All connections of callers whose certificate was good.
+/// All connections with a verified certificate.
 #[derive(Debug, Default)]
 pub(super) struct Guests(Mutex<Book>);
 
@@ -27,13 +27,13 @@ struct Book {
 #[derive(Debug)]
 struct Entry {
     caller: Caller,
-    /// Its own first.
+    /// The client's own certificate first.
     certificates: Vec<CertificateDer<'static>>,
     end: CancellationToken,
 }
 
 impl Guests {
-    /// Somebody is let in.
+    /// Registers a connection.
     pub(super) fn enter(
         self: &Arc<Self>,
         caller: &Caller,
@@ -50,19 +50,19 @@ impl Guests {
         Guest { guests: self.clone(), number, ended: Box::pin(end.cancelled_owned()) }
     }
 
-    /// Ends the connections of certificates that have expired.
+    /// Ends the connections whose certificates have expired.
     pub(super) fn expire(&self, now: SystemTime) {
         self.look(|entry| {
             entry.caller.expired(now).then(|| "the client certificate has expired".to_owned())
         });
     }
 
-    /// Ends the connections of certificates that nobody would be let in with now.
+    /// Ends the connections whose certificates would now be refused.
     pub(super) fn recheck(&self, tls: &Tls) {
         self.look(|entry| tls.check(&entry.certificates).err().map(|error| error_chain(&error)));
     }
 
-    /// Ends the connections of callers who may do less than before.
+    /// Ends the connections of callers who have fewer permissions than before.
     pub(super) fn narrow(&self, before: &Policy, now: &Policy) {
         self.look(|entry| {
             let narrower = entry.caller.may_less(before, now);
@@ -86,7 +86,7 @@ impl Guests {
     }
 }
 
-/// One connection; forgotten when it is dropped.
+/// A registered connection; unregistered when dropped.
 pub(super) struct Guest {
     guests: Arc<Guests>,
     number: u64,
@@ -94,7 +94,7 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Ready once the connection has to end; wakes whoever has asked.
+    /// Ready once the connection has to end; registers the waker.
     pub(super) fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.ended.as_mut().poll(context)
     }

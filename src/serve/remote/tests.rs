@@ -1,4 +1,4 @@
-//! The door on real sockets: who gets in, and who does not.
+//! Tests on real sockets: which clients are accepted and which are refused.
 
 mod audit;
 mod ends;
@@ -49,7 +49,7 @@ async fn certificates_of_strangers_are_refused() {
         ("none", None, Some(AlertDescription::CertificateRequired)),
         ("a stranger's", Some(stranger.client("admin")), Some(AlertDescription::UnknownCA)),
         ("expired", Some(own.made("admin", past)), Some(AlertDescription::CertificateExpired)),
-        // Which alert tells of these is the library's choice.
+        // The alert for these depends on the TLS library.
         ("not yet valid", Some(own.made("admin", future)), None),
         ("a server's", Some(own.made("admin", server_only)), None),
     ] {
@@ -70,7 +70,7 @@ async fn older_tls_and_plain_text_are_refused() {
     let mut plain = TcpStream::connect(world.address).await.unwrap();
     plain.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
-    // An alert at most, then the end.
+    // At most an alert, then end-of-file.
     let read = timeout(LIMIT, plain.read_to_end(&mut answer)).await.unwrap();
     assert!(read.is_err() || answer.len() <= 7, "{answer:?}");
     world.stop().await;
@@ -79,7 +79,7 @@ async fn older_tls_and_plain_text_are_refused() {
 #[tokio::test]
 async fn a_self_made_name_does_not_help() {
     let world = World::start().await;
-    // A good certificate whose name merely looks like an admin's.
+    // A valid certificate whose name only resembles an admin's.
     for name in ["admin2", "ADMIN", "cn:admin", "dns:admin", ""] {
         let mut caller = world.connect(&world.authority.client(name)).await;
         let denied = caller.call("/podbay.v1.Pods/Get").await.unwrap_err();
@@ -93,7 +93,7 @@ async fn a_handshake_that_hangs_is_ended() {
     let world = World::start().await;
     let started = tokio::time::Instant::now();
     let mut silent = TcpStream::connect(world.address).await.unwrap();
-    // Also one that has begun to speak.
+    // Also one that has begun its handshake.
     let mut slow = TcpStream::connect(world.address).await.unwrap();
     slow.write_all(&[0x16, 3, 1]).await.unwrap();
     for stream in [&mut silent, &mut slow] {
@@ -106,7 +106,7 @@ async fn a_handshake_that_hangs_is_ended() {
 
 #[tokio::test]
 async fn a_crowd_of_silent_strangers_keeps_nobody_out() {
-    // Both ends of all of them are this process's.
+    // This process holds both ends of all of them.
     let most = crate::backend::linux::raise_file_limit() / 2;
     let most = most - MAX_HANDSHAKES - 256;
     let world = World::start().await;
@@ -114,7 +114,7 @@ async fn a_crowd_of_silent_strangers_keeps_nobody_out() {
     for _ in 0..most.min(5_000) {
         crowd.push(TcpStream::connect(world.address).await.unwrap());
     }
-    // Some that leave in the middle of it.
+    // Some leave in the middle of the handshake.
     for _ in 0..1_000 {
         let gone = TcpStream::connect(world.address).await.unwrap();
         gone.set_zero_linger().unwrap();
@@ -122,7 +122,7 @@ async fn a_crowd_of_silent_strangers_keeps_nobody_out() {
     let begun = Instant::now();
     world.caller("view").await.call("/podbay.v1.Pods/Get").await.unwrap();
     assert!(begun.elapsed() < HANDSHAKE / 2, "{:?}", begun.elapsed());
-    // The first ones had to make room.
+    // The oldest ones were dropped.
     let ended = timeout(LIMIT, crowd[0].read(&mut [0])).await.expect("dropped");
     assert_eq!(ended.unwrap_or(0), 0);
     world.stop().await;
@@ -135,7 +135,7 @@ async fn changed_files_count_from_then_on() {
     let apply = "/podbay.v1.Pods/Apply";
     assert_eq!(caller.call(apply).await.unwrap_err().code(), Code::PermissionDenied);
 
-    // A faulty policy changes nothing; a good one does, for open connections, too.
+    // An invalid policy changes nothing; a valid one applies to open connections too.
     world.write("policy.toml", "[[allow]]\nrole = 7");
     world.write("agent.key", "no key");
     world.settle().await;
@@ -144,7 +144,7 @@ async fn changed_files_count_from_then_on() {
     world.write("policy.toml", "[[allow]]\nnames = [\"cn:view\"]\nrole = \"operate\"");
     world.until(async || caller.call(apply).await.is_ok()).await;
 
-    // Another authority for callers and another certificate of the agent.
+    // A new client authority and a new certificate of the agent.
     let new = Authority::new("new");
     world.write("ca.crt", &new.pem());
     world.write("ca.crl", &new.crl(&[]));

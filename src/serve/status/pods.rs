@@ -1,4 +1,4 @@
-//! Errors of whole pods: codes, and the details that programs read (`google.rpc.Status`).
+//! Errors of whole pods: codes, and machine-readable details (`google.rpc.Status`).
 
 use std::collections::HashMap;
 
@@ -9,13 +9,13 @@ use super::{chain, sandbox_code, store_code, stream_code_of_session};
 use crate::pod::{Error, FieldError, PodKey, Revision};
 use crate::stream::SessionError;
 
-/// Whose reasons these are.
+/// The domain of the error reasons.
 const DOMAIN: &str = "podbay.v1";
 
-/// What faults may take in all: the details travel in a header, beside the message.
+/// Maximum size of all faults together: the details are sent in a header, besides the message.
 const MAX_FAULTS: usize = 3072;
 
-/// A message that has details beside it never gets longer.
+/// Maximum length of a message with details.
 const MAX_MESSAGE: usize = 2048;
 
 impl From<Error> for Status {
@@ -32,7 +32,7 @@ impl From<SessionError> for Status {
     }
 }
 
-/// A field of a request that is wrong.
+/// An invalid field of a request.
 pub fn bad_field(field: &'static str, message: impl Into<String>) -> Status {
     Error::Argument { field, message: message.into() }.into()
 }
@@ -45,7 +45,7 @@ fn pod_code(error: &Error) -> Code {
         Error::NotFound(_) => Code::NotFound,
         Error::Forbidden(_) => Code::PermissionDenied,
         Error::AlreadyExists(_) => Code::AlreadyExists,
-        // NotFound would say that the pod is gone.
+        // NotFound would mean that the pod does not exist.
         Error::Container { .. }
         | Error::Conflict { .. }
         | Error::Static(_)
@@ -138,7 +138,7 @@ fn at(mut details: ErrorDetails, reason: &'static str, current: &Revision) -> Er
     details
 }
 
-/// As many as have room; the last one says when there are more.
+/// As many faults as fit; the last one says if there are more.
 fn violations<'a>(faults: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<FieldViolation> {
     let mut room = MAX_FAULTS;
     let mut told = Vec::new();

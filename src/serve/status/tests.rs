@@ -1,4 +1,4 @@
-//! Each kind of error against its code and message.
+//! The code and message of each kind of error.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Trees of recorded files below a temporary folder.
+//! These tests use cgroup trees of recorded files in a temporary directory.
 
 use std::fs;
 

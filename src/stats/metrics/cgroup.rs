@@ -1,4 +1,4 @@
-//! CPU, memory, huge pages, pressure, and the limits of them.
+//! Metrics of CPU, memory, huge pages and pressure, and their limits.
 
 use super::super::cgroup::Controller::{Cpu, Cpuacct, Hugetlb, Memory};
 use super::super::parse::{self, MemoryStat, UNLIMITED};
@@ -7,14 +7,14 @@ use super::{Files, Samples, Usage};
 
 const SECOND: u64 = 1_000_000_000;
 
-/// `USER_HZ`, the same on every Linux.
+/// `USER_HZ`, which is the same on every Linux.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// The kernel's own limits for a cgroup that was given none: microseconds, and a weight of v2.
+/// Kernel defaults of a cgroup without limits: period in microseconds, and v2 weight.
 const DEFAULT_PERIOD: u64 = 100_000;
 const DEFAULT_WEIGHT: u64 = 100;
 
-/// Adds all of them.
+/// Adds all these metrics.
 pub(super) fn add(samples: &mut Samples, files: &Files<'_>, usage: &Usage, most_memory: u64) {
     add_cpu(samples, files, usage);
     add_memory(samples, files, usage, most_memory);
@@ -29,7 +29,7 @@ fn add_cpu(samples: &mut Samples, files: &Files<'_>, usage: &Usage) {
     let throttling = files.text(Cpu, "cpu.stat").unwrap_or_default();
     let value = |key| parse::value_of(&throttling, key);
     let (user, system, throttled) = if files.is_v1() {
-        // Kernels before 4.7 tell only ticks.
+        // Kernels before 4.7 report only ticks.
         let ticks = |key| files.value(Cpuacct, "cpuacct.stat", key).map(|n| n / TICKS_PER_SECOND);
         let time = |name, key| {
             let nanos = files.number(Cpuacct, name);
@@ -43,7 +43,7 @@ fn add_cpu(samples: &mut Samples, files: &Files<'_>, usage: &Usage) {
     };
     samples.add_known(&families::CPU_USER, [], user);
     samples.add_known(&families::CPU_SYSTEM, [], system);
-    // A kernel, or a cgroup, that cannot throttle never did.
+    // A kernel or cgroup without throttling has never throttled.
     for (family, count) in [
         (&families::CFS_PERIODS, value("nr_periods")),
         (&families::CFS_THROTTLED_PERIODS, value("nr_throttled")),
@@ -67,27 +67,27 @@ fn add_memory(samples: &mut Samples, files: &Files<'_>, usage: &Usage, most: u64
         let value = |key| parse::value_of(&events, key);
         (stat, stat.kernel, value("max"), value("oom_kill"))
     };
-    // v2 tells it from 5.19 on.
+    // v2 has it from 5.19 on.
     let told = files.either(Memory, "memory.max_usage_in_bytes", "memory.peak");
     samples.add(&families::MEMORY_USAGE, [], memory.usage);
     samples.add(&families::MEMORY_WORKING_SET, [], memory.working_set);
     samples.add(&families::MEMORY_MAX_USAGE, [], told.unwrap_or(most));
     samples.add(&families::MEMORY_RSS, [], stat.rss);
     samples.add(&families::MEMORY_CACHE, [], stat.cache);
-    // Kernel memory that is not counted is not the container's.
+    // Kernel memory that is not accounted does not count for the container.
     samples.add(&families::MEMORY_KERNEL, [], kernel.unwrap_or_default());
     samples.add(&families::MEMORY_MAPPED_FILE, [], stat.mapped_file);
-    // A host that does not count swap mostly has none.
+    // A host without swap accounting usually has no swap.
     samples.add(&families::MEMORY_SWAP, [], usage.swap.map_or(0, |swap| swap.usage));
     samples.add(&families::MEMORY_ACTIVE_FILE, [], stat.active_file);
     samples.add(&families::MEMORY_INACTIVE_FILE, [], stat.inactive_file);
-    // Of kills, kernels before 4.13 show none.
+    // Kernels before 4.13 do not count OOM kills here.
     samples.add(&families::MEMORY_FAILCNT, [], failures.unwrap_or_default());
     samples.add(&families::OOM_EVENTS, [], kills.unwrap_or_default());
     add_faults(samples, &stat);
 }
 
-/// v2 counts the cgroups below always, so that both scopes are one.
+/// v2 always includes child cgroups, so both scopes have the same value.
 fn add_faults(samples: &mut Samples, stat: &MemoryStat) {
     let family = &families::MEMORY_FAILURES;
     let (faults, major) = (stat.page_faults, stat.major_page_faults);
@@ -106,7 +106,7 @@ fn add_huge_pages(samples: &mut Samples, files: &Files<'_>) {
         let name = entry.file_name();
         let size =
             name.to_str().and_then(|name| name.strip_prefix("hugetlb.")?.strip_suffix(suffix));
-        // The reservations have their own files.
+        // Reservations have files of their own, which are skipped.
         let Some(size) = size.filter(|size| !size.contains('.')) else { continue };
         let file = |what: &str| format!("hugetlb.{size}.{what}");
         let usage = files.either(Hugetlb, &file("usage_in_bytes"), &file("current"));
@@ -149,15 +149,15 @@ fn add_limits(samples: &mut Samples, files: &Files<'_>) {
         let quota = words.next().flatten().filter(|quota| *quota != u64::MAX);
         (files.number(Cpu, "cpu.weight").map(shares_of), words.next().flatten(), quota)
     };
-    // Where there is no controller all share alike, as they do with the kernel's defaults.
+    // Without the controller all cgroups have equal shares, as with the kernel's default.
     let shares = shares.unwrap_or_else(|| shares_of(DEFAULT_WEIGHT));
     samples.add(&families::SPEC_CPU_SHARES, [], shares);
     samples.add(&families::SPEC_CPU_PERIOD, [], period.unwrap_or(DEFAULT_PERIOD));
-    // No quota is -1 or `max`, which are no numbers; in the CRI's words it is 0.
+    // No quota is -1 or `max`, which do not parse; CRI expresses it as 0.
     samples.add(&families::SPEC_CPU_QUOTA, [], quota.unwrap_or_default());
     let mut limit = |family: &Family<0>, v1: &str, v2: &str| {
         let limit = files.either(Memory, v1, v2).filter(|limit| *limit <= UNLIMITED);
-        // As cAdvisor has it, 0 is no limit.
+        // As in cAdvisor, 0 means no limit.
         samples.add(family, [], limit.unwrap_or_default());
     };
     limit(&families::SPEC_MEMORY_LIMIT, "memory.limit_in_bytes", "memory.max");
@@ -165,7 +165,7 @@ fn add_limits(samples: &mut Samples, files: &Files<'_>) {
     limit(&families::SPEC_MEMORY_RESERVATION, "memory.soft_limit_in_bytes", "memory.high");
 }
 
-/// The shares (v1) that OCI runtimes turn into this weight (v2), before runc 1.3.
+/// The shares (v1) that OCI runtimes before runc 1.3 convert to this weight (v2).
 fn shares_of(weight: u64) -> u64 {
     2 + weight.clamp(1, 10_000).saturating_sub(1) * 262_142 / 9_999
 }

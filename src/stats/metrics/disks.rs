@@ -8,10 +8,10 @@ use super::super::usage::Layer;
 use super::families;
 use super::{Files, Samples};
 
-/// A block device by its numbers.
+/// Major and minor number of a block device.
 type Number = (u32, u32);
 
-/// What a cgroup read from and wrote to one device.
+/// A cgroup's I/O on one device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Io {
     pub read_bytes: u64,
@@ -20,7 +20,7 @@ pub(super) struct Io {
     pub writes: u64,
 }
 
-/// A file system, asked once for all containers of a call.
+/// A file system, queried once for all containers of a call.
 #[derive(Debug, Clone, Copy)]
 struct FileSystem {
     device: Number,
@@ -29,20 +29,20 @@ struct FileSystem {
     free_inodes: u64,
 }
 
-/// Names of devices, and file systems that were asked.
+/// Device names, and the file systems queried so far.
 pub(super) struct Disks {
     names: HashMap<Number, String>,
     file_systems: HashMap<PathBuf, Option<FileSystem>>,
 }
 
 impl Disks {
-    /// `proc` is where `/proc` is.
+    /// `proc` is the path of `/proc`.
     pub fn read(proc: &Path) -> Self {
         let table = std::fs::read_to_string(proc.join("partitions")).unwrap_or_default();
         Self { names: names(&table), file_systems: HashMap::new() }
     }
 
-    /// Adds what a container did to devices and takes of its file system.
+    /// Adds a container's device I/O and file system usage.
     pub fn add(&mut self, samples: &mut Samples, files: &Files<'_>, layer: &Layer) {
         let found = *self
             .file_systems
@@ -58,7 +58,7 @@ impl Disks {
             io_v2(&files.text(Blkio, "io.stat").unwrap_or_default())
         };
         if let Some(file_system) = found {
-            // The kernel lists a device from its first use on.
+            // The kernel lists a device only after its first use.
             devices.entry(file_system.device).or_default();
             let device = &*self.name(file_system.device);
             samples.add(&families::FS_USAGE, [device], layer.bytes);
@@ -83,7 +83,7 @@ impl Disks {
         samples.add(usage, [device, &major, &minor, "Write"], io.written_bytes);
     }
 
-    /// Devices that the kernel does not name (of file systems of their own) go by their numbers.
+    /// A device without a name in the kernel (of some file systems) is named by its numbers.
     fn name(&self, (major, minor): Number) -> String {
         match self.names.get(&(major, minor)) {
             Some(name) => format!("/dev/{name}"),
@@ -92,7 +92,7 @@ impl Disks {
     }
 }
 
-/// `/proc/partitions`: major, minor, blocks, name.
+/// Parses `/proc/partitions`: major, minor, blocks, name.
 fn names(table: &str) -> HashMap<Number, String> {
     let row = |line: &str| {
         let mut fields = line.split_ascii_whitespace();
@@ -113,7 +113,7 @@ fn file_system(folder: &Path) -> Option<FileSystem> {
     })
 }
 
-/// Lines of `MAJOR:MINOR Operation number`, and a last one with the sum of all.
+/// Parses lines of `MAJOR:MINOR Operation number`; the last line is the total.
 pub(super) fn io_v1(bytes: &[u8], operations: &[u8]) -> BTreeMap<Number, Io> {
     let mut devices = BTreeMap::<Number, Io>::new();
     for (text, counts_bytes) in [(bytes, true), (operations, false)] {
@@ -137,7 +137,7 @@ pub(super) fn io_v1(bytes: &[u8], operations: &[u8]) -> BTreeMap<Number, Io> {
     devices
 }
 
-/// Lines of `MAJOR:MINOR key=number …`.
+/// Parses lines of `MAJOR:MINOR key=number …`.
 pub(super) fn io_v2(text: &[u8]) -> BTreeMap<Number, Io> {
     let mut devices = BTreeMap::<Number, Io>::new();
     for line in String::from_utf8_lossy(text).lines() {

@@ -1,10 +1,10 @@
-//! The families of metrics, by the names, helps and labels of cAdvisor's Prometheus collector:
-//! those that the kernel can tell for a cgroup. Fixed for the life of the process.
+//! The metric families, with the names, help texts and labels of cAdvisor's Prometheus collector:
+//! those that the kernel provides per cgroup. Fixed for the lifetime of the process.
 
-/// Labels that each sample has, in this order, as a kubelet gives them to cAdvisor's.
+/// Labels of every sample, in the order in which a kubelet sets them for cAdvisor.
 pub const BASE_LABELS: [&str; 6] = ["container", "id", "image", "name", "namespace", "pod"];
 
-/// What kind of number a metric is.
+/// Type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows.
@@ -18,22 +18,22 @@ pub enum Kind {
 pub struct Descriptor {
     /// Name.
     pub name: &'static str,
-    /// What it means.
+    /// Help text.
     pub help: &'static str,
     /// Counter or gauge.
     pub kind: Kind,
-    /// Labels after those that every family has.
+    /// Labels besides the common ones.
     pub labels: &'static [&'static str],
 }
 
 impl Descriptor {
-    /// Keys of all labels, in the order of the values of each sample.
+    /// Keys of all labels, in the order of each sample's values.
     pub fn label_keys(&self) -> impl Iterator<Item = &'static str> {
         BASE_LABELS.iter().chain(self.labels).copied()
     }
 }
 
-/// A family that knows how many labels of its own a sample needs.
+/// A family with `N` labels of its own.
 pub(super) struct Family<const N: usize>(pub Descriptor);
 
 const fn count(labels: &[&str]) -> usize {

@@ -1,4 +1,4 @@
-//! Which families this host can give: looked at once, because descriptors never change.
+//! Which families this host provides; determined once, because descriptors must never change.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,13 +7,13 @@ use super::super::cgroup::Tree;
 use super::families::{self, DESCRIPTORS, Descriptor};
 use crate::backend::CgroupVersion;
 
-/// What a family needs of the kernel besides a cgroup and `/proc`.
+/// What a family needs besides a cgroup and `/proc`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Need {
     CpuTime,
     Memory,
     HugePages,
-    /// v2 keeps no such count.
+    /// v2 has no such counter.
     MostHugePages,
     Pressure,
 }
@@ -30,7 +30,7 @@ fn needs(family: &Descriptor) -> &'static [Need] {
         ("container_spec_memory_", &[Memory]),
         (most_huge_pages, &[MostHugePages]),
         ("container_hugetlb_", &[HugePages]),
-        // They are read with what they are the pressure of.
+        // Pressure is read together with the files of its resource.
         ("container_pressure_cpu_", &[CpuTime, Pressure]),
         ("container_pressure_memory_", &[Memory, Pressure]),
         ("container_pressure_io_", &[Pressure]),
@@ -39,8 +39,8 @@ fn needs(family: &Descriptor) -> &'static [Need] {
     row.map_or(&[][..], |(_, needs)| needs)
 }
 
-/// The families of which every container that runs on this host has a sample, or its pod, when it
-/// has a network.
+/// The families that have a sample for every running container on this host, or for every pod with
+/// its own network.
 pub(in crate::stats) fn given(tree: &Tree) -> Vec<Descriptor> {
     let met = met(tree);
     let given = |family: &&Descriptor| needs(family).iter().all(|need| met.contains(need));
@@ -62,14 +62,14 @@ fn met(tree: &Tree) -> BTreeSet<Need> {
             let pages = has_pages(&tree.root.join("hugetlb"));
             add(Need::HugePages, pages);
             add(Need::MostHugePages, pages);
-            // Its files are in the hierarchy of v2 alone.
+            // Its files are only in the v2 hierarchy.
             add(Need::Pressure, there("unified/cgroup.procs") && tells_pressure(&tree.proc));
         }
         CgroupVersion::V2 => {
             let listed = std::fs::read_to_string(tree.root.join("cgroup.controllers"));
             let listed = listed.unwrap_or_default();
             let controls = |name: &str| listed.split_ascii_whitespace().any(|it| it == name);
-            // Told without a controller.
+            // Available without a controller.
             add(Need::CpuTime, true);
             add(Need::Memory, controls("memory"));
             add(Need::HugePages, controls("hugetlb"));
@@ -79,7 +79,7 @@ fn met(tree: &Tree) -> BTreeSet<Need> {
     met
 }
 
-/// A kernel may know huge pages and the machine none.
+/// Whether there are huge pages: the kernel may support them while the machine has none.
 fn has_pages(folder: &Path) -> bool {
     let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
     names.map(|entry| entry.file_name()).any(|name| {
@@ -87,7 +87,7 @@ fn has_pages(folder: &Path) -> bool {
     })
 }
 
-/// Pressure that is switched off is found out when it is read.
+/// Whether pressure can be read: if it is disabled, only reading fails.
 fn tells_pressure(proc: &Path) -> bool {
     let tells = |name: &str| std::fs::read(proc.join("pressure").join(name)).is_ok();
     ["cpu", "memory", "io"].into_iter().all(tells)

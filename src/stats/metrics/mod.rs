@@ -1,4 +1,4 @@
-//! Metrics of pods and containers in the words of cAdvisor.
+//! Metrics of pods and containers, in cAdvisor's format.
 
 mod cgroup;
 mod disks;
@@ -23,33 +23,33 @@ use families::Family;
 /// Metrics of one pod, or one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Samples {
-    /// When they were read.
+    /// Time of the reading.
     pub at: UnixNanos,
-    /// Values of the labels that all have, in the order of [`Descriptor::label_keys`].
+    /// Values of the common labels, in the order of [`Descriptor::label_keys`].
     pub base_labels: [String; families::BASE_LABELS.len()],
     /// The samples.
     pub list: Vec<Sample>,
 }
 
-/// One number.
+/// One value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
     /// Its family.
     pub family: Descriptor,
     /// Values of the family's own labels.
     pub labels: Vec<String>,
-    /// The number: whole seconds, bytes or pieces.
+    /// The value: whole seconds, bytes or counts.
     pub value: u64,
 }
 
-/// Metrics of a pod and of its containers that run.
+/// Metrics of a pod and of its running containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodMetrics {
     /// The pod.
     pub pod: PodId,
-    /// Its network.
+    /// Network metrics of the pod.
     pub samples: Samples,
-    /// Its containers.
+    /// Metrics of its containers.
     pub containers: Vec<(ContainerId, Samples)>,
 }
 
@@ -63,7 +63,7 @@ impl Samples {
         self.list.push(Sample { family: family.0, labels, value });
     }
 
-    /// Nothing where the kernel tells nothing.
+    /// Adds a sample unless the kernel does not report the value.
     fn add_known<const N: usize>(
         &mut self,
         family: &Family<N>,
@@ -77,14 +77,14 @@ impl Samples {
 }
 
 impl Stats {
-    /// The families of metrics that this host gives. They never change.
+    /// The metric families that this host provides. They never change.
     pub fn descriptors(&self) -> &[Descriptor] {
         &self.given
     }
 
-    /// Metrics of these pods and of their containers that run. What ends at this moment is left
-    /// out. All are of [`Stats::descriptors`], and each of those has a sample of every container,
-    /// or of its pod where that has a network.
+    /// Metrics of these pods and of their running containers; what ends meanwhile is left out. All
+    /// samples belong to [`Stats::descriptors`], and each of those has a sample for every
+    /// container, or for every pod with its own network.
     pub async fn metrics(self: &Arc<Self>, sandboxes: Vec<Sandbox>) -> Vec<PodMetrics> {
         self.learn_roots_soon().await;
         self.blocking(move |room| {
@@ -123,7 +123,7 @@ impl Stats {
         Some(PodMetrics { pod: sandbox.id.clone(), samples, containers })
     }
 
-    /// `None` when it does not run, or has no cgroup to read.
+    /// `None` when it does not run, or its cgroup cannot be read.
     fn container_metrics(
         &self,
         sandbox: &Sandbox,
@@ -159,14 +159,14 @@ impl Stats {
     }
 }
 
-/// A container that runs, with what was read of it already.
+/// A running container, with the values already read.
 struct Found<'a> {
     files: &'a Files<'a>,
     usage: &'a Usage,
-    /// The most memory that was seen in use.
+    /// Highest memory usage seen.
     most_memory: u64,
     layer: &'a Layer,
-    /// Where `/proc` is.
+    /// Path of `/proc`.
     proc: &'a Path,
     /// Its first process.
     pid: u32,
@@ -207,7 +207,7 @@ fn add_interface(samples: &mut Samples, interface: &Interface) {
     samples.add(&families::TRANSMIT_ERRORS, [name], sent.errors);
 }
 
-/// Files of one cgroup that nobody but metrics reads: they are not kept open.
+/// Files of a cgroup that only metrics use: they are not kept open.
 struct Files<'a>(&'a Folders);
 
 impl Files<'_> {
@@ -219,12 +219,12 @@ impl Files<'_> {
         super::parse::number(&self.text(controller, name)?)
     }
 
-    /// The number of one key of a file.
+    /// The value of one key in a file.
     fn value(&self, controller: Controller, name: &str, key: &str) -> Option<u64> {
         super::parse::value_of(&self.text(controller, name)?, key)
     }
 
-    /// The file of one number that has this name in v1 and that in v2.
+    /// The value in a single-number file with different names in v1 and v2.
     fn either(&self, controller: Controller, v1: &str, v2: &str) -> Option<u64> {
         self.number(controller, if self.is_v1() { v1 } else { v2 })
     }

@@ -1,4 +1,4 @@
-//! Processes of a container: how many, what they do, what they have open.
+//! Metrics of a container's processes: number, states, open files.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -7,7 +7,7 @@ use super::super::cgroup::Controller::{Memory, Pids};
 use super::families;
 use super::{Files, Samples};
 
-/// Tasks by what they do.
+/// Numbers of tasks by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct States {
     pub running: u64,
@@ -17,7 +17,7 @@ pub(super) struct States {
 }
 
 impl States {
-    /// Counts a task by its line of `/proc/PID/stat`. What is dead does nothing.
+    /// Counts a task by its line of `/proc/PID/stat`. Dead tasks are not counted.
     pub fn count(&mut self, stat: &[u8]) {
         match state(stat) {
             Some(b'R') => self.running += 1,
@@ -29,13 +29,13 @@ impl States {
     }
 }
 
-/// The field after the command, which may itself hold blanks and brackets.
+/// The field after the command name, which may itself contain spaces and parentheses.
 fn state(stat: &[u8]) -> Option<u8> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     stat.get(end + 2).copied()
 }
 
-/// Adds all of them. What ends meanwhile is not counted.
+/// Adds all these metrics. Processes that end meanwhile are not counted.
 pub(super) fn add(samples: &mut Samples, files: &Files<'_>, proc: &Path, first: u32) {
     let listed = files.text(Memory, "cgroup.procs").unwrap_or_default();
     let (mut processes, mut descriptors, mut sockets, mut tasks) = (0, 0, 0, 0);
@@ -76,11 +76,11 @@ pub(super) fn add(samples: &mut Samples, files: &Files<'_>, proc: &Path, first: 
     samples.add_known(&families::ULIMITS_SOFT, ["max_open_files"], open_files);
 }
 
-/// The soft limit, of `/proc/PID/limits`.
+/// The soft limit in `/proc/PID/limits`.
 pub(super) fn max_open_files(limits: &str) -> Option<u64> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     match line.split_ascii_whitespace().next()? {
-        // -1 in a field without a sign.
+        // As cAdvisor does: -1 stored in an unsigned field.
         "unlimited" => Some(u64::MAX),
         number => number.parse().ok(),
     }

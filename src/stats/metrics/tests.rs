@@ -17,7 +17,7 @@ fn families_have_one_name_each_and_labels_that_differ() {
         assert_eq!(different.len(), keys.len(), "{}", family.name);
         assert!(family.name.starts_with("container_") && !family.help.is_empty());
         let total = family.name.ends_with("_total");
-        // cAdvisor's own exception: a number of inodes that is there, not one that grows.
+        // cAdvisor's own exception: a gauge (number of inodes) with the suffix of a counter.
         let counts = family.kind == Kind::Counter || family.name == "container_fs_inodes_total";
         assert!(!total || counts, "{}", family.name);
     }

@@ -1,4 +1,4 @@
-//! Files as kernels 5.15 (v2) and 6.18 (v1) write them.
+//! These tests use files as written by kernels 5.15 (v2) and 6.18 (v1).
 
 use super::*;
 

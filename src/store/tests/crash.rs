@@ -9,7 +9,7 @@ use super::*;
 
 const CHILD: &str = "PODBAY_TEST_STORE_CHILD";
 
-/// Two rows that must come and go together.
+/// Two rows that must be written and deleted together.
 fn pair(number: u64) -> Batch {
     let text = number.to_string();
     put("left", &text).put(&note("right", &text)).unwrap()
@@ -36,7 +36,7 @@ async fn write_pairs(store: &Store, from: u64, last: u64) -> u64 {
     acknowledged
 }
 
-/// How many operations of the disk the writes of the tests below take.
+/// How many disk operations the writes of the tests below take.
 async fn operations_of(last: u64) -> u64 {
     let disk = ModelDisk::default();
     let (store, _) = disk.store().unwrap();
@@ -56,7 +56,7 @@ async fn no_acknowledged_write_is_lost_in_a_power_cut() {
             disk.fail_after(at, Fault::PowerCut);
             let acknowledged = write_pairs(&store, 1, 6).await;
             let mut random = SmallRng::seed_from_u64(seed);
-            // Seed 0 keeps nothing that was not flushed.
+            // With seed 0 all unflushed changes are lost.
             let image = disk.after_power_cut(|| seed > 0 && random.random());
             let (store, fresh) = ModelDisk::of(image).store().unwrap();
             let found = pair_in(&store);
@@ -130,7 +130,7 @@ async fn while_the_disk_is_gone_writes_fail_at_once_and_later_go_on() {
     assert_eq!(store.revision().number, 1);
     assert!(store.load::<Note>().is_err());
     disk.heal();
-    // Although writes never stop coming.
+    // Even though writes never stop.
     assert_eq!(wait_until_written(&store, 50).await, pair_in(&store));
     assert!(store.health().is_ok());
 }
@@ -177,7 +177,7 @@ async fn write_until_killed(path: std::path::PathBuf) {
     loop {
         number += 1;
         store.write(pair(number)).await.unwrap();
-        // A line of its own, whatever the test harness printed before.
+        // Starts a new line, whatever the test harness printed before.
         let mut out = std::io::stdout();
         if writeln!(out, "\n{number}").and_then(|()| out.flush()).is_err() {
             return;

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
-/// A store with a few rows that was closed.
+/// A closed store with a few rows.
 async fn filled(options: &Options) -> Revision {
     let store = Store::open(options.clone()).unwrap().store;
     for number in 0..20 {
@@ -15,8 +15,8 @@ async fn filled(options: &Options) -> Revision {
     revision
 }
 
-/// Opens a store whose file was damaged: its rows are whole, or it starts afresh and the damaged
-/// file is kept. Returns whether it started afresh.
+/// Opens a store whose file was damaged. Either its rows are complete, or it is fresh and the
+/// damaged file was kept. Returns whether it is fresh.
 async fn open_damaged(options: &Options, before: &Revision, what: &str) -> bool {
     let damaged = fs::read(&options.path).unwrap();
     let opened = Store::open(options.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -166,7 +166,7 @@ async fn what_cannot_be_opened_is_not_taken_for_damage() {
     assert!(matches!(Store::open(options), Err(Error::Io { .. })), "followed a link");
 }
 
-/// A tmpfs of its own, unmounted at the end.
+/// A tmpfs mount, unmounted at the end.
 struct SmallDisk(PathBuf, #[expect(dead_code, reason = "removes the folder")] tempfile::TempDir);
 
 impl SmallDisk {

@@ -1,4 +1,4 @@
-//! A disk in memory that can fail at a chosen operation and forget what was not flushed.
+//! A disk in memory that can fail at a chosen operation and lose unflushed changes.
 
 use std::io;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use crate::store::file::{self, Meta};
 /// What happens at the chosen operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It fails with this error, later ones work.
+    /// It fails with this error; later ones succeed.
     Once(io::ErrorKind),
-    /// It and all later ones fail: the power is gone.
+    /// It and all later ones fail, as after a power cut.
     PowerCut,
-    /// The code below panics.
+    /// The operation panics.
     Panic,
 }
 
@@ -28,18 +28,18 @@ enum Change {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What survives a power cut.
+    /// The contents that survive a power cut.
     durable: Vec<u8>,
-    /// What programs see.
+    /// The contents that programs see.
     seen: Vec<u8>,
-    /// The way from `durable` to `seen`.
+    /// The changes from `durable` to `seen`.
     pending: Vec<Change>,
-    /// Operations until the fault.
+    /// Number of operations before the fault, and the fault.
     fault: Option<(u64, Fault)>,
     operations: u64,
 }
 
-/// Clones are the same disk.
+/// Clones share the same disk.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ModelDisk(Arc<Mutex<State>>);
 
@@ -65,7 +65,7 @@ impl ModelDisk {
         self.0.lock()
     }
 
-    /// Lets the operation fail that comes after `operations` others.
+    /// Makes the operation after the next `operations` ones fail.
     pub(super) fn fail_after(&self, operations: u64, fault: Fault) {
         self.state().fault = Some((operations, fault));
     }
@@ -79,12 +79,13 @@ impl ModelDisk {
         self.state().operations
     }
 
-    /// Whether the fault has not happened yet.
+    /// Whether the fault has not occurred yet.
     pub(super) fn is_fault_ahead(&self) -> bool {
         self.state().fault.is_some()
     }
 
-    /// What a power cut leaves: everything flushed and, of the rest, what `keep` says.
+    /// The contents after a power cut: all flushed changes, and those unflushed ones for which
+    /// `keep` returns true.
     pub(super) fn after_power_cut(&self, mut keep: impl FnMut() -> bool) -> Vec<u8> {
         let state = self.state();
         let mut image = state.durable.clone();

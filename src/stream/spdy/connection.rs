@@ -1,4 +1,4 @@
-//! Moving frames between a socket and its streams.
+//! Transfers frames between a socket and its streams.
 
 use std::io;
 use std::sync::Arc;
@@ -16,57 +16,57 @@ use super::shared::{Shared, Turn};
 use super::streams::Stream;
 use super::{Error, Limits};
 
-/// The read buffer, and so the largest part of a data frame that is moved at once.
+/// Size of the read buffer, and maximum size of a part of a data frame that is transferred at once.
 const READ: usize = 16 << 10;
-/// A batch buffer that has grown over this is given back before a wait.
+/// A batch buffer that has grown beyond this is freed before a wait.
 const KEPT: usize = 16 << 10;
-/// How long a client that broke the protocol has to take our last frame.
+/// How long a client that violated the protocol has to read the last frame.
 const LAST_FRAME: Duration = Duration::from_secs(1);
-/// How long a client has to close after our last frame. A socket closed with unread bytes in it
-/// would take back what the client has not read yet.
+/// How long a client has to close after the last frame. Closing a socket with unread data resets
+/// the connection, and the client would lose what it has not read yet.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// A SPDY connection as its server. It lives while [`Connection::run`] is driven.
+/// The server side of a SPDY connection. It works only while [`Connection::run`] is polled.
 #[derive(Debug)]
 pub struct Connection<Io> {
     io: Io,
     shared: Arc<Shared>,
 }
 
-/// The streams that a client opens. Dropped, it lets all further ones be refused; once all
-/// streams are dropped too and everything is written, the connection closes by itself.
+/// The streams that a client opens. Once dropped, further ones are refused; once all streams are
+/// dropped too and everything is written, the connection closes by itself.
 #[derive(Debug)]
 pub struct Incoming {
     shared: Arc<Shared>,
 }
 
-/// A stream that its client waits to see accepted. Dropped, it is refused.
+/// A new stream that was not accepted yet. Dropping it refuses the stream.
 #[derive(Debug)]
 pub struct NewStream {
-    /// The headers it was opened with.
+    /// The headers in its SYN_STREAM.
     pub headers: Headers,
     stream: Option<Stream>,
 }
 
 impl<Io: AsyncRead + AsyncWrite> Connection<Io> {
-    /// A connection over `io`, whose next byte is the first of SPDY, and its streams.
+    /// A connection over `io`, whose next byte is the first of SPDY, and its incoming streams.
     pub fn server(io: Io, limits: Limits) -> (Self, Incoming) {
         let shared = Arc::new(Shared::new(limits));
         (Self { io, shared: shared.clone() }, Incoming { shared })
     }
 
-    /// Moves frames until the client or the streams' owner has ended the connection. It may be
-    /// dropped at any time: then all streams fail.
+    /// Transfers frames until the client or the owner of the streams ends the connection. May be
+    /// dropped at any time, in which case all streams fail.
     ///
     /// # Errors
-    /// When it ended otherwise; whatever is returned, the streams have failed by then.
+    /// When it ended otherwise. In all cases the streams have failed when this returns.
     pub async fn run(self) -> Result<(), Error> {
         let Self { io, shared } = self;
         let ended = FailStreams(shared.clone());
         let (read, write) = tokio::io::split(io);
         let mut read = BufReader::with_capacity(READ, read);
         let mut written = std::pin::pin!(write_frames(&shared, write));
-        // Dropping the reader in the middle of a frame is fine: nobody reads on from there.
+        // Dropping the reader in the middle of a frame is fine, since nothing is read after that.
         let outcome = tokio::select! {
             result = read_frames(&shared, &mut read) => result.map(|()| false),
             result = &mut written => result.map(|()| true).map_err(Error::Write),
@@ -87,7 +87,7 @@ impl<Io: AsyncRead + AsyncWrite> Connection<Io> {
         if let Some(status) = last {
             shared.lock().give_up = Some(status);
             shared.write.notify_one();
-            // A client that does not take it has its answer in the closed connection.
+            // If the client does not read it, the closed connection is the answer.
             let _ = tokio::time::timeout(LAST_FRAME, written).await;
         }
         outcome.map(drop)
@@ -136,7 +136,7 @@ async fn read_frames(shared: &Shared, read: &mut (impl AsyncBufRead + Unpin)) ->
     }
 }
 
-/// Moves the payload of a data frame to its stream, part by part as there is room.
+/// Transfers the payload of a data frame to its stream, in parts as buffer space allows.
 async fn read_data(
     shared: &Shared,
     read: &mut (impl AsyncBufRead + Unpin),
@@ -159,7 +159,8 @@ async fn read_data(
     Ok(())
 }
 
-/// Reads a whole payload into memory that grows with what comes, not with what is claimed.
+/// Reads a whole payload into a buffer that grows with the received data, not with the claimed
+/// length.
 async fn read_payload(
     read: &mut (impl AsyncBufRead + Unpin),
     length: usize,
@@ -172,7 +173,7 @@ async fn read_payload(
     Ok(payload)
 }
 
-/// Writes what there is to write until the last frame, then closes this direction.
+/// Writes pending frames up to the last one, then closes the writing direction.
 async fn write_frames(shared: &Shared, mut write: impl AsyncWrite + Unpin) -> io::Result<()> {
     let mut batch = Vec::new();
     loop {
@@ -195,7 +196,7 @@ async fn write_frames(shared: &Shared, mut write: impl AsyncWrite + Unpin) -> io
     }
 }
 
-/// Ends when nothing has passed for too long.
+/// Completes when the connection was idle for too long.
 async fn idle(shared: &Shared) {
     loop {
         tokio::time::sleep(shared.limits.ping_every.min(shared.limits.idle)).await;
@@ -205,10 +206,10 @@ async fn idle(shared: &Shared) {
     }
 }
 
-/// Waits for the client to close, and throws away what it still sends.
+/// Waits for the client to close, and discards what it still sends.
 async fn linger(mut read: impl AsyncRead + Unpin) {
     let mut nowhere = tokio::io::sink();
-    // How it ends does not matter: all was sent.
+    // The result does not matter: everything was sent.
     let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut read, &mut nowhere)).await;
 }
 
@@ -230,7 +231,7 @@ impl Incoming {
         .await
     }
 
-    /// Cancelled once the connection has ended, for whatever reason.
+    /// Cancelled once the connection has ended for any reason.
     pub fn gone(&self) -> CancellationToken {
         self.shared.gone.clone()
     }
@@ -254,7 +255,7 @@ impl Drop for Incoming {
             state.accepting = false;
             std::mem::take(&mut state.arrivals)
         };
-        // Each takes the lock when it is dropped.
+        // Dropping each one takes the lock.
         for (id, _) in arrivals {
             Stream::new(id, &self.shared).reset_as(Reset::Refused);
         }
@@ -263,14 +264,14 @@ impl Drop for Incoming {
 }
 
 impl NewStream {
-    /// Tells the client that the stream is open.
+    /// Accepts the stream (SYN_REPLY).
     pub fn accept(mut self) -> Stream {
         let stream = self.stream.take().expect("it is taken here or in drop");
         stream.reply();
         stream
     }
 
-    /// The id that the client chose.
+    /// The stream id, chosen by the client.
     pub fn id(&self) -> u32 {
         self.stream.as_ref().map_or(0, Stream::id)
     }

@@ -1,13 +1,13 @@
-//! Frames as bytes.
+//! Encoding and decoding of frames.
 
 use super::headers::{self, BadHeaders, Headers, Inflater};
 use super::{Limits, Violation};
 
-/// Bytes before the payload of every frame.
+/// Size of every frame's header in bytes.
 pub(super) const HEAD: usize = 8;
-/// The window that every stream and every session starts with.
+/// Initial window of streams and sessions, in bytes.
 pub(super) const INITIAL_WINDOW: i64 = 64 << 10;
-/// The largest window.
+/// Maximum window, in bytes.
 pub(super) const LARGEST_WINDOW: i64 = (1 << 31) - 1;
 
 const VERSION: u16 = 3;
@@ -28,39 +28,39 @@ const WINDOW_UPDATE: u16 = 9;
 /// Status of an RST_STREAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reset {
-    /// The client broke the rules of one stream.
+    /// The client violated the rules of one stream.
     Protocol = 1,
     /// Data for a stream that was never opened.
     InvalidStream = 2,
-    /// A stream that is not wanted.
+    /// The stream is refused.
     Refused = 3,
-    /// No longer wanted.
+    /// The stream is no longer wanted.
     Cancel = 5,
-    /// A window over its limit.
+    /// A window exceeded its limit.
     FlowControl = 7,
-    /// Data after the end.
+    /// Data after the end of the stream.
     AlreadyClosed = 9,
 }
 
 /// Status of a GOAWAY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GoAway {
-    /// Nothing is wrong.
+    /// No error.
     Fine = 0,
-    /// The client broke the protocol.
+    /// The client violated the protocol.
     Protocol = 1,
 }
 
-/// The first eight bytes of a frame.
+/// The 8-byte header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
     /// Data of a stream.
     Data {
         /// The stream.
         id: u32,
-        /// Whether it is the last of its direction.
+        /// Whether it is the last frame in its direction.
         fin: bool,
-        /// Bytes that follow.
+        /// Length of the payload.
         length: usize,
     },
     /// Anything else.
@@ -69,13 +69,13 @@ pub enum Head {
         kind: u16,
         /// Its flags.
         flags: u8,
-        /// Bytes that follow.
+        /// Length of the payload.
         length: usize,
     },
 }
 
 impl Head {
-    /// Reads a head; only another version of SPDY is refused.
+    /// Parses a header; fails only for another version of SPDY.
     pub fn parse(bytes: [u8; HEAD]) -> Result<Self, Violation> {
         let [first, second] = [&bytes[..4], &bytes[4..]].map(|half| word(half, 0));
         let flags = (second >> 24) as u8;
@@ -91,60 +91,60 @@ impl Head {
     }
 }
 
-/// A control frame of a client.
+/// A control frame from a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Control {
     /// A new stream.
     SynStream {
         /// Its id.
         id: u32,
-        /// Whether the client will send nothing.
+        /// Whether the client will send no data.
         fin: bool,
-        /// Whether the server may send nothing.
+        /// Whether the server may not send data.
         unidirectional: bool,
         /// Its headers.
         headers: Result<Headers, BadHeaders>,
     },
-    /// An answer to a stream of ours, of which there are none.
+    /// An answer to a stream opened by the server, of which there are none.
     SynReply,
-    /// More headers, which nobody reads.
+    /// Additional headers, which are ignored.
     Headers {
         /// The stream.
         id: u32,
-        /// Whether the client has sent all.
+        /// Whether it ends the client's data.
         fin: bool,
     },
-    /// The end of a stream in both directions.
+    /// Ends a stream in both directions.
     Reset {
         /// The stream.
         id: u32,
     },
-    /// The only setting that concerns a server.
+    /// SETTINGS; only one value concerns a server.
     Settings {
-        /// The window of each stream, in bytes.
+        /// Initial window of each stream, in bytes.
         initial_window: Option<u32>,
     },
-    /// To be echoed if its id is odd.
+    /// PING, to be echoed if its id is odd.
     Ping {
         /// Its id.
         id: u32,
     },
-    /// No stream will be opened any more.
+    /// The client will open no more streams.
     GoAway,
-    /// More may be sent.
+    /// Allows more data.
     WindowUpdate {
         /// The stream, or 0 for the session.
         id: u32,
-        /// By how many bytes.
+        /// Additional bytes.
         delta: u32,
     },
-    /// A type that SPDY says to ignore.
+    /// A frame type that must be ignored.
     Unknown,
 }
 
 impl Control {
-    /// Reads the payload of a control frame. Headers go through `inflater`, even unwanted ones:
-    /// each block needs the ones before it.
+    /// Parses the payload of a control frame. Even ignored headers are decompressed, because the
+    /// compression state depends on all previous blocks.
     pub fn parse(
         kind: u16,
         flags: u8,
@@ -172,7 +172,7 @@ impl Control {
             SYN_REPLY => Ok(Self::SynReply),
             HEADERS => {
                 at_least(4, "HEADERS")?;
-                // Names and values do not matter here, the state of the inflater does.
+                // Only the state of the inflater matters here.
                 let _ = headers::parse(inflater, &payload[4..], limits)?;
                 Ok(Self::Headers { id: stream_id(payload), fin })
             }
@@ -226,7 +226,7 @@ fn settings(payload: &[u8], limits: &Limits) -> Result<Control, Violation> {
     Ok(Control::Settings { initial_window })
 }
 
-/// A control frame to a client.
+/// A control frame sent to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     Reply { id: u32 },
@@ -237,8 +237,8 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// Appends the frame. `first_reply` says whether the header stream to the client is still to
-    /// be begun, and is then changed.
+    /// Appends the frame. `first_reply` is true until the zlib stream to the client has begun; it
+    /// is updated.
     pub(super) fn encode(self, first_reply: &mut bool, out: &mut Vec<u8>) {
         match self {
             Self::Reply { id } => {
@@ -260,7 +260,7 @@ fn control(kind: u16, words: &[u32], tail: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(tail);
 }
 
-/// Appends a data frame. `data` is far below the 16 MiB that its length field can tell.
+/// Appends a data frame. `data` is far below the 16 MiB limit of the length field.
 pub(super) fn data(id: u32, fin: bool, data: &[u8], out: &mut Vec<u8>) {
     debug_assert!(data.len() < 1 << 24, "the length field has 24 bits");
     out.extend_from_slice(&id.to_be_bytes());

@@ -1,4 +1,4 @@
-//! Header blocks: zlib with SPDY's dictionary, one stream of it for a connection.
+//! Header blocks: zlib with SPDY's dictionary, in one zlib stream per connection and direction.
 
 use std::sync::LazyLock;
 
@@ -6,7 +6,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use super::{Limits, Violation};
 
-/// The dictionary's first part: words, each behind its length (SPDY/3 section 2.6.10.1).
+/// First part of the dictionary: words, each preceded by its length (SPDY/3 section 2.6.10.1).
 #[rustfmt::skip]
 const WORDS: [&str; 65] = [
     "options", "head", "post", "put", "delete", "trace", "accept", "accept-charset",
@@ -21,7 +21,7 @@ const WORDS: [&str; 65] = [
     "version", "HTTP/1.1", "url", "public", "set-cookie", "keep-alive", "origin",
 ];
 
-/// Its second part: plain text.
+/// Second part of the dictionary: plain text.
 const TEXT: &str = "\
     1001012012022052063003023033043053063074024054064074084094104114124134144154164175025045\
     05203 Non-Authoritative Information204 No Content301 Moved Permanently400 Bad Request40\
@@ -31,7 +31,7 @@ const TEXT: &str = "\
     ml,application/xhtml+xml,text/plain,text/javascript,publicprivatemax-age=gzip,deflate,sd\
     chcharset=utf-8charset=iso-8859-1,utf-,*,enq=0.";
 
-/// The Adler-32 of the dictionary, which a zlib stream names it by.
+/// Adler-32 of the dictionary, its id in a zlib stream.
 const DICTIONARY_ID: u32 = 0xe3c6_a7c2;
 
 pub(super) static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -46,35 +46,36 @@ pub(super) static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
 pub struct Headers(Vec<(String, String)>);
 
 impl Headers {
-    /// The value of a header; `name` is in lower case, as all names on the wire are.
+    /// The value of a header; `name` is lower-case, as are all names on the wire.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// Headers that inflate well but may not be: they end their stream, not the connection.
+/// Invalid headers that decompress correctly; they end their stream, not the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadHeaders {
-    /// SPDY wants lower case.
+    /// Names must be lower-case.
     #[error("a header name that is empty or not in lower case")]
     Name,
-    /// SPDY wants one entry for all values of a name.
+    /// Each name must occur once, with all its values.
     #[error("a header name twice")]
     Twice,
-    /// More than [`Limits::stream_header_bytes`]: they are kept as long as the stream waits.
+    /// Longer than [`Limits::stream_header_bytes`]; headers are stored until the stream is
+    /// accepted.
     #[error("too many bytes of headers for one stream")]
     Long,
-    /// Nothing of Kubernetes is anything but UTF-8.
+    /// Not UTF-8, which Kubernetes clients always use.
     #[error("a header that is not UTF-8")]
     Text,
 }
 
-/// The state of the compression from a client, made when its first headers come.
+/// The decompression state, created at the first headers.
 #[derive(Debug, Default)]
 pub struct Inflater(Option<Decompress>);
 
 impl Inflater {
-    /// Inflates one block, which ends at a flush, to at most `limit` bytes.
+    /// Decompresses one block, which ends with a flush, to at most `limit` bytes.
     fn inflate(&mut self, block: &[u8], limit: usize) -> Result<Vec<u8>, Violation> {
         let zlib = self.0.get_or_insert_with(|| Decompress::new(true));
         let mut plain = Vec::new();
@@ -82,7 +83,7 @@ impl Inflater {
         loop {
             let rest = &block[(zlib.total_in() - start) as usize..];
             let before = (rest.len(), plain.len());
-            // At most one byte over the limit is ever inflated.
+            // At most one byte more than the limit is decompressed.
             plain.reserve_exact(before.1.clamp(512, 256 << 10).min(limit + 1 - before.1));
             match zlib.decompress_vec(rest, &mut plain, FlushDecompress::Sync) {
                 Ok(Status::StreamEnd) => return Err(Violation::Compression),
@@ -107,7 +108,7 @@ impl Inflater {
     }
 }
 
-/// Inflates and reads a header block.
+/// Decompresses and parses a header block.
 pub(super) fn parse(
     inflater: &mut Inflater,
     block: &[u8],
@@ -163,18 +164,18 @@ fn field<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Violation> {
     Ok(bytes)
 }
 
-/// A block of no headers, the only one that a server of streams has to send. It is stored, not
-/// compressed: that is valid zlib and needs no compressor, which would keep 256 KiB for each
-/// connection. `first` begins the zlib stream.
+/// An empty header block, the only kind that this server sends. It is stored rather than
+/// compressed: that is valid zlib without a compressor, which would keep 256 KiB per connection.
+/// `first` starts the zlib stream.
 pub(super) fn empty_block(first: bool) -> Vec<u8> {
     let mut block = Vec::with_capacity(20);
     if first {
-        // Deflate with a 32 KiB window; a dictionary is named.
+        // zlib header: deflate, 32 KiB window, preset dictionary.
         block.extend_from_slice(&[0x78, 0x20]);
         block.extend_from_slice(&DICTIONARY_ID.to_be_bytes());
     }
-    // A stored block of the count 0, then an empty one: the flush that tells a reader to hand
-    // out what it has.
+    // A stored block with the count 0, then an empty block: the flush that makes a reader output
+    // what it has.
     block.extend_from_slice(&[0, 4, 0, !4, !0, 0, 0, 0, 0]);
     block.extend_from_slice(&[0, 0, 0, !0, !0]);
     block

@@ -1,11 +1,11 @@
-//! SPDY/3.1, the server's side, as far as clients of Kubernetes use it.
+//! The server side of SPDY/3.1, as far as Kubernetes clients use it.
 //!
-//! A [`Connection`] moves frames between a socket and its streams; whoever made it drives its
-//! `run`. [`remote_command()`] and [`port_forward()`] are the two sessions that clients hold over it.
+//! A [`Connection`] transfers frames between a socket and its streams while its `run` is polled.
+//! [`remote_command()`] and [`port_forward()`] implement the two kinds of sessions over it.
 //!
-//! Clients written in Go (all that matter) neither keep to flow control windows nor send
-//! WINDOW_UPDATE. So windows bind what is sent only to a client that has shown that it knows
-//! them, and what is received is bounded by reading no further while [`Limits::buffer`] is full.
+//! Go clients (all that matter) neither obey flow control windows nor send WINDOW_UPDATE. So
+//! windows limit what is sent only after a client has shown that it supports them. What is received
+//! is limited by not reading while [`Limits::buffer`] is full.
 
 mod connection;
 mod frame;
@@ -34,28 +34,26 @@ pub use streams::{ReadHalf, Stream, WriteHalf};
 /// The name of the protocol in `Upgrade` headers.
 pub const UPGRADE: &str = "SPDY/3.1";
 
-/// What a client may make a connection hold. [`Default`] gives the limits of the Go server where
-/// it has any.
+/// Resource limits per connection. [`Default`] gives the limits of the Go server, where it has any.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Streams open at once; more are refused.
+    /// Maximum number of open streams; more are refused.
     pub streams: usize,
-    /// Headers in one frame.
+    /// Maximum number of headers in a frame.
     pub headers: usize,
-    /// Bytes of one frame's headers, compressed and not; also of any other control frame.
+    /// Maximum size of a frame's headers, both compressed and not; also of any other control frame.
     pub header_bytes: usize,
-    /// Bytes of the names and values of one stream; with more, the stream is reset.
+    /// Maximum size of a stream's header names and values; larger ones reset the stream.
     pub stream_header_bytes: usize,
-    /// Entries of one SETTINGS frame.
+    /// Maximum number of entries in a SETTINGS frame.
     pub settings: usize,
-    /// Bytes received and not yet read, of all streams together; reading stops there.
+    /// Maximum number of received but unread bytes of all streams; reading pauses at this limit.
     pub buffer: usize,
-    /// Bytes to be sent of one stream; its writer waits there.
+    /// Maximum number of bytes queued for sending per stream; its writer waits at this limit.
     pub stream_buffer: usize,
-    /// How long no data, no new stream and no PING of the client may pass before the connection
-    /// is closed.
+    /// The connection is closed after this time without data, new streams or PINGs from the client.
     pub idle: Duration,
-    /// How often a PING is sent, so that a dead client is found by the kernel.
+    /// Interval of PINGs, by which the kernel detects a dead client.
     pub ping_every: Duration,
 }
 
@@ -75,30 +73,30 @@ impl Default for Limits {
     }
 }
 
-/// Why a connection ended other than by the will of its client or its owner.
+/// Why a connection ended, if neither its client nor its owner ended it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The client broke the protocol or a limit.
+    /// The client violated the protocol or a limit.
     #[error("a SPDY client broke the protocol")]
     Violation(#[source] Violation),
-    /// The connection broke while reading.
+    /// Reading from the socket failed.
     #[error("reading from a SPDY client")]
     Read(#[source] io::Error),
-    /// The connection broke while writing.
+    /// Writing to the socket failed.
     #[error("writing to a SPDY client")]
     Write(#[source] io::Error),
-    /// Nothing passed for too long.
+    /// The connection was idle for this long.
     #[error("a SPDY connection was idle for {0:?}")]
     Idle(Duration),
 }
 
-/// What ends a connection with GOAWAY and the status PROTOCOL_ERROR.
+/// A violation that ends a connection with GOAWAY and the status PROTOCOL_ERROR.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// A control frame of another version of SPDY.
     #[error("control frame of SPDY version {0}, not 3")]
     Version(u16),
-    /// A control frame over [`Limits::header_bytes`].
+    /// A control frame longer than [`Limits::header_bytes`].
     #[error("control frame of {length} bytes, over the limit of {limit}")]
     FrameLength {
         /// Its length.
@@ -106,31 +104,31 @@ pub enum Violation {
         /// The limit.
         limit: usize,
     },
-    /// A control frame that its own length or values contradict.
+    /// A control frame with an inconsistent length or invalid values.
     #[error("malformed {0} frame")]
     Malformed(&'static str),
-    /// SETTINGS with more entries than allowed.
+    /// SETTINGS with too many entries.
     #[error("SETTINGS of {0} entries")]
     Settings(u32),
-    /// More headers than allowed.
+    /// Too many headers.
     #[error("{0} headers in one frame")]
     HeaderCount(u32),
-    /// Headers that inflate to more than [`Limits::header_bytes`].
+    /// Headers that decompress to more than [`Limits::header_bytes`].
     #[error("headers inflate to over {0} bytes")]
     HeaderBytes(usize),
-    /// Headers that are no zlib stream or none of SPDY's dictionary.
+    /// Headers that are not a zlib stream with SPDY's dictionary.
     #[error("headers that do not inflate")]
     Compression,
-    /// A header block whose lengths do not add up.
+    /// A header block with inconsistent lengths.
     #[error("malformed header block")]
     HeaderBlock,
-    /// A stream id that a client may not use.
+    /// A stream id that a client must not use.
     #[error("stream id {0} from a client")]
     StreamId(u32),
-    /// A frame that only an answer to a stream of ours could be.
+    /// A frame that is only valid as an answer to a stream of the server.
     #[error("SYN_REPLY to a stream that was never opened")]
     Reply,
-    /// A flow control window over 2^31 - 1.
+    /// A flow control window larger than 2^31 - 1.
     #[error("session window over 2^31 - 1 bytes")]
     Window,
 }

@@ -1,5 +1,5 @@
 //! Port forwarding over SPDY: each connection to a port of the pod is a pair of streams, one for
-//! its data and one for its error.
+//! data and one for an error.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use super::connection::{Incoming, NewStream};
 use super::streams::{ReadHalf, Stream, WriteHalf};
 
-/// How much is moved at once.
+/// Bytes copied at once.
 const CHUNK: usize = 32 << 10;
-/// How long a client has to end its direction after the pod has ended its own.
+/// How long a client may take to end its direction after the pod has ended its own.
 const AFTER_END: Duration = Duration::from_secs(10);
 
 /// The limits of a port-forward session.
@@ -23,7 +23,7 @@ const AFTER_END: Duration = Duration::from_secs(10);
 pub struct PortForward {
     /// How long a client may take to open the second stream of a pair.
     pub creation: Duration,
-    /// Pairs at once, complete or not; streams of more are refused.
+    /// Maximum number of concurrent pairs, complete or not; streams of further ones are refused.
     pub pairs: usize,
 }
 
@@ -39,7 +39,7 @@ impl Default for PortForward {
 }
 
 /// Serves a session until its client ends it. `dial` connects to a port of the pod; its error is
-/// told to the client. What goes wrong with one pair ends only that one.
+/// sent to the client. A failure of one pair ends only that pair.
 pub async fn port_forward<Dial, Dialing, Port>(
     mut incoming: Incoming,
     options: PortForward,
@@ -53,7 +53,7 @@ pub async fn port_forward<Dial, Dialing, Port>(
     let mut halves = Halves::default();
     let mut pairs = JoinSet::new();
     loop {
-        // Cancel-safe: `next` and `join_next` lose nothing when dropped.
+        // Cancel-safe: dropping `next` and `join_next` loses nothing.
         tokio::select! {
             new = incoming.next() => {
                 let Some(new) = new else { break };
@@ -68,7 +68,7 @@ pub async fn port_forward<Dial, Dialing, Port>(
         }
     }
     drop(halves);
-    // A client that opens no more streams may still use those it has.
+    // A client that opens no more streams may still use the existing ones.
     let rest = async {
         while let Some(ended) = pairs.join_next().await {
             log_panic(ended);
@@ -94,7 +94,7 @@ enum Kind {
     Error,
 }
 
-/// What the headers of a stream say.
+/// The headers of a stream.
 struct Request {
     id: String,
     kind: Kind,
@@ -102,7 +102,7 @@ struct Request {
 }
 
 impl Request {
-    /// `None` when a header is missing or wrong.
+    /// `None` when a header is missing or invalid.
     fn of(new: &NewStream) -> Option<Self> {
         let port = new.headers.get("port")?;
         let port = port.parse().ok().filter(|number| *number > 0 && !port.starts_with('+'))?;
@@ -113,8 +113,8 @@ impl Request {
         };
         let id = match new.headers.get("requestid") {
             Some(id) if !id.is_empty() => id.to_owned(),
-            // Clients before Kubernetes 1.1 send none; their pairs are an error stream and the
-            // data stream opened next.
+            // Clients before Kubernetes 1.1 send no request id; their pair is an error stream and
+            // the data stream opened next.
             _ if kind == Kind::Error => new.id().to_string(),
             _ => new.id().checked_sub(2)?.to_string(),
         };
@@ -122,12 +122,12 @@ impl Request {
     }
 }
 
-/// A stream whose other one was not opened yet.
+/// A stream whose partner was not opened yet.
 struct Half {
     kind: Kind,
     port: u16,
     stream: Stream,
-    /// Tells it from a later half of the same id.
+    /// Distinguishes it from a later half with the same id.
     number: u64,
 }
 
@@ -141,13 +141,13 @@ struct Pair {
 #[derive(Default)]
 struct Halves {
     waiting: HashMap<String, Half>,
-    /// When each has waited too long, the first one first; some are complete by then.
+    /// Deadlines of all halves in order; some pairs may be complete by then.
     deadlines: VecDeque<(Instant, String, u64)>,
     count: u64,
 }
 
 impl Halves {
-    /// Takes a new stream in, or refuses it by dropping it. Gives the pair that it completes.
+    /// Adds a new stream, or refuses it by dropping it. Returns the pair that it completes.
     fn add(&mut self, new: NewStream, is_full: bool, creation: Duration) -> Option<Pair> {
         let request = Request::of(&new)?;
         let Some(half) = self.waiting.remove(&request.id) else {
@@ -172,7 +172,7 @@ impl Halves {
         })
     }
 
-    /// Ends when the oldest half has waited too long; never when there is none.
+    /// Completes when the oldest half has reached its deadline; never when there is none.
     async fn first_deadline(&self) {
         match self.deadlines.front() {
             Some((deadline, ..)) => tokio::time::sleep_until(*deadline).await,
@@ -180,7 +180,7 @@ impl Halves {
         }
     }
 
-    /// Ends the oldest half, with a word on its error stream.
+    /// Ends the oldest half, with an error on its error stream.
     async fn give_up_first(&mut self) {
         let Some((_, id, _)) = self.deadlines.pop_front() else { return };
         let Some(half) = self.waiting.remove(&id) else { return };
@@ -194,12 +194,12 @@ impl Halves {
     }
 }
 
-/// Sends the reason of a failure. A client that is gone needs none.
+/// Sends an error. It is fine if the client is gone.
 async fn tell(mut error: WriteHalf, reason: &str) {
     let _ = error.write_all(reason.as_bytes()).await;
 }
 
-/// Joins a pair with its port until both directions have ended.
+/// Connects a pair to its port until both directions have ended.
 async fn forward<Port: AsyncRead + AsyncWrite>(
     pair: Pair,
     dialing: impl Future<Output = Result<Port, String>>,
@@ -221,8 +221,8 @@ async fn forward<Port: AsyncRead + AsyncWrite>(
     data.reset();
 }
 
-/// Moves bytes in both directions. What the client breaks off just ends it; the text of an error
-/// says what the pod did.
+/// Copies in both directions. A disconnect by the client just ends it; the error describes a
+/// failure of the pod.
 async fn join(
     port: impl AsyncRead + AsyncWrite,
     from_client: ReadHalf,
@@ -240,7 +240,7 @@ async fn join(
         },
     };
     if ended == Ended::Port {
-        // A client that sends on to a pod that has ended hears nothing of it.
+        // A client that still sends after the pod has closed gets no error for it.
         let _ = tokio::time::timeout(AFTER_END, up).await;
     }
     Ok(())
@@ -252,8 +252,8 @@ enum Ended {
     Port,
 }
 
-/// Client to pod. Fails when the client broke the stream off. A pod that takes no more does not
-/// end what it has still to say, so that is no failure.
+/// Copies from client to pod. Fails when the client resets the stream. If the pod stops reading
+/// that is not a failure, since it may still send.
 async fn up(
     mut from_client: ReadHalf,
     mut to_port: impl AsyncWrite + Unpin,
@@ -271,14 +271,14 @@ async fn up(
     }
 }
 
-/// Pod to client; says who has ended it.
+/// Copies from pod to client; returns which of them ended it.
 async fn down(
     mut from_port: impl AsyncRead + Unpin,
     to_client: &mut WriteHalf,
 ) -> Result<Ended, String> {
     let mut chunk = vec![0; CHUNK];
     loop {
-        // Cancel-safe: when the client is gone, what was read is of no use.
+        // Cancel-safe: when the client is gone, the data read is useless.
         let read = tokio::select! {
             read = from_port.read(&mut chunk) => read,
             () = to_client.broken_off() => return Ok(Ended::Client),

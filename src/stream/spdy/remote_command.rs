@@ -1,5 +1,5 @@
-//! Exec and attach over SPDY: each stream of the process is a stream of the connection, named by
-//! its header `streamType`, and one more tells how it ended.
+//! Exec and attach over SPDY: each stream of the process is a SPDY stream, identified by its header
+//! `streamType`, and one more carries the result.
 
 use std::io;
 use std::pin::Pin;
@@ -19,18 +19,18 @@ use crate::stream::resize::Sizes;
 /// The versions of the protocol of remote commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
-    /// `channel.k8s.io`, also without any negotiation: errors are text.
+    /// `channel.k8s.io`, also used without negotiation: errors are text.
     V1,
-    /// `v2.channel.k8s.io`: as the first one, without errors that clients had to work around.
+    /// `v2.channel.k8s.io`: like V1, without flaws that clients had to work around.
     V2,
-    /// `v3.channel.k8s.io`: with sizes of the terminal.
+    /// `v3.channel.k8s.io`: adds terminal sizes.
     V3,
     /// `v4.channel.k8s.io`: the error stream carries a `metav1.Status` in JSON.
     V4,
 }
 
 impl Version {
-    /// All, the newest first.
+    /// All versions, newest first.
     pub const ALL: [Self; 4] = [Self::V4, Self::V3, Self::V2, Self::V1];
 
     /// Its name in `X-Stream-Protocol-Version` headers.
@@ -43,7 +43,7 @@ impl Version {
         }
     }
 
-    /// The version of a name; a client that names none means the first one.
+    /// The version with this name; no name means V1.
     pub fn from_name(name: &str) -> Option<Self> {
         if name.is_empty() {
             return Some(Self::V1);
@@ -52,49 +52,48 @@ impl Version {
     }
 }
 
-/// What client and server have agreed on before the first stream.
+/// What client and server agreed on before the first stream.
 #[derive(Debug, Clone)]
 pub struct Agreement {
     /// The negotiated version.
     pub version: Version,
     /// Whether the client sends a stdin.
     pub stdin: bool,
-    /// Whether the client takes a stdout.
+    /// Whether the client reads stdout.
     pub stdout: bool,
-    /// Whether the client takes a stderr; never with `tty`.
+    /// Whether the client reads stderr; never together with `tty`.
     pub stderr: bool,
-    /// Whether there is a terminal; then sizes come too, since version 3.
+    /// Whether there is a terminal; from V3 on also with sizes.
     pub tty: bool,
     /// How long the client may take to open its streams.
     pub creation: Duration,
 }
 
-/// A client ready for its process.
+/// A client that has opened its streams.
 pub struct RemoteCommand {
-    /// The process's streams. Drop them when the process has ended: that ends the client's.
+    /// The streams for the process. Drop them when the process has ended, to end the client's.
     pub io: ProcessIo,
-    /// Where the end is told.
+    /// Sends the result.
     pub errors: ErrorStream,
     /// Cancelled once the client is gone.
     pub gone: CancellationToken,
-    /// To be kept until the end.
+    /// Must be kept until the end.
     pub background: Background,
 }
 
-/// The reading of terminal sizes, and streams that the client opened beyond need; they live as
-/// long as this.
+/// Reads terminal sizes and keeps superfluous streams open, until dropped.
 #[derive(Debug, Default)]
 pub struct Background {
     resize: JoinSet<()>,
     unused: Vec<WriteHalf>,
 }
 
-/// The stream that tells a client how its process ended.
+/// The stream for the result of the process.
 #[derive(Debug)]
 pub struct ErrorStream(WriteHalf);
 
 impl ErrorStream {
-    /// Sends `text` and ends the stream. An empty text is how versions before 4 tell success.
+    /// Sends `text` and ends the stream. In versions before 4 an empty text means success.
     ///
     /// # Errors
     /// When the client is gone.
@@ -104,15 +103,15 @@ impl ErrorStream {
     }
 }
 
-/// A client did not open the streams that it had asked for.
+/// The client did not open the streams that it had requested.
 #[derive(Debug, thiserror::Error)]
 pub enum NotStarted {
-    /// It took too long.
+    /// The time limit was reached.
     #[error("timed out waiting for the client to create streams: no {}", .missing.join(", no "))]
     TimedOut {
         /// The streams that are missing.
         missing: Vec<&'static str>,
-        /// Where to tell so, if it was opened.
+        /// The stream for the error, if it was opened.
         errors: Option<ErrorStream>,
     },
     /// It closed the connection.
@@ -120,8 +119,8 @@ pub enum NotStarted {
     Gone,
 }
 
-/// Stdin: it keeps the direction back open until it is dropped, for clients take its end as the
-/// sign to send no more.
+/// The stdin stream. Its reverse direction is kept open until this is dropped, because clients stop
+/// sending when it ends.
 struct Stdin(Stream);
 
 impl AsyncRead for Stdin {
@@ -134,13 +133,13 @@ impl AsyncRead for Stdin {
     }
 }
 
-/// Waits for the streams of an exec or attach.
+/// Waits for the client to open the streams of an exec or attach.
 ///
-/// Streams that were not agreed on are accepted and lead nowhere, unknown and doubled ones are
+/// Streams that were not agreed on are accepted and ignored; unknown and duplicate ones are
 /// refused.
 ///
 /// # Errors
-/// When the client does not open all it must in time.
+/// When the client does not open all required streams in time.
 pub async fn remote_command(
     mut incoming: Incoming,
     agreement: Agreement,
@@ -149,14 +148,14 @@ pub async fn remote_command(
     let all_there = async {
         while !places.missing().is_empty() {
             let new = incoming.next().await?;
-            // Dropped when it has no place: refused.
+            // A stream without a slot is dropped, and thereby refused.
             if let Some(place) = places.free(new.headers.get("streamtype")) {
                 place.take(new.accept());
             }
         }
         Some(())
     };
-    // Cancel-safe: the streams are in `places`.
+    // Cancel-safe: the streams are stored in `places`.
     match tokio::time::timeout(agreement.creation, all_there).await {
         Ok(Some(())) => Ok(places.into_command(agreement.tty, incoming.gone())),
         Ok(None) => Err(NotStarted::Gone),
@@ -174,7 +173,7 @@ const STDOUT: &str = "stdout";
 const STDERR: &str = "stderr";
 const RESIZE: &str = "resize";
 
-/// The streams of a remote command, each with its place.
+/// Slots for the streams of a remote command.
 struct Places([Place; 5]);
 
 struct Place {
@@ -185,7 +184,7 @@ struct Place {
 
 impl Place {
     fn take(&mut self, stream: Stream) {
-        // What nobody will read must not fill the buffer that all streams share.
+        // Unread data must not fill the buffer shared by all streams.
         if !self.agreed || !matches!(self.name, STDIN | RESIZE) {
             stream.ignore_input();
         }
@@ -215,7 +214,7 @@ impl Places {
         Some(place).filter(|place| place.stream.is_none())
     }
 
-    /// The stream of a place, if it was agreed on.
+    /// The stream in a slot, if it was agreed on.
     fn take(&mut self, name: &str) -> Option<Stream> {
         let place = self.0.iter_mut().find(|place| place.agreed && place.name == name)?;
         place.stream.take()
@@ -242,7 +241,7 @@ impl Places {
     }
 }
 
-/// Passes on the sizes that a client sends.
+/// Forwards the sizes that a client sends.
 async fn read_sizes(mut stream: Stream, sizes: mpsc::Sender<TerminalSize>) {
     let (mut decoder, mut piece) = (Sizes::default(), [0; 512]);
     while let Ok(length @ 1..) = stream.read(&mut piece).await {

@@ -1,4 +1,4 @@
-//! What a connection and its streams share: the state, and how each wakes the other.
+//! The state shared by a connection and its streams, and how they wake each other.
 
 use std::task::Waker;
 
@@ -12,35 +12,35 @@ use super::state::{KEPT, State};
 use super::{Limits, Violation};
 use crate::locks::{Mutex, MutexGuard};
 
-/// The most bytes that are written at once.
+/// Maximum number of bytes per write.
 const BATCH: usize = 64 << 10;
-/// Answers that may wait to be written before nothing more is read: who sends PINGs and reads
-/// no answers gets no further.
+/// Maximum number of queued answers before reading pauses, so that a client that floods with PINGs
+/// without reading is slowed down.
 const ANSWERS: usize = 256;
-/// How many bytes are read before the client is told that it may send more.
+/// How many bytes are read before the client gets a WINDOW_UPDATE.
 const CREDIT: u32 = 32 << 10;
 
-/// What a connection and its streams share.
+/// The state shared by a connection and its streams.
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
     pub(super) limits: Limits,
-    /// There is something to write.
+    /// Notified when there is something to write.
     pub(super) write: Notify,
-    /// There may be room to read more.
+    /// Notified when there may be buffer space to read more.
     pub(super) room: Notify,
-    /// The connection has ended.
+    /// Cancelled when the connection has ended.
     pub(super) gone: CancellationToken,
 }
 
-/// What the writer has to do next.
+/// What the writer does next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     /// Write the batch.
     Write,
     /// Wait.
     Nothing,
-    /// Write the batch and end: it holds the last frame.
+    /// Write the batch, which contains the last frame, and end.
     Last,
 }
 
@@ -59,7 +59,7 @@ impl Shared {
         self.state.lock()
     }
 
-    /// Ends when there is room for more from the client.
+    /// Waits for buffer space for data from the client.
     pub(super) async fn wait_for_room(&self) {
         loop {
             {
@@ -72,7 +72,7 @@ impl Shared {
         }
     }
 
-    /// Ends all streams and tells everybody who waits.
+    /// Fails all streams and wakes all waiters.
     pub(super) fn fail(&self) {
         let mut state = self.lock();
         state.failed = true;
@@ -89,7 +89,7 @@ impl Shared {
         self.gone.cancel();
     }
 
-    /// Takes in a control frame.
+    /// Handles a control frame.
     pub(super) fn control(&self, control: Control) -> Result<(), Violation> {
         let mut state = self.lock();
         match control {
@@ -104,7 +104,8 @@ impl Shared {
                 state.set_initial_window(i64::from(window));
             }
             Control::Ping { id } if id % 2 == 1 => {
-                // A client that asks is there: clients of Kubernetes do so every few seconds.
+                // A PING shows that the client is alive; Kubernetes clients send one every few
+                // seconds.
                 state.active = Instant::now();
                 state.answer(Answer::Ping { id });
             }
@@ -124,7 +125,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The head of a data frame has come.
+    /// Handles the header of a data frame.
     pub(super) fn data_begins(&self, id: u32, length: usize) -> Result<(), Violation> {
         let mut state = self.lock();
         state.active = Instant::now();
@@ -134,7 +135,7 @@ impl Shared {
             state.answer(Answer::WindowUpdate { id: 0, delta });
         }
         let answer = match state.streams.get(&id) {
-            // Streams that are gone may still get what was under way.
+            // Data for closed streams may still be on its way.
             None if id % 2 == 1 && id <= state.last_id => None,
             None if id == 0 => return Err(Violation::StreamId(id)),
             None => Some(Reset::InvalidStream),
@@ -149,7 +150,7 @@ impl Shared {
         Ok(())
     }
 
-    /// A part of a data frame has come.
+    /// Handles a part of a data frame.
     pub(super) fn data(&self, id: u32, part: &[u8]) {
         let mut state = self.lock();
         state.active = Instant::now();
@@ -161,12 +162,12 @@ impl Shared {
         }
     }
 
-    /// A data frame with the FIN flag has come to its end.
+    /// Handles the end of a data frame with the FIN flag.
     pub(super) fn data_ends(&self, id: u32) {
         self.lock().received_all(id);
     }
 
-    /// Appends what is to be written next, each stream in its turn.
+    /// Appends the data to write next, with all streams in turn.
     pub(super) fn next_batch(&self, batch: &mut Vec<u8>) -> Turn {
         let mut state = self.lock();
         if let Some(status) = state.give_up {
@@ -188,15 +189,15 @@ impl Shared {
         turn
     }
 
-    /// Called from time to time: whether nothing has passed for too long. Otherwise a PING is
-    /// sent, unless writing is held up anyway.
+    /// Called periodically: returns whether the connection was idle for too long. Otherwise sends a
+    /// PING, unless writing is blocked anyway.
     pub(super) fn is_idle(&self) -> bool {
         let mut state = self.lock();
         if state.active.elapsed() >= self.limits.idle {
             return true;
         }
         if state.answers.is_empty() {
-            // A server's ids are even.
+            // The ids of a server's PINGs are even.
             state.ping_id = state.ping_id % 0x7fff_fffe + 2;
             let id = state.ping_id;
             state.answer(Answer::Ping { id });
@@ -205,7 +206,7 @@ impl Shared {
         false
     }
 
-    /// Takes `bytes` off what was received, after they were read.
+    /// Accounts for `bytes` read by the application.
     pub(super) fn was_read(&self, state: &mut State, id: u32, bytes: usize) {
         state.buffered -= bytes;
         let Some(entry) = state.streams.get_mut(&id) else { return };

@@ -1,4 +1,4 @@
-//! Which streams a connection has, what they have received and have to send, and whose turn it is.
+//! The state of a connection: its streams, received and queued data, and the order of sending.
 
 use std::collections::{HashMap, VecDeque};
 use std::task::Waker;
@@ -10,57 +10,57 @@ use super::frame::{self, Answer, GoAway, INITIAL_WINDOW, LARGEST_WINDOW, Reset};
 use super::headers::{BadHeaders, Headers};
 use super::{Limits, Violation};
 
-/// The most data that one stream sends before it is another's turn.
+/// Maximum number of bytes that a stream sends before the next one's turn.
 const TURN: usize = 16 << 10;
-/// A buffer that has held more than this is given back when it is empty.
+/// An empty buffer with more capacity than this is freed.
 pub(super) const KEPT: usize = 16 << 10;
 
-/// Under the mutex; nothing here waits.
+/// Protected by the mutex; nothing here blocks.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) streams: HashMap<u32, Entry>,
     pub(super) arrivals: VecDeque<(u32, Headers)>,
     pub(super) arrival_waker: Option<Waker>,
-    /// Whether somebody still takes new streams.
+    /// Whether new streams are still accepted.
     pub(super) accepting: bool,
-    /// Whether the client has said that it opens no more.
+    /// Whether the client has announced that it opens no more streams.
     pub(super) going_away: bool,
     /// Whether the connection has ended.
     pub(super) failed: bool,
-    /// Set once the connection is to be given up: the last frame to be written.
+    /// Set when the connection is to be closed: the last frame to write.
     pub(super) give_up: Option<GoAway>,
-    /// When data or a new stream last passed.
+    /// Time of the last data or new stream.
     pub(super) active: Instant,
-    /// Streams with something to send, the one whose turn it is first.
+    /// Streams with something to send, in order of their turns.
     pub(super) ready: VecDeque<u32>,
     pub(super) answers: VecDeque<Answer>,
-    /// Still to send the first header block.
+    /// Whether the first header block has not been sent yet.
     first_reply: bool,
     pub(super) last_id: u32,
     pub(super) ping_id: u32,
-    /// Bytes received that nobody has read.
+    /// Number of received, unread bytes.
     pub(super) buffered: usize,
-    /// Whether the client has shown that it knows flow control.
+    /// Whether the client has shown that it supports flow control.
     windows: bool,
     initial_window: i64,
     session_window: i64,
-    /// Received bytes that the client's session window was not yet given back for.
+    /// Bytes read for which the session window was not yet returned to the client.
     pub(super) session_credit: u32,
 }
 
-/// One stream, as long as it is open or somebody holds a half of it.
+/// A stream, kept while it is open or one of its halves exists.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) received: BytesMut,
-    /// The client has sent all.
+    /// The client's direction has ended.
     pub(super) received_all: bool,
     pub(super) to_send: BytesMut,
     pub(super) end: End,
-    /// Ended in both directions by either side.
+    /// Both directions were ended by either side.
     pub(super) reset: bool,
-    /// Whether the half that reads exists; without it, what comes is dropped.
+    /// Whether the reading half exists; without it, data is discarded.
     pub(super) reader: bool,
-    /// Whether the half that writes exists.
+    /// Whether the writing half exists.
     pub(super) writer: bool,
     pub(super) read_waker: Option<Waker>,
     pub(super) write_waker: Option<Waker>,
@@ -69,11 +69,11 @@ pub(super) struct Entry {
     pub(super) credit: u32,
 }
 
-/// How far our direction of a stream is.
+/// State of the end of the server's direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Open,
-    /// To be told behind what waits to be sent.
+    /// To be sent after the queued data.
     Asked,
     Told,
 }
@@ -133,14 +133,14 @@ impl State {
         self.answers.push_back(answer);
     }
 
-    /// Appends all answers.
+    /// Appends all queued answers.
     pub(super) fn send_answers(&mut self, batch: &mut Vec<u8>) {
         while let Some(answer) = self.answers.pop_front() {
             answer.encode(&mut self.first_reply, batch);
         }
     }
 
-    /// A stream's answer to its SYN_STREAM.
+    /// Queues the SYN_REPLY of a stream.
     pub(super) fn reply(&mut self, id: u32) {
         if self.streams.get(&id).is_some_and(|entry| !entry.reset) && !self.failed {
             self.answer(Answer::Reply { id });
@@ -158,7 +158,7 @@ impl State {
         if id.is_multiple_of(2) {
             return Err(Violation::StreamId(id));
         }
-        // Old clients may send their streams out of order; that costs them only the stream.
+        // Old clients may open streams out of order; only that stream is refused.
         if id <= self.last_id {
             self.reset(id, Reset::Protocol);
             return Ok(());
@@ -203,7 +203,7 @@ impl State {
         self.forget_if_done(id);
     }
 
-    /// Nobody will read this stream any more.
+    /// Notes that the reading half was dropped.
     pub(super) fn drop_reader(&mut self, id: u32) {
         if let Some(entry) = self.streams.get_mut(&id) {
             entry.reader = false;
@@ -213,7 +213,7 @@ impl State {
         self.forget_if_done(id);
     }
 
-    /// Nobody will write to this stream any more.
+    /// Notes that the writing half was dropped.
     pub(super) fn drop_writer(&mut self, id: u32) {
         if let Some(entry) = self.streams.get_mut(&id) {
             entry.writer = false;
@@ -222,7 +222,7 @@ impl State {
         self.forget_if_done(id);
     }
 
-    /// Ends our direction of a stream behind what waits to be sent.
+    /// Ends the server's direction of a stream after the queued data.
     pub(super) fn finish(&mut self, id: u32) {
         if let Some(entry) = self.streams.get_mut(&id)
             && entry.end == End::Open
@@ -242,7 +242,7 @@ impl State {
         }
     }
 
-    /// Gives a stream its place in the queue, if it has something to send.
+    /// Adds a stream to the sending queue if it has something to send.
     pub(super) fn enqueue(&mut self, id: u32) {
         if let Some(entry) = self.streams.get_mut(&id)
             && entry.has_to_send()
@@ -252,7 +252,7 @@ impl State {
         }
     }
 
-    /// Lets the first stream of the queue send; false when there is none.
+    /// Lets the first stream in the queue send; false when the queue is empty.
     pub(super) fn send_one(&mut self, batch: &mut Vec<u8>, limits: &Limits) -> bool {
         let Some(id) = self.ready.pop_front() else { return false };
         let Some(entry) = self.streams.get_mut(&id) else { return true };
@@ -264,7 +264,7 @@ impl State {
         let length = entry.to_send.len().min(TURN).min(window);
         let fin = length == entry.to_send.len() && entry.end == End::Asked;
         if !entry.has_to_send() || (length == 0 && !fin) {
-            // Nothing, or nothing that fits: a WINDOW_UPDATE queues it again.
+            // Nothing, or the window is full: a WINDOW_UPDATE queues it again.
             return true;
         }
         frame::data(id, fin, &entry.to_send[..length], batch);
@@ -317,7 +317,7 @@ impl State {
         ids.into_iter().for_each(|id| self.enqueue(id));
     }
 
-    /// Whether nobody will use this connection any more and all was written.
+    /// Whether nobody uses this connection any more and everything was written.
     pub(super) fn is_done(&self) -> bool {
         let unused = |entry: &Entry| !entry.reader && !entry.writer && !entry.has_to_send();
         !self.accepting && self.streams.values().all(unused)

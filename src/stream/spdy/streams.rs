@@ -12,20 +12,20 @@ use super::frame::Reset;
 use super::shared::Shared;
 use super::state::End;
 
-/// A stream that a client opened and that was accepted. Dropped, it tells the client that
-/// nothing more is sent, and what still comes is thrown away.
+/// An accepted stream. Dropping it ends the server's direction, and discards what the client still
+/// sends.
 #[derive(Debug)]
 pub struct Stream {
     read: ReadHalf,
     write: WriteHalf,
 }
 
-/// Gives what the client sends. Dropped, it lets the rest be thrown away.
+/// Reads what the client sends. After a drop the rest is discarded.
 #[derive(Debug)]
 pub struct ReadHalf(Handle);
 
-/// Sends to the client. `flush` has nothing to do: what is written is sent as soon as the
-/// connection can. Dropped, it ends this direction behind all that was written.
+/// Writes to the client. `flush` does nothing: data is sent as soon as the connection allows.
+/// Dropping it ends this direction after all data was sent.
 #[derive(Debug)]
 pub struct WriteHalf(Handle);
 
@@ -36,23 +36,23 @@ struct Handle {
 }
 
 impl Stream {
-    /// The two halves of the entry `id`, which exists.
+    /// The two halves of the existing stream `id`.
     pub(super) fn new(id: u32, shared: &Arc<Shared>) -> Self {
         let handle = || Handle { id, shared: shared.clone() };
         Self { read: ReadHalf(handle()), write: WriteHalf(handle()) }
     }
 
-    /// The id that the client chose.
+    /// The stream id, chosen by the client.
     pub fn id(&self) -> u32 {
         self.write.0.id
     }
 
-    /// Lets all that the client sends be thrown away from now on.
+    /// Discards everything that the client sends from now on.
     pub fn ignore_input(&self) {
         self.read.0.stop_reading();
     }
 
-    /// Ends the stream in both directions at once; what was not sent yet is not sent.
+    /// Ends the stream in both directions at once; unsent data is discarded.
     pub fn reset(self) {
         self.reset_as(Reset::Cancel);
     }
@@ -66,20 +66,20 @@ impl Stream {
         self.write.0.shared.write.notify_one();
     }
 
-    /// The two directions, for two owners.
+    /// Splits into two halves with separate owners.
     pub fn into_split(self) -> (ReadHalf, WriteHalf) {
         (self.read, self.write)
     }
 }
 
 impl WriteHalf {
-    /// Ends the stream in both directions at once; what was not sent yet is not sent.
+    /// Ends the stream in both directions at once; unsent data is discarded.
     pub fn reset(&self) {
         self.0.reset(Reset::Cancel);
     }
 
-    /// Ends when the stream was reset or the connection has ended. Cancel-safe; not to be waited
-    /// for beside a write in another task.
+    /// Completes when the stream was reset or the connection has ended. Cancel-safe; must not be
+    /// awaited concurrently with a write in another task.
     pub async fn broken_off(&self) {
         std::future::poll_fn(|cx| {
             let mut state = self.0.shared.lock();

@@ -1,4 +1,4 @@
-//! The server's side of SPDY against a client's side made for these tests.
+//! Tests of the SPDY server with a test client.
 
 mod client;
 mod commands;

@@ -170,7 +170,7 @@ async fn a_client_that_does_not_read_holds_up_its_own_process_alone() {
     let _stuck = world.exec("v4.channel.k8s.io", "flood", ALL).await;
     let mut other = world.exec("v4.channel.k8s.io", "exit 3", ALL).await;
     assert_eq!(other.status().await["reason"], "NonZeroExitCode");
-    // Input that nobody reads does not keep the outcome back either.
+    // Unread input does not delay the result either.
     let mut deaf = world.exec("v5.channel.k8s.io", "exit 4", ALL).await;
     for _ in 0..40 {
         let message = Message::Binary(vec![0; 60_000].into());
@@ -235,7 +235,7 @@ async fn an_idle_session_is_ended_with_a_word() {
     let started = tokio::time::Instant::now();
     let mut client = world.exec("v4.channel.k8s.io", "hang", ALL).await;
     let next = async {
-        // The harness's own limit runs on the same clock.
+        // The test harness's own limit uses the same clock.
         loop {
             match futures::StreamExt::next(&mut client.0).await {
                 Some(Ok(Message::Binary(bytes))) if bytes[0] == 3 => break bytes,

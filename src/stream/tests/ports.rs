@@ -11,7 +11,7 @@ fn forward(ports: Vec<u16>) -> Request {
     Request::PortForward(PortForward { pod: PodId::random(), ports })
 }
 
-/// A port that nobody listens on.
+/// A port on which nothing listens.
 async fn closed_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
     listener.local_addr().expect("an address").port()
@@ -38,7 +38,7 @@ async fn each_port_has_its_channels_and_its_own_error() {
     }
     let error = String::from_utf8_lossy(&channels[1][2..]).into_owned();
     assert!(error.contains(&format!("error forwarding port {bad}: ")), "{error}");
-    // The other port lives on.
+    // The other port stays connected.
     client.send(b"\x02ping").await;
     client.send(b"\x00nobody").await;
     client.send(b"\x03nobody").await;
@@ -48,7 +48,7 @@ async fn each_port_has_its_channels_and_its_own_error() {
     assert_eq!(&heard, b"ping");
     pod.write_all(b"pong").await.expect("sent");
     assert_eq!(client.next().await.expect("data"), *b"\x02pong");
-    // The session ends with the last connection.
+    // The session ends with its last connection.
     drop(pod);
     assert_eq!(client.next().await, None);
 }

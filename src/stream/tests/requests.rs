@@ -1,4 +1,4 @@
-//! Requests that are taken and those that are not.
+//! Accepted and refused requests.
 
 use super::world::*;
 use crate::ids::PodId;
@@ -92,7 +92,7 @@ async fn heads_are_bounded() {
     let start = start.trim_end_matches("\r\n");
     let many: String = (0..200).map(|n| format!("X-{n}: y\r\n")).collect();
     assert_eq!(status(&world, &format!("{start}\r\n{many}\r\n")).await, 431);
-    // 10 MiB are not even read.
+    // A body of 10 MiB is not even read.
     let mut connection = TcpStream::connect(world.address).await.expect("a connection");
     connection.write_all(format!("{start}\r\nX-Long: ").as_bytes()).await.expect("a start");
     let piece = [b'x'; 64 << 10];

@@ -1,4 +1,4 @@
-//! A server, its made-up sessions, and raw clients.
+//! A server, its fake sessions, and raw clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,19 +19,19 @@ use crate::model::streams::ProcessIo;
 use crate::sandbox;
 use crate::stream::*;
 
-/// Nothing in these tests may take so long.
+/// Time limit for everything in these tests.
 pub const SOON: Duration = Duration::from_secs(20);
 
 /// Sessions that do what the first word of the command says.
 #[derive(Default)]
 pub struct MadeUp {
-    /// Sessions that run.
+    /// Number of running sessions.
     pub running: AtomicUsize,
-    /// Bytes of input that were read.
+    /// Number of input bytes read.
     pub read: AtomicUsize,
 }
 
-/// Counts a session while it is there.
+/// Counts a session while it exists.
 struct Counted<'a>(&'a AtomicUsize);
 
 impl Drop for Counted<'_> {
@@ -68,7 +68,7 @@ impl MadeUp {
                 let mut out = io.stdout.expect("output");
                 while out.write_all(&[7; 8192]).await.is_ok() {}
             }
-            // Holds its streams and waits.
+            // Keeps its streams open and waits.
             "hang" => {
                 std::future::pending::<()>().await;
                 drop(io);
@@ -122,7 +122,7 @@ impl Sessions for MadeUp {
     }
 }
 
-/// A server that runs.
+/// A running server.
 pub struct World {
     pub sessions: Arc<MadeUp>,
     pub urls: Arc<Urls>,
@@ -156,7 +156,7 @@ impl World {
         url.strip_prefix(&format!("http://{}", self.address)).expect("our address").to_owned()
     }
 
-    /// Sends this and reads up to the end of the head of the answer.
+    /// Sends this and reads to the end of the answer's head.
     pub async fn raw(&self, request: &str) -> (TcpStream, String) {
         let mut connection = TcpStream::connect(self.address).await.expect("a connection");
         connection.write_all(request.as_bytes()).await.expect("a request");
@@ -205,7 +205,7 @@ pub async fn read_head(connection: &mut TcpStream) -> String {
     String::from_utf8(head).expect("text")
 }
 
-/// What is left until the server closes; a reset is an end too.
+/// The rest until the server closes; a reset counts as the end too.
 pub async fn read_rest(connection: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
     let reading = connection.read_to_end(&mut rest);
@@ -232,7 +232,7 @@ pub fn websocket_request(path: &str, protocol: &str) -> String {
     )
 }
 
-/// A WebSocket client that keeps to no protocol but what a test says.
+/// A WebSocket client that follows no protocol but what a test says.
 pub struct Client(pub WebSocketStream<TcpStream>);
 
 impl Client {
@@ -261,7 +261,7 @@ impl Client {
         tokio::time::timeout(SOON, next).await.expect("the server says something")
     }
 
-    /// All messages until the end, the data of each channel joined.
+    /// All messages until the end, with the data of each channel concatenated.
     pub async fn all(&mut self) -> Vec<Vec<u8>> {
         let mut channels = vec![Vec::new(); 8];
         while let Some(message) = self.next().await {
@@ -270,7 +270,7 @@ impl Client {
         channels
     }
 
-    /// The status on the error channel at the end.
+    /// The final status on the error channel.
     pub async fn status(&mut self) -> serde_json::Value {
         let channels = self.all().await;
         let text = String::from_utf8_lossy(&channels[3]).into_owned();

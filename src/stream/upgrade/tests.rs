@@ -1,4 +1,4 @@
-//! What is agreed on and what is refused, by the headers of a request.
+//! Negotiation results for various request headers.
 
 use super::*;
 use crate::ids::{ContainerId, PodId};

@@ -1,4 +1,4 @@
-//! Pieces of channels as WebSocket messages.
+//! Channel data in WebSocket messages.
 
 use std::io;
 use std::pin::Pin;
@@ -12,20 +12,20 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::PollSender;
 
-/// Largest piece that is sent at once: one slow client holds a few of them.
+/// Maximum number of bytes per message: a slow client occupies a few of them.
 const MAX_PIECE: usize = 32 << 10;
 
-/// How the number of the channel and the data become a message.
+/// How channel number and data are encoded in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
-    /// A byte with the number, then the data; a binary message.
+    /// Binary message: a byte with the number, then the data.
     Binary,
-    /// A digit with the number, then the data in base64; a text message.
+    /// Text message: a digit with the number, then the data in base64.
     Base64,
 }
 
 impl Codec {
-    /// The message of one piece.
+    /// Encodes a message.
     pub fn encode(self, channel: u8, data: &[u8]) -> Message {
         match self {
             Self::Binary => {
@@ -43,7 +43,7 @@ impl Codec {
         }
     }
 
-    /// Channel and data of a message; `None` for an empty one, which says nothing.
+    /// Decodes channel and data; `None` for an empty message, which is ignored.
     ///
     /// # Errors
     /// Data that is not base64.
@@ -60,8 +60,8 @@ impl Codec {
     }
 }
 
-/// The writing end of one channel. A write waits while the queue is full, and fails once nobody
-/// sends the queue any more.
+/// The writing end of a channel. A write waits while the queue is full, and fails once the queue is
+/// no longer sent.
 pub struct ChannelWriter {
     queue: PollSender<Message>,
     codec: Codec,
@@ -93,7 +93,7 @@ impl AsyncWrite for ChannelWriter {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Whoever sends the queue flushes it.
+        // The sender of the queue flushes it.
         Poll::Ready(Ok(()))
     }
 

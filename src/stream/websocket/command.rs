@@ -1,5 +1,5 @@
-//! Exec and attach over WebSocket: five channels with the numbers of the file descriptors, one
-//! for the outcome and one for terminal sizes.
+//! Exec and attach over WebSocket: channels 0 to 2 for stdin, stdout and stderr, 3 for the result
+//! and 4 for terminal sizes.
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -24,17 +24,17 @@ const STDERR: u8 = 2;
 const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
 
-/// v5: the next byte is the number of a channel that the client closes.
+/// v5: channel number of a message that closes the channel in its next byte.
 const CLOSE: u8 = 255;
 
-/// Input that a process has not read yet.
+/// Buffer for input that the process has not read yet, in bytes.
 const STDIN_BUFFER: usize = 64 << 10;
 
-/// Sizes that a process has not heard of yet; more are joined to the newest.
+/// Number of terminal sizes queued for a process; when full, only the newest is kept.
 const SIZES: usize = 4;
 
 impl Talk {
-    /// Runs a command or attaches; ends when the client is told the outcome, or is gone.
+    /// Runs a command or attaches; ends when the client got the result, or is gone.
     pub async fn channels_command<S>(&self, connection: S, dialect: Dialect, command: Command)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -62,7 +62,7 @@ impl Talk {
     }
 }
 
-/// An empty piece on the first channel that is written: tells the client that all is set up.
+/// An empty message on the first output channel, which tells the client that the session is set up.
 async fn greet(streams: Streams, dialect: Dialect, frames: &mpsc::Sender<Message>) {
     let channel = match streams {
         Streams { stdout: true, .. } => STDOUT,
@@ -72,7 +72,7 @@ async fn greet(streams: Streams, dialect: Dialect, frames: &mpsc::Sender<Message
     let _ = frames.send(dialect.codec.encode(channel, &[])).await;
 }
 
-/// The process's ends of the channels, and ours of those that the client writes.
+/// Creates the process's ends of the channels, and the server's ends of the client's channels.
 fn plumb(
     streams: Streams,
     dialect: Dialect,
@@ -94,16 +94,16 @@ fn plumb(
     (io, Inputs { stdin, sizes, decoder: Sizes::default(), newest: None })
 }
 
-/// What the client writes.
+/// The channels that the client writes.
 struct Inputs {
     stdin: Option<DuplexStream>,
     sizes: Option<mpsc::Sender<TerminalSize>>,
     decoder: Sizes,
-    /// A size that found no room.
+    /// A terminal size that is not queued yet.
     newest: Option<TerminalSize>,
 }
 
-/// A message that breaks the protocol; the session ends as if the client were gone.
+/// A protocol error; the session ends as if the client were gone.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
     #[error("data is not base64")]
@@ -113,7 +113,7 @@ enum Broken {
 }
 
 impl Inputs {
-    /// Hands on what comes in until the client is gone. Then the input ends.
+    /// Forwards received messages until the client is gone, which ends the input.
     async fn read<S: AsyncRead + AsyncWrite + Unpin>(
         mut self,
         mut source: SplitStream<WebSocketStream<S>>,
@@ -121,8 +121,8 @@ impl Inputs {
         activity: &Activity,
     ) {
         loop {
-            // Cancel-safe: room for a size is only taken when it is used, and a message is
-            // received whole or not at all.
+            // Cancel-safe: a slot for a size is only taken when it is used, and a message is
+            // received completely or not at all.
             let message = tokio::select! {
                 () = hand_on(&self.sizes, &mut self.newest) => continue,
                 message = receive(&mut source, activity) => message,
@@ -149,13 +149,14 @@ impl Inputs {
                     self.newest = Some(size);
                 }
             }
-            // Go's servers ignore what nobody asked for, and so clients may send it.
+            // Ignored, as in Go's servers, so clients may send it.
             _ => {}
         }
         Ok(())
     }
 
-    /// Waits while the process does not read. One that has closed its input reads no more.
+    /// Writes input, waiting while the process does not read. Input is discarded once it has closed
+    /// stdin.
     async fn write(&mut self, data: &[u8]) {
         if let Some(stdin) = &mut self.stdin
             && stdin.write_all(data).await.is_err()
@@ -165,10 +166,10 @@ impl Inputs {
     }
 }
 
-/// Hands the newest size on as soon as there is room for it; never ends when there is none.
+/// Queues the newest size as soon as there is a slot; never completes when there is no size.
 async fn hand_on(sizes: &Option<mpsc::Sender<TerminalSize>>, newest: &mut Option<TerminalSize>) {
     let (Some(sizes), Some(size)) = (sizes, *newest) else { return std::future::pending().await };
-    // It fails once the process has ended, which needs no sizes any more.
+    // It fails once the process has ended and needs no more sizes.
     if let Ok(room) = sizes.reserve().await {
         room.send(size);
     }

@@ -1,4 +1,4 @@
-//! Sessions over WebSocket: each message is one piece of a channel.
+//! Sessions over WebSocket: each message carries data of one channel.
 
 mod channels;
 mod command;
@@ -24,22 +24,22 @@ pub use tunnel::tunnel;
 
 use super::session::{Activity, FAREWELL};
 
-/// Ports of one session: two channels each, and channels are counted in a byte whose last value
-/// is a signal.
+/// Maximum number of ports in a session: each needs two channels, and the channel number is a byte
+/// whose last value is reserved.
 pub const MAX_PORTS: usize = 127;
 
-/// Largest message and frame that is taken. The Go servers take 32 MiB, and their clients send 32 KiB
-/// at most: what is larger costs memory of ours for nobody's good.
+/// Maximum size of a message or frame. Go's servers accept 32 MiB, but their clients send at most
+/// 32 KiB; larger messages would only waste memory.
 const MAX_MESSAGE: usize = 2 << 20;
 
-/// Buffer for what comes in; it grows for larger messages.
+/// Size of the read buffer; it grows for larger messages.
 const READ_BUFFER: usize = 16 << 10;
 
-/// Messages that wait for a slow client. Each is as large as one write of its stream.
+/// Maximum number of messages queued for a slow client, each as large as one write.
 const QUEUE: usize = 4;
 
-/// A client is asked for a sign of life so often. The question also finds out that it is gone
-/// while a process reads none of its input, for then nothing is read from the connection.
+/// Interval of pings. They also detect a vanished client while a process does not read its input,
+/// when the connection is not read either.
 const PING: Duration = Duration::from_secs(30);
 
 /// How long a client may take to close its side after the last message.
@@ -48,15 +48,15 @@ const LINGER: Duration = Duration::from_secs(5);
 /// A subprotocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dialect {
-    /// How messages are written.
+    /// Encoding of messages.
     pub codec: Codec,
-    /// Whether the end is told as a `metav1.Status` in JSON; else as text, and only if it is bad.
+    /// Whether the result is a `metav1.Status` in JSON; else it is text, sent only for an error.
     pub json_status: bool,
-    /// Whether a client can close a channel alone.
+    /// Whether a client can close a single channel.
     pub half_close: bool,
 }
 
-/// The server's end of an upgraded connection.
+/// Creates the server's end of an upgraded connection.
 async fn accept<S: AsyncRead + AsyncWrite + Unpin>(connection: S) -> WebSocketStream<S> {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
@@ -66,12 +66,12 @@ async fn accept<S: AsyncRead + AsyncWrite + Unpin>(connection: S) -> WebSocketSt
     WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await
 }
 
-/// The last message of every session.
+/// The close message that ends every session.
 fn farewell() -> Message {
     Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
 }
 
-/// Sends what is queued until it has sent a close message.
+/// Sends queued messages until a close message was sent.
 async fn send_all<S: AsyncRead + AsyncWrite + Unpin>(
     sink: &mut SplitSink<WebSocketStream<S>, Message>,
     queue: &mut mpsc::Receiver<Message>,
@@ -80,7 +80,7 @@ async fn send_all<S: AsyncRead + AsyncWrite + Unpin>(
     let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
     pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        // Cancel-safe: a message is taken whole, a tick is only a tick.
+        // Cancel-safe: a message is received completely, and a missed tick does no harm.
         let message = tokio::select! {
             message = queue.recv() => message.unwrap_or_else(farewell),
             _ = pings.tick() => Message::Ping(Bytes::new()),
@@ -99,8 +99,7 @@ async fn send_all<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Receives the next message with data; `None` when the client is gone or does not keep to the
-/// protocol.
+/// Receives the next message with data; `None` when the client is gone or violates the protocol.
 async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     source: &mut SplitStream<WebSocketStream<S>>,
     activity: &Activity,
@@ -111,7 +110,7 @@ async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
                 activity.touch();
                 return Some(message);
             }
-            // The library answers these on the next read, and ends the stream after a close.
+            // The library answers these at the next read, and ends the stream after a close.
             Ok(_) => {}
             Err(error) => {
                 tracing::debug!(%error, "a WebSocket client");
@@ -121,11 +120,11 @@ async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Joins the parts of a session: `session` ends it by queueing a close message; `reader` ends when
-/// the client is gone, which `gone` tells the others.
+/// Runs the parts of a session: `session` ends it by queueing a close message; `reader` ends when
+/// the client is gone, which is signalled by `gone`.
 ///
-/// A client that still sends when its session has ended is heard out for a while: to close the
-/// connection before would make its kernel throw away what it has not read yet.
+/// If a client still sends when its session has ended, its data is read for a while: closing
+/// earlier would make its kernel discard what the client has not read yet.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     mut sink: SplitSink<WebSocketStream<S>, Message>,
     mut queue: mpsc::Receiver<Message>,
@@ -138,7 +137,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         if let Err(error) = send_all(&mut sink, &mut queue, activity).await {
             tracing::debug!(%error, "send to a WebSocket client");
             gone.cancel();
-            // What the process still says is dropped: it must not wait for nobody.
+            // Discards further output, so that the process does not block.
             while queue.recv().await.is_some_and(|message| !message.is_close()) {}
         }
     };

@@ -1,5 +1,5 @@
-//! Port-forward over WebSocket channels: two for each port, one with the data and one with the
-//! error that ended it. Each begins with the number of the port, two bytes with the low one first.
+//! Port-forward over WebSocket: two channels per port, one for data and one for an error. Each
+//! begins with the port number as two bytes, little-endian.
 
 use futures::StreamExt as _;
 use futures::future::join_all;
@@ -16,14 +16,14 @@ use crate::stream::session::{Activity, Talk};
 use crate::stream::{PortForward, Sessions};
 use crate::telemetry::error_chain;
 
-/// Data that a port has not taken yet.
+/// Buffer for data that a port has not accepted yet, in bytes.
 const BUFFER: usize = 64 << 10;
 
-/// Data that is read from a port at once.
+/// Maximum number of bytes read from a port at once.
 const PIECE: usize = 32 << 10;
 
 impl Talk {
-    /// Connects to all ports and copies until each has ended, or the client is gone.
+    /// Connects to all ports and copies until all have ended, or the client is gone.
     pub async fn channels_ports<S>(&self, connection: S, dialect: Dialect, forward: &PortForward)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -63,7 +63,7 @@ impl Talk {
     }
 }
 
-/// Hands on what comes in until the client is gone.
+/// Forwards received messages until the client is gone.
 async fn read<S: AsyncRead + AsyncWrite + Unpin>(
     mut source: SplitStream<WebSocketStream<S>>,
     dialect: Dialect,
@@ -76,7 +76,8 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(None) => continue,
             Err(error) => return tracing::debug!(%error, "a WebSocket client"),
         };
-        // Odd channels are the server's to write; Go's servers ignore them, and those not there.
+        // Odd channels are written only by the server. Like Go's servers, ignore data on them and
+        // on unknown channels.
         if channel % 2 != 0 {
             continue;
         }
@@ -98,11 +99,11 @@ struct Pair {
 }
 
 impl Pair {
-    /// Copies until the pod closes the connection. A failure is told on the error channel and
-    /// ends this pair alone.
+    /// Copies until the pod closes the connection. A failure is sent on the error channel and ends
+    /// only this pair.
     async fn forward(mut self, sessions: &dyn Sessions, forward: &PortForward) {
         let number = self.port.to_le_bytes();
-        // Who writes to a client that is gone is dropped with the session.
+        // When the client is gone the whole session is dropped.
         let _ = self.data.write_all(&number).await;
         let _ = self.error.write_all(&number).await;
         let failure = match sessions.port_forward(&forward.pod, self.port).await {
@@ -121,7 +122,7 @@ impl Pair {
         let (mut from, mut to) = connection.into_split();
         let (input, data) = (&mut self.input, &mut self.data);
         let up = async {
-            // A pod that reads no more may still write.
+            // A pod that stops reading may still write.
             if tokio::io::copy(input, &mut to).await.is_ok() {
                 let _ = to.shutdown().await;
             }

@@ -1,5 +1,5 @@
-//! A byte stream inside of WebSocket messages, for clients that speak SPDY through proxies that
-//! only know WebSocket.
+//! A byte stream inside WebSocket messages, for clients that use SPDY through proxies that support
+//! only WebSocket.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 
 use super::accept;
 
-/// The stream inside of an upgraded connection. A text message breaks it.
+/// The byte stream inside an upgraded connection. A text message is an error.
 pub async fn tunnel<S>(connection: S) -> impl AsyncRead + AsyncWrite + Send + Unpin + 'static
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,

@@ -12,7 +12,7 @@ fn network(version: &str) -> Network {
     Network::from_list(list.as_bytes()).unwrap()
 }
 
-/// Plugins that write down what they were told and answer with their own name.
+/// Plugins that record their inputs and return their own name.
 fn recording() -> (Plugins, Runner) {
     let plugins = Plugins::new();
     for kind in ["one", "two"] {

@@ -133,7 +133,7 @@ fn a_plugin_has_no_descriptor_but_its_three() {
     let plugins = Plugins::new();
     plugins.add("fds", "ls /proc/$$/fd; exit 0");
     let listed = String::from_utf8(run(&plugins, "fds", LIMIT).unwrap()).unwrap();
-    // 10 and above: where shells keep their own script open.
+    // 10 and above: the range in which shells keep their own script open.
     let strays: Vec<&str> =
         listed.split_whitespace().filter(|fd| !["0", "1", "2"].contains(fd)).collect();
     assert!(strays.iter().all(|fd| ["10", "255"].contains(fd)), "{strays:?}");

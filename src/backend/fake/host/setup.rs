@@ -1,4 +1,4 @@
-//! What tests tell the fake host, and ask of it.
+//! Methods by which tests configure and inspect the fake host.
 
 use std::path::{Path, PathBuf};
 
@@ -18,22 +18,22 @@ impl FakeHost {
         self.lock().rootfs.insert(path.to_owned(), content.to_vec());
     }
 
-    /// A file of the host outside its folder, e.g. `/etc/resolv.conf`; such files are absent else.
+    /// Adds a host file outside the directory, e.g. `/etc/resolv.conf`; others do not exist.
     pub fn put_file(&self, path: &Path, content: &[u8]) {
         self.lock().files.insert(path.to_owned(), content.to_vec());
     }
 
-    /// A device node; its host path is `device.path`.
+    /// Adds a device node; its host path is `device.path`.
     pub fn put_device(&self, device: DeviceNode) {
         self.lock().devices.insert(PathBuf::from(&device.path), device);
     }
 
-    /// Who was given a file or folder.
+    /// The owner set for a file or directory.
     pub fn owner(&self, path: &Path) -> Option<(u32, u32)> {
         self.lock().owners.get(path).copied()
     }
 
-    /// The SELinux label that a file or folder was given.
+    /// The SELinux label set for a file or directory.
     pub fn label(&self, path: &Path) -> Option<String> {
         self.lock().labels.get(path).cloned()
     }
@@ -43,18 +43,18 @@ impl FakeHost {
         self.lock().criu = version;
     }
 
-    /// An empty cgroup, as an OCI runtime leaves it that is killed while it creates a container.
+    /// Adds an empty cgroup, like one left by an OCI runtime killed while it created a container.
     pub fn put_cgroup(&self, path: &Path) {
         self.world.lock().empty_cgroups.insert(path.to_owned());
     }
 
-    /// A shim of this task that the runtime has lost.
+    /// Adds a shim of this task that the runtime has lost.
     pub fn put_lost_shim(&self, pid: u32, task: &str) {
         let arguments = ["fake-shim", SHIM_ID, task].map(str::to_owned).to_vec();
         self.world.lock().strays.push(HostProcess { pid, start_time: u64::from(pid), arguments });
     }
 
-    /// Tasks of lost shims that live.
+    /// The tasks of lost shims that still live.
     pub fn lost_shims(&self) -> Vec<String> {
         self.world.lock().strays.iter().map(|it| it.arguments[2].clone()).collect()
     }

@@ -7,7 +7,7 @@ use super::super::super::{HostPathKind, Medium, Result, VolumeDir, VolumeFiles};
 use super::FakeHost;
 
 impl FakeHost {
-    /// Groups are noted, not given; what lies in memory is a folder that counts as a mount.
+    /// Groups are recorded, not set; a volume in memory is a directory that counts as a mount.
     pub(super) fn make_volume(&self, path: &Path, dir: VolumeDir) -> Result<()> {
         self.files.within(path)?;
         volume::create(path, VolumeDir { medium: Medium::Disk, gid: None, ..dir })?;

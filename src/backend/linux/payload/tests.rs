@@ -11,7 +11,7 @@ fn files(list: &[(&str, &str, u32)]) -> VolumeFiles {
     VolumeFiles { files: list.iter().map(one).collect(), gid: None }
 }
 
-/// Names in a volume, without the folder whose name is new each time.
+/// Names in a volume, except the directory whose name changes.
 fn listed(volume: &Path) -> Vec<String> {
     let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string();
     let mut names: Vec<String> =
@@ -72,7 +72,7 @@ fn what_a_container_plants_is_replaced_and_never_followed() {
     fs::write(outside.join("key"), b"host").unwrap();
     let wanted = files(&[("key", "one", 0o644), ("more/x", "y", 0o644)]);
     for round in 0..50 {
-        // The data link, a visible name, and a leftover name lead to the host.
+        // The data link, a visible name and a leftover name point to host files.
         let _ = fs::remove_file(volume.join(DATA));
         symlink(&outside, volume.join(DATA)).unwrap();
         let _ = fs::remove_file(volume.join("key"));
@@ -142,7 +142,7 @@ fn a_reader_never_sees_a_mixture() {
         let reader = scope.spawn(|| {
             let mut seen = 0;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                // Whoever holds the folder sees one state of it.
+                // A reader that resolves the directory once sees a consistent state.
                 let Ok(now) = fs::canonicalize(dir.path().join(DATA)) else { continue };
                 let pair = (fs::read(now.join("a")), fs::read(now.join("b")));
                 if let (Ok(a), Ok(b)) = pair {
@@ -159,7 +159,7 @@ fn a_reader_never_sees_a_mixture() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(reader.join().unwrap() > 0);
     });
-    // The current one, and the one that `..data` names is the same.
+    // The link and the directory to which it points.
     assert_eq!(folders(dir.path()), 2);
 }
 

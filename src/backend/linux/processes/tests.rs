@@ -22,13 +22,13 @@ fn a_tree_has_descendants_and_sessions_and_nobody_else() {
         stat(9, 8, 5),
         stat(5, 1, 5),
         stat(6, 5, 5),
-        // Its parent has ended; its session tells.
+        // Its parent has ended; it is found by its session.
         stat(7, 1, 5),
-        // A session of a descendant, one of whose members lost its parent.
+        // The session of a descendant, with a member that lost its parent.
         stat(8, 6, 8),
         stat(10, 1, 8),
         stat(11, 10, 11),
-        // A neighbour.
+        // An unrelated process.
         stat(12, 1, 1),
     ];
     let pids = |root| tree(root, &all).iter().map(|stat| stat.pid).collect::<Vec<_>>();
@@ -37,7 +37,7 @@ fn a_tree_has_descendants_and_sessions_and_nobody_else() {
     assert_eq!(pids(12), [12]);
 }
 
-/// Processes whose command line has this word.
+/// Number of processes whose command line contains this word.
 fn living(word: &str) -> usize {
     let has = |stat: &Stat| {
         let line = fs::read(format!("/proc/{}/cmdline", stat.pid)).unwrap_or_default();
@@ -56,7 +56,7 @@ fn eventually(what: &str, holds: impl Fn() -> bool) {
 
 #[test]
 fn children_orphans_and_sessions_die_with_their_leader() {
-    // A number that no other test sleeps for.
+    // A number that no other test uses with sleep.
     let seconds = (1_000_000 + std::process::id()).to_string();
     let script = format!(
         "sleep {seconds} & (sleep {seconds} &) ; setsid sh -c 'sleep {seconds} & wait' & \

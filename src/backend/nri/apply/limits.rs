@@ -1,14 +1,14 @@
-//! Limits of an adjustment, put into a spec.
+//! Applies the limits in an adjustment to a spec.
 
 use serde_json::{Map, Value, json};
 
 use super::super::proto::{LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxRdt, LinuxResources};
 use super::{Unusable, items, member, unusable};
 
-/// What the host can enforce of limits.
+/// The limits that the host can enforce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// Whether memory and swap together can be limited.
+    /// Whether memory plus swap can be limited.
     pub swap: bool,
     /// Whether huge pages can be limited.
     pub hugepages: bool,
@@ -64,7 +64,7 @@ pub(super) fn resources(
 
 fn memory(into: &mut Map<String, Value>, memory: &LinuxMemory, limits: Limits) {
     let limit = memory.limit.map(|limit| limit.value).filter(|&limit| limit != 0);
-    // As for any container: a limit on memory alone means no swap at all.
+    // As for any container, a memory limit alone means no swap.
     let swap = memory.swap.map(|swap| swap.value).or(limit).filter(|_| limits.swap);
     numbers(
         into,

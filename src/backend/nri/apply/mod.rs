@@ -1,7 +1,7 @@
-//! What plugins want of a new container, put into its OCI spec.
+//! Applies plugins' adjustments of a new container to its OCI spec.
 //!
-//! The spec is treated as the JSON that it is: what an adjustment does not name stays as it stands,
-//! also what this version knows no type for.
+//! The spec is handled as JSON, so that everything an adjustment does not name is preserved,
+//! including fields without a type in this version.
 
 mod limits;
 
@@ -59,7 +59,7 @@ pub(super) fn apply(
     Ok(Adjusted { spec, cdi_devices })
 }
 
-/// The object that `value` is, or is from now on.
+/// Converts `value` to an object unless it is one.
 fn object(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = Value::Object(Map::new());
@@ -79,14 +79,14 @@ fn items<'a>(map: &'a mut Map<String, Value>, name: &str) -> &'a mut Vec<Value> 
     list.as_array_mut().expect("a list since the line above")
 }
 
-/// An object that was only looked into is not left behind.
+/// Removes an object that is still empty.
 fn drop_empty(map: &mut Map<String, Value>, name: &str) {
     if map.get(name).and_then(Value::as_object).is_some_and(Map::is_empty) {
         map.remove(name);
     }
 }
 
-/// Sets an entry, or takes one away when its key says so.
+/// Sets an entry, or removes it if its key is marked for removal.
 fn set_text(map: &mut Map<String, Value>, key: String, value: String) {
     match removal(&key) {
         Some(key) => map.remove(key),
@@ -249,7 +249,7 @@ fn scheduler(wanted: &LinuxScheduler) -> Result<Value, Unusable> {
     Ok(Value::Object(out))
 }
 
-/// A device needs a rule of the cgroup besides its node.
+/// Besides its node, a device needs a cgroup rule.
 fn devices(linux: &mut Map<String, Value>, wanted: Vec<LinuxDevice>) {
     for device in wanted {
         let path = removal(&device.path).unwrap_or(&device.path);
@@ -270,7 +270,7 @@ fn devices(linux: &mut Map<String, Value>, wanted: Vec<LinuxDevice>) {
             }
         }
         nodes.push(node);
-        // A FIFO is no device to the cgroup.
+        // The device cgroup does not cover FIFOs.
         if kind != "p" {
             let access = if kind == "b" { "rwm" } else { "rw" };
             items(member(linux, "resources"), "devices").push(json!({
@@ -344,7 +344,7 @@ fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<Value, Unusable> {
     Ok(out)
 }
 
-/// Mounts are made in the order of the list, so one below another has to come after it.
+/// Mounts are made in list order, so one must come after those above its path.
 fn mounts(root: &mut Map<String, Value>, wanted: Vec<Mount>) -> Result<(), Unusable> {
     if wanted.is_empty() {
         return Ok(());
@@ -371,7 +371,7 @@ fn mounts(root: &mut Map<String, Value>, wanted: Vec<Mount>) -> Result<(), Unusa
         if !mount.r#type.is_empty() {
             new["type"] = json!(mount.r#type);
         }
-        // A word of the interface, not of the kernel.
+        // An option of NRI, not of the kernel.
         let options: Vec<_> = mount.options.iter().filter(|o| *o != "relabel").collect();
         if !options.is_empty() {
             new["options"] = json!(options);

@@ -42,7 +42,7 @@ fn update(id: &str, limits: LinuxResources) -> ContainerUpdate {
     }
 }
 
-/// One adjustment after the other, by plugins `00-a`, `01-b` and so on.
+/// Merges adjustments by plugins `00-a`, `01-b` and so on.
 fn merge(adjustments: Vec<ContainerAdjustment>) -> Result<Creation, MergeError> {
     let mut creation = creation();
     for (index, adjust) in adjustments.into_iter().enumerate() {
@@ -165,7 +165,7 @@ fn who_takes_away_first_overrules() {
     assert_eq!(adjust.args, ["2"]);
     assert_eq!((container.annotations["key"].as_str(), container.args.len()), ("2", 1));
     assert!(container.env.contains(&"A=2".to_owned()));
-    // A third one has to take away again.
+    // A third plugin must remove the setting first.
     assert!(merge(vec![set("1"), overrule.clone(), set("3")]).is_err());
     assert!(merge(vec![set("1"), overrule.clone(), overrule]).is_ok());
 }
@@ -245,7 +245,7 @@ fn an_update_that_may_fail_leaves_no_half_of_itself() {
     let may_fail = ContainerUpdate { ignore_failure: true, ..update("x", both.clone()) };
     updates.add("01-b", vec![may_fail], vec![]).unwrap();
     assert_eq!(updates.list, [update("x", shares(5))]);
-    // What it would have claimed is free.
+    // Fields that the failed request would have claimed are free.
     both.cpu = None;
     updates.add("02-c", vec![update("x", both)], vec![]).unwrap();
 }

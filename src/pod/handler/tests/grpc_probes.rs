@@ -1,4 +1,4 @@
-//! gRPC probes against the health service of tonic, and against servers that have none.
+//! gRPC probes with tonic's health service, and with servers that have none.
 
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;

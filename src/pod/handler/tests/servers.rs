@@ -1,4 +1,4 @@
-//! Servers, good and bad.
+//! Valid and misbehaving servers.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,13 +7,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// What a server does once it has the head of a request.
+/// What a server does after it has read the head of a request.
 pub(crate) enum Reply {
     /// Sends this and closes.
     Whole(String),
-    /// Sends this and then letters for as long as they are taken.
+    /// Sends this and then letters for as long as possible.
     Endless(String),
-    /// Sends this and no more, and keeps the connection.
+    /// Sends this, and then keeps the connection open silently.
     Stuck(String),
 }
 
@@ -29,7 +29,7 @@ impl Reply {
     }
 }
 
-/// A server on 127.0.0.1 and the heads of the requests it got.
+/// A server on 127.0.0.1, with the heads of the requests it received.
 pub(crate) struct Server {
     pub port: u16,
     heads: Arc<Mutex<Vec<String>>>,
@@ -66,7 +66,7 @@ async fn head(stream: &mut TcpStream) -> String {
             Ok(byte) => head.push(byte),
             Err(_) => break,
         }
-        // The greeting of TLS has no end that is known here.
+        // A TLS ClientHello: its end is not detected here.
         if head.len() == 64 && head[0] == 22 {
             break;
         }
@@ -79,7 +79,7 @@ async fn reply(stream: &mut TcpStream, reply: Reply) {
         Reply::Whole(text) => {
             let _ = stream.write_all(text.as_bytes()).await;
             let _ = stream.shutdown().await;
-            // A close with unread bytes would be a reset that may overtake the answer.
+            // Closing with unread bytes would cause a reset that may overtake the answer.
             let _ = tokio::io::copy(stream, &mut tokio::io::sink()).await;
         }
         Reply::Endless(text) => {
@@ -93,7 +93,7 @@ async fn reply(stream: &mut TcpStream, reply: Reply) {
     }
 }
 
-/// An acceptor with a certificate that nobody has signed.
+/// An acceptor with a self-signed certificate.
 pub(crate) fn acceptor(protocols: &[&[u8]]) -> TlsAcceptor {
     let own = rcgen::generate_simple_self_signed(vec!["nobody.example".to_owned()]).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(own.signing_key.serialize_der()));
@@ -108,7 +108,7 @@ pub(crate) fn acceptor(protocols: &[&[u8]]) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-/// Answers everybody the same over TLS.
+/// A TLS server that always sends the same answer.
 pub(crate) struct TlsServer {
     pub port: u16,
 }

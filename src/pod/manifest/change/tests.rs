@@ -1,4 +1,4 @@
-//! Every kind of change, from one pod to another.
+//! Each kind of change between two pods.
 
 use super::super::tests::{EXAMPLE, completed};
 use k8s_openapi::api::core::v1::EphemeralContainer;

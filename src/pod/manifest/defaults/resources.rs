@@ -1,4 +1,4 @@
-//! Defaults of resources: whole thousandths, requests from limits.
+//! Defaults of resources: rounding to thousandths, requests derived from limits.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Container;
 
 use super::{Amounts, PodSpec, Quantity, ResourceRequirements, Text};
 
-/// Requests that are not set are the limits.
+/// Missing requests are set to the limits.
 pub(super) fn of_container(resources: &mut ResourceRequirements) {
     resources.limits.iter_mut().for_each(round);
     resources.requests.iter_mut().for_each(round);
@@ -18,8 +18,8 @@ pub(super) fn of_container(resources: &mut ResourceRequirements) {
     }
 }
 
-/// Requests of the whole pod that are not set are what its containers ask for together, else its
-/// limits; only where it has limits.
+/// Missing requests of a pod with limits are set to the sum of its containers' requests, else to
+/// the limits.
 pub(super) fn of_pod(spec: &mut PodSpec) {
     let together = together(spec);
     let Some(resources) = &mut spec.resources else { return };
@@ -37,7 +37,7 @@ pub(super) fn of_pod(spec: &mut PodSpec) {
     resources.requests = Some(requests).filter(|requests| !requests.is_empty());
 }
 
-/// As the API server keeps amounts; what is no quantity is left to validation.
+/// Rounds amounts as the API server does; invalid quantities are left to validation.
 pub(super) fn round(amounts: &mut Amounts) {
     for text in amounts.values_mut() {
         if let Ok(quantity) = Quantity::try_from(&*text) {
@@ -46,13 +46,13 @@ pub(super) fn round(amounts: &mut Amounts) {
     }
 }
 
-/// What a pod as a whole can ask for.
+/// Whether a resource can be requested for a pod as a whole.
 fn of_whole_pods(resource: &str) -> bool {
     resource == "cpu" || resource == "memory" || resource.starts_with("hugepages-")
 }
 
-/// What the containers need at the worst moment: all apps and sidecars, or one init container
-/// with the sidecars before it.
+/// The containers' highest total request: all apps and sidecars, or one init container with the
+/// sidecars before it.
 fn together(spec: &PodSpec) -> BTreeMap<String, Quantity> {
     let mut running = BTreeMap::new();
     for container in &spec.containers {

@@ -1,4 +1,4 @@
-//! Golden defaults, and each rule that an example does not show.
+//! An example with all defaults, and the rules that it does not cover.
 
 use super::super::tests::{EXAMPLE, completed, raw};
 use super::*;

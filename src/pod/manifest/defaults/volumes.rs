@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, EmptyDirVolumeSource, Vo
 
 use super::{FILE_MODE, of_field, pull_policy};
 
-/// Modes, types, and an empty folder where no source is named.
+/// Sets modes and types, and `emptyDir` if no source is named.
 pub(super) fn fill(volume: &mut Volume) {
     let nameless = Volume { name: volume.name.clone(), ..Volume::default() };
     if *volume == nameless {

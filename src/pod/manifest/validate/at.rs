@@ -1,4 +1,4 @@
-//! A field under validation: its path, and what is said of it.
+//! A field being validated: its path, and the reporting of faults.
 
 use std::cell::RefCell;
 use std::fmt::{Debug, Display};
@@ -49,7 +49,7 @@ impl At<'_> {
         self.say(format!("Invalid value: {value:?}: {why}"));
     }
 
-    /// For values that are not to be repeated.
+    /// Reports a fault without repeating the value.
     pub fn wrong(&self, why: impl Display) {
         self.say(format!("Invalid value: {why}"));
     }
@@ -82,7 +82,7 @@ impl At<'_> {
         self.say(format!("Too many: {count}: must have at most {most} items"));
     }
 
-    /// One of these.
+    /// Requires one of these values.
     pub fn one_of(&self, value: &str, supported: &[&str]) {
         if !supported.contains(&value) {
             let list = supported.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>();
@@ -91,21 +91,21 @@ impl At<'_> {
         }
     }
 
-    /// The same; nothing is said of a field that is not set.
+    /// Like [`At::one_of`], but only if the field is set.
     pub fn one_of_if_set(&self, value: &Option<String>, supported: &[&str]) {
         if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
             self.one_of(value, supported);
         }
     }
 
-    /// Every complaint about a value.
+    /// Reports every complaint about a value.
     pub fn all(&self, value: &str, complaints: Vec<String>) {
         for complaint in complaints {
             self.invalid(value, complaint);
         }
     }
 
-    /// A value that must be there, with every complaint about it.
+    /// Requires a value, and reports every complaint about it.
     pub fn named(&self, value: &str, complaints: impl FnOnce(&str) -> Vec<String>) {
         if value.is_empty() {
             self.required("");

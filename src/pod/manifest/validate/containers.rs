@@ -10,13 +10,13 @@ use super::{env, ephemeral, handlers, mounts, names, ports, resources, restarts,
 
 const ONLY_SIDECARS: &str = "may not be set for init containers without restartPolicy=Always";
 
-/// What containers are checked against.
+/// The parts of a pod that containers are validated against.
 pub(super) struct House<'a> {
     /// The pod.
     pub spec: &'a PodSpec,
     /// Names of its volumes.
     pub volumes: Vec<&'a str>,
-    /// Names of those that are empty folders.
+    /// Names of its `emptyDir` volumes.
     pub folders: Vec<&'a str>,
 }
 
@@ -48,7 +48,7 @@ pub(super) fn all(at: &At<'_>, house: &House<'_>) {
     ephemeral::all(at, house, &mut seen);
 }
 
-/// A name that no other container of the pod has.
+/// Requires a name that no other container in the pod has.
 pub(super) fn unique<'a>(at: &At<'_>, name: &'a str, seen: &mut BTreeSet<&'a str>) {
     let at = at.field("name");
     at.named(name, names::label);

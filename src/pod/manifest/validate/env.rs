@@ -1,4 +1,4 @@
-//! Environment, and the fields of a pod that can be given to it.
+//! Environment variables, and pod fields that can be exposed to containers.
 
 use k8s_openapi::api::core::v1::{
     EnvFromSource, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceFieldSelector,
@@ -12,7 +12,7 @@ const CHOICE: &str = "must specify one of: `fieldRef`, `resourceFieldRef`, `conf
                       `secretKeyRef` or `fileKeyRef`";
 const TWO: &str = "may not have more than one field specified at a time";
 
-/// Fields for variables.
+/// Fields available to variables.
 const OF_VARIABLES: &[&str] = &[
     "metadata.name",
     "metadata.namespace",
@@ -24,7 +24,7 @@ const OF_VARIABLES: &[&str] = &[
     "status.podIP",
     "status.podIPs",
 ];
-/// Fields for files.
+/// Fields available to files.
 const OF_FILES: &[&str] = &[
     "metadata.annotations",
     "metadata.labels",
@@ -43,7 +43,7 @@ const RESOURCES: &[&str] = &[
 const SIZES: &[&str] =
     &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
 
-/// What a field is given to.
+/// Whether a field is exposed as a variable or a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
     Variable,
@@ -105,7 +105,7 @@ fn key_of_object(at: &At<'_>, name: &str, key: &str) {
     at.field("key").named(key, names::config_key);
 }
 
-/// A field of the pod itself.
+/// Validates a reference to a field of the pod.
 pub(super) fn field(at: &At<'_>, reference: &ObjectFieldSelector, to: Use) {
     at.field("apiVersion").one_of(reference.api_version.as_deref().unwrap_or_default(), &["v1"]);
     let path = reference.field_path.as_str();
@@ -123,12 +123,12 @@ pub(super) fn field(at: &At<'_>, reference: &ObjectFieldSelector, to: Use) {
     at.one_of(path, if to == Use::Variable { OF_VARIABLES } else { OF_FILES });
 }
 
-/// `map['key']` in its parts.
+/// The parts of `map['key']`.
 fn subscript(path: &str) -> Option<(&str, &str)> {
     path.strip_suffix("']")?.split_once("['")
 }
 
-/// Resources of a container.
+/// Validates a reference to a resource of a container.
 pub(super) fn resource(at: &At<'_>, reference: &ResourceFieldSelector, to: Use) {
     if to == Use::File && reference.container_name.as_deref().unwrap_or_default().is_empty() {
         at.field("containerName").required("");

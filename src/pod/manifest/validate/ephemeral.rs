@@ -1,4 +1,4 @@
-//! Ephemeral containers: they come into a pod that runs, and it must not depend on them.
+//! Ephemeral containers: added to a running pod, which must not depend on them.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::pod::translate::plain_container;
 
 const NOT_HERE: &str = "cannot be set for an Ephemeral Container";
 
-/// All ephemeral containers; `seen` has the names of the others.
+/// Validates all ephemeral containers; `seen` has the names of the others.
 pub(super) fn all<'a>(at: &At<'_>, house: &House<'a>, seen: &mut BTreeSet<&'a str>) {
     let others = seen.clone();
     let at = at.field("ephemeralContainers");
@@ -38,7 +38,7 @@ pub(super) fn all<'a>(at: &At<'_>, house: &House<'a>, seen: &mut BTreeSet<&'a st
     }
 }
 
-/// Refuses what only lasting containers have, and takes it out.
+/// Refuses fields that only ordinary containers may have, and removes them.
 fn not_here(at: &At<'_>, container: &mut Container) {
     let asks = |it: ResourceRequirements| {
         let amounts = it.limits.into_iter().chain(it.requests);

@@ -1,4 +1,4 @@
-//! Probes and hooks, and what they do.
+//! Probes and hooks, and their actions.
 
 use k8s_openapi::api::core::v1::{
     Container, ExecAction, GRPCAction, HTTPGetAction, Lifecycle, LifecycleHandler, Probe,
@@ -14,7 +14,7 @@ const HOOK: &str = "must specify one of: exec, httpGet, sleep, tcpSocket";
 const SIGNALS: &str = "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM \
     STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS";
 
-/// Probes and hooks of a container; `grace` is its pod's.
+/// Validates probes and hooks of a container; `grace` is its pod's.
 pub(super) fn of_container(at: &At<'_>, container: &Container, grace: i64, os: Option<&str>) {
     for (name, probe, kind) in [
         ("livenessProbe", &container.liveness_probe, Kind::Liveness),
@@ -108,7 +108,7 @@ fn is_signal(name: &str) -> bool {
     SIGNALS.split_whitespace().any(|signal| signal == name)
 }
 
-/// What a probe or a hook does; exactly one must be set.
+/// The action of a probe or hook; exactly one field must be set.
 struct Handlers<'a> {
     exec: Option<&'a ExecAction>,
     grpc: Option<&'a GRPCAction>,

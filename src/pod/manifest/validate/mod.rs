@@ -1,8 +1,8 @@
-//! Whether objects are right: all faults at once, with the field paths and the words of Kubernetes
+//! Validation of objects: reports all faults together, with Kubernetes' field paths and messages
 //! (`pkg/apis/core/validation`).
 //!
-//! Stricter than the API server where a later step would fail without a way out: paths of hosts
-//! and mounts are absolute, values of sysctls and headers are one line.
+//! Stricter than the API server where a later step would inevitably fail: host paths and mount
+//! paths must be absolute, values of sysctls and headers a single line.
 
 mod at;
 mod containers;
@@ -30,7 +30,7 @@ use crate::pod::FieldError;
 use crate::pod::probe::check_periods;
 use crate::pod::wishes;
 
-/// All faults of a pod whose defaults are filled in.
+/// All faults of a pod with defaults.
 pub(super) fn pod(pod: &Pod) -> Vec<FieldError> {
     let faults = Faults::default();
     let root = faults.root();
@@ -52,7 +52,7 @@ pub(super) fn config_map(map: &ConfigMap) -> Vec<FieldError> {
     faults.into_list()
 }
 
-/// All faults of a secret, whose `stringData` is not folded in yet.
+/// All faults of a secret whose `stringData` is not merged yet.
 pub(super) fn secret(secret: &Secret) -> Vec<FieldError> {
     let faults = Faults::default();
     objects::secret(&faults.root(), secret);

@@ -1,10 +1,10 @@
-//! Syntax of names, keys and paths. Each answers what is wrong, or nothing.
+//! Syntax of names, keys and paths. Each function returns complaints, or none.
 
-/// Longest DNS label.
+/// Maximum length of a DNS label.
 const LABEL: usize = 63;
-/// Longest DNS subdomain.
+/// Maximum length of a DNS subdomain.
 const SUBDOMAIN: usize = 253;
-/// Longest name of a port.
+/// Maximum length of a port name.
 const PORT: usize = 15;
 
 const LABEL_RULE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric \
@@ -40,7 +40,7 @@ fn is_label(text: &str) -> bool {
     framed(text, inner, |b| inner(b) || b == b'-')
 }
 
-/// First and last byte of one set, those between of another, at least one.
+/// Whether the first and last byte are of one set, and those between of another; not empty.
 fn framed(text: &str, edge: impl Fn(u8) -> bool, inner: impl Fn(u8) -> bool) -> bool {
     let bytes = text.as_bytes();
     match (bytes.first(), bytes.last()) {
@@ -146,13 +146,13 @@ pub(super) fn header(text: &str) -> Complaints {
     unless(right, rule).into_iter().collect()
 }
 
-/// A path below a folder.
+/// A relative path without `..`.
 pub(super) fn descending(text: &str) -> Complaints {
     let relative = unless(!text.starts_with('/'), "must be a relative path");
     relative.into_iter().chain(no_steps_back(text)).collect()
 }
 
-/// The same, of a file that the agent writes: `..data` and its kind are its own.
+/// The same, for a file that the agent writes: names like `..data` are reserved.
 pub(super) fn unreserved(text: &str) -> Complaints {
     let mut complaints = descending(text);
     if complaints.is_empty() && text.starts_with("..") {
@@ -161,18 +161,18 @@ pub(super) fn unreserved(text: &str) -> Complaints {
     complaints
 }
 
-/// No `..` in it.
+/// A path without `..`.
 pub(super) fn no_steps_back(text: &str) -> Complaints {
     let right = text.split('/').all(|step| step != "..");
     unless(right, "must not contain '..'").into_iter().collect()
 }
 
-/// From the root on.
+/// An absolute path.
 pub(super) fn absolute(text: &str) -> Complaints {
     unless(text.starts_with('/'), "must be an absolute path").into_iter().collect()
 }
 
-/// One line, without other control characters.
+/// A single line without other control characters.
 pub(super) fn one_line(text: &str) -> Complaints {
     unless(!text.contains(char::is_control), "must not contain control characters")
         .into_iter()

@@ -94,7 +94,7 @@ fn dns_config(at: &At<'_>, config: &PodDNSConfig) {
         searches_at.invalid(searches.len(), why);
     }
     for (index, search) in searches.iter().enumerate() {
-        // A dot at the end is right, and so are underscores; a dot alone is the root.
+        // A trailing dot and underscores are allowed; a single dot is the root.
         let plain = search.strip_suffix('.').unwrap_or(search).replace('_', "a");
         if search != "." {
             searches_at.item(index).all(search, names::subdomain(&plain));

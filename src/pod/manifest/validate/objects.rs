@@ -8,9 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::at::At;
 use super::names;
 
-/// All annotations of an object, keys and values, in bytes.
+/// Maximum size of all annotations of an object, keys and values, in bytes.
 const MOST_ANNOTATIONS: usize = 256 << 10;
-/// All data of an object, in bytes.
+/// Maximum size of an object's data, in bytes.
 const MOST_DATA: usize = 1 << 20;
 
 pub(super) fn metadata(at: &At<'_>, meta: &ObjectMeta) {
@@ -32,7 +32,7 @@ pub(super) fn metadata(at: &At<'_>, meta: &ObjectMeta) {
     let at = at.field("annotations");
     let mut size = 0;
     for (key, value) in meta.annotations.iter().flatten() {
-        // Kubernetes takes upper case in prefixes here.
+        // Kubernetes allows upper case in prefixes here.
         at.all(key, names::qualified(&key.to_lowercase()));
         size += key.len() + value.len();
     }
@@ -41,7 +41,7 @@ pub(super) fn metadata(at: &At<'_>, meta: &ObjectMeta) {
     }
 }
 
-/// Uids become names of folders and of control groups.
+/// Uids become names of directories and of cgroups.
 fn uid_is_plain(at: &At<'_>, uid: &str) {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if uid.is_empty() || uid.len() > 63 || uid.starts_with('.') || !uid.bytes().all(plain) {
@@ -97,7 +97,7 @@ pub(super) fn secret(at: &At<'_>, secret: &Secret) {
     }
 }
 
-/// What the types of secrets that images are pulled with must have.
+/// The keys that pull secrets of a type must have.
 fn needed_keys(type_: &str) -> &'static [&'static str] {
     match type_ {
         "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],

@@ -10,7 +10,7 @@ use super::names;
 
 const MOST: i64 = 65535;
 
-/// Ports of the node that are taken by the pod already: protocol, address, number.
+/// Host ports already used in the pod: protocol, address, number.
 pub(super) type Taken = BTreeSet<String>;
 
 pub(super) fn ports(at: &At<'_>, ports: &[ContainerPort], host_network: bool, taken: &mut Taken) {

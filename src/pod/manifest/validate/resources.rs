@@ -23,7 +23,7 @@ pub(super) fn of_container(at: &At<'_>, resources: &ResourceRequirements) {
     }
 }
 
-/// Limits and requests of a pod as a whole, against those of its containers.
+/// Limits and requests of a pod as a whole, compared with those of its containers.
 pub(super) fn of_pod(at: &At<'_>, spec: &PodSpec) {
     let Some(resources) = &spec.resources else { return };
     let limits = amounts(&at.field("limits"), &resources.limits, of_whole_pods);
@@ -59,12 +59,12 @@ pub(super) fn of_pod(at: &At<'_>, spec: &PodSpec) {
     }
 }
 
-/// Plain amounts, e.g. the overhead of a runtime.
+/// Amounts without limits and requests, e.g. the overhead of a runtime.
 pub(super) fn overhead(at: &At<'_>, list: &Option<BTreeMap<String, Text>>) {
     amounts(at, list, of_containers);
 }
 
-/// `restarts` is false for a pod whose containers are never started again.
+/// `restarts` is false for a pod whose containers are never restarted.
 pub(super) fn resize(at: &At<'_>, policies: &[ContainerResizePolicy], restarts: bool) {
     let mut seen = BTreeSet::new();
     for (index, policy) in policies.iter().enumerate() {
@@ -84,7 +84,7 @@ pub(super) fn resize(at: &At<'_>, policies: &[ContainerResizePolicy], restarts: 
     }
 }
 
-/// The amounts that are right.
+/// The valid amounts.
 fn amounts(
     at: &At<'_>,
     list: &Option<BTreeMap<String, Text>>,
@@ -169,7 +169,7 @@ fn of_huge(name: &str) -> Result<(), &'static str> {
     if right { Ok(()) } else { Err("must have the size of the pages, e.g. hugepages-2Mi") }
 }
 
-/// What is had in whole pieces and not shared: huge pages and devices.
+/// Whether a resource is allocated in whole units and not shared: huge pages and devices.
 fn is_counted(name: &str) -> bool {
     is_huge(name) || name.contains('/')
 }

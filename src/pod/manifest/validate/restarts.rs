@@ -1,4 +1,4 @@
-//! When a container is started again: its own policy, and rules by exit code that come before it.
+//! Restarts of containers: their own policy, and rules by exit code, which take precedence.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ pub(super) fn of_container(at: &At<'_>, container: &Container) {
 }
 
 fn rule(at: &At<'_>, rule: &ContainerRestartRule) {
-    // `RestartAllContainers` is not served.
+    // `RestartAllContainers` is not supported.
     at.field("action").one_of(&rule.action, &["Restart"]);
     let at = at.field("exitCodes");
     let Some(codes) = &rule.exit_codes else { return at.required("must be specified") };

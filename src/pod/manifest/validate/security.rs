@@ -1,4 +1,4 @@
-//! Security of pods and containers.
+//! Security contexts of pods and containers.
 
 use std::collections::BTreeSet;
 
@@ -76,7 +76,7 @@ fn sysctls(at: &At<'_>, context: &PodSecurityContext, spec: &PodSpec) {
     }
 }
 
-/// One part of the name of a sysctl.
+/// One component of a sysctl name.
 fn is_part(part: &str) -> bool {
     let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let bytes = part.as_bytes();

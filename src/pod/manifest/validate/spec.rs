@@ -100,7 +100,7 @@ fn tolerated(at: &At<'_>, toleration: &Toleration) {
     }
 }
 
-/// Namespaces that do not go together.
+/// Refuses namespaces that cannot be combined.
 fn namespaces(at: &At<'_>, spec: &PodSpec) {
     if spec.share_process_namespace.unwrap_or(false) && spec.host_pid.unwrap_or(false) {
         at.field("shareProcessNamespace")

@@ -1,4 +1,4 @@
-//! Each rule: a spec, and every fault of it in order.
+//! Each rule: a spec, and all its faults in order.
 
 mod ephemeral;
 mod whole;
@@ -7,7 +7,7 @@ use super::super::defaults;
 use super::super::tests::{EXAMPLE, completed, raw};
 use crate::pod::Source;
 
-/// The faults of a spec, in which `C` stands for a container that is right.
+/// The faults of a spec, in which `C` stands for a valid container.
 fn faults(spec: &str) -> Vec<String> {
     let mut pod =
         raw(&spec.replace("C,", "name: c, image: i,").replace("C}", "name: c, image: i}"));

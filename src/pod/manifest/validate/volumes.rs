@@ -140,7 +140,7 @@ fn mode(at: &At<'_>, mode: Option<i32>) {
     }
 }
 
-/// Who owns a file.
+/// Validates the owner of a file.
 fn user(at: &At<'_>, user: Option<i64>) {
     if let Some(user) = user {
         at.between(user, 0, i64::from(i32::MAX));
@@ -217,7 +217,7 @@ fn projection(at: &At<'_>, source: &VolumeProjection) {
     }
 }
 
-/// Paths of the files that a source names.
+/// Paths of the files in a source.
 fn written(source: &VolumeProjection) -> Vec<&str> {
     let secret = source.secret.iter().flat_map(|source| source.items.iter().flatten());
     let map = source.config_map.iter().flat_map(|source| source.items.iter().flatten());

@@ -1,4 +1,4 @@
-//! Conditions and class of service.
+//! Conditions and QoS class.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Containers that come into a pod that runs.
+//! Containers that are added to a running pod.
 
 use super::*;
 
@@ -65,7 +65,7 @@ fn one_with_a_target_waits_until_that_runs() {
     assert_eq!(wait.step, "its target container app runs");
     stage.exit("init", 0);
     assert_eq!(stage.play(), ["start app 0", "start look 0"]);
-    // The next one comes while the target waits for its back-off.
+    // The next one is added while the target waits for its back-off.
     stage.exit("app", 1);
     stage.play();
     stage.exit("app", 1);

@@ -1,4 +1,4 @@
-//! Whatever happens in whatever order: rules that hold in every life of every pod.
+//! Rules that must hold in the lifecycle of every pod, whatever happens in whatever order.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::super::super::record::{Life, Unit};
 use super::super::{Role, Wanted, wanted};
 use super::*;
 
-/// Something that happens to a pod, with a number to choose by.
+/// An event in the life of a pod, with a number for choices.
 #[derive(Debug, Clone, Copy)]
 enum Turn {
     Ends(Ending),
@@ -124,7 +124,7 @@ fn happen(stage: &mut Stage, turn: Turn, pick: usize) {
         }
         Turn::Debugged => {
             let count = stage.life.given.spec().ephemeral_containers.iter().flatten().count();
-            // Some look at an app, some at an app that the spec does not have.
+            // Some target an app, some an app that the spec does not have.
             let target = [None, Some("app0"), Some("app1")][pick % 3];
             let name = format!("look{count}");
             stage.debug(json!({"name": name, "image": "x:1", "targetContainerName": target}));
@@ -132,7 +132,7 @@ fn happen(stage: &mut Stage, turn: Turn, pick: usize) {
     }
 }
 
-/// Whether this init container has done its part in the sandbox in use.
+/// Whether this init container is done in the current sandbox.
 fn has_done(unit: Option<&Unit>, init: &Wanted<'_>, stage: &Stage) -> bool {
     let Some(current) = unit.and_then(|unit| unit.current.as_ref()) else { return false };
     let here = stage.seen.home().is_some_and(|home| home.id == current.sandbox);
@@ -162,7 +162,7 @@ fn check_start(stage: &Stage, name: &str) -> Result<(), TestCaseError> {
         let current = life.units.get(w.name).and_then(|unit| unit.current.as_ref());
         w.role.is_init() && current.is_some_and(|current| current.sandbox == home)
     };
-    // Those before the last one that was begun had done their part by then.
+    // All before the last started one had been done by then.
     let passed = wanted.iter().rposition(begun).unwrap_or(0);
     let ahead = wanted.iter().take_while(|w| w.name != name).skip(passed);
     for before in ahead.filter(|w| w.role.is_init()) {
@@ -204,7 +204,7 @@ fn check_actions(stage: &Stage, before: &Life) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What must hold between two looks.
+/// Invariants between two looks.
 fn check(stage: &Stage, before: &Life) -> Result<(), TestCaseError> {
     let (life, now) = (&stage.life, stage.now);
     check_actions(stage, before)?;
@@ -234,7 +234,8 @@ fn check(stage: &Stage, before: &Life) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Deletes the pod; all goes well from now on. It has to be gone after so many looks.
+/// Deletes the pod; from now on everything succeeds. It must be gone after a limited number of
+/// looks.
 fn finish(stage: &mut Stage) -> Result<(), TestCaseError> {
     stage.delete(Some(30));
     for _ in 0..60 {
@@ -257,7 +258,7 @@ fn finish(stage: &mut Stage) -> Result<(), TestCaseError> {
     Err(TestCaseError::fail(format!("it does not end: {:?}", stage.plan)))
 }
 
-/// One look; all that is planned is begun. A pod that was shown as ended stays so.
+/// One look; all planned actions are started. A pod once shown as ended must stay ended.
 fn look(stage: &mut Stage, ended: &mut Option<String>) -> Result<(), TestCaseError> {
     let before = stage.life.clone();
     stage.look();
@@ -277,7 +278,7 @@ proptest! {
     #[test]
     fn every_life_keeps_the_rules(
         spec in spec(),
-        // What happens, to whom, and whether the pod is looked at before.
+        // The event, its target, and whether the pod is looked at before.
         turns in prop::collection::vec((turn(), 0..16_usize, prop::bool::weighted(0.8)), 0..100),
     ) {
         let mut stage = Stage::new(spec);

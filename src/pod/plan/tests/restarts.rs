@@ -1,4 +1,4 @@
-//! Restarts, back-off, probes, hooks while the pod lives.
+//! Restarts, back-off, probes and hooks of a running pod.
 
 use super::*;
 use crate::pod::observe::doom;

@@ -1,4 +1,4 @@
-//! Policies of containers, and rules by exit code that come before them.
+//! Restart policies of containers, and rules by exit code, which take precedence.
 
 use proptest::prelude::*;
 
@@ -91,7 +91,7 @@ fn a_pod_goes_on_as_long_as_one_is_started_again() {
     assert_eq!(stage.status().phase.as_deref(), Some("Succeeded"));
 }
 
-/// Kubernetes' way: the first rule that matches decides, then the policy.
+/// Kubernetes' definition: the first matching rule decides, else the policy.
 fn by_the_book(rules: &[(bool, Vec<i32>)], policy: &str, code: i32) -> bool {
     for (is_in, values) in rules {
         let mut matched = false;

@@ -1,4 +1,4 @@
-//! A prober whose probes all run commands that answer as told, on a clock that stands still.
+//! A prober whose probes run commands with given results, on a paused clock.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::pod::handler::{ExecEnd, ExecError, Report};
 pub(super) const NOW: UnixNanos = 1_000_000_000_000_000_000;
 pub(super) const SECOND: UnixNanos = 1_000_000_000;
 
-/// What a command answers.
+/// The result of a command.
 #[derive(Clone, Copy)]
 pub(super) enum Answer {
     Code(i32),
@@ -21,7 +21,7 @@ pub(super) enum Answer {
     Never,
 }
 
-/// What was asked, and when since the start of the test.
+/// The commands that were run, and when since the start of the test.
 pub(super) type Asked = Arc<Mutex<Vec<(Duration, String)>>>;
 
 pub(super) struct Commands {
@@ -90,7 +90,7 @@ impl World {
         self.answers.lock().insert(command.to_owned(), answer);
     }
 
-    /// Milliseconds at which a command was run.
+    /// Times in milliseconds at which a command was run.
     pub(super) fn asked(&self, command: &str) -> Vec<u128> {
         let asked = self.asked.lock();
         asked.iter().filter(|(_, name)| name == command).map(|(at, _)| at.as_millis()).collect()
@@ -122,7 +122,7 @@ pub(super) fn probe_of(command: &str) -> Probe {
     }
 }
 
-/// A pod with one container that has these probes, each of which runs a command of its name.
+/// A pod with one container with these probes; each runs a command of the same name.
 pub(super) fn pod(kinds: &[Kind]) -> Pod {
     let probe = |kind: Kind| kinds.contains(&kind).then(|| probe_of(kind.as_str()));
     let container = Container {

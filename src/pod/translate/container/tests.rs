@@ -60,7 +60,7 @@ fn the_hash_is_of_name_and_image() {
     assert_eq!(one, hash_of(json!({"name": "a", "image": "x", "command": ["y"]})));
     assert_ne!(one, hash_of(json!({"name": "a", "image": "y"})));
     assert_ne!(one, hash_of(json!({"name": "b", "image": "x"})));
-    // Stored with containers: it must not change from one version to the next.
+    // Stored with containers, so it must not change between versions.
     assert_eq!(format!("{one:x}"), "3a5aa9de");
 }
 
@@ -95,7 +95,7 @@ fn what_is_not_there_or_cannot_be() {
             if field == "lifecycle.stopSignal"));
 }
 
-/// Everything that a pod and its containers become, as text.
+/// The complete translation of a pod and its containers, as text.
 fn whole(fields: Value, node: &NodeFacts, containers: &[(ContainerKind, &str)]) -> String {
     let given = given(fields);
     let ctx = PodContext { attempt: 1, user_ids: Some(65_536) };

@@ -81,7 +81,7 @@ fn what_resolvers_do_not_take_is_cut_and_told() {
          nameserver line is: 1.0.0.1 1.0.0.2 1.0.0.3"
     );
 
-    // 20 names of 120 characters: 16 and their spaces are 1935, 17 are 2056.
+    // 20 names of 120 characters: 16 with their spaces have 1935 characters, 17 have 2056.
     let long: Vec<_> = (0..20).map(|n| format!("{n:0>120}")).collect();
     let (dns, _) = of(fields(long), &node());
     assert_eq!(dns.searches.len(), 16);

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::super::fixture::{app, given, node};
 use super::*;
 
-/// A file that can be read and one that cannot.
+/// A valid file and an invalid one.
 fn files() -> EnvFiles {
     let file = |path: &str, text: &str| (("v".to_owned(), path.to_owned()), text.into());
     [file("good", "A='one'\nEMPTY=''\n"), file("bad", "A='one'\nB=two\n")].into()

@@ -132,7 +132,7 @@ fn a_sandbox_is_told_sums() {
     assert_eq!((overhead.cpu_shares, overhead.memory_limit), (256, 5 << 20));
 }
 
-/// On a node with 8 GiB.
+/// The OOM score on a node with 8 GiB.
 fn score(fields: Value, kind: ContainerKind, index: usize) -> i64 {
     let given = given(fields);
     let spec = given.spec();
@@ -163,7 +163,7 @@ fn who_dies_first() {
         (json!({"priorityClassName": "system-node-critical"}), -997),
         (json!({"priorityClassName": "system-cluster-critical"}), 1000),
         (json!({"priority": 2_000_001_000, "priorityClassName": "system-node-critical"}), -997),
-        // 2 GiB of the pod beyond its two containers: 1 GiB more for each.
+        // The pod requests 2 GiB more than its two containers: 1 GiB more for each.
         (
             json!({
                 "containers": [asks("a", "1Gi"), asks("b", "1Gi")],

@@ -1,4 +1,4 @@
-//! Pods that take more of the disk than they may.
+//! Pods that exceed their limits on local storage.
 
 use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
@@ -9,8 +9,8 @@ use crate::pod::translate::{pod_limits, value};
 
 const RESOURCE: &str = "ephemeral-storage";
 
-/// Which limit of local storage a pod has gone beyond, in the kubelet's words: the size of an
-/// `emptyDir`, what all containers together may take, or what one of them may.
+/// The limit on local storage that a pod exceeds, in the kubelet's words: the size of an
+/// `emptyDir`, or the ephemeral storage of all containers together or of one of them.
 pub fn over_limits(pod: &PodUse) -> Option<String> {
     empty_dir(pod).or_else(|| whole(pod)).or_else(|| container(pod))
 }
@@ -53,7 +53,7 @@ fn container(pod: &PodUse) -> Option<String> {
     })
 }
 
-/// A limit in bytes; 0 is none.
+/// A limit in bytes; 0 means none.
 fn bytes(limit: &Text) -> Option<u64> {
     u64::try_from(value(limit)).ok().filter(|bytes| *bytes > 0)
 }

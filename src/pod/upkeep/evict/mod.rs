@@ -1,4 +1,4 @@
-//! Eviction: pods end before the node runs out of something.
+//! Eviction: ends pods before the node runs out of a resource.
 //!
 //! ```text
 //!   observe ─► signals met? ─► pressure (held for a while, seen by admission)
@@ -8,7 +8,7 @@
 //!                  └─► free disk ─► still met? ─► rank ─► evict the first one
 //! ```
 //!
-//! The rules and the words are the kubelet's (`pkg/kubelet/eviction`) for hard thresholds.
+//! Rules and messages are the kubelet's (`pkg/kubelet/eviction`) for hard thresholds.
 
 mod local;
 mod observe;
@@ -33,16 +33,16 @@ use crate::locks::Mutex;
 use crate::pod::admit::Pressure;
 use crate::pod::translate::is_critical;
 
-/// How long a round waits for an evicted pod to be gone, so that the next one sees what it freed.
+/// How long a round waits for an evicted pod to be gone, so that the next round sees the effect.
 const GONE_WITHIN: Duration = Duration::from_secs(30);
 
 /// The node and its pods.
 #[async_trait]
 pub trait Node: Send + Sync {
-    /// What is left now.
+    /// The free resources now.
     async fn observe(&self) -> Observations;
 
-    /// What the pods that run take.
+    /// Resource usage of the running pods.
     async fn pods(&self) -> Vec<PodUse>;
 
     /// Frees disk without ending a pod: dead containers, unused images.
@@ -52,14 +52,14 @@ pub trait Node: Send + Sync {
     async fn evict(&self, uid: &str, eviction: Eviction);
 }
 
-/// Why a pod is evicted, and how.
+/// Reason and manner of an eviction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Eviction {
-    /// Reason of the pod's status and of the event.
+    /// Reason in the pod's status and the event.
     pub reason: &'static str,
-    /// Message of both.
+    /// Message in both.
     pub message: String,
-    /// Seconds that its containers have to end.
+    /// Grace period of its containers, in seconds.
     pub grace: i64,
 }
 
@@ -69,14 +69,14 @@ impl Eviction {
     }
 }
 
-/// When pods are evicted.
+/// Configuration of evictions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvictionOptions {
-    /// What must be left.
+    /// Eviction thresholds.
     pub thresholds: Vec<Threshold>,
-    /// How long the node counts as under pressure after a threshold was last met.
+    /// How long the node counts as under pressure after a threshold was last crossed.
     pub hold: Duration,
-    /// Images and writable layers are on a disk of their own.
+    /// Whether images and writable layers have a disk of their own.
     pub own_image_disk: bool,
 }
 
@@ -95,19 +95,19 @@ pub struct Evictor {
 }
 
 impl Evictor {
-    /// An evictor that has seen nothing yet.
+    /// An evictor without observations.
     pub fn new(node: Arc<dyn Node>, options: EvictionOptions) -> Self {
         let signals = Signals::new(options.thresholds.clone(), options.hold);
         let pressure = watch::Sender::new(Pressure::default());
         Self { node, options, signals: Mutex::new(signals), pressure }
     }
 
-    /// What the node is short of; changes are told.
+    /// Resources that the node is short of; notifies of changes.
     pub fn pressure(&self) -> watch::Receiver<Pressure> {
         self.pressure.subscribe()
     }
 
-    /// One round; evicts one pod at most for the node's sake.
+    /// One round; evicts at most one pod because of node pressure.
     pub async fn round(&self) {
         let seen = self.node.observe().await;
         let met = self.note(&seen);
@@ -140,7 +140,7 @@ impl Evictor {
         self.evict(victim, message).await;
     }
 
-    /// Takes note of an observation; answers which thresholds are met now.
+    /// Records an observation; returns which thresholds are crossed now.
     fn note(&self, seen: &Observations) -> Vec<Signal> {
         let mut signals = self.signals.lock();
         let (met, pressure) = signals.note(seen, Instant::now());

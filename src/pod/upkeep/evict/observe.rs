@@ -1,23 +1,23 @@
-//! Measuring the node.
+//! Measures the node's free resources.
 
 use std::path::{Path, PathBuf};
 
 use super::rank::Disk;
 use super::signals::{Observation, Observations, Signal};
 
-/// Where to look.
+/// Paths to measure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodePaths {
     /// `/proc`.
     pub proc: PathBuf,
-    /// A folder of the agent's disk, which has logs and volumes.
+    /// A directory on the agent's disk, which has logs and volumes.
     pub nodefs: PathBuf,
-    /// A folder of the disk of images and writable layers.
+    /// A directory on the disk of images and writable layers.
     pub imagefs: PathBuf,
 }
 
 impl NodePaths {
-    /// Measures; what cannot be read is left out. Blocks, as disks do.
+    /// Measures; unreadable values are omitted. Blocking, as it accesses disks.
     pub fn observe(&self) -> Observations {
         let read = |name: &str| std::fs::read_to_string(self.proc.join(name)).ok();
         let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
@@ -38,15 +38,15 @@ impl NodePaths {
         seen.into_iter().filter_map(|(signal, seen)| Some((signal, seen?))).collect()
     }
 
-    /// Whether images and writable layers are on a disk of their own.
+    /// Whether images and writable layers have a disk of their own.
     pub fn own_image_disk(&self) -> bool {
         let device = |path: &Path| rustix::fs::stat(path).ok().map(|stat| stat.st_dev);
         device(&self.nodefs) != device(&self.imagefs)
     }
 }
 
-/// All memory but the working set, which is what is in use without the file pages that have not
-/// been looked at for long: the kubelet's reckoning, not the kernel's `MemAvailable`.
+/// Total memory minus the working set, which is used memory without inactive file pages: the
+/// kubelet's definition, not the kernel's `MemAvailable`.
 fn memory(meminfo: &str) -> Option<Observation> {
     let bytes = |name: &str| {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -57,13 +57,13 @@ fn memory(meminfo: &str) -> Option<Observation> {
     Some(Observation { available: available.min(capacity), capacity })
 }
 
-/// `0.00 0.00 0.00 2/345 678`: 345 threads there are.
+/// In `0.00 0.00 0.00 2/345 678` there are 345 threads.
 fn pids(loadavg: &str, most: u64) -> Option<Observation> {
     let threads = loadavg.split_whitespace().nth(3)?.split_once('/')?.1.parse::<u64>().ok()?;
     Some(Observation { available: most.saturating_sub(threads), capacity: most })
 }
 
-/// Bytes and inodes that everybody may use.
+/// Bytes and inodes available to unprivileged users.
 fn disk(folder: &Path) -> (Option<Observation>, Option<Observation>) {
     let Ok(stat) = rustix::fs::statvfs(folder) else { return (None, None) };
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
@@ -72,7 +72,7 @@ fn disk(folder: &Path) -> (Option<Observation>, Option<Observation>) {
     (Some(space), Some(inodes))
 }
 
-/// What a folder takes with all below it, links not followed. Blocks, as disks do.
+/// Disk usage of a directory tree, without following links. Blocking, as it accesses disks.
 pub fn disk_of_tree(folder: &Path) -> Disk {
     use std::os::unix::fs::MetadataExt;
     let mut used = Disk::default();

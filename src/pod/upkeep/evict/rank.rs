@@ -1,4 +1,4 @@
-//! Who goes first.
+//! The order of evictions.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use super::signals::{Observations, Signal, Threshold};
 use crate::pod::Given;
 use crate::pod::translate::{pod_requests, priority, value};
 
-/// Use of a disk.
+/// Disk usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Disk {
     /// Bytes.
@@ -28,39 +28,39 @@ impl Disk {
     }
 }
 
-/// What a container takes.
+/// Resource usage of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ContainerUse {
-    /// Bytes of memory that it works with; `None` when not known.
+    /// Working set in bytes; `None` when unknown.
     pub memory: Option<u64>,
     /// Its writable layer.
     pub layer: Disk,
-    /// Its logs, rotated ones included.
+    /// Its logs, including rotated ones.
     pub logs: Disk,
 }
 
-/// What a pod takes.
+/// Resource usage of a pod.
 #[derive(Debug, Clone)]
 pub struct PodUse {
     /// The pod.
     pub given: Arc<Given>,
-    /// Bytes of memory that it works with, as its cgroup counts; `None` when not known.
+    /// Working set of its cgroup in bytes; `None` when unknown.
     pub memory: Option<u64>,
-    /// Its processes; `None` when not known.
+    /// Number of its processes; `None` when unknown.
     pub processes: Option<u64>,
     /// Its containers, by name.
     pub containers: BTreeMap<String, ContainerUse>,
-    /// Its `emptyDir` volumes by name, those in memory, too.
+    /// Its `emptyDir` volumes by name, including those in memory.
     pub empty_dirs: BTreeMap<String, Disk>,
 }
 
 impl PodUse {
-    /// What its writable layers take.
+    /// Usage of its writable layers.
     fn layers(&self) -> Disk {
         self.containers.values().map(|used| used.layer).fold(Disk::default(), Disk::plus)
     }
 
-    /// What its logs and volumes take, without those in memory.
+    /// Usage of its logs and volumes, without those in memory.
     fn logs_and_volumes(&self) -> Disk {
         let logs = self.containers.values().map(|used| used.logs);
         let on_disk = |volume: &&Volume| {
@@ -71,7 +71,7 @@ impl PodUse {
         logs.chain(volumes).fold(Disk::default(), Disk::plus)
     }
 
-    /// All that it takes of the node's disks.
+    /// Its total disk usage.
     pub(super) fn disk(&self) -> Disk {
         self.layers().plus(self.logs_and_volumes())
     }
@@ -81,7 +81,7 @@ impl PodUse {
         u64::try_from(requests.get(resource).copied().unwrap_or_default()).unwrap_or_default()
     }
 
-    /// What it takes of what a signal measures.
+    /// Its usage of a signal's resource.
     fn used(&self, signal: Signal, own_image_disk: bool) -> Option<u64> {
         match signal {
             Signal::MemoryAvailable => return self.memory,
@@ -98,18 +98,18 @@ impl PodUse {
     }
 }
 
-/// Orders pods by who is evicted first: who takes more than it asked for, then who has the lower
-/// priority, then who takes the most (of memory: the most beyond what it asked for). Nobody asks
-/// for process ids, so priority is first there. A pod of which nothing is known goes before others.
+/// Sorts pods by order of eviction: those exceeding their requests first, then by ascending
+/// priority, then by usage (for memory: usage beyond the request). There are no requests for
+/// process ids, so priority comes first there. A pod with unknown usage goes before others.
 pub fn rank(signal: Signal, pods: Vec<PodUse>, own_image_disk: bool) -> Vec<PodUse> {
     let mut keyed: Vec<_> =
         pods.into_iter().map(|pod| (key(signal, &pod, own_image_disk), pod)).collect();
-    // Stable: of equals the first given goes first.
+    // Stable: equal pods keep their order.
     keyed.sort_by_key(|(key, _)| *key);
     keyed.into_iter().map(|(_, pod)| pod).collect()
 }
 
-/// Smaller goes first.
+/// Sort key; smaller is evicted first.
 fn key(signal: Signal, pod: &PodUse, own_image_disk: bool) -> (bool, bool, i32, Reverse<i128>) {
     let priority = priority(pod.given.spec());
     let Some(used) = pod.used(signal, own_image_disk) else {
@@ -124,7 +124,7 @@ fn key(signal: Signal, pod: &PodUse, own_image_disk: bool) -> (bool, bool, i32, 
     (true, modest, priority, Reverse(beyond))
 }
 
-/// Why this pod is evicted, in the kubelet's words.
+/// Message of the eviction, as in the kubelet.
 pub(super) fn message(
     signal: Signal,
     pod: &PodUse,

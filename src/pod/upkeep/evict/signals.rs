@@ -1,4 +1,4 @@
-//! What a node may run out of, and when it is short of it.
+//! The monitored resources of a node, and thresholds for them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,20 +10,20 @@ use tokio::time::Instant;
 use crate::pod::Quantity;
 use crate::pod::admit::Pressure;
 
-/// What is measured. In the order in which shortages are seen to.
+/// A monitored resource. Shortages are handled in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Signal {
-    /// Bytes of memory that nobody works with.
+    /// Bytes of memory not in the working set.
     MemoryAvailable,
-    /// Bytes of the disk of the agent, its logs and volumes.
+    /// Free bytes on the disk of the agent, its logs and volumes.
     NodefsAvailable,
-    /// Inodes of that disk.
+    /// Free inodes on that disk.
     NodefsInodesFree,
-    /// Bytes of the disk of images and writable layers.
+    /// Free bytes on the disk of images and writable layers.
     ImagefsAvailable,
-    /// Inodes of that disk.
+    /// Free inodes on that disk.
     ImagefsInodesFree,
-    /// Process ids.
+    /// Free process ids.
     PidAvailable,
 }
 
@@ -37,7 +37,7 @@ impl Signal {
         Self::PidAvailable,
     ];
 
-    /// Its name in settings: `memory.available`.
+    /// Its name in the configuration: `memory.available`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MemoryAvailable => "memory.available",
@@ -49,7 +49,7 @@ impl Signal {
         }
     }
 
-    /// The resource that it is a shortage of.
+    /// The resource that is short.
     pub fn resource(self) -> &'static str {
         match self {
             Self::MemoryAvailable => "memory",
@@ -64,7 +64,7 @@ impl Signal {
         !matches!(self, Self::MemoryAvailable | Self::PidAvailable)
     }
 
-    /// Whether it is counted in inodes.
+    /// Whether it counts inodes.
     pub(super) fn is_inodes(self) -> bool {
         matches!(self, Self::NodefsInodesFree | Self::ImagefsInodesFree)
     }
@@ -73,7 +73,7 @@ impl Signal {
         !self.is_inodes() && self != Self::PidAvailable
     }
 
-    /// An amount of it, as messages have it.
+    /// Formats an amount for messages.
     pub(super) fn show(self, amount: u64) -> String {
         let amount = i64::try_from(amount).unwrap_or(i64::MAX);
         let bytes = self.is_bytes();
@@ -81,26 +81,26 @@ impl Signal {
     }
 }
 
-/// What must be left of something.
+/// The minimum of a resource.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Limit {
     /// Bytes, inodes or processes.
     Amount(u64),
-    /// Percent of all.
+    /// Percentage of the capacity.
     Percent(f64),
 }
 
-/// A node is short of something when less than this is left.
+/// A node is short of a resource when less than this is left.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Threshold {
-    /// Of what.
+    /// The resource.
     pub signal: Signal,
-    /// How much.
+    /// The minimum.
     pub limit: Limit,
 }
 
 impl Threshold {
-    /// The least that must be left, of so much in all.
+    /// The minimum amount for this capacity.
     pub(super) fn least(self, capacity: u64) -> u64 {
         match self.limit {
             Limit::Amount(amount) => amount,
@@ -109,7 +109,7 @@ impl Threshold {
     }
 }
 
-/// A text that is no threshold.
+/// A text that is not a valid threshold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no threshold such as \"memory.available<100Mi\" or \"nodefs.available<10%\"")]
 pub struct BadThreshold(pub String);
@@ -138,7 +138,7 @@ impl FromStr for Threshold {
     }
 }
 
-/// As it is parsed.
+/// In the format that is parsed.
 impl fmt::Display for Threshold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.limit {
@@ -150,7 +150,7 @@ impl fmt::Display for Threshold {
     }
 }
 
-/// The kubelet's own thresholds on Linux.
+/// The kubelet's default thresholds on Linux.
 pub fn defaults() -> Vec<Threshold> {
     let of = |signal, limit| Threshold { signal, limit };
     vec![
@@ -162,19 +162,19 @@ pub fn defaults() -> Vec<Threshold> {
     ]
 }
 
-/// How much is left of something.
+/// A measurement of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Observation {
-    /// Left.
+    /// Free amount.
     pub available: u64,
-    /// In all; 0 where nothing is counted, e.g. inodes of btrfs.
+    /// Total; 0 where nothing is counted, e.g. inodes of btrfs.
     pub capacity: u64,
 }
 
-/// What could be measured.
+/// All measurements.
 pub type Observations = BTreeMap<Signal, Observation>;
 
-/// Which thresholds are met, and when they last were.
+/// Crossed thresholds, and when they were last crossed.
 #[derive(Debug)]
 pub struct Signals {
     thresholds: Vec<Threshold>,
@@ -183,13 +183,13 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Nothing was met yet.
+    /// Initially no threshold was crossed.
     pub fn new(thresholds: Vec<Threshold>, hold: Duration) -> Self {
         Self { thresholds, hold, last: BTreeMap::new() }
     }
 
-    /// Which thresholds these observations meet, the most urgent first, and what the node is
-    /// short of now or was during the time that pressure is held for.
+    /// The thresholds crossed by these observations, most urgent first, and what the node is short
+    /// of, now or within the hold time.
     pub fn note(&mut self, seen: &Observations, now: Instant) -> (Vec<Signal>, Pressure) {
         let met = |threshold: &&Threshold| {
             let seen = seen.get(&threshold.signal).filter(|seen| seen.capacity > 0);

@@ -9,7 +9,7 @@ use crate::pod::{Given, Objects, Source};
 
 const MI: u64 = 1 << 20;
 
-/// A pod of one container `web` with these requests, that takes so much memory.
+/// A pod with one container `web` with these requests, which uses this much memory.
 fn pod(name: &str, priority: i32, request: &str, memory: u64) -> PodUse {
     let pod = json!({
         "metadata": {"name": name, "namespace": "default", "uid": name},
@@ -84,7 +84,7 @@ fn disks_go_by_what_is_on_them() {
         let web = pod.containers.get_mut("web").unwrap();
         (web.layer, web.logs) = (bytes(layer), bytes(logs));
         pod.empty_dirs.insert("d".to_owned(), bytes(dir));
-        // What is in memory is on no disk.
+        // A volume in memory does not count for disks.
         pod.empty_dirs.insert("m".to_owned(), Disk { bytes: 1000 - layer, inodes: 1000 });
         pod
     };
@@ -234,7 +234,7 @@ fn local_limits_are_those_of_volumes_pods_and_containers() {
         over_limits(&pod(2 * MI, MI, 8 * MI, 0)).unwrap(),
         "Pod ephemeral local storage usage exceeds the total limit of containers 10Mi. "
     );
-    // The second container has room for the pod, not for the first one.
+    // The second container raises the pod's total, but not the first one's own limit.
     let mut two = pod(6 * MI, 5 * MI, 0, 0);
     let mut given = Given::clone(&two.given);
     let spec = Arc::make_mut(&mut given.pod).spec.as_mut().unwrap();

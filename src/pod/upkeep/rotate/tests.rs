@@ -11,7 +11,7 @@ use super::*;
 
 const LIMITS: LogLimits = LogLimits { size: 10, files: 4 };
 
-/// Logs in a folder; reopening makes the file anew, as the pump does.
+/// Logs in a directory; reopening creates the file, as the log writer does.
 struct Fake {
     log: PathBuf,
     fails: bool,
@@ -42,7 +42,7 @@ fn names(folder: &tempfile::TempDir) -> BTreeSet<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// So many seconds into 2026.
+/// This many seconds after the start of 2026.
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600 + seconds)
 }
@@ -108,7 +108,7 @@ async fn no_link_is_followed_and_no_fifo_waited_for() {
     assert_eq!(*fake.reopened.lock().unwrap(), 0);
     std::fs::remove_file(&fake.log).unwrap();
 
-    // What stands where a rotated log is expected does not stop the rotation.
+    // A foreign file with a rotated log's name does not prevent the rotation.
     std::fs::write(&fake.log, "a text that is long").unwrap();
     symlink(&secret, folder.path().join("0.log.20260101-000000")).unwrap();
     let fifo = folder.path().join("0.log.20260101-000001");

@@ -18,7 +18,7 @@ fn phase(view: &PodView) -> String {
     view.pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap()
 }
 
-/// A hub and its keeper, as the next agent has them.
+/// The hub and keeper of the next agent.
 async fn next_life(store: &Store) -> (Arc<Hub>, Keeper) {
     let options = HubOptions { window: 10_000, queue: 10_000, ..HubOptions::default() };
     let hub = Arc::new(Hub::new(store.revision(), options));
@@ -49,7 +49,7 @@ async fn the_next_agent_goes_on_from_what_was_written_down() {
     hub.publish(view("b", "Running"));
     keeper.keep().await.unwrap();
     let kept = hub.revision();
-    // Nobody has written this down.
+    // This change is not stored.
     hub.publish(view("a", "Running"));
     let lost = hub.revision();
 
@@ -65,7 +65,7 @@ async fn the_next_agent_goes_on_from_what_was_written_down() {
     assert_eq!(ready(&mut watch), expected);
     assert!(is_too_old(&hub, lost) && is_too_old(&hub, from(&hub, kept.number - 1)));
 
-    // What is the same is no change, and who has the rows of an older agent keeps one set.
+    // An equal state is not a change, so an older agent's rows need not be written again.
     keeper.keep().await.unwrap();
     let rows = store.load::<Shown>().unwrap().records;
     assert_eq!(rows.iter().map(|row| row.key.as_str()).collect::<Vec<_>>(), ["default/a"]);
@@ -85,7 +85,8 @@ async fn it_is_written_down_when_it_is_quiet_or_takes_too_long() {
     hub.publish(view("a", "Pending"));
     let first = hub.revision().number;
     let begun = Instant::now();
-    // The clock runs on while the store's thread writes: only the shortest times are certain.
+    // The paused clock advances while the store's thread writes, so only the shortest times are
+    // certain.
     while shown() != first {
         assert!(begun.elapsed() < RESTLESS * 1000, "it is never written down");
         tokio::time::sleep(QUIET / 20).await;
@@ -135,7 +136,7 @@ async fn rows_that_cannot_be_read_send_watchers_back() {
     keeper.keep().await.unwrap();
     assert!(store.load::<Shown>().unwrap().faults.is_empty(), "it is written anew");
 
-    // Without the mark nobody knows which numbers were given out: another history.
+    // Without the mark it is unknown which numbers were used, so there is a new history.
     let odd = Marks(json!({}), "mark".into());
     store.write(Batch::new().put(&odd).unwrap()).await.unwrap();
     let (hub, mut keeper) = next_life(&store).await;
@@ -153,15 +154,15 @@ async fn another_store_is_another_history() {
     assert!(is_too_old(&hub, old.revision()));
 }
 
-/// What may happen.
+/// A possible event.
 #[derive(Debug, Clone)]
 enum Op {
     Show(usize, usize),
     Go(usize),
     Keep,
-    /// The agent ends, in order or not; so many pods change meanwhile.
+    /// The agent ends, gracefully or not; this many pods change meanwhile.
     Restart(bool, usize),
-    /// A watcher reads all there is; it is cut off; it comes back.
+    /// A watcher reads everything available; is disconnected; reconnects.
     Read(usize),
     Leave(usize),
     Return(usize),
@@ -183,29 +184,29 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Somebody who believes what it is told.
+/// A watcher with the state that it derived from events.
 #[derive(Default)]
 struct Watcher {
     state: State,
     last: Option<Revision>,
     watch: Option<Watch>,
-    /// Within the state that a watch begins with.
+    /// Whether it is still receiving the initial state.
     starts: bool,
 }
 
-/// What the promises are held against.
+/// The model that the guarantees are checked against.
 struct Model {
     store: Store,
     hub: Arc<Hub>,
     keeper: Keeper,
-    /// The pods, whoever runs them.
+    /// The actual pods.
     truth: State,
-    /// What each number stood for.
+    /// The state for each number.
     told: HashMap<u64, String>,
-    /// The number that was written down last, and the one that this agent has found.
+    /// The number last stored, and the one that this agent has found.
     kept: u64,
     found: u64,
-    /// Numbers of this agent begin here.
+    /// First number of this agent.
     begun: u64,
     watchers: [Watcher; WATCHERS],
 }
@@ -326,7 +327,7 @@ impl Model {
     }
 
     async fn step(&mut self, op: Op) {
-        // A task that never rests is shown nothing any more by tokio's channels.
+        // Without yielding, tokio's cooperative budget would hide received messages.
         tokio::task::yield_now().await;
         match op {
             Op::Show(name, phase) => self.show(NAMES[name], PHASES[phase]),
@@ -350,8 +351,8 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Watchers that leave and come back at any time, agents that end at any time: who is let go
-    /// on knows the truth, who is not could not have, and no number means two things.
+    /// Watchers disconnect and agents end at arbitrary times: a watcher that may resume has the
+    /// true state, one that may not could not have it, and no number is used twice.
     #[test]
     fn nobody_is_told_wrong_things_over_restarts(ops in prop::collection::vec(op(), 1..120)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,6 +1,6 @@
-//! What pods and containers were asked to be, as verbose statuses tell it: in the JSON of
-//! `PodSandboxConfig` and `ContainerConfig` as Go writes it, with the numbers of enums and without
-//! fields that say nothing. Tools that look into other runtimes read that.
+//! Configurations of pods and containers for verbose statuses: the JSON of `PodSandboxConfig` and
+//! `ContainerConfig` as Go encodes it, with numeric enums and without empty fields, as tools for
+//! other runtimes expect it.
 
 use serde_json::{Map, Value, json};
 
@@ -166,7 +166,7 @@ fn image(spec: &ImageSpec) -> Value {
     lean(json!(spec))
 }
 
-/// Sums over a pod in the JSON of `ContainerResources`; null when there are none.
+/// Resource sums of a pod in the JSON of `ContainerResources`; null when there are none.
 pub fn sums_json(limits: Option<&Resources>) -> Value {
     limits.map_or(Value::Null, |limits| json!({ "linux": resources(limits) }))
 }
@@ -191,7 +191,7 @@ fn resources(limits: &Resources) -> Value {
     }))
 }
 
-/// Names as they are asked for: without `CAP_`.
+/// Capability names as in requests, without `CAP_`.
 fn capabilities(asked: &Capabilities) -> Value {
     let Capabilities { add, drop } = asked;
     let bare = |name: &String| json!(name.strip_prefix("CAP_").unwrap_or(name));
@@ -232,7 +232,7 @@ fn profile(profile: &SecurityProfile) -> Value {
         SecurityProfile::Unconfined => (ProfileType::Unconfined, ""),
         SecurityProfile::Localhost(name) => (ProfileType::Localhost, name.as_str()),
     };
-    // Also the zero type says something where there is a profile at all.
+    // If there is a profile, its type is written even if it is 0.
     json!({ "profile_type": kind as i32, "localhost_ref": local })
 }
 
@@ -243,12 +243,12 @@ fn policy(policy: SupplementalGroupsPolicy) -> i32 {
     }
 }
 
-/// A number that is given, also when it is 0.
+/// A number that is set, written even if it is 0.
 fn id(number: u32) -> Value {
     json!({ "value": number })
 }
 
-/// What the plugins of a network gave, as containerd tells it: interfaces by their names.
+/// Results of a network's CNI plugins in containerd's format: interfaces by name.
 pub fn network_json(network: &NetworkStatus) -> Value {
     let items = |field: &str| network.result[field].as_array().cloned().unwrap_or_default();
     let (interfaces, addresses) = (items("interfaces"), items("ips"));
@@ -280,7 +280,7 @@ fn list<T>(items: &[T], one: impl Fn(&T) -> Value) -> Value {
     items.iter().map(one).collect()
 }
 
-/// An object without the fields that say nothing.
+/// The object without empty fields.
 fn lean(object: Value) -> Value {
     let says = |value: &Value| match value {
         Value::Null | Value::Bool(false) => false,

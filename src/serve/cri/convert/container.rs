@@ -1,4 +1,4 @@
-//! `ContainerConfig`, inwards, and the times of calls about containers.
+//! Parses `ContainerConfig`, and the durations in calls about containers.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::model::resources::Resources;
 use crate::model::security::IdMapping;
 use crate::proto::runtime::v1;
 
-/// Longer than any process lives, and far from the end of the clock.
+/// Maximum duration: longer than any process lives, and safe from clock overflow.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// The container that a request asks for.
+/// The container configuration in a request.
 pub fn container_config(config: Option<v1::ContainerConfig>) -> Result<ContainerConfig> {
     checked(required("config", config)?).within("config")
 }
@@ -89,10 +89,10 @@ fn env(variable: v1::KeyValue) -> Result<(String, String)> {
     filled("key", &key)?;
     no_nul("key", &key)?;
     refuse("key", key.contains('='), "must not contain =")?;
-    // As containerd has it: what is no UTF-8 cannot stand in the JSON of a spec.
+    // As in containerd: text that is not UTF-8 cannot be represented in the JSON of a spec.
     let value = String::from_utf8_lossy(&value).into_owned();
     no_nul("value", &value)?;
-    // A runtime may copy the home folder into a line of /etc/passwd.
+    // A runtime may copy the home directory into a line of /etc/passwd.
     let torn = key == "HOME" && value.contains(['\n', '\r']);
     refuse("value", torn, "of \"HOME\" must be one line")?;
     Ok((key, value))
@@ -126,7 +126,7 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
     } = mount;
     filled("container_path", &container_path)?;
     no_nul("container_path", &container_path)?;
-    // A message without a name in it is what some clients send for no image.
+    // Some clients send a message without a name for no image.
     let image = image.filter(|spec| !spec.image.is_empty());
     let image = image.map(super::image::image_spec_in).transpose().within("image")?;
     no_nul("image_sub_path", &image_sub_path)?;
@@ -187,7 +187,7 @@ fn volume_ids(mapping: v1::IdMapping) -> Result<IdMapping> {
     Ok(mapping)
 }
 
-/// Callers may leave the leading slash out.
+/// Makes a path absolute: callers may omit the leading slash.
 fn anchored(path: String) -> String {
     if path.starts_with('/') { path } else { format!("/{path}") }
 }
@@ -204,13 +204,13 @@ fn device(device: v1::Device) -> Result<Device> {
     absolute_path("host_path", &host_path)?;
     let container_path = if container_path.is_empty() { host_path.clone() } else { container_path };
     absolute_path("container_path", &container_path)?;
-    // None of them is a node that may not be used.
+    // No permissions means a device node that may not be used.
     let fits = permissions.chars().all(|c| "rwm".contains(c));
     refuse("permissions", !fits, "must be made of r, w and m")?;
     Ok(Device { container_path, host_path, permissions })
 }
 
-/// The container and its new limits of an `UpdateContainerResources`. Annotations are not for us.
+/// Container and new limits of an `UpdateContainerResources`. Its annotations are not used.
 pub fn container_update(
     request: v1::UpdateContainerResourcesRequest,
 ) -> Result<(String, Resources)> {
@@ -221,7 +221,7 @@ pub fn container_update(
     Ok((super::required_id("container_id", container_id)?, limits))
 }
 
-/// The container, the file and the limit of a `CheckpointContainer`; a time-out of 0 is none.
+/// Container, file and time limit of a `CheckpointContainer`; a time-out of 0 is none.
 pub fn checkpoint(
     request: v1::CheckpointContainerRequest,
 ) -> Result<(String, PathBuf, Option<Duration>)> {
@@ -239,12 +239,12 @@ pub fn exec_command(command: Vec<String>) -> Result<Vec<String>> {
     all("cmd", command, argument)
 }
 
-/// The grace of `StopContainer`, in seconds on the wire; 0 or less kills at once.
+/// Grace period of `StopContainer`, in seconds on the wire; 0 or less kills at once.
 pub fn stop_grace(seconds: i64) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or_default()).min(LONGEST)
 }
 
-/// The limit of `ExecSync`, in seconds on the wire; 0 or less is none.
+/// Time limit of `ExecSync`, in seconds on the wire; 0 or less is none.
 pub fn exec_timeout(seconds: i64) -> Option<Duration> {
     Some(stop_grace(seconds)).filter(|limit| !limit.is_zero())
 }

@@ -1,11 +1,11 @@
-//! List filters, inwards. An empty id selects everything, as if it were not there.
+//! Parses list filters. An empty id selects everything, like a missing one.
 
 use super::{Result, known};
 use crate::model::Owner;
 use crate::proto::runtime::v1;
 use crate::{container, sandbox};
 
-/// Selects sandboxes.
+/// Parses a filter for sandboxes.
 pub fn sandbox_filter(filter: Option<v1::PodSandboxFilter>) -> Result<sandbox::Filter> {
     let v1::PodSandboxFilter { id, state, label_selector } = filter.unwrap_or_default();
     let ready = match state {
@@ -19,7 +19,7 @@ pub fn sandbox_filter(filter: Option<v1::PodSandboxFilter>) -> Result<sandbox::F
     Ok(sandbox::Filter { id: given(id), ready, labels: label_selector, owner })
 }
 
-/// Selects containers.
+/// Parses a filter for containers.
 pub fn container_filter(filter: Option<v1::ContainerFilter>) -> Result<container::Filter> {
     use container::StateName;
     let v1::ContainerFilter { id, state, pod_sandbox_id, label_selector } =
@@ -44,7 +44,7 @@ pub fn container_filter(filter: Option<v1::ContainerFilter>) -> Result<container
     })
 }
 
-/// Selects containers for their use.
+/// Parses a filter for container statistics.
 pub fn container_stats_filter(filter: Option<v1::ContainerStatsFilter>) -> container::Filter {
     let v1::ContainerStatsFilter { id, pod_sandbox_id, label_selector } =
         filter.unwrap_or_default();
@@ -57,14 +57,14 @@ pub fn container_stats_filter(filter: Option<v1::ContainerStatsFilter>) -> conta
     }
 }
 
-/// Selects sandboxes for their use: those that are ready.
+/// Parses a filter for sandbox statistics, which selects only ready sandboxes.
 pub fn pod_stats_filter(filter: Option<v1::PodSandboxStatsFilter>) -> sandbox::Filter {
     let v1::PodSandboxStatsFilter { id, label_selector } = filter.unwrap_or_default();
     let owner = Some(Owner::Cri);
     sandbox::Filter { id: given(id), ready: Some(true), labels: label_selector, owner }
 }
 
-/// The one image that is asked for.
+/// The one image to select.
 pub fn image_filter(filter: Option<v1::ImageFilter>) -> Option<String> {
     given(filter?.image?.image)
 }

@@ -1,4 +1,4 @@
-//! Images: specs and credentials inwards, images and disk use outwards.
+//! Images: parses specs and credentials, converts images and disk use for answers.
 
 use serde_json::json;
 
@@ -8,12 +8,12 @@ use crate::model::container::ImageSpec;
 use crate::model::image::Image;
 use crate::proto::runtime::v1;
 
-/// The image that a call must name.
+/// The image of a call that must name one.
 pub fn named_image(image: Option<v1::ImageSpec>) -> Result<ImageSpec> {
     image_spec_in(required("image", image)?).within("image")
 }
 
-/// The image that a call looks for. Whether it can be the name of one is not asked here.
+/// The image that a call looks for. Whether it is a valid name is not checked here.
 pub fn sought_image(image: Option<v1::ImageSpec>) -> Result<ImageSpec> {
     let image = required("image", image)?;
     filled("image.image", &image.image)?;
@@ -32,7 +32,7 @@ fn spec_in(spec: v1::ImageSpec) -> ImageSpec {
     ImageSpec { image, annotations, user_specified_image, runtime_handler, image_ref }
 }
 
-/// A spec as it was given.
+/// A spec, as the caller gave it.
 pub(super) fn image_spec(spec: &ImageSpec) -> v1::ImageSpec {
     let ImageSpec { image, annotations, user_specified_image, runtime_handler, image_ref } = spec;
     v1::ImageSpec {
@@ -44,14 +44,14 @@ pub(super) fn image_spec(spec: &ImageSpec) -> v1::ImageSpec {
     }
 }
 
-/// Credentials of a pull; an empty message is none.
+/// Credentials of a pull; an empty message means none.
 pub fn credentials(auth: Option<v1::AuthConfig>) -> Result<Option<Credentials>> {
     let Some(auth) = auth else { return Ok(None) };
     let v1::AuthConfig { username, password, auth, server_address, identity_token, registry_token } =
         auth;
     let given =
         Credentials { username, password, auth, server_address, identity_token, registry_token };
-    // These go into a header line as they stand; the others are encoded first.
+    // These are put into a header unchanged; the others are encoded first.
     one_line("auth.server_address", &given.server_address)?;
     one_line("auth.registry_token", &given.registry_token)?;
     Ok(Some(given).filter(|given| *given != Credentials::default()))
@@ -74,16 +74,16 @@ pub fn image_out(image: &Image) -> v1::Image {
     }
 }
 
-/// Verbose facts about an image, in the shape that clients of containerd know: the chain id of its
-/// layers and its whole configuration document.
+/// Verbose information about an image in the format of containerd: the chain id of its layers and
+/// its complete configuration document.
 pub fn image_info(image: &Image, document: &serde_json::Value) -> serde_json::Value {
     json!({ "chainID": image.chain_id, "target": image.target, "imageSpec": document })
 }
 
-/// Annotation by which a pod tells its runtime handler to a pull, as containerd knows it.
+/// Annotation by which a pod names its runtime handler for a pull, as in containerd.
 const HANDLER_ANNOTATION: &str = "io.containerd.cri.runtime-handler";
 
-/// The runtime handler that a pull is for: as the image says, or else the pod.
+/// The runtime handler to pull for: from the image spec, else from the pod.
 pub fn pull_handler(image: &ImageSpec, pod: Option<v1::PodSandboxConfig>) -> String {
     if !image.runtime_handler.is_empty() {
         return image.runtime_handler.clone();
@@ -91,7 +91,7 @@ pub fn pull_handler(image: &ImageSpec, pod: Option<v1::PodSandboxConfig>) -> Str
     pod.and_then(|mut pod| pod.annotations.remove(HANDLER_ANNOTATION)).unwrap_or_default()
 }
 
-/// Disk use: images are on every file system given, containers on the first.
+/// Disk use: images use all given file systems, containers the first.
 pub fn fs_info(usage: &[FsInfo]) -> v1::ImageFsInfoResponse {
     let entry = |usage: &FsInfo| v1::FilesystemUsage {
         timestamp: usage.at,

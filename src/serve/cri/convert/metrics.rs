@@ -1,4 +1,4 @@
-//! Metrics, outwards.
+//! Converts metrics for answers.
 
 use crate::proto::runtime::v1;
 use crate::stats::{Descriptor, Kind, PodMetrics, Sample, Samples};

@@ -1,9 +1,8 @@
-//! Wire types into domain types and back: pure, total, strict.
+//! Conversion between wire types and domain types: pure, total, strict.
 //!
-//! Inwards nothing is believed: a value that is wrong, unknown or not supported yet is an error
-//! that names its field by the path that the proto gives it, before anything is done. Messages
-//! are taken apart field by field without `..`, so that a field new to the interface does not
-//! compile until somebody decides about it. Outwards everything is exact.
+//! Requests are not trusted: a wrong, unknown or unsupported value is an error that names the field
+//! by its path in the proto, before anything is done. Messages are destructured without `..`, so
+//! that a new field of the interface does not compile until it is handled. Answers are exact.
 
 mod config;
 mod container;
@@ -42,7 +41,7 @@ use std::fmt;
 
 use tonic::Status;
 
-/// A field of a request that is wrong.
+/// An invalid field of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct Invalid {
@@ -50,11 +49,11 @@ pub struct Invalid {
     problem: String,
 }
 
-/// Result of a conversion inwards.
+/// Result of parsing a request.
 pub type Result<T> = std::result::Result<T, Invalid>;
 
 impl Invalid {
-    /// This field, for this reason.
+    /// An error for this field, with this reason.
     pub fn new(field: impl Into<String>, problem: impl fmt::Display) -> Self {
         Self { field: field.into(), problem: problem.to_string() }
     }
@@ -66,11 +65,11 @@ impl From<Invalid> for Status {
     }
 }
 
-/// Puts the path of the enclosing message in front of a field.
+/// Prefixes a field with the path of the enclosing message.
 trait Within<T> {
-    /// The message is this field.
+    /// The message is the field `outer`.
     fn within(self, outer: &str) -> Result<T>;
-    /// The message is this element of a repeated field.
+    /// The message is this element of the repeated field `outer`.
     fn item(self, outer: &str, index: usize) -> Result<T>;
 }
 
@@ -90,7 +89,7 @@ impl<T> Within<T> for Result<T> {
     }
 }
 
-/// An id or id prefix that a call must name.
+/// An id or id prefix that must not be empty.
 pub fn required_id(field: &str, id: String) -> Result<String> {
     filled(field, &id)?;
     Ok(id)
@@ -108,24 +107,24 @@ fn refuse(field: &str, refused: bool, problem: &str) -> Result<()> {
     if refused { Err(Invalid::new(field, problem)) } else { Ok(()) }
 }
 
-/// Text that must be able to stand in a C string.
+/// Refuses a NUL, which would end a C string.
 fn no_nul(field: &str, text: &str) -> Result<()> {
     refuse(field, text.contains('\0'), "must not contain NUL")
 }
 
-/// Text that must stay on its line in whatever file it ends up in.
+/// Refuses line breaks, since the text is written into line-based files.
 fn one_line(field: &str, text: &str) -> Result<()> {
     refuse(field, text.chars().any(char::is_control), "must not contain control characters")
 }
 
-/// One word of a line.
+/// Refuses white space as well.
 fn word(field: &str, text: &str) -> Result<()> {
     filled(field, text)?;
     let bad = text.chars().any(|c| c.is_control() || c.is_whitespace());
     refuse(field, bad, "must not contain white space or control characters")
 }
 
-/// A part of a name: it may become part of a path, a key or a `K=V;K=V` list.
+/// A part of a name, which may become part of a path, a key or a `K=V;K=V` list.
 fn name(field: &str, text: &str) -> Result<()> {
     const MAX: usize = 253;
     word(field, text)?;
@@ -134,7 +133,7 @@ fn name(field: &str, text: &str) -> Result<()> {
     refuse(field, text.contains(['/', '\\', ';', '=']), "must not contain / \\ ; or =")
 }
 
-/// A path on the host that does not climb.
+/// An absolute host path without `..`.
 fn absolute_path(field: &str, text: &str) -> Result<()> {
     no_nul(field, text)?;
     refuse(field, !text.starts_with('/'), "must be an absolute path")?;
@@ -145,7 +144,7 @@ fn no_climbing(field: &str, text: &str) -> Result<()> {
     refuse(field, text.split('/').any(|part| part == ".."), "must not contain ..")
 }
 
-/// An enum value that this version of the interface knows.
+/// An enum value known in this version of the interface.
 fn known<E: TryFrom<i32>>(field: &str, number: i32) -> Result<E> {
     E::try_from(number).map_err(|_| Invalid::new(field, format_args!("unknown value {number}")))
 }

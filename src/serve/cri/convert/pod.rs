@@ -1,4 +1,4 @@
-//! `PodSandboxConfig`, inwards.
+//! Parses `PodSandboxConfig`.
 
 use super::resources::sums;
 use super::security::pod_security;
@@ -9,7 +9,7 @@ use super::{
 use crate::model::pod::{DnsConfig, PodConfig, PodMetadata, PortMapping, Protocol};
 use crate::proto::runtime::v1;
 
-/// The sandbox that a request asks for.
+/// The sandbox configuration in a request.
 pub fn pod_config(config: Option<v1::PodSandboxConfig>) -> Result<PodConfig> {
     checked(required("config", config)?).within("config")
 }
@@ -54,7 +54,7 @@ fn linux_part(pod: &mut PodConfig, linux: v1::LinuxPodSandboxConfig) -> Result<(
     no_climbing("cgroup_parent", &cgroup_parent)?;
     let context = security_context.unwrap_or_default();
     pod.security = pod_security(context).within("security_context")?;
-    // What they may be is checked where the sandbox is made: it depends on its namespaces.
+    // Their values are checked when the sandbox is created, because that depends on its namespaces.
     pod.sysctls = sysctls;
     pod.cgroup_parent = cgroup_parent;
     pod.overhead = sums("overhead", overhead)?;
@@ -66,7 +66,7 @@ fn pod_metadata(metadata: v1::PodSandboxMetadata) -> Result<PodMetadata> {
     let v1::PodSandboxMetadata { name: pod, uid, namespace, attempt } = metadata;
     name("name", &pod)?;
     for (field, text) in [("uid", &uid), ("namespace", &namespace)] {
-        // A caller other than a kubelet may have neither.
+        // Only a kubelet always sets both.
         if !text.is_empty() {
             name(field, text)?;
         }
@@ -74,8 +74,8 @@ fn pod_metadata(metadata: v1::PodSandboxMetadata) -> Result<PodMetadata> {
     Ok(PodMetadata { name: pod, namespace, uid, attempt })
 }
 
-/// A host name as the kernel takes it (64 bytes), in one line of a file; empty leaves it to the
-/// node. What else a name may be is not for a runtime to say.
+/// Checks that a host name fits the kernel's limit (64 bytes) and one line; empty means the node's.
+/// Other rules for names are not the runtime's concern.
 fn check_hostname(hostname: &str) -> Result<()> {
     const FIELD: &str = "hostname";
     refuse(FIELD, hostname.len() > 64, "must not be longer than 64 bytes")?;
@@ -93,7 +93,7 @@ fn dns(config: v1::DnsConfig) -> Result<DnsConfig> {
     })
 }
 
-/// `None` for one with a negative host port, which asks for nothing.
+/// `None` for a negative host port, which requests nothing.
 fn port_mapping(mapping: v1::PortMapping) -> Result<Option<PortMapping>> {
     let v1::PortMapping { protocol, container_port, host_port, host_ip } = mapping;
     if host_port < 0 {
@@ -119,9 +119,9 @@ fn port(field: &str, number: i32) -> Result<u16> {
         .map_err(|_| Invalid::new(field, format_args!("{number} is not within 0 and 65535")))
 }
 
-/// The pod address ranges of `UpdateRuntimeConfig`, `None` when it names none.
+/// The pod CIDRs of `UpdateRuntimeConfig`; `None` when there are none.
 ///
-/// Whether they are ranges is asked where they are used, which is not so everywhere.
+/// Their syntax is checked by the code that uses them, which not every network does.
 pub fn pod_cidr(request: v1::UpdateRuntimeConfigRequest) -> Option<String> {
     let v1::UpdateRuntimeConfigRequest { runtime_config } = request;
     let network = runtime_config.and_then(|v1::RuntimeConfig { network_config }| network_config);

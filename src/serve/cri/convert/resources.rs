@@ -1,10 +1,10 @@
-//! Limits, both ways.
+//! Limits, in both directions.
 
 use super::{Result, Within, all, filled, no_nul, refuse};
 use crate::model::resources::{HugepageLimit, Resources};
 use crate::proto::runtime::v1;
 
-/// Checks limits. Whether the kernel has the controller is not decided here.
+/// Checks limits. Whether the kernel has the controller is checked elsewhere.
 pub(super) fn resources_in(limits: v1::LinuxContainerResources) -> Result<Resources> {
     let v1::LinuxContainerResources {
         cpu_period,
@@ -45,7 +45,7 @@ pub(super) fn resources_in(limits: v1::LinuxContainerResources) -> Result<Resour
     })
 }
 
-/// Sums over a pod, when they are given.
+/// Resource sums of a pod, if given.
 pub fn sums(field: &str, limits: Option<v1::LinuxContainerResources>) -> Result<Option<Resources>> {
     limits.map(resources_in).transpose().within(field)
 }
@@ -73,7 +73,7 @@ fn unified_entry(file: &str, value: &str) -> Result<()> {
     no_nul("", value)
 }
 
-/// Limits as they are in force.
+/// Limits in force.
 pub(super) fn resources_out(limits: &Resources) -> v1::LinuxContainerResources {
     let Resources {
         cpu_period,

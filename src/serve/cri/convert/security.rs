@@ -1,4 +1,4 @@
-//! Security contexts of pods and containers, inwards.
+//! Parses security contexts of pods and containers.
 
 use super::{Invalid, Result, Within, absolute_path, all, filled, known, one_line, refuse};
 use crate::model::container::ContainerSecurity;
@@ -10,7 +10,7 @@ use crate::model::security::{
 };
 use crate::proto::runtime::v1;
 
-/// Whose namespaces are asked for: a pod has nobody to join.
+/// Whether namespaces are requested for a pod or a container; a pod cannot join a target.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scope {
     Pod,
@@ -139,8 +139,8 @@ fn pod_or_node(field: &str, number: i32) -> Result<NamespaceMode> {
     Ok(mode)
 }
 
-/// A pod's own user namespace has one range of UIDs and one of GIDs: both from its root on, equally
-/// long, and without the host's root, who would be no other user in it.
+/// A pod's own user namespace has one range of UIDs and one of GIDs, both starting at 0 and of
+/// equal length, and not containing the host's root.
 fn user_namespace(options: v1::UserNamespace) -> Result<UserNamespace> {
     let v1::UserNamespace { mode: number, uids, gids } = options;
     let mode = pod_or_node("mode", number)?;
@@ -159,7 +159,7 @@ fn user_namespace(options: v1::UserNamespace) -> Result<UserNamespace> {
     Ok(userns)
 }
 
-/// A mapping as it stands on the wire.
+/// A mapping, unchecked.
 pub(super) fn id_mapping(mapping: &v1::IdMapping) -> IdMapping {
     let v1::IdMapping { host_id, container_id, length } = *mapping;
     IdMapping { host_id, container_id, length }
@@ -170,12 +170,12 @@ fn id_range(mapping: IdMapping) -> Result<()> {
     refuse("length", length == 0, "must not be 0")?;
     refuse("container_id", container_id != 0, "must be 0: the root of the pod has to be mapped")?;
     refuse("host_id", host_id == 0, "must not be 0: the host's root cannot be a pod's user")?;
-    // The highest id stands for "no id".
+    // The highest id is reserved for "no id".
     let fits = host_id.checked_add(length).is_some();
     refuse("length", !fits, "goes beyond the highest id")
 }
 
-/// Ids above the signed 32-bit range have been wrapped to 0 by others: they never pass.
+/// Refuses ids above the signed 32-bit range: other runtimes have wrapped them to 0.
 fn id(field: &str, value: Option<v1::Int64Value>) -> Result<Option<u32>> {
     value.map(|v1::Int64Value { value }| number(value).within(field)).transpose()
 }
@@ -191,7 +191,7 @@ fn number(value: i64) -> Result<u32> {
         .ok_or_else(|| Invalid::new("", format_args!("{value} is not within 0 and {}", i32::MAX)))
 }
 
-/// A name from the image's user database; digits alone would be an id in disguise.
+/// A name in the image's user database; digits only would be an id.
 fn username(name: String) -> Result<Option<String>> {
     const FIELD: &str = "run_as_username";
     if name.is_empty() {
@@ -224,7 +224,7 @@ fn capabilities_in(capabilities: v1::Capability) -> Result<Capabilities> {
     let v1::Capability { add_capabilities, drop_capabilities, add_ambient_capabilities } =
         capabilities;
     if !add_ambient_capabilities.is_empty() {
-        // As containerd and CRI-O have it: nobody gives them.
+        // As in containerd and CRI-O, they are never granted.
         tracing::debug!(?add_ambient_capabilities, "ambient capabilities are left out");
     }
     Ok(Capabilities {
@@ -233,7 +233,7 @@ fn capabilities_in(capabilities: v1::Capability) -> Result<Capabilities> {
     })
 }
 
-/// Whether the kernel has it, and the agent may give it, is known where the spec is built.
+/// Whether the kernel has it and the agent can grant it is checked when the spec is built.
 fn capability(name: String) -> Result<String> {
     security::capability_name(&name)
         .ok_or_else(|| Invalid::new("", format_args!("{name:?} cannot be a capability")))
@@ -244,7 +244,7 @@ fn container_path(path: String) -> Result<String> {
     Ok(path)
 }
 
-/// Checks what a `Localhost` profile refers to.
+/// Checks the reference of a `Localhost` profile.
 type CheckRef = fn(&str, &str) -> Result<()>;
 
 fn seccomp_file(field: &str, path: &str) -> Result<()> {
@@ -256,7 +256,7 @@ fn apparmor_name(field: &str, name: &str) -> Result<()> {
     refuse(field, name.contains(".."), "must not contain ..")
 }
 
-/// How callers mark the name of a local profile in a string.
+/// Prefix of a local profile's name in the string form.
 const LOCAL: &str = "localhost/";
 
 fn typed(profile: v1::SecurityProfile, check: CheckRef) -> Result<SecurityProfile> {
@@ -276,8 +276,8 @@ fn typed(profile: v1::SecurityProfile, check: CheckRef) -> Result<SecurityProfil
     }
 }
 
-/// The deprecated form. Anything unknown is an error: to run unconfined by mistake is not an
-/// option.
+/// The deprecated string form. Anything unknown is an error, so that nothing runs unconfined by
+/// mistake.
 fn named(field: &str, text: &str, check: CheckRef) -> Result<Option<SecurityProfile>> {
     Ok(match text {
         "" => None,

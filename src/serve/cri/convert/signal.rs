@@ -1,4 +1,4 @@
-//! Stop signals: the interface numbers them by its own order, so names are what both share.
+//! Stop signals. The interface has its own numbering, so signals are matched by name.
 
 use super::{Invalid, Result, known};
 use crate::model::signal::Signal;
@@ -6,7 +6,7 @@ use crate::proto::runtime::v1;
 
 const PREFIX: &str = "SIGNAL_";
 
-/// The zero value leaves the choice to the image.
+/// The zero value means the image's signal.
 pub(super) fn signal_in(field: &str, number: i32) -> Result<Option<Signal>> {
     let wanted: v1::Signal = known(field, number)?;
     if wanted == v1::Signal::RuntimeDefault {
@@ -17,7 +17,7 @@ pub(super) fn signal_in(field: &str, number: i32) -> Result<Option<Signal>> {
     Signal::parse(&name).map(Some).map_err(|unknown| Invalid::new(field, unknown))
 }
 
-/// The value for a signal in force.
+/// The wire value of a signal in force.
 pub(super) fn signal_out(signal: Signal) -> v1::Signal {
     let name = signal.name().replace('+', "PLUS").replace('-', "MINUS");
     v1::Signal::from_str_name(&format!("{PREFIX}{name}")).unwrap_or_default()
@@ -34,7 +34,7 @@ mod tests {
             let back = signal_out(signal);
             assert_ne!(back, v1::Signal::RuntimeDefault, "{signal:?}");
             assert_eq!(signal_in("f", back as i32).unwrap(), Some(signal));
-            // CLD, POLL and IOT are second names of CHLD, IO and ABRT.
+            // CLD, POLL and IOT are aliases of CHLD, IO and ABRT.
             if ![5, 12, 15].contains(&number) {
                 assert_eq!(back as i32, number);
             }

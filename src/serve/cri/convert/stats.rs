@@ -1,14 +1,14 @@
-//! What pods and containers use, outwards.
+//! Converts resource usage for answers.
 
 use super::status::{container_metadata, pod_metadata};
 use crate::model::UnixNanos;
 use crate::proto::runtime::v1;
 use crate::stats::{ContainerStats, Interface, Layer, Memory, PodStats, Pressure, Usage, Waiting};
 
-/// The interface that CNI gives a pod.
+/// Name of a pod's interface created by CNI.
 const DEFAULT_INTERFACE: &str = "eth0";
 
-/// A container with its use.
+/// A container with its usage.
 pub fn container_stats(stats: &ContainerStats) -> v1::ContainerStats {
     let ContainerStats { container, usage, layer } = stats;
     let config = &container.config;
@@ -32,7 +32,7 @@ pub fn container_stats(stats: &ContainerStats) -> v1::ContainerStats {
     }
 }
 
-/// A pod with its use.
+/// A pod with its usage.
 pub fn pod_stats(stats: &PodStats) -> v1::PodSandboxStats {
     let PodStats { sandbox, at, usage, network, processes, containers } = stats;
     let config = &sandbox.config;

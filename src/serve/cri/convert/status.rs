@@ -1,4 +1,4 @@
-//! States of sandboxes and containers, outwards.
+//! Converts states of sandboxes and containers for answers.
 
 use std::collections::BTreeMap;
 
@@ -46,13 +46,13 @@ pub fn sandbox_item(sandbox: &Sandbox) -> v1::PodSandbox {
     }
 }
 
-/// The image as it was asked for, under the name that the image store knows it by: a kubelet
-/// asks by id, and shows this name.
+/// The requested image, with the name used in the image store: a kubelet requests images by id and
+/// displays this name.
 fn container_image(container: &Container) -> v1::ImageSpec {
     v1::ImageSpec { image: container.image_name.clone(), ..image_spec(&container.config.image) }
 }
 
-/// The status of a container. Times are 0 until they are true.
+/// The status of a container. Times are 0 until the event has happened.
 pub fn container_status(container: &Container) -> v1::ContainerStatus {
     let config = &container.config;
     let life = Life::of(&container.state);
@@ -93,7 +93,7 @@ pub fn container_item(container: &Container) -> v1::Container {
         pod_sandbox_id: container.pod.to_string(),
         metadata: Some(container_metadata(&config.metadata)),
         image: Some(container_image(container)),
-        // Not the status's: kubelets before 1.30 look here for the image that they must not collect.
+        // Unlike in the status: kubelets before 1.30 use this field to find images in use.
         image_ref: container.image_id.to_string(),
         state: container_state(&container.state).into(),
         created_at: container.created_at,
@@ -120,15 +120,15 @@ pub fn event(event: &Event) -> v1::ContainerEventResponse {
     }
 }
 
-/// Verbose facts under the key that clients of other runtimes read.
+/// Verbose information under the key that clients of other runtimes read.
 pub fn info(facts: &serde_json::Value) -> BTreeMap<String, String> {
     BTreeMap::from([("info".to_owned(), facts.to_string())])
 }
 
-/// Exit code of a process of which nothing is known, as of one whose end nobody saw.
+/// Exit code when the real one is unknown, because nothing observed the exit.
 const UNKNOWN_CODE: i32 = 255;
 
-/// What a container's state says about its process.
+/// The fields of a status that depend on the container's state.
 #[derive(Default)]
 struct Life<'a> {
     started_at: i64,
@@ -180,7 +180,7 @@ fn container_state(state: &ContainerState) -> v1::ContainerState {
     }
 }
 
-/// Always there: a kubelet takes its absence for a fault. Empty in the node's network.
+/// Always set, since a kubelet treats its absence as an error. Empty for the host network.
 fn network(sandbox: &Sandbox) -> v1::PodSandboxNetworkStatus {
     let ips = sandbox.network.as_ref().map_or(&[][..], |network| &network.ips);
     let mut ips = ips.iter().map(ToString::to_string);
@@ -236,7 +236,7 @@ fn id_mapping(mapping: &IdMapping) -> v1::IdMapping {
     v1::IdMapping { host_id, container_id, length }
 }
 
-/// Those of images tell which image it was, as a pull of it told.
+/// For image mounts the image id is included, as a pull reported it.
 fn mounts(container: &Container) -> Vec<v1::Mount> {
     let with_image = |(index, asked)| {
         let mut mount = mount(asked);

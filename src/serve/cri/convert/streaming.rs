@@ -1,4 +1,4 @@
-//! Requests for the URLs of streams.
+//! Parses requests for streaming URLs.
 
 use super::{Invalid, Result, Within, exec_command, refuse, required_id};
 use crate::proto::runtime::v1;
@@ -19,7 +19,7 @@ pub fn attach(request: v1::AttachRequest) -> Result<(String, Streams)> {
     Ok((id, streams(Streams { stdin, stdout, stderr, tty })?))
 }
 
-/// Pod and ports of a `PortForward`; no ports are fine, SPDY names them later.
+/// Pod and ports of a `PortForward`; no ports are fine, since SPDY clients name them later.
 pub fn port_forward(request: v1::PortForwardRequest) -> Result<(String, Vec<u16>)> {
     let v1::PortForwardRequest { pod_sandbox_id, port } = request;
     let id = required_id("pod_sandbox_id", pod_sandbox_id)?;
@@ -30,7 +30,7 @@ pub fn port_forward(request: v1::PortForwardRequest) -> Result<(String, Vec<u16>
     Ok((id, port.into_iter().enumerate().map(number).collect::<Result<_>>()?))
 }
 
-/// CRI: at least one stream, and none for errors beside a terminal, which has one output.
+/// CRI requires at least one stream, and no stderr with a terminal, which merges both outputs.
 fn streams(streams: Streams) -> Result<Streams> {
     let Streams { stdin, stdout, stderr, tty } = streams;
     refuse("stderr", tty && stderr, "tty and stderr cannot both be true")?;

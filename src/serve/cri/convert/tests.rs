@@ -1,4 +1,4 @@
-//! Tables of requests that must be refused with the field named, and what the good ones become.
+//! Tables of requests that must be refused with the field's name, and conversions of valid ones.
 
 mod outwards;
 mod refused;
@@ -7,7 +7,7 @@ use super::*;
 use crate::model::security::{NamespaceMode, SecurityProfile, SupplementalGroupsPolicy};
 use crate::proto::runtime::v1;
 
-/// A small good pod.
+/// A minimal valid pod.
 fn pod() -> v1::PodSandboxConfig {
     v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
@@ -20,7 +20,7 @@ fn pod() -> v1::PodSandboxConfig {
     }
 }
 
-/// A small good container.
+/// A minimal valid container.
 fn container() -> v1::ContainerConfig {
     v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: "app".into(), attempt: 1 }),

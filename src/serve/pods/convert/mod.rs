@@ -1,4 +1,5 @@
-//! Between the wire and podbay's own types. Inwards everything is checked and the field named.
+//! Conversion between wire types and podbay's own types. Requests are checked; errors name the
+//! field.
 
 mod node;
 mod pod;
@@ -22,22 +23,22 @@ pub(super) use request::{
 };
 pub(super) use stats::{node_stats, pod_stats};
 
-/// A revision, outwards.
+/// Converts a revision.
 pub(super) fn revision(revision: Revision) -> v1::Revision {
     v1::Revision { epoch: revision.epoch, number: revision.number }
 }
 
-/// A time, outwards.
+/// Converts a time.
 pub(super) fn timestamp(at: UnixNanos) -> Timestamp {
     const SECOND: i64 = 1_000_000_000;
-    // Below a second: it fits.
+    // Less than a second, so it fits.
     let nanos = i32::try_from(at.rem_euclid(SECOND)).unwrap_or(0);
     Timestamp { seconds: at.div_euclid(SECOND), nanos }
 }
 
 fn time(time: &Option<Time>) -> Option<Timestamp> {
     let time = &time.as_ref()?.0;
-    // Before 1970 jiff counts both parts downwards.
+    // Before 1970 jiff makes both parts negative.
     let (seconds, nanos) = (time.as_second(), time.subsec_nanosecond());
     Some(if nanos < 0 {
         Timestamp { seconds: seconds - 1, nanos: nanos + 1_000_000_000 }
@@ -46,7 +47,7 @@ fn time(time: &Option<Time>) -> Option<Timestamp> {
     })
 }
 
-/// What an Apply did, outwards.
+/// Converts the result of an Apply.
 pub(super) fn applied(applied: &Applied) -> v1::ApplyResponse {
     let change = |change| match change {
         Change::Created => v1::Change::Created,
@@ -61,7 +62,7 @@ pub(super) fn applied(applied: &Applied) -> v1::ApplyResponse {
     v1::ApplyResponse { pods: pods.collect(), warnings: applied.warnings.clone() }
 }
 
-/// An event, outwards.
+/// Converts an event.
 pub(super) fn event(event: Event) -> v1::Event {
     let kind = match event.kind {
         EventType::Normal => v1::EventType::Normal,
@@ -82,7 +83,7 @@ pub(super) fn event(event: Event) -> v1::Event {
     }
 }
 
-/// One wait, outwards.
+/// Converts one wait.
 pub(super) fn wait(waits: Waits) -> v1::Wait {
     v1::Wait {
         container: waits.container.unwrap_or_default(),
@@ -94,7 +95,7 @@ pub(super) fn wait(waits: Waits) -> v1::Wait {
     }
 }
 
-/// An admission, outwards.
+/// Converts an admission.
 pub(super) fn admission(admission: Admission) -> v1::Admission {
     let reason =
         |it: AdmitReason| v1::AdmitReason { reason: it.reason.to_owned(), message: it.message };
@@ -106,7 +107,7 @@ pub(super) fn admission(admission: Admission) -> v1::Admission {
     }
 }
 
-/// What holds, outwards: Kubernetes' word for it.
+/// Converts the status of a Kubernetes condition.
 fn condition_status(status: &str) -> v1::ConditionStatus {
     match status {
         "True" => v1::ConditionStatus::True,
@@ -116,7 +117,7 @@ fn condition_status(status: &str) -> v1::ConditionStatus {
     }
 }
 
-/// A count that is never negative in a sound object.
+/// A count, which is never negative in a valid object.
 fn count<T>(number: i32) -> T
 where
     T: TryFrom<i32> + Default,

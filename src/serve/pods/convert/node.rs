@@ -1,4 +1,4 @@
-//! The node as it is shown.
+//! Conversion of the node.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::{condition_status, time};
 use crate::pod::NodeView;
 use crate::proto::podbay::v1;
 
-/// The node, outwards.
+/// Converts the node.
 pub(in crate::serve::pods) fn node(view: &NodeView) -> v1::Node {
     let node = &view.node;
     let none = k8s::NodeStatus::default();
@@ -39,7 +39,7 @@ pub(in crate::serve::pods) fn node(view: &NodeView) -> v1::Node {
         images: images.collect(),
         versions: status.node_info.as_ref().map(versions),
         unschedulable: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default(),
-        // Maps with text as keys: this cannot fail.
+        // All map keys are text, so this cannot fail.
         object: serde_json::to_string(node).unwrap_or_default(),
     }
 }

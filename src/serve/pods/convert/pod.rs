@@ -1,4 +1,4 @@
-//! A pod as it is shown.
+//! Conversion of a pod.
 
 use k8s_openapi::api::core::v1 as k8s;
 use prost_types::Duration;
@@ -7,7 +7,7 @@ use super::{condition_status, count, revision, time};
 use crate::pod::{PodView, Source};
 use crate::proto::podbay::v1;
 
-/// A pod, outwards.
+/// Converts a pod.
 pub(in crate::serve::pods) fn pod(view: &PodView) -> v1::Pod {
     let source = match view.source {
         Source::Api => v1::Source::Api,
@@ -27,7 +27,7 @@ pub(in crate::serve::pods) fn pod(view: &PodView) -> v1::Pod {
         deletion_grace: meta
             .deletion_grace_period_seconds
             .map(|seconds| Duration { seconds, nanos: 0 }),
-        // Maps with text as keys: this cannot fail.
+        // All map keys are text, so this cannot fail.
         object: serde_json::to_string(&*view.pod).unwrap_or_default(),
         ..v1::Pod::default()
     };
@@ -72,7 +72,7 @@ fn with_status(shown: v1::Pod, status: &k8s::PodStatus) -> v1::Pod {
     }
 }
 
-/// The one address, where the list of all is not given.
+/// All addresses, or the single one if the list is missing.
 fn or_first(all: Vec<String>, first: &Option<String>) -> Vec<String> {
     if all.is_empty() { first.iter().cloned().collect() } else { all }
 }
@@ -169,7 +169,7 @@ fn state(state: &k8s::ContainerState) -> Option<v1::ContainerState> {
     Some(v1::ContainerState { state: Some(state) })
 }
 
-/// Name of the container of a pod that has this id, e.g. of the default one.
+/// Name of the container of a pod with this id.
 pub(in crate::serve::pods) fn container_name(view: &PodView, id: &str) -> Option<String> {
     let status = view.pod.status.as_ref()?;
     let lists = [
@@ -180,7 +180,7 @@ pub(in crate::serve::pods) fn container_name(view: &PodView, id: &str) -> Option
     let mut all = lists.into_iter().flatten().flatten();
     let found = all.find(|status| {
         let known = status.container_id.as_deref().unwrap_or_default();
-        // With the runtime before it: `containerd://ID`.
+        // The id has the runtime as a prefix: `containerd://ID`.
         known.rsplit('/').next() == Some(id)
     })?;
     Some(found.name.clone())

@@ -1,4 +1,4 @@
-//! Requests, inwards.
+//! Parses requests.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::serve::status::bad_field;
 
 type Parsed<T> = Result<T, Status>;
 
-/// Where nothing else is named.
+/// The default namespace.
 const NAMESPACE: &str = "default";
 
-/// A pod by its name; without a namespace, that of `default`.
+/// The key of a pod; the namespace defaults to `default`.
 pub(in crate::serve::pods) fn key(namespace: String, name: String) -> Parsed<PodKey> {
     if name.is_empty() {
         return Err(bad_field("name", "must be given"));
@@ -24,13 +24,13 @@ pub(in crate::serve::pods) fn key(namespace: String, name: String) -> Parsed<Pod
     Ok(PodKey { namespace, name })
 }
 
-/// Which pods; an absent selector is an empty one.
+/// A pod selector; a missing one is empty.
 pub(in crate::serve::pods) fn selector(selector: Option<v1::Selector>) -> Selector {
     let v1::Selector { namespace, name, labels, fields } = selector.unwrap_or_default();
     Selector { namespace, name, labels, fields }
 }
 
-/// Where to go on.
+/// The revision after which to continue.
 pub(in crate::serve::pods) fn after(after: Option<v1::Revision>) -> Parsed<Option<Revision>> {
     let Some(v1::Revision { epoch, number }) = after else { return Ok(None) };
     if epoch.is_empty() {
@@ -45,7 +45,7 @@ fn preconditions(given: Option<v1::Preconditions>) -> Preconditions {
     Preconditions { uid: some(given.uid), resource_version: some(given.resource_version) }
 }
 
-/// A span of time that is not negative.
+/// A non-negative duration.
 pub(in crate::serve::pods) fn duration(
     field: &'static str,
     given: Option<prost_types::Duration>,
@@ -56,7 +56,7 @@ pub(in crate::serve::pods) fn duration(
     parsed.transpose()
 }
 
-/// Objects to run.
+/// Parses an Apply.
 pub(in crate::serve::pods) fn apply(request: v1::ApplyRequest) -> Parsed<pod::Apply> {
     let manner = match v1::Manner::try_from(request.manner) {
         Ok(v1::Manner::Unspecified | v1::Manner::Apply) => Manner::Apply,
@@ -78,13 +78,13 @@ pub(in crate::serve::pods) fn apply(request: v1::ApplyRequest) -> Parsed<pod::Ap
     })
 }
 
-/// Objects that might be run.
+/// Parses an Admit.
 pub(in crate::serve::pods) fn admit(request: v1::AdmitRequest) -> Parsed<pod::Apply> {
     let v1::AdmitRequest { manifest, namespace, lenient } = request;
     apply(v1::ApplyRequest { manifest, namespace, lenient, dry_run: true, ..Default::default() })
 }
 
-/// Pods to end.
+/// Parses a Delete.
 pub(in crate::serve::pods) fn delete(request: v1::DeleteRequest) -> Parsed<pod::Delete> {
     let grace = duration("grace", request.grace)?;
     if request.force && grace.is_some_and(|grace| !grace.is_zero()) {
@@ -93,7 +93,7 @@ pub(in crate::serve::pods) fn delete(request: v1::DeleteRequest) -> Parsed<pod::
     Ok(pod::Delete {
         selector: selector(request.selector),
         all: request.all,
-        // A force that names no grace period means none.
+        // With force the default grace period is zero.
         grace: if request.force { Some(Duration::ZERO) } else { grace },
         force: request.force,
         preconditions: preconditions(request.preconditions),
@@ -108,7 +108,7 @@ fn object(name: v1::ObjectName) -> Parsed<pod::ObjectKey> {
     Ok(pod::ObjectKey { kind, name: key(name.namespace, name.name)? })
 }
 
-/// Which part of a log. `now` is what `since` counts from.
+/// Which part of a log to read. `since` is relative to `now`.
 pub(in crate::serve::pods) fn logs(
     request: v1::LogsRequest,
     now: UnixNanos,
@@ -146,7 +146,7 @@ fn unix_nanos(time: prost_types::Timestamp) -> Parsed<UnixNanos> {
     UnixNanos::try_from(nanos).map_err(|_| bad_field("since_time", "is out of range"))
 }
 
-/// A command without what no program can be given.
+/// Checks a command: no program can be given an argument with a NUL.
 pub(in crate::serve::pods) fn command(command: Vec<String>) -> Parsed<Vec<String>> {
     if command.is_empty() {
         return Err(bad_field("start.command", "must be given"));
@@ -157,7 +157,7 @@ pub(in crate::serve::pods) fn command(command: Vec<String>) -> Parsed<Vec<String
     Ok(command)
 }
 
-/// Size of a terminal; zero is what a caller says that has none.
+/// Size of a terminal; callers without a terminal send zeros.
 pub(in crate::serve::pods) fn terminal_size(
     size: v1::TerminalSize,
 ) -> Parsed<Option<TerminalSize>> {

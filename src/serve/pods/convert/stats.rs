@@ -1,11 +1,11 @@
-//! Use as it is shown.
+//! Conversion of resource usage.
 
 use super::timestamp;
 use crate::pod::PodView;
 use crate::proto::podbay::v1;
 use crate::stats;
 
-/// Use of a pod, outwards; `None` for one that does not run.
+/// Converts the usage of a pod; `None` when it does not run.
 pub(in crate::serve::pods) fn pod_stats(
     view: &PodView,
     stats: Option<stats::PodStats>,
@@ -40,7 +40,7 @@ pub(in crate::serve::pods) fn pod_stats(
     }
 }
 
-/// Use of the node, outwards.
+/// Converts the usage of the node.
 pub(in crate::serve::pods) fn node_stats(
     name: String,
     used: Option<stats::Usage>,

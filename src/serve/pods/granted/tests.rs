@@ -1,7 +1,7 @@
 use super::*;
 use crate::serve::Role;
 
-/// Knows no pod, and says so to everybody that gets as far.
+/// Pods that do not exist: every authorized call gets an error that says so.
 struct Empty;
 
 fn none() -> Error {
@@ -56,7 +56,7 @@ fn team() -> Granted {
     Granted { face: Arc::new(Empty), grant: Grant { role: Role::Operate, namespaces } }
 }
 
-/// Whether a call got as far as the pods.
+/// Whether a call passed the authorization.
 fn reached<T>(answer: Result<T, Error>) -> bool {
     match answer.err() {
         Some(Error::NotFound(_)) => true,

@@ -1,4 +1,4 @@
-//! Calls with one answer, and what is said of wrong ones.
+//! Unary calls, and the errors for invalid ones.
 
 use tonic::Code;
 use tonic_types::StatusExt as _;

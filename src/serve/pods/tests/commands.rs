@@ -23,7 +23,7 @@ fn stdin(text: &str) -> ExecRequest {
     said(Input::Stdin(text.into()))
 }
 
-/// Output, errors and the end of a command.
+/// stdout, stderr and exit code of a command.
 async fn all(mut answers: Streaming<ExecResponse>) -> Result<(String, String, i32), Status> {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     loop {
@@ -70,7 +70,7 @@ async fn input_goes_in_and_ends() {
     let long = "x".repeat(1 << 20);
     let explicit = vec![cat(), stdin("ab"), stdin(&long), said(Input::StdinEnd(StdinEnd {}))];
     assert_eq!(exec(&world, explicit).await.unwrap().0, format!("ab{long}"));
-    // The end of the requests is the end of the input too.
+    // The end of the requests also ends the input.
     assert_eq!(exec(&world, vec![cat(), stdin("ab")]).await.unwrap().0, "ab");
     world.stop().await;
 }
@@ -132,7 +132,7 @@ async fn the_end_of_the_agent_ends_commands() {
 }
 
 trait ChainPending: stream::Stream + Sized {
-    /// The caller stays after the last item.
+    /// Keeps the stream open after the last item.
     fn chain_pending(self) -> stream::Chain<Self, stream::Pending<Self::Item>> {
         futures::StreamExt::chain(self, stream::pending())
     }

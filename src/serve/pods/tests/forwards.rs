@@ -45,7 +45,7 @@ async fn a_connection_goes_both_ways_until_the_pod_closes_it() {
     let echo = tokio::spawn(async move {
         let (mut far, _) = listener.accept().await.unwrap();
         let mut got = Vec::new();
-        // Until the caller ends its side.
+        // Until the caller ends its data.
         far.read_to_end(&mut got).await.unwrap();
         far.write_all(&got).await.unwrap();
     });

@@ -27,7 +27,7 @@ async fn a_list_comes_in_pages_of_one_revision() {
             break;
         }
         request.continue_token = page.continue_token;
-        // Is news of the watch that begins at the first page.
+        // An event for a watch that starts at the revision of the first page.
         world.face.hub.publish(view("a", "Failed"));
     }
     assert_eq!(names, ["a", "b", "c", "d", "e"]);
@@ -42,7 +42,7 @@ async fn a_list_comes_in_pages_of_one_revision() {
         let status = client.list(request).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{token}");
     }
-    // A token may outlive the history that it is of.
+    // A token may outlive its store history.
     let other = World::start().await;
     other.face.hub.publish(view("a", "Running"));
     let status = other.client().await.list(request).await.unwrap_err();
@@ -118,7 +118,7 @@ async fn events_end_or_are_followed() {
     let mut events = client.events(request).await.unwrap().into_inner();
     events.message().await.unwrap().unwrap();
     events.message().await.unwrap().unwrap();
-    // The end of the agent ends what has none, cleanly.
+    // The shutdown of the agent ends endless answers normally.
     world.stop().await;
     assert!(events.message().await.unwrap().is_none());
 }

@@ -1,4 +1,4 @@
-//! Watches over the wire.
+//! Watches through the service.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ async fn next(watch: &mut Streaming<WatchResponse>) -> Result<Option<WatchRespon
     tokio::time::timeout(SOON, watch.message()).await.expect("no news")
 }
 
-/// Type, name and number of an event; 0 where it has no revision.
+/// Type, pod name and revision number of an event; 0 if it has no revision.
 async fn short(watch: &mut Streaming<WatchResponse>) -> (WatchEventType, String, u64) {
     let event = next(watch).await.unwrap().unwrap();
     let number = event.revision.as_ref().map_or(0, |revision| revision.number);
@@ -86,7 +86,7 @@ async fn a_slow_watcher_is_cut_off_and_goes_on_where_it_was() {
     let mut quick = world.client().await;
     let mut other = quick.watch(WatchRequest::default()).await.unwrap().into_inner();
     short(&mut other).await;
-    // Big pods: soon more than all buffers on the way to who does not read.
+    // Large pods quickly fill all buffers to a client that does not read.
     let mut published = 0;
     while world.face.hub.watchers() == 2 {
         let mut big = view("a", if published % 2 == 0 { "Running" } else { "Pending" });

@@ -1,4 +1,4 @@
-//! A server, its made-up pods and sessions, and a client.
+//! A server, its fake pods and sessions, and a client.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,10 +26,10 @@ use crate::serve::pods::{Measure, PodServices, Pods};
 use crate::stats;
 use crate::stream::{Attach, Exec, SessionError, Sessions};
 
-/// Nothing in these tests may take so long.
+/// Time limit for everything in these tests.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// A pod as Kubernetes has it.
+/// A pod in Kubernetes' form.
 pub fn view(name: &str, phase: &str) -> PodView {
     let pod = serde_json::json!({
         "metadata": {
@@ -56,11 +56,11 @@ pub fn sandbox_id() -> PodId {
     "5".repeat(64).try_into().unwrap()
 }
 
-/// Pods that are shown from a hub; what is asked besides is noted.
+/// Fake pods that are served from a hub; other calls are recorded.
 pub struct MadeUp {
     pub hub: Arc<Hub>,
     pub asked: Mutex<Vec<String>>,
-    /// Given to the next call that changes something.
+    /// The error for the next changing call.
     pub fail: Mutex<Option<Error>>,
     pub log: Mutex<Vec<Bytes>>,
 }
@@ -179,11 +179,11 @@ impl Face for MadeUp {
 /// Sessions that do what the first word of the command says.
 #[derive(Default)]
 pub struct Acts {
-    /// Sessions that run.
+    /// Number of running sessions.
     pub running: AtomicUsize,
 }
 
-/// Counts a session while it is there.
+/// Counts a session while it exists.
 struct Counted<'a>(&'a AtomicUsize);
 
 impl Drop for Counted<'_> {
@@ -213,7 +213,7 @@ impl Sessions for Acts {
                     out.write_all(text.as_bytes()).await.unwrap();
                 }
             }
-            // Until it is told to stop.
+            // Until it is stopped.
             "flood" => {
                 let mut input = io.stdin.unwrap();
                 let flood = async { while out.write_all(&[7; 8192]).await.is_ok() {} };
@@ -254,7 +254,7 @@ impl Sessions for Acts {
     }
 }
 
-/// Nothing runs; the node does.
+/// No pod runs, but the node can be measured.
 struct Still;
 
 #[async_trait]
@@ -270,14 +270,14 @@ impl Measure for Still {
     }
 }
 
-/// The images of nobody: the door beside this one opens to them.
+/// An image room that is not used: the service beside this one needs it.
 fn images(folder: &std::path::Path) -> Arc<image::Images> {
     let fakes = Fakes::new(folder);
     let options = image::Options::default();
     image::Images::new(fakes.images, fakes.runtime, Tasks::new(), options)
 }
 
-/// A server that runs.
+/// A running server.
 pub struct World {
     folder: tempfile::TempDir,
     pub face: Arc<MadeUp>,
@@ -336,7 +336,7 @@ impl World {
         std::mem::take(&mut *self.face.asked.lock().unwrap())
     }
 
-    /// Waits until so many sessions run.
+    /// Waits until `wanted` sessions run.
     pub async fn running(&self, wanted: usize) {
         let reached = async {
             while self.acts.running.load(Ordering::SeqCst) != wanted {

@@ -1,4 +1,4 @@
-//! One line for each change and each denial.
+//! One log line for each change and each denial.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ use crate::proto::podbay::v1::{
     ApplyRequest, DeleteRequest, ExecRequest, ExecStart, GetRequest, Selector, exec_request,
 };
 
-/// What was logged with the target `audit` by this thread.
+/// What this thread logged with the target `audit`.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -52,7 +52,7 @@ impl Log {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// The one line that there is, with all of these in it.
+    /// Checks that there is exactly one line, with all of these parts.
     fn has(&self, parts: &[&str]) {
         let lines = self.lines();
         let [line] = lines.as_slice() else { panic!("{lines:#?}") };
@@ -80,7 +80,7 @@ async fn changes_and_denials_leave_one_line_each() {
     caller.call("/runtime.v1.RuntimeService/Version").await.unwrap_err();
     log.has(&["WARN", "denied", "cn:operate", "there is no such operation"]);
 
-    // Denied by the handler, for the namespace's sake.
+    // Denied by the handler because of the namespace.
     let mut team = PodsClient::new(world.caller("team").await.0);
     let request = GetRequest { namespace: "team-b".to_owned(), ..Default::default() };
     team.get(request).await.unwrap_err();
@@ -104,14 +104,14 @@ async fn a_denied_call_is_known_by_its_first_message() {
         ..Default::default()
     };
     let start = ExecRequest { input: Some(exec_request::Input::Start(start)) };
-    // The caller goes on talking.
+    // The caller keeps its stream open.
     let talk = futures::stream::iter([start]).chain(futures::stream::pending());
     viewer.exec(talk).await.unwrap_err();
     let lines = log.lines();
     assert!(lines.len() == 1 && lines[0].contains("default/web"), "{lines:?}");
     assert!(!lines[0].contains("hunter2"), "{lines:?}");
 
-    // Too much, nothing, and one that says nothing: the same verdict.
+    // Too large, empty, and unparsable: the same decision.
     let manifest = "x".repeat(1 << 20);
     viewer.apply(ApplyRequest { manifest, ..Default::default() }).await.unwrap_err();
     log.has(&["denied", "Pods/Apply", "role operate"]);

@@ -1,4 +1,4 @@
-//! The end of a certificate is the end of its connection.
+//! The end of a certificate ends its connections.
 
 use rustls::AlertDescription;
 use rustls::version::TLS13;
@@ -10,10 +10,10 @@ use super::world::{Authority, Caller, Made, World, day};
 
 const ENDLESS: &str = "/podbay.v1.Pods/RestartContainer";
 const GET: &str = "/podbay.v1.Pods/Get";
-/// For whoever has any right.
+/// A call allowed for everybody with a valid certificate.
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 
-/// A caller in the middle of a call without an end.
+/// A caller with an endless call in progress.
 struct Busy(tokio::task::JoinHandle<Result<(), Status>>);
 
 impl Busy {
@@ -24,7 +24,7 @@ impl Busy {
         Self(tokio::spawn(async move { Caller(channel).call(ENDLESS).await }))
     }
 
-    /// That it is cut off, and soon.
+    /// Checks that it is disconnected soon.
     async fn ends(self) {
         let ended = self.0.await.expect("in time");
         let code = ended.expect_err("an end").code();
@@ -47,7 +47,7 @@ async fn a_revoked_caller_is_refused_and_cut_off() {
     assert!(!other.0.is_finished());
     world.connect(&honest).await.call(GET).await.unwrap();
 
-    // A list that is damaged, or another authority's, lets nobody back in.
+    // A damaged list, or one of another authority, does not restore access.
     world.write("ca.crl", "gone");
     world.settle().await;
     assert!(world.refusal(Some(&thief), &TLS13).await.is_some());
@@ -81,7 +81,7 @@ async fn a_call_ends_with_its_authority_and_with_its_rights() {
     let world = World::start().await;
     let made = world.authority.client("team");
     let busy = Busy::start(&world, &made).await;
-    // More is no reason to end.
+    // Additional permissions are no reason to disconnect.
     let rule =
         |role, more: &str| format!("[[allow]]\nnames = [\"cn:team\"]\nrole = \"{role}\"\n{more}");
     world.write("policy.toml", &rule("operate", ""));

@@ -1,4 +1,4 @@
-//! Each role against each RPC, and the grant that handlers get.
+//! Each role with each RPC, and the grant that handlers get.
 
 use tonic::Code;
 
@@ -18,7 +18,7 @@ async fn each_role_may_call_what_the_table_says() {
     ] {
         let mut caller = world.caller(name).await;
         for (path, needed) in rows() {
-            // It never answers: that it was let in is shown by the audit's test.
+            // It never answers; the audit test shows that it is allowed.
             if path.ends_with("/RestartContainer") && role >= Some(needed) {
                 continue;
             }

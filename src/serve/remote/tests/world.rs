@@ -1,4 +1,4 @@
-//! An authority, a door in a folder of its own, and callers.
+//! A certificate authority, a server in a directory of its own, and clients.
 
 use futures::StreamExt as _;
 use hyper_util::rt::TokioIo;
@@ -33,7 +33,7 @@ pub struct Made {
     pub key: String,
 }
 
-/// Midnight or so, so many days from now.
+/// About midnight, `days` from now.
 pub fn day(days: i64) -> OffsetDateTime {
     OffsetDateTime::now_utc() + time::Duration::days(days)
 }
@@ -64,7 +64,7 @@ impl Authority {
         Made { cert, key: key.serialize_pem() }
     }
 
-    /// The list that revokes these.
+    /// A revocation list with these certificates.
     pub fn crl(&self, made: &[&Made]) -> String {
         let serial = |made: &&Made| {
             let (_, pem) = x509_parser::pem::parse_x509_pem(made.cert.as_bytes()).unwrap();
@@ -100,7 +100,7 @@ impl Authority {
     }
 }
 
-/// Says yes to all that it is asked.
+/// A service that accepts every call.
 pub struct Stub;
 
 #[tonic::async_trait]
@@ -152,7 +152,7 @@ role = "operate"
 namespaces = ["team-a"]
 "#;
 
-/// Ends the server, and its end.
+/// Stops the server, and its result.
 type Running = (oneshot::Sender<()>, JoinHandle<Result<(), Error>>);
 
 pub struct World {
@@ -164,7 +164,7 @@ pub struct World {
 }
 
 impl World {
-    /// With all files, and nothing running.
+    /// Writes all files, without starting a server.
     pub fn new() -> Self {
         let authority = Authority::new("own");
         let world = Self {
@@ -220,7 +220,7 @@ impl World {
         self.folder.path().join(name)
     }
 
-    /// Replaces a file as a whole.
+    /// Replaces a file atomically.
     pub fn write(&self, name: &str, text: &str) {
         let draft = self.path("draft");
         std::fs::write(&draft, text).unwrap();
@@ -232,7 +232,7 @@ impl World {
         self.write("agent.key", &agent.key);
     }
 
-    /// Waits until the files were looked at twice.
+    /// Waits until the files were checked twice.
     pub async fn settle(&self) {
         tokio::time::sleep(LOOK * 2).await;
     }
@@ -246,7 +246,7 @@ impl World {
         tokio::time::timeout(LIMIT, wait).await.expect("in time");
     }
 
-    /// A caller with a certificate of this common name.
+    /// A client with a certificate of this common name.
     pub async fn caller(&self, name: &str) -> Caller {
         self.connect(&self.authority.client(name)).await
     }
@@ -255,7 +255,7 @@ impl World {
         self.channel(client_config(&self.authorities(), Some(made), &rustls::version::TLS13)).await
     }
 
-    /// The agent's own and, when that was changed, the one in its file.
+    /// The authority of the agent's certificate and, after a change, the one in its file.
     fn authorities(&self) -> [String; 2] {
         let now = std::fs::read_to_string(self.path("ca.crt")).unwrap();
         [self.authority.pem(), now]
@@ -276,7 +276,7 @@ impl World {
         Caller(endpoint.connect_with_connector(connect).await.unwrap())
     }
 
-    /// The alert that ends a connection with this certificate; `None` when there is none.
+    /// The TLS alert for this certificate; `None` when it is accepted.
     pub async fn refusal(
         &self,
         made: Option<&Made>,
@@ -288,14 +288,15 @@ impl World {
             let stream = TcpStream::connect(self.address).await?;
             let name = ServerName::try_from("agent.example").unwrap();
             let mut stream = connector.connect(name, stream).await?;
-            // With TLS 1.3 the server answers to the certificate after the client's handshake.
+            // In TLS 1.3 the server verifies the certificate after the client's handshake is
+            // complete.
             stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
             stream.read_exact(&mut [0]).await.map(drop)
         };
         let answered = async {
             loop {
                 match attempt().await {
-                    // It was let in, and what the door reads changed in this moment.
+                    // It was accepted while the files changed.
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
                     answer => return answer,
                 }
@@ -336,12 +337,12 @@ fn client_config(
     config
 }
 
-/// A client that calls by path.
+/// A client that calls RPCs by path.
 pub struct Caller(pub Channel);
 
 impl Caller {
-    /// Calls with an empty message; the head of the answer counts. What a stub does not serve was
-    /// let in all the same.
+    /// Calls with an empty message and returns the status in the response head. An RPC that the
+    /// stub does not serve counts as allowed.
     pub async fn call(&mut self, path: &'static str) -> Result<(), Status> {
         let mut client = tonic::client::Grpc::new(self.0.clone());
         client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
@@ -355,7 +356,7 @@ impl Caller {
         }
     }
 
-    /// The services that reflection tells of, without itself.
+    /// The services listed by reflection, except reflection itself.
     pub async fn services(&self) -> Vec<String> {
         use v1::server_reflection_request::MessageRequest;
         use v1::server_reflection_response::MessageResponse;

@@ -1,4 +1,4 @@
-//! Every family that is told of has a sample: on hosts made of recorded files.
+//! Every announced family has a sample, on hosts made of recorded files.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Host {
         std::fs::remove_file(self.folder.path().join(path)).unwrap();
     }
 
-    /// As kernel 6.18 has it, with everything on.
+    /// Recorded on kernel 6.18, with all features enabled.
     fn v1() -> Self {
         let host = Self::new(
             CgroupVersion::V1,
@@ -85,7 +85,7 @@ impl Host {
         host.with_pressure()
     }
 
-    /// As kernel 6.1 has it, with everything on.
+    /// Recorded on kernel 6.1, with all features enabled.
     fn v2() -> Self {
         let host = Self::new(CgroupVersion::V2, &format!("0::/pod/{ID}\n"));
         host.write("cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids rdma\n");
@@ -131,7 +131,7 @@ impl Host {
         self
     }
 
-    /// Numbers of a container that runs here, with those of its pod's network, by family.
+    /// Values of a running container and of its pod's network, by family.
     fn told(&self) -> BTreeMap<&'static str, u64> {
         let folders = self.tree.folders(PID, ID).unwrap().unwrap();
         let group = Group::open(PID, &folders, None, false).unwrap();
@@ -154,7 +154,7 @@ impl Host {
         samples.list.iter().map(|sample| (sample.family.name, sample.value)).collect()
     }
 
-    /// Families that are told of, all of which have to have a sample.
+    /// The announced families, each of which must have a sample.
     #[track_caller]
     fn given(&self) -> Vec<&'static str> {
         let given: Vec<_> = given(&self.tree).iter().map(|family| family.name).collect();
@@ -165,7 +165,7 @@ impl Host {
     }
 }
 
-/// Those of [`families::DESCRIPTORS`] that are not in a list.
+/// The families of [`families::DESCRIPTORS`] that are not in a list.
 fn missing(given: &[&'static str]) -> Vec<&'static str> {
     let all = families::DESCRIPTORS.iter().map(|family| family.name);
     all.filter(|name| !given.contains(name)).collect()
@@ -206,7 +206,7 @@ fn pressure_that_nobody_tells_is_not_told_of() {
     let v2: Vec<_> = v2.iter().map(String::as_str).collect();
     assert_eq!(gone(&Host::v2().without(&off).without(&v2).given()), 6);
     assert_eq!(gone(&Host::v1().without(&off).given()), 6);
-    // No hierarchy of v2 beside those of v1.
+    // No v2 hierarchy beside the v1 ones.
     let host = Host::v1();
     std::fs::remove_dir_all(host.tree.root.join("unified")).unwrap();
     assert_eq!(gone(&host.given()), 6);

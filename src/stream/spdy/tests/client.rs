@@ -1,4 +1,4 @@
-//! A client that says exactly what a test tells it to.
+//! A client that sends exactly what a test specifies.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use crate::stream::spdy::headers::{self, DICTIONARY, Inflater};
 use crate::stream::spdy::{Connection, Error, Head, Incoming, Limits};
 
-/// What a client has read.
+/// A frame that the client has read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
     Reply(u32),
@@ -27,7 +27,7 @@ pub struct Client {
     inflater: Inflater,
 }
 
-/// Compresses header blocks as the clients of Kubernetes do.
+/// Compresses header blocks as Kubernetes clients do.
 pub struct HeaderWriter(Compress);
 
 impl HeaderWriter {
@@ -70,7 +70,7 @@ pub fn control(kind: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Words as a payload.
+/// Encodes words as a payload.
 pub fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_be_bytes()).collect()
 }
@@ -80,7 +80,7 @@ pub fn syn_stream(id: u32, block: &[u8]) -> Vec<u8> {
     [&words(&[id, 0])[..], &[0, 0], block].concat()
 }
 
-/// A connection that is driven by a task, and its client.
+/// A connection driven by a task, and its client.
 pub fn connect(limits: Limits) -> (Client, Incoming, JoinHandle<Result<(), Error>>) {
     let (near, far) = tokio::io::duplex(32 << 10);
     let (connection, incoming) = Connection::server(near, limits);
@@ -117,7 +117,7 @@ impl Client {
         self.control(3, &words(&[id, 5])).await;
     }
 
-    /// The next frame but session windows and the server's PINGs, which say nothing to most tests.
+    /// The next frame, except session windows and the server's PINGs, which most tests ignore.
     pub async fn next(&mut self) -> Seen {
         loop {
             let seen = tokio::time::timeout(Duration::from_secs(60), self.read()).await;
@@ -163,7 +163,7 @@ impl Client {
         payload
     }
 
-    /// All data of a stream up to its end; fails on any other frame.
+    /// All data of a stream to its end; panics at any other frame.
     pub async fn read_all(&mut self, id: u32) -> Vec<u8> {
         let mut all = Vec::new();
         loop {

@@ -21,7 +21,7 @@ fn agreement(version: Version, streams: &str) -> Agreement {
     }
 }
 
-/// Opens the streams in the order given and waits for the command.
+/// Opens the streams in this order and waits for the command.
 async fn begin(
     client: &mut Client,
     incoming: Incoming,
@@ -99,7 +99,7 @@ async fn stdin_is_not_ended_before_the_command() {
 #[tokio::test]
 async fn sizes_of_the_terminal_arrive() {
     let (mut client, incoming, _run) = connect(Limits::default());
-    // A client may open a stderr though a terminal has none.
+    // A client may open a stderr stream although a terminal has none.
     let kinds = ["error", "stderr", "stdout", "resize"];
     let agreed = agreement(Version::V3, "oet");
     let mut command = begin(&mut client, incoming, agreed, &kinds).await;
@@ -124,7 +124,7 @@ async fn sizes_that_are_no_sizes_are_passed_over() {
         let size = TerminalSize { width: 80, height: 24 };
         let resize = command.io.resize.as_mut().unwrap();
         let heard = async {
-            // A piece that came together with nonsense goes with it.
+            // A valid piece that arrives together with invalid data is dropped with it.
             loop {
                 client.data(5, b"{\"Width\":80,\"Height\":24}", false).await;
                 let heard = tokio::time::timeout(Duration::from_millis(100), resize.recv()).await;
@@ -156,7 +156,7 @@ async fn doubled_and_unknown_streams_are_refused() {
     assert_eq!(client.open_typed(5, "data").await, Seen::Reset(5, 3));
     client.open(7, &[("port", "80")]).await;
     assert_eq!(client.next().await, Seen::Reset(7, 3));
-    // Not agreed on: it leads nowhere.
+    // Not agreed on: accepted and ignored.
     assert_eq!(client.open_typed(9, "stdin").await, Seen::Reply(9));
     client.data(9, &vec![0; 4 << 20], false).await;
     assert_eq!(client.open_typed(11, "stdout").await, Seen::Reply(11));

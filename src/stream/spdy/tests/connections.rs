@@ -1,4 +1,4 @@
-//! The life of connections and streams.
+//! The lifecycle of connections and streams.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ async fn unwanted_streams_are_refused() {
     assert_eq!(client.next().await, Seen::Reset(7, 3));
     let kept = incoming.next().await.unwrap().accept();
     assert_eq!(client.next().await, Seen::Reply(3));
-    // The one nobody has taken yet, and all that come later.
+    // The one not accepted yet, and all later ones, are refused.
     drop(incoming);
     assert_eq!(client.next().await, Seen::Reset(5, 3));
     client.open(9, &[]).await;
@@ -134,7 +134,7 @@ async fn what_breaks_the_protocol_ends_the_connection() {
     }
 }
 
-/// A block of no headers behind others.
+/// A subsequent block without headers.
 fn empty() -> [u8; 14] {
     [0, 4, 0, !4, !0, 0, 0, 0, 0, 0, 0, 0, !0, !0]
 }
@@ -201,7 +201,7 @@ async fn all_is_sent_before_the_connection_closes() {
     assert_eq!(client.read_all(1).await, vec![7; 1 << 20]);
     writer.await.unwrap().unwrap();
     assert_eq!(client.next().await, Seen::GoAway(1, 0));
-    // What the client still sends does not disturb the end.
+    // Later data of the client does not disturb the end.
     client.data(1, b"late", true).await;
     assert_eq!(client.next().await, Seen::Closed);
     drop(client);

@@ -10,10 +10,10 @@ use tokio::task::JoinHandle;
 use super::client::{Client, Seen, connect};
 use crate::stream::spdy::{Limits, PortForward, port_forward};
 
-/// The pod's ends of the connections that were dialled, the last one last.
+/// The pod's ends of the dialled connections, the latest last.
 type Pod = Arc<Mutex<Vec<DuplexStream>>>;
 
-/// A session to a pod where port 1 refuses.
+/// A session to a pod in which port 1 refuses connections.
 fn forward(options: PortForward) -> (Client, Pod, JoinHandle<()>) {
     let (client, incoming, _run) = connect(Limits::default());
     let pod = Pod::default();
@@ -70,7 +70,7 @@ async fn a_pair_carries_a_connection() {
         let mut text = [0; 3];
         port.read_exact(&mut text).await.unwrap();
         assert_eq!(&text, b"GET");
-        // Half closed, it still answers.
+        // A half-closed pair still answers.
         client.data(3, b"", true).await;
         assert_eq!(port.read(&mut text).await.unwrap(), 0);
         port.write_all(b"200").await.unwrap();
@@ -138,7 +138,7 @@ async fn headers_are_checked() {
     assert_eq!(client.next().await, Seen::Reset(id + 2, 3));
     client.open(id + 4, &[("streamtype", "data"), ("requestid", "r")]).await;
     assert_eq!(client.next().await, Seen::Reset(id + 4, 3));
-    // The same kind twice, and another port than the first stream's.
+    // The same kind twice, and a different port than the first stream's.
     assert_eq!(client.half(id + 6, "error", "65535", "r").await, Seen::Reply(id + 6));
     assert_eq!(client.half(id + 8, "error", "65535", "r").await, Seen::Reset(id + 8, 3));
     assert_eq!(client.half(id + 10, "data", "80", "r").await, Seen::Reset(id + 10, 3));
@@ -159,11 +159,11 @@ async fn a_lonely_stream_is_given_up() {
         seen.push(client.next().await);
     }
     let text = b"request a: timed out waiting for its data stream".to_vec();
-    // Both at once; a reset has nothing to wait behind.
+    // Both arrive; the order is not defined, because a reset does not wait.
     seen.sort_by_key(|seen| format!("{seen:?}"));
     assert_eq!(seen, [Seen::Data(1, text, true), Seen::Reset(3, 5)]);
     assert_eq!(start.elapsed().as_secs(), 30);
-    // The session lives on, and its ids are free again.
+    // The session continues, and its ids can be used again.
     port.write_all(b"x").await.unwrap();
     assert_eq!(client.next().await, Seen::Data(7, b"x".to_vec(), false));
     client.pair(9, "80", "a").await;
@@ -179,7 +179,7 @@ async fn more_pairs_than_allowed_are_refused() {
     assert_eq!(client.half(7, "error", "80", "c").await, Seen::Reset(7, 3));
     assert_eq!(client.half(9, "data", "80", "b").await, Seen::Reply(9));
     last(&pod, 1).await;
-    // A pair that ends makes room.
+    // A pair that ends frees its slot.
     client.reset(3).await;
     drop(first);
     assert_eq!(client.next().await, Seen::Data(9, Vec::new(), true));
@@ -217,7 +217,7 @@ async fn a_client_that_does_not_end_its_direction_is_not_waited_for_forever() {
     assert_eq!(client.next().await, Seen::Data(1, Vec::new(), true));
 }
 
-/// A port whose reading fails.
+/// A port whose reads fail.
 struct Broken;
 
 impl tokio::io::AsyncRead for Broken {

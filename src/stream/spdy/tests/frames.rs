@@ -1,4 +1,4 @@
-//! Frames and header blocks as bytes.
+//! Encoding of frames and header blocks.
 
 use proptest::prelude::*;
 
@@ -64,7 +64,7 @@ fn the_frames_of_a_go_client_are_read() {
 fn answers_are_the_bytes_that_a_go_client_reads() {
     let mut first = true;
     let mut out = Vec::new();
-    // The two replies were read back by spdystream 0.5.1.
+    // spdystream 0.5.1 was able to read the two replies.
     for answer in [
         Answer::Reply { id: 1 },
         Answer::Reply { id: 3 },
@@ -173,9 +173,9 @@ fn headers_that_do_not_inflate_are_a_violation() {
     let bad =
         |block: &[u8]| assert_eq!(parse(1, 0, &syn_stream(1, block)), Err(Violation::Compression));
     bad(b"no zlib at all");
-    // A dictionary of another name.
+    // A dictionary with a different id.
     bad(&hex::decode("7820deadbeef000400fbff00000000000000ffff").unwrap());
-    // A zlib stream that ends, though the next headers would have to go on.
+    // A zlib stream that ends, although the next headers should continue it.
     let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut encoder, &words(&[0])).unwrap();
     bad(&encoder.finish().unwrap());

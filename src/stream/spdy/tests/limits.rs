@@ -1,4 +1,4 @@
-//! Clients that want too much or talk nonsense.
+//! Clients that exceed limits or send invalid data.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::client::{connect, control, syn_stream, words};
 use crate::stream::spdy::{Connection, Limits};
 
-/// Pings without end from a client that reads no answer stop being read.
+/// A client that sends endless PINGs without reading answers is no longer read.
 #[tokio::test]
 async fn a_flood_of_pings_waits_for_its_reader() {
     let (client, _incoming, _run) = connect(Limits::default());
@@ -31,7 +31,7 @@ async fn a_flood_of_pings_waits_for_its_reader() {
         () = flood => {}
         () = long => {}
     }
-    // Whoever reads is served on.
+    // Once it reads, it is served again.
     let mut answers = vec![0; 12 * 10_000];
     let more = async {
         let _ = tokio::time::timeout(Duration::from_secs(20), async {
@@ -47,7 +47,7 @@ async fn a_flood_of_pings_waits_for_its_reader() {
     }
 }
 
-/// Feeds bytes to a connection whose streams are all taken and echoed, until it has seen all.
+/// Feeds bytes to a connection that accepts and echoes all streams, until all were read.
 async fn feed(bytes: &[u8]) {
     let (near, mut far) = tokio::io::duplex(1 << 16);
     let (connection, mut incoming) = Connection::server(near, Limits::default());
@@ -84,7 +84,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
                 [head, data].concat()
             }
         ),
-        // Stored headers, which need no state.
+        // Stored header blocks, which need no compression state.
         (id, any::<u8>()).prop_map(|(id, flags)| {
             let block = [0, 4, 0, !4, !0, 0, 0, 0, 0, 0, 0, 0, !0, !0];
             control(1, flags & 3, &syn_stream(id, &block))
@@ -93,7 +93,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// A first stream begins the zlib stream, so that those behind it can be valid.
+/// Adds a first stream that starts the zlib stream, so that later blocks can be valid.
 fn begun(frames: Vec<Vec<u8>>) -> Vec<u8> {
     let block = [0x78, 0x20, 0xe3, 0xc6, 0xa7, 0xc2, 0, 4, 0, !4, !0, 0, 0, 0, 0, 0, 0, 0, !0, !0];
     [control(1, 0, &syn_stream(1, &block)), frames.concat()].concat()

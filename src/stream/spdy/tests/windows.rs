@@ -1,4 +1,4 @@
-//! Who may send how much, and whose turn it is.
+//! Flow control windows and the order of sending.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -36,14 +36,14 @@ async fn a_window_holds_until_it_is_widened() {
     set_window(&mut client, 10).await;
     stream.write_all(b"0123456789abcdef").await.unwrap();
     assert_eq!(client.next().await, Seen::Data(1, b"0123456789".to_vec(), false));
-    // The end must wait behind the data, and others must not.
+    // The end must be sent after the data, without blocking other streams.
     let mut other = open(&mut client, &mut incoming, 3).await;
     stream.shutdown().await.unwrap();
     other.write_all(b"x").await.unwrap();
     assert_eq!(client.next().await, Seen::Data(3, b"x".to_vec(), false));
     client.control(9, &words(&[1, 2])).await;
     assert_eq!(client.next().await, Seen::Data(1, b"ab".to_vec(), false));
-    // A larger initial window widens all that are open.
+    // A larger initial window enlarges those of all open streams.
     client.control(4, &words(&[1, 7, 12])).await;
     assert_eq!(client.next().await, Seen::Data(1, b"cd".to_vec(), false));
     client.control(9, &words(&[1, 100])).await;
@@ -97,7 +97,7 @@ async fn streams_take_turns() {
     let (mut client, mut incoming, _run) = connect(Limits::default());
     let mut busy = open(&mut client, &mut incoming, 1).await;
     let mut other = open(&mut client, &mut incoming, 3).await;
-    // More than the pipe takes: the rest waits in the stream.
+    // More than the pipe can hold: the rest waits in the stream.
     busy.write_all(&vec![1; 128 << 10]).await.unwrap();
     tokio::task::yield_now().await;
     other.write_all(b"a word").await.unwrap();
@@ -117,7 +117,7 @@ async fn a_client_gets_its_windows_back_as_data_is_read() {
     let (mut client, mut incoming, _run) = connect(Limits::default());
     let mut stream = open(&mut client, &mut incoming, 1).await;
     client.data(1, &vec![1; 40 << 10], false).await;
-    // The session's window at once, the stream's only when somebody has read.
+    // The session's window is returned at once, the stream's only after reading.
     assert_eq!(client.read().await, Seen::Window(0, 40 << 10));
     client.control(6, &words(&[1])).await;
     assert_eq!(client.read().await, Seen::Ping(1));
@@ -135,7 +135,7 @@ async fn what_is_not_read_is_bounded_and_comes_whole() {
     let sent: Vec<u8> = (0..ALL).map(|at| (at / 7) as u8).collect();
     let expected = sent.clone();
     let sender = tokio::spawn(async move {
-        // In one frame larger than all buffers.
+        // In a single frame larger than all buffers.
         client.data(1, &sent, true).await;
         client
     });

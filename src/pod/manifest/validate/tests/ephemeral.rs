@@ -1,4 +1,4 @@
-//! Ephemeral containers, and who may begin with them.
+//! Ephemeral containers, and pods that may have them at creation.
 
 use super::super::super::tests::completed;
 use super::table;

@@ -1,4 +1,4 @@
-//! What callers see of a sandbox, a container, an image.
+//! What answers show of a sandbox, a container and an image.
 
 use std::sync::Arc;
 
@@ -228,7 +228,7 @@ fn containers_are_on_the_first_file_system() {
     assert_eq!(first.fs_id.as_ref().unwrap().mountpoint, "/snapshots");
 }
 
-/// Verbose facts are read by tools that know other runtimes.
+/// Tools for other runtimes read this verbose information.
 #[test]
 fn configurations_are_told_in_the_json_of_the_interface() {
     let mut request = pod();

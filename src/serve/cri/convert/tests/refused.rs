@@ -1,4 +1,4 @@
-//! What must be refused, with the start of the message.
+//! Requests that must be refused, with the start of the message.
 
 use proptest::prelude::*;
 use prost::Message as _;
@@ -279,7 +279,7 @@ fn bad_containers_are_refused_by_field() {
     }
 }
 
-/// What other runtimes take too, some of it because it asks for nothing.
+/// Other runtimes accept these too; some of them request nothing.
 #[test]
 fn what_is_odd_but_harmless_is_not_refused() {
     let mut config = pod();
