@@ -52,7 +52,7 @@ impl Tasks {
         name: &'static str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Owned<T> {
-        // A future that is moved from one async block into the next takes its size in each of them.
+        // Boxed: a future moved through nested async blocks takes memory in each of them.
         let work = Box::pin(work);
         let guarded = async move {
             match AssertUnwindSafe(work).catch_unwind().await {

@@ -13,8 +13,8 @@ use crate::pod::handler::{Error, Exec, Outcome, Report, Reporter, Subject, cut};
 /// How many times a probe that cannot be carried out is tried.
 const TRIES: usize = 3;
 
-/// How far apart the questions of all probes are at least, save the first of each.
-const GRID: Duration = Duration::from_millis(50);
+/// Probes run at multiples of this interval, except for their first run.
+const GRID: Duration = Duration::from_millis(100);
 
 /// Bytes of an event's message, as the Kubernetes API has it.
 const LONGEST_MESSAGE: usize = 1024;
@@ -26,7 +26,7 @@ pub(super) struct Task {
     pub period: Duration,
     /// Additional delay before the first run.
     pub delay: Duration,
-    /// The time from which all probes count theirs.
+    /// Start of the common times of all probes.
     pub origin: Instant,
     pub aim: Arc<Aim>,
     pub state: Arc<watch::Sender<ProbeState>>,
@@ -49,10 +49,11 @@ fn threshold(given: Option<i32>, default: u32) -> u32 {
     given.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(default)
 }
 
-/// The time at or soon after `at` when other probes ask, too: one wake-up of the agent serves
-/// them all. Counted from `origin`; no later than a twentieth of the period, nor than 50 ms.
+/// Rounds `at` up to a time at which other probes run too, so that one wake-up of the agent serves
+/// all of them. The times are multiples of [`GRID`] since `origin`, or of a tenth of a shorter
+/// period.
 fn together(at: Instant, period: Duration, origin: Instant) -> Instant {
-    let grid = GRID.min(period / 20).as_nanos().max(1);
+    let grid = GRID.min(period / 10).as_nanos().max(1);
     let late = at.saturating_duration_since(origin).as_nanos() % grid;
     let wait = if late == 0 { 0 } else { grid - late };
     at + Duration::from_nanos(u64::try_from(wait).unwrap_or_default())
@@ -78,7 +79,7 @@ impl Task {
         // The last result and how many times in a row it occurred.
         let (mut last, mut run) = (None, 0);
         loop {
-            // Boxed: between two questions a probe needs no room for one.
+            // Boxed, so that a probe needs no memory for a run while it waits.
             if let Some(answer) = Box::pin(self.ask()).await {
                 let well = answer.is_ok();
                 run = if last == Some(well) { run + 1 } else { 1u32 };
@@ -183,13 +184,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_meet_at_common_times_soon_after_their_own() {
+    fn probes_run_together_soon_after_their_own_time() {
         let origin = Instant::now();
         let ms = |n| Duration::from_millis(n);
         for (at, period, asked) in [
             (1000, 1000, 1000),
-            (1001, 1000, 1050),
-            (1049, 10_000, 1050),
+            (1001, 1000, 1100),
+            (1049, 10_000, 1100),
             (1234, 200, 1240),
             (7, 1, 7),
         ] {

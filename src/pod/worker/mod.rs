@@ -105,7 +105,7 @@ impl Worker {
     /// Runs the pod's lifecycle; returns when the pod is gone.
     pub(super) async fn run(mut self) {
         loop {
-            // Boxed: a pod's task waits most of its life, and then needs no room for a step.
+            // Boxed, so that a pod's task needs no memory for a step while it waits.
             let wake_at = match Box::pin(self.step()).await {
                 Next::Wait(wake_at) => wake_at,
                 Next::Gone => return,
