@@ -43,7 +43,7 @@ impl Library {
 
     /// Records an unusable file or directory.
     pub fn add_fault(&mut self, path: &Path, problem: &str) {
-        tracing::warn!(path = %path.display(), problem, "CDI file not used");
+        tracing::warn!(path = %path.display(), problem, "ignoring CDI file");
         self.faults.push(format!("{}: {problem}", path.display()));
     }
 

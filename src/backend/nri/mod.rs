@@ -174,7 +174,7 @@ impl Inner {
             let (id, reason) = (&eviction.container_id, &eviction.reason);
             if let Err(error) = node.evict(id, reason).await {
                 let error = error_chain(&error);
-                tracing::warn!(container = id, error, "not evicted for a plugin");
+                tracing::warn!(container = id, error, "cannot evict container for NRI plugin");
             }
         }
         for update in wanted.list {
@@ -182,7 +182,7 @@ impl Inner {
                 && !update.ignore_failure
             {
                 let (id, error) = (&update.container_id, error_chain(&error));
-                tracing::warn!(container = id, error, "not updated for a plugin");
+                tracing::warn!(container = id, error, "cannot update container for NRI plugin");
             }
         }
     }

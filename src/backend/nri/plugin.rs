@@ -267,7 +267,7 @@ impl Plugin {
             CallError::Closed | CallError::Garbled(_) => (true, false),
         };
         if broken {
-            tracing::warn!(plugin = %self.identity, method, %error, kept, "a plugin failed");
+            tracing::warn!(plugin = %self.identity, method, %error, kept, "NRI plugin failed");
         }
         if !kept {
             self.close();
