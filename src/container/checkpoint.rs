@@ -78,7 +78,8 @@ impl Containers {
     async fn thaw(&self, entry: &Entry) -> bool {
         let resumed = self.deps.runtime.resume(entry.id.as_str()).await;
         if let Err(error) = &resumed {
-            tracing::warn!(container = %entry.id, error = error_chain(error), "it may be frozen");
+            tracing::warn!(container = %entry.id, error = error_chain(error),
+                "cannot resume container after checkpoint, it may be frozen");
         }
         resumed.is_ok()
     }
@@ -106,7 +107,8 @@ impl Containers {
     async fn clear(&self, entry: &Arc<Entry>, work: PathBuf, thawed: bool) {
         if thawed {
             if let Err(error) = self.deps.host.remove_tree(&work).await {
-                tracing::warn!(container = %entry.id, error = error_chain(&error), "parts stay");
+                tracing::warn!(container = %entry.id, error = error_chain(&error),
+                    "cannot remove working directory of checkpoint");
             }
             return;
         }

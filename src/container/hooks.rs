@@ -115,7 +115,8 @@ impl Containers {
         }
         let (pod, container) = self.hooked(entry).await;
         if let Err(error) = self.deps.hooks.container(moment, &pod, &container).await {
-            tracing::warn!(container = %entry.id, ?moment, error = error_chain(&error), "a plugin objects");
+            tracing::warn!(container = %entry.id, ?moment, error = error_chain(&error),
+                "NRI plugin returned an error");
         }
     }
 
@@ -126,7 +127,8 @@ impl Containers {
         }
         let (pod, container) = self.hooked(entry).await;
         if let Err(error) = self.deps.hooks.stop_container(&pod, &container).await {
-            tracing::warn!(container = %entry.id, error = error_chain(&error), "a plugin objects to a stop");
+            tracing::warn!(container = %entry.id, error = error_chain(&error),
+                "NRI plugin returned an error on stop");
         }
     }
 
