@@ -129,7 +129,7 @@ impl Intake<'_> {
             Ok(copied) => copied,
             Err(error) => {
                 if let Err(error) = writer.abort().await {
-                    tracing::warn!(ingest, %error, "half-written blob of an archive stays");
+                    tracing::warn!(ingest, %error, "cannot remove partial blob of archive");
                 }
                 return Err(error);
             }
