@@ -414,5 +414,5 @@ fn a_fault_is_logged_when_it_begins_and_when_it_is_over() {
     let text = String::from_utf8(lines.0.lock().clone()).expect("text");
     let count = |word: &str| text.matches(word).count();
     assert_eq!((count("WARN"), count("no such folder"), count("no room")), (2, 1, 1), "{text}");
-    assert_eq!((count("right again"), count("/gone")), (1, 3), "{text}");
+    assert_eq!((count("valid again"), count("/gone")), (1, 3), "{text}");
 }

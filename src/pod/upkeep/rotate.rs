@@ -74,7 +74,7 @@ pub async fn rotate(logs: &dyn Logs, limits: LogLimits, now: SystemTime) {
         };
         if let Err(error) = result {
             let path = path.display();
-            tracing::warn!(container = %id, %path, %error, "the log is not rotated");
+            tracing::warn!(container = %id, %path, %error, "cannot rotate log");
         }
     }
 }
@@ -91,7 +91,7 @@ async fn one(
         // A full disk must not prevent the rotation.
         if let Err(error) = folder.make_room(limits.files) {
             let path = path.display();
-            tracing::warn!(%path, %error, "old logs are not compressed");
+            tracing::warn!(%path, %error, "cannot compress old logs");
         }
         folder.set_aside(now).map(|aside| (folder, aside))
     });
