@@ -156,7 +156,7 @@ impl Room {
         let not_ready = |record: &mut SandboxRecord| record.sandbox.state = SandboxState::NotReady;
         if let Err(error) = entry.save_end(&self.deps.base, not_ready).await {
             let error = crate::telemetry::error_chain(&error);
-            tracing::warn!(pod = %entry.id, error, "stop goes on without its record");
+            tracing::warn!(pod = %entry.id, error, "cannot store sandbox state, stopping anyway");
         }
     }
 

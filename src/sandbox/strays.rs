@@ -82,7 +82,7 @@ impl Room {
             }
             tracing::warn!(pid, task = task_of(&shim), "killing a shim that containerd has lost");
             if let Err(error) = self.deps.base.host.kill_tree(pid, start_time).await {
-                tracing::warn!(pid, error = error_chain(&error), "a lost shim stays");
+                tracing::warn!(pid, error = error_chain(&error), "cannot kill lost shim");
             }
         }
         young
