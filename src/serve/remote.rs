@@ -212,11 +212,11 @@ fn replace<T, E: std::error::Error>(
     match read {
         Ok(new) => {
             place.send_replace(Arc::new(new));
-            tracing::info!("{what} of the remote door have changed");
+            tracing::info!("reloaded {what} of the remote API");
         }
         Err(error) => tracing::error!(
             error = error_chain(&error),
-            "{what} of the remote door have changed and are of no use: the old ones stay"
+            "cannot reload {what} of the remote API: keeping the old ones"
         ),
     }
 }
@@ -281,7 +281,7 @@ impl Handshakes {
             match tokio::time::timeout(HANDSHAKE, handshake(stream, address, hall, places)).await {
                 Ok(Ok(connection)) => return Some(connection),
                 Ok(Err(error)) => tracing::info!(%address, %error, "remote connection refused"),
-                Err(_) => tracing::info!(%address, "remote connection showed no certificate"),
+                Err(_) => tracing::info!(%address, "remote connection presented no certificate"),
             }
             None
         }));
@@ -292,7 +292,7 @@ impl Handshakes {
         if self.said.is_none_or(|said| said.elapsed() >= LOOK) {
             self.said = Some(Instant::now());
             let pending = self.order.len();
-            tracing::warn!(%error, pending, "accept a remote connection");
+            tracing::warn!(%error, pending, "cannot accept a remote connection");
         }
     }
 
