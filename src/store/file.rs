@@ -114,7 +114,7 @@ pub(super) fn open(options: &Options) -> Result<Ready, Error> {
     let (found, quarantined) = match medium.attempt(true) {
         Err(Error::Corrupt { problem }) => {
             let aside = quarantine(path)?;
-            tracing::error!(problem, moved_to = %aside.display(), "state store: damaged");
+            tracing::error!(problem, moved_to = %aside.display(), "state store is damaged");
             (medium.attempt(true), Some(aside))
         }
         // The integrity check writes; a full disk must not keep the agent from starting.
