@@ -24,16 +24,16 @@ const AHEAD: usize = 4;
 /// What `load` takes.
 #[derive(Debug, Clone, Args)]
 pub struct LoadArgs {
-    /// The archive, a tar that may be compressed with gzip; standard input when left out
+    /// Archive: tar, optionally gzip-compressed [default: standard input]
     #[arg(short, long, value_name = "FILE")]
     pub input: Option<PathBuf>,
-    /// Name for the image in place of those in the archive; may be repeated
+    /// Name for the image instead of the names in the archive; may be repeated
     #[arg(long = "name", value_name = "IMAGE")]
     pub names: Vec<String>,
-    /// Print ids only
+    /// Print only ids
     #[arg(short, long)]
     pub quiet: bool,
-    /// Unpack for pods of this runtime handler
+    /// Unpack for this runtime handler
     #[arg(long, value_name = "HANDLER", default_value = "")]
     pub runtime_handler: String,
 }
@@ -41,10 +41,10 @@ pub struct LoadArgs {
 /// What `save` takes.
 #[derive(Debug, Clone, Args)]
 pub struct SaveArgs {
-    /// The archive; standard output when left out
+    /// Archive to write [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Names or ids of the images
+    /// Image names or ids
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<String>,
 }

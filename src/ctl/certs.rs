@@ -27,68 +27,68 @@ const BEFORE: Duration = Duration::from_secs(5 * 60);
 
 const DEFAULT_DIR: &str = "/etc/podbay/pki";
 
-/// Make certificates for the remote door.
+/// Create certificates for remote access.
 #[derive(Debug, Subcommand)]
 pub enum CertsCommand {
-    /// Make a certificate authority: ca.crt and ca.key
+    /// Create a certificate authority: ca.crt and ca.key
     Init {
-        /// Name of the authority
+        /// Name of the certificate authority
         #[arg(long, default_value = "podbay")]
         name: String,
-        /// How long it lasts, e.g. 10y
+        /// Validity period, e.g. 10y
         #[arg(long, default_value = "10y", value_parser = lifetime)]
         lifetime: Duration,
         #[command(flatten)]
         place: Place,
     },
-    /// Make a certificate for an agent: agent.crt and agent.key
+    /// Create a certificate for an agent: agent.crt and agent.key
     Agent {
-        /// Host name or IP address by which callers reach the agent; may be repeated
+        /// Host name or IP address that clients use to reach the agent; may be repeated
         #[arg(long = "san", value_name = "NAME", required = true)]
         sans: Vec<String>,
-        /// Name of the files
+        /// Base name of the files
         #[arg(long, default_value = "agent")]
         name: String,
-        /// How long it lasts, e.g. 1y
+        /// Validity period, e.g. 1y
         #[arg(long, default_value = "1y", value_parser = lifetime)]
         lifetime: Duration,
         #[command(flatten)]
         place: Place,
     },
-    /// Make a certificate for a caller: NAME.crt and NAME.key
+    /// Create a certificate for a client: NAME.crt and NAME.key
     Client {
-        /// Name of the caller (the common name), and of the files
+        /// Name of the client (common name), also the base name of the files
         name: String,
-        /// Also this URI, e.g. spiffe://example/controller; may be repeated
+        /// URI to include, e.g. spiffe://example/controller; may be repeated
         #[arg(long = "uri", value_name = "URI")]
         uris: Vec<String>,
-        /// Also this DNS name; may be repeated
+        /// DNS name to include; may be repeated
         #[arg(long = "dns", value_name = "NAME")]
         dns: Vec<String>,
-        /// Also this mail address; may be repeated
+        /// Email address to include; may be repeated
         #[arg(long = "email", value_name = "ADDRESS")]
         emails: Vec<String>,
-        /// How long it lasts, e.g. 90d
+        /// Validity period, e.g. 90d
         #[arg(long, default_value = "90d", value_parser = lifetime)]
         lifetime: Duration,
         #[command(flatten)]
         place: Place,
     },
-    /// Revoke certificates: writes ca.crl, or a new version of it
+    /// Revoke certificates: create or extend ca.crl
     ///
-    /// The list holds all that was ever revoked. Agents take it (remote.crl) when its file changes:
-    /// they refuse the callers on it, and end the connections that these have.
+    /// The list keeps all certificates revoked so far. Agents reload it (remote.crl) when the file
+    /// changes: they refuse clients with these certificates and close their connections.
     Revoke {
-        /// Certificate: a file, or the name that it was made with; none to write an empty list
+        /// Certificate file, or the name it was created with; none to write an empty list
         #[arg(value_name = "NAME|FILE")]
         certs: Vec<String>,
-        /// Serial number of a certificate whose file is lost, in hex; may be repeated
+        /// Serial number in hex, for a certificate whose file is lost; may be repeated
         #[arg(long = "serial", value_name = "HEX", value_parser = revoke::serial)]
         serials: Vec<revoke::Serial>,
-        /// Until when a new list is promised; agents go on with an older one
+        /// Time until the next list is due; agents also accept an overdue list
         #[arg(long, default_value = "1y", value_parser = lifetime)]
         lifetime: Duration,
-        /// Folder of the authority
+        /// Directory of the certificate authority
         #[arg(long, value_name = "DIR", default_value = DEFAULT_DIR)]
         dir: PathBuf,
     },
@@ -97,10 +97,10 @@ pub enum CertsCommand {
 /// Where files are written.
 #[derive(Debug, Clone, Args)]
 pub struct Place {
-    /// Folder of the files
+    /// Directory for the files
     #[arg(long, value_name = "DIR", default_value = DEFAULT_DIR)]
     pub dir: PathBuf,
-    /// Overwrite files that are there
+    /// Overwrite existing files
     #[arg(long)]
     pub force: bool,
 }

@@ -16,7 +16,7 @@ use crate::config::Process;
 /// What `contexts` takes.
 #[derive(Debug, Clone, Args)]
 pub struct ContextsArgs {
-    /// json, yaml, jsonpath=... or custom-columns=...
+    /// Output format: json, yaml, jsonpath=... or custom-columns=...
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
 }
@@ -48,13 +48,13 @@ pub fn contexts(agent: &ContextArgs, args: &ContextsArgs, screen: Screen) -> Res
 /// What `config set-context` takes.
 #[derive(Debug, Clone, Args)]
 pub struct SetArgs {
-    /// The context
+    /// Context to change
     #[arg(value_name = "NAME", required_unless_present = "current")]
     pub name: Option<String>,
-    /// The current one
+    /// Change the current context
     #[arg(long, conflicts_with = "name")]
     pub current: bool,
-    /// Namespace when no -n is given
+    /// Namespace to use without -n
     #[arg(short, long, value_name = "NAME")]
     pub namespace: String,
 }

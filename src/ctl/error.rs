@@ -19,12 +19,12 @@ Exit codes:
   4    the agent cannot be reached, or the connection broke
   5    a wait took longer than --timeout
   130  interrupted
-  exec ends with the exit code of its command.
+  exec exits with the exit code of its command.
 
 Environment:
   PODBAY_CONTEXT        name of the context, as --context
   PODBAY_ADDRESS        address of the agent, as --address
-  PODBAY_CLIENT_CONFIG  file of contexts, as --client-config
+  PODBAY_CLIENT_CONFIG  contexts file, as --client-config
   NO_COLOR              no colours, when set to anything";
 
 /// Why a command failed.

@@ -22,8 +22,8 @@ pub struct Place {
     /// NAME or pod/NAME
     #[arg(value_name = "POD", value_parser = pod_name)]
     pub pod: String,
-    /// The container [default: that of the annotation kubectl.kubernetes.io/default-container, or
-    /// the first]
+    /// Container [default: the one in annotation kubectl.kubernetes.io/default-container, or the
+    /// first]
     #[arg(short, long, value_name = "NAME")]
     pub container: Option<String>,
     /// The namespace.
@@ -44,16 +44,16 @@ pub struct ExecArgs {
     /// Where.
     #[command(flatten)]
     pub place: Place,
-    /// The same without -- before it, as kubectl once had it
+    /// Command without -- before it, as in older kubectl
     #[arg(value_name = "WORD", hide = true, conflicts_with = "command")]
     pub words: Vec<String>,
-    /// Program and arguments; no shell looks at them
+    /// Command and arguments; run without a shell
     #[arg(value_name = "COMMAND", last = true, required_unless_present = "words")]
     pub command: Vec<String>,
-    /// Send standard input
+    /// Pass standard input to the container
     #[arg(short = 'i', long)]
     pub stdin: bool,
-    /// Run it in a terminal
+    /// Allocate a terminal
     #[arg(short = 't', long)]
     pub tty: bool,
 }
@@ -64,10 +64,10 @@ pub struct AttachArgs {
     /// Where.
     #[command(flatten)]
     pub place: Place,
-    /// Send standard input
+    /// Pass standard input to the container
     #[arg(short = 'i', long)]
     pub stdin: bool,
-    /// Make the terminal raw when the container has one
+    /// Use raw mode if the container has a terminal
     #[arg(short = 't', long)]
     pub tty: bool,
 }

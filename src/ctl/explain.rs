@@ -25,7 +25,7 @@ pub struct ExplainArgs {
     /// The namespace.
     #[command(flatten)]
     pub namespace: Namespace,
-    /// json, yaml, jsonpath=...
+    /// Output format: json, yaml, jsonpath=...
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
 }
@@ -36,7 +36,7 @@ pub struct RestartArgs {
     /// NAME or pod/NAME
     #[arg(value_name = "POD", value_parser = pod_name)]
     pub pod: String,
-    /// The container; may be left out when there is only one
+    /// Container; optional if there is only one
     #[arg(short, long, value_name = "NAME")]
     pub container: Option<String>,
     /// The namespace.

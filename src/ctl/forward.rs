@@ -42,14 +42,14 @@ pub struct ForwardArgs {
     /// NAME or pod/NAME
     #[arg(value_name = "POD", value_parser = pod_name)]
     pub pod: String,
-    /// PORT, LOCAL:REMOTE or :REMOTE (a free local port), each with /udp where it is meant; REMOTE
-    /// may be the name of a container's port
+    /// PORT, LOCAL:REMOTE or :REMOTE (a free local port), with /udp appended for UDP; REMOTE may
+    /// be the name of a container port
     #[arg(value_name = "PORTS", required = true)]
     pub ports: Vec<Ports>,
     /// The namespace.
     #[command(flatten)]
     pub namespace: Namespace,
-    /// Address to listen on here, or localhost; may be repeated
+    /// Local address to listen on; may be repeated
     #[arg(
         long, value_name = "IP", default_values = ["127.0.0.1"], value_parser = here,
         value_delimiter = ','

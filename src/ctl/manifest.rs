@@ -17,15 +17,15 @@ const MOST: u64 = 32 << 20;
 /// Where manifests are.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Files {
-    /// Manifest: a file, a folder of .yaml, .yml and .json files, http(s)://..., or - for standard
+    /// Manifest: file, directory of .yaml, .yml and .json files, http(s)://..., or - for standard
     /// input
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     #[arg(required_unless_present = "kustomize")]
     pub files: Vec<PathBuf>,
-    /// Folders within folders too
+    /// Process directories recursively
     #[arg(short = 'R', long)]
     pub recursive: bool,
-    /// Refused: there is no kustomize in here
+    /// Not supported: kustomize
     #[arg(short = 'k', long, value_name = "DIR", hide = true)]
     pub kustomize: Option<PathBuf>,
 }

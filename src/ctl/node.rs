@@ -15,7 +15,7 @@ use crate::proto::podbay::v1::GetNodeRequest;
 /// What `node` takes.
 #[derive(Debug, Clone, Args)]
 pub struct NodeArgs {
-    /// wide, json, yaml, name, jsonpath=... or custom-columns=...
+    /// Output format: wide, json, yaml, name, jsonpath=... or custom-columns=...
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
 }

@@ -35,16 +35,16 @@ pub struct NotesArgs {
     /// Which, when none is named.
     #[command(flatten)]
     pub selection: Selection,
-    /// All pods of the namespace
+    /// Select all pods in the namespace
     #[arg(long)]
     pub all: bool,
-    /// Another value may be there already
+    /// Allow changing existing values
     #[arg(long)]
     pub overwrite: bool,
-    /// Show what there is
+    /// List the current values
     #[arg(long)]
     pub list: bool,
-    /// Say what would happen, change nothing
+    /// Show what would happen without changing anything
     #[arg(long)]
     pub dry_run: bool,
 }

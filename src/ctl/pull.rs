@@ -18,13 +18,13 @@ const SHORT: usize = 12;
 /// What `pull` takes.
 #[derive(Debug, Clone, Args)]
 pub struct PullArgs {
-    /// The images
+    /// Images to pull
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<String>,
-    /// Print ids only
+    /// Print only ids
     #[arg(short, long)]
     pub quiet: bool,
-    /// Unpack for pods of this runtime handler
+    /// Unpack for this runtime handler
     #[arg(long, value_name = "HANDLER", default_value = "")]
     pub runtime_handler: String,
 }

@@ -27,7 +27,7 @@ pub struct Selection {
     /// The namespace.
     #[command(flatten)]
     pub namespace: Namespace,
-    /// Of all namespaces
+    /// Select all namespaces
     #[arg(short = 'A', long, conflicts_with = "namespace")]
     pub all_namespaces: bool,
     /// Label selector, e.g. app=web,tier in (a,b),!old

@@ -21,7 +21,7 @@ pub enum Shell {
 /// What `man` takes.
 #[derive(Debug, Clone, Args)]
 pub struct ManArgs {
-    /// The folder to write the pages to, one for each command; it must be there
+    /// Existing directory to write the pages to, one per command
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
 }

@@ -23,14 +23,14 @@ const AHEAD: usize = 16;
 /// What `cp` takes.
 #[derive(Debug, Clone, Args)]
 pub struct CopyArgs {
-    /// A path here, POD:PATH or NAMESPACE/POD:PATH
+    /// Source: local path, POD:PATH or NAMESPACE/POD:PATH
     #[arg(value_name = "FROM")]
     pub from: Place,
-    /// The same; one of the two is in a pod
+    /// Destination, in the same form; exactly one of the two must be in a pod
     #[arg(value_name = "TO")]
     pub to: Place,
-    /// The container [default: that of the annotation kubectl.kubernetes.io/default-container, or
-    /// the first]
+    /// Container [default: the one in annotation kubectl.kubernetes.io/default-container, or the
+    /// first]
     #[arg(short, long, value_name = "NAME")]
     pub container: Option<String>,
     /// The namespace.
