@@ -289,6 +289,6 @@ fn told(applied: &AppliedPod, what: &str, dry_run: bool) -> String {
 /// The Kubernetes object of a pod.
 pub fn object(pod: &Pod) -> Result<Value, Error> {
     serde_json::from_str(&pod.object).map_err(|error| {
-        Error::Failed(format!("the agent's object of {} is no JSON: {error}", pod.name))
+        Error::Failed(format!("the agent's object of {} is not valid JSON: {error}", pod.name))
     })
 }

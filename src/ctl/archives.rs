@@ -59,7 +59,7 @@ pub async fn load(client: &mut Client, args: &LoadArgs, screen: Screen) -> Resul
             (Box::new(file), if kind.is_file() { kind.len() } else { 0 })
         }
         _ if io::stdin().is_terminal() => {
-            let why = "an archive comes from a file (-i) or a pipe, not from a terminal";
+            let why = "cannot read an archive from a terminal: use -i FILE or a pipe";
             return Err(Error::Misuse(why.to_owned()));
         }
         _ => (Box::new(tokio::io::stdin()), 0),
@@ -133,7 +133,7 @@ pub async fn save(client: &mut Client, args: &SaveArgs, screen: Screen) -> Resul
 async fn fetch(client: &mut Client, args: &SaveArgs, screen: Screen) -> Result<(), Error> {
     let to = args.output.as_deref().filter(|path| *path != Path::new("-"));
     if to.is_none() && io::stdout().is_terminal() {
-        let why = "an archive goes to a file (-o) or a pipe, not to a terminal";
+        let why = "cannot write an archive to a terminal: use -o FILE or a pipe";
         return Err(Error::Misuse(why.to_owned()));
     }
     let request = SaveRequest { images: args.images.clone() };
@@ -148,7 +148,7 @@ async fn fetch(client: &mut Client, args: &SaveArgs, screen: Screen) -> Result<(
         target.write(&piece.data).await?;
     }
     if done != total {
-        return Err(Error::Failed(format!("{done} bytes came of an archive of {total}")));
+        return Err(Error::Failed(format!("received {done} of {total} bytes of the archive")));
     }
     target.finish().await
 }

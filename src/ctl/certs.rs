@@ -123,7 +123,7 @@ pub fn run(command: &CertsCommand) -> anyhow::Result<String> {
         CertsCommand::Client { name, uris, dns, emails, lifetime, place } => {
             let mut names = Vec::new();
             for uri in uris {
-                let bad = || format!("--uri {uri:?} is no URI");
+                let bad = || format!("--uri {uri:?} is not a valid URI");
                 ensure!(uri.contains(':'), bad());
                 names.push(SanType::URI(uri.as_str().try_into().with_context(bad)?));
             }
@@ -131,7 +131,7 @@ pub fn run(command: &CertsCommand) -> anyhow::Result<String> {
                 names.push(dns_name(name).with_context(|| format!("--dns {name:?}"))?);
             }
             for email in emails {
-                let bad = || format!("--email {email:?} is no mail address");
+                let bad = || format!("--email {email:?} is not a valid email address");
                 ensure!(email.contains('@'), bad());
                 names.push(SanType::Rfc822Name(email.as_str().try_into().with_context(bad)?));
             }
@@ -244,7 +244,7 @@ fn dns_name(name: &str) -> anyhow::Result<SanType> {
     };
     ensure!(
         name.len() <= 253 && name.split('.').all(part),
-        "is neither a host name nor an address"
+        "is neither a host name nor an IP address"
     );
     Ok(SanType::DnsName(name.try_into()?))
 }
@@ -254,7 +254,7 @@ fn file_names(name: &str) -> anyhow::Result<(String, String)> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
     let fits = (1..=64).contains(&name.len()) && name.bytes().all(good) && !name.starts_with('.');
     ensure!(fits, "{name:?} must be letters, digits, '.', '_', '-' and '@', at most 64");
-    ensure!(name != "ca", "\"ca\" is the name of the authority");
+    ensure!(name != "ca", "\"ca\" is reserved for the certificate authority");
     Ok((format!("{name}.key"), format!("{name}.crt")))
 }
 
@@ -288,23 +288,22 @@ impl Place {
     fn authority(&self, end: OffsetDateTime) -> anyhow::Result<Issuer<'static, KeyPair>> {
         let (cert_path, key_path) = (self.dir.join("ca.crt"), self.dir.join("ca.key"));
         let read = |path: &Path| {
-            let what =
-                || format!("read {}: is there an authority? `podbay certs init`", path.display());
+            let what = || format!("read {} (`podbay certs init` creates it)", path.display());
             std::fs::read_to_string(path).with_context(what)
         };
         let (cert, key) = (read(&cert_path)?, read(&key_path)?);
-        let bad_key = || format!("{} holds no private key", key_path.display());
+        let bad_key = || format!("{} contains no private key", key_path.display());
         let key = KeyPair::from_pem(&key).with_context(bad_key)?;
-        let bad_cert = || format!("{} holds no certificate", cert_path.display());
+        let bad_cert = || format!("{} contains no certificate", cert_path.display());
         let (_, pem) = parse_x509_pem(cert.as_bytes()).with_context(bad_cert)?;
         let parsed = pem.parse_x509().with_context(bad_cert)?;
         let fits = parsed.public_key().subject_public_key.data == key.public_key_raw();
-        ensure!(fits, "{} and {} do not belong together", cert_path.display(), key_path.display());
+        ensure!(fits, "{} and {} do not match", cert_path.display(), key_path.display());
         let last = parsed.validity().not_after.timestamp();
         let ended = || OffsetDateTime::from_unix_timestamp(last).map(|end| end.to_string());
         if end.unix_timestamp() > last {
             bail!(
-                "the authority ends {}, before the certificate would: give a shorter --lifetime",
+                "the certificate authority expires {}: use a shorter --lifetime",
                 ended().unwrap_or_default()
             );
         }

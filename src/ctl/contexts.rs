@@ -122,7 +122,7 @@ fn change(
     // The text is edited directly, so the result is parsed for verification.
     if toml::from_str::<Contexts>(&text).ok().as_ref() != Some(wanted) {
         let place = context.map(|name| format!(" in [contexts.{name}]")).unwrap_or_default();
-        let why = "is written in a way that is not changed here: set";
+        let why = "uses syntax that this command cannot change: set";
         return Err(Error::Failed(format!("{} {why} {key}{place} by hand", path.display())));
     }
     let part = path.with_extension("toml.part");

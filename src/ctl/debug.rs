@@ -57,7 +57,7 @@ pub struct DebugArgs {
 }
 
 pub(super) fn variable(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is wanted")?;
+    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
@@ -65,7 +65,7 @@ pub(super) fn variable(text: &str) -> Result<(String, String), String> {
 pub async fn debug(client: &mut Client, args: &DebugArgs, screen: Screen) -> Result<(), Error> {
     let tty = args.tty && terminal::is_terminal();
     if args.tty && !tty {
-        screen.note("warning: standard input and output are no terminal: -t is left out");
+        screen.note("warning: standard input and output are not a terminal: ignoring -t");
     }
     let name = args.container.clone().unwrap_or_else(|| {
         let name = made_up();
@@ -244,7 +244,7 @@ impl Waiting<'_> {
         match pod.phase() {
             Phase::Succeeded | Phase::Failed => {
                 let name = format!("{}/{}", self.namespace, self.pod);
-                Err(Error::Failed(format!("pod {name} has ended before {} ran", self.name)))
+                Err(Error::Failed(format!("pod {name} ended before {} ran", self.name)))
             }
             _ => Ok(None),
         }

@@ -177,8 +177,8 @@ fn by_words(client: &Client, args: &DeleteArgs) -> Result<Vec<Selector>, Error> 
     args.selection.check(&names)?;
     let chosen = args.selection.selector.is_some() || args.selection.field_selector.is_some();
     match (names.is_empty(), args.all || chosen) {
-        (true, false) => Err(Error::Misuse("name pods, or give --all or a selector".to_owned())),
-        (false, true) => Err(Error::Misuse("a name and --all do not go together".to_owned())),
+        (true, false) => Err(Error::Misuse("specify pods, --all or a selector".to_owned())),
+        (false, true) => Err(Error::Misuse("a name and --all cannot be combined".to_owned())),
         (true, true) => Ok(vec![args.selection.wire(client, None)]),
         (false, false) => {
             Ok(names.iter().map(|name| args.selection.wire(client, Some(name))).collect())

@@ -95,8 +95,5 @@ fn run_editor(file: &Path) -> Result<(), Error> {
     if status.success() {
         return Ok(());
     }
-    Err(Error::Failed(format!(
-        "the editor {editor} has ended with {status}; see {}",
-        file.display()
-    )))
+    Err(Error::Failed(format!("the editor {editor} exited with {status}; see {}", file.display())))
 }

@@ -67,7 +67,7 @@ pub enum Error {
     #[error("interrupted")]
     Interrupted,
     /// The reader of the output has closed it, which is not an error: `podbay get pods | head`.
-    #[error("the reader of the output has gone")]
+    #[error("the reader of the output is gone")]
     Gone,
 }
 
@@ -116,12 +116,12 @@ impl Error {
         if let Self::Agent(status) = self
             && let Some(why) = broken(status)
         {
-            return format!("error: the connection with the agent broke: {}\n", error_chain(why));
+            return format!("error: lost the connection to the agent: {}\n", error_chain(why));
         }
         let mut text = match self {
             Self::Gone => return String::new(),
             Self::Agent(status) if status.message().is_empty() => {
-                format!("error: the agent answers {:?}\n", status.code())
+                format!("error: the agent returned {:?}\n", status.code())
             }
             Self::Agent(status) => format!("error: {}\n", safe(status.message()).trim_end()),
             other => format!("error: {}\n", error_chain(other)),
@@ -193,7 +193,7 @@ mod tests {
         }
         assert_eq!(Error::Gone.report(), "");
         let quiet = Error::from(Status::new(Code::Aborted, ""));
-        assert_eq!(quiet.report(), "error: the agent answers Aborted\n");
+        assert_eq!(quiet.report(), "error: the agent returned Aborted\n");
         let escape = Error::Failed("a\u{1b}[2J".to_owned());
         assert_eq!(escape.report(), "error: a\\u{1b}[2J\n");
     }

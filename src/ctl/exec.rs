@@ -95,10 +95,11 @@ enum Incoming {
 pub async fn exec(client: &mut Client, args: &ExecArgs, screen: Screen) -> Result<u8, Error> {
     let with_terminal = args.tty && terminal::is_terminal();
     if args.tty && !with_terminal {
-        screen.note("warning: standard input and output are no terminal: -t is left out");
+        screen.note("warning: standard input and output are not a terminal: ignoring -t");
     }
     if !args.words.is_empty() {
-        screen.note("warning: podbay exec POD COMMAND is deprecated: podbay exec POD -- COMMAND");
+        screen
+            .note("warning: podbay exec POD COMMAND is deprecated: use podbay exec POD -- COMMAND");
     }
     let start = ExecStart {
         namespace: args.place.namespace.of(client),
@@ -132,7 +133,9 @@ pub async fn exec(client: &mut Client, args: &ExecArgs, screen: Screen) -> Resul
     match join(sender, wrap, news, args.stdin).await? {
         // Exit codes fit into a byte; anything else is a failure.
         Some(code) => Ok(u8::try_from(code).unwrap_or(255)),
-        None => Err(Error::Failed("the connection has ended before the command".to_owned())),
+        None => {
+            Err(Error::Failed("the connection was closed before the command exited".to_owned()))
+        }
     }
 }
 
@@ -155,7 +158,7 @@ pub async fn attach(client: &mut Client, args: &AttachArgs, screen: Screen) -> R
         Ok(match answer?.output {
             Some(attach_response::Output::Started(started)) => {
                 if wants_terminal && !started.tty {
-                    screen.note("warning: the container has no terminal: -t does nothing");
+                    screen.note("warning: the container has no terminal: ignoring -t");
                 }
                 Incoming::Started { raw: with_terminal && started.tty }
             }

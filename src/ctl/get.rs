@@ -76,7 +76,7 @@ pub async fn get(client: &mut Client, args: &GetArgs, screen: Screen) -> Result<
     let mut groups = if args.files.is_empty() { groups(&args.words)? } else { Vec::new() };
     if args.watch || args.watch_only {
         let Some((kind, names)) = groups.pop().filter(|_| groups.is_empty()) else {
-            return Err(Error::Misuse("a watch is of one kind, without -f".to_owned()));
+            return Err(Error::Misuse("only one kind can be watched, without -f".to_owned()));
         };
         return watched(client, args, kind, &names, screen).await;
     }
@@ -250,7 +250,7 @@ fn one(names: &[String]) -> Result<Option<String>, Error> {
     match names {
         [] => Ok(None),
         [name] => Ok(Some(name.clone())),
-        _ => Err(Error::Misuse("one name only".to_owned())),
+        _ => Err(Error::Misuse("only one name is allowed".to_owned())),
     }
 }
 

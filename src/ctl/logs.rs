@@ -82,7 +82,7 @@ pub struct LogsArgs {
 
 fn time(text: &str) -> Result<OffsetDateTime, String> {
     OffsetDateTime::parse(text, &Rfc3339)
-        .map_err(|_| "not a time as 2026-01-02T15:04:05Z".to_owned())
+        .map_err(|_| "not a time such as 2026-01-02T15:04:05Z".to_owned())
 }
 
 /// The log of a container: names of its pod and of itself.

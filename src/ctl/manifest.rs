@@ -48,7 +48,7 @@ impl Files {
         if let Some(folder) = &self.kustomize {
             let folder = folder.display();
             return Err(Error::Misuse(format!(
-                "-k: podbay has no kustomize: kubectl kustomize {folder} | podbay apply -f -"
+                "-k: no kustomize support, use: kubectl kustomize {folder} | podbay apply -f -"
             )));
         }
         let mut texts = Vec::new();
@@ -69,7 +69,7 @@ impl Files {
                 let mut files = Vec::new();
                 self.walk(path, &mut files)?;
                 if files.is_empty() {
-                    let why = format!("{}: no .yaml, .yml or .json file in it", path.display());
+                    let why = format!("{}: contains no .yaml, .yml or .json file", path.display());
                     return Err(Error::Misuse(why));
                 }
                 for file in files {

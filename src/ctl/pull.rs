@@ -68,7 +68,7 @@ async fn follow(
             None => {}
         }
     }
-    Err(Error::Failed("the pull has ended without an image".to_owned()))
+    Err(Error::Failed("the pull ended without an image".to_owned()))
 }
 
 /// How progress is shown.
@@ -129,7 +129,7 @@ impl LayerBars {
         let PullProgress { digest, done, total, .. } = step;
         if digest.is_empty() {
             if step.state() == PullState::Downloading {
-                self.image.say(&format!("{} in all", size(*total)));
+                self.image.say(&format!("{} in total", size(*total)));
             }
             return;
         }

@@ -137,10 +137,10 @@ async fn pods(
     let chosen = args.selection.selector.is_some() || args.selection.field_selector.is_some();
     match (names.is_empty(), args.all || chosen) {
         (true, false) => {
-            return Err(Error::Misuse("name pods, or give --all or a selector".to_owned()));
+            return Err(Error::Misuse("specify pods, --all or a selector".to_owned()));
         }
         (false, true) => {
-            return Err(Error::Misuse("a name and --all do not go together".to_owned()));
+            return Err(Error::Misuse("a name and --all cannot be combined".to_owned()));
         }
         (true, true) => {
             let (pods, _) = get::list(client, &args.selection, None).await?;
