@@ -224,7 +224,7 @@ impl Inner {
 
     fn attach(&self, pod: &Attachment) -> Result<NetworkStatus> {
         let netns = pod.netns.as_deref().filter(|path| is_netns(path)).ok_or_else(|| {
-            let problem = format!("netns: {:?} is no network namespace", pod.netns);
+            let problem = format!("netns: {:?} is not a network namespace", pod.netns);
             Error::new(ErrorKind::InvalidArgument, problem)
         })?;
         let (args, capabilities) = (capability::args(pod)?, capability::all(pod)?);
@@ -413,7 +413,7 @@ impl Inner {
         }
         let subnets: std::result::Result<Vec<IpNet>, _> =
             cidr.split(',').map(|part| part.trim().parse()).collect();
-        let subnets = subnets.map_err(|_| invalid(format!("{cidr:?} is no list of CIDRs")))?;
+        let subnets = subnets.map_err(|_| invalid(format!("{cidr:?} is not a list of CIDRs")))?;
         own::check_subnets(&subnets).map_err(invalid)?;
         let changed = {
             let mut own = self.own.lock();

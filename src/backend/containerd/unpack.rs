@@ -23,7 +23,7 @@ const TRIES: usize = 3;
 
 /// The layer's contents do not match the image's diff id.
 #[derive(Debug, thiserror::Error)]
-#[error("it unpacks to {got:?} and not to {expected}")]
+#[error("unpacks to {got:?} instead of {expected}")]
 struct WrongDiffId {
     got: String,
     expected: Digest,

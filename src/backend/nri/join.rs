@@ -87,12 +87,13 @@ async fn bind(path: &Path) -> Result<UnixListener> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed("look at", error)),
         Ok(found) if !found.file_type().is_socket() => {
-            let tried = format!("replace {}, which is no socket", path.display());
+            let tried = format!("replace {}, which is not a socket", path.display());
             return Err(Error::new(ErrorKind::FailedPrecondition, tried));
         }
         Ok(_) => match UnixStream::connect(path).await {
             Ok(_) => {
-                let tried = format!("listen on {}, where another runtime does", path.display());
+                let tried =
+                    format!("listen on {}: another runtime already listens there", path.display());
                 return Err(Error::new(ErrorKind::FailedPrecondition, tried));
             }
             Err(_) => std::fs::remove_file(path).map_err(|error| failed("replace", error))?,

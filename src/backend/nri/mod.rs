@@ -205,7 +205,7 @@ async fn validate(judge: &Plugin, case: &ValidateContainerAdjustmentRequest) -> 
 }
 
 fn not_merged(error: MergeError) -> Error {
-    Error::new(ErrorKind::FailedPrecondition, "merge what NRI plugins want").because(error)
+    Error::new(ErrorKind::FailedPrecondition, "merge the changes of NRI plugins").because(error)
 }
 
 #[async_trait]
@@ -278,7 +278,7 @@ impl Hooks for Nri {
         let Creation { adjust, others, .. } = self.0.ask_about_new(request).await?;
         let adjusted = apply::apply(container.spec.clone(), adjust, self.0.options.limits);
         let adjusted = adjusted.map_err(|error| {
-            let tried = "adjust the container as NRI plugins want it";
+            let tried = "apply the changes of NRI plugins to the container";
             Error::new(ErrorKind::FailedPrecondition, tried).because(error)
         })?;
         self.0.carry_out(others).await;
