@@ -136,7 +136,7 @@ impl Containers {
             ErrorKind::InvalidArgument | ErrorKind::NotFound | ErrorKind::AlreadyExists => {
                 Error::invalid("location", error_chain(&source))
             }
-            _ => Error::Backend { step: "look at the place of the checkpoint", source },
+            _ => Error::Backend { step: "inspect the location of the checkpoint", source },
         })
     }
 
@@ -156,7 +156,7 @@ impl Containers {
         let images = work.join("checkpoint");
         host.create_dir(&images, 0o700).await.step(STEP)?;
         // Frozen so that processes and files are saved as of the same moment.
-        runtime.pause(id).await.step("freeze the container")?;
+        runtime.pause(id).await.step("pause the container")?;
         runtime.checkpoint(id, &images, work, limit).await.step("checkpoint the container")?;
         let changes = work.join("rootfs-diff.tar");
         let snapshot = (record.handler.snapshotter.as_str(), id);
