@@ -91,7 +91,7 @@ impl Room {
             }
             _ => {
                 let full =
-                    || Error::Unsupported("every SELinux level is taken by a pod".to_owned());
+                    || Error::Unsupported("all SELinux levels are in use by pods".to_owned());
                 self.levels.take().map(Some).ok_or_else(full)
             }
         }

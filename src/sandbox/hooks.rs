@@ -33,7 +33,7 @@ impl Room {
         if base.hooks.has_plugins() {
             let pod = hooked_pod(base, running).await;
             let asked = base.hooks.pod(PodMoment::Run, &pod).await;
-            asked.step("ask plugins of the node about the pod")?;
+            asked.step("ask NRI plugins about the pod")?;
         }
         Ok(hold)
     }
@@ -88,7 +88,7 @@ impl Room {
         if base.hooks.has_plugins() {
             let pod = hooked_pod(base, sandbox).await;
             let asked = base.hooks.update_pod(&pod, overhead, resources).await;
-            asked.step("ask plugins of the node about the resources")?;
+            asked.step("ask NRI plugins about the resources")?;
         }
         Ok(hold)
     }

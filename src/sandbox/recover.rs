@@ -53,7 +53,7 @@ impl Sandboxes {
         let (mut pods, mut containers) = (pods.records, containers.records);
         let (below, tasks) =
             tokio::try_join!(base.runtime.container_ids(), base.runtime.list_tasks())
-                .step("list what runs")?;
+                .step("list running tasks")?;
         for id in unknown(below, &pods, &containers) {
             if room.is_left_alone(&id) {
                 continue;

@@ -178,7 +178,7 @@ impl Room {
             return Ok(());
         }
         let live = self.deps.base.host.netns_state(netns).await;
-        let live = live.step("look at the network namespace")? == NetnsState::Live;
+        let live = live.step("inspect the network namespace")? == NetnsState::Live;
         let attachment = attachment(&record.sandbox, live.then_some(netns));
         let detached = self.deps.network.detach(&attachment).await;
         match detached.step("disconnect the pod from its network") {

@@ -62,7 +62,7 @@ impl Room {
         }
         let (tasks, records) =
             tokio::try_join!(base.runtime.list_tasks(), base.runtime.container_ids())
-                .step("list what runs")?;
+                .step("list running tasks")?;
         Ok(without(shims, tasks.into_iter().map(|task| task.id).chain(records).collect()))
     }
 
