@@ -186,7 +186,7 @@ impl Inner {
 fn one_each(images: &[Named]) -> Result<(), Error> {
     let mut taken = HashSet::new();
     match images.iter().flat_map(|image| &image.names).find(|name| !taken.insert(*name)) {
-        Some(name) => Err(Error::bad_archive(format!("two images are {name}"))),
+        Some(name) => Err(Error::bad_archive(format!("two images are named {name}"))),
         None => Ok(()),
     }
 }
