@@ -81,7 +81,7 @@ pub enum RemoteError {
         source: io::Error,
     },
     /// The policy is invalid.
-    #[error("understand the policy")]
+    #[error("parse the policy")]
     Policy(#[from] PolicyFaults),
     /// Listening on the address failed.
     #[error("listen on {address}")]
@@ -336,7 +336,7 @@ async fn handshake(
     let stream = TlsAcceptor::from(Arc::clone(&tls.server)).accept(stream).await?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let caller = certificates.first().and_then(|first| Caller::new(first, address));
-    let caller = caller.ok_or_else(|| io::Error::other("the certificate is not understood"))?;
+    let caller = caller.ok_or_else(|| io::Error::other("the certificate cannot be parsed"))?;
     let full = |_| io::Error::other(format!("{MAX_CONNECTIONS} connections are open"));
     let place = places.try_acquire_owned().map_err(full)?;
     let guest = hall.guests.enter(&caller, certificates);

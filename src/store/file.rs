@@ -222,7 +222,7 @@ pub(super) fn meta_of(database: &Database) -> Result<(Meta, bool), Error> {
     let number = |key: &'static str| -> Result<u64, Error> {
         row(key)?
             .and_then(|text| text.parse().ok())
-            .ok_or_else(|| Error::Corrupt { problem: format!("its {key} is no number") })
+            .ok_or_else(|| Error::Corrupt { problem: format!("its {key} is not a number") })
     };
     let found = u32::try_from(number("schema")?).unwrap_or(u32::MAX);
     if found > SCHEMA {

@@ -230,7 +230,7 @@ impl Writer {
             .unwrap_or(Err(Error::Corrupt { problem: "opening it panicked".into() }));
         match opened {
             Ok((_, meta)) if meta.epoch != self.shared.epoch => {
-                self.retry_later(Error::Corrupt { problem: "the file was exchanged".into() });
+                self.retry_later(Error::Corrupt { problem: "the file was replaced".into() });
             }
             Ok((database, meta)) => {
                 // A commit that was reported as failed may have reached the disk whole.
