@@ -156,8 +156,8 @@ fn init(name: &str, lifetime: Duration, place: &Place) -> anyhow::Result<String>
     let key = place.write("ca.key", 0o600, &authority.key().serialize_pem())?;
     let cert = place.write("ca.crt", 0o644, &authority.pem())?;
     Ok(format!(
-        "{cert}  the authority: copy it to every agent (remote.client_ca) and every caller\n\
-         {key}  its key: keep it here, or better on no host that runs pods\n\
+        "{cert}  certificate authority: copy it to every agent (remote.client_ca) and client\n\
+         {key}  private key: keep it on this host, preferably not one that runs pods\n\
          \n\
          Next: podbay certs agent --san HOST, podbay certs client NAME\n",
         cert = cert.display(),
@@ -181,9 +181,9 @@ fn agent(sans: &[String], name: &str, lifetime: Duration, place: &Place) -> anyh
     let reached = sans.join(", ");
     Ok(format!(
         "{cert}  certificate of the agent at {reached}\n\
-         {key}  its key\n\
+         {key}  private key\n\
          \n\
-         Put both and ca.crt on the host of the agent, and into /etc/podbay/config.toml there:\n\
+         Copy both and ca.crt to the agent's host, and add to /etc/podbay/config.toml there:\n\
          \n\
          [remote]\n\
          address = \"0.0.0.0:10350\"\n\
@@ -212,9 +212,9 @@ fn client(
     let (key, cert) = place.signed(params, &key_name, &cert_name)?;
     Ok(format!(
         "{cert}  certificate of {name}\n\
-         {key}  its key\n\
+         {key}  private key\n\
          \n\
-         Put both and ca.crt where {name} calls from. On each agent, say in\n\
+         Copy both and ca.crt to the host of {name}. On each agent, set in\n\
          /etc/podbay/policy.toml what {name} may do (view, operate or admin):\n\
          \n\
          [[allow]]\n\

@@ -19,7 +19,7 @@ use crate::proto::podbay::v1::Change;
 
 const HEAD: &str = "\
 # Please edit the pod below. Lines beginning with '#' are ignored, and an empty file ends the edit.
-# What cannot be changed while the pod runs is refused.
+# Fields that cannot be changed while the pod runs are refused.
 #
 ";
 

@@ -76,10 +76,10 @@ pub(super) fn revoke(
     let path = place.write(LIST, 0o644, &text)?;
     let count = list.revoked.len();
     Ok(format!(
-        "{path}  the list of revoked certificates, {count} by now\n\
+        "{path}  list of revoked certificates, {count} entries\n\
          \n\
-         Copy it to every agent, over the one that is there: it counts a moment later. If there\n\
-         was none yet, name it in /etc/podbay/config.toml there, and restart the agent:\n\
+         Copy it to every agent, replacing the old one: the agent reloads it. If there was none\n\
+         before, add it to /etc/podbay/config.toml there and restart the agent:\n\
          \n\
          [remote]\n\
          crl = [{shown:?}]\n",
