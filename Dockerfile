@@ -1,7 +1,7 @@
 # The image is one fully static binary and nothing else.
 #
 #   docker build -t podbay .                        compiles inside a Rust image (the default)
-#   docker build -t podbay --target prebuilt .      takes dist/podbay as it is (scripts/image.sh makes it)
+#   docker build -t podbay --target prebuilt .      uses dist/podbay as it is (scripts/image.sh builds it)
 #
 # What the container needs from the host is in deploy/README.md.
 

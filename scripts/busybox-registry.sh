@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Fills a folder with a registry's storage that holds one image: the machine's static busybox.
+# Writes registry storage with one image, the machine's static busybox, to a folder.
 #
 #   scripts/busybox-registry.sh FOLDER REPOSITORY TAG
 #
-# The layout is that of the distribution registry's filesystem driver, so no tool and no upload is
-# needed: `docker-registry serve` finds the image there.
+# The layout is that of the distribution registry's filesystem driver, so `docker-registry serve` finds
+# the image without any tool or upload.
 set -euo pipefail
 [ $# = 3 ] || { echo "usage: $0 FOLDER REPOSITORY TAG" >&2; exit 2; }
 storage=$1/docker/registry/v2
@@ -19,7 +19,7 @@ aarch64) architecture=arm64 ;;
 *) architecture=$(uname -m) ;;
 esac
 
-# put FILE KIND: stores a blob, links it as a layer or a revision, prints its digest's hex.
+# put FILE KIND: stores a blob, links it as a layer or a revision, and prints the hex of its digest.
 put() {
     local hex
     hex=$(sha256sum "$1" | cut -d' ' -f1)

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Runs pods on this machine through their lifecycle: builds podbay, starts what does not run yet
-# (containerd, a registry with one image) and two agents, runs a pod by the command line, one step by
-# step through the CRI (examples/cri.rs), and replicas of one across both agents
-# (examples/controller.rs), stops the agents, checks that nothing is left, and cleans up.
+# Runs pods on this machine through their lifecycle: builds podbay, starts what is not running yet
+# (containerd, a registry with one image) and two agents, runs one pod with the command line, one step
+# by step through the CRI (examples/cri.rs) and replicas across both agents (examples/controller.rs),
+# stops the agents, checks that nothing is left, and cleans up.
 #
-#   scripts/demo.sh        what it needs is installed by `scripts/setup.sh demo`
+#   scripts/demo.sh        `scripts/setup.sh demo` installs what it needs
 #
-# It uses a containerd at /run/containerd/containerd.sock when one answers there, in a namespace of
-# its own; otherwise it starts a private one. Everything else lives in one temporary folder.
+# It uses a containerd at /run/containerd/containerd.sock if one answers there, in a separate
+# namespace; otherwise it starts a private one. Everything else lives in one temporary folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# Each agent has its own of everything; the words of the second one contain those of the first.
+# Prefixes: each agent has its own namespace, bridge and subnet.
 readonly NAMESPACE=podbay-demo BRIDGE=podbay-demo SUBNET_PREFIX=10.88.7
 shared_socket=${KIT_DEMO_CONTAINERD:-/run/containerd/containerd.sock}
 export PATH="$PATH:/usr/sbin:/sbin:${KIT_PARTS:-/opt/podbay-parts/bin}"
 
-# `demo.sh show SOCKET` is what examples/cri.rs runs in the middle: the same pod through an outside
-# client, when there is one.
+# examples/cri.rs runs `demo.sh show SOCKET` in the middle: it shows the same pod with an outside
+# client, if one is installed.
 show() {
     local grpcurl
     grpcurl=$(command -v grpcurl) || return 0
@@ -44,7 +44,7 @@ containerd=$shared_socket
 
 milliseconds() { echo $((($(date +%s%N) - $1) / 1000000)); }
 line() { printf '%9s.%s ms  %s\n' "$(($1 / 10))" "$(($1 % 10))" "$2"; }
-# step TEXT COMMAND...: runs it, then prints how long it took.
+# step TEXT COMMAND...: runs the command and prints how long it took.
 step() {
     local text=$1 start
     start=$(date +%s%N)
@@ -66,11 +66,11 @@ clean_up() {
     local status=$? pid
     set +e
     for pid in $controller "${agents[@]}"; do end "$pid"; done
-    # After a failure whole pods may be left: their processes are found by this demo's namespace.
+    # After a failure whole pods may remain; their processes are found by this demo's namespace.
     if [ $status != 0 ]; then
         for pid in $(shims); do kill -KILL "$pid"; done 2>/dev/null
     fi
-    # An agent keeps the cgroups of its classes of service for the next one.
+    # An agent keeps the cgroups of its QoS classes for the next one.
     find /sys/fs/cgroup -depth -type d -path "*/$NAMESPACE*" -exec rmdir {} + 2>/dev/null
     if [ $private = no ] && [ -S "$containerd" ]; then
         for space in a b; do empty_namespace; done
@@ -99,8 +99,8 @@ empty_namespace() {
 } >/dev/null 2>&1
 shims() { pgrep -f "containerd-shim.*-namespace $NAMESPACE-[ab] .*-address $containerd" || true; }
 
-# The development build: it takes a third of the time of the one that `make build` makes, and the
-# tests use it again.
+# The development build: it compiles in a third of the time of `make build`, and the tests reuse
+# it.
 build() {
     cargo build -q --locked --bin podbay --example controller --example cri
 }
@@ -153,7 +153,7 @@ stop_agents() {
     agents=()
 }
 
-# Everything that a pod could have left. Prints what it finds.
+# Prints everything that a pod may have left behind.
 leftovers() {
     ls -A "$folder"/[ab]/netns 2>/dev/null | grep -v ":$" | sed '/^$/d; s/^/network namespace /'
     ls -A /sys/class/net/$BRIDGE-[ab]/brif 2>/dev/null | grep -v ":$" | sed '/^$/d; s/^/veth /'
@@ -178,14 +178,14 @@ leak_check() {
     return 1
 }
 
-# podbay on the agent a, shown as a person at a shell would type it.
+# Runs podbay against agent a and shows the command as typed in a shell.
 says() {
     echo "\$ podbay $*"
     $built/podbay --address "$folder/a/podbay.sock" "$@" || fail "podbay $*"
 }
-# with_image NAME: a manifest of examples/ with the registry's port, in the demo's folder.
+# with_image NAME: writes a manifest of examples/ with the registry's port to the demo's folder.
 with_image() { sed "s/127.0.0.1:5000/127.0.0.1:$registry/" "examples/$1" >"$folder/$1"; }
-# by_person: the life of a pod, typed at a shell.
+# by_person: the life of a pod, with the command line.
 by_person() {
     local forward local_port
     with_image web.yaml

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs dist/podbay-image.tar: imports it into a private containerd and lets it print its version.
+# Runs dist/podbay-image.tar: imports it into a private containerd and runs it to print its version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 die() { printf 'image-check: %s\n' "$*" >&2; exit 1; }

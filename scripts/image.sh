@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# Builds the static binary into dist/podbay and, with buildah, the image of it into
-# dist/podbay-image.tar (an OCI archive, importable by `ctr images import`). No base image is
-# pulled. As root; no daemon needed.
+# Builds the static binary as dist/podbay and, with buildah, its image as dist/podbay-image.tar (an
+# OCI archive for `ctr images import`). Pulls no base image. Needs root, but no daemon.
 #
-#   PROFILE=dev scripts/image.sh    a quick unoptimised binary, to try the image itself
-#   DIST_ONLY=1 scripts/image.sh    takes dist/podbay as it is
+#   PROFILE=dev scripts/image.sh    a quick unoptimised binary, to test the image itself
+#   DIST_ONLY=1 scripts/image.sh    uses dist/podbay as it is
 set -euo pipefail
 cd "$(dirname "$0")/.."
 profile=${PROFILE:-release}
@@ -31,8 +30,8 @@ say "dist/podbay: $(stat -c %s dist/podbay) bytes, static"
 
 work=$(mktemp -d /var/tmp/podbay-image.XXXXXX)
 trap 'rm -rf "$work"' EXIT
-# A context of two files: the whole checkout need not be copied. vfs and chroot work everywhere,
-# also where overlay on overlay and new namespaces do not.
+# A context of two files avoids copying the whole checkout. vfs and chroot also work where overlay on
+# overlay and new namespaces do not.
 mkdir -p "$work/context/dist"
 cp Dockerfile "$work/context/"
 cp dist/podbay "$work/context/dist/"

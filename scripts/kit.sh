@@ -1,6 +1,6 @@
-# What scripts that start pods have in common: a containerd and a registry of their own, and the
-# end of both. Sourced, after the folder of the script's files has been made and named `folder`;
-# what is started goes into the list `pids`.
+# Shared by scripts that start pods: starts and stops a private containerd and registry. To be sourced
+# after creating the folder for the script's files and setting `folder` to it; the pids of started
+# processes are added to the list `pids`.
 # shellcheck shell=bash disable=SC2154
 
 parts=${KIT_PARTS:-/opt/podbay-parts/bin}
@@ -15,7 +15,7 @@ until_true() { # until_true SECONDS COMMAND...
     done
 }
 
-# Whether a containerd serves at this socket.
+# Whether a containerd answers at this socket.
 answers() { [ -S "$1" ] && timeout 5 ctr --address "$1" version; }
 
 # A containerd without its CRI plugin, at $folder/containerd.sock.
@@ -30,7 +30,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 [ttrpc]
   address = "$folder/containerd.sock.ttrpc"
 TOML
-    # A script's lock is not the daemon's.
+    # The daemon must not inherit the script's lock.
     containerd --config "$folder/containerd.toml" >"$folder/containerd.log" 2>&1 9>&- &
     pids+=($!)
     until_true 20 answers "$folder/containerd.sock"
@@ -60,7 +60,7 @@ private_registry() {
     return 1
 }
 
-# The folders of CNI plugins that are there, as items of a TOML list.
+# The existing folders of CNI plugins, as items of a TOML list.
 cni_dirs() {
     local dir
     for dir in /opt/cni/bin /usr/lib/cni /usr/libexec/cni "$parts"; do
@@ -68,13 +68,13 @@ cni_dirs() {
     done
 }
 
-# The end of a child: SIGTERM, and SIGKILL after ten seconds.
+# Ends a child: SIGTERM, then SIGKILL after ten seconds.
 gone() { until_true "$1" eval "! kill -0 $2"; } # gone SECONDS PID
 end() {
     kill -TERM "$1" 2>/dev/null || return 0
     gone 10 "$1" || kill -KILL "$1" 2>/dev/null || true
 }
-# All that was started, the last one first.
+# Ends all started processes, in reverse order.
 end_all() {
     local number
     for ((number = ${#pids[@]} - 1; number >= 0; number--)); do end "${pids[number]}"; done

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# A real kubelet on podbay: a static pod with an init container, probes, hooks, a host port and a
-# crashing neighbour runs, is read, survives a kill of the agent, and goes when its file goes.
+# Tests a real kubelet on podbay: a static pod with an init container, probes, hooks, a host port and
+# a crashing container runs, can be read, survives a kill of the agent, and ends when its file is
+# removed.
 #
-#   make kubelet          builds the kubelet first, which takes ten minutes on two cores
+#   make kubelet          builds the kubelet first (ten minutes on two cores)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 agent_binary=${KIT_AGENT:-target/release/podbay}
@@ -19,7 +20,7 @@ clean_up() {
     local status=$?
     set +e
     if [ $status != 0 ]; then tail -n 8 "$folder"/*.log >&2; fi
-    # The kubelet first: it would make its pods again.
+    # The kubelet first, because it would recreate its pods.
     for pid in $kubelet $agent; do end "$pid"; done
     end_all
     for pid in $(pgrep -f "containerd-shim.*-address $folder/"); do kill -KILL "$pid"; done
@@ -29,7 +30,7 @@ clean_up() {
     rm -rf "$folder"
     exit $status
 }
-# What still runs in the kubelet's cgroups is killed, and they go.
+# Kills what still runs in the kubelet's cgroups and removes them.
 no_cgroups() {
     local cgroup pid
     while read -r cgroup; do
@@ -70,7 +71,7 @@ start_agent
 
 health=$(free_port) api=$(free_port) read_only=$(free_port) host_port=$(free_port)
 mkdir "$folder/manifests"
-# In the hierarchies of version 1, or in the only one.
+# In the hierarchies of cgroup v1, or in the unified one.
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then tops=(/sys/fs/cgroup); else tops=(/sys/fs/cgroup/*/); fi
 for top in "${tops[@]}"; do mkdir -p "$top/$CGROUP"; done
 cat >"$folder/kubelet.yaml" <<YAML

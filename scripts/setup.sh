@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what podbay needs around it, and only what is missing.
+# Installs the missing dependencies of podbay.
 #
 #   scripts/setup.sh demo   to build and to run `make demo`: compiler parts, containerd, runc, CNI
 #                           plugins, busybox, a registry
@@ -7,9 +7,9 @@
 #                           newer line of containerd with its runc and CNI plugins, and outside clients
 #   scripts/setup.sh kubelet    the same, and a kubelet, which takes ten minutes to build on two cores
 #
-# For Debian 12 and later and Ubuntu 22.04 and later, as root, with Rust present. Parts that the distribution has too
-# old are built with `go install` into $KIT_PARTS (default /opt/podbay-parts/bin). Nothing is
-# changed outside of apt's packages and that folder. After one good run no network is needed.
+# For Debian 12 and later and Ubuntu 22.04 and later, as root, with Rust installed. Programs that are too old in the
+# distribution are built with `go install` into $KIT_PARTS (default /opt/podbay-parts/bin). Only apt packages and that
+# folder are changed. After one successful run no network is needed.
 set -euo pipefail
 
 readonly CONTAINERD=v2.4.2 RUNC=v1.5.2 CNI=v1.9.1 GRPCURL=v1.9.4 CARGO_DENY=0.20.2
@@ -25,7 +25,7 @@ die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n1)" = "$1" ]; } # at_least MIN ACTUAL
 
-# Runs a command silently; on failure shows the end of what it said.
+# Runs a command silently; on failure shows the end of its output.
 quietly() {
     local what=$1 start=$SECONDS
     shift
@@ -44,7 +44,7 @@ rust_present() {
     at_least "$RUST_AT_LEAST" "$version" || die "Rust is $version, $RUST_AT_LEAST or newer is needed"
 }
 
-# want TEST... -- PACKAGE: notes the package when the test fails.
+# want TEST... -- PACKAGE: adds the package to the list if the test fails.
 missing=()
 want() {
     local test=()
@@ -53,7 +53,7 @@ want() {
     "${test[@]}" >/dev/null 2>&1 || missing+=("$1")
 }
 cni_there() { [ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ]; }
-# No `| grep -q` under pipefail: it ends early, and the writer dies of SIGPIPE.
+# No `| grep -q` with pipefail: grep exits early, and the writer dies of SIGPIPE.
 static_busybox() { [ -x /bin/busybox ] && grep -qx httpd <<<"$(/bin/busybox --list)"; }
 
 packages_for_demo() {
@@ -93,14 +93,14 @@ install_packages() {
     have apt-get || die "no apt-get here; please install by hand: ${missing[*]}"
     [ "$(id -u)" = 0 ] || die "these packages are missing, and only root can install them: ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    # A docker-registry of our own is started where it is needed; the packaged services stay off.
+    # Scripts start their own docker-registry; the packaged services stay disabled.
     local policy=/usr/sbin/policy-rc.d made_policy=no
     if [ ! -e $policy ]; then
         printf '#!/bin/sh\nexit 101\n' >$policy
         chmod 755 $policy
         made_policy=yes
     fi
-    # shellcheck disable=SC2064 # the values of now are meant
+    # shellcheck disable=SC2064 # expand the values now
     trap "[ $made_policy = no ] || rm -f $policy" EXIT
     quietly "package lists" apt-get update -q
     quietly "packages ${missing[*]}" apt-get install -q -y --no-install-recommends "${missing[@]}"
@@ -114,7 +114,7 @@ put_stamp() {
     mv "$stamp.new" "$stamp"
 }
 
-# Whether a binary that we did not stamp is exactly this module at this version.
+# Whether a binary without our stamp is exactly this module at this version.
 is_built_from() {
     [ -x "$parts/$1" ] && have go || return 1
     grep -qxF "$2 $3" <<<"$(go version -m "$parts/$1" 2>/dev/null | awk '$1 == "mod" {print $2, $3}')"
@@ -127,13 +127,13 @@ need_go() {
     }
     local version
     version=$(go env GOVERSION 2>/dev/null | sed 's/^go//')
-    # From 1.21 on an older Go fetches the one that a module asks for.
+    # From 1.21 on, Go downloads the toolchain that a module requires.
     at_least "$GO_AT_LEAST" "$version" && return
     at_least 1.21 "$version" && [ "$(go env GOTOOLCHAIN)" != local ] && return
     die "Go is $version; building containerd $CONTAINERD needs $GO_AT_LEAST (https://go.dev/dl), or 1.21 and GOTOOLCHAIN=auto"
 }
 
-# go_part NAME MODULE VERSION PACKAGE [build flags]; PACKAGE is empty when it is the module's root.
+# go_part NAME MODULE VERSION PACKAGE [build flags]; PACKAGE is empty if it is the module's root.
 go_part() {
     local name=$1 module=$2 version=$3 package=$4
     shift 4
@@ -163,7 +163,7 @@ go_parts() {
     say "parts in $parts: containerd $CONTAINERD, runc $RUNC, CNI plugins $CNI, grpcurl $GRPCURL"
 }
 
-# go_client NAME FOLDER [linker flags]: an outside client of the tests, from its source in tests/clients.
+# go_client NAME FOLDER [linker flags]: builds an outside client for the tests from tests/clients.
 go_client() {
     local name=$1 source="$root/tests/clients/$2" flags=${3:-} version
     version=$(cat "$source"/*.go "$source"/go.* | sha256sum | cut -c1-16)
@@ -174,9 +174,9 @@ go_client() {
     put_stamp "$name" "$version"
 }
 
-# Debian 12's CRIU does not know the vDSO of kernels from 6.13 on: where that is so, the tests use it
-# with a library preloaded (see the source). Where it does not help either, they check how podbay
-# says that CRIU cannot.
+# Debian 12's CRIU does not know the vDSO of kernels from 6.13 on: there the tests preload a library
+# (see its source). If that does not help either, they check how podbay reports that CRIU does not
+# work.
 criu_kit() {
     local kit="$parts/criu-kit" source="$root/tests/clients/criu/maps.c" version
     version=$(sha256sum "$source" | cut -c1-16)
@@ -191,14 +191,14 @@ criu_kit() {
     put_stamp criu-kit/criu "$version"
 }
 
-# It tells its version only when the linker is told.
+# It prints its version only if the linker sets it.
 kubelet() {
     local version
     version=$(sed -n 's/^require k8s.io\/kubernetes //p' "$root/tests/clients/kubelet/go.mod")
     go_client kubelet kubelet "-X k8s.io/component-base/version.gitVersion=$version"
 }
 
-# Unoptimised on purpose: it compiles in a third of the time and runs for two seconds a check.
+# Unoptimised on purpose: it compiles in a third of the time and runs for two seconds per check.
 cargo_deny() {
     stamped cargo-deny $CARGO_DENY && return
     have cargo-deny && at_least $CARGO_DENY "$(cargo-deny --version | awk '{print $2}')" && return

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs every test of the crate and ends with the runner's own counts. Lints are `make check`.
+# Runs all tests of the crate and finally prints the runner's counts. `make check` runs the lints.
 #
-# Test targets named real_*, timelines and twin (two side by side) drive a real containerd as root; they
-# run with few threads, because each starts daemons of its own. All others run with the runner's
+# Test targets named real_*, timelines and twin (two side by side) use a real containerd as root; they
+# run with few threads, because each starts its own daemons. All others run with the runner's
 # defaults.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,7 +16,7 @@ trap 'rm -f "$counts"' EXIT
 failed=()
 started=$SECONDS
 
-# run NAME CARGO-TEST-ARGUMENTS...: shows the whole output, keeps the runner's result lines.
+# run NAME CARGO-TEST-ARGUMENTS...: shows the full output and keeps the runner's result lines.
 run() {
     local name=$1 start=$SECONDS output
     shift

@@ -92,7 +92,7 @@ pub enum Error {
     #[error("open the streaming server")]
     Streaming(#[from] stream::Error),
     /// The TCP server of podbay.v1 cannot start.
-    #[error("open the remote door")]
+    #[error("open the remote API")]
     Remote(#[from] serve::RemoteError),
     /// An invalid eviction threshold.
     #[error("read pods.eviction")]
@@ -194,14 +194,14 @@ impl App {
         }));
         drop(tasks.spawn_essential("streaming server", streams.run()));
         if let Some(remote) = remote {
-            tracing::info!(address = %remote.address(), "remote door");
+            tracing::info!(address = %remote.address(), "remote API is listening");
             let closing = CancellationToken::new();
             let routes = serve::pod_routes(pods.clone(), closing.clone());
             let ready = is_ready.clone();
             let served = serve::serve_remote(remote, routes, ready, closing, tasks.draining());
             drop(tasks.spawn_essential("remote door", async move {
                 if let Err(error) = served.await {
-                    tracing::error!(error = error_chain(&error), "the remote door is closed");
+                    tracing::error!(error = error_chain(&error), "remote API server failed");
                 }
             }));
         }
@@ -212,7 +212,7 @@ impl App {
         // Cancel-safe: the server is pinned outside and polled again below.
         tokio::select! {
             ended = &mut server => return Ok(ended?),
-            () = stop => tracing::info!("stopping; containers go on running"),
+            () = stop => tracing::info!("stopping; containers keep running"),
             () = &mut fed => {}
         }
         if let Some(manager) = &manager {
@@ -221,7 +221,7 @@ impl App {
         let end = tokio::time::Instant::now() + drain;
         let (served, drained) = tokio::join!(server, tasks.drain(drain));
         if !drained {
-            tracing::warn!("work under way is left to the next start");
+            tracing::warn!("unfinished work is left for the next start");
         }
         let left = end.saturating_duration_since(tokio::time::Instant::now());
         parts.close(left.max(LAST_LINES)).await;
@@ -263,10 +263,10 @@ impl Parts {
         // It serves already, though it answers most calls with `Unavailable` until containerd is
         // there. A service manager that waited for containerd would give up on a node where it
         // starts late.
-        tell("READY=1\nSTATUS=taking over what runs");
+        tell("READY=1\nSTATUS=recovering pods and containers");
         let take_over = || async {
             self.take_over().await.inspect_err(|error| {
-                tracing::warn!(error = error_chain(&**error), "cannot take over yet");
+                tracing::warn!(error = error_chain(&**error), "cannot recover the state yet");
             })
         };
         Backoff::new(RECOVER_FIRST, RECOVER_LONGEST).retry(take_over).await;
@@ -301,7 +301,7 @@ impl Parts {
                 let options = statics::Options { last: pods.static_pods(), ..options };
                 match statics::Statics::new(options, move |wanted| pods.set_static(wanted)) {
                     Ok(statics) => statics.run().await,
-                    Err(error) => tracing::error!(error, "static pods are not looked for"),
+                    Err(error) => tracing::error!(error, "cannot watch static pods"),
                 }
             }
         }));
@@ -309,7 +309,7 @@ impl Parts {
 
     async fn take_over(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let info = self.runtime.probe().await?;
-        tracing::info!(version = info.version, revision = info.revision, "containerd");
+        tracing::info!(version = info.version, revision = info.revision, "connected to containerd");
         if info.cri_plugin_enabled && self.namespace == "k8s.io" {
             tracing::warn!(
                 "containerd's own CRI plugin is enabled in namespace k8s.io and will fight over \
@@ -351,7 +351,7 @@ impl Parts {
                     self.images.invalidate();
                     self.sandboxes.suspect_lost_shims();
                 }
-                RuntimeEvent::Disconnected => tracing::warn!("containerd went away"),
+                RuntimeEvent::Disconnected => tracing::warn!("lost the connection to containerd"),
                 RuntimeEvent::Exit { .. } => {}
             }
         }
@@ -363,7 +363,7 @@ impl Parts {
         let written = tokio::task::spawn_blocking(move || pumps.shutdown(limit));
         let ((), written) = tokio::join!(store.close(), written);
         if !written.unwrap_or(false) {
-            tracing::warn!("the last lines of some logs are not written: their disk hangs");
+            tracing::warn!("the last lines of some logs are lost: their disk does not respond");
         }
     }
 }

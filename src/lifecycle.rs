@@ -94,7 +94,7 @@ impl Tasks {
         let fatal = self.fatal;
         self.spawn(name, async move {
             if !has_ended(name, work).await {
-                tracing::error!(task = name, "the agent cannot go on without it and ends");
+                tracing::error!(task = name, "agent exits: it cannot run without this task");
                 fatal();
             }
         })

@@ -63,7 +63,7 @@ impl Agent {
             .spawn()
             .expect("an agent");
         let agent = Self { folder, child };
-        agent.until("it listens", || agent.log().contains("remote door")).await;
+        agent.until("it listens", || agent.log().contains("remote API is listening")).await;
         agent
     }
 
@@ -83,10 +83,11 @@ impl Agent {
         }
     }
 
-    /// Where the remote door is, as the log has it.
+    /// The address of the remote API, from the log.
     fn address(&self) -> String {
         let log = self.log();
-        let line = log.lines().find(|line| line.contains("remote door")).expect("a line");
+        let line =
+            log.lines().find(|line| line.contains("remote API is listening")).expect("a line");
         let address = line.split("address=").nth(1).expect("an address");
         address.split_whitespace().next().expect("an address").trim_matches('"').to_owned()
     }

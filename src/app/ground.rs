@@ -96,7 +96,7 @@ async fn open_store(config: &Config) -> Result<Store, Error> {
         }
     };
     if let Some(moved) = &opened.quarantined {
-        tracing::error!(?moved, "the state store was damaged and is rebuilt from containerd");
+        tracing::error!(?moved, "state store was damaged, rebuilding it from containerd");
     }
     Ok(opened.store)
 }

@@ -23,7 +23,7 @@ impl Manager {
     /// The manager that started this process, if it wants notifications.
     pub(super) fn of_process() -> Option<Self> {
         let manager = Self::new(|name| std::env::var_os(name), std::process::id())?;
-        manager.map_err(|error| tracing::warn!(%error, "the service manager is not told")).ok()
+        manager.map_err(|error| tracing::warn!(%error, "cannot notify the service manager")).ok()
     }
 
     fn new(
@@ -52,7 +52,7 @@ impl Manager {
     /// Sends a notification; if the manager is busy it is dropped.
     pub(super) fn tell(&self, what: &str) {
         if let Err(error) = self.socket.send(what.as_bytes()) {
-            tracing::debug!(%error, what, "the service manager was not told");
+            tracing::debug!(%error, what, "cannot notify the service manager");
         }
     }
 

@@ -90,12 +90,12 @@ pub(super) async fn apparmor_default(config: &Config, host: &dyn Host) -> Option
         Ok(()) => tracing::debug!(name, "default AppArmor profile loaded"),
         // As in containerd, AppArmor without its tools counts as absent.
         Err(error) if error.kind == backend::ErrorKind::NotFound => {
-            tracing::warn!("no apparmor_parser: containers run without a default profile");
+            tracing::warn!("apparmor_parser not found: containers run without a default profile");
             return None;
         }
         Err(error) => {
             let error = crate::telemetry::error_chain(&error);
-            tracing::error!(name, error, "default AppArmor profile not loaded");
+            tracing::error!(name, error, "cannot load the default AppArmor profile");
         }
     }
     Some(name.clone())

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 /// Whether only root (or the agent's own user) can change a file or directory.
 pub(super) fn is_trusted(path: &Path) -> Result<(), &'static str> {
-    let found = std::fs::metadata(path).map_err(|_| "it cannot be looked at")?;
+    let found = std::fs::metadata(path).map_err(|_| "it cannot be inspected")?;
     let ours = nix::unistd::geteuid().as_raw();
     if found.uid() != 0 && found.uid() != ours {
-        return Err("it does not belong to root");
+        return Err("not owned by root");
     }
     if found.mode() & 0o022 != 0 {
-        return Err("others than its owner can write to it");
+        return Err("writable by users other than its owner");
     }
     Ok(())
 }
@@ -51,7 +51,7 @@ fn program_in(name: &str, folders: impl Iterator<Item = PathBuf>) -> io::Result<
     match is_trusted_program(&path) {
         Ok(()) => Ok(path),
         Err(problem) => {
-            let problem = format!("{} is not executed: {problem}", path.display());
+            let problem = format!("refusing to execute {}: {problem}", path.display());
             Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
         }
     }

@@ -19,7 +19,8 @@ pub async fn wait_for_end(runtime: &dyn Runtime, process: Process<'_>) -> Option
             Ok(exit) => return Some(exit),
             Err(error) if error.kind == ErrorKind::NotFound => return None,
             Err(error) => {
-                tracing::debug!(id = process.container, %error, "wait was cut; looking again");
+                tracing::debug!(id = process.container, %error,
+                    "wait was interrupted, checking the task again");
             }
         }
         match runtime.task(process).await {
@@ -30,7 +31,7 @@ pub async fn wait_for_end(runtime: &dyn Runtime, process: Process<'_>) -> Option
                 }
             }
             Err(error) => {
-                tracing::debug!(id = process.container, %error, "cannot look at the task");
+                tracing::debug!(id = process.container, %error, "cannot check the task");
             }
         }
         tokio::time::sleep(pause).await;

@@ -162,7 +162,7 @@ impl SpecFile {
             let name = &device.name;
             check_device(name).map_err(|problem| format!("device {name:?}: {problem}"))?;
             if !names.insert(name) {
-                return Err(format!("device {name:?} is there twice"));
+                return Err(format!("device {name:?} is listed twice"));
             }
             let edits = &device.container_edits;
             edits.check().map_err(|problem| format!("device {name:?}: {problem}"))?;
@@ -223,7 +223,7 @@ fn variable(entry: &str) -> Result<(), String> {
 
 /// Refuses text with a NUL.
 fn plain(what: &str, text: &str) -> Result<(), String> {
-    if text.contains('\0') { Err(format!("{what} {text:?} holds NUL")) } else { Ok(()) }
+    if text.contains('\0') { Err(format!("{what} {text:?} contains NUL")) } else { Ok(()) }
 }
 
 fn absolute(what: &str, path: &str, must: bool) -> Result<(), String> {
@@ -231,7 +231,7 @@ fn absolute(what: &str, path: &str, must: bool) -> Result<(), String> {
     let climbs = path.split('/').any(|part| part == "..");
     match (path.is_empty(), path.starts_with('/') || !must, climbs) {
         (false, true, false) => Ok(()),
-        _ => Err(format!("{what} {path:?} is no absolute path without \"..\"")),
+        _ => Err(format!("{what} {path:?} is not an absolute path without \"..\"")),
     }
 }
 
@@ -267,7 +267,7 @@ fn hook(hook: &Hook) -> Result<(), String> {
 fn rdt(rdt: &IntelRdt) -> Result<(), String> {
     let id = &rdt.clos_id;
     if id.len() >= 4096 || id == "." || id == ".." || id.contains(['/', '\n', '\0']) {
-        return Err(format!("intelRdt closID {id:?} is no name"));
+        return Err(format!("intelRdt closID {id:?} is not a valid name"));
     }
     Ok(())
 }
@@ -280,7 +280,9 @@ fn interfaces(devices: &[NetDevice]) -> Result<(), String> {
             let good = (1..16).contains(&name.len())
                 && name.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b':');
             if !good || name == "." || name == ".." || !seen.insert(name) {
-                return Err(format!("netDevices: {name:?} is no interface name, or there twice"));
+                return Err(format!(
+                    "netDevices: {name:?} is not an interface name, or is listed twice"
+                ));
             }
         }
     }

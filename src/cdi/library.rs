@@ -43,7 +43,7 @@ impl Library {
 
     /// Records an unusable file or directory.
     pub fn add_fault(&mut self, path: &Path, problem: &str) {
-        tracing::warn!(path = %path.display(), problem, "CDI file not used");
+        tracing::warn!(path = %path.display(), problem, "ignoring CDI file");
         self.faults.push(format!("{}: {problem}", path.display()));
     }
 
@@ -75,7 +75,7 @@ impl Library {
             let name = name.to_string();
             let found = match self.found.get(&name) {
                 Some(Found { rival: Some(rival), path, .. }) => {
-                    faults.push(format!("{path} and {rival} both have {name}"));
+                    faults.push(format!("{path} and {rival} both define {name}"));
                     None
                 }
                 found => found,
@@ -153,7 +153,7 @@ mod tests {
         let (a, b) = (file("A", &["0", "1"]), file("B", &["0"]));
         let library = library(&[(1, "/run/a.json", &a), (1, "/run/b.json", &b)]);
         let error = library.resolve(&names(&["0"])).unwrap_err().to_string();
-        assert!(error.contains("/run/a.json and /run/b.json both have v.com/gpu=0"), "{error}");
+        assert!(error.contains("/run/a.json and /run/b.json both define v.com/gpu=0"), "{error}");
         assert!(library.resolve(&names(&["1"])).is_ok());
     }
 

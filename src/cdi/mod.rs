@@ -24,7 +24,7 @@ pub use name::{DeviceName, requested};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A name that is not of the form `vendor.com/class=name`.
-    #[error("{field}: {name:?} is no CDI device name: {problem}")]
+    #[error("{field}: {name:?} is not a CDI device name: {problem}")]
     BadName {
         /// The field that contains it.
         field: String,
@@ -42,7 +42,7 @@ pub enum Error {
         faults: Vec<String>,
     },
     /// CDI is disabled by the configuration.
-    #[error("CDI device {0} is asked for, but CDI is switched off (cdi.enabled)")]
+    #[error("CDI device {0} is requested, but CDI is disabled (cdi.enabled)")]
     Off(String),
     /// A device node named in a file does not exist on this host.
     #[error("CDI device node {path}: {problem}")]

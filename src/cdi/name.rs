@@ -129,7 +129,9 @@ mod tests {
     fn a_bad_name_is_told_with_its_place() {
         let told = |error: Error| error.to_string();
         let bad = requested(&["v/c=1".into(), "gpu".into()], &StringMap::new()).unwrap_err();
-        assert!(told(bad).starts_with("config.CDI_devices[1].name: \"gpu\" is no CDI device name"));
+        assert!(
+            told(bad).starts_with("config.CDI_devices[1].name: \"gpu\" is not a CDI device name")
+        );
         let annotations = [("cdi.k8s.io/x".to_owned(), "v/c=1,".to_owned())].into();
         let bad = requested(&[], &annotations).unwrap_err();
         assert!(told(bad).starts_with("config.annotations[\"cdi.k8s.io/x\"]: \"\" is no CDI"));

@@ -185,13 +185,13 @@ pub(super) fn read(reader: &mut Reader) -> Pods {
     let often = (seconds(1)..=seconds(3600)).contains(&pods.manifests_interval);
     reader.check(often, &["pods", "manifests_interval"], "must be 1 s to 1 h");
     let pauses = pods.backoff_first <= pods.backoff_longest && !pods.backoff_first.is_zero();
-    let problem = "must be more than nothing, and no more than backoff_longest";
+    let problem = "must be more than 0, and no more than backoff_longest";
     reader.check(pauses, &["pods", "backoff_first"], problem);
     pods
 }
 
 fn check_upkeep(reader: &mut Reader, pods: &Pods) {
-    reader.check(pods.log_max_size > 0, &["pods", "log_max_size"], "must be more than nothing");
+    reader.check(pods.log_max_size > 0, &["pods", "log_max_size"], "must be more than 0");
     reader.check(pods.log_max_files >= 2, &["pods", "log_max_files"], "must be at least 2");
     let percents = pods.image_gc_low < pods.image_gc_high && pods.image_gc_high <= 100;
     let problem = "must be more than image_gc_low, and at most 100";
@@ -205,9 +205,9 @@ fn check_upkeep(reader: &mut Reader, pods: &Pods) {
 fn check_shutdown(reader: &mut Reader, pods: &Pods) {
     let (Grace(all), Grace(critical)) = (pods.shutdown_grace, pods.shutdown_grace_critical);
     let long = |time: Duration| time.is_zero() || time >= Duration::from_secs(1);
-    let problem = "must be nothing, or at least 1 s";
+    let problem = "must be 0, or at least 1 s";
     reader.check(long(all), &["pods", "shutdown_grace"], problem);
-    let problem = "must be nothing, or at least 1 s, and no more than shutdown_grace";
+    let problem = "must be 0, or at least 1 s, and no more than shutdown_grace";
     let good = long(critical) && critical <= all;
     reader.check(good, &["pods", "shutdown_grace_critical"], problem);
     let texts = &pods.shutdown_grace_by_priority;

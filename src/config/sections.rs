@@ -109,7 +109,7 @@ fn runtimes(reader: &mut Reader) -> Runtimes {
         })
         .collect();
     let known = handlers.contains_key(&default);
-    reader.check(known, &["runtimes", "default"], "names none of runtimes.handlers");
+    reader.check(known, &["runtimes", "default"], "is not one of runtimes.handlers");
     Runtimes { default, handlers }
 }
 
@@ -194,7 +194,7 @@ fn network(reader: &mut Reader) -> Network {
     reader.check(
         joins,
         &["network", "bin_dirs"],
-        "must not hold ':', which separates folders in CNI_PATH",
+        "must not contain ':', which separates folders in CNI_PATH",
     );
     let bridge = &network.default_bridge;
     let good = (1..=MAX_INTERFACE_NAME).contains(&bridge.len())
@@ -240,7 +240,7 @@ fn auth(reader: &mut Reader) -> BTreeMap<String, RegistryAuth> {
         let key = ["images", "auth", host.as_str()];
         let good = |b: u8| b.is_ascii_alphanumeric() || b".-:[]_".contains(&b);
         let named = !host.is_empty() && host.bytes().all(good);
-        reader.check(named, &key, "must be a registry's host, with its port when it has one");
+        reader.check(named, &key, "must be a registry host, optionally with a port");
         let table = key.map(str::to_owned);
         let auth = RegistryAuth {
             username: reader.get_in(&table, "username", String::new()),

@@ -184,7 +184,7 @@ impl Setting for PathBuf {
             return Err(format!("must be an absolute path without \"..\", not {text:?}"));
         }
         if text.contains('\0') {
-            return Err("must not hold a NUL".to_owned());
+            return Err("must not contain a NUL".to_owned());
         }
         Ok(path.components().collect())
     }
@@ -209,7 +209,7 @@ impl Setting for IpNet {
     fn from_text(text: &str) -> Result<Self, String> {
         match text.parse::<Self>() {
             Ok(net) if net.addr() == net.network() => Ok(net),
-            Ok(net) => Err(format!("{text:?} has host bits: {} was meant?", net.trunc())),
+            Ok(net) => Err(format!("{text:?} has host bits set, did you mean {}?", net.trunc())),
             Err(_) => Err(format!("must be a subnet such as \"10.0.0.0/16\", not {text:?}")),
         }
     }

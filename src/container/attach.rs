@@ -111,7 +111,7 @@ impl Containers {
             None => Ok(None),
         };
         let fifo = fifo.unwrap_or_else(|error| {
-            tracing::warn!(container = %entry.id, %error, "stdin cannot be opened");
+            tracing::warn!(container = %entry.id, %error, "cannot open stdin");
             None
         });
         // Cancel-safe: once stdin is closed, remaining client input has no destination.

@@ -75,7 +75,7 @@ impl Containers {
             Err(error) if error.is_not_found() => {
                 return Err(wrong("it is not on this host".to_owned()).into());
             }
-            other => other.step("look at a CDI device node")?,
+            other => other.step("inspect a CDI device node")?,
         };
         let [found] = found.as_slice() else {
             return Err(wrong("it is a folder".to_owned()).into());
@@ -83,7 +83,7 @@ impl Containers {
         let kind = found.kind.to_string();
         let same = |a: &str, b: &str| a == b || (a == "u" && b == "c");
         if !node.kind.is_empty() && !same(&node.kind, &kind) {
-            let problem = format!("it is of type {kind:?} and not {:?}", node.kind);
+            let problem = format!("it has type {kind:?}, not {:?}", node.kind);
             return Err(wrong(problem).into());
         }
         node.kind = kind;

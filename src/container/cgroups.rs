@@ -31,7 +31,7 @@ impl Containers {
     pub async fn remove_cgroup(&self, path: &Path) {
         let removed = self.deps.host.remove_cgroup(path).await;
         if let Err(error) = &removed {
-            tracing::warn!(?path, error = error_chain(error), "a cgroup stays for now");
+            tracing::warn!(?path, error = error_chain(error), "cannot remove cgroup yet");
         }
         let mut owed = self.owed_cgroups();
         if removed.is_err() || owed.unsettled {

@@ -78,7 +78,8 @@ impl Containers {
     async fn thaw(&self, entry: &Entry) -> bool {
         let resumed = self.deps.runtime.resume(entry.id.as_str()).await;
         if let Err(error) = &resumed {
-            tracing::warn!(container = %entry.id, error = error_chain(error), "it may be frozen");
+            tracing::warn!(container = %entry.id, error = error_chain(error),
+                "cannot resume container after checkpoint, it may be frozen");
         }
         resumed.is_ok()
     }
@@ -106,7 +107,8 @@ impl Containers {
     async fn clear(&self, entry: &Arc<Entry>, work: PathBuf, thawed: bool) {
         if thawed {
             if let Err(error) = self.deps.host.remove_tree(&work).await {
-                tracing::warn!(container = %entry.id, error = error_chain(&error), "parts stay");
+                tracing::warn!(container = %entry.id, error = error_chain(&error),
+                    "cannot remove working directory of checkpoint");
             }
             return;
         }
@@ -134,7 +136,7 @@ impl Containers {
             ErrorKind::InvalidArgument | ErrorKind::NotFound | ErrorKind::AlreadyExists => {
                 Error::invalid("location", error_chain(&source))
             }
-            _ => Error::Backend { step: "look at the place of the checkpoint", source },
+            _ => Error::Backend { step: "inspect the location of the checkpoint", source },
         })
     }
 
@@ -154,7 +156,7 @@ impl Containers {
         let images = work.join("checkpoint");
         host.create_dir(&images, 0o700).await.step(STEP)?;
         // Frozen so that processes and files are saved as of the same moment.
-        runtime.pause(id).await.step("freeze the container")?;
+        runtime.pause(id).await.step("pause the container")?;
         runtime.checkpoint(id, &images, work, limit).await.step("checkpoint the container")?;
         let changes = work.join("rootfs-diff.tar");
         let snapshot = (record.handler.snapshotter.as_str(), id);

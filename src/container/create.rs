@@ -287,7 +287,8 @@ impl Containers {
         let undone = self.destroy(entry).await;
         self.forget(entry);
         if let Err(undo) = undone {
-            tracing::warn!(container = %entry.id, error = error_chain(&undo), "creation not undone yet");
+            tracing::warn!(container = %entry.id, error = error_chain(&undo),
+                "cannot undo container creation yet");
             let (room, entry) = (self.clone(), entry.clone());
             drop(self.deps.tasks.spawn_until_drain("container-undo", async move {
                 Backoff::of_undo().retry_later(|| room.destroy(&entry)).await
@@ -316,7 +317,8 @@ fn stop_signal_of(image: &Image, id: &ContainerId) -> Signal {
         "" => Signal::TERM,
         // The image's word, not the caller's: no reason not to run it.
         text => Signal::parse(text).unwrap_or_else(|error| {
-            tracing::warn!(container = %id, error = error_chain(&error), "StopSignal of the image");
+            tracing::warn!(container = %id, error = error_chain(&error),
+                "invalid StopSignal in image");
             Signal::TERM
         }),
     }

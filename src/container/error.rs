@@ -110,7 +110,7 @@ pub enum Error {
         source: backend::Error,
     },
     /// The task of the operation panicked; the details are in the agent's log.
-    #[error("the operation ended in a panic")]
+    #[error("the operation panicked")]
     Panicked,
 }
 

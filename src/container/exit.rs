@@ -99,7 +99,7 @@ impl Containers {
         let save = entry.save_end(&self.deps, |record| record.container.state = state.clone());
         let saved = save.await;
         if let Err(error) = &saved {
-            tracing::error!(container = %entry.id, error = error_chain(error), "exit not stored");
+            tracing::error!(container = %entry.id, error = error_chain(error), "cannot store exit");
             entry.set_state(state);
         }
         saved.is_ok()
@@ -124,7 +124,8 @@ impl Containers {
         let process = Process::init(entry.id.as_str());
         if let Err(error) = self.deps.runtime.delete_task(process, false).await {
             // Removal tries again.
-            tracing::warn!(container = %entry.id, error = error_chain(&error), "task not deleted");
+            tracing::warn!(container = %entry.id, error = error_chain(&error),
+                "cannot delete task");
         }
     }
 
@@ -180,7 +181,8 @@ impl Containers {
         let state = ContainerState::Exited(exited);
         let saved = entry.save_end(&self.deps, |record| record.container.state = state.clone());
         if let Err(error) = saved.await {
-            tracing::error!(container = %entry.id, error = error_chain(&error), "reason not stored");
+            tracing::error!(container = %entry.id, error = error_chain(&error),
+                "cannot store exit reason");
             entry.set_state(state);
         }
         entry.publish(&self.deps, Some(EventKind::Stopped));

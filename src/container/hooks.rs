@@ -85,7 +85,7 @@ impl Containers {
         let shown = self.pod_of(entry).await;
         let container = hooked(&entry.container(), labels.clone(), spec);
         let adjusted = hooks.create_container(&shown, &container).await;
-        let adjusted = adjusted.step("ask plugins of the node about the container")?;
+        let adjusted = adjusted.step("ask NRI plugins about the container")?;
         let mut spec = adjusted.spec;
         let devices = cdi::requested(&adjusted.cdi_devices, &StringMap::new())?;
         cdi::apply(&mut spec, &self.edits_of(pod, &devices).await?);
@@ -104,7 +104,7 @@ impl Containers {
         let (pod, mut container) = self.hooked(entry).await;
         container.stage = Stage::Running { started_at: None, pid };
         let asked = hooks.container(ContainerMoment::Start, &pod, &container).await;
-        asked.step("ask plugins of the node about the start")?;
+        asked.step("ask NRI plugins about the start")?;
         Ok(hold)
     }
 
@@ -115,7 +115,8 @@ impl Containers {
         }
         let (pod, container) = self.hooked(entry).await;
         if let Err(error) = self.deps.hooks.container(moment, &pod, &container).await {
-            tracing::warn!(container = %entry.id, ?moment, error = error_chain(&error), "a plugin objects");
+            tracing::warn!(container = %entry.id, ?moment, error = error_chain(&error),
+                "NRI plugin returned an error");
         }
     }
 
@@ -126,7 +127,8 @@ impl Containers {
         }
         let (pod, container) = self.hooked(entry).await;
         if let Err(error) = self.deps.hooks.stop_container(&pod, &container).await {
-            tracing::warn!(container = %entry.id, error = error_chain(&error), "a plugin objects to a stop");
+            tracing::warn!(container = %entry.id, error = error_chain(&error),
+                "NRI plugin returned an error on stop");
         }
     }
 
@@ -152,7 +154,7 @@ impl Containers {
         }
         let (pod, container) = self.hooked(entry).await;
         let asked = self.deps.hooks.update_container(&pod, &container, limits).await;
-        let wanted = asked.step("ask plugins of the node about the limits")?;
+        let wanted = asked.step("ask NRI plugins about the limits")?;
         Ok((hold, wanted.unwrap_or_else(|| limits.clone())))
     }
 

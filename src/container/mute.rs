@@ -50,7 +50,7 @@ impl Containers {
     pub(super) async fn end_beside_shim(&self, entry: &Entry) -> End {
         let Some(init) = entry.record().init else { return std::future::pending().await };
         if let Err(error) = self.deps.host.process_end(init.pid, init.start_time).await {
-            tracing::warn!(container = %entry.id, %error, "its process cannot be watched");
+            tracing::warn!(container = %entry.id, %error, "cannot watch container process");
             return std::future::pending().await;
         }
         tokio::time::sleep(TELL_LIMIT).await;
@@ -94,7 +94,7 @@ impl Containers {
     async fn settle_untold(self: &Arc<Self>, entry: &Arc<Entry>) {
         let changing = entry.changing.lock().await;
         let Some(exited) = self.exited(entry, None).await else { return };
-        tracing::warn!(container = %entry.id, "it has ended, and its shim gives no answer");
+        tracing::warn!(container = %entry.id, "container exited and its shim does not respond");
         self.store_end(entry, exited).await;
         self.publish_end(entry).await;
         entry.ended.send_replace(true);

@@ -161,7 +161,7 @@ impl Containers {
             .ok_or_else(|| Error::invalid(FIELD, format!("no profile at {path:?}")))?;
         serde_json::from_slice(&content)
             .map(Some)
-            .map_err(|error| Error::invalid(FIELD, format!("{path:?} is no JSON: {error}")))
+            .map_err(|error| Error::invalid(FIELD, format!("{path:?} is not valid JSON: {error}")))
     }
 
     /// Fails unless the container's AppArmor profile is loaded.

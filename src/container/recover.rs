@@ -59,7 +59,7 @@ impl Containers {
             })
         });
         if !wait_a_while(PATIENCE, settled.collect()).await {
-            tracing::warn!("some containers are not settled yet: their shims take long");
+            tracing::warn!("some containers are not recovered yet: their shims are slow");
         }
     }
 
@@ -69,7 +69,7 @@ impl Containers {
         let container = entry.container();
         let name = &container.config.metadata;
         if let Err(other) = self.names.reserve(&entry.pod, name, &entry.id) {
-            tracing::warn!(container = %entry.id, %other, "two containers of one name");
+            tracing::warn!(container = %entry.id, %other, "two containers have the same name");
         }
         self.entries().insert(entry.id.clone(), entry.clone());
         if container.state != ContainerState::Creating && !entry.is_removing() {
@@ -129,7 +129,8 @@ impl Containers {
         }
         self.delete_leftover_task(entry).await;
         if let Err(error) = self.deps.host.remove_tree(&dir).await {
-            tracing::warn!(container = %entry.id, error = error_chain(&error), "FIFOs stay");
+            tracing::warn!(container = %entry.id, error = error_chain(&error),
+                "cannot remove FIFOs");
         }
     }
 
@@ -151,7 +152,8 @@ impl Containers {
             _ => task.stdio.clone(),
         };
         if let Err(error) = self.reopen_streams(entry, &stdio) {
-            tracing::warn!(container = %entry.id, error = error_chain(&error), "log not taken over");
+            tracing::warn!(container = %entry.id, error = error_chain(&error),
+                "cannot reopen container output");
         }
         match task.state {
             TaskState::Stopped(exit) => {
@@ -171,7 +173,8 @@ impl Containers {
                         record.stdio = task.stdio;
                     });
                     if let Err(error) = saved.await {
-                        tracing::warn!(container = %entry.id, error = error_chain(&error), "not stored");
+                        tracing::warn!(container = %entry.id, error = error_chain(&error),
+                            "cannot store container");
                     }
                 }
                 self.sweep_execs(entry).await;
@@ -246,7 +249,8 @@ impl Containers {
     /// missing from the log.
     async fn finish_end(&self, entry: &Entry, task: &TaskStatus) {
         if let Err(error) = self.reopen_streams(entry, &task.stdio) {
-            tracing::warn!(container = %entry.id, error = error_chain(&error), "log not taken over");
+            tracing::warn!(container = %entry.id, error = error_chain(&error),
+                "cannot reopen container output");
         }
         self.delete_leftover_task(entry).await;
         self.end_log(entry).await;
@@ -255,7 +259,8 @@ impl Containers {
     async fn delete_leftover_task(&self, entry: &Entry) {
         let process = Process::init(entry.id.as_str());
         if let Err(error) = self.deps.runtime.delete_task(process, true).await {
-            tracing::warn!(container = %entry.id, error = error_chain(&error), "leftover task stays");
+            tracing::warn!(container = %entry.id, error = error_chain(&error),
+                "cannot delete leftover task");
         }
     }
 
@@ -282,7 +287,8 @@ impl Containers {
                 self.forget(entry);
             }
             Err(error) => {
-                tracing::warn!(container = %entry.id, error = error_chain(&error), "removal unfinished");
+                tracing::warn!(container = %entry.id, error = error_chain(&error),
+                    "cannot finish container removal");
                 list();
             }
         }

@@ -42,7 +42,7 @@ impl Containers {
         let Ok(Some(entry)) = self.find(id) else { return };
         let _changing = entry.changing.lock().await;
         if !entry.is_removing() && entry.state() == ContainerState::Created {
-            tracing::warn!(container = %entry.id, error = message, "start failed");
+            tracing::warn!(container = %entry.id, error = message, "container start failed");
             self.mark_exited(&entry, start_error(message)).await;
         }
     }
@@ -197,10 +197,11 @@ impl Containers {
 
     async fn start_failed(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
         let message = error_chain(error);
-        tracing::warn!(container = %entry.id, error = message, "start failed");
+        tracing::warn!(container = %entry.id, error = message, "container start failed");
         let process = Process::init(entry.id.as_str());
         if let Err(error) = self.deps.runtime.delete_task(process, true).await {
-            tracing::warn!(container = %entry.id, error = error_chain(&error), "cannot delete the task");
+            tracing::warn!(container = %entry.id, error = error_chain(&error),
+                "cannot delete task");
             self.delete_task_later(entry);
         }
         if let Some(pump) = entry.set_pump(None) {

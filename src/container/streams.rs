@@ -214,7 +214,7 @@ pub(super) async fn close_stdin(runtime: &dyn Runtime, process: Process<'_>) {
                 tracing::debug!(
                     id = process.container,
                     error = error_chain(&error),
-                    "stdin stays open"
+                    "cannot close stdin"
                 );
                 Err(())
             }
@@ -243,7 +243,7 @@ pub(super) async fn pass_sizes(
             tracing::debug!(
                 id = process.container,
                 error = error_chain(&error),
-                "terminal not resized"
+                "cannot resize terminal"
             );
         }
     }

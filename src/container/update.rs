@@ -80,7 +80,8 @@ impl Containers {
         entry.save(&self.deps, |record| record.limits_before = Some(before)).await?;
         if let Err(error) = self.put_in_force(entry, &spec, &limits).await {
             if let Err(undo) = self.take_update_back(entry).await {
-                tracing::warn!(container = %entry.id, error = error_chain(&undo), "update not undone yet");
+                tracing::warn!(container = %entry.id, error = error_chain(&undo),
+                    "cannot undo container update yet");
                 self.take_update_back_later(entry, Backoff::of_undo().next());
             }
             return Err(error);
@@ -118,7 +119,7 @@ impl Containers {
                 // A runtime that refuses an update has restored the old limits itself.
                 Err(error) if !may_come_back(&error) => {
                     let error = error_chain(&error);
-                    tracing::warn!(container = %entry.id, error, "old limits refused");
+                    tracing::warn!(container = %entry.id, error, "runtime refused the old limits");
                 }
                 other => other.step("put the old limits back")?,
             }

@@ -6,49 +6,49 @@ use clap::Args;
 
 use crate::config::{Flag, Flags};
 
-/// Settings of the agent on the command line: they win over environment and file.
+/// Agent settings on the command line; they override the environment and the file.
 #[derive(Debug, Default, Args)]
 pub struct AgentArgs {
-    /// Configuration file [default: /etc/podbay/config.toml, which may be absent]
+    /// Configuration file [default: /etc/podbay/config.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Folder of lasting data
+    /// Directory for persistent data
     #[arg(long, value_name = "DIR")]
     pub root: Option<String>,
-    /// Folder of run state
+    /// Directory for runtime state
     #[arg(long, value_name = "DIR")]
     pub state: Option<String>,
-    /// Socket that CRI clients connect to
+    /// CRI socket to listen on
     #[arg(long, value_name = "PATH")]
     pub cri_socket: Option<String>,
-    /// Socket of containerd
+    /// containerd socket
     #[arg(long, value_name = "PATH")]
     pub containerd_address: Option<String>,
-    /// Namespace in containerd
+    /// containerd namespace
     #[arg(long, value_name = "NAME")]
     pub containerd_namespace: Option<String>,
-    /// Level of the agent's log: error, warn, info, debug, trace
+    /// Log level: error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
-    /// Format of the agent's log: text, json
+    /// Log format: text, json
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// Folder of CNI configurations
+    /// Directory of CNI configuration files
     #[arg(long, value_name = "DIR")]
     pub cni_conf_dir: Option<String>,
-    /// Folder of CNI plugins; may be repeated
+    /// Directory of CNI plugins; may be repeated
     #[arg(long, value_name = "DIR")]
     pub cni_bin_dir: Vec<String>,
-    /// Folder of static pods' manifests
+    /// Directory of static pod manifests
     #[arg(long, value_name = "DIR", alias = "pod-manifest-path")]
     pub manifests: Option<String>,
-    /// Address of static pods' manifests
+    /// URL of static pod manifests
     #[arg(long, value_name = "URL", alias = "manifest-url")]
     pub manifests_url: Option<String>,
-    /// Name of the node [default: the host's name]
+    /// Name of the node [default: the host name]
     #[arg(long, value_name = "NAME", alias = "hostname-override")]
     pub node_name: Option<String>,
-    /// Label of the node; may be repeated
+    /// Node label; may be repeated
     #[arg(
         long = "node-label",
         value_name = "KEY=VALUE",
@@ -56,19 +56,19 @@ pub struct AgentArgs {
         value_delimiter = ','
     )]
     pub node_labels: Vec<String>,
-    /// Most pods of the node
+    /// Maximum number of pods on the node
     #[arg(long, value_name = "COUNT")]
     pub max_pods: Option<String>,
-    /// Address of a cluster's DNS; may be repeated
+    /// IP address of a cluster DNS server; may be repeated
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     pub cluster_dns: Vec<String>,
-    /// Domain of the cluster
+    /// Cluster domain
     #[arg(long, value_name = "DOMAIN")]
     pub cluster_domain: Option<String>,
-    /// Where callers from other machines are heard, through mutual TLS
+    /// Address to listen on for remote clients, with mutual TLS
     #[arg(long, value_name = "IP:PORT")]
     pub remote_address: Option<String>,
-    /// Snapshotter of containerd
+    /// containerd snapshotter
     #[arg(long, value_name = "NAME")]
     pub snapshotter: Option<String>,
 }

@@ -29,19 +29,19 @@ pub struct ApplyArgs {
     /// The namespace of pods that name none.
     #[command(flatten)]
     pub namespace: Namespace,
-    /// Say what would happen, change nothing
+    /// Show what would happen without changing anything
     #[arg(long)]
     pub dry_run: bool,
-    /// Warn of unknown and unsupported fields in place of refusing them
+    /// Warn about unknown and unsupported fields instead of refusing them
     #[arg(long)]
     pub lenient: bool,
-    /// Do it only to the pod that has this uid
+    /// Only if the pod has this uid
     #[arg(long, value_name = "UID")]
     pub uid: Option<String>,
-    /// Do it only to the pod that has this resource version
+    /// Only if the pod has this resource version
     #[arg(long, value_name = "VERSION")]
     pub resource_version: Option<String>,
-    /// What about unknown fields: strict (refused), warn, ignore
+    /// How to handle unknown fields: strict (refuse), warn, ignore
     #[arg(
         long, value_name = "HOW", num_args = 0..=1, require_equals = true,
         default_missing_value = "strict", ignore_case = true
@@ -50,13 +50,13 @@ pub struct ApplyArgs {
     /// Those of kubectl that change nothing here.
     #[command(flatten)]
     pub idle: Idle,
-    /// Wait until the pods are ready, or have ended well
+    /// Wait until the pods are ready or have succeeded
     #[arg(long)]
     pub wait: bool,
-    /// Longest wait, e.g. 90s or 5m; 0 for ever
+    /// Maximum time to wait, e.g. 90s or 5m; 0 for no limit
     #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration)]
     pub timeout: Duration,
-    /// What to print in place of what was done: json, yaml, name, jsonpath=...
+    /// Output format: json, yaml, name, jsonpath=...
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
 }
@@ -64,12 +64,12 @@ pub struct ApplyArgs {
 /// What about unknown fields of a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Validate {
-    /// They are refused.
+    /// Refuse them.
     #[value(alias = "true")]
     Strict,
-    /// They are warned of.
+    /// Warn about them.
     Warn,
-    /// Nobody minds.
+    /// Ignore them.
     #[value(alias = "false")]
     Ignore,
 }
@@ -77,19 +77,19 @@ pub enum Validate {
 /// What kubectl takes and podbay has no use for: there is one writer, and it is the server.
 #[derive(Debug, Clone, Args)]
 pub struct Idle {
-    /// All of it is done by the agent
+    /// No effect: the agent always does it
     #[arg(long, hide = true)]
     pub server_side: bool,
-    /// Nobody owns fields
+    /// No effect: fields have no owners
     #[arg(long, hide = true)]
     pub force_conflicts: bool,
-    /// Nobody owns fields
+    /// No effect: fields have no owners
     #[arg(long, hide = true, value_name = "NAME")]
     pub field_manager: Option<String>,
-    /// A manifest always wins
+    /// No effect: the manifest always wins
     #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     pub overwrite: Option<String>,
-    /// The agent keeps what was applied
+    /// No effect: the agent keeps the applied manifest
     #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     pub save_config: Option<String>,
 }
@@ -100,13 +100,13 @@ pub struct ChangeArgs {
     /// As of create.
     #[command(flatten)]
     pub apply: ApplyArgs,
-    /// Delete the old pod and make a new one: replace always, apply where it cannot be changed
+    /// Delete and recreate the pod: replace always, apply if it cannot be changed in place
     #[arg(long)]
     pub force: bool,
-    /// Grace period of an old pod in seconds; -1 for its own
+    /// Grace period for deleting the old pod in seconds; -1 for the pod's own
     #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true)]
     pub grace_period: i64,
-    /// Pods have nothing below them
+    /// No effect: pods have no dependents
     #[arg(long, hide = true, value_name = "HOW", num_args = 0..=1, require_equals = true)]
     pub cascade: Option<String>,
 }
@@ -289,6 +289,6 @@ fn told(applied: &AppliedPod, what: &str, dry_run: bool) -> String {
 /// The Kubernetes object of a pod.
 pub fn object(pod: &Pod) -> Result<Value, Error> {
     serde_json::from_str(&pod.object).map_err(|error| {
-        Error::Failed(format!("the agent's object of {} is no JSON: {error}", pod.name))
+        Error::Failed(format!("the agent's object of {} is not valid JSON: {error}", pod.name))
     })
 }

@@ -24,16 +24,16 @@ const AHEAD: usize = 4;
 /// What `load` takes.
 #[derive(Debug, Clone, Args)]
 pub struct LoadArgs {
-    /// The archive, a tar that may be compressed with gzip; standard input when left out
+    /// Archive: tar, optionally gzip-compressed [default: standard input]
     #[arg(short, long, value_name = "FILE")]
     pub input: Option<PathBuf>,
-    /// Name for the image in place of those in the archive; may be repeated
+    /// Name for the image instead of the names in the archive; may be repeated
     #[arg(long = "name", value_name = "IMAGE")]
     pub names: Vec<String>,
-    /// Print ids only
+    /// Print only ids
     #[arg(short, long)]
     pub quiet: bool,
-    /// Unpack for pods of this runtime handler
+    /// Unpack for this runtime handler
     #[arg(long, value_name = "HANDLER", default_value = "")]
     pub runtime_handler: String,
 }
@@ -41,10 +41,10 @@ pub struct LoadArgs {
 /// What `save` takes.
 #[derive(Debug, Clone, Args)]
 pub struct SaveArgs {
-    /// The archive; standard output when left out
+    /// Archive to write [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Names or ids of the images
+    /// Image names or ids
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<String>,
 }
@@ -59,7 +59,7 @@ pub async fn load(client: &mut Client, args: &LoadArgs, screen: Screen) -> Resul
             (Box::new(file), if kind.is_file() { kind.len() } else { 0 })
         }
         _ if io::stdin().is_terminal() => {
-            let why = "an archive comes from a file (-i) or a pipe, not from a terminal";
+            let why = "cannot read an archive from a terminal: use -i FILE or a pipe";
             return Err(Error::Misuse(why.to_owned()));
         }
         _ => (Box::new(tokio::io::stdin()), 0),
@@ -133,7 +133,7 @@ pub async fn save(client: &mut Client, args: &SaveArgs, screen: Screen) -> Resul
 async fn fetch(client: &mut Client, args: &SaveArgs, screen: Screen) -> Result<(), Error> {
     let to = args.output.as_deref().filter(|path| *path != Path::new("-"));
     if to.is_none() && io::stdout().is_terminal() {
-        let why = "an archive goes to a file (-o) or a pipe, not to a terminal";
+        let why = "cannot write an archive to a terminal: use -o FILE or a pipe";
         return Err(Error::Misuse(why.to_owned()));
     }
     let request = SaveRequest { images: args.images.clone() };
@@ -148,7 +148,7 @@ async fn fetch(client: &mut Client, args: &SaveArgs, screen: Screen) -> Result<(
         target.write(&piece.data).await?;
     }
     if done != total {
-        return Err(Error::Failed(format!("{done} bytes came of an archive of {total}")));
+        return Err(Error::Failed(format!("received {done} of {total} bytes of the archive")));
     }
     target.finish().await
 }

@@ -27,68 +27,68 @@ const BEFORE: Duration = Duration::from_secs(5 * 60);
 
 const DEFAULT_DIR: &str = "/etc/podbay/pki";
 
-/// Make certificates for the remote door.
+/// Create certificates for remote access.
 #[derive(Debug, Subcommand)]
 pub enum CertsCommand {
-    /// Make a certificate authority: ca.crt and ca.key
+    /// Create a certificate authority: ca.crt and ca.key
     Init {
-        /// Name of the authority
+        /// Name of the certificate authority
         #[arg(long, default_value = "podbay")]
         name: String,
-        /// How long it lasts, e.g. 10y
+        /// Validity period, e.g. 10y
         #[arg(long, default_value = "10y", value_parser = lifetime)]
         lifetime: Duration,
         #[command(flatten)]
         place: Place,
     },
-    /// Make a certificate for an agent: agent.crt and agent.key
+    /// Create a certificate for an agent: agent.crt and agent.key
     Agent {
-        /// Host name or IP address by which callers reach the agent; may be repeated
+        /// Host name or IP address that clients use to reach the agent; may be repeated
         #[arg(long = "san", value_name = "NAME", required = true)]
         sans: Vec<String>,
-        /// Name of the files
+        /// Base name of the files
         #[arg(long, default_value = "agent")]
         name: String,
-        /// How long it lasts, e.g. 1y
+        /// Validity period, e.g. 1y
         #[arg(long, default_value = "1y", value_parser = lifetime)]
         lifetime: Duration,
         #[command(flatten)]
         place: Place,
     },
-    /// Make a certificate for a caller: NAME.crt and NAME.key
+    /// Create a certificate for a client: NAME.crt and NAME.key
     Client {
-        /// Name of the caller (the common name), and of the files
+        /// Name of the client (common name), also the base name of the files
         name: String,
-        /// Also this URI, e.g. spiffe://example/controller; may be repeated
+        /// URI to include, e.g. spiffe://example/controller; may be repeated
         #[arg(long = "uri", value_name = "URI")]
         uris: Vec<String>,
-        /// Also this DNS name; may be repeated
+        /// DNS name to include; may be repeated
         #[arg(long = "dns", value_name = "NAME")]
         dns: Vec<String>,
-        /// Also this mail address; may be repeated
+        /// Email address to include; may be repeated
         #[arg(long = "email", value_name = "ADDRESS")]
         emails: Vec<String>,
-        /// How long it lasts, e.g. 90d
+        /// Validity period, e.g. 90d
         #[arg(long, default_value = "90d", value_parser = lifetime)]
         lifetime: Duration,
         #[command(flatten)]
         place: Place,
     },
-    /// Revoke certificates: writes ca.crl, or a new version of it
+    /// Revoke certificates: create or extend ca.crl
     ///
-    /// The list holds all that was ever revoked. Agents take it (remote.crl) when its file changes:
-    /// they refuse the callers on it, and end the connections that these have.
+    /// The list keeps all certificates revoked so far. Agents reload it (remote.crl) when the file
+    /// changes: they refuse clients with these certificates and close their connections.
     Revoke {
-        /// Certificate: a file, or the name that it was made with; none to write an empty list
+        /// Certificate file, or the name it was created with; none to write an empty list
         #[arg(value_name = "NAME|FILE")]
         certs: Vec<String>,
-        /// Serial number of a certificate whose file is lost, in hex; may be repeated
+        /// Serial number in hex, for a certificate whose file is lost; may be repeated
         #[arg(long = "serial", value_name = "HEX", value_parser = revoke::serial)]
         serials: Vec<revoke::Serial>,
-        /// Until when a new list is promised; agents go on with an older one
+        /// Time until the next list is due; agents also accept an overdue list
         #[arg(long, default_value = "1y", value_parser = lifetime)]
         lifetime: Duration,
-        /// Folder of the authority
+        /// Directory of the certificate authority
         #[arg(long, value_name = "DIR", default_value = DEFAULT_DIR)]
         dir: PathBuf,
     },
@@ -97,10 +97,10 @@ pub enum CertsCommand {
 /// Where files are written.
 #[derive(Debug, Clone, Args)]
 pub struct Place {
-    /// Folder of the files
+    /// Directory for the files
     #[arg(long, value_name = "DIR", default_value = DEFAULT_DIR)]
     pub dir: PathBuf,
-    /// Overwrite files that are there
+    /// Overwrite existing files
     #[arg(long)]
     pub force: bool,
 }
@@ -123,7 +123,7 @@ pub fn run(command: &CertsCommand) -> anyhow::Result<String> {
         CertsCommand::Client { name, uris, dns, emails, lifetime, place } => {
             let mut names = Vec::new();
             for uri in uris {
-                let bad = || format!("--uri {uri:?} is no URI");
+                let bad = || format!("--uri {uri:?} is not a valid URI");
                 ensure!(uri.contains(':'), bad());
                 names.push(SanType::URI(uri.as_str().try_into().with_context(bad)?));
             }
@@ -131,7 +131,7 @@ pub fn run(command: &CertsCommand) -> anyhow::Result<String> {
                 names.push(dns_name(name).with_context(|| format!("--dns {name:?}"))?);
             }
             for email in emails {
-                let bad = || format!("--email {email:?} is no mail address");
+                let bad = || format!("--email {email:?} is not a valid email address");
                 ensure!(email.contains('@'), bad());
                 names.push(SanType::Rfc822Name(email.as_str().try_into().with_context(bad)?));
             }
@@ -156,8 +156,8 @@ fn init(name: &str, lifetime: Duration, place: &Place) -> anyhow::Result<String>
     let key = place.write("ca.key", 0o600, &authority.key().serialize_pem())?;
     let cert = place.write("ca.crt", 0o644, &authority.pem())?;
     Ok(format!(
-        "{cert}  the authority: copy it to every agent (remote.client_ca) and every caller\n\
-         {key}  its key: keep it here, or better on no host that runs pods\n\
+        "{cert}  certificate authority: copy it to every agent (remote.client_ca) and client\n\
+         {key}  private key: keep it on this host, preferably not one that runs pods\n\
          \n\
          Next: podbay certs agent --san HOST, podbay certs client NAME\n",
         cert = cert.display(),
@@ -181,9 +181,9 @@ fn agent(sans: &[String], name: &str, lifetime: Duration, place: &Place) -> anyh
     let reached = sans.join(", ");
     Ok(format!(
         "{cert}  certificate of the agent at {reached}\n\
-         {key}  its key\n\
+         {key}  private key\n\
          \n\
-         Put both and ca.crt on the host of the agent, and into /etc/podbay/config.toml there:\n\
+         Copy both and ca.crt to the agent's host, and add to /etc/podbay/config.toml there:\n\
          \n\
          [remote]\n\
          address = \"0.0.0.0:10350\"\n\
@@ -212,9 +212,9 @@ fn client(
     let (key, cert) = place.signed(params, &key_name, &cert_name)?;
     Ok(format!(
         "{cert}  certificate of {name}\n\
-         {key}  its key\n\
+         {key}  private key\n\
          \n\
-         Put both and ca.crt where {name} calls from. On each agent, say in\n\
+         Copy both and ca.crt to the host of {name}. On each agent, set in\n\
          /etc/podbay/policy.toml what {name} may do (view, operate or admin):\n\
          \n\
          [[allow]]\n\
@@ -244,7 +244,7 @@ fn dns_name(name: &str) -> anyhow::Result<SanType> {
     };
     ensure!(
         name.len() <= 253 && name.split('.').all(part),
-        "is neither a host name nor an address"
+        "is neither a host name nor an IP address"
     );
     Ok(SanType::DnsName(name.try_into()?))
 }
@@ -254,7 +254,7 @@ fn file_names(name: &str) -> anyhow::Result<(String, String)> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
     let fits = (1..=64).contains(&name.len()) && name.bytes().all(good) && !name.starts_with('.');
     ensure!(fits, "{name:?} must be letters, digits, '.', '_', '-' and '@', at most 64");
-    ensure!(name != "ca", "\"ca\" is the name of the authority");
+    ensure!(name != "ca", "\"ca\" is reserved for the certificate authority");
     Ok((format!("{name}.key"), format!("{name}.crt")))
 }
 
@@ -288,23 +288,22 @@ impl Place {
     fn authority(&self, end: OffsetDateTime) -> anyhow::Result<Issuer<'static, KeyPair>> {
         let (cert_path, key_path) = (self.dir.join("ca.crt"), self.dir.join("ca.key"));
         let read = |path: &Path| {
-            let what =
-                || format!("read {}: is there an authority? `podbay certs init`", path.display());
+            let what = || format!("read {} (`podbay certs init` creates it)", path.display());
             std::fs::read_to_string(path).with_context(what)
         };
         let (cert, key) = (read(&cert_path)?, read(&key_path)?);
-        let bad_key = || format!("{} holds no private key", key_path.display());
+        let bad_key = || format!("{} contains no private key", key_path.display());
         let key = KeyPair::from_pem(&key).with_context(bad_key)?;
-        let bad_cert = || format!("{} holds no certificate", cert_path.display());
+        let bad_cert = || format!("{} contains no certificate", cert_path.display());
         let (_, pem) = parse_x509_pem(cert.as_bytes()).with_context(bad_cert)?;
         let parsed = pem.parse_x509().with_context(bad_cert)?;
         let fits = parsed.public_key().subject_public_key.data == key.public_key_raw();
-        ensure!(fits, "{} and {} do not belong together", cert_path.display(), key_path.display());
+        ensure!(fits, "{} and {} do not match", cert_path.display(), key_path.display());
         let last = parsed.validity().not_after.timestamp();
         let ended = || OffsetDateTime::from_unix_timestamp(last).map(|end| end.to_string());
         if end.unix_timestamp() > last {
             bail!(
-                "the authority ends {}, before the certificate would: give a shorter --lifetime",
+                "the certificate authority expires {}: use a shorter --lifetime",
                 ended().unwrap_or_default()
             );
         }

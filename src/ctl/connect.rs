@@ -97,7 +97,11 @@ impl Tls {
         let read = |path: &std::path::Path| -> Result<Vec<CertificateDer<'static>>, Error> {
             let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
             let all: Vec<_> = all.map_err(|error| bad(path, error.to_string()))?;
-            if all.is_empty() { Err(bad(path, "no certificate in it".to_owned())) } else { Ok(all) }
+            if all.is_empty() {
+                Err(bad(path, "contains no certificate".to_owned()))
+            } else {
+                Ok(all)
+            }
         };
         let mut roots = rustls::RootCertStore::empty();
         for certificate in read(&files.ca)? {

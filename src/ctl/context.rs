@@ -16,13 +16,13 @@ const DEFAULT_SOCKET: &str = "/run/podbay/podbay.sock";
 /// Which agent to ask.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct ContextArgs {
-    /// Context of the file of contexts [env: PODBAY_CONTEXT]
+    /// Context to use [env: PODBAY_CONTEXT]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Agent")]
     pub context: Option<String>,
     /// Address of the agent: a path, unix:///path or https://host:port [env: PODBAY_ADDRESS]
     #[arg(long, global = true, value_name = "ADDRESS", help_heading = "Agent")]
     pub address: Option<String>,
-    /// File of contexts [env: PODBAY_CLIENT_CONFIG] [default: ~/.config/podbay/config.toml]
+    /// Contexts file [env: PODBAY_CLIENT_CONFIG] [default: ~/.config/podbay/config.toml]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Agent")]
     pub client_config: Option<PathBuf>,
 }

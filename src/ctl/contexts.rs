@@ -16,7 +16,7 @@ use crate::config::Process;
 /// What `contexts` takes.
 #[derive(Debug, Clone, Args)]
 pub struct ContextsArgs {
-    /// json, yaml, jsonpath=... or custom-columns=...
+    /// Output format: json, yaml, jsonpath=... or custom-columns=...
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
 }
@@ -48,13 +48,13 @@ pub fn contexts(agent: &ContextArgs, args: &ContextsArgs, screen: Screen) -> Res
 /// What `config set-context` takes.
 #[derive(Debug, Clone, Args)]
 pub struct SetArgs {
-    /// The context
+    /// Context to change
     #[arg(value_name = "NAME", required_unless_present = "current")]
     pub name: Option<String>,
-    /// The current one
+    /// Change the current context
     #[arg(long, conflicts_with = "name")]
     pub current: bool,
-    /// Namespace when no -n is given
+    /// Namespace to use without -n
     #[arg(short, long, value_name = "NAME")]
     pub namespace: String,
 }
@@ -122,7 +122,7 @@ fn change(
     // The text is edited directly, so the result is parsed for verification.
     if toml::from_str::<Contexts>(&text).ok().as_ref() != Some(wanted) {
         let place = context.map(|name| format!(" in [contexts.{name}]")).unwrap_or_default();
-        let why = "is written in a way that is not changed here: set";
+        let why = "uses syntax that this command cannot change: set";
         return Err(Error::Failed(format!("{} {why} {key}{place} by hand", path.display())));
     }
     let part = path.with_extension("toml.part");

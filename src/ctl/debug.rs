@@ -27,37 +27,37 @@ pub struct DebugArgs {
     /// NAME or pod/NAME
     #[arg(value_name = "POD", value_parser = pod_name)]
     pub pod: String,
-    /// Image of the new container
+    /// Image for the new container
     #[arg(long, value_name = "IMAGE")]
     pub image: String,
-    /// Name of the new container [default: one is made up]
+    /// Name for the new container [default: generated]
     #[arg(short, long, value_name = "NAME")]
     pub container: Option<String>,
-    /// Show it the processes of this container of the pod
+    /// Share the process namespace of this container
     #[arg(long, value_name = "CONTAINER")]
     pub target: Option<String>,
-    /// Always, IfNotPresent or Never [default: as for any container]
+    /// Image pull policy: Always, IfNotPresent or Never [default: as for any container]
     #[arg(long, value_name = "POLICY")]
     pub image_pull_policy: Option<String>,
-    /// A variable of its environment; may be given several times
+    /// Environment variable; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub env: Vec<(String, String)>,
     /// The namespace.
     #[command(flatten)]
     pub namespace: Namespace,
-    /// Give it a standard input, wait until it runs and join its streams
+    /// Keep standard input open, wait until it runs and attach to it
     #[arg(short = 'i', long)]
     pub stdin: bool,
-    /// Run it in a terminal
+    /// Allocate a terminal
     #[arg(short = 't', long, requires = "stdin")]
     pub tty: bool,
-    /// Program and arguments, in place of those of the image
+    /// Command and arguments, instead of the image's
     #[arg(value_name = "COMMAND", last = true)]
     pub command: Vec<String>,
 }
 
 pub(super) fn variable(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is wanted")?;
+    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
@@ -65,7 +65,7 @@ pub(super) fn variable(text: &str) -> Result<(String, String), String> {
 pub async fn debug(client: &mut Client, args: &DebugArgs, screen: Screen) -> Result<(), Error> {
     let tty = args.tty && terminal::is_terminal();
     if args.tty && !tty {
-        screen.note("warning: standard input and output are no terminal: -t is left out");
+        screen.note("warning: standard input and output are not a terminal: ignoring -t");
     }
     let name = args.container.clone().unwrap_or_else(|| {
         let name = made_up();
@@ -244,7 +244,7 @@ impl Waiting<'_> {
         match pod.phase() {
             Phase::Succeeded | Phase::Failed => {
                 let name = format!("{}/{}", self.namespace, self.pod);
-                Err(Error::Failed(format!("pod {name} has ended before {} ran", self.name)))
+                Err(Error::Failed(format!("pod {name} ended before {} ran", self.name)))
             }
             _ => Ok(None),
         }

@@ -20,49 +20,49 @@ pub struct DeleteArgs {
     /// pod NAME..., pod/NAME..., or pods with --all or a selector
     #[arg(value_name = "POD", required_unless_present = "files")]
     pub words: Vec<String>,
-    /// The pods of these manifests: a file, a folder, or - for standard input
+    /// Pods in these manifests: file, directory, or - for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE", conflicts_with = "words")]
     pub files: Vec<std::path::PathBuf>,
-    /// Folders within folders too
+    /// Process directories recursively
     #[arg(short = 'R', long, requires = "files")]
     pub recursive: bool,
     /// Which, when none is named.
     #[command(flatten)]
     pub selection: Selection,
-    /// All pods of the namespace
+    /// Select all pods in the namespace
     #[arg(long)]
     pub all: bool,
-    /// Gone from the API at once, cleaned up behind; with --grace-period=0
+    /// Remove from the API immediately and clean up in the background; needs --grace-period=0
     #[arg(long)]
     pub force: bool,
-    /// Seconds that the containers have to end; -1 for what each pod says
+    /// Grace period in seconds; -1 for each pod's own
     #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true)]
     pub grace_period: i64,
-    /// The same as --grace-period=1
+    /// Same as --grace-period=1
     #[arg(long, conflicts_with_all = ["grace_period", "force"])]
     pub now: bool,
-    /// Do it only to the pod that has this uid
+    /// Only if the pod has this uid
     #[arg(long, value_name = "UID")]
     pub uid: Option<String>,
-    /// Say what would happen, change nothing
+    /// Show what would happen without changing anything
     #[arg(long)]
     pub dry_run: bool,
-    /// It is no error when there is no such pod
+    /// Do not fail if the pod does not exist
     #[arg(long)]
     pub ignore_not_found: bool,
-    /// Pods have nothing below them
+    /// No effect: pods have no dependents
     #[arg(long, hide = true, value_name = "HOW", num_args = 0..=1, require_equals = true)]
     pub cascade: Option<String>,
-    /// name prints pod/NAME of each in place of a sentence
+    /// Output format: name prints only pod/NAME
     #[arg(short, long, value_name = "FORMAT", value_parser = ["name"])]
     pub output: Option<String>,
-    /// Wait until they are gone; --wait=false to leave at once
+    /// Wait until the pods are gone; --wait=false returns immediately
     #[arg(
         long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", action = clap::ArgAction::Set
     )]
     pub wait: bool,
-    /// Longest wait, e.g. 90s or 5m; 0 for ever
+    /// Maximum time to wait, e.g. 90s or 5m; 0 for no limit
     #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration)]
     pub timeout: Duration,
 }
@@ -177,8 +177,8 @@ fn by_words(client: &Client, args: &DeleteArgs) -> Result<Vec<Selector>, Error> 
     args.selection.check(&names)?;
     let chosen = args.selection.selector.is_some() || args.selection.field_selector.is_some();
     match (names.is_empty(), args.all || chosen) {
-        (true, false) => Err(Error::Misuse("name pods, or give --all or a selector".to_owned())),
-        (false, true) => Err(Error::Misuse("a name and --all do not go together".to_owned())),
+        (true, false) => Err(Error::Misuse("specify pods, --all or a selector".to_owned())),
+        (false, true) => Err(Error::Misuse("a name and --all cannot be combined".to_owned())),
         (true, true) => Ok(vec![args.selection.wire(client, None)]),
         (false, false) => {
             Ok(names.iter().map(|name| args.selection.wire(client, Some(name))).collect())

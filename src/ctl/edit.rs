@@ -19,7 +19,7 @@ use crate::proto::podbay::v1::Change;
 
 const HEAD: &str = "\
 # Please edit the pod below. Lines beginning with '#' are ignored, and an empty file ends the edit.
-# What cannot be changed while the pod runs is refused.
+# Fields that cannot be changed while the pod runs are refused.
 #
 ";
 
@@ -95,8 +95,5 @@ fn run_editor(file: &Path) -> Result<(), Error> {
     if status.success() {
         return Ok(());
     }
-    Err(Error::Failed(format!(
-        "the editor {editor} has ended with {status}; see {}",
-        file.display()
-    )))
+    Err(Error::Failed(format!("the editor {editor} exited with {status}; see {}", file.display())))
 }

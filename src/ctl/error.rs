@@ -19,12 +19,12 @@ Exit codes:
   4    the agent cannot be reached, or the connection broke
   5    a wait took longer than --timeout
   130  interrupted
-  exec ends with the exit code of its command.
+  exec exits with the exit code of its command.
 
 Environment:
   PODBAY_CONTEXT        name of the context, as --context
   PODBAY_ADDRESS        address of the agent, as --address
-  PODBAY_CLIENT_CONFIG  file of contexts, as --client-config
+  PODBAY_CLIENT_CONFIG  contexts file, as --client-config
   NO_COLOR              no colours, when set to anything";
 
 /// Why a command failed.
@@ -67,7 +67,7 @@ pub enum Error {
     #[error("interrupted")]
     Interrupted,
     /// The reader of the output has closed it, which is not an error: `podbay get pods | head`.
-    #[error("the reader of the output has gone")]
+    #[error("the reader of the output is gone")]
     Gone,
 }
 
@@ -116,12 +116,12 @@ impl Error {
         if let Self::Agent(status) = self
             && let Some(why) = broken(status)
         {
-            return format!("error: the connection with the agent broke: {}\n", error_chain(why));
+            return format!("error: lost the connection to the agent: {}\n", error_chain(why));
         }
         let mut text = match self {
             Self::Gone => return String::new(),
             Self::Agent(status) if status.message().is_empty() => {
-                format!("error: the agent answers {:?}\n", status.code())
+                format!("error: the agent returned {:?}\n", status.code())
             }
             Self::Agent(status) => format!("error: {}\n", safe(status.message()).trim_end()),
             other => format!("error: {}\n", error_chain(other)),
@@ -193,7 +193,7 @@ mod tests {
         }
         assert_eq!(Error::Gone.report(), "");
         let quiet = Error::from(Status::new(Code::Aborted, ""));
-        assert_eq!(quiet.report(), "error: the agent answers Aborted\n");
+        assert_eq!(quiet.report(), "error: the agent returned Aborted\n");
         let escape = Error::Failed("a\u{1b}[2J".to_owned());
         assert_eq!(escape.report(), "error: a\\u{1b}[2J\n");
     }

@@ -17,28 +17,28 @@ use crate::proto::podbay::v1::{Event, EventType, EventsRequest, EventsResponse, 
 /// What `events` takes.
 #[derive(Debug, Clone, Default, Args)]
 pub struct EventsArgs {
-    /// Of this pod only: NAME or pod/NAME
+    /// Only events of this pod: NAME or pod/NAME
     #[arg(value_name = "POD", value_parser = pod_name)]
     pub pod: Option<String>,
-    /// The same, as kubectl has it
+    /// Same as POD, for kubectl compatibility
     #[arg(long = "for", value_name = "POD", value_parser = pod_name, conflicts_with = "pod")]
     pub of: Option<String>,
     /// Of which pods.
     #[command(flatten)]
     pub selection: Selection,
-    /// Of these types only: Normal, Warning
+    /// Only events of these types: Normal, Warning
     #[arg(long, value_name = "TYPE", value_delimiter = ',')]
     pub types: Vec<String>,
-    /// Go on with those to come
+    /// Watch for new events
     #[arg(short, long)]
     pub watch: bool,
-    /// No header row
+    /// Do not print headers
     #[arg(long)]
     pub no_headers: bool,
-    /// In the order of this field, e.g. .lastTimestamp
+    /// Sort by this field, e.g. .lastTimestamp
     #[arg(long, value_name = "PATH")]
     pub sort_by: Option<SortBy>,
-    /// json, yaml, name, jsonpath=... or custom-columns=...
+    /// Output format: json, yaml, name, jsonpath=... or custom-columns=...
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
 }

@@ -22,8 +22,8 @@ pub struct Place {
     /// NAME or pod/NAME
     #[arg(value_name = "POD", value_parser = pod_name)]
     pub pod: String,
-    /// The container [default: that of the annotation kubectl.kubernetes.io/default-container, or
-    /// the first]
+    /// Container [default: the one in annotation kubectl.kubernetes.io/default-container, or the
+    /// first]
     #[arg(short, long, value_name = "NAME")]
     pub container: Option<String>,
     /// The namespace.
@@ -44,16 +44,16 @@ pub struct ExecArgs {
     /// Where.
     #[command(flatten)]
     pub place: Place,
-    /// The same without -- before it, as kubectl once had it
+    /// Command without -- before it, as in older kubectl
     #[arg(value_name = "WORD", hide = true, conflicts_with = "command")]
     pub words: Vec<String>,
-    /// Program and arguments; no shell looks at them
+    /// Command and arguments; run without a shell
     #[arg(value_name = "COMMAND", last = true, required_unless_present = "words")]
     pub command: Vec<String>,
-    /// Send standard input
+    /// Pass standard input to the container
     #[arg(short = 'i', long)]
     pub stdin: bool,
-    /// Run it in a terminal
+    /// Allocate a terminal
     #[arg(short = 't', long)]
     pub tty: bool,
 }
@@ -64,10 +64,10 @@ pub struct AttachArgs {
     /// Where.
     #[command(flatten)]
     pub place: Place,
-    /// Send standard input
+    /// Pass standard input to the container
     #[arg(short = 'i', long)]
     pub stdin: bool,
-    /// Make the terminal raw when the container has one
+    /// Use raw mode if the container has a terminal
     #[arg(short = 't', long)]
     pub tty: bool,
 }
@@ -95,10 +95,11 @@ enum Incoming {
 pub async fn exec(client: &mut Client, args: &ExecArgs, screen: Screen) -> Result<u8, Error> {
     let with_terminal = args.tty && terminal::is_terminal();
     if args.tty && !with_terminal {
-        screen.note("warning: standard input and output are no terminal: -t is left out");
+        screen.note("warning: standard input and output are not a terminal: ignoring -t");
     }
     if !args.words.is_empty() {
-        screen.note("warning: podbay exec POD COMMAND is deprecated: podbay exec POD -- COMMAND");
+        screen
+            .note("warning: podbay exec POD COMMAND is deprecated: use podbay exec POD -- COMMAND");
     }
     let start = ExecStart {
         namespace: args.place.namespace.of(client),
@@ -132,7 +133,9 @@ pub async fn exec(client: &mut Client, args: &ExecArgs, screen: Screen) -> Resul
     match join(sender, wrap, news, args.stdin).await? {
         // Exit codes fit into a byte; anything else is a failure.
         Some(code) => Ok(u8::try_from(code).unwrap_or(255)),
-        None => Err(Error::Failed("the connection has ended before the command".to_owned())),
+        None => {
+            Err(Error::Failed("the connection was closed before the command exited".to_owned()))
+        }
     }
 }
 
@@ -155,7 +158,7 @@ pub async fn attach(client: &mut Client, args: &AttachArgs, screen: Screen) -> R
         Ok(match answer?.output {
             Some(attach_response::Output::Started(started)) => {
                 if wants_terminal && !started.tty {
-                    screen.note("warning: the container has no terminal: -t does nothing");
+                    screen.note("warning: the container has no terminal: ignoring -t");
                 }
                 Incoming::Started { raw: with_terminal && started.tty }
             }

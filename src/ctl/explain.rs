@@ -25,7 +25,7 @@ pub struct ExplainArgs {
     /// The namespace.
     #[command(flatten)]
     pub namespace: Namespace,
-    /// json, yaml, jsonpath=...
+    /// Output format: json, yaml, jsonpath=...
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
 }
@@ -36,7 +36,7 @@ pub struct RestartArgs {
     /// NAME or pod/NAME
     #[arg(value_name = "POD", value_parser = pod_name)]
     pub pod: String,
-    /// The container; may be left out when there is only one
+    /// Container; optional if there is only one
     #[arg(short, long, value_name = "NAME")]
     pub container: Option<String>,
     /// The namespace.
@@ -136,8 +136,8 @@ fn over(pod: &Value, container: &str) -> Option<String> {
     let end = of("/status/initContainerStatuses")?.pointer("/state/terminated")?;
     (!is_sidecar && number(end, "/exitCode") == 0).then(|| {
         format!(
-            "init container {container} has ended with exit code 0 and its work is done: nothing \
-             is restarted, it runs again only when the pod is made anew"
+            "init container {container} has ended with exit code 0: it is not restarted, and runs \
+             again only if the pod is recreated"
         )
     })
 }
@@ -147,7 +147,7 @@ fn only_container(object: &Value) -> Result<String, Error> {
     let names: Vec<_> = containers.iter().map(|container| text(container, "/name")).collect();
     match names.as_slice() {
         [one] => Ok((*one).to_owned()),
-        all => Err(Error::Misuse(format!("-c: name one of the containers {}", all.join(", ")))),
+        all => Err(Error::Misuse(format!("-c: must be one of the containers {}", all.join(", ")))),
     }
 }
 

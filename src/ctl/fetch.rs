@@ -24,7 +24,7 @@ pub async fn fetch(address: &str, most: u64) -> Result<String, Error> {
     let mut answer = client()?.get(address).send().await.map_err(failed)?;
     if !answer.status().is_success() {
         return Err(Error::Failed(format!(
-            "read {address}: the server answers {}",
+            "read {address}: the server returned {}",
             answer.status()
         )));
     }
@@ -32,17 +32,17 @@ pub async fn fetch(address: &str, most: u64) -> Result<String, Error> {
     while let Some(piece) = answer.chunk().await.map_err(failed)? {
         text.extend_from_slice(&piece);
         if text.len() as u64 > most {
-            return Err(Error::Misuse(format!("{address}: it is larger than allowed")));
+            return Err(Error::Misuse(format!("{address}: larger than allowed")));
         }
     }
-    String::from_utf8(text).map_err(|_| Error::Misuse(format!("{address}: it is no text")))
+    String::from_utf8(text).map_err(|_| Error::Misuse(format!("{address}: not valid UTF-8")))
 }
 
 fn client() -> Result<reqwest::Client, Error> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let failed =
-        |error: &dyn std::fmt::Display| Error::Failed(format!("make an HTTP client: {error}"));
+        |error: &dyn std::fmt::Display| Error::Failed(format!("create an HTTP client: {error}"));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

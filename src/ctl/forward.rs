@@ -42,14 +42,14 @@ pub struct ForwardArgs {
     /// NAME or pod/NAME
     #[arg(value_name = "POD", value_parser = pod_name)]
     pub pod: String,
-    /// PORT, LOCAL:REMOTE or :REMOTE (a free local port), each with /udp where it is meant; REMOTE
-    /// may be the name of a container's port
+    /// PORT, LOCAL:REMOTE or :REMOTE (a free local port), with /udp appended for UDP; REMOTE may
+    /// be the name of a container port
     #[arg(value_name = "PORTS", required = true)]
     pub ports: Vec<Ports>,
     /// The namespace.
     #[command(flatten)]
     pub namespace: Namespace,
-    /// Address to listen on here, or localhost; may be repeated
+    /// Local address to listen on; may be repeated
     #[arg(
         long, value_name = "IP", default_values = ["127.0.0.1"], value_parser = here,
         value_delimiter = ','
@@ -61,7 +61,7 @@ pub struct ForwardArgs {
 pub(super) fn here(text: &str) -> Result<IpAddr, String> {
     match text {
         "localhost" => Ok(IpAddr::from([127, 0, 0, 1])),
-        text => text.parse().map_err(|_| format!("{text:?} is no IP address")),
+        text => text.parse().map_err(|_| format!("{text:?} is not an IP address")),
     }
 }
 
@@ -120,7 +120,7 @@ impl FromStr for Ports {
         };
         let port = |text: &str| match text.parse::<u16>() {
             Ok(port) if port > 0 && !text.starts_with('+') => Ok(port),
-            _ => Err(format!("{text:?} is no port from 1 to 65535")),
+            _ => Err(format!("{text:?} is not a port from 1 to 65535")),
         };
         let local = match local {
             Some("") => Some(0),
@@ -182,7 +182,7 @@ pub async fn forward(client: &mut Client, args: &ForwardArgs, screen: Screen) ->
     }
     match listeners.join_next().await {
         Some(Ok(Err(error))) => Err(error),
-        _ => Err(Error::Failed("nobody listens any more".to_owned())),
+        _ => Err(Error::Failed("all listeners have stopped".to_owned())),
     }
 }
 
@@ -193,7 +193,7 @@ async fn tcp(listener: TcpListener, remote: u16, goal: Goal) -> Result<(), Error
         tokio::select! {
             // Cancel-safe: a connection not accepted yet stays in the backlog.
             taken = listener.accept() => {
-                let (stream, _) = taken.map_err(Error::local("take a connection"))?;
+                let (stream, _) = taken.map_err(Error::local("accept a connection"))?;
                 goal.screen.note(&format!("Handling connection for {remote}"));
                 let mut goal = goal.clone();
                 connections.spawn(async move {
@@ -224,14 +224,14 @@ async fn connection(stream: TcpStream, remote: u16, goal: &mut Goal) -> Result<(
                         return Ok(());
                     }
                 }
-                Err(error) => return Err(Error::local("read a connection")(error)),
+                Err(error) => return Err(Error::local("read from a connection")(error)),
             }
         }
     };
     let inward = async {
         while let Some(answer) = answers.message().await? {
             if let Some(port_forward_response::Output::Data(data)) = answer.output {
-                to.write_all(&data).await.map_err(Error::local("write a connection"))?;
+                to.write_all(&data).await.map_err(Error::local("write to a connection"))?;
             }
         }
         // The local client learns that no more data will come.

@@ -30,43 +30,43 @@ const PAGE: u32 = 500;
 /// What `get` takes.
 #[derive(Debug, Clone, Args)]
 pub struct GetArgs {
-    /// pods, pod NAME..., pod/NAME..., node, events, or several as pods,node
+    /// pods, pod NAME..., pod/NAME..., node, events, or several such as pods,node
     #[arg(value_name = "WHAT", required_unless_present = "files")]
     pub words: Vec<String>,
-    /// The pods of these manifests: a file, a folder, or - for standard input
+    /// Pods in these manifests: file, directory, or - for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE", conflicts_with = "words")]
     pub files: Vec<PathBuf>,
-    /// Folders within folders too
+    /// Process directories recursively
     #[arg(short = 'R', long, requires = "files")]
     pub recursive: bool,
     /// Of which pods.
     #[command(flatten)]
     pub selection: Selection,
-    /// wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,...
+    /// Output format: wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,...
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
-    /// In the order of this field, e.g. .metadata.creationTimestamp
+    /// Sort by this field, e.g. .metadata.creationTimestamp
     #[arg(long, value_name = "PATH")]
     pub sort_by: Option<SortBy>,
-    /// Show every change from now on too
+    /// Watch for changes after listing
     #[arg(short, long)]
     pub watch: bool,
-    /// Show the changes only
+    /// Watch for changes without listing first
     #[arg(long)]
     pub watch_only: bool,
-    /// A column for each of these labels
+    /// Labels to show as columns
     #[arg(short = 'L', long, value_name = "KEY", value_delimiter = ',')]
     pub label_columns: Vec<String>,
-    /// A column with the labels
+    /// Show all labels in a column
     #[arg(long)]
     pub show_labels: bool,
-    /// The kind in each name, as pod/NAME
+    /// Show the kind in names, e.g. pod/NAME
     #[arg(long)]
     pub show_kind: bool,
-    /// No header row
+    /// Do not print headers
     #[arg(long)]
     pub no_headers: bool,
-    /// It is no error when there is no such pod
+    /// Do not fail if the pod does not exist
     #[arg(long)]
     pub ignore_not_found: bool,
 }
@@ -76,7 +76,7 @@ pub async fn get(client: &mut Client, args: &GetArgs, screen: Screen) -> Result<
     let mut groups = if args.files.is_empty() { groups(&args.words)? } else { Vec::new() };
     if args.watch || args.watch_only {
         let Some((kind, names)) = groups.pop().filter(|_| groups.is_empty()) else {
-            return Err(Error::Misuse("a watch is of one kind, without -f".to_owned()));
+            return Err(Error::Misuse("only one kind can be watched, without -f".to_owned()));
         };
         return watched(client, args, kind, &names, screen).await;
     }
@@ -250,7 +250,7 @@ fn one(names: &[String]) -> Result<Option<String>, Error> {
     match names {
         [] => Ok(None),
         [name] => Ok(Some(name.clone())),
-        _ => Err(Error::Misuse("one name only".to_owned())),
+        _ => Err(Error::Misuse("only one name is allowed".to_owned())),
     }
 }
 

@@ -17,13 +17,13 @@ const SHORT: usize = 12;
 /// What `images` takes.
 #[derive(Debug, Clone, Args)]
 pub struct ImagesArgs {
-    /// Of this name or id only
+    /// Only the image with this name or id
     #[arg(value_name = "IMAGE")]
     pub image: Option<String>,
-    /// Ids in full
+    /// Show full ids
     #[arg(long)]
     pub no_trunc: bool,
-    /// json, yaml, name, jsonpath=... or custom-columns=...
+    /// Output format: json, yaml, name, jsonpath=... or custom-columns=...
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
 }
@@ -31,7 +31,7 @@ pub struct ImagesArgs {
 /// What `rmi` takes.
 #[derive(Debug, Clone, Args)]
 pub struct RemoveArgs {
-    /// Names or ids
+    /// Image names or ids
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<String>,
 }

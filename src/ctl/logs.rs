@@ -32,57 +32,57 @@ pub struct LogsArgs {
     /// NAME or pod/NAME
     #[arg(value_name = "POD", value_parser = pod_name, required_unless_present = "selector")]
     pub pod: Option<String>,
-    /// The container [default: that of the annotation kubectl.kubernetes.io/default-container, or
-    /// the first]
+    /// Container [default: the one in annotation kubectl.kubernetes.io/default-container, or the
+    /// first]
     #[arg(value_name = "CONTAINER", conflicts_with = "container")]
     pub positional: Option<String>,
-    /// The container
+    /// Container
     #[arg(short, long, value_name = "NAME", conflicts_with = "all_containers")]
     pub container: Option<String>,
     /// The namespace.
     #[command(flatten)]
     pub namespace: Namespace,
-    /// Of all pods with these labels
+    /// Logs of all pods that match this label selector
     #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "pod")]
     pub selector: Option<String>,
-    /// Of all containers
+    /// Logs of all containers
     #[arg(long, conflicts_with = "positional")]
     pub all_containers: bool,
-    /// Each line with the names of its pod and container before it
+    /// Prefix each line with its pod and container name
     #[arg(long)]
     pub prefix: bool,
-    /// Go on with what comes, over restarts, until the pod ends
+    /// Follow the log across restarts until the pod ends
     #[arg(short, long)]
     pub follow: bool,
-    /// Most containers that are followed together
+    /// Maximum number of containers to follow at once
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
     pub max_log_requests: usize,
-    /// Go on when one of several cannot be read or breaks off
+    /// Continue if one of several logs cannot be read
     #[arg(long)]
     pub ignore_errors: bool,
-    /// Of the container before the last restart
+    /// Log of the container before its last restart
     #[arg(short, long)]
     pub previous: bool,
-    /// This many last lines, -1 for all [default: -1, or 10 with a selector]
+    /// Number of last lines, -1 for all [default: -1, or 10 with a selector]
     #[arg(long, value_name = "LINES", allow_negative_numbers = true)]
     pub tail: Option<i64>,
-    /// What is younger than this, e.g. 90s or 2h
+    /// Only lines newer than this duration, e.g. 90s or 2h
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "since_time")]
     pub since: Option<Duration>,
-    /// What is newer than this time, e.g. 2026-01-02T15:04:05Z
+    /// Only lines after this time, e.g. 2026-01-02T15:04:05Z
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub since_time: Option<OffsetDateTime>,
-    /// Each line with its time
+    /// Print the timestamp of each line
     #[arg(long)]
     pub timestamps: bool,
-    /// At most so many bytes of each container
+    /// Maximum bytes per container
     #[arg(long, value_name = "BYTES")]
     pub limit_bytes: Option<u64>,
 }
 
 fn time(text: &str) -> Result<OffsetDateTime, String> {
     OffsetDateTime::parse(text, &Rfc3339)
-        .map_err(|_| "not a time as 2026-01-02T15:04:05Z".to_owned())
+        .map_err(|_| "not a time such as 2026-01-02T15:04:05Z".to_owned())
 }
 
 /// The log of a container: names of its pod and of itself.

@@ -17,15 +17,15 @@ const MOST: u64 = 32 << 20;
 /// Where manifests are.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Files {
-    /// Manifest: a file, a folder of .yaml, .yml and .json files, http(s)://..., or - for standard
+    /// Manifest: file, directory of .yaml, .yml and .json files, http(s)://..., or - for standard
     /// input
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     #[arg(required_unless_present = "kustomize")]
     pub files: Vec<PathBuf>,
-    /// Folders within folders too
+    /// Process directories recursively
     #[arg(short = 'R', long)]
     pub recursive: bool,
-    /// Refused: there is no kustomize in here
+    /// Not supported: kustomize
     #[arg(short = 'k', long, value_name = "DIR", hide = true)]
     pub kustomize: Option<PathBuf>,
 }
@@ -48,7 +48,7 @@ impl Files {
         if let Some(folder) = &self.kustomize {
             let folder = folder.display();
             return Err(Error::Misuse(format!(
-                "-k: podbay has no kustomize: kubectl kustomize {folder} | podbay apply -f -"
+                "-k: no kustomize support, use: kubectl kustomize {folder} | podbay apply -f -"
             )));
         }
         let mut texts = Vec::new();
@@ -69,7 +69,7 @@ impl Files {
                 let mut files = Vec::new();
                 self.walk(path, &mut files)?;
                 if files.is_empty() {
-                    let why = format!("{}: no .yaml, .yml or .json file in it", path.display());
+                    let why = format!("{}: contains no .yaml, .yml or .json file", path.display());
                     return Err(Error::Misuse(why));
                 }
                 for file in files {

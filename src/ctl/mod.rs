@@ -73,60 +73,60 @@ pub struct Cli {
 pub enum Command {
     /// Run the agent.
     Agent(Box<AgentArgs>),
-    /// Look at the configuration.
+    /// Show and check the configuration, manage contexts.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Make certificates for the remote door.
+    /// Create certificates for remote access.
     #[command(subcommand)]
     Certs(certs::CertsCommand),
-    /// Create pods; refused when they are there.
+    /// Create pods; fail if they exist.
     Create(apply::ApplyArgs),
-    /// Create pods or change them in place.
+    /// Create pods or update them in place.
     Apply(apply::ChangeArgs),
-    /// Change pods, by a new one where it must be.
+    /// Replace existing pods.
     Replace(apply::ChangeArgs),
-    /// Make a pod of an image.
+    /// Create a pod from an image.
     Run(run::RunArgs),
-    /// Change labels of pods.
+    /// Set or remove labels of pods.
     Label(notes::NotesArgs),
-    /// Change annotations of pods.
+    /// Set or remove annotations of pods.
     Annotate(notes::NotesArgs),
-    /// Change a pod in an editor.
+    /// Edit a pod in an editor.
     Edit(edit::EditArgs),
     /// Show pods, the node or events.
     Get(get::GetArgs),
-    /// Show everything of a pod or the node.
+    /// Show details of pods or the node.
     Describe(describe::DescribeArgs),
-    /// End pods.
+    /// Delete pods.
     Delete(delete::DeleteArgs),
-    /// Wait until pods are as wanted.
+    /// Wait until pods meet a condition.
     Wait(until::WaitArgs),
-    /// Show what containers have written.
+    /// Print the logs of containers.
     Logs(logs::LogsArgs),
     /// Run a command in a container.
     Exec(exec::ExecArgs),
-    /// Join the streams of a container.
+    /// Attach to a running container.
     Attach(exec::AttachArgs),
-    /// Add a container to a running pod, to look at it.
+    /// Add an ephemeral container to a running pod for debugging.
     Debug(debug::DebugArgs),
-    /// Copy files into or out of a container.
+    /// Copy files to or from a container.
     Cp(copy::CopyArgs),
-    /// Lead ports of this machine into a pod.
+    /// Forward local ports to a pod.
     PortForward(forward::ForwardArgs),
-    /// Show what pods or the node use.
+    /// Show CPU and memory usage of pods or the node.
     #[command(subcommand)]
     Top(top::TopCommand),
-    /// Show what happened to pods.
+    /// Show events.
     Events(events::EventsArgs),
-    /// Say what a pod waits for.
+    /// Explain what a pod is waiting for.
     Explain(explain::ExplainArgs),
     /// Restart a container.
     Restart(explain::RestartArgs),
-    /// Show images.
+    /// List images.
     Images(images::ImagesArgs),
     /// Pull images.
     Pull(pull::PullArgs),
-    /// Take images from an archive.
+    /// Load images from an archive.
     Load(archives::LoadArgs),
     /// Write images to an archive.
     Save(archives::SaveArgs),
@@ -134,18 +134,18 @@ pub enum Command {
     Rmi(images::RemoveArgs),
     /// Show the node.
     Node(node::NodeArgs),
-    /// Show the contexts of the client's configuration.
+    /// List the contexts of the client configuration.
     Contexts(contexts::ContextsArgs),
-    /// Print the versions of this program and of the agent.
+    /// Print the client and agent versions.
     Version(version::VersionArgs),
-    /// List the kinds that the commands know.
+    /// List the available resource kinds.
     ApiResources,
-    /// Print the completion script of a shell.
+    /// Print a shell completion script.
     Completion {
-        /// The shell.
+        /// Shell.
         shell: shell::Shell,
     },
-    /// Write the manual pages.
+    /// Write manual pages.
     Man(shell::ManArgs),
 }
 
@@ -230,24 +230,24 @@ fn without_agent(
 /// What can be asked about the configuration.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Print the effective configuration, and where each value came from.
+    /// Print the effective configuration and the source of each value.
     Show(Box<AgentArgs>),
-    /// Check a file and print everything that is wrong with it.
+    /// Check a configuration file and print all errors.
     Check {
-        /// The file.
+        /// Configuration file.
         file: PathBuf,
     },
     /// List the contexts, as `podbay contexts` does.
     GetContexts(contexts::ContextsArgs),
     /// Print the name of the current context.
     CurrentContext,
-    /// Make a context the current one.
+    /// Set the current context.
     UseContext {
-        /// Its name.
+        /// Context name.
         #[arg(value_name = "NAME")]
         name: String,
     },
-    /// Change the namespace of a context.
+    /// Set the namespace of a context.
     SetContext(contexts::SetArgs),
 }
 

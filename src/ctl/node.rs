@@ -15,7 +15,7 @@ use crate::proto::podbay::v1::GetNodeRequest;
 /// What `node` takes.
 #[derive(Debug, Clone, Args)]
 pub struct NodeArgs {
-    /// wide, json, yaml, name, jsonpath=... or custom-columns=...
+    /// Output format: wide, json, yaml, name, jsonpath=... or custom-columns=...
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
 }
@@ -46,10 +46,9 @@ pub fn header(wide: bool) -> Vec<&'static str> {
 /// The node as a Kubernetes object.
 pub async fn object(client: &mut Client) -> Result<Value, Error> {
     let node = client.pods.get_node(GetNodeRequest {}).await?.into_inner().node;
-    let node =
-        node.ok_or_else(|| Error::Failed("the agent says nothing of the node".to_owned()))?;
+    let node = node.ok_or_else(|| Error::Failed("the agent did not return the node".to_owned()))?;
     serde_json::from_str(&node.object)
-        .map_err(|error| Error::Failed(format!("the agent's node is no JSON: {error}")))
+        .map_err(|error| Error::Failed(format!("the agent's node is not valid JSON: {error}")))
 }
 
 /// Roles of the node according to its labels; `<none>` without any.

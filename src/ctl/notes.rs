@@ -35,16 +35,16 @@ pub struct NotesArgs {
     /// Which, when none is named.
     #[command(flatten)]
     pub selection: Selection,
-    /// All pods of the namespace
+    /// Select all pods in the namespace
     #[arg(long)]
     pub all: bool,
-    /// Another value may be there already
+    /// Allow changing existing values
     #[arg(long)]
     pub overwrite: bool,
-    /// Show what there is
+    /// List the current values
     #[arg(long)]
     pub list: bool,
-    /// Say what would happen, change nothing
+    /// Show what would happen without changing anything
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -60,7 +60,7 @@ fn split(words: &[String]) -> Result<(&[String], Changes), Error> {
     let change = |word: &String| match (word.split_once('='), word.strip_suffix('-')) {
         (Some((key, value)), _) if !key.is_empty() => Ok((key.to_owned(), Some(value.to_owned()))),
         (None, Some(key)) if !key.is_empty() => Ok((key.to_owned(), None)),
-        _ => Err(Error::Misuse(format!("{word:?}: KEY=VALUE or KEY- is wanted"))),
+        _ => Err(Error::Misuse(format!("{word:?}: must be KEY=VALUE or KEY-"))),
     };
     Ok((pods, changes.iter().map(change).collect::<Result<_, _>>()?))
 }
@@ -107,8 +107,8 @@ async fn pods(
     let namespace = args.selection.namespace.of(client);
     let chosen = args.selection.selector.is_some() || args.selection.field_selector.is_some();
     match (names.is_empty(), args.all || chosen) {
-        (true, false) => Err(Error::Misuse("name pods, or give --all or a selector".to_owned())),
-        (false, true) => Err(Error::Misuse("a name and --all do not go together".to_owned())),
+        (true, false) => Err(Error::Misuse("specify pods, --all or a selector".to_owned())),
+        (false, true) => Err(Error::Misuse("a name and --all cannot be combined".to_owned())),
         (false, false) => Ok(names.into_iter().map(|name| (namespace.clone(), name)).collect()),
         (true, true) => {
             let (pods, _) = get::list(client, &args.selection, None).await?;

@@ -18,13 +18,13 @@ const SHORT: usize = 12;
 /// What `pull` takes.
 #[derive(Debug, Clone, Args)]
 pub struct PullArgs {
-    /// The images
+    /// Images to pull
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<String>,
-    /// Print ids only
+    /// Print only ids
     #[arg(short, long)]
     pub quiet: bool,
-    /// Unpack for pods of this runtime handler
+    /// Unpack for this runtime handler
     #[arg(long, value_name = "HANDLER", default_value = "")]
     pub runtime_handler: String,
 }
@@ -68,7 +68,7 @@ async fn follow(
             None => {}
         }
     }
-    Err(Error::Failed("the pull has ended without an image".to_owned()))
+    Err(Error::Failed("the pull ended without an image".to_owned()))
 }
 
 /// How progress is shown.
@@ -129,7 +129,7 @@ impl LayerBars {
         let PullProgress { digest, done, total, .. } = step;
         if digest.is_empty() {
             if step.state() == PullState::Downloading {
-                self.image.say(&format!("{} in all", size(*total)));
+                self.image.say(&format!("{} in total", size(*total)));
             }
             return;
         }

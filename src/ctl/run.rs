@@ -34,70 +34,70 @@ pub struct RunArgs {
     /// Image of the container
     #[arg(long, value_name = "IMAGE")]
     pub image: String,
-    /// When the container is started again
+    /// Restart policy
     #[arg(long, value_name = "POLICY", default_value = "Always", value_parser = ["Always", "OnFailure", "Never"])]
     pub restart: String,
-    /// A variable of its environment; may be given several times
+    /// Environment variable; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub env: Vec<(String, String)>,
-    /// A port that it listens on; may be given several times
+    /// Container port; may be repeated
     #[arg(long, value_name = "PORT")]
     pub port: Vec<u16>,
     /// Labels of the pod [default: run=NAME]
     #[arg(short = 'l', long, value_name = "KEY=VALUE", value_parser = variable, value_delimiter = ',')]
     pub labels: Vec<(String, String)>,
-    /// An annotation of the pod; may be given several times
+    /// Annotation of the pod; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = variable)]
     pub annotations: Vec<(String, String)>,
-    /// Always, IfNotPresent or Never [default: as for any container]
+    /// Image pull policy: Always, IfNotPresent or Never [default: as for any container]
     #[arg(long, value_name = "POLICY")]
     pub image_pull_policy: Option<String>,
-    /// Run the container with all rights of the host
+    /// Run a privileged container
     #[arg(long)]
     pub privileged: bool,
-    /// JSON that is merged into the pod
+    /// JSON to merge into the generated pod
     #[arg(long, value_name = "JSON")]
     pub overrides: Option<String>,
-    /// The words behind -- are the command, not its arguments
+    /// Use the words after -- as the command instead of its arguments
     #[arg(long)]
     pub command: bool,
-    /// Give it a standard input, wait until it runs and join its streams
+    /// Keep standard input open, wait until it runs and attach to it
     #[arg(short = 'i', long)]
     pub stdin: bool,
-    /// Run it in a terminal
+    /// Allocate a terminal
     #[arg(short = 't', long)]
     pub tty: bool,
-    /// Wait until it runs and join its streams
+    /// Wait until it runs and attach to it
     #[arg(long)]
     pub attach: bool,
-    /// Delete the pod when the streams have ended
+    /// Delete the pod when the attached session ends
     #[arg(long)]
     pub rm: bool,
-    /// Say less
+    /// Print less
     #[arg(short, long)]
     pub quiet: bool,
-    /// Say what would happen: client asks nobody, server asks the agent
+    /// Show what would happen: client checks locally, server asks the agent
     #[arg(long, value_name = "WHO", num_args = 0..=1, require_equals = true, default_missing_value = "server")]
     pub dry_run: Option<DryRun>,
     /// The namespace.
     #[command(flatten)]
     pub namespace: Namespace,
-    /// What to print in place of what was done: json, yaml, name, jsonpath=...
+    /// Output format: json, yaml, name, jsonpath=...
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
-    /// Arguments of the image's program
+    /// Arguments for the container
     #[arg(value_name = "ARGUMENT", last = true)]
     pub arguments: Vec<String>,
 }
 
-/// Who says what would happen.
+/// Where a dry run happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DryRun {
-    /// Nobody, it happens.
+    /// No dry run.
     None,
-    /// This program.
+    /// In this program.
     Client,
-    /// The agent.
+    /// In the agent.
     Server,
 }
 

@@ -27,7 +27,7 @@ pub struct Selection {
     /// The namespace.
     #[command(flatten)]
     pub namespace: Namespace,
-    /// Of all namespaces
+    /// Select all namespaces
     #[arg(short = 'A', long, conflicts_with = "namespace")]
     pub all_namespaces: bool,
     /// Label selector, e.g. app=web,tier in (a,b),!old
@@ -66,7 +66,7 @@ impl Selection {
         let both = self.selector.is_some() || self.field_selector.is_some();
         if both || self.all_namespaces {
             let what = if both { "a selector" } else { "--all-namespaces" };
-            return Err(Error::Misuse(format!("a name and {what} do not go together")));
+            return Err(Error::Misuse(format!("a name and {what} cannot be combined")));
         }
         Ok(())
     }
@@ -77,7 +77,7 @@ pub fn pod_name(text: &str) -> Result<String, String> {
     let name = match text.split_once('/') {
         Some((kind, name)) => match Kind::parse(kind) {
             Some(Kind::Pod) => name,
-            Some(_) => return Err(format!("{text:?} is no pod")),
+            Some(_) => return Err(format!("{text:?} is not a pod")),
             None => return Err(unknown(kind)),
         },
         None => text,
@@ -142,7 +142,7 @@ pub fn groups(words: &[String]) -> Result<Vec<Group>, Error> {
     let mut groups: Vec<Group> = Vec::new();
     for word in words {
         let Some((of, name)) = word.split_once('/') else {
-            return Err(Error::Misuse(format!("{word:?}: KIND/NAME is wanted, as the others are")));
+            return Err(Error::Misuse(format!("{word:?}: must be KIND/NAME, like the others")));
         };
         let of = kind(of)?;
         if name.is_empty() {
@@ -159,7 +159,7 @@ pub fn groups(words: &[String]) -> Result<Vec<Group>, Error> {
 /// Like [`groups`], for a single kind.
 pub fn resources(words: &[String]) -> Result<Group, Error> {
     let [one] = <[Group; 1]>::try_from(groups(words)?)
-        .map_err(|_| Error::Misuse("names of one kind are wanted".to_owned()))?;
+        .map_err(|_| Error::Misuse("all names must be of one kind".to_owned()))?;
     Ok(one)
 }
 
@@ -167,7 +167,7 @@ pub fn resources(words: &[String]) -> Result<Group, Error> {
 pub fn pod_names(words: &[String]) -> Result<Vec<String>, Error> {
     match resources(words)? {
         (Kind::Pod, names) => Ok(names),
-        (kind, _) => Err(Error::Misuse(format!("a {} cannot be changed, only pods", kind.word()))),
+        (kind, _) => Err(Error::Misuse(format!("{}: only pods can be changed", kind.word()))),
     }
 }
 

@@ -21,7 +21,7 @@ pub enum Shell {
 /// What `man` takes.
 #[derive(Debug, Clone, Args)]
 pub struct ManArgs {
-    /// The folder to write the pages to, one for each command; it must be there
+    /// Existing directory to write the pages to, one per command
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
 }
@@ -41,7 +41,7 @@ pub fn completion(shell: Shell) -> String {
 /// Writes a page for each command.
 pub fn man(folder: &Path) -> Result<(), Error> {
     if !folder.is_dir() {
-        return Err(Error::Misuse(format!("{}: there is no such folder", folder.display())));
+        return Err(Error::Misuse(format!("{}: no such directory", folder.display())));
     }
     clap_mangen::generate_to(Cli::command(), folder)
         .map_err(Error::local(format!("write the pages to {}", folder.display())))

@@ -30,7 +30,8 @@ pub struct Raw(Termios);
 impl Raw {
     /// Sets the terminal of standard input to raw mode.
     pub fn new() -> Result<Self, Error> {
-        let fault = |error: rustix::io::Errno| Error::local("make the terminal raw")(error.into());
+        let fault =
+            |error: rustix::io::Errno| Error::local("set the terminal to raw mode")(error.into());
         let before = tcgetattr(io::stdin()).map_err(fault)?;
         let mut raw = before.clone();
         raw.make_raw();

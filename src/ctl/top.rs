@@ -14,13 +14,13 @@ use crate::proto::podbay::v1::{
     ContainerStats, NodeStats, PodStats, Selector, StatsRequest, Usage,
 };
 
-/// Whose use.
+/// Whose usage.
 #[derive(Debug, Clone, Subcommand)]
 pub enum TopCommand {
-    /// Use of pods.
+    /// Show the usage of pods.
     #[command(visible_aliases = ["pods", "po"])]
     Pod(TopPodArgs),
-    /// Use of the node.
+    /// Show the usage of the node.
     #[command(visible_aliases = ["nodes", "no"])]
     Node(TopNodeArgs),
 }
@@ -28,19 +28,19 @@ pub enum TopCommand {
 /// What `top node` takes.
 #[derive(Debug, Clone, Args)]
 pub struct TopNodeArgs {
-    /// The node's name; there is one
+    /// Node name; optional, as there is only one
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
-    /// Percent of all that the node has, not of what pods may use
+    /// Show percentages of the node's capacity instead of what pods may use
     #[arg(long)]
     pub show_capacity: bool,
-    /// Taken as kubectl has it; there is one node
+    /// Accepted for kubectl compatibility; there is only one node
     #[arg(long, value_name = "WHAT")]
     pub sort_by: Option<SortBy>,
-    /// No header row
+    /// Do not print headers
     #[arg(long)]
     pub no_headers: bool,
-    /// json, yaml, jsonpath=... or custom-columns=...
+    /// Output format: json, yaml, jsonpath=... or custom-columns=...
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
 }
@@ -48,25 +48,25 @@ pub struct TopNodeArgs {
 /// What `top pod` takes.
 #[derive(Debug, Clone, Args)]
 pub struct TopPodArgs {
-    /// This one only: NAME or pod/NAME
+    /// Only this pod: NAME or pod/NAME
     #[arg(value_name = "POD", value_parser = pod_name)]
     pub pod: Option<String>,
     /// Which pods.
     #[command(flatten)]
     pub selection: Selection,
-    /// A row for each container
+    /// Show a row per container
     #[arg(long)]
     pub containers: bool,
-    /// The one that uses the most first
+    /// Sort by usage, highest first
     #[arg(long, value_name = "WHAT")]
     pub sort_by: Option<SortBy>,
-    /// A last row with all of them together
+    /// Add a row with the total
     #[arg(long)]
     pub sum: bool,
-    /// No header row
+    /// Do not print headers
     #[arg(long)]
     pub no_headers: bool,
-    /// json, yaml, jsonpath=... or custom-columns=...
+    /// Output format: json, yaml, jsonpath=... or custom-columns=...
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
 }
@@ -74,9 +74,9 @@ pub struct TopPodArgs {
 /// What rows are sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SortBy {
-    /// Most cpu first.
+    /// Highest CPU usage first.
     Cpu,
-    /// Most memory first.
+    /// Highest memory usage first.
     Memory,
 }
 

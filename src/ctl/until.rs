@@ -22,22 +22,22 @@ pub struct WaitArgs {
     /// pod NAME..., pod/NAME..., or pods with --all or a selector
     #[arg(value_name = "POD", required_unless_present = "files")]
     pub words: Vec<String>,
-    /// The pods of these manifests: a file, a folder, or - for standard input
+    /// Pods in these manifests: file, directory, or - for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE", conflicts_with = "words")]
     pub files: Vec<PathBuf>,
-    /// Folders within folders too
+    /// Process directories recursively
     #[arg(short = 'R', long, requires = "files")]
     pub recursive: bool,
-    /// condition=NAME[=STATUS], delete, create, jsonpath={PATH}[=VALUE] or phase=PHASE
+    /// Condition: condition=NAME[=STATUS], delete, create, jsonpath={PATH}[=VALUE] or phase=PHASE
     #[arg(long = "for", value_name = "WHAT")]
     pub until: For,
     /// Which, when none is named.
     #[command(flatten)]
     pub selection: Selection,
-    /// All pods of the namespace
+    /// Select all pods in the namespace
     #[arg(long)]
     pub all: bool,
-    /// Longest wait, e.g. 90s or 5m; 0 for one look, -1s for ever
+    /// Maximum time to wait, e.g. 90s or 5m; 0 checks once, -1s for no limit
     #[arg(
         long, value_name = "DURATION", default_value = "30s", value_parser = limit,
         allow_hyphen_values = true
@@ -137,10 +137,10 @@ async fn pods(
     let chosen = args.selection.selector.is_some() || args.selection.field_selector.is_some();
     match (names.is_empty(), args.all || chosen) {
         (true, false) => {
-            return Err(Error::Misuse("name pods, or give --all or a selector".to_owned()));
+            return Err(Error::Misuse("specify pods, --all or a selector".to_owned()));
         }
         (false, true) => {
-            return Err(Error::Misuse("a name and --all do not go together".to_owned()));
+            return Err(Error::Misuse("a name and --all cannot be combined".to_owned()));
         }
         (true, true) => {
             let (pods, _) = get::list(client, &args.selection, None).await?;

@@ -13,10 +13,10 @@ use crate::config::Process;
 /// What `version` takes.
 #[derive(Debug, Clone, Args)]
 pub struct VersionArgs {
-    /// Of this program only, no agent is asked
+    /// Print only the client version, without asking the agent
     #[arg(long)]
     pub client: bool,
-    /// json or yaml
+    /// Output format: json or yaml
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Format>,
 }

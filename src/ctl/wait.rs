@@ -91,9 +91,9 @@ impl Waiting {
         let what = match &self.until {
             Until::Ready => "to be ready".to_owned(),
             Until::Gone => "to be gone".to_owned(),
-            Until::There => "to be there".to_owned(),
+            Until::There => "to exist".to_owned(),
             Until::Condition(kind, status) => format!("to have condition {kind}={status}"),
-            Until::Path(..) => "to be as wanted".to_owned(),
+            Until::Path(..) => "to meet the condition".to_owned(),
         };
         format!("waiting for {} {what}", names.join(", "))
     }

@@ -177,7 +177,7 @@ impl DockerConfig {
         }
         let parsed = tokio::fs::read(path).await.ok().and_then(|bytes| Self::parse(&bytes));
         parsed.unwrap_or_else(|| {
-            tracing::warn!(path = %path.display(), "docker configuration is not readable");
+            tracing::warn!(path = %path.display(), "cannot read docker configuration");
             Self::default()
         })
     }

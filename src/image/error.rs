@@ -118,7 +118,7 @@ pub enum Error {
     #[error("names can be given to one image only, and the archive has {0}")]
     NamesForMany(usize),
     /// An archive ended early.
-    #[error("the archive broke off")]
+    #[error("the archive ended unexpectedly")]
     BrokenOff {
         /// Why.
         #[source]
@@ -131,7 +131,7 @@ pub enum Error {
         after: Duration,
     },
     /// The agent is shutting down, or the task panicked; the details are in the agent's log.
-    #[error("the agent has given the work up")]
+    #[error("the agent stopped the operation")]
     Abandoned,
     /// A registry host configuration is invalid.
     #[error("registry configuration {path}: {problem}")]

@@ -147,7 +147,7 @@ fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
         .map_err(|error| {
             let kind = match error.classify() {
                 serde_json::error::Category::Data => "a field has the wrong type",
-                _ => "it is no JSON",
+                _ => "it is not valid JSON",
             };
             Malformed(format!("{kind} (line {} column {})", error.line(), error.column()))
         })?
@@ -343,7 +343,7 @@ pub fn parse_config(manifest: &Manifest, bytes: &[u8]) -> Result<Config, Malform
         return malformed(format!("it has {ids} diff ids and the manifest {layers} layers"));
     }
     let digests = texts.into_iter().map(Digest::try_from).collect::<Result<Vec<_>, _>>();
-    let diff_ids = digests.map_err(|_| Malformed("a diff id is no sha256 digest".to_owned()))?;
+    let diff_ids = digests.map_err(|_| Malformed("a diff id is not a sha256 digest".to_owned()))?;
     let platform =
         RawPlatform { os: raw.os, architecture: raw.architecture, variant: raw.variant }.platform();
     Ok(Config { platform, diff_ids, image: raw.config.unwrap_or_default().into() })

@@ -214,7 +214,7 @@ impl HostTable {
             Some(ClientPairs::Pairs(pairs)) => match pairs.first().map(Vec::as_slice) {
                 Some([cert]) => (cert, None),
                 Some([cert, key]) => (cert, Some(key).filter(|key| !key.is_empty())),
-                _ => return Err("client: pairs of certificate and key are wanted".to_owned()),
+                _ => return Err("client: must be pairs of certificate and key".to_owned()),
             },
         };
         Ok(Some((folder.join(cert), key.map(|key| folder.join(key)))))
@@ -224,7 +224,7 @@ impl HostTable {
 fn base_url(address: &str, override_path: bool) -> Result<Url, String> {
     let with_scheme =
         if address.contains("://") { address.to_owned() } else { format!("https://{address}") };
-    let bad = || "a host is no http or https URL without user, query or fragment".to_owned();
+    let bad = || "a host is not an http or https URL without user, query or fragment".to_owned();
     let mut url = Url::parse(&with_scheme).map_err(|_| bad())?;
     let odd = url.query().is_some() || url.fragment().is_some();
     let user = !url.username().is_empty() || url.password().is_some();

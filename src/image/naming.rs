@@ -84,7 +84,7 @@ impl Inner {
                 }
             };
             if let Err(error) = done {
-                tracing::warn!(name, %error, "name is not as it was before a failure");
+                tracing::warn!(name, %error, "cannot restore image name after a failure");
             }
         }
     }

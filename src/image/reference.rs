@@ -54,7 +54,7 @@ impl Reference {
             None => (image, None),
             Some((rest, digest)) => {
                 let digest = Digest::try_from(digest);
-                (rest, Some(digest.map_err(|_| "the digest is no sha256 digest")?))
+                (rest, Some(digest.map_err(|_| "the digest is not a sha256 digest")?))
             }
         };
         let (name, tag) = split_tag(rest);

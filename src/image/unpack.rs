@@ -37,7 +37,7 @@ impl Inner {
         };
         match self.store.unpack(work).await {
             Err(error) if error.kind == ErrorKind::FailedPrecondition => {
-                tracing::warn!(digest = %layer.digest, %error, "layer differs from its diff id");
+                tracing::warn!(digest = %layer.digest, %error, "layer does not match its diff id");
                 Err(Error::bad(layer.digest.to_string(), "unpacked, it differs from its diff id"))
             }
             unpacked => unpacked.step("unpacking a layer"),
@@ -57,7 +57,8 @@ impl Inner {
         let unpacked = self.unpack_again(&lease, image, snapshotter).await;
         let released = self.store.release(&lease, false).await;
         if let Err(error) = released {
-            tracing::warn!(lease = lease.0, %error, "lease of an unpack stays until it expires");
+            tracing::warn!(lease = lease.0, %error,
+                "cannot delete lease of unpack, it remains until it expires");
         }
         if unpacked.is_err() {
             self.index.forget(&image.target.digest);
@@ -140,7 +141,7 @@ impl Inner {
             && let Err(error) = writer.write(bytes.clone()).await
         {
             if let Err(error) = writer.abort().await {
-                tracing::warn!(digest = %blob.digest, %error, "half-written blob stays");
+                tracing::warn!(digest = %blob.digest, %error, "cannot remove partial blob");
             }
             return Err(error).step("writing a blob");
         }

@@ -82,7 +82,7 @@ pub(super) async fn serve(mut queue: mpsc::Receiver<Copier>) {
 
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a log copier ended badly");
+        tracing::error!(%error, "log copier failed");
         if error.is_panic() {
             give_up();
         }
@@ -92,7 +92,7 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 /// Aborts the process: if nobody read their output, containers would block. The next agent process
 /// reads it.
 pub(super) fn give_up() {
-    tracing::error!("logs are not copied any more: the agent ends");
+    tracing::error!("agent exits: logs are no longer copied");
     std::process::abort();
 }
 
@@ -208,7 +208,7 @@ impl Copier {
         let sources = fds.map(|(stream, fd)| match Source::new(stream, fd?, max_line) {
             Ok(source) => Some(source),
             Err(error) => {
-                tracing::error!(%error, ?stream, "output stream cannot be watched");
+                tracing::error!(%error, ?stream, "cannot watch output stream");
                 None
             }
         });
@@ -309,7 +309,7 @@ impl Copy {
     /// Handles the result of a read from one stream; the data is in the shared buffer.
     fn output(&mut self, index: usize, read: io::Result<usize>) {
         let n = read.unwrap_or_else(|error| {
-            tracing::warn!(%error, "an output stream broke; its log ends here");
+            tracing::warn!(%error, "output stream failed, its log ends here");
             0
         });
         if n == 0 {

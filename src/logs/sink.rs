@@ -130,7 +130,7 @@ impl Sink {
             return Err(error);
         }
         if !first.is_empty() {
-            tracing::warn!(path = %self.path.display(), "log file is written again");
+            tracing::warn!(path = %self.path.display(), "log file can be written again");
         }
         self.state = State::Open(file);
         Ok(())

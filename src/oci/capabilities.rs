@@ -54,7 +54,8 @@ pub(super) fn granted(input: &ContainerInput<'_>) -> Result<BTreeSet<String>, Er
         if input.facts.capabilities.contains(&name) {
             set.insert(name);
         } else {
-            tracing::warn!(container = %input.id, name, "capability unknown or not held: left out");
+            tracing::warn!(container = %input.id, name,
+                "ignoring capability: unknown or not held by the agent");
         }
     }
     for name in &drop {

@@ -47,7 +47,7 @@ pub(super) fn path(driver: CgroupDriver, parent: &str, id: &str) -> Result<PathB
         CgroupDriver::Cgroupfs => format!("{cleaned}/{id}"),
         CgroupDriver::Systemd if base.is_empty() => format!("{OWN_SLICE}:{SCOPE_PREFIX}:{id}"),
         CgroupDriver::Systemd if !is_slice => {
-            return refused("is no systemd slice, but the cgroup driver is systemd");
+            return refused("is not a systemd slice, but the cgroup driver is systemd");
         }
         CgroupDriver::Systemd if base.contains(':') => return refused("contains a colon"),
         CgroupDriver::Systemd => format!("{base}:{SCOPE_PREFIX}:{id}"),

@@ -67,7 +67,7 @@ fn owner(input: &ContainerInput<'_>, device: &DeviceNode) -> (u32, u32) {
 fn check_permissions(permissions: &str) -> Result<(), String> {
     let known = permissions.bytes().all(|byte| b"rwm".contains(&byte));
     let once = permissions.bytes().all(|b| permissions.bytes().filter(|&c| c == b).count() == 1);
-    if known && once { Ok(()) } else { Err(format!("{permissions:?} is no subset of \"rwm\"")) }
+    if known && once { Ok(()) } else { Err(format!("{permissions:?} is not a subset of \"rwm\"")) }
 }
 
 fn rule(

@@ -47,7 +47,7 @@ pub(super) fn of_container(input: &ContainerInput<'_>) -> Result<Vec<LinuxNamesp
             let pid = input.namespaces.target_pid.ok_or_else(|| {
                 Error::invalid(
                     "linux.security_context.namespace_options.target_id",
-                    "the target container does not run",
+                    "the target container is not running",
                 )
             })?;
             list.push(join(Kind::Pid, &process_namespace(pid, "pid")));

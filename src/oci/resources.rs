@@ -104,7 +104,7 @@ fn cpu(resources: &Resources) -> Result<Option<LinuxCpu>, Error> {
         if known {
             Ok((!text.is_empty()).then(|| text.to_owned()))
         } else {
-            let problem = format!("{text:?} is no list such as \"0-3,5\"");
+            let problem = format!("{text:?} is not a list such as \"0-3,5\"");
             Err(Error::invalid(format!("{FIELD}.{name}"), problem))
         }
     };
@@ -165,7 +165,7 @@ fn hugepages(
     let mut limits = Vec::with_capacity(asked.len());
     for (index, limit) in asked.iter().enumerate() {
         if !is_page_size(&limit.page_size) {
-            let problem = format!("{:?} is no page size such as \"2MB\"", limit.page_size);
+            let problem = format!("{:?} is not a page size such as \"2MB\"", limit.page_size);
             return Err(Error::invalid(field(index, "page_size"), problem));
         }
         let bytes = i64::try_from(limit.limit)
@@ -208,7 +208,7 @@ fn check_unified(resources: &Resources, facts: &HostFacts) -> Result<(), Error> 
         if !dotted || !name.bytes().all(plain) || value.contains('\0') {
             return Err(Error::invalid(
                 format!("{FIELD}.unified[{name:?}]"),
-                "is no cgroup file such as \"memory.high\", or its value has a NUL",
+                "is not a cgroup file such as \"memory.high\", or its value contains a NUL",
             ));
         }
     }

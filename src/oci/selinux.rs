@@ -135,7 +135,7 @@ fn check(name: &str, part: &str) -> Result<(), Error> {
         return Ok(());
     }
     let field = format!("linux.security_context.selinux_options.{name}");
-    Err(Error::invalid(field, format!("{part:?} is no {name} of a label")))
+    Err(Error::invalid(field, format!("{part:?} is not a valid {name} of a label")))
 }
 
 /// `user:role:type:level`; the level may have colons.

@@ -35,7 +35,7 @@ pub fn check_sysctls(pod: &PodConfig) -> Result<(), Error> {
 
 fn problem_of(pod: &PodConfig, name: &str, value: &str) -> Option<&'static str> {
     if !is_name(name) {
-        return Some("is no name of a kernel parameter");
+        return Some("is not a kernel parameter name");
     }
     let dotted = dotted(name);
     if dotted.starts_with("net.") {
@@ -49,7 +49,7 @@ fn problem_of(pod: &PodConfig, name: &str, value: &str) -> Option<&'static str> 
     } else {
         return Some("is not a parameter of a pod's namespaces");
     }
-    (!is_value(value)).then_some("has a value with characters that no kernel parameter needs")
+    (!is_value(value)).then_some("has a value with unsupported characters")
 }
 
 /// The name with dots as separators. In a name whose first separator is a slash, slashes and dots

@@ -120,7 +120,7 @@ impl Pulled {
             Err(error) => Err(error),
         };
         if let Err(error) = written {
-            tracing::warn!(error = error_chain(&error), "who may use an image is not written down");
+            tracing::warn!(error = error_chain(&error), "cannot store who may use an image");
         }
     }
 

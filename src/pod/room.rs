@@ -415,7 +415,8 @@ impl Room {
     pub(super) async fn remove_logs(&self, given: &Given) {
         let folder = self.log_folder(given);
         if let Err(error) = self.deps.host.remove_tree(&folder).await {
-            tracing::warn!(folder = %folder.display(), error = error_chain(&error), "logs stay");
+            tracing::warn!(folder = %folder.display(), error = error_chain(&error),
+                "cannot remove pod logs");
         }
     }
 }

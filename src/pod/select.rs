@@ -199,7 +199,7 @@ fn set(tokens: &mut Tokens<'_>, key: &str) -> Result<Vec<String>, String> {
         other => return Err(format!("found {other}, expected `(`")),
     }
     if tokens.peek() == Token::Sign(")") {
-        return Err(format!("label {key:?} is looked for in an empty set"));
+        return Err(format!("label {key:?} is compared with an empty set"));
     }
     let mut values = Vec::new();
     loop {

@@ -179,10 +179,10 @@ impl Statics {
         let (begun, over) = news(&logged, &faults);
         for (path, why) in begun {
             let path = path.display();
-            tracing::warn!(%path, why, "a manifest of static pods is not taken as it is");
+            tracing::warn!(%path, why, "problem in static pod manifest");
         }
         for path in over {
-            tracing::info!(path = %path.display(), "a manifest of static pods is right again");
+            tracing::info!(path = %path.display(), "static pod manifest is valid again");
         }
         *logged = faults;
     }

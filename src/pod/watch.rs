@@ -308,7 +308,7 @@ impl State {
         }
         if from.number > self.number {
             let message = format!(
-                "revision {} is yet to come: the current one is {}",
+                "revision {} is in the future: the current one is {}",
                 from.number, self.number
             );
             return Err(Error::Argument { field: "after", message });

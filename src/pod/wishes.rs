@@ -113,7 +113,7 @@ fn value<'a>(pod: &'a Pod, prefix: &str, name: &str) -> Option<&'a str> {
 fn pause(text: &str) -> Result<Duration, String> {
     let (least, most) = (PAUSES.start(), PAUSES.end());
     let pause = humantime::parse_duration(text).ok().filter(|pause| PAUSES.contains(pause));
-    pause.ok_or_else(|| format!("{text:?} is no duration from {least:?} to {most:?}"))
+    pause.ok_or_else(|| format!("{text:?} is not a duration from {least:?} to {most:?}"))
 }
 
 fn limits(text: &str) -> Result<Vec<Rlimit>, String> {
@@ -123,17 +123,17 @@ fn limits(text: &str) -> Result<Vec<Rlimit>, String> {
         let (name, figures) =
             part.split_once('=').ok_or_else(|| wrong("is none of name=soft:hard, name=both"))?;
         if !Rlimit::NAMES.contains(&name) {
-            return Err(format!("{name:?} is no limit; known are {}", Rlimit::NAMES.join(", ")));
+            return Err(format!("{name:?} is not a limit; known are {}", Rlimit::NAMES.join(", ")));
         }
         let (soft, hard) = figures.split_once(':').unwrap_or((figures, figures));
         let (Some(soft), Some(hard)) = (Rlimit::figure(soft), Rlimit::figure(hard)) else {
-            return Err(wrong("has something else than numbers or unlimited"));
+            return Err(wrong("must contain only numbers or unlimited"));
         };
         if soft > hard {
-            return Err(wrong("is more at first than a process may have at all"));
+            return Err(wrong("has a soft limit above the hard limit"));
         }
         if limits.iter().any(|limit| limit.name == name) {
-            return Err(wrong("stands twice"));
+            return Err(wrong("is listed twice"));
         }
         limits.push(Rlimit { name: name.to_owned(), soft, hard });
     }
@@ -194,12 +194,12 @@ mod tests {
         let table = [
             ("ulimits.podbay.io/other", "nofile=1", "names no container"),
             ("ulimits.podbay.io/web", "nofile", "name=soft:hard"),
-            ("ulimits.podbay.io/web", "files=1", "is no limit; known are as, core,"),
+            ("ulimits.podbay.io/web", "files=1", "is not a limit; known are as, core,"),
             ("ulimits.podbay.io/web", "nofile=x", "numbers or unlimited"),
-            ("ulimits.podbay.io/web", "nofile=2:1", "more at first"),
-            ("ulimits.podbay.io/web", "core=1,core=2", "stands twice"),
-            ("backoff.podbay.io/initial", "1ms", "is no duration from 100ms to 3600s"),
-            ("backoff.podbay.io/longest", "soon", "is no duration"),
+            ("ulimits.podbay.io/web", "nofile=2:1", "soft limit above"),
+            ("ulimits.podbay.io/web", "core=1,core=2", "is listed twice"),
+            ("backoff.podbay.io/initial", "1ms", "is not a duration from 100ms to 3600s"),
+            ("backoff.podbay.io/longest", "soon", "is not a duration"),
             ("backoff.podbay.io/exempt-success", "yes", "neither \"true\" nor \"false\""),
             ("backoff.podbay.io/cap", "1s", "known are initial"),
             ("oom.podbay.io/web", "none", "neither \"process\" nor \"group\""),

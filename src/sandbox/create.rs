@@ -91,7 +91,7 @@ impl Room {
             }
             _ => {
                 let full =
-                    || Error::Unsupported("every SELinux level is taken by a pod".to_owned());
+                    || Error::Unsupported("all SELinux levels are in use by pods".to_owned());
                 self.levels.take().map(Some).ok_or_else(full)
             }
         }
@@ -319,7 +319,8 @@ impl Room {
             record.undoing = true;
         });
         if let Err(undo) = self.try_undo(entry).await {
-            tracing::warn!(pod = %entry.id, error = error_chain(&undo), "creation not undone yet");
+            tracing::warn!(pod = %entry.id, error = error_chain(&undo),
+                "cannot undo sandbox creation yet");
             self.mark_not_ready(entry).await;
             self.undo_later(entry);
         }

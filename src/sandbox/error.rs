@@ -51,7 +51,7 @@ pub enum Error {
     },
     /// The configuration forbids port-forward into the host's network.
     #[error(
-        "pod sandbox {0} is in the host's network, where port-forward is switched off \
+        "pod sandbox {0} uses the host network, where port-forward is disabled \
          (streaming.host_network_port_forward)"
     )]
     HostNetworkForbidden(PodId),
@@ -59,7 +59,7 @@ pub enum Error {
     #[error("{0}")]
     Unsupported(String),
     /// The request depends on the runtime handler's features, which could not be found out in time.
-    #[error("runtime handler {0:?} does not tell what it can do")]
+    #[error("runtime handler {0:?} does not report its features")]
     FeaturesUnknown(String),
     /// The pause process did not end although it was killed.
     #[error("the pause process of pod {0} did not end after SIGKILL")]

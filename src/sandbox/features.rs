@@ -48,14 +48,14 @@ impl Features {
                 Ok(Ok(features)) => features,
                 Ok(Err(error)) if error.kind == ErrorKind::Unsupported => {
                     let error = error_chain(&error);
-                    tracing::warn!(handler, error, "handler cannot be asked for its features");
+                    tracing::warn!(handler, error, "runtime handler does not report its features");
                     HandlerFeatures::default()
                 }
                 // Logged at debug level only: a kubelet asks for the status all the time, and a
                 // caller that needs the features gets an error.
                 Ok(Err(error)) => {
                     let error = error_chain(&error);
-                    tracing::debug!(handler, error, "features not known yet");
+                    tracing::debug!(handler, error, "cannot query features of runtime handler yet");
                     continue;
                 }
                 Err(_late) => continue,

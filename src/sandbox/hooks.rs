@@ -33,7 +33,7 @@ impl Room {
         if base.hooks.has_plugins() {
             let pod = hooked_pod(base, running).await;
             let asked = base.hooks.pod(PodMoment::Run, &pod).await;
-            asked.step("ask plugins of the node about the pod")?;
+            asked.step("ask NRI plugins about the pod")?;
         }
         Ok(hold)
     }
@@ -57,7 +57,7 @@ impl Room {
         let pod = hooked_pod(base, sandbox).await;
         if let Err(error) = base.hooks.pod(PodMoment::Stop, &pod).await {
             let error = error_chain(&error);
-            tracing::warn!(pod = %entry.id, error, "a plugin objects to a stop");
+            tracing::warn!(pod = %entry.id, error, "NRI plugin returned an error on stop");
         }
     }
 
@@ -71,7 +71,7 @@ impl Room {
         let pod = hooked_pod(base, &entry.sandbox()).await;
         if let Err(error) = base.hooks.pod(PodMoment::Remove, &pod).await {
             let error = error_chain(&error);
-            tracing::warn!(pod = %entry.id, error, "a plugin objects to a removal");
+            tracing::warn!(pod = %entry.id, error, "NRI plugin returned an error on removal");
         }
     }
 
@@ -88,7 +88,7 @@ impl Room {
         if base.hooks.has_plugins() {
             let pod = hooked_pod(base, sandbox).await;
             let asked = base.hooks.update_pod(&pod, overhead, resources).await;
-            asked.step("ask plugins of the node about the resources")?;
+            asked.step("ask NRI plugins about the resources")?;
         }
         Ok(hold)
     }
@@ -102,7 +102,7 @@ impl Room {
         let pod = hooked_pod(base, sandbox).await;
         if let Err(error) = base.hooks.pod(PodMoment::PostUpdate, &pod).await {
             let error = error_chain(&error);
-            tracing::warn!(pod = %sandbox.id, error, "a plugin objects to an update");
+            tracing::warn!(pod = %sandbox.id, error, "NRI plugin returned an error on update");
         }
     }
 }
@@ -135,7 +135,7 @@ impl Node for Sandboxes {
 
     async fn evict(&self, container: &str, reason: &str) -> backend::Result<()> {
         let (room, id, reason) = (self.room.clone(), container.to_owned(), reason.to_owned());
-        tracing::info!(container, reason, "a plugin evicts a container");
+        tracing::info!(container, reason, "evicting container for NRI plugin");
         let evict = async move { Ok(room.deps.containers.evict(&id, &reason).await?) };
         self.for_plugin("evict", container, evict).await
     }

@@ -173,7 +173,7 @@ impl Room {
         if !entry.sandbox().is_ready() {
             return;
         }
-        tracing::warn!(pod = %entry.id, "the pause process ended by itself");
+        tracing::warn!(pod = %entry.id, "pause process exited unexpectedly");
         self.mark_not_ready(entry).await;
     }
 
@@ -183,7 +183,7 @@ impl Room {
         let not_ready = |record: &mut SandboxRecord| record.sandbox.state = SandboxState::NotReady;
         if let Err(error) = entry.save_end(&self.deps.base, not_ready).await {
             let error = crate::telemetry::error_chain(&error);
-            tracing::error!(pod = %entry.id, error, "state not stored");
+            tracing::error!(pod = %entry.id, error, "cannot store sandbox state");
             entry.change(not_ready);
         }
         entry.publish(&self.deps.base, Some(EventKind::Stopped));

@@ -46,17 +46,14 @@ impl Sandboxes {
         let pods = base.store.load::<SandboxRecord>()?;
         let containers = base.store.load::<ContainerRecord>()?;
         for fault in pods.faults.iter().chain(&containers.faults) {
-            tracing::error!(
-                ?fault,
-                "a stored record cannot be read: what is its own is left alone"
-            );
+            tracing::error!(?fault, "cannot read stored record: its resources are left alone");
         }
         let faults = pods.faults.iter().chain(&containers.faults);
         room.leave_alone(faults.map(|fault| fault.key.clone()));
         let (mut pods, mut containers) = (pods.records, containers.records);
         let (below, tasks) =
             tokio::try_join!(base.runtime.container_ids(), base.runtime.list_tasks())
-                .step("list what runs")?;
+                .step("list running tasks")?;
         for id in unknown(below, &pods, &containers) {
             if room.is_left_alone(&id) {
                 continue;
@@ -71,7 +68,11 @@ impl Sandboxes {
         let missing = expected(&pods, &containers).filter(|id| !tasks.contains_key(*id));
         let asked = room.ask_for_tasks(missing.map(str::to_owned).collect()).await;
         tasks.extend(asked.into_iter().map(|task| (task.id.clone(), task)));
-        tracing::info!(pods = pods.len(), containers = containers.len(), "recovering");
+        tracing::info!(
+            pods = pods.len(),
+            containers = containers.len(),
+            "recovering pods and containers"
+        );
         futures::stream::iter(pods)
             .for_each_concurrent(SIDE_BY_SIDE, |record| async {
                 let task = tasks.get(record.sandbox.id.as_str()).cloned();
@@ -143,8 +144,8 @@ fn adopt(
         })
     };
     match &adopted {
-        Ok(()) => tracing::warn!(id = record.id, "rebuilt from its containerd record"),
-        Err(error) => tracing::warn!(id = record.id, %error, "unknown record left alone"),
+        Ok(()) => tracing::warn!(id = record.id, "record rebuilt from containerd"),
+        Err(error) => tracing::warn!(id = record.id, %error, "leaving unknown record alone"),
     }
     adopted.is_ok()
 }
@@ -163,11 +164,11 @@ impl Room {
             match tokio::time::timeout(ASK_LIMIT, asked).await {
                 Ok(Ok(task)) => task,
                 Ok(Err(error)) => {
-                    tracing::warn!(id, error = error_chain(&error), "its shim does not answer");
+                    tracing::warn!(id, error = error_chain(&error), "shim does not respond");
                     Some(mute())
                 }
                 Err(_) => {
-                    tracing::warn!(id, "its shim does not answer in time");
+                    tracing::warn!(id, "shim did not respond in time");
                     Some(mute())
                 }
             }
@@ -179,7 +180,7 @@ impl Room {
         let entry = Entry::new(record);
         let sandbox = entry.sandbox();
         if let Err(other) = self.reserve(&sandbox.config.metadata, &entry.id) {
-            tracing::warn!(pod = %entry.id, %other, "two sandboxes of one name");
+            tracing::warn!(pod = %entry.id, %other, "two sandboxes have the same name");
         }
         if let Some(level) = entry.record().selinux_level {
             self.levels.hold(&level);
@@ -207,7 +208,7 @@ impl Room {
             _ => None,
         };
         let Some(pid) = pid else {
-            tracing::info!(pod = %entry.id, rebooted, "the pause process is gone");
+            tracing::info!(pod = %entry.id, rebooted, "pause process is gone");
             return self.mark_not_ready(entry).await;
         };
         if record.sandbox.state != (SandboxState::Ready { pid }) {
@@ -217,7 +218,8 @@ impl Room {
                 record.sandbox.network = record.sandbox.network.take().or(network);
             });
             if let Err(error) = entry.save(base, |_| {}).await {
-                tracing::warn!(pod = %entry.id, error = error_chain(&error), "not stored");
+                tracing::warn!(pod = %entry.id, error = error_chain(&error),
+                    "cannot store sandbox");
             }
         }
         entry.publish(base, None);
@@ -252,7 +254,7 @@ impl Room {
         };
         self.end_cut_calls().await;
         let undone = half_done.into_iter().map(|entry| {
-            tracing::info!(pod = %entry.id, "finishing what was cut");
+            tracing::info!(pod = %entry.id, "finishing interrupted sandbox creation or removal");
             let room = self.clone();
             let finish = async move { room.finish_one(&entry).await };
             self.deps.base.tasks.spawn_until_drain("sandbox-recovery", finish)
@@ -270,14 +272,16 @@ impl Room {
         let undone = match tokio::time::timeout(UNDO_PATIENCE, &mut undo).await {
             Ok(undone) => undone,
             Err(_) => {
-                tracing::warn!(pod = %entry.id, "what undoes it hangs");
+                tracing::warn!(pod = %entry.id,
+                    "sandbox cleanup takes too long, continuing in the background");
                 entry.change(|record| record.sandbox.state = SandboxState::NotReady);
                 entry.publish(&self.deps.base, None);
                 undo.await
             }
         };
         if let Err(error) = undone {
-            tracing::warn!(pod = %entry.id, error = error_chain(&error), "not undone yet");
+            tracing::warn!(pod = %entry.id, error = error_chain(&error),
+                "cannot finish sandbox cleanup yet");
             self.mark_not_ready(entry).await;
             self.undo_later(entry);
         }
@@ -296,7 +300,10 @@ impl Room {
             return;
         }
         if let Err(error) = self.deps.network.end_cut_calls(&pods).await {
-            tracing::warn!(error = error_chain(&error), "plugins of an earlier agent may live");
+            tracing::warn!(
+                error = error_chain(&error),
+                "CNI plugins of an earlier agent may still run"
+            );
         }
     }
 

@@ -156,7 +156,7 @@ impl Room {
         let not_ready = |record: &mut SandboxRecord| record.sandbox.state = SandboxState::NotReady;
         if let Err(error) = entry.save_end(&self.deps.base, not_ready).await {
             let error = crate::telemetry::error_chain(&error);
-            tracing::warn!(pod = %entry.id, error, "stop goes on without its record");
+            tracing::warn!(pod = %entry.id, error, "cannot store sandbox state, stopping anyway");
         }
     }
 
@@ -178,7 +178,7 @@ impl Room {
             return Ok(());
         }
         let live = self.deps.base.host.netns_state(netns).await;
-        let live = live.step("look at the network namespace")? == NetnsState::Live;
+        let live = live.step("inspect the network namespace")? == NetnsState::Live;
         let attachment = attachment(&record.sandbox, live.then_some(netns));
         let detached = self.deps.network.detach(&attachment).await;
         match detached.step("disconnect the pod from its network") {

@@ -62,7 +62,7 @@ impl Room {
         }
         let (tasks, records) =
             tokio::try_join!(base.runtime.list_tasks(), base.runtime.container_ids())
-                .step("list what runs")?;
+                .step("list running tasks")?;
         Ok(without(shims, tasks.into_iter().map(|task| task.id).chain(records).collect()))
     }
 
@@ -82,7 +82,7 @@ impl Room {
             }
             tracing::warn!(pid, task = task_of(&shim), "killing a shim that containerd has lost");
             if let Err(error) = self.deps.base.host.kill_tree(pid, start_time).await {
-                tracing::warn!(pid, error = error_chain(&error), "a lost shim stays");
+                tracing::warn!(pid, error = error_chain(&error), "cannot kill lost shim");
             }
         }
         young

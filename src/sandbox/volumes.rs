@@ -128,7 +128,8 @@ impl Room {
                 Ok(()) => drop(volumes.remove(id)),
                 Err(error) => {
                     volume.mounted = false;
-                    tracing::warn!(pod = %pod.id, image = %id, %error, "image volume stays");
+                    tracing::warn!(pod = %pod.id, image = %id, %error,
+                        "cannot remove image volume");
                 }
             }
         }

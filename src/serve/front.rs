@@ -75,7 +75,7 @@ where
         let gated = GATED.iter().any(|package| path.starts_with(package));
         if gated && path != ALWAYS && !*self.gate.ready.borrow() {
             let refused = not_ready();
-            span.in_scope(|| tracing::debug!(code = ?refused.code(), "refused"));
+            span.in_scope(|| tracing::debug!(code = ?refused.code(), "request refused"));
             return Box::pin(async { Ok(refused.into_http()) });
         }
         let place = gated.then(|| Arc::clone(&self.gate.calls).try_acquire_owned());
@@ -110,9 +110,10 @@ fn after_panic(panic: &(dyn Any + Send)) -> Response<Body> {
 fn note(response: &Response<Body>, started: Instant) {
     let elapsed = started.elapsed();
     match Status::from_header_map(response.headers()) {
-        None => tracing::debug!(code = "Ok", ?elapsed, "answered"),
+        None => tracing::debug!(code = "Ok", ?elapsed, "request finished"),
         Some(status) => {
-            tracing::debug!(code = ?status.code(), ?elapsed, error = status.message(), "answered");
+            tracing::debug!(code = ?status.code(), ?elapsed, error = status.message(),
+                "request finished");
         }
     }
 }

@@ -199,7 +199,7 @@ where
     tokio::select! {
         ended = server => Ok(ended?),
         () = conduct(health, names, ready, closing, shutdown) => {
-            tracing::warn!("calls did not end within {LAST_CALLS:?} and are cut off");
+            tracing::warn!("calls did not finish within {LAST_CALLS:?}, closing them");
             Ok(())
         }
     }
@@ -253,7 +253,7 @@ fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStre
             match listener.accept().await {
                 Ok((connection, _)) => return Some((Ok(connection), listener)),
                 Err(error) => {
-                    tracing::warn!(%error, "accept a connection");
+                    tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -81,7 +81,7 @@ pub enum RemoteError {
         source: io::Error,
     },
     /// The policy is invalid.
-    #[error("understand the policy")]
+    #[error("parse the policy")]
     Policy(#[from] PolicyFaults),
     /// Listening on the address failed.
     #[error("listen on {address}")]
@@ -212,11 +212,11 @@ fn replace<T, E: std::error::Error>(
     match read {
         Ok(new) => {
             place.send_replace(Arc::new(new));
-            tracing::info!("{what} of the remote door have changed");
+            tracing::info!("reloaded {what} of the remote API");
         }
         Err(error) => tracing::error!(
             error = error_chain(&error),
-            "{what} of the remote door have changed and are of no use: the old ones stay"
+            "cannot reload {what} of the remote API: keeping the old ones"
         ),
     }
 }
@@ -281,7 +281,7 @@ impl Handshakes {
             match tokio::time::timeout(HANDSHAKE, handshake(stream, address, hall, places)).await {
                 Ok(Ok(connection)) => return Some(connection),
                 Ok(Err(error)) => tracing::info!(%address, %error, "remote connection refused"),
-                Err(_) => tracing::info!(%address, "remote connection showed no certificate"),
+                Err(_) => tracing::info!(%address, "remote connection presented no certificate"),
             }
             None
         }));
@@ -292,7 +292,7 @@ impl Handshakes {
         if self.said.is_none_or(|said| said.elapsed() >= LOOK) {
             self.said = Some(Instant::now());
             let pending = self.order.len();
-            tracing::warn!(%error, pending, "accept a remote connection");
+            tracing::warn!(%error, pending, "cannot accept a remote connection");
         }
     }
 
@@ -336,7 +336,7 @@ async fn handshake(
     let stream = TlsAcceptor::from(Arc::clone(&tls.server)).accept(stream).await?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let caller = certificates.first().and_then(|first| Caller::new(first, address));
-    let caller = caller.ok_or_else(|| io::Error::other("the certificate is not understood"))?;
+    let caller = caller.ok_or_else(|| io::Error::other("the certificate cannot be parsed"))?;
     let full = |_| io::Error::other(format!("{MAX_CONNECTIONS} connections are open"));
     let place = places.try_acquire_owned().map_err(full)?;
     let guest = hall.guests.enter(&caller, certificates);

@@ -147,7 +147,7 @@ impl TlsFiles {
         let mode = std::fs::metadata(&self.key).map_or(0, |meta| meta.permissions().mode());
         if mode & 0o007 != 0 {
             let path = self.key.display();
-            tracing::warn!(%path, "everybody on this host can read the private key: chmod 600");
+            tracing::warn!(%path, "private key is readable by all users on this host: chmod 600");
         }
     }
 }

@@ -140,7 +140,7 @@ impl Stats {
                 None
             }
             Err(error) => {
-                tracing::debug!(container = %container.id, %error, "writable layer not measured");
+                tracing::debug!(container = %container.id, %error, "cannot measure writable layer");
                 Some(error.kind)
             }
         }
@@ -176,7 +176,7 @@ impl Stats {
                 let roots = info.snapshotters.into_iter().map(|info| (info.name, info.root));
                 self.layers.roots().extend(roots);
             }
-            Err(error) => tracing::debug!(%error, "snapshotters not known"),
+            Err(error) => tracing::debug!(%error, "cannot list snapshotters"),
         }
     }
 }

@@ -114,7 +114,7 @@ pub(super) fn open(options: &Options) -> Result<Ready, Error> {
     let (found, quarantined) = match medium.attempt(true) {
         Err(Error::Corrupt { problem }) => {
             let aside = quarantine(path)?;
-            tracing::error!(problem, moved_to = %aside.display(), "state store: damaged");
+            tracing::error!(problem, moved_to = %aside.display(), "state store is damaged");
             (medium.attempt(true), Some(aside))
         }
         // The integrity check writes; a full disk must not keep the agent from starting.
@@ -222,7 +222,7 @@ pub(super) fn meta_of(database: &Database) -> Result<(Meta, bool), Error> {
     let number = |key: &'static str| -> Result<u64, Error> {
         row(key)?
             .and_then(|text| text.parse().ok())
-            .ok_or_else(|| Error::Corrupt { problem: format!("its {key} is no number") })
+            .ok_or_else(|| Error::Corrupt { problem: format!("its {key} is not a number") })
     };
     let found = u32::try_from(number("schema")?).unwrap_or(u32::MAX);
     if found > SCHEMA {

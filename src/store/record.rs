@@ -39,7 +39,7 @@ pub trait Record: Serialize + DeserializeOwned {
         Err(Error::Row {
             table: Self::TABLE,
             key: String::new(),
-            problem: format!("version {version} is not known, {} is", Self::VERSION),
+            problem: format!("version {version} is unknown, expected {}", Self::VERSION),
         })
     }
 }

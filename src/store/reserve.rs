@@ -55,7 +55,10 @@ impl Reserve {
     pub(super) fn release(&mut self) {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "state store: reserve");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot release the reserve of the state store"
+                );
             }
             _ => self.there = false,
         }

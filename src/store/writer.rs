@@ -219,7 +219,7 @@ impl Writer {
     }
 
     fn failed(&mut self, error: Error) {
-        tracing::error!(error = &error as &dyn std::error::Error, "state store: commit failed");
+        tracing::error!(error = &error as &dyn std::error::Error, "state store commit failed");
         self.shared.set_trouble(Some(error.clone()));
         self.shared.replace(Err(error));
         self.reopen();
@@ -230,7 +230,7 @@ impl Writer {
             .unwrap_or(Err(Error::Corrupt { problem: "opening it panicked".into() }));
         match opened {
             Ok((_, meta)) if meta.epoch != self.shared.epoch => {
-                self.retry_later(Error::Corrupt { problem: "the file was exchanged".into() });
+                self.retry_later(Error::Corrupt { problem: "the file was replaced".into() });
             }
             Ok((database, meta)) => {
                 // A commit that was reported as failed may have reached the disk whole.
@@ -238,7 +238,7 @@ impl Writer {
                 self.shared.replace(Ok(database));
                 if self.retry.take().is_some() {
                     self.shared.set_trouble(None);
-                    tracing::info!("state store: opened again");
+                    tracing::info!("state store reopened");
                 }
             }
             Err(error) => self.retry_later(error),
@@ -247,7 +247,7 @@ impl Writer {
 
     fn retry_later(&mut self, error: Error) {
         let delay = self.retry.map_or(FIRST_RETRY, |(_, delay)| (delay * 2).min(LAST_RETRY));
-        tracing::warn!(error = &error as &dyn std::error::Error, "state store: still closed");
+        tracing::warn!(error = &error as &dyn std::error::Error, "cannot reopen the state store");
         self.shared.set_trouble(Some(error.clone()));
         self.shared.replace(Err(error));
         self.retry = Some((Instant::now() + delay, delay));

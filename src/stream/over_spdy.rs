@@ -68,7 +68,7 @@ impl Talk {
         let client = match spdy::remote_command(incoming, agreement).await {
             Ok(client) => client,
             Err(mut late) => {
-                tracing::debug!(error = error_chain(&late), "a SPDY client");
+                tracing::debug!(error = error_chain(&late), "SPDY client failed");
                 if let NotStarted::TimedOut { errors, .. } = &mut late
                     && let Some(errors) = errors.take()
                 {
@@ -139,7 +139,7 @@ where
     tokio::select! {
         ended = &mut running => {
             if let Err(error) = ended {
-                tracing::debug!(error = error_chain(&error), "a SPDY connection");
+                tracing::debug!(error = error_chain(&error), "SPDY connection failed");
             }
             session.await;
         }

@@ -30,7 +30,7 @@ impl Sizes {
     pub fn push(&mut self, piece: &[u8]) -> Option<TerminalSize> {
         if self.rest.len() + piece.len() > MAX_DOCUMENT {
             self.rest.clear();
-            tracing::debug!("a resize that is too long is ignored");
+            tracing::debug!("ignoring resize message: too long");
             return None;
         }
         self.rest.extend_from_slice(piece);
@@ -42,7 +42,7 @@ impl Sizes {
                 Some(Ok(Sent { width, height })) => newest = Some(TerminalSize { width, height }),
                 Some(Err(error)) if error.is_eof() => break,
                 Some(Err(error)) => {
-                    tracing::debug!(%error, "a resize that is no size is ignored");
+                    tracing::debug!(%error, "ignoring invalid resize message");
                     taken = self.rest.len();
                     break;
                 }

@@ -126,13 +126,13 @@ async fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             Err(error) => {
                 // Does not end the server: a client may have disconnected, or file descriptors may
                 // be exhausted.
-                tracing::warn!(%error, "accept a streaming connection");
+                tracing::warn!(%error, "cannot accept a streaming connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
-            tracing::warn!("{MAX_CONNECTIONS} streaming connections are open; one more is closed");
+            tracing::warn!("refused streaming connection: {MAX_CONNECTIONS} are already open");
             continue;
         };
         let shared = shared.clone();
@@ -155,7 +155,7 @@ impl Shared {
     /// Serves one request per connection, and its session if it is accepted.
     async fn serve(&self, connection: TcpStream) {
         if let Err(error) = keep_alive(&connection) {
-            tracing::debug!(%error, "set up a streaming connection");
+            tracing::debug!(%error, "cannot set keepalive on streaming connection");
         }
         let agreed = Mutex::new(None);
         let handshake = http1::Builder::new()
@@ -173,8 +173,8 @@ impl Shared {
         tokio::select! {
             ended = tokio::time::timeout(HANDSHAKE, handshake) => match ended {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => return tracing::debug!(%error, "a streaming request"),
-                Err(_) => return tracing::debug!("a streaming request took longer than {HANDSHAKE:?}"),
+                Ok(Err(error)) => return tracing::debug!(%error, "streaming request failed"),
+                Err(_) => return tracing::debug!("no streaming request within {HANDSHAKE:?}"),
             },
             () = self.talk.tasks.draining() => return,
         }
@@ -231,10 +231,10 @@ impl Shared {
         let Agreed { request, protocol, connection } = agreed;
         let connection = match connection.await {
             Ok(connection) => TokioIo::new(connection),
-            Err(error) => return tracing::debug!(%error, "upgrade a streaming connection"),
+            Err(error) => return tracing::debug!(%error, "cannot upgrade streaming connection"),
         };
         let path = request.path();
-        tracing::debug!(operation = path, ?protocol, "streaming session begins");
+        tracing::debug!(operation = path, ?protocol, "streaming session started");
         let last_words = async {
             self.talk.tasks.draining().await;
             tokio::time::sleep(LAST_WORDS).await;
@@ -244,7 +244,7 @@ impl Shared {
             () = self.talk.session(connection, protocol, request) => {}
             () = last_words => {}
         }
-        tracing::debug!(operation = path, "streaming session has ended");
+        tracing::debug!(operation = path, "streaming session ended");
     }
 }
 

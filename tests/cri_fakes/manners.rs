@@ -148,7 +148,7 @@ async fn nothing_is_refused_for_a_handler_that_was_not_asked_well() {
     let agent = world.agent().await;
     let id = agent.run(&pod(&world, "web")).await.expect("it needs nothing special");
     let answer = agent.create(&id, &recursive(&world, "app")).await;
-    refused(answer, Code::Unavailable, "does not tell what it can do");
+    refused(answer, Code::Unavailable, "does not report its features");
     agent.create(&id, &recursive(&world, "app")).await.expect("asked again, it can");
     assert_eq!(steps.count("features"), 4);
     agent.create(&id, &recursive(&world, "two")).await.expect("known");

@@ -223,7 +223,7 @@ async fn manifests_come_from_addresses_too() {
     agent.run(&["apply", "-f", &address]).await.good();
     assert_eq!(agent.state(|state| state.manifests.pop()).as_deref(), Some(MANIFEST));
     let fault = agent.run(&["apply", "-f", &address]).await.bad(1);
-    assert!(fault.contains("the server answers 404"), "{fault}");
+    assert!(fault.contains("the server returned 404"), "{fault}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -218,7 +218,7 @@ async fn an_archive_is_saved_whole_or_not_at_all() {
 
     std::fs::write(&path, "before").expect("file");
     let fault = agent.run(&["save", "-o", "a.tar", "cut:1"]).await.bad(1);
-    assert!(fault.contains("500000 bytes came of an archive of 1000000"), "{fault}");
+    assert!(fault.contains("received 500000 of 1000000 bytes"), "{fault}");
     assert_eq!(std::fs::read_to_string(&path).expect("file"), "before");
     let left = std::fs::read_dir(agent.dir.path()).expect("folder");
     let left: Vec<_> = left.map(|entry| entry.expect("entry").file_name()).collect();
@@ -234,9 +234,7 @@ async fn a_terminal_gets_and_gives_no_archive() {
     let agent = Agent::start().await;
     let size = nix::pty::Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
     let pair = nix::pty::openpty(&size, None).expect("openpty");
-    for (args, words) in
-        [(&["save", "a:1"][..], "goes to a file"), (&["load"], "comes from a file")]
-    {
+    for (args, words) in [(&["save", "a:1"][..], "to a terminal"), (&["load"], "from a terminal")] {
         let terminal = || pair.slave.try_clone().expect("clone");
         let mut command = agent.command(args);
         let child = command.stdin(terminal()).stdout(terminal()).spawn().expect("spawn");

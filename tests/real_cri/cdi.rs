@@ -71,8 +71,8 @@ pub async fn cdi_devices_are_given(line: Line) {
 
     // Hooks run as root: nobody else may have written them.
     for (device, words) in [
-        ("v.com/dev=hostile", "others than its owner may write"),
-        ("v.com/dev=shared", "others than its owner may write"),
+        ("v.com/dev=hostile", "writable by users other than its owner"),
+        ("v.com/dev=shared", "writable by users other than its owner"),
         ("v.com/dev=none", "unresolvable CDI devices v.com/dev=none"),
     ] {
         let refused = rig.create(&pod, &with("bad", &rig.image, &[device])).await;

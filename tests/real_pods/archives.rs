@@ -71,7 +71,7 @@ pub async fn an_image_goes_out_and_comes_back(line: Line) {
     let refused = run(podbay(&rig).args(["load", "-i"]).arg(&half));
     let why = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
-        refused.status.code() == Some(1) && why.contains("bad archive: it is cut off"),
+        refused.status.code() == Some(1) && why.contains("bad archive: it is truncated"),
         "{why}"
     );
     hang_up(&rig, &piped[..piped.len() / 2]).await;

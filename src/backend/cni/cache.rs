@@ -87,7 +87,8 @@ impl Cache {
         let path = self.path(network, pod.as_str(), interface);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(path = %path.display(), %error, "stale CNI cache file stays");
+                tracing::warn!(path = %path.display(), %error,
+                    "cannot remove stale CNI cache file");
             }
             _ => {}
         }

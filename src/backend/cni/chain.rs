@@ -103,7 +103,7 @@ impl Link<'_> {
         StandIn::new(self.if_name, &addresses)
             .inspect_err(|error| {
                 let container = self.container;
-                tracing::warn!(container, %error, "masquerading rules of a lost netns may stay");
+                tracing::warn!(container, %error, "masquerading rules of a lost netns may remain");
             })
             .ok()
     }

@@ -23,7 +23,7 @@ pub(super) enum Failure {
     #[error("plugin {kind:?} is in none of {dirs:?}")]
     Missing { kind: String, dirs: Vec<std::path::PathBuf> },
     /// Somebody else than root could modify the plugin, which runs as root.
-    #[error("plugin {path:?} is not executed: {problem}")]
+    #[error("refusing to execute plugin {path:?}: {problem}")]
     Unsafe { path: std::path::PathBuf, problem: String },
     /// It could not be started or waited for.
     #[error("plugin {kind:?} cannot be executed")]
@@ -49,7 +49,7 @@ pub(super) enum Failure {
         source: Malformed,
     },
     /// It succeeded, but assigned no address to the pod.
-    #[error("the network gives no address to {0}")]
+    #[error("the network assigned no address to {0}")]
     NoAddress(String),
 }
 

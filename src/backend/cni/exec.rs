@@ -301,7 +301,7 @@ fn kill_group(mut child: Child) {
     // The process group id cannot have been reused: its leader was not reaped yet.
     let group = Pid::from_child(&child);
     if let Err(error) = rustix::process::kill_process_group(group, Signal::KILL) {
-        tracing::warn!(pid = child.id(), %error, "CNI plugin cannot be killed");
+        tracing::warn!(pid = child.id(), %error, "cannot kill CNI plugin");
     }
     let give_up = Instant::now() + DEATH_LIMIT;
     if let Ok(ended) = rustix::process::pidfd_open(group, PidfdFlags::empty()) {
@@ -314,10 +314,10 @@ fn kill_group(mut child: Child) {
     }
     // It is stuck in the kernel. The pod must not wait for it.
     let pid = child.id();
-    tracing::warn!(pid, "killed CNI plugin does not end");
+    tracing::warn!(pid, "CNI plugin did not exit after SIGKILL");
     let reaper = std::thread::Builder::new().name("cni-reaper".to_owned());
     if let Err(error) = reaper.spawn(move || drop(child.wait())) {
-        tracing::warn!(pid, %error, "killed CNI plugin is not reaped");
+        tracing::warn!(pid, %error, "cannot reap killed CNI plugin");
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn end(pods: &[PodId]) -> io::Result<bool> {
         for plugin in &found {
             let pid = plugin.pid.as_raw_nonzero();
             if told.insert(pid) {
-                tracing::warn!(pid, "ending a CNI plugin that an earlier agent left at work");
+                tracing::warn!(pid, "killing a CNI plugin that an earlier agent left running");
             }
             kill(plugin);
         }

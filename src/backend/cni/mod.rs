@@ -114,7 +114,7 @@ impl Cni {
             return Err(Error::new(ErrorKind::InvalidArgument, problem));
         }
         if let Err(error) = inherited::close_on_exec() {
-            tracing::warn!(%error, "inherited descriptors stay open in CNI plugins");
+            tracing::warn!(%error, "CNI plugins inherit open file descriptors");
         }
         Ok(Self(Arc::new(Inner {
             runner: Runner::new(options.bin_dirs.clone()),
@@ -205,7 +205,7 @@ impl Inner {
         }
         if known.as_ref().is_none_or(|(seen, _)| *seen != now) {
             for fault in &loaded.faults {
-                tracing::warn!(%fault, "CNI configuration is left out");
+                tracing::warn!(%fault, "ignoring CNI configuration");
             }
         }
         let loaded = Arc::new(loaded);
@@ -224,7 +224,7 @@ impl Inner {
 
     fn attach(&self, pod: &Attachment) -> Result<NetworkStatus> {
         let netns = pod.netns.as_deref().filter(|path| is_netns(path)).ok_or_else(|| {
-            let problem = format!("netns: {:?} is no network namespace", pod.netns);
+            let problem = format!("netns: {:?} is not a network namespace", pod.netns);
             Error::new(ErrorKind::InvalidArgument, problem)
         })?;
         let (args, capabilities) = (capability::args(pod)?, capability::all(pod)?);
@@ -290,7 +290,7 @@ impl Inner {
                 continue;
             }
             let (pod, error) = (&pod.pod, Failures(failures));
-            tracing::warn!(%pod, network = link.network.name, %error, "failed ADD is not undone");
+            tracing::warn!(%pod, network = link.network.name, %error, "cannot undo failed ADD");
         }
     }
 
@@ -347,7 +347,8 @@ impl Inner {
         let then = entry.config().and_then(|raw| Configured::from_list(&raw).ok());
         let now = loaded.networks.iter().find(|network| network.name == entry.network_name);
         let Some(network) = then.as_ref().or(now) else {
-            tracing::warn!(pod = %pod.pod, network = entry.network_name, "network is unknown now");
+            tracing::warn!(pod = %pod.pod, network = entry.network_name,
+                "network is no longer configured");
             return Vec::new();
         };
         let link = Link {
@@ -412,7 +413,7 @@ impl Inner {
         }
         let subnets: std::result::Result<Vec<IpNet>, _> =
             cidr.split(',').map(|part| part.trim().parse()).collect();
-        let subnets = subnets.map_err(|_| invalid(format!("{cidr:?} is no list of CIDRs")))?;
+        let subnets = subnets.map_err(|_| invalid(format!("{cidr:?} is not a list of CIDRs")))?;
         own::check_subnets(&subnets).map_err(invalid)?;
         let changed = {
             let mut own = self.own.lock();

@@ -51,7 +51,7 @@ impl DefaultNetwork {
         let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         let first = self.bridge.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
         if !first || self.bridge.len() > 15 || !self.bridge.bytes().all(letter) {
-            return invalid(format!("bridge: {:?} is no interface name", self.bridge));
+            return invalid(format!("bridge: {:?} is not an interface name", self.bridge));
         }
         check_subnets(&self.subnets).or_else(|problem| invalid(format!("subnets: {problem}")))
     }
@@ -101,7 +101,7 @@ impl DefaultNetwork {
 pub(super) fn check_subnets(subnets: &[IpNet]) -> std::result::Result<(), String> {
     let of_family = |v4: bool| subnets.iter().filter(|net| net.addr().is_ipv4() == v4).count();
     if subnets.is_empty() || of_family(true) > 1 || of_family(false) > 1 {
-        return Err("not one subnet of each address family at most".to_owned());
+        return Err("more than one subnet of an address family".to_owned());
     }
     let small = |net: &&IpNet| net.max_prefix_len() - net.prefix_len() < 2;
     match subnets.iter().find(small) {

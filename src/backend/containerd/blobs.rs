@@ -49,7 +49,7 @@ struct Writer {
 
 /// More bytes than stated in the descriptor.
 #[derive(Debug, thiserror::Error)]
-#[error("it is longer than its {0} bytes")]
+#[error("longer than its {0} bytes")]
 struct TooLong(u64);
 
 /// What is known of a blob in advance: digest and size.
@@ -152,7 +152,7 @@ impl Writer {
         self.owed = false;
         let stored = answer.map(|answer| unsigned(answer.offset));
         if stored != Some(self.sent) {
-            return Err(failure::senseless(tried, "it stored not what it was sent"));
+            return Err(failure::senseless(tried, "stored content differs from the content sent"));
         }
         Ok(())
     }
@@ -238,7 +238,7 @@ impl BlobWriter for Writer {
 
     async fn commit(mut self: Box<Self>, labels: &StringMap) -> Result<()> {
         let Some(digest) = self.digest.clone() else {
-            let tried = format!("{}: no digest was told", self.tried());
+            let tried = format!("{}: no digest returned", self.tried());
             return Err(Error::new(ErrorKind::InvalidArgument, tried));
         };
         self.settle().await?;

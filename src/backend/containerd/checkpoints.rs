@@ -69,7 +69,10 @@ pub(super) async fn changes(client: &Client, snapshot: Snapshot<'_>, file: &Path
     let lease = leases::create(client).await?;
     let written = leased_changes(client, &lease, snapshot, file).await;
     if let Err(error) = leases::release(client, &lease, false).await {
-        tracing::warn!(lease = lease.0, "lease stays until it expires: {error}");
+        tracing::warn!(
+            lease = lease.0,
+            "cannot delete lease, it remains until it expires: {error}"
+        );
     }
     written
 }

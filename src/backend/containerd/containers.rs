@@ -174,7 +174,11 @@ fn read(record: Container) -> RuntimeContainer {
         let tried = || format!("read {part} of container {}", record.id);
         any.map_or(Value::Null, |any| {
             any_json(tried, any).unwrap_or_else(|error| {
-                tracing::warn!(container = record.id, part, "unreadable record: {error}");
+                tracing::warn!(
+                    container = record.id,
+                    part,
+                    "cannot read container record: {error}"
+                );
                 Value::Null
             })
         })

@@ -54,7 +54,7 @@ pub(super) async fn read(client: &Client, digest: &Digest, max: usize) -> Result
         Ok(Some(whole.freeze()))
     };
     within(client.slow_limit(), tried, read).await?.ok_or_else(|| {
-        Error::new(ErrorKind::InvalidArgument, format!("{}: it is over {max} bytes", tried()))
+        Error::new(ErrorKind::InvalidArgument, format!("{}: larger than {max} bytes", tried()))
     })
 }
 

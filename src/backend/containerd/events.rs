@@ -48,14 +48,14 @@ pub(super) fn stream(shared: Arc<Shared>) -> BoxStream<'static, RuntimeEvent> {
                             Ok(None) => break,
                             Err(status) => {
                                 let error = failure::of("read events".to_owned(), status);
-                                tracing::debug!(cause = ?error, "events broke off");
+                                tracing::debug!(cause = ?error, "event stream ended");
                                 break;
                             }
                         }
                     }
                     yield RuntimeEvent::Disconnected;
                 }
-                Err(error) => tracing::debug!(cause = ?error, "no events"),
+                Err(error) => tracing::debug!(cause = ?error, "cannot subscribe to events"),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LAST_PAUSE);

@@ -46,7 +46,10 @@ impl Holds {
             Ok(_) => {}
             Err(error) if error.is_already_exists() => {}
             Err(error) if self.is_absent(error.kind) => {}
-            Err(error) => tracing::debug!(id, cause = ?error, "exit is not kept for a restart"),
+            Err(error) => {
+                tracing::debug!(id, cause = ?error,
+                    "cannot mark task: its exit may be lost if containerd restarts")
+            }
         }
     }
 

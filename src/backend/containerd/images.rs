@@ -96,7 +96,7 @@ fn wire(record: &ImageRecord) -> Result<Image> {
 fn read(image: Image) -> Option<ImageRecord> {
     let target = image.target.and_then(descriptor);
     if target.is_none() {
-        tracing::debug!(name = image.name, "passed over: no sha256 target");
+        tracing::debug!(name = image.name, "skipping image: target is not a sha256 digest");
     }
     Some(ImageRecord {
         name: image.name,

@@ -135,11 +135,11 @@ async fn from_binary(client: &Client, handler: &RuntimeHandler) -> Result<Option
         Ok(found) => found,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             // The daemon may find it in its own search path.
-            tracing::debug!(binary, "runtime cannot be asked: {error}");
+            tracing::debug!(binary, "cannot query runtime: {error}");
             return Ok(None);
         }
         Err(error) => {
-            tracing::warn!(binary, %error, "runtime is not asked for its features");
+            tracing::warn!(binary, %error, "cannot query runtime features");
             return Ok(None);
         }
     };
@@ -152,11 +152,12 @@ async fn from_binary(client: &Client, handler: &RuntimeHandler) -> Result<Option
     match tokio::time::timeout(client.slow_limit(), run).await {
         Ok(Ok(output)) if output.status.success() => Ok(Some(output.stdout)),
         Ok(Ok(output)) => {
-            tracing::debug!(binary, status = %output.status, "runtime tells no features");
+            tracing::debug!(binary, status = %output.status,
+                "runtime does not report its features");
             Ok(None)
         }
         Ok(Err(error)) => {
-            tracing::debug!(binary, "runtime cannot be asked: {error}");
+            tracing::debug!(binary, "cannot query runtime: {error}");
             Ok(None)
         }
         Err(_) => Err(Error::new(ErrorKind::DeadlineExceeded, tried())),

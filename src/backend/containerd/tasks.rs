@@ -203,7 +203,7 @@ pub(super) async fn pause(client: &Client, id: &str) -> Result<()> {
 /// state is checked.
 pub(super) async fn resume(client: &Client, id: &str) -> Result<()> {
     let message = ResumeTaskRequest { container_id: id.to_owned() };
-    let tried = || format!("let task {id} go on");
+    let tried = || format!("resume task {id}");
     let resumed = client.quick(tried, client.tasks().resume(client.request(message))).await;
     let Err(error) = resumed else { return Ok(()) };
     match found(look_up(client, Process::init(id)).await)? {

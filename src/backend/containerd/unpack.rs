@@ -23,7 +23,7 @@ const TRIES: usize = 3;
 
 /// The layer's contents do not match the image's diff id.
 #[derive(Debug, thiserror::Error)]
-#[error("it unpacks to {got:?} and not to {expected}")]
+#[error("unpacks to {got:?} instead of {expected}")]
 struct WrongDiffId {
     got: String,
     expected: Digest,
@@ -79,7 +79,10 @@ async fn fill(
         && let Err(error) = snapshots::remove(client, layer.snapshotter, key).await
     {
         // It is removed when its lease expires.
-        tracing::warn!(key, "scratch snapshot stays until its lease ends: {error}");
+        tracing::warn!(
+            key,
+            "cannot remove scratch snapshot, it remains until its lease ends: {error}"
+        );
     }
     if matches!(outcome, Ok(Committed::Elsewhere)) {
         let chain = layer.chain.as_str();
@@ -121,7 +124,7 @@ async fn commit(client: &Client, layer: &LayerUnpack<'_>, key: &str) -> Result<C
         content::label(client, &layer.layer.digest, &note),
     );
     if let Err(error) = noted {
-        tracing::debug!(layer = %layer.layer.digest, "not labelled: {error}");
+        tracing::debug!(layer = %layer.layer.digest, "cannot label layer: {error}");
     }
     match committed {
         Ok(()) => Ok(Committed::Here),

@@ -23,7 +23,7 @@ pub(in crate::backend) fn check_place(path: &Path) -> Result<()> {
             return Err(failed("look at the folder of", path, error));
         }
         _ => {
-            let tried = format!("{} is not in a folder that is there", path.display());
+            let tried = format!("the folder of {} does not exist", path.display());
             return Err(Error::new(ErrorKind::NotFound, tried));
         }
     }

@@ -35,7 +35,7 @@ impl Sockets {
 /// Connects to a localhost port in `netns`, or in the agent's own namespace.
 pub(super) async fn to_localhost(netns: Option<&Path>, port: u16) -> Result<TcpStream> {
     let place = netns.map_or("the host".into(), |netns| netns.display().to_string());
-    let tried = || format!("connect with port {port} on localhost of {place}");
+    let tried = || format!("connect to port {port} on localhost of {place}");
     let sockets = match netns {
         None => Sockets::new(),
         Some(netns) => made_in(netns.to_owned(), Sockets::new).await?,
@@ -43,7 +43,7 @@ pub(super) async fn to_localhost(netns: Option<&Path>, port: u16) -> Result<TcpS
     match tokio::time::timeout(LIMIT, connect(sockets, port)).await {
         Ok(connected) => connected.map_err(|error| Error::io(tried(), error)),
         Err(_) => Err(Error::new(ErrorKind::DeadlineExceeded, tried())
-            .because(format!("nobody answered within {LIMIT:?}"))),
+            .because(format!("no answer within {LIMIT:?}"))),
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) fn from_root(root: &OwnedFd, path: &str, dest: &Path) -> Result<()> {
     if copied.is_err()
         && let Err(error) = tree::remove(dest)
     {
-        tracing::warn!(dest = %dest.display(), %error, "a failed copy stays");
+        tracing::warn!(dest = %dest.display(), %error, "cannot remove failed copy");
     }
     copied
 }

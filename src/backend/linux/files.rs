@@ -230,10 +230,10 @@ fn check_owner(path: &Path, found: &fs::Metadata) -> Result<()> {
     };
     let ours = [0, rustix::process::geteuid().as_raw()].contains(&found.uid());
     match (found.is_symlink(), ours, found.mode() & 0o022) {
-        (true, ..) => refused("it is a link"),
-        (_, false, _) => refused("it does not belong to root"),
+        (true, ..) => refused("it is a symbolic link"),
+        (_, false, _) => refused("not owned by root"),
         (_, _, 0) => Ok(()),
-        _ => refused("others than its owner may write to it"),
+        _ => refused("writable by users other than its owner"),
     }
 }
 

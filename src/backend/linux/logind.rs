@@ -42,7 +42,7 @@ impl Shutdown for Logind {
             None => Builder::system(),
         };
         let bus = bus.method_timeout(CALL_LIMIT).build().await;
-        let bus = bus.map_err(|error| failed("connect with the system bus", error))?;
+        let bus = bus.map_err(|error| failed("connect to the system bus", error))?;
         // The bus delivers only signals sent by the owner of the name.
         let signals = signals(&bus).await.map_err(|e| failed("listen to systemd-logind", e))?;
         let micros = property::<u64>(&bus, "InhibitDelayMaxUSec").await?;

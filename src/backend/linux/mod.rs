@@ -97,7 +97,7 @@ impl LinuxHost {
         if options.netns_prefix.is_empty() || options.netns_prefix.contains('/') {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
-                format!("netns_prefix: {:?} is empty or holds a slash", options.netns_prefix),
+                format!("netns_prefix: {:?} is empty or contains a slash", options.netns_prefix),
             ));
         }
         let mounts = mountinfo::read()?;
@@ -135,7 +135,7 @@ async fn foreign<T: Send + 'static>(
         Ok(result) => result,
         Err(_) => Err(Error::new(
             ErrorKind::DeadlineExceeded,
-            format!("{} does not answer for {FOREIGN_PATH_LIMIT:?}", path.display()),
+            format!("{} did not respond within {FOREIGN_PATH_LIMIT:?}", path.display()),
         )),
     }
 }

@@ -50,7 +50,7 @@ pub(super) async fn on_own_thread(
             // Nobody will ever know about it.
             && let Err(error) = undo()
         {
-            tracing::warn!(%error, "an abandoned namespace stays");
+            tracing::warn!(%error, "cannot remove abandoned network namespace");
         }
     };
     std::thread::Builder::new()
@@ -83,7 +83,7 @@ impl Folder {
         if pinned.is_err()
             && let Err(error) = self.remove(path)
         {
-            tracing::warn!(path = %path.display(), %error, "failed netns stays");
+            tracing::warn!(path = %path.display(), %error, "cannot remove failed netns");
         }
         pinned
     }

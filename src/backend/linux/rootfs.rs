@@ -136,7 +136,7 @@ pub(super) fn mount_read_only(
             idmap::with_layers(&plain, target, userns, mount)
         }
         (Plan::Stack(_), Some(_)) => {
-            let tried = "map the ids of an image that is no folders";
+            let tried = "map the ids of an image that is not a directory tree";
             Err(Error::new(ErrorKind::Unsupported, tried))
         }
         (Plan::Stack(mounts), None) => mounts.iter().try_for_each(|(kind, source, options)| {
@@ -236,7 +236,9 @@ fn overlay_plan(mount: &RootfsMount) -> Result<Plan> {
     }
     let layers: Vec<String> = upper.into_iter().chain(lower).collect();
     match &layers[..] {
-        [] => Err(Error::new(ErrorKind::InvalidArgument, "root file system: overlay of no layer")),
+        [] => {
+            Err(Error::new(ErrorKind::InvalidArgument, "root file system: overlay without layers"))
+        }
         // The kernel refuses a read-only overlay with a single layer.
         [one] => Ok(Plan::Folder(unescape(one).into())),
         _ => Ok(Plan::Overlay { layers, options }),

@@ -58,7 +58,7 @@ fn make(folder: &Folder, path: &Path, ids: IdMappings, netns: Option<&Path>) -> 
     if made.is_err()
         && let Err(error) = unpin(path)
     {
-        tracing::warn!(path = %path.display(), %error, "failed userns stays");
+        tracing::warn!(path = %path.display(), %error, "cannot remove failed userns");
     }
     made
 }
@@ -76,7 +76,7 @@ fn make_at(folder: &Folder, path: &Path, ids: IdMappings, netns: Option<&Path>) 
     // Last; on failure the caller undoes the earlier steps.
     netns::pin(&holder.link("user"), path).inspect_err(|_| {
         if let Err(error) = folder.remove(netns) {
-            tracing::warn!(path = %netns.display(), %error, "failed netns stays");
+            tracing::warn!(path = %netns.display(), %error, "cannot remove failed netns");
         }
     })
 }

@@ -87,12 +87,13 @@ async fn bind(path: &Path) -> Result<UnixListener> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed("look at", error)),
         Ok(found) if !found.file_type().is_socket() => {
-            let tried = format!("replace {}, which is no socket", path.display());
+            let tried = format!("replace {}, which is not a socket", path.display());
             return Err(Error::new(ErrorKind::FailedPrecondition, tried));
         }
         Ok(_) => match UnixStream::connect(path).await {
             Ok(_) => {
-                let tried = format!("listen on {}, where another runtime does", path.display());
+                let tried =
+                    format!("listen on {}: another runtime already listens there", path.display());
                 return Err(Error::new(ErrorKind::FailedPrecondition, tried));
             }
             Err(_) => std::fs::remove_file(path).map_err(|error| failed("replace", error))?,
@@ -115,13 +116,15 @@ impl Inner {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     // Probably out of descriptors, which is temporary.
-                    tracing::warn!(%error, "an NRI plugin could not connect");
+                    tracing::warn!(%error, "cannot accept NRI plugin connection");
                     tokio::time::sleep(pauses.next()).await;
                     continue;
                 }
             };
             let Ok(place) = places.clone().try_acquire_owned() else {
-                tracing::warn!("an NRI plugin was refused: {MAX_CONNECTIONS} are connected");
+                tracing::warn!(
+                    "refused NRI plugin: {MAX_CONNECTIONS} plugins are already connected"
+                );
                 continue;
             };
             let inner = self.clone();
@@ -142,7 +145,7 @@ impl Inner {
                 let origin = Origin::Started(identity.clone(), Box::new(process));
                 let _ = self.join(stream, origin).await;
             }
-            Err(error) => tracing::warn!(plugin = %identity, %error, "an NRI plugin cannot start"),
+            Err(error) => tracing::warn!(plugin = %identity, %error, "cannot start NRI plugin"),
         }
     }
 
@@ -151,16 +154,16 @@ impl Inner {
         let joined = self.try_join(stream, origin).await;
         match &joined {
             Ok(plugin) => {
-                tracing::info!(plugin = %plugin.identity, "an NRI plugin has joined");
+                tracing::info!(plugin = %plugin.identity, "NRI plugin registered");
                 let (inner, plugin) = (self.clone(), plugin.clone());
                 drop(self.tasks.spawn_until_drain("nri-closed", async move {
                     plugin.closed().await;
                     inner.joined().retain(|known| !Arc::ptr_eq(known, &plugin));
-                    tracing::info!(plugin = %plugin.identity, "an NRI plugin has left");
+                    tracing::info!(plugin = %plugin.identity, "NRI plugin disconnected");
                 }));
             }
             Err(error) => {
-                tracing::warn!(error = error_chain(error), "an NRI plugin could not join");
+                tracing::warn!(error = error_chain(error), "NRI plugin could not register");
             }
         }
         joined
@@ -261,14 +264,14 @@ impl Door {
         for eviction in &request.evict {
             if let Err(error) = node.evict(&eviction.container_id, &eviction.reason).await {
                 let (id, error) = (&eviction.container_id, error_chain(&error));
-                tracing::warn!(container = id, error, "not evicted for a plugin");
+                tracing::warn!(container = id, error, "cannot evict container for NRI plugin");
             }
         }
         for update in request.update {
             let done = self.inner.update(&update.container_id, update.linux.clone()).await;
             if let Err(error) = done {
                 let (id, error) = (&update.container_id, error_chain(&error));
-                tracing::warn!(container = id, error, "not updated for a plugin");
+                tracing::warn!(container = id, error, "cannot update container for NRI plugin");
                 if !update.ignore_failure {
                     failed.push(update);
                 }

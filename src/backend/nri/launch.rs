@@ -37,12 +37,12 @@ pub(super) fn discover(folder: &Path) -> Vec<Program> {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
         Err(error) => {
-            tracing::warn!(?folder, %error, "NRI plugins cannot be looked for");
+            tracing::warn!(?folder, %error, "cannot read NRI plugin folder");
             return Vec::new();
         }
     };
     if let Err(problem) = is_trusted(folder) {
-        tracing::warn!(?folder, problem, "no NRI plugin is started from a folder like this");
+        tracing::warn!(?folder, problem, "refusing to start NRI plugins from this folder");
         return Vec::new();
     }
     let mut programs = Vec::new();
@@ -51,7 +51,7 @@ pub(super) fn discover(folder: &Path) -> Vec<Program> {
         match program(&path) {
             Ok(Some(identity)) => programs.push(Program { identity, path }),
             Ok(None) => {}
-            Err(problem) => tracing::warn!(?path, problem, "not started as an NRI plugin"),
+            Err(problem) => tracing::warn!(?path, problem, "ignoring NRI plugin"),
         }
     }
     programs.sort_by(|a, b| a.path.cmp(&b.path));

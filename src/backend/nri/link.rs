@@ -292,7 +292,7 @@ impl Inbound {
             let message = match message {
                 Ok(message) => message,
                 Err(error) => {
-                    tracing::warn!(%error, "a plugin's connection broke");
+                    tracing::warn!(%error, "NRI plugin connection failed");
                     return;
                 }
             };

@@ -66,7 +66,8 @@ impl Updates {
             let wanted = update.linux.and_then(|linux| linux.resources).unwrap_or_default();
             match claim_limits(&mut owners, &update.container_id, &wanted, plugin) {
                 Err(conflict) if update.ignore_failure => {
-                    tracing::info!(%conflict, "an update that may fail is left out");
+                    tracing::info!(%conflict,
+                        "skipping conflicting update that is allowed to fail");
                     continue;
                 }
                 Err(conflict) => return Err(conflict.into()),

@@ -174,7 +174,7 @@ impl Inner {
             let (id, reason) = (&eviction.container_id, &eviction.reason);
             if let Err(error) = node.evict(id, reason).await {
                 let error = error_chain(&error);
-                tracing::warn!(container = id, error, "not evicted for a plugin");
+                tracing::warn!(container = id, error, "cannot evict container for NRI plugin");
             }
         }
         for update in wanted.list {
@@ -182,7 +182,7 @@ impl Inner {
                 && !update.ignore_failure
             {
                 let (id, error) = (&update.container_id, error_chain(&error));
-                tracing::warn!(container = id, error, "not updated for a plugin");
+                tracing::warn!(container = id, error, "cannot update container for NRI plugin");
             }
         }
     }
@@ -205,7 +205,7 @@ async fn validate(judge: &Plugin, case: &ValidateContainerAdjustmentRequest) -> 
 }
 
 fn not_merged(error: MergeError) -> Error {
-    Error::new(ErrorKind::FailedPrecondition, "merge what NRI plugins want").because(error)
+    Error::new(ErrorKind::FailedPrecondition, "merge the changes of NRI plugins").because(error)
 }
 
 #[async_trait]
@@ -278,7 +278,7 @@ impl Hooks for Nri {
         let Creation { adjust, others, .. } = self.0.ask_about_new(request).await?;
         let adjusted = apply::apply(container.spec.clone(), adjust, self.0.options.limits);
         let adjusted = adjusted.map_err(|error| {
-            let tried = "adjust the container as NRI plugins want it";
+            let tried = "apply the changes of NRI plugins to the container";
             Error::new(ErrorKind::FailedPrecondition, tried).because(error)
         })?;
         self.0.carry_out(others).await;

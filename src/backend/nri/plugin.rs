@@ -36,14 +36,14 @@ impl Identity {
         }
         let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte);
         if name.is_empty() || name.len() > 255 || !name.bytes().all(good) {
-            return Err(format!("the name {name:?} has other characters than A-Z a-z 0-9 - _ . +"));
+            return Err(format!("the name {name:?} may contain only A-Z a-z 0-9 - _ . +"));
         }
         Ok(Self { index: index.to_owned(), name: name.to_owned() })
     }
 
     /// Parses the name of a program, `NN-name`.
     pub(super) fn of_file(file: &str) -> std::result::Result<Self, String> {
-        let (index, name) = file.split_once('-').ok_or("it is not named NN-name")?;
+        let (index, name) = file.split_once('-').ok_or("must be named NN-name")?;
         Self::new(index, name)
     }
 }
@@ -267,7 +267,7 @@ impl Plugin {
             CallError::Closed | CallError::Garbled(_) => (true, false),
         };
         if broken {
-            tracing::warn!(plugin = %self.identity, method, %error, kept, "a plugin failed");
+            tracing::warn!(plugin = %self.identity, method, %error, kept, "NRI plugin failed");
         }
         if !kept {
             self.close();

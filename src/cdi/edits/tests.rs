@@ -90,7 +90,7 @@ fn hostile_files_are_refused() {
     }
     let mut twice = file("1.0.0", json!({}));
     twice["devices"] = json!([{"name": "a"}, {"name": "a"}]);
-    refused(&twice, "there twice");
+    refused(&twice, "listed twice");
     let mut kind = file("1.0.0", json!({}));
     kind["kind"] = json!("../gpu");
     refused(&kind, "vendor is malformed");

@@ -72,7 +72,7 @@ impl Containers {
                     Ok(()) => return,
                     Err(error) => {
                         tracing::debug!(container = %exec.entry.id, error = error_chain(&error),
-                            "exec not cleaned up yet");
+                            "cannot clean up exec yet");
                     }
                 }
                 // Cancel-safe: both branches only wait.
@@ -83,7 +83,7 @@ impl Containers {
             }
             if let Err(error) = room.try_clean_up(&exec).await {
                 tracing::warn!(container = %exec.entry.id, exec = exec.id, error = error_chain(&error),
-                    "exec left to the next start of the agent");
+                    "exec cleanup is left for the next start of the agent");
             }
         }));
     }
@@ -102,7 +102,8 @@ impl Containers {
             if !is_exec_id(&id) {
                 continue;
             }
-            tracing::info!(container = %entry.id, exec = id, "an exec of an earlier agent ends");
+            tracing::info!(container = %entry.id, exec = id,
+                "killing exec left by an earlier agent");
             let exec = Known { entry: entry.clone(), dir: dir.join(&id), id };
             let room = self.clone();
             drop(self.deps.tasks.spawn("exec-sweep", async move {

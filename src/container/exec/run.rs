@@ -221,7 +221,7 @@ impl Containers {
         if let (Some(path), Some(input)) = (path, input) {
             let fifo = open_input(&path).await;
             if let Err(error) = &fifo {
-                tracing::warn!(id = process.container, %error, "stdin of an exec cannot be opened");
+                tracing::warn!(id = process.container, %error, "cannot open stdin of exec");
             }
             copy_input(input, fifo.ok()).await;
             if !tty {
@@ -240,15 +240,17 @@ impl Containers {
                 && let Err(error) = host.kill_tree(pid, start_time).await
             {
                 tracing::warn!(container = %known.entry.id, error = error_chain(&error),
-                    "children of a killed exec may live");
+                    "children of killed exec process may still run");
             }
             if let Err(error) = runtime.kill(process, Signal::KILL.number(), false).await {
-                tracing::debug!(container = %known.entry.id, error = error_chain(&error), "not killed");
+                tracing::debug!(container = %known.entry.id, error = error_chain(&error),
+                    "cannot kill exec process");
             }
             wait_for_end(runtime, process).await
         };
         if tokio::time::timeout_at(Instant::now() + AFTER_KILL, kill).await.is_err() {
-            tracing::warn!(container = %known.entry.id, exec = known.id, "it survives SIGKILL");
+            tracing::warn!(container = %known.entry.id, exec = known.id,
+                "exec process did not exit after SIGKILL");
         }
     }
 

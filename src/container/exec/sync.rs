@@ -74,7 +74,8 @@ fn kept(entry: &Entry, sink: Sink) -> Vec<u8> {
     match sink {
         Sink::Kept(kept) => {
             if kept.cut {
-                tracing::warn!(container = %entry.id, "output of a command is cut: others keep much");
+                tracing::warn!(container = %entry.id,
+                    "exec output truncated: other execs hold too much output");
             }
             kept.bytes
         }

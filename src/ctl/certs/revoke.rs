@@ -76,10 +76,10 @@ pub(super) fn revoke(
     let path = place.write(LIST, 0o644, &text)?;
     let count = list.revoked.len();
     Ok(format!(
-        "{path}  the list of revoked certificates, {count} by now\n\
+        "{path}  list of revoked certificates, {count} entries\n\
          \n\
-         Copy it to every agent, over the one that is there: it counts a moment later. If there\n\
-         was none yet, name it in /etc/podbay/config.toml there, and restart the agent:\n\
+         Copy it to every agent, replacing the old one: the agent reloads it. If there was none\n\
+         before, add it to /etc/podbay/config.toml there and restart the agent:\n\
          \n\
          [remote]\n\
          crl = [{shown:?}]\n",
@@ -110,8 +110,16 @@ fn subject(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 fn serial_of(path: &Path, issuer: &[u8]) -> anyhow::Result<Serial> {
     read(path, |cert| {
-        ensure!(cert.issuer().as_raw() == issuer, "{} is not of this authority", path.display());
-        ensure!(cert.subject().as_raw() != issuer, "{} is the authority", path.display());
+        ensure!(
+            cert.issuer().as_raw() == issuer,
+            "{} was not issued by this certificate authority",
+            path.display()
+        );
+        ensure!(
+            cert.subject().as_raw() != issuer,
+            "{} is the certificate authority itself",
+            path.display()
+        );
         Ok(Serial::new(cert.raw_serial()))
     })
 }
@@ -121,7 +129,7 @@ fn read<T>(
     look: impl FnOnce(&x509_parser::certificate::X509Certificate<'_>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-    let bad = || format!("{} holds no certificate", path.display());
+    let bad = || format!("{} contains no certificate", path.display());
     let (_, pem) = parse_x509_pem(&text).with_context(bad)?;
     look(&pem.parse_x509().with_context(bad)?)
 }
@@ -133,11 +141,11 @@ impl List {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             read => read.with_context(|| format!("read {}", path.display()))?,
         };
-        let bad = || format!("{} holds no list of revoked certificates", path.display());
+        let bad = || format!("{} contains no list of revoked certificates", path.display());
         let (_, pem) = parse_x509_pem(&text).with_context(bad)?;
         let (_, parsed) = CertificateRevocationList::from_der(&pem.contents).with_context(bad)?;
         if parsed.issuer().as_raw() != issuer {
-            bail!("{} is of another authority", path.display());
+            bail!("{} was issued by another certificate authority", path.display());
         }
         let number = parsed.crl_number().and_then(|number| number.try_into().ok());
         let revoked = parsed.iter_revoked_certificates().map(|revoked| {

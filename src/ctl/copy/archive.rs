@@ -75,7 +75,7 @@ pub(super) fn unpack(
             let path = path.display();
             io::Error::new(io::ErrorKind::InvalidData, format!("the archive has {path}: {why}"))
         };
-        let inner = inner(&path, root).ok_or_else(|| refuse("outside of what was asked for"))?;
+        let inner = inner(&path, root).ok_or_else(|| refuse("outside the requested path"))?;
         let place = match as_name {
             Some(name) => Path::new(name).join(inner),
             None => inner,
@@ -96,11 +96,11 @@ pub(super) fn unpack(
                 unpacked.files += 1;
             }
             EntryType::Symlink | EntryType::Link => {
-                unpacked.skipped.push(format!("{} is a link: it is skipped", path.display()));
+                unpacked.skipped.push(format!("{} is a link, skipping it", path.display()));
             }
-            _ => {
-                unpacked.skipped.push(format!("{} is no plain file: it is skipped", path.display()))
-            }
+            _ => unpacked
+                .skipped
+                .push(format!("{} is not a regular file, skipping it", path.display())),
         }
     }
     Ok(unpacked)

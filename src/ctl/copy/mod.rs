@@ -23,14 +23,14 @@ const AHEAD: usize = 16;
 /// What `cp` takes.
 #[derive(Debug, Clone, Args)]
 pub struct CopyArgs {
-    /// A path here, POD:PATH or NAMESPACE/POD:PATH
+    /// Source: local path, POD:PATH or NAMESPACE/POD:PATH
     #[arg(value_name = "FROM")]
     pub from: Place,
-    /// The same; one of the two is in a pod
+    /// Destination, in the same form; exactly one of the two must be in a pod
     #[arg(value_name = "TO")]
     pub to: Place,
-    /// The container [default: that of the annotation kubectl.kubernetes.io/default-container, or
-    /// the first]
+    /// Container [default: the one in annotation kubectl.kubernetes.io/default-container, or the
+    /// first]
     #[arg(short, long, value_name = "NAME")]
     pub container: Option<String>,
     /// The namespace.
@@ -122,7 +122,7 @@ pub async fn copy(client: &mut Client, args: &CopyArgs, screen: Screen) -> Resul
             download(client, &far, to, screen).await
         }
         _ => {
-            Err(Error::Misuse("one of the two must be POD:PATH, the other a path here".to_owned()))
+            Err(Error::Misuse("one of the two must be POD:PATH, the other a local path".to_owned()))
         }
     }
 }
@@ -162,12 +162,12 @@ async fn upload(client: &mut Client, from: &Path, far: &Far, screen: Screen) -> 
     // A directory whose name begins with a dash must not be taken for an option.
     let command = ["tar", "-xmf", "-", "-C", &dashed(&folder)].map(str::to_owned);
     let mut running = run(client, far, &command, Some(receiver)).await?;
-    let unpacked = running.end("unpack there").await;
+    let unpacked = running.end("unpack in the container").await;
     // An error of the remote side is more relevant than that it stopped reading.
-    let packed = packing.await.map_err(|_| Error::Failed("the packing broke down".to_owned()))?;
+    let packed = packing.await.map_err(|_| Error::Failed("packing failed".to_owned()))?;
     unpacked?;
     let skipped = packed.map_err(Error::local(format!("read {}", from.display())))?;
-    skipped.iter().for_each(|path| screen.note(&format!("warning: {path} is skipped")));
+    skipped.iter().for_each(|path| screen.note(&format!("warning: skipping {path}")));
     Ok(())
 }
 
@@ -195,7 +195,7 @@ async fn download(client: &mut Client, far: &Far, to: &Path, screen: Screen) -> 
         (parent.unwrap_or(Path::new(".")).to_owned(), Some(own.to_owned()))
     };
     if !into.is_dir() {
-        return Err(Error::Misuse(format!("{}: there is no such folder", into.display())));
+        return Err(Error::Misuse(format!("{}: no such directory", into.display())));
     }
     let _progress = screen.spinner(&format!("copying {} of {}", far.path, far.pod));
     let command = ["tar", "-cf", "-", "-C", &dashed(&folder), &dashed(&name)].map(str::to_owned);
@@ -205,14 +205,13 @@ async fn download(client: &mut Client, far: &Far, to: &Path, screen: Screen) -> 
         archive::unpack(receiver, &into, &name, as_name.as_deref())
     });
     let packed = running.output(sender).await;
-    let unpacked =
-        unpacking.await.map_err(|_| Error::Failed("the unpacking broke down".to_owned()))?;
+    let unpacked = unpacking.await.map_err(|_| Error::Failed("unpacking failed".to_owned()))?;
     let Unpacked { files, skipped } =
         unpacked.map_err(Error::local(format!("write {}", to.display())))?;
     skipped.iter().for_each(|why| screen.note(&format!("warning: {why}")));
     packed?;
     match (files, skipped.len()) {
-        (0, 0) => Err(Error::NotFound(format!("{}: nothing came out of the pod", far.path))),
+        (0, 0) => Err(Error::NotFound(format!("{}: the pod sent nothing", far.path))),
         _ => Ok(()),
     }
 }

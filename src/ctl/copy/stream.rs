@@ -90,7 +90,7 @@ impl Running {
                 }
                 Next::Other => {}
                 Next::Exit(0) => return Ok(()),
-                Next::Exit(code) => return Err(self.failed("pack there", code)),
+                Next::Exit(code) => return Err(self.failed("pack in the container", code)),
             }
         }
     }
@@ -102,12 +102,14 @@ impl Running {
             "" => "is there a tar in the container?",
             complaint => complaint,
         };
-        Error::Failed(format!("{what}: tar has ended with exit code {code}: {why}"))
+        Error::Failed(format!("{what}: tar exited with code {code}: {why}"))
     }
 
     async fn next(&mut self) -> Result<Next, Error> {
         let Some(answer) = self.answers.message().await? else {
-            return Err(Error::Failed("the connection has ended before the command".to_owned()));
+            return Err(Error::Failed(
+                "the connection was closed before the command exited".to_owned(),
+            ));
         };
         Ok(match answer.output {
             Some(exec_response::Output::Stdout(data)) => Next::Output(data.into()),

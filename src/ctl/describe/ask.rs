@@ -18,7 +18,7 @@ use crate::proto::podbay::v1::Pod;
 /// What `describe` takes.
 #[derive(Debug, Clone, Args)]
 pub struct DescribeArgs {
-    /// pod NAME..., pod/NAME..., pods or node; the beginning of a name will do
+    /// pod NAME..., pod/NAME..., pods or node; a name prefix is enough
     #[arg(value_name = "WHAT", required = true)]
     pub words: Vec<String>,
     /// Of which pods.

@@ -116,7 +116,7 @@ fn closing(text: &str) -> Option<usize> {
 
 /// Decodes quoted text with `\n`, `\t` etc.
 fn quoted(text: &str) -> Result<String, String> {
-    let fault = || format!("jsonpath: {text} is no text in quotes");
+    let fault = || format!("jsonpath: {text} is not a quoted string");
     let quote = text.chars().next().ok_or_else(fault)?;
     let inner = text.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
     let mut shown = String::new();

@@ -110,7 +110,7 @@ impl Intake<'_> {
             None => None,
             Some(hex) => {
                 let digest = Digest::try_from(format!("sha256:{hex}"));
-                let bad = |_| Error::bad_archive(format!("{path:?} is no name of a blob"));
+                let bad = |_| Error::bad_archive(format!("{path:?} is not a blob name"));
                 Some(digest.map_err(bad)?)
             }
         };
@@ -129,7 +129,7 @@ impl Intake<'_> {
             Ok(copied) => copied,
             Err(error) => {
                 if let Err(error) = writer.abort().await {
-                    tracing::warn!(ingest, %error, "half-written blob of an archive stays");
+                    tracing::warn!(ingest, %error, "cannot remove partial blob of archive");
                 }
                 return Err(error);
             }
@@ -203,7 +203,7 @@ impl Intake<'_> {
         if let Some(claimed) = claimed
             && claimed.as_str() != real
         {
-            return Err(Error::bad_archive(format!("{claimed} is in truth {real}")));
+            return Err(Error::bad_archive(format!("{claimed} has digest {real}")));
         }
         let digest =
             Digest::try_from(real).map_err(|error| Error::bad_archive(error.to_string()))?;

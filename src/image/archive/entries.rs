@@ -46,7 +46,7 @@ impl Entries {
                 // Some writers omit the end-of-archive marker.
                 0 if extended == Extended::default() => return Ok(None),
                 BLOCK => {}
-                _ => return Err(Error::bad_archive("it is cut off")),
+                _ => return Err(Error::bad_archive("it is truncated")),
             }
             let raw = header::parse(&block).map_err(Error::bad_archive)?;
             let Raw::Of(kind, mut fields) = raw else {
@@ -66,7 +66,7 @@ impl Entries {
             self.fill = fields.size.wrapping_neg() % BLOCK as u64;
             match kind {
                 Kind::Folder | Kind::Link if fields.size > 0 => {
-                    return Err(Error::bad_archive("an entry that is no file has bytes"));
+                    return Err(Error::bad_archive("an entry that is not a file has data"));
                 }
                 Kind::Folder => {
                     header::clean(&fields.path).map_err(Error::bad_archive)?;
@@ -100,7 +100,7 @@ impl Entries {
             return Ok(None);
         }
         let piece = self.input.piece(self.left).await?;
-        let piece = piece.ok_or_else(|| Error::bad_archive("it is cut off"))?;
+        let piece = piece.ok_or_else(|| Error::bad_archive("it is truncated"))?;
         self.left -= piece.len() as u64;
         Ok(Some(piece))
     }
@@ -151,7 +151,7 @@ impl Entries {
         let mut left = MAX_TAIL;
         while let Some(piece) = self.input.piece(u64::MAX).await? {
             let rest = left.checked_sub(piece.len() as u64);
-            left = rest.ok_or_else(|| Error::bad_archive("it goes on after its end"))?;
+            left = rest.ok_or_else(|| Error::bad_archive("it continues after its end"))?;
         }
         Ok(())
     }

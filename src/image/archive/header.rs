@@ -55,7 +55,7 @@ pub(super) fn parse(block: &[u8; BLOCK]) -> Result<Raw, &'static str> {
         .map(|(at, byte)| u32::from(if own.contains(&at) { b' ' } else { *byte }))
         .sum();
     if header.cksum().ok() != Some(sum) {
-        return Err("it is no tar archive, or damaged");
+        return Err("it is not a tar archive, or is damaged");
     }
     let path = header.path_bytes().into_owned();
     let kind = match header.entry_type() {
@@ -68,17 +68,17 @@ pub(super) fn parse(block: &[u8; BLOCK]) -> Result<Raw, &'static str> {
         EntryType::GNULongLink => Kind::LongLink,
         EntryType::XHeader => Kind::Pax,
         EntryType::XGlobalHeader => Kind::PaxGlobal,
-        EntryType::Link => return Err("hard links are not taken"),
-        EntryType::GNUSparse => return Err("sparse files are not taken"),
+        EntryType::Link => return Err("hard links are not supported"),
+        EntryType::GNUSparse => return Err("sparse files are not supported"),
         EntryType::Char | EntryType::Block | EntryType::Fifo => {
-            return Err("devices are not taken");
+            return Err("devices are not supported");
         }
-        _ => return Err("entries of an unknown type are not taken"),
+        _ => return Err("entries of an unknown type are not supported"),
     };
     let size = header.entry_size().ok().filter(|size| *size <= i64::MAX as u64);
-    let size = size.ok_or("the size of an entry makes no sense")?;
+    let size = size.ok_or("the size of an entry is invalid")?;
     if size > 0 && matches!(kind, Kind::Folder | Kind::Link) {
-        return Err("an entry that is no file has bytes");
+        return Err("an entry that is not a file has data");
     }
     let target = header.link_name_bytes().unwrap_or_default().into_owned();
     Ok(Raw::Of(kind, Fields { path, target, size }))
@@ -113,7 +113,7 @@ pub(super) fn pax(mut body: &[u8]) -> Result<Extended, &'static str> {
                 let size = std::str::from_utf8(value).ok().and_then(number);
                 extended.size = Some(size.ok_or(MALFORMED)?);
             }
-            _ if key.starts_with(b"GNU.sparse.") => return Err("sparse files are not taken"),
+            _ if key.starts_with(b"GNU.sparse.") => return Err("sparse files are not supported"),
             // Times, owners and attributes do not matter: no files are created.
             _ => {}
         }
@@ -131,7 +131,7 @@ fn number(text: &str) -> Option<u64> {
 
 /// An entry's name without redundant parts: `./a//b/` becomes `a/b`. Empty for the root.
 pub(super) fn clean(raw: &[u8]) -> Result<String, &'static str> {
-    let text = std::str::from_utf8(raw).map_err(|_| "a name is no text")?;
+    let text = std::str::from_utf8(raw).map_err(|_| "a name is not valid UTF-8")?;
     if text.len() > MAX_PATH {
         return Err("a name is too long");
     }
@@ -139,7 +139,7 @@ pub(super) fn clean(raw: &[u8]) -> Result<String, &'static str> {
         return Err("a name has control characters");
     }
     if text.starts_with('/') {
-        return Err("a name begins at the root");
+        return Err("a name is an absolute path");
     }
     let mut parts = Vec::new();
     for part in text.split('/') {
@@ -154,7 +154,8 @@ pub(super) fn clean(raw: &[u8]) -> Result<String, &'static str> {
 
 /// The entry in the same archive that a link points to.
 pub(super) fn lead(link: &str, target: &[u8]) -> Result<String, &'static str> {
-    let text = std::str::from_utf8(target).map_err(|_| "a link's target is no text")?;
+    let text =
+        std::str::from_utf8(target).map_err(|_| "the target of a link is not valid UTF-8")?;
     if text.len() > MAX_PATH || text.starts_with('/') || text.chars().any(char::is_control) {
         return Err("a link leads out of the archive");
     }

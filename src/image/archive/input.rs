@@ -107,7 +107,7 @@ impl Input {
         let bite = &self.packed[..self.packed.len().min(BITE)];
         let taken = gunzip.write(bite).map_err(damaged)?;
         if taken == 0 && gunzip.get_ref().is_empty() {
-            return Err(Error::bad_archive("its compression goes on after its end"));
+            return Err(Error::bad_archive("its compressed data continues after its end"));
         }
         drop(self.packed.split_to(taken));
         self.here = std::mem::take(gunzip.get_mut()).into();
@@ -138,5 +138,5 @@ impl Input {
 }
 
 fn damaged(_: std::io::Error) -> Error {
-    Error::bad_archive("its compression is damaged, or it is cut off")
+    Error::bad_archive("its compressed data is damaged or truncated")
 }

@@ -51,7 +51,7 @@ pub(super) fn images(layout: &[u8], index: &[u8], host: &Platform) -> Result<Vec
     let Document::Index(entries) =
         document.map_err(|problem| Error::bad_archive(format!("index.json: {problem}")))?
     else {
-        return Err(Error::bad_archive("index.json is no index"));
+        return Err(Error::bad_archive("index.json is not an index"));
     };
     if entries.is_empty() {
         return Err(Error::bad_archive("there is no image in it"));

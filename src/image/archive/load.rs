@@ -75,11 +75,12 @@ impl Inner {
         // After a failure this waits for garbage collection, so that nothing is left over.
         let released = self.store.release(&lease, loaded.is_err()).await;
         if let Err(error) = released {
-            tracing::warn!(lease = lease.0, %error, "lease of an archive stays until it expires");
+            tracing::warn!(lease = lease.0, %error,
+                "cannot delete lease of archive, it remains until it expires");
         }
         match &loaded {
-            Ok(images) => tracing::info!(images = images.len(), "archive loaded"),
-            Err(error) => tracing::warn!(%error, "archive not loaded"),
+            Ok(images) => tracing::info!(images = images.len(), "image archive loaded"),
+            Err(error) => tracing::warn!(%error, "image archive load failed"),
         }
         // Errors in an archive's document are reported as errors of the archive.
         loaded.map_err(|error| match error {
@@ -185,7 +186,7 @@ impl Inner {
 fn one_each(images: &[Named]) -> Result<(), Error> {
     let mut taken = HashSet::new();
     match images.iter().flat_map(|image| &image.names).find(|name| !taken.insert(*name)) {
-        Some(name) => Err(Error::bad_archive(format!("two images are {name}"))),
+        Some(name) => Err(Error::bad_archive(format!("two images are named {name}"))),
         None => Ok(()),
     }
 }

@@ -47,7 +47,7 @@ impl Inner {
                 () = sender.closed() => Ok(()),
             };
             if let Err(error) = ended {
-                tracing::warn!(%error, "images not saved");
+                tracing::warn!(%error, "image save failed");
                 // The queue may be full; the reader notices the missing bytes anyway.
                 let _ = sender.try_send(Err(error));
             }
@@ -69,7 +69,8 @@ impl Inner {
 
     async fn let_go(&self, lease: &Lease) {
         if let Err(error) = self.store.release(lease, false).await {
-            tracing::warn!(lease = lease.0, %error, "lease of saved images stays until it expires");
+            tracing::warn!(lease = lease.0, %error,
+                "cannot delete lease of saved images, it remains until it expires");
         }
     }
 

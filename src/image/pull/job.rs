@@ -92,7 +92,8 @@ impl Pull<'_> {
         // After a failure this waits for garbage collection, so that nothing is left over.
         let released = self.inner.store.release(&lease, pulled.is_err()).await;
         if let Err(error) = released {
-            tracing::warn!(lease = lease.0, %error, "lease of a pull stays until it expires");
+            tracing::warn!(lease = lease.0, %error,
+                "cannot delete lease of pull, it remains until it expires");
         }
         let id = pulled?;
         self.inner.get_by_id(&id).await

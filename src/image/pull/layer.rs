@@ -103,7 +103,8 @@ impl LayerFetch<'_> {
                 },
                 Err(error) => {
                     if let Err(error) = writer.abort().await {
-                        tracing::warn!(digest = %layer.digest, %error, "half-written layer stays");
+                        tracing::warn!(digest = %layer.digest, %error,
+                            "cannot remove partial layer");
                     }
                     Err(error)
                 }
@@ -165,7 +166,8 @@ impl LayerFetch<'_> {
             if breaks >= MAX_BREAKS && !is_timeout(&error) {
                 return Err(error);
             }
-            tracing::debug!(digest = %layer.digest, at = progress.at, %error, "layer goes on anew");
+            tracing::debug!(digest = %layer.digest, at = progress.at, %error,
+                "retrying layer download");
             self.pause(self.retry_delay * breaks.min(8)).await?;
         }
         self.meter.finished();

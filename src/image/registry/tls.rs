@@ -90,7 +90,7 @@ impl Clients {
                     .map_err(|_| broken(key_path, "no private key can be read from it"))?;
                 builder
                     .with_client_auth_cert(certificates(cert)?, key)
-                    .map_err(|_| broken(cert, "client certificate and key do not fit"))?
+                    .map_err(|_| broken(cert, "client certificate and key do not match"))?
             }
         };
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -107,7 +107,8 @@ impl Clients {
         for path in extra {
             for certificate in certificates(path)? {
                 let added = store.add(certificate);
-                added.map_err(|_| Error::host_config(path, "it holds a malformed certificate"))?;
+                added
+                    .map_err(|_| Error::host_config(path, "it contains a malformed certificate"))?;
             }
         }
         Ok(Arc::new(store))

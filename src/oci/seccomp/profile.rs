@@ -69,7 +69,7 @@ fn holds(rule: &mut Value, request: &Request<'_>) -> serde_json::Result<bool> {
 /// Whether the kernel is at least this version; true when the text is empty.
 fn reaches(oldest: &str, request: &Request<'_>) -> serde_json::Result<bool> {
     use serde::de::Error as _;
-    let unreadable = || serde_json::Error::custom(format!("minKernel {oldest:?} is no version"));
+    let unreadable = || serde_json::Error::custom(format!("minKernel {oldest:?} is not a version"));
     let mut numbers = oldest.split('.').map(str::parse::<u32>);
     let mut next = || numbers.next().unwrap_or(Ok(0)).map_err(|_| unreadable());
     if oldest.is_empty() {

@@ -47,7 +47,7 @@ pub fn parse(text: &[u8], options: &ParseOptions) -> Result<Parsed, Error> {
     }
     let parsed = reading.parsed;
     if parsed.pods.is_empty() && parsed.config_maps.is_empty() && parsed.secrets.is_empty() {
-        return Err(Error::Manifest { message: "there is no object in it".to_owned() });
+        return Err(Error::Manifest { message: "it contains no object".to_owned() });
     }
     Ok(parsed)
 }
@@ -129,7 +129,7 @@ impl Reading<'_> {
         let namespace = self.namespace(meta);
         meta.namespace = Some(namespace.clone());
         if !name.is_empty() && !self.seen.insert((kind, namespace.clone(), name.clone())) {
-            let message = format!("{place}: {kind} {namespace}/{name} stands twice");
+            let message = format!("{place}: {kind} {namespace}/{name} is defined twice");
             return Err(Error::Manifest { message });
         }
         Ok(object)

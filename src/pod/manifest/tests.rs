@@ -90,11 +90,11 @@ fn values_are_taken_as_the_tools_of_kubernetes_do() {
 fn broken_texts_are_refused_with_their_place() {
     let stands_twice = format!("{POD}---\n{POD}");
     for (text, expected) in [
-        ("", "there is no object in it"),
+        ("", "it contains no object"),
         ("a: [1\n", "line 1, column 4: unclosed bracket '['"),
-        ("a: 1\nb: 2\na: 3\n", "line 3, column 1: key \"a\" stands twice"),
-        ("{\"a\": 1, \"a\": 2}", "key \"a\" stands twice"),
-        ("a: \"x\\0y\"", "a string has a NUL character in it"),
+        ("a: 1\nb: 2\na: 3\n", "line 3, column 1: key \"a\" is defined twice"),
+        ("{\"a\": 1, \"a\": 2}", "key \"a\" is defined twice"),
+        ("a: \"x\\0y\"", "a string contains a NUL character"),
         ("a\0b", "byte 1 is NUL"),
         ("- 1\n- 2\n", "line 1, column 1: an object must be a map with apiVersion and kind"),
         ("kind: Pod\n", "apiVersion is not set"),
@@ -106,7 +106,7 @@ fn broken_texts_are_refused_with_their_place() {
         ),
         ("apiVersion: v1\nkind: Service\n", "no object of kind \"Service\" can be run here"),
         ("apiVersion: v1\nkind: List\nitems: 3\n", "items must be a list"),
-        (&stands_twice, "line 6, column 1: Pod default/a stands twice"),
+        (&stands_twice, "line 6, column 1: Pod default/a is defined twice"),
     ] {
         let refusal = refusal(text);
         assert!(refusal.starts_with("manifest: ") && refusal.contains(expected), "{refusal}");

@@ -127,7 +127,7 @@ fn tell(error: &serde_saphyr::Error) -> String {
     let place = error.location().map(|at| format!("{}: ", Place::from(at))).unwrap_or_default();
     match error {
         serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
-            format!("{place}key {:?} stands twice", key.as_deref().unwrap_or("?"))
+            format!("{place}key {:?} is defined twice", key.as_deref().unwrap_or("?"))
         }
         serde_saphyr::Error::Budget { breach, .. } => {
             format!("{place}it is too large or too deep ({breach:?})")
@@ -198,7 +198,7 @@ impl<'de> Visitor<'de> for AnyValue {
     fn visit_string<E: serde::de::Error>(self, value: String) -> Result<Value, E> {
         // No argument, variable, path or name can contain it, so later code need not check.
         if value.contains('\0') {
-            return Err(E::custom("a string has a NUL character in it"));
+            return Err(E::custom("a string contains a NUL character"));
         }
         Ok(Value::Text(value))
     }
@@ -217,7 +217,7 @@ impl<'de> Visitor<'de> for AnyValue {
         while let Some((key, node)) = map.next_entry::<String, Node>()? {
             // `1` and `"1"` are the same key here, but not for the parser.
             if !seen.insert(key.clone()) {
-                return Err(A::Error::custom(format!("key {key:?} stands twice")));
+                return Err(A::Error::custom(format!("key {key:?} is defined twice")));
             }
             entries.push((key, node));
         }

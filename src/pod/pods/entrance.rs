@@ -108,7 +108,7 @@ impl Pods {
 
     /// Reports the event of a preempted pod.
     pub(super) fn tell_preempted(&self, life: &Life) {
-        tracing::warn!(pod = %life.given.key(), "preempted");
+        tracing::warn!(pod = %life.given.key(), "pod preempted");
         self.room.event(life, None, EventType::Warning, PREEMPTED, MESSAGE);
     }
 }

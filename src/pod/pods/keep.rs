@@ -136,7 +136,7 @@ impl Node for Keeper {
         let Some(pods) = self.pods.upgrade() else { return };
         let Some(entry) = pods.room.by_uid(uid) else { return };
         if let Err(error) = pods.evict(&entry, eviction).await {
-            tracing::warn!(pod = %entry.key, error = error_chain(&error), "not evicted yet");
+            tracing::warn!(pod = %entry.key, error = error_chain(&error), "cannot evict pod yet");
             return;
         }
         drop(pods);

@@ -180,13 +180,9 @@ impl Pods {
         }
         let keeper = watching::resume(&self.room.deps.hub, &self.room.deps.store).await?;
         let loaded = self.room.deps.store.load::<Life>()?;
-        for fault in &loaded.faults {
-            tracing::error!(key = fault.key, error = error_chain(&fault.problem), "pod not read");
-        }
+        log_faults("pod", &loaded.faults);
         let shelved = self.room.deps.store.load::<Shelved>()?;
-        for fault in &shelved.faults {
-            tracing::error!(key = fault.key, error = error_chain(&fault.problem), "not read");
-        }
+        log_faults("object", &shelved.faults);
         *self.shelf() = Shelf::new(shelved.records);
         self.remember_node()?;
         self.room.pulled.load(&self.room.deps.store)?;
@@ -212,7 +208,7 @@ impl Pods {
             .collect();
         entries.iter().for_each(|entry| self.room.add(entry));
         if let Err(error) = self.room.deps.volumes.orphans(&known).await {
-            tracing::warn!(error = error_chain(&error), "volumes of pods that are gone stay");
+            tracing::warn!(error = error_chain(&error), "cannot remove volumes of deleted pods");
         }
         // The table must be complete before any of them acts.
         for entry in &entries {
@@ -307,6 +303,14 @@ async fn pass_news_on(room: Arc<Room>) {
                 entry.changed.notify_one();
             }
         }
+    }
+}
+
+/// Logs rows of the store that cannot be read.
+fn log_faults(what: &str, faults: &[store::Fault]) {
+    for fault in faults {
+        let error = error_chain(&fault.problem);
+        tracing::error!(key = fault.key, error, "cannot read stored {what}");
     }
 }
 

@@ -136,7 +136,7 @@ impl Pods {
         };
         if is_new && let Err(error) = self.keep_node(&known).await {
             // It is retried at the next change; until then this agent keeps it in memory.
-            tracing::debug!(error = error_chain(&error), "the node is not written down");
+            tracing::debug!(error = error_chain(&error), "cannot store node state");
         }
         known
     }

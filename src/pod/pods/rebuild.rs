@@ -40,19 +40,19 @@ impl Pods {
         let mut batch = Batch::new().put(&Complete { key: "all".to_owned() })?;
         let mut lost = Vec::new();
         let uids = volumes.uids().await.unwrap_or_else(|error| {
-            tracing::error!(error = error_chain(&error), "pods cannot be looked for");
+            tracing::error!(error = error_chain(&error), "cannot list pod folders");
             Vec::new()
         });
         for uid in uids.into_iter().filter(|uid| !known.contains(uid)) {
             match volumes.kept_pod(&uid).await {
                 Ok(Some(life)) if life.uid == uid => {
-                    tracing::warn!(pod = %life.given.key(), uid, "rebuilt from its folder");
+                    tracing::warn!(pod = %life.given.key(), uid, "pod rebuilt from its folder");
                     batch = batch.put(&life)?;
                     lives.push(life);
                 }
                 Ok(_) => lost.push(uid),
                 Err(error) => {
-                    tracing::error!(uid, error = error_chain(&error), "a pod cannot be rebuilt");
+                    tracing::error!(uid, error = error_chain(&error), "cannot rebuild pod");
                     lost.push(uid);
                 }
             }

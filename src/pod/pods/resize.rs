@@ -91,7 +91,7 @@ impl Pods {
                 Err(Error::NotFound(_)) => {}
                 Err(error) => {
                     let error = error_chain(&error);
-                    tracing::warn!(pod = %entry.key, error, "not resized yet");
+                    tracing::warn!(pod = %entry.key, error, "cannot resize pod yet");
                 }
             }
         }

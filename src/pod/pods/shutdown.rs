@@ -58,12 +58,15 @@ impl Pods {
                 }
                 Err(error) if error.kind == ErrorKind::Unsupported => {
                     let error = error_chain(&error);
-                    tracing::warn!(error, "no systemd-logind: pods do not end before a shutdown");
+                    tracing::warn!(
+                        error,
+                        "systemd-logind not found: pods are not terminated before a shutdown"
+                    );
                     return;
                 }
                 Err(error) => error,
             };
-            tracing::warn!(error = error_chain(&error), "not told of shutdowns, asking again");
+            tracing::warn!(error = error_chain(&error), "cannot watch for shutdowns, retrying");
             tokio::time::sleep(pauses.next()).await;
         }
     }
@@ -92,11 +95,11 @@ impl Pods {
                 begun = notice.next().await?;
                 continue;
             }
-            tracing::warn!("the host is shutting down: pods end");
+            tracing::warn!("host is shutting down, terminating pods");
             self.shutting_down.store(true, Ordering::Release);
             begun = self.end_all(&bands, notice).await?;
             if begun {
-                tracing::info!("pods have ended, the shutdown goes on");
+                tracing::info!("all pods terminated, shutdown continues");
                 notice.release();
                 begun = notice.next().await?;
             }
@@ -140,14 +143,15 @@ impl Pods {
         let entries: Vec<_> = self.room.all().into_iter().filter(of_band).collect();
         let ends = entries.iter().map(|entry| async {
             if let Err(error) = self.end_with_host(entry, band.grace).await {
-                tracing::warn!(pod = %entry.key, error = error_chain(&error), "not ended");
+                tracing::warn!(pod = %entry.key, error = error_chain(&error),
+                    "cannot terminate pod");
             }
             entry.ended().await;
         });
         if tokio::time::timeout(band.grace, join_all(ends)).await.is_err() {
             let late = entries.iter().filter(|entry| of_band(entry)).map(|e| e.key.to_string());
             let late: Vec<_> = late.collect();
-            tracing::warn!(?late, priority = band.priority, "pods have not ended in their time");
+            tracing::warn!(?late, priority = band.priority, "pods did not terminate in time");
         }
     }
 
@@ -175,7 +179,7 @@ impl Pods {
     /// Handles that there is no shutdown, or that it was cancelled.
     fn go_on(self: &Arc<Self>) {
         if self.shutting_down.swap(false, Ordering::AcqRel) {
-            tracing::info!("the shutdown was taken back");
+            tracing::info!("shutdown was cancelled");
             // For pods that arrived meanwhile.
             self.gone.notify_one();
         }
@@ -190,7 +194,7 @@ impl Pods {
                 });
                 if let Err(error) = again.await {
                     let error = error_chain(&error);
-                    tracing::warn!(pod = %entry.key, error, "the static pod stays ended");
+                    tracing::warn!(pod = %entry.key, error, "cannot restart static pod");
                 }
             }));
         }

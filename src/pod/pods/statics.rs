@@ -53,7 +53,8 @@ impl Pods {
                 && life.deletion.is_none()
                 && let Err(error) = self.end(&entry, None, false).await
             {
-                tracing::warn!(pod = %entry.key, error = error_chain(&error), "not ended yet");
+                tracing::warn!(pod = %entry.key, error = error_chain(&error),
+                    "cannot terminate static pod yet");
             }
         }
         // A new static pod would fail for ever; it starts with the next boot.
@@ -65,7 +66,7 @@ impl Pods {
                 continue;
             }
             if let Err(error) = self.begin_static(&key, given).await {
-                tracing::warn!(pod = %key, error = error_chain(&error), "static pod not begun");
+                tracing::warn!(pod = %key, error = error_chain(&error), "cannot start static pod");
             }
         }
     }

@@ -61,7 +61,7 @@ impl Pods {
         for stray in strays.values() {
             let (uid, sandboxes) = (&stray.uid, stray.sandboxes.len());
             let left_alone = self.stray_patience;
-            tracing::warn!(uid, sandboxes, ?left_alone, "nobody knows this pod: it goes later");
+            tracing::warn!(uid, sandboxes, ?left_alone, "unknown pod will be removed later");
         }
         strays.into_values().collect()
     }
@@ -112,7 +112,7 @@ impl Pods {
                 true
             }
             Err(error) => {
-                tracing::warn!(uid = stray.uid, error, "a pod nobody knows is not removed yet");
+                tracing::warn!(uid = stray.uid, error, "cannot remove unknown pod yet");
                 false
             }
         }

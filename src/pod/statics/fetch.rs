@@ -25,7 +25,7 @@ pub(super) struct Address {
 
 impl Address {
     pub fn new(url: Url, headers: HeaderMap) -> Result<Self, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("make an HTTP client: {error}");
+        let failed = |error: &dyn std::fmt::Display| format!("create an HTTP client: {error}");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -67,7 +67,7 @@ impl Address {
         let mut answer = self.client.get(self.url.clone()).send().await.map_err(failed)?;
         let status = answer.status();
         if status != reqwest::StatusCode::OK {
-            return Err(format!("fetch it: it answers {status}"));
+            return Err(format!("fetch it: the server returned {status}"));
         }
         let mut text = Vec::new();
         while let Some(piece) = answer.chunk().await.map_err(failed)? {

@@ -105,7 +105,7 @@ impl Folder {
         let folder = rustix::fs::open(&self.path, flags, Mode::empty())
             .map_err(|error| format!("open the manifests folder: {error}"))?;
         let shown = rustix::fs::fstat(&folder)
-            .map_err(|error| format!("look at the manifests folder: {error}"))?;
+            .map_err(|error| format!("inspect the manifests folder: {error}"))?;
         only_ours(&shown)?;
         Ok(folder)
     }
@@ -113,7 +113,7 @@ impl Folder {
     /// Refuses a different, empty directory, as after unmounting: it must not end all pods.
     fn not_another_and_empty(&self, folder: &OwnedFd, look: &Look) -> Result<(), String> {
         let shown = rustix::fs::fstat(folder)
-            .map_err(|error| format!("look at the manifests folder: {error}"))?;
+            .map_err(|error| format!("inspect the manifests folder: {error}"))?;
         let identity = (shown.st_dev, shown.st_ino);
         let mut filled = self.filled.lock();
         if !look.present.is_empty() {
@@ -121,7 +121,7 @@ impl Folder {
         }
         match *filled {
             Some(before) if before != identity => {
-                Err("it is another folder than before, and empty: the pods stay".to_owned())
+                Err("it was replaced by an empty folder: keeping the pods".to_owned())
             }
             _ => Ok(()),
         }
@@ -132,11 +132,11 @@ impl Folder {
 fn only_ours(shown: &Stat) -> Result<(), String> {
     let own = rustix::process::geteuid().as_raw();
     if shown.st_uid != 0 && shown.st_uid != own {
-        return Err(format!("it is owned by user {}, who is not root", shown.st_uid));
+        return Err(format!("it is owned by user {}, not by root", shown.st_uid));
     }
     if shown.st_mode & 0o022 != 0 {
         let mode = shown.st_mode & 0o7777;
-        return Err(format!("others than its owner may write into it (mode {mode:04o})"));
+        return Err(format!("it is writable by users other than its owner (mode {mode:04o})"));
     }
     Ok(())
 }
@@ -165,7 +165,7 @@ fn place(folder: &OwnedFd, name: &str) -> Result<Option<(OwnedFd, Stat)>, String
         Ok(place) => place,
         Err(rustix::io::Errno::NOENT) => {
             let there = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
-            return if there { Err("it is a link to nothing".to_owned()) } else { Ok(None) };
+            return if there { Err("it is a dangling link".to_owned()) } else { Ok(None) };
         }
         Err(rustix::io::Errno::XDEV) => {
             return Err("it is a link out of the manifests folder".to_owned());
@@ -176,7 +176,7 @@ fn place(folder: &OwnedFd, name: &str) -> Result<Option<(OwnedFd, Stat)>, String
     match FileType::from_raw_mode(shown.st_mode) {
         FileType::RegularFile => only_ours(&shown).map(|()| Some((place, shown))),
         FileType::Directory => Ok(None),
-        kind => Err(format!("it is no regular file ({kind:?})")),
+        kind => Err(format!("it is not a regular file ({kind:?})")),
     }
 }
 

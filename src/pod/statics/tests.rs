@@ -145,7 +145,7 @@ async fn a_broken_file_keeps_its_last_good_version() {
     house.wants(&[("a", "i:1"), ("b", "i:1")]).await;
     for (text, why) in [
         ("apiVersion: v1\nkind: Po", "no object of kind \"Po\""),
-        ("", "there is no object in it"),
+        ("", "it contains no object"),
         ("a: [", "unclosed bracket"),
         (&pod("a", ""), "spec.containers[0].image: Required value"),
         (&pod("../../x", "i"), "metadata.name: Invalid value"),
@@ -181,7 +181,7 @@ async fn a_folder_that_cannot_be_trusted_changes_nothing() {
     let mode =
         |mode| std::fs::set_permissions(&dir, PermissionsExt::from_mode(mode)).expect("mode");
     mode(0o777);
-    house.complains("", "others than its owner may write into it (mode 0777)").await;
+    house.complains("", "it is writable by users other than its owner (mode 0777)").await;
     house.put("b.yaml", &pod("b", "i"));
     mode(0o700);
     house.wants(&[("a", "i"), ("b", "i")]).await;
@@ -191,7 +191,7 @@ async fn a_folder_that_cannot_be_trusted_changes_nothing() {
     std::fs::rename(&dir, &aside).expect("renamed");
     house.complains("", "open the manifests folder").await;
     std::fs::create_dir(&dir).expect("a folder");
-    house.complains("", "it is another folder than before, and empty").await;
+    house.complains("", "it was replaced by an empty folder").await;
     assert_eq!(house.told.borrow().as_ref().map(BTreeMap::len), Some(2));
     std::fs::remove_dir(&dir).expect("removed");
     std::fs::rename(&aside, &dir).expect("renamed");
@@ -223,11 +223,11 @@ async fn odd_files_are_told_and_not_waited_for() {
         symlink("..data/in.yaml", dir.join("in.yaml")).expect("linked");
     });
     house.wants(&[("in", "i")]).await;
-    house.complains("fifo.yaml", "no regular file").await;
-    house.complains("socket.yaml", "no regular file").await;
+    house.complains("fifo.yaml", "not a regular file").await;
+    house.complains("socket.yaml", "not a regular file").await;
     house.complains("out.yaml", "a link out of the manifests folder").await;
     house.complains("zero.yaml", "a link out of the manifests folder").await;
-    house.complains("dangling.yaml", "a link to nothing").await;
+    house.complains("dangling.yaml", "a dangling link").await;
     house.complains("loop.yaml", "open it").await;
     house.complains("long.yaml", "more than the 10485760 bytes").await;
 }
@@ -354,7 +354,7 @@ async fn a_file_that_others_may_write_counts_as_little_as_such_a_folder() {
             std::os::unix::fs::chown(&part, Some(owner), None).expect("owner");
         }
         std::fs::rename(&part, house.path("a.yaml")).expect("renamed");
-        let why = if owner == 0 { "others than its owner" } else { "who is not root" };
+        let why = if owner == 0 { "users other than its owner" } else { "not by root" };
         house.complains("a.yaml", why).await;
         house.wants(&[("a", "i:1")]).await;
     }
@@ -414,5 +414,5 @@ fn a_fault_is_logged_when_it_begins_and_when_it_is_over() {
     let text = String::from_utf8(lines.0.lock().clone()).expect("text");
     let count = |word: &str| text.matches(word).count();
     assert_eq!((count("WARN"), count("no such folder"), count("no room")), (2, 1, 1), "{text}");
-    assert_eq!((count("right again"), count("/gone")), (1, 3), "{text}");
+    assert_eq!((count("valid again"), count("/gone")), (1, 3), "{text}");
 }

@@ -37,7 +37,7 @@ impl Watch {
                 self.queue = None;
                 if !std::mem::replace(&mut self.told, true) {
                     let folder = folder.display();
-                    tracing::warn!(%folder, %error, "the manifests folder cannot be watched");
+                    tracing::warn!(%folder, %error, "cannot watch the manifests folder");
                 }
             }
         }

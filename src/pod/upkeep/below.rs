@@ -130,7 +130,7 @@ impl ImageStore for Below {
         let found = self.images.fs_info().await;
         let found = found.map_err(|error| error_chain(&error))?;
         let Some(first) = found.into_iter().next() else {
-            return Err("the images are on no disk that is known".to_owned());
+            return Err("the disk of the images is unknown".to_owned());
         };
         let folder = first.mountpoint;
         let measure = move || rustix::fs::statvfs(&folder);

@@ -58,12 +58,12 @@ pub trait Containers: Send + Sync {
 pub async fn collect(containers: &dyn Containers, keep: usize) {
     for id in too_many(containers.dead(), keep) {
         if let Err(error) = containers.remove(&id).await {
-            tracing::warn!(container = %id, error, "a dead container is not removed");
+            tracing::warn!(container = %id, error, "cannot remove dead container");
         }
     }
     for id in too_many_sandboxes(containers.sandboxes()) {
         if let Err(error) = containers.remove_sandbox(&id).await {
-            tracing::warn!(sandbox = %id, error, "a dead sandbox is not removed");
+            tracing::warn!(sandbox = %id, error, "cannot remove dead sandbox");
         }
     }
 }

@@ -152,7 +152,7 @@ pub async fn free_images(
         }
         match store.remove(&id).await {
             Ok(()) => freed = freed.saturating_add(size),
-            Err(error) => tracing::warn!(image = %id, error, "an unused image is not removed"),
+            Err(error) => tracing::warn!(image = %id, error, "cannot remove unused image"),
         }
     }
     if all || freed >= wanted {

@@ -74,7 +74,7 @@ pub async fn rotate(logs: &dyn Logs, limits: LogLimits, now: SystemTime) {
         };
         if let Err(error) = result {
             let path = path.display();
-            tracing::warn!(container = %id, %path, %error, "the log is not rotated");
+            tracing::warn!(container = %id, %path, %error, "cannot rotate log");
         }
     }
 }
@@ -91,7 +91,7 @@ async fn one(
         // A full disk must not prevent the rotation.
         if let Err(error) = folder.make_room(limits.files) {
             let path = path.display();
-            tracing::warn!(%path, %error, "old logs are not compressed");
+            tracing::warn!(%path, %error, "cannot compress old logs");
         }
         folder.set_aside(now).map(|aside| (folder, aside))
     });
@@ -112,7 +112,7 @@ fn size(path: &Path) -> io::Result<Option<u64>> {
         Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_file() => {
             Ok(Some(u64::try_from(stat.st_size).unwrap_or_default()))
         }
-        Ok(_) => Err(io::Error::other("it is no regular file")),
+        Ok(_) => Err(io::Error::other("it is not a regular file")),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -165,7 +165,7 @@ impl Folder {
     fn open(path: &Path) -> io::Result<Self> {
         let (Some(folder), Some(log)) = (path.parent(), path.file_name().and_then(OsStr::to_str))
         else {
-            return Err(io::Error::other("it is no path of a log"));
+            return Err(io::Error::other("it is not the path of a log"));
         };
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(CWD, folder, flags, Mode::empty())?;
@@ -211,7 +211,7 @@ impl Folder {
         let common = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let from = openat(&self.fd, name, common | OFlags::RDONLY, Mode::empty())?;
         if !FileType::from_raw_mode(fstat(&from)?.st_mode).is_file() {
-            return Err(io::Error::other(format!("{name} is no regular file")));
+            return Err(io::Error::other(format!("{name} is not a regular file")));
         }
         let flags = common | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let to = openat(&self.fd, to, flags, Mode::from_raw_mode(0o640))?;

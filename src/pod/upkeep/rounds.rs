@@ -107,7 +107,7 @@ impl Upkeep {
         match free_images(&*self.images, &mut unused, self.options.images, all).await {
             Ok(0) => {}
             Ok(bytes) => tracing::info!(bytes, "unused images removed"),
-            Err(error) => tracing::warn!(error, "images"),
+            Err(error) => tracing::warn!(error, "image cleanup failed"),
         }
     }
 }

@@ -102,7 +102,10 @@ pub(in crate::pod) async fn resume(hub: &Arc<Hub>, store: &Store) -> Result<Keep
         }),
     };
     if let Err(error) = reserved {
-        tracing::error!(error = error_chain(&error), "watches begin anew until the next start");
+        tracing::error!(
+            error = error_chain(&error),
+            "cannot restore revisions: all watches start over"
+        );
         let epoch = format!("{:016x}", rand::random::<u64>());
         hub.begin(Revision { epoch, number: first }, first, Vec::new());
         return Ok(keeper);
@@ -159,7 +162,10 @@ impl Keeper {
     /// Stores the final state, at the end of the agent.
     pub(in crate::pod) async fn try_keep(&mut self) {
         if let Err(error) = self.keep().await {
-            tracing::warn!(error = error_chain(&error), "not written down what watchers were told");
+            tracing::warn!(
+                error = error_chain(&error),
+                "cannot store published state for watchers"
+            );
         }
     }
 

@@ -29,7 +29,7 @@ impl Worker {
             Ok(()) => self.kept = Some(keepsake),
             Err(error) => {
                 tracing::warn!(pod = %self.pod.key, error = error_chain(&error),
-                    "it is not kept beside the store");
+                    "cannot store copy of pod in its folder");
             }
         }
     }

@@ -180,7 +180,7 @@ impl Worker {
         let status = phase::status(&mut life, &seen, at, &self.room.viewpoint());
         if life != before {
             if let Err(error) = self.save(&life).await {
-                tracing::warn!(pod = %pod.key, error = error_chain(&error), "not written down yet");
+                tracing::warn!(pod = %pod.key, error = error_chain(&error), "cannot store pod yet");
                 // Results are not observed anywhere else, so keep them for the next look.
                 self.results = results;
                 return Next::Wait(Some(at + STORE_RETRY.as_nanos() as i64));
@@ -248,7 +248,8 @@ impl Worker {
     async fn leave(&mut self) -> Next {
         let batch = crate::store::Batch::new().delete::<Life>(&self.pod.uid);
         if let Err(error) = self.room.deps.store.write(batch).await {
-            tracing::warn!(pod = %self.pod.key, error = error_chain(&error), "its row stays");
+            tracing::warn!(pod = %self.pod.key, error = error_chain(&error),
+                "cannot delete pod from the store");
             self.results.push((Job::Finish, Outcome::Done));
             return Next::Wait(Some(now() + STORE_RETRY.as_nanos() as i64));
         }

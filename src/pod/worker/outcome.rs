@@ -144,7 +144,8 @@ impl Worker {
                 let next_try = later(at, pause.min(UNWIND_LONGEST));
                 let unwind = Unwind { message: message.to_owned(), next_try };
                 self.unwinds.insert(job.clone(), (tries, unwind));
-                tracing::warn!(pod = %life.given.key(), ?job, error = message, "tried again later");
+                tracing::warn!(pod = %life.given.key(), ?job, error = message,
+                    "pod operation failed, will retry");
                 self.room.event(life, None, EventType::Warning, "FailedKillPod", message);
             }
         }

@@ -28,8 +28,9 @@ impl Listeners {
     }
 
     fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let full =
-            |_| Status::resource_exhausted(format!("{MAX_LISTENERS} clients listen already"));
+        let full = |_| {
+            Status::resource_exhausted(format!("{MAX_LISTENERS} clients are already listening"))
+        };
         Arc::clone(&self.places).try_acquire_owned().map_err(full)
     }
 

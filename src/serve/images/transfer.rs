@@ -28,7 +28,9 @@ enum News {
 impl ImageDoor {
     fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
         let full = |_| {
-            Status::resource_exhausted(format!("{MAX_TRANSFERS} images or archives are under way"))
+            Status::resource_exhausted(format!(
+                "{MAX_TRANSFERS} image or archive transfers are in progress"
+            ))
         };
         Arc::clone(&self.places).try_acquire_owned().map_err(full)
     }

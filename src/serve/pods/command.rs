@@ -167,7 +167,9 @@ impl Pods {
 pub(super) async fn start<T>(requests: &mut Streaming<T>) -> Result<T, Status> {
     match tokio::time::timeout(START_LIMIT, requests.message()).await {
         Ok(first) => first?.ok_or_else(no_start),
-        Err(_) => Err(Status::deadline_exceeded(format!("no start came within {START_LIMIT:?}"))),
+        Err(_) => {
+            Err(Status::deadline_exceeded(format!("no start message within {START_LIMIT:?}")))
+        }
     }
 }
 
@@ -274,7 +276,7 @@ async fn listen(
                 Err(status) => return status,
             },
             Some(Ok(Said::Start)) => return bad_field("start", "only as the first message"),
-            Some(Ok(Said::Unknown)) => return bad_field("input", "is none that is known"),
+            Some(Ok(Said::Unknown)) => return bad_field("input", "is not known"),
             Some(Err(status)) => return status,
             None => {
                 drop(stdin);

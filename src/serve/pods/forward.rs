@@ -159,7 +159,7 @@ async fn data(requests: &mut Requests) -> Result<Option<Vec<u8>>, Status> {
     match request.input {
         Some(Input::Data(bytes)) => Ok(Some(bytes)),
         Some(Input::Start(_)) => Err(bad_field("start", "only as the first message")),
-        None => Err(bad_field("input", "is none that is known")),
+        None => Err(bad_field("input", "is not known")),
     }
 }
 

@@ -62,16 +62,15 @@ impl Places {
     }
 
     pub fn take(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let full = |_| {
-            Status::resource_exhausted(format!("{MAX_ENDLESS} callers follow something already"))
-        };
+        let full =
+            |_| Status::resource_exhausted(format!("{MAX_ENDLESS} callers are already following"));
         Arc::clone(&self.free).try_acquire_owned().map_err(full)
     }
 
     /// A slot for an exec, attach or port-forward session.
     pub fn session(&self) -> Result<OwnedSemaphorePermit, Status> {
         let full =
-            |_| Status::resource_exhausted(format!("{MAX_SESSIONS} sessions are open already"));
+            |_| Status::resource_exhausted(format!("{MAX_SESSIONS} sessions are already open"));
         Arc::clone(&self.sessions).try_acquire_owned().map_err(full)
     }
 

@@ -56,7 +56,7 @@ impl Headers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadHeaders {
     /// Names must be lower-case.
-    #[error("a header name that is empty or not in lower case")]
+    #[error("a header name is empty or not in lower case")]
     Name,
     /// Each name must occur once, with all its values.
     #[error("a header name twice")]

@@ -84,7 +84,7 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        tracing::error!(%error, "a forwarded connection panicked");
+        tracing::error!(%error, "forwarded connection panicked");
     }
 }
 

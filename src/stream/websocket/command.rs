@@ -129,7 +129,7 @@ impl Inputs {
             };
             let Some(message) = message else { return };
             if let Err(error) = self.take(message, dialect).await {
-                tracing::debug!(%error, "a WebSocket client");
+                tracing::debug!(%error, "WebSocket client failed");
                 return;
             }
         }

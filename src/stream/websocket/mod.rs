@@ -113,7 +113,7 @@ async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
             // The library answers these at the next read, and ends the stream after a close.
             Ok(_) => {}
             Err(error) => {
-                tracing::debug!(%error, "a WebSocket client");
+                tracing::debug!(%error, "WebSocket client failed");
                 return None;
             }
         }
@@ -135,7 +135,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     let (activity, gone) = parts;
     let writer = async {
         if let Err(error) = send_all(&mut sink, &mut queue, activity).await {
-            tracing::debug!(%error, "send to a WebSocket client");
+            tracing::debug!(%error, "cannot send to WebSocket client");
             gone.cancel();
             // Discards further output, so that the process does not block.
             while queue.recv().await.is_some_and(|message| !message.is_close()) {}

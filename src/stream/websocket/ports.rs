@@ -74,7 +74,7 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
         let (channel, data) = match dialect.codec.decode(message) {
             Ok(Some(piece)) => piece,
             Ok(None) => continue,
-            Err(error) => return tracing::debug!(%error, "a WebSocket client"),
+            Err(error) => return tracing::debug!(%error, "WebSocket client failed"),
         };
         // Odd channels are written only by the server. Like Go's servers, ignore data on them and
         // on unknown channels.

@@ -106,7 +106,7 @@ fn env(process: &mut Map<String, Value>, wanted: Vec<KeyValue>) -> Result<(), Un
     for KeyValue { key, value } in wanted {
         let name = removal(&key).unwrap_or(&key);
         if name.is_empty() || name.contains('=') {
-            return Err(unusable(format!("env[{key:?}]"), "is no name of a variable"));
+            return Err(unusable(format!("env[{key:?}]"), "is not a variable name"));
         }
         no_nul("env", &key)?;
         no_nul(&format!("env[{key:?}]"), &value)?;

@@ -132,7 +132,10 @@ impl Evictor {
         };
         let ranked = rank(signal, pods, self.options.own_image_disk);
         let Some(victim) = ranked.iter().find(|pod| !is_critical(&pod.given)) else {
-            tracing::warn!(signal = signal.as_str(), "the node is low and no pod can be evicted");
+            tracing::warn!(
+                signal = signal.as_str(),
+                "node is low on resources and no pod can be evicted"
+            );
             return;
         };
         let threshold = self.options.thresholds.iter().find(|known| known.signal == signal);
@@ -150,10 +153,10 @@ impl Evictor {
     }
 
     async fn evict(&self, pod: &PodUse, message: String) {
-        tracing::warn!(pod = %pod.given.key(), message, "evicting");
+        tracing::warn!(pod = %pod.given.key(), message, "evicting pod");
         let evict = self.node.evict(pod.given.uid(), Eviction::new(message));
         if timeout(GONE_WITHIN, evict).await.is_err() {
-            tracing::warn!(pod = %pod.given.key(), "an evicted pod is not gone yet");
+            tracing::warn!(pod = %pod.given.key(), "evicted pod has not terminated yet");
         }
     }
 }

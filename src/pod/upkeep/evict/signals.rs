@@ -111,7 +111,7 @@ impl Threshold {
 
 /// A text that is not a valid threshold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no threshold such as \"memory.available<100Mi\" or \"nodefs.available<10%\"")]
+#[error("{0:?} is not a threshold such as \"memory.available<100Mi\" or \"nodefs.available<10%\"")]
 pub struct BadThreshold(pub String);
 
 impl FromStr for Threshold {

@@ -131,7 +131,7 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
     let image = image.map(super::image::image_spec_in).transpose().within("image")?;
     no_nul("image_sub_path", &image_sub_path)?;
     let half = uid_mappings.is_empty() != gid_mappings.is_empty();
-    refuse("uidMappings", half, "must be there exactly when gidMappings are")?;
+    refuse("uidMappings", half, "must be set if and only if gidMappings are")?;
     refuse("mount_options", !mount_options.is_empty(), "mount options are not supported yet")?;
     if image.is_some() {
         refuse("host_path", !host_path.is_empty(), "must be empty beside an image")?;

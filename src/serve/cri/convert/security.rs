@@ -225,7 +225,7 @@ fn capabilities_in(capabilities: v1::Capability) -> Result<Capabilities> {
         capabilities;
     if !add_ambient_capabilities.is_empty() {
         // As in containerd and CRI-O, they are never granted.
-        tracing::debug!(?add_ambient_capabilities, "ambient capabilities are left out");
+        tracing::debug!(?add_ambient_capabilities, "ignoring ambient capabilities");
     }
     Ok(Capabilities {
         add: all("add_capabilities", add_capabilities, capability)?,

@@ -34,7 +34,7 @@ pub(in crate::serve::pods) fn selector(selector: Option<v1::Selector>) -> Select
 pub(in crate::serve::pods) fn after(after: Option<v1::Revision>) -> Parsed<Option<Revision>> {
     let Some(v1::Revision { epoch, number }) = after else { return Ok(None) };
     if epoch.is_empty() {
-        return Err(bad_field("after.epoch", "must be given: a number alone means nothing"));
+        return Err(bad_field("after.epoch", "must be set: a number without it is ambiguous"));
     }
     Ok(Some(Revision { epoch, number }))
 }
@@ -62,7 +62,9 @@ pub(in crate::serve::pods) fn apply(request: v1::ApplyRequest) -> Parsed<pod::Ap
         Ok(v1::Manner::Unspecified | v1::Manner::Apply) => Manner::Apply,
         Ok(v1::Manner::Create) => Manner::Create,
         Ok(v1::Manner::Replace) => Manner::Replace,
-        Err(_) => return Err(bad_field("manner", format!("{} is no manner", request.manner))),
+        Err(_) => {
+            return Err(bad_field("manner", format!("{} is not a known manner", request.manner)));
+        }
     };
     if request.manifest.trim().is_empty() {
         return Err(bad_field("manifest", "must be given"));
