@@ -6,6 +6,8 @@
 //! minute), `KIT_FUZZ_SEED` repeats a run. A failing input is written to a file named in the
 //! failure; add it to tests/data/fuzz.
 
+#[path = "fuzz/manifests.rs"]
+mod manifests;
 #[path = "fuzz/websocket.rs"]
 mod websocket;
 
@@ -64,6 +66,11 @@ const WORDS: &[&[u8]] = &[
     b"\r\n",
     b"\x82\x80",
     b"\x88\x80",
+    b"---\n",
+    b"- ",
+    b"&a ",
+    b"*a",
+    b"<<: ",
 ];
 
 fn number(variable: &str) -> Option<u64> {
