@@ -32,6 +32,7 @@ on_both_lines! {
     daemon::a_hung_containerd_does_not_hang_the_agent,
     ends::a_dead_shim_or_pause_is_told,
     ends::the_agent_ends_when_told,
+    ends::more_signals_do_not_cut_the_drain,
     ends::a_hung_shim_holds_nobody_up,
     foreign::what_foreign_hands_take_away_is_not_missed,
 }
