@@ -21,6 +21,8 @@ mod rig;
 mod shutdown;
 #[path = "real_pods/volumes.rs"]
 mod volumes;
+#[path = "real_pods/wishes.rs"]
+mod wishes;
 
 use support::containerd::Line;
 use support::on_both_lines;
@@ -42,4 +44,5 @@ on_both_lines! {
     archives::other_tools_read_it_and_are_read,
     archives::a_pull_is_followed,
     shutdown::pods_end_before_the_host_does,
+    wishes::ulimits_reach_their_container,
 }
