@@ -24,6 +24,7 @@ on_both_lines! {
     agent::running_pods_are_taken_over,
     agent::kills_at_random_moments_lose_nothing,
     midway::a_creation_that_is_cut_is_undone,
+    midway::a_plugin_that_hangs_does_not_hold_the_next_agent,
     midway::a_start_that_is_cut_can_be_tried_again,
     midway::a_teardown_that_is_cut_goes_on,
     midway::execs_of_a_killed_agent_are_ended,
