@@ -30,6 +30,7 @@ use support::on_both_lines;
 on_both_lines! {
     life::a_pod_from_its_manifest_to_its_last_trace,
     life::a_killed_agent_keeps_pods_running,
+    life::a_lost_store_loses_no_pod,
     life::a_static_pod_follows_its_file,
     ends::deletion_is_graceful,
     ends::a_crash_is_told_and_restarted,
