@@ -6,6 +6,11 @@
 //! minute), `KIT_FUZZ_SEED` repeats a run. A failing input is written to a file named in the
 //! failure; add it to tests/data/fuzz.
 
+#[path = "fuzz/manifests.rs"]
+mod manifests;
+#[path = "fuzz/websocket.rs"]
+mod websocket;
+
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -58,6 +63,14 @@ const WORDS: &[&[u8]] = &[
     b"\xff\xff\xff\xff",
     b"\0\0\0\0",
     b"\x7f\xff\xff\xff",
+    b"\r\n",
+    b"\x82\x80",
+    b"\x88\x80",
+    b"---\n",
+    b"- ",
+    b"&a ",
+    b"*a",
+    b"<<: ",
 ];
 
 fn number(variable: &str) -> Option<u64> {

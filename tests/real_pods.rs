@@ -21,6 +21,8 @@ mod rig;
 mod shutdown;
 #[path = "real_pods/volumes.rs"]
 mod volumes;
+#[path = "real_pods/wishes.rs"]
+mod wishes;
 
 use support::containerd::Line;
 use support::on_both_lines;
@@ -28,6 +30,7 @@ use support::on_both_lines;
 on_both_lines! {
     life::a_pod_from_its_manifest_to_its_last_trace,
     life::a_killed_agent_keeps_pods_running,
+    life::a_lost_store_loses_no_pod,
     life::a_static_pod_follows_its_file,
     ends::deletion_is_graceful,
     ends::a_crash_is_told_and_restarted,
@@ -42,4 +45,5 @@ on_both_lines! {
     archives::other_tools_read_it_and_are_read,
     archives::a_pull_is_followed,
     shutdown::pods_end_before_the_host_does,
+    wishes::ulimits_reach_their_container,
 }

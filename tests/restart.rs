@@ -24,6 +24,7 @@ on_both_lines! {
     agent::running_pods_are_taken_over,
     agent::kills_at_random_moments_lose_nothing,
     midway::a_creation_that_is_cut_is_undone,
+    midway::a_plugin_that_hangs_does_not_hold_the_next_agent,
     midway::a_start_that_is_cut_can_be_tried_again,
     midway::a_teardown_that_is_cut_goes_on,
     midway::execs_of_a_killed_agent_are_ended,
@@ -32,6 +33,7 @@ on_both_lines! {
     daemon::a_hung_containerd_does_not_hang_the_agent,
     ends::a_dead_shim_or_pause_is_told,
     ends::the_agent_ends_when_told,
+    ends::more_signals_do_not_cut_the_drain,
     ends::a_hung_shim_holds_nobody_up,
     foreign::what_foreign_hands_take_away_is_not_missed,
 }

@@ -1,5 +1,7 @@
 //! ExecSync.
 
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tonic::Code;
@@ -76,15 +78,46 @@ async fn a_child_that_holds_the_output_does_not_hold_the_answer() {
     no_execs(&world).await;
 }
 
-fn hold_stdout(world: &World, id: &str) -> Option<std::fs::File> {
+/// The stdout of the exec of a container.
+fn stdout_of(world: &World, id: &str) -> Option<PathBuf> {
     let folder = world.path("state/containers").join(id);
     let exec = std::fs::read_dir(folder)
         .ok()?
         .filter_map(Result::ok)
         .find(|entry| entry.file_name().to_string_lossy().starts_with("exec-"))?;
+    Some(exec.path().join("stdout"))
+}
+
+fn hold_stdout(world: &World, id: &str) -> Option<std::fs::File> {
     // Opening both ends never blocks.
-    let both = std::fs::File::options().read(true).write(true).open(exec.path().join("stdout"));
+    let both = std::fs::File::options().read(true).write(true).open(stdout_of(world, id)?);
     both.ok()
+}
+
+#[tokio::test]
+async fn a_start_that_is_given_up_has_readers_until_it_is_deleted() {
+    let (world, agent, id) = start().await;
+    world.fakes.steps.forget();
+    world.fakes.steps.hang("start");
+    world.fakes.steps.hang("delete_task");
+    let slow = agent.exec(&id, &["echo", "late"], 1).await;
+    refused(slow, Code::DeadlineExceeded, "timed out after 1s");
+    world.fakes.steps.called("delete_task", 1).await;
+    let stdout = stdout_of(&world, &id).expect("the exec is not deleted yet");
+    // A shim that is still in the start opens it so: without a reader it would wait for one.
+    let opened = podbay::logs::open_fifo_guard(&stdout).expect("the agent still reads");
+    let mut opened = std::fs::File::from(opened);
+    opened.write_all(b"late").expect("the agent still reads");
+
+    world.fakes.steps.release("delete_task");
+    no_execs(&world).await;
+    let closed = eventually("the agent's end is closed", async || opened.write_all(b"x").err());
+    assert_eq!(closed.await.kind(), std::io::ErrorKind::BrokenPipe);
+    assert!(!stdout.exists());
+    world.fakes.steps.release("start");
+    let next = agent.exec(&id, &["echo", "next"], 10).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&next.stdout), "next\n");
+    no_execs(&world).await;
 }
 
 #[tokio::test]

@@ -97,6 +97,45 @@ pub async fn the_agent_ends_when_told(line: Line) {
     rig.clear().await;
 }
 
+/// Who stops a service may tell it more than once, in one way or another.
+pub async fn more_signals_do_not_cut_the_drain(line: Line) {
+    let mut rig = Rig::start(line).await;
+    let pod = rig.pod("drain");
+    let id = rig.run(&pod).await.expect("run");
+    let main = rig.started(&pod, &id, &rig.waiting("main")).await;
+    let slow = "trap 'echo told; sleep 2; exit 7' TERM; echo up; while :; do sleep 0.1; done";
+    let slow = rig.started(&pod, &id, &rig.script("slow", slow)).await;
+    let log = rig.log_of("drain", "slow");
+    let said = |word: &str| std::fs::read_to_string(&log).unwrap_or_default().contains(word);
+    wait_until(SEEN, "the container is up", async || said("up")).await;
+    let before = (rig.pid(&id).await, rig.pid(&main).await);
+
+    let mut runtime = rig.agent.runtime();
+    let request = cri::StopContainerRequest { container_id: slow.clone(), timeout: 60 };
+    let mut clients = tokio::task::JoinSet::new();
+    clients.spawn(async move { runtime.stop_container(request).await.map(drop) });
+    wait_until(SEEN, "the container is told to end", async || said("told")).await;
+    let agent = rig.agent.pid();
+    signal(agent, Signal::SIGTERM);
+    wait_until(SEEN, "the agent drains", async || {
+        rig.agent.log().contains("stopping; containers go on running")
+    })
+    .await;
+    for again in [Signal::SIGTERM, Signal::SIGINT] {
+        signal(agent, again);
+    }
+    // One more, and it ends in time and with success.
+    rig.agent.stop().await;
+    for answer in clients.join_all().await {
+        answer.expect("a call that is under way is answered");
+    }
+    rig.agent.restart().await;
+    assert_eq!((rig.pid(&id).await, rig.pid(&main).await), before);
+    assert_eq!(rig.ended(&slow).await.0, 7);
+    assert_eq!(rig.exec(&main, "echo hello").await.expect("exec"), "hello\n");
+    rig.clear().await;
+}
+
 /// Needs no containerd: nothing of it is reached.
 pub async fn a_wrong_configuration_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -3,18 +3,23 @@
 
 use std::future::Future;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use podbay::proto::runtime::v1 as cri;
 use tonic::Status;
 
-use crate::rig::{ContainerState, PodSandboxState, Rig, SOON, write_program};
+use crate::rig::{ContainerState, PodSandboxState, Rig, SOON, at_once, write_program};
 use crate::support::builders::Pod;
 use crate::support::containerd::Line;
 use crate::support::env::TestEnv;
+use crate::support::process::processes_with;
 use crate::support::{eventually, wait_until};
 
 /// How long a held step takes. The new agent is up before it goes on.
 const HELD_SECONDS: u32 = 3;
+
+/// How long the next agent may take to answer, whatever hangs.
+const UP: Duration = Duration::from_secs(10);
 
 /// Steps that can be held, by a word each: CNI's `ADD` and `DEL`, runc's `create` and `start`.
 struct Holds {
@@ -102,6 +107,47 @@ pub async fn a_creation_that_is_cut_is_undone(line: Line) {
     rig.agent.restart().await;
     let second = rig.create(&pod, &id, &container).await.expect("the same request again");
     assert_eq!(first, second, "an acknowledged container is found again");
+    rig.clear().await;
+}
+
+pub async fn a_plugin_that_hangs_does_not_hold_the_next_agent(line: Line) {
+    let env = TestEnv::start(line).await;
+    let (hang, hangs) = (env.file("hang"), env.file("hangs"));
+    // The child of the plugin is known by its own number of seconds.
+    let sleep = format!("sleep 600.{:05}", rand::random::<u16>());
+    let script = format!(
+        "if [ \"$CNI_COMMAND\" = ADD ] && mv {} {} 2>/dev/null; then {sleep}; fi\nexec {} \"$@\"",
+        hang.display(),
+        hangs.display(),
+        env.cni_bin_dir().join("bridge").display()
+    );
+    let plugin = env.extra_bin_dir().join("bridge");
+    write_program(&plugin, &script);
+    let plugin = plugin.display().to_string();
+    let mut rig = Rig::start_in(env).await;
+    std::fs::write(&hang, "").expect("a hold");
+    let pid = rig.agent.pid();
+    let pod = rig.pod("cut");
+    let at_work = |words: &str| !processes_with(&[words]).is_empty();
+    let (result, ()) = tokio::join!(rig.run(&pod), async {
+        wait_until(SOON, "the plugin hangs", async || at_work(&sleep)).await;
+        crate::rig::signal(pid, nix::sys::signal::Signal::SIGKILL);
+    });
+    assert!(result.is_err(), "it was answered although the agent was killed");
+    assert!(at_work(&plugin), "the plugin outlives its agent");
+
+    let began = Instant::now();
+    rig.agent.restart().await;
+    let request = at_once(cri::StatusRequest::default());
+    rig.agent.runtime().status(request).await.expect("a status");
+    assert!(began.elapsed() < UP, "the next agent was held for {:?}", began.elapsed());
+    wait_until(SOON, "the plugin has ended with its child", async || {
+        !at_work(&plugin) && !at_work(&sleep)
+    })
+    .await;
+    wait_until(SOON, "the creation is undone", async || rig.pods().await.is_empty()).await;
+    rig.agent.assert_clean().await;
+    rig.run(&pod).await.expect("the same request again");
     rig.clear().await;
 }
 
