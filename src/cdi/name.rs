@@ -134,6 +134,6 @@ mod tests {
         );
         let annotations = [("cdi.k8s.io/x".to_owned(), "v/c=1,".to_owned())].into();
         let bad = requested(&[], &annotations).unwrap_err();
-        assert!(told(bad).starts_with("config.annotations[\"cdi.k8s.io/x\"]: \"\" is no CDI"));
+        assert!(told(bad).starts_with("config.annotations[\"cdi.k8s.io/x\"]: \"\" is not a CDI"));
     }
 }

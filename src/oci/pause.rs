@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{LinuxSeccomp, Mount, Spec};
 
 use super::{
     Error, Settings, annotations, capabilities, cgroup, container, devices, mounts, namespaces,
@@ -21,6 +21,7 @@ use crate::backend::{HostFacts, RuntimeHandler};
 use crate::ids::PodId;
 use crate::model::pod::PodConfig;
 use crate::model::resources::Resources;
+use crate::model::security::SecurityProfile;
 
 /// User and group of the pause process if the pod requests none: nobody.
 const NOBODY: u32 = 65535;
@@ -76,7 +77,7 @@ fn pause_mounts(input: &PauseInput<'_>) -> Vec<Mount> {
 /// # Errors
 /// [`Error::Invalid`] with the CRI field of the sandbox's configuration.
 pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, Error> {
-    let (pod, security) = (input.pod, &input.pod.security);
+    let pod = input.pod;
     if pod.host_network() != input.netns.is_none() {
         return Err(Error::invalid(
             "linux.security_context.namespace_options.network",
@@ -92,15 +93,7 @@ pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, Error> {
     if paths::has_control(input.hostname) {
         return Err(Error::invalid("hostname", "contains a control character"));
     }
-    let no_capabilities = BTreeSet::new();
-    let filter = seccomp::filter(&seccomp::Request {
-        profile: security.seccomp.as_ref(),
-        privileged: security.privileged,
-        content: input.seccomp_profile,
-        capabilities: &no_capabilities,
-        facts: input.facts,
-    })?;
-
+    let filter = filter(input)?;
     let least = Resources { cpu_shares: CPU_SHARES, ..Resources::default() };
     let mut limits = resources::oci(&least, input.facts, input.settings)?;
     limits.set_devices(Some(vec![devices::deny_all()]));
@@ -135,6 +128,24 @@ pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, Error> {
     Ok(spec)
 }
 
+/// The system call filter of the pod, for a program without capabilities.
+fn filter(input: &PauseInput<'_>) -> Result<Option<LinuxSeccomp>, Error> {
+    let security = &input.pod.security;
+    let mut filter = seccomp::filter(&seccomp::Request {
+        profile: security.seccomp.as_ref(),
+        privileged: security.privileged,
+        content: input.seccomp_profile,
+        capabilities: &BTreeSet::new(),
+        facts: input.facts,
+    })?;
+    if security.seccomp == Some(SecurityProfile::RuntimeDefault) {
+        // The pause program makes only native calls, and an OCI runtime takes longer to compile a
+        // filter for several architectures.
+        filter.iter_mut().for_each(seccomp::keep_native);
+    }
+    Ok(filter)
+}
+
 fn pause_process(input: &PauseInput<'_>) -> Result<oci_spec::runtime::Process, Error> {
     let security = &input.pod.security;
     if security.run_as_group.is_some() && security.run_as_user.is_none() {
@@ -165,7 +176,6 @@ mod tests {
     use super::super::fixture::Fixture;
     use super::super::spec_json;
     use super::*;
-    use crate::model::security::SecurityProfile;
 
     fn pretty(f: &Fixture) -> String {
         let spec = pause_spec(&f.pause_input()).unwrap();
@@ -216,6 +226,10 @@ mod tests {
             serde_json::json!({"uid": 1000, "gid": 0, "additionalGids": [0, 10, 20]})
         );
         assert_eq!(spec["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
+        assert_eq!(
+            spec["linux"]["seccomp"]["architectures"],
+            serde_json::json!(["SCMP_ARCH_X86_64"])
+        );
         f.pod.security.privileged = true;
         let spec = spec_json(&pause_spec(&f.pause_input()).unwrap());
         assert!(spec["linux"].get("seccomp").is_none());

@@ -117,9 +117,11 @@ pub struct Unit {
 }
 
 impl Unit {
-    /// Number of restarts.
+    /// Number of restarts. A container that was not started yet does not count: its creation may
+    /// still be undone, and the number never falls.
     pub fn restarts(&self) -> u32 {
-        self.made.saturating_sub(1)
+        let unstarted = self.current.as_ref().filter(|current| current.state == State::Created);
+        unstarted.map_or(self.made, |current| current.attempt).saturating_sub(1)
     }
 
     /// How its newest container ended.

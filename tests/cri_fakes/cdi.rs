@@ -129,7 +129,7 @@ async fn what_cannot_be_given_is_refused_by_name_and_leaves_nothing() {
         (
             with(&["gpu0"], ""),
             Code::InvalidArgument,
-            "config.CDI_devices[0].name: \"gpu0\" is no CDI",
+            "config.CDI_devices[0].name: \"gpu0\" is not a CDI",
         ),
         (
             with(&[], "v.com/gpu"),

@@ -118,7 +118,7 @@ pub async fn more_signals_do_not_cut_the_drain(line: Line) {
     let agent = rig.agent.pid();
     signal(agent, Signal::SIGTERM);
     wait_until(SEEN, "the agent drains", async || {
-        rig.agent.log().contains("stopping; containers go on running")
+        rig.agent.log().contains("stopping; containers keep running")
     })
     .await;
     for again in [Signal::SIGTERM, Signal::SIGINT] {

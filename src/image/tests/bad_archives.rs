@@ -240,7 +240,7 @@ async fn docker_archives_that_lie() {
         tar = tar.file(&(n + 1).to_string(), &content.blobs[layer.as_str()]);
     }
     let tar = tar.file("manifest.json", manifest.to_string().as_bytes()).end();
-    refused("a name for two images", &tar, "two images are docker.io/library/a:1").await;
+    refused("a name for two images", &tar, "two images are named docker.io/library/a:1").await;
 }
 
 #[tokio::test]

@@ -113,6 +113,12 @@ fn arches(arch: &str) -> Vec<Arch> {
     }
 }
 
+/// Drops all architectures but the native one: a call of another one then kills its thread.
+pub(super) fn keep_native(filter: &mut LinuxSeccomp) {
+    let native = filter.architectures().iter().flatten().take(1).copied().collect();
+    filter.set_architectures(Some(native));
+}
+
 /// One rule without conditions on arguments.
 fn rule(names: &[&str], action: Action) -> LinuxSyscall {
     let mut rule = super::blank::<LinuxSyscall>(r#"{"names":[],"action":"SCMP_ACT_ALLOW"}"#);

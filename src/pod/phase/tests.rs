@@ -95,6 +95,23 @@ fn an_init_container_that_fails_backs_off() {
 }
 
 #[test]
+fn a_container_that_was_not_started_is_no_restart() {
+    let mut stage = Stage::new(json!({}));
+    stage.play();
+    stage.exit("app", 3);
+    let [action] = &stage.look().actions[..] else { panic!("one action: {:?}", stage.plan) };
+    let job = action.job();
+    stage.begin(action.clone());
+    stage.end(&job, Ending::Halfway);
+    stage.look();
+    assert_eq!(stage.newest("app").state, State::Created);
+    assert_eq!(app(&stage.status()).restart_count, 0);
+    stage.after(20);
+    stage.play();
+    assert_eq!(app(&stage.status()).restart_count, 1);
+}
+
+#[test]
 fn a_crash_is_shown_as_what_it_is() {
     let mut stage = Stage::new(json!({}));
     stage.play();

@@ -159,7 +159,7 @@ fn thresholds_are_written_as_the_kubelet_has_them() {
         "memory.available<1X",
     ] {
         let error = bad.parse::<Threshold>().unwrap_err();
-        assert!(error.to_string().starts_with(&format!("{bad:?} is no threshold")), "{bad}");
+        assert!(error.to_string().starts_with(&format!("{bad:?} is not a threshold")), "{bad}");
     }
 }
 

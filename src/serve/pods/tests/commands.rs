@@ -157,7 +157,7 @@ async fn wrong_commands_are_refused_by_name() {
         (vec![of(start(&["fail"]))], Code::NotFound, "error executing command in container"),
         (vec![of(start(&["hang"])), stdin("x")], Code::InvalidArgument, "stdin: the start did"),
         (vec![hang(), hang()], Code::InvalidArgument, "start: only as the first message"),
-        (vec![hang(), ExecRequest { input: None }], Code::InvalidArgument, "input: is none"),
+        (vec![hang(), ExecRequest { input: None }], Code::InvalidArgument, "input: is not known"),
     ];
     for (talk, code, text) in cases {
         let status = exec(&world, talk).await.unwrap_err();
