@@ -1,8 +1,8 @@
 //! Processes of the host, as /proc shows them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::ErrorKind as IoKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind as IoKind, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -17,6 +17,9 @@ use super::failed;
 /// One that cannot be stopped (asleep in the kernel, frozen) cannot fork either.
 const LOOKS: usize = 100;
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// How much of a command line is read, in bytes.
+const LONGEST_COMMAND_LINE: u64 = 64 << 10;
 
 /// The required fields of /proc/PID/stat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,30 +148,43 @@ fn signal(pid: u32, process: &OwnedFd, signal: Signal) -> Result<()> {
     }
 }
 
-/// All processes of the host, except those that end meanwhile.
+/// All processes of the host; those that end meanwhile are left out.
 fn all() -> Result<Vec<Stat>> {
-    let list = fs::read_dir("/proc").map_err(|error| failed("list", Path::new("/proc"), error))?;
-    let mut found = Vec::new();
-    for entry in list {
-        let name = entry.map_err(|error| failed("list", Path::new("/proc"), error))?.file_name();
-        if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
-            found.extend(Stat::read(pid)?);
-        }
-    }
-    Ok(found)
+    pids()?.into_iter().filter_map(|pid| Stat::read(pid).transpose()).collect()
 }
 
-/// Processes whose command line contains all of these arguments.
+/// PIDs of all processes of the host.
+fn pids() -> Result<Vec<u32>> {
+    let error = |error| failed("list", Path::new("/proc"), error);
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc").map_err(error)? {
+        let name = entry.map_err(error)?.file_name();
+        pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    Ok(pids)
+}
+
+/// Processes whose command line contains all of these arguments. A process that ends meanwhile is
+/// skipped.
 pub(super) fn with_arguments(wanted: &[String]) -> Result<Vec<HostProcess>> {
-    let found = all()?.into_iter().filter_map(|Stat { pid, start_time, .. }| {
-        // A process that has ended is skipped.
-        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let line = String::from_utf8_lossy(&line);
-        let arguments: Vec<_> = line.split_terminator('\0').map(str::to_owned).collect();
-        let all_there = wanted.iter().all(|word| arguments.contains(word));
-        all_there.then_some(HostProcess { pid, start_time, arguments })
-    });
-    Ok(found.collect())
+    let mut found = Vec::new();
+    let mut line = Vec::new();
+    for pid in pids()? {
+        line.clear();
+        // Limited reads do not ask for the size first, which /proc does not tell.
+        let read = File::open(format!("/proc/{pid}/cmdline"))
+            .and_then(|file| file.take(LONGEST_COMMAND_LINE).read_to_end(&mut line));
+        // Most processes are others, so the rest is done for few.
+        let has = |word: &String| line.split(|byte| *byte == 0).any(|it| it == word.as_bytes());
+        if read.is_err() || !wanted.iter().all(has) {
+            continue;
+        }
+        let Some(Stat { start_time, .. }) = Stat::read(pid)? else { continue };
+        let text = String::from_utf8_lossy(&line);
+        let arguments = text.split_terminator('\0').map(str::to_owned).collect();
+        found.push(HostProcess { pid, start_time, arguments });
+    }
+    Ok(found)
 }
 
 /// The root, its descendants, the sessions led by any of them, and their descendants.
