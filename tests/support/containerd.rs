@@ -144,6 +144,8 @@ impl PrivateContainerd {
             .arg(self.dir.path().join("config.toml"))
             .env("PATH", self.line.path())
             .env("TMPDIR", self.dir.path())
+            // Its CRI plugin makes missing relative paths of mounts here.
+            .current_dir(self.dir.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("clone log"))
             .stderr(log)
