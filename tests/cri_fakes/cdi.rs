@@ -145,7 +145,7 @@ async fn what_cannot_be_given_is_refused_by_name_and_leaves_nothing() {
         (
             with(&["v.com/gpu=block"], ""),
             Code::FailedPrecondition,
-            "is of type \"c\" and not \"b\"",
+            "has type \"c\", not \"b\"",
         ),
         (with(&["v.com/nic=0"], ""), Code::FailedPrecondition, "does not support OCI 1.3"),
     ] {
