@@ -78,8 +78,8 @@ fn kill_in(folder: &Path) {
 pub(super) fn make(hierarchies: &[PathBuf], path: &Path, limits: &CgroupLimits) -> Result<()> {
     let inside = inside(path)?;
     // On a hybrid host v2 has only the controllers not used by v1. crun fails while one of them is
-    // enabled, so they are not enabled needlessly.
-    let enable = hierarchies.len() == 1 || !limits.hugepages.is_empty();
+    // enabled, so they are not enabled needlessly: pods get limits of 0 for huge pages by default.
+    let enable = hierarchies.len() == 1 || limits.hugepages.iter().any(|huge| huge.limit > 0);
     for point in hierarchies {
         // A new cpuset is empty; it is left to the OCI runtime, which fills it.
         if point.join("cpuset.cpus").exists() {
@@ -207,8 +207,11 @@ mod tests {
         let (plain, mut huge) = (CgroupLimits::default(), CgroupLimits::default());
         huge.hugepages.push(HugepageLimit { page_size: "2MB".to_owned(), limit: 0 });
         let both = [v1, v2.clone()];
-        make(&both, Path::new("/a"), &plain).unwrap();
-        assert!(!control.exists());
+        for none in [&plain, &huge] {
+            make(&both, Path::new("/a"), none).unwrap();
+            assert!(!control.exists());
+        }
+        huge.hugepages[0].limit = 2 << 20;
         make(&both, Path::new("/a"), &huge).unwrap();
         assert_eq!(read(&control), "+hugetlb");
         std::fs::remove_file(&control).unwrap();
