@@ -142,11 +142,7 @@ async fn what_cannot_be_given_is_refused_by_name_and_leaves_nothing() {
             Code::FailedPrecondition,
             "/dev/none: it is not on this host",
         ),
-        (
-            with(&["v.com/gpu=block"], ""),
-            Code::FailedPrecondition,
-            "has type \"c\", not \"b\"",
-        ),
+        (with(&["v.com/gpu=block"], ""), Code::FailedPrecondition, "has type \"c\", not \"b\""),
         (with(&["v.com/nic=0"], ""), Code::FailedPrecondition, "does not support OCI 1.3"),
     ] {
         refused(agent.create(&id, &config).await, code, words);

@@ -70,6 +70,15 @@ pub fn phase(life: &Life, seen: &Observed) -> Phase {
         });
         return if good { Phase::Succeeded } else { Phase::Failed };
     }
+    let never_ran = |app: &&Wanted<'_>| {
+        let first = life.units.get(app.name).filter(|unit| unit.last.is_none());
+        let end = first.and_then(|unit| unit.ended());
+        end.is_some_and(|end| end.reason == START_ERROR && !app.restarts(end.code))
+    };
+    // About to fail: it goes from Pending to Failed directly.
+    if apps.iter().all(never_ran) {
+        return Phase::Pending;
+    }
     let begun = apps.iter().any(|app| life.units.get(app.name).is_some_and(has_run));
     if !begun && !initialized(life, seen) {
         return Phase::Pending;
@@ -77,6 +86,9 @@ pub fn phase(life: &Life, seen: &Observed) -> Phase {
     let all_begun = apps.iter().all(|app| life.units.get(app.name).is_some_and(has_run));
     if all_begun { Phase::Running } else { Phase::Pending }
 }
+
+/// Reason of the end of a container whose start failed.
+const START_ERROR: &str = "StartError";
 
 /// Whether one of its containers was ever started, including its postStart hook.
 fn has_run(unit: &super::record::Unit) -> bool {

@@ -95,6 +95,22 @@ fn an_init_container_that_fails_backs_off() {
 }
 
 #[test]
+fn a_pod_whose_only_start_failed_was_never_running() {
+    for (policy, phase) in [("Never", "Pending"), ("Always", "Running")] {
+        let mut stage = Stage::new(json!({"restartPolicy": policy}));
+        stage.play();
+        let id = stage.newest("app").id;
+        stage.seen.containers[0].state = State::Created;
+        stage.container_ends(&id, 128);
+        let State::Ended(end) = &mut stage.seen.containers[0].state else { panic!("it ended") };
+        end.reason = "StartError".to_owned();
+        // Seen before the plan has decided that this is the end of the pod.
+        super::super::observe::fold(&mut stage.life, &stage.seen, stage.now);
+        assert_eq!(super::phase(&stage.life, &stage.seen).as_str(), phase, "{policy}");
+    }
+}
+
+#[test]
 fn a_container_that_was_not_started_is_no_restart() {
     let mut stage = Stage::new(json!({}));
     stage.play();
