@@ -33,6 +33,7 @@ pub use error::Error;
 pub use exec::ExecOutput;
 pub(crate) use hooks::{Told, hooked_pod, hooked_pod_with};
 pub use record::ContainerRecord;
+pub(crate) use start::START_ERROR;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

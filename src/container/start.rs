@@ -16,7 +16,7 @@ use crate::oci::selinux;
 use crate::telemetry::error_chain;
 
 /// Exit code and reason of a container that failed to start.
-const START_ERROR: (i32, &str) = (128, "StartError");
+pub(crate) const START_ERROR: (i32, &str) = (128, "StartError");
 
 impl Containers {
     /// Starts a created container of a ready pod. On failure the container stays, exited with

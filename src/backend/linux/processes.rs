@@ -167,24 +167,31 @@ fn pids() -> Result<Vec<u32>> {
 /// Processes whose command line contains all of these arguments. A process that ends meanwhile is
 /// skipped.
 pub(super) fn with_arguments(wanted: &[String]) -> Result<Vec<HostProcess>> {
-    let mut found = Vec::new();
-    let mut line = Vec::new();
+    let (mut found, mut line) = (Vec::new(), Vec::new());
     for pid in pids()? {
-        line.clear();
-        // Limited reads do not ask for the size first, which /proc does not tell.
-        let read = File::open(format!("/proc/{pid}/cmdline"))
-            .and_then(|file| file.take(LONGEST_COMMAND_LINE).read_to_end(&mut line));
-        // Most processes are others, so the rest is done for few.
-        let has = |word: &String| line.split(|byte| *byte == 0).any(|it| it == word.as_bytes());
-        if read.is_err() || !wanted.iter().all(has) {
+        // Most processes are others, so only the command line is read of them. It is read again
+        // after the start time, which then belongs to it even if the PID was reused.
+        if !shows_all(pid, wanted, &mut line) {
             continue;
         }
         let Some(Stat { start_time, .. }) = Stat::read(pid)? else { continue };
-        let text = String::from_utf8_lossy(&line);
-        let arguments = text.split_terminator('\0').map(str::to_owned).collect();
-        found.push(HostProcess { pid, start_time, arguments });
+        if shows_all(pid, wanted, &mut line) {
+            let text = String::from_utf8_lossy(&line);
+            let arguments = text.split_terminator('\0').map(str::to_owned).collect();
+            found.push(HostProcess { pid, start_time, arguments });
+        }
     }
     Ok(found)
+}
+
+/// Reads a process's command line into `line`; whether it contains all of these arguments.
+fn shows_all(pid: u32, wanted: &[String], line: &mut Vec<u8>) -> bool {
+    line.clear();
+    // Limited reads do not ask for the size first, which /proc does not tell.
+    let read = File::open(format!("/proc/{pid}/cmdline"))
+        .and_then(|file| file.take(LONGEST_COMMAND_LINE).read_to_end(line));
+    let has = |word: &String| line.split(|byte| *byte == 0).any(|it| it == word.as_bytes());
+    read.is_ok() && wanted.iter().all(has)
 }
 
 /// The root, its descendants, the sessions led by any of them, and their descendants.

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::observe::Observed;
 use super::plan::{Job, Role, Wanted, wanted};
 use super::record::{Life, State};
+use crate::container::START_ERROR;
 use crate::model::UnixNanos;
 
 /// Facts about the node and its settings that a status needs.
@@ -73,7 +74,7 @@ pub fn phase(life: &Life, seen: &Observed) -> Phase {
     let never_ran = |app: &&Wanted<'_>| {
         let first = life.units.get(app.name).filter(|unit| unit.last.is_none());
         let end = first.and_then(|unit| unit.ended());
-        end.is_some_and(|end| end.reason == START_ERROR && !app.restarts(end.code))
+        end.is_some_and(|end| end.reason == START_ERROR.1 && !app.restarts(end.code))
     };
     // About to fail: it goes from Pending to Failed directly.
     if apps.iter().all(never_ran) {
@@ -86,9 +87,6 @@ pub fn phase(life: &Life, seen: &Observed) -> Phase {
     let all_begun = apps.iter().all(|app| life.units.get(app.name).is_some_and(has_run));
     if all_begun { Phase::Running } else { Phase::Pending }
 }
-
-/// Reason of the end of a container whose start failed.
-const START_ERROR: &str = "StartError";
 
 /// Whether one of its containers was ever started, including its postStart hook.
 fn has_run(unit: &super::record::Unit) -> bool {
