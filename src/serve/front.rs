@@ -1,14 +1,15 @@
-//! Middleware for every call: refuses calls before recovery has ended, limits concurrent calls,
-//! writes a log line, catches panics. It never inspects bodies.
+//! Middleware for every call: refuses calls before recovery has ended, limits concurrent calls, keeps
+//! the client's deadline, writes a log line, catches panics. It never inspects bodies.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tonic::Status;
@@ -84,18 +85,48 @@ where
             return Box::pin(async { Ok(full.into_http()) });
         };
         let started = Instant::now();
+        let limit = timeout(request.headers());
         let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        // Set before the server's own timer, which would answer `Cancelled`.
+        let answer = tokio::time::timeout(limit.unwrap_or(Duration::MAX), answer);
         let work = async move {
             let _place = place;
             let response = match answer.await {
-                Ok(answer) => answer?,
-                Err(panic) => after_panic(&*panic),
+                Ok(Ok(answer)) => answer?,
+                Ok(Err(panic)) => after_panic(&*panic),
+                Err(_late) => late(limit.unwrap_or_default()),
             };
             note(&response, started);
             Ok(response)
         };
         Box::pin(work.instrument(span))
     }
+}
+
+/// The time that the client grants the call: the `grpc-timeout` header of the gRPC specification, at
+/// most eight digits and a unit. A malformed one counts as none.
+fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// Answers a call that did not end within the client's time.
+fn late(limit: Duration) -> Response<Body> {
+    Status::deadline_exceeded(format!("the call did not end within its timeout of {limit:?}"))
+        .into_http()
 }
 
 /// Answers a call whose handler panicked; the connection stays open.
@@ -115,5 +146,48 @@ fn note(response: &Response<Body>, started: Instant) {
             tracing::debug!(code = ?status.code(), ?elapsed, error = status.message(),
                 "request finished");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use tonic::Code;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_past_the_clients_timeout_is_answered_deadline_exceeded() {
+        let (_, ready) = watch::channel(true);
+        let endless = tower::service_fn(|_: Request<Body>| {
+            std::future::pending::<Result<Response<Body>, std::convert::Infallible>>()
+        });
+        let mut front = FrontLayer::new(ready).layer(endless);
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = "/runtime.v1.ImageService/PullImage".parse().unwrap();
+        request.headers_mut().insert("grpc-timeout", "1500m".parse().unwrap());
+        let begun = Instant::now();
+        let response = front.call(request).await.unwrap();
+        assert_eq!(begun.elapsed(), Duration::from_millis(1500));
+        let status = Status::from_header_map(response.headers()).unwrap();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(status.message().contains("1.5s"), "{status}");
+    }
+
+    #[test]
+    fn timeouts_are_read_as_the_specification_writes_them() {
+        let read = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", text.parse().unwrap());
+            timeout(&headers)
+        };
+        assert_eq!(read("2H"), Some(Duration::from_secs(7200)));
+        assert_eq!(read("3M"), Some(Duration::from_secs(180)));
+        assert_eq!(read("99999999S"), Some(Duration::from_secs(99_999_999)));
+        assert_eq!(read("1000u"), Some(Duration::from_millis(1)));
+        assert_eq!(read("1000n"), Some(Duration::from_micros(1)));
+        for malformed in ["", "S", "5", "5s", "-5S", "+5S", "123456789S", "5 S", "1.5S"] {
+            assert_eq!(read(malformed), None, "{malformed:?}");
+        }
+        assert_eq!(timeout(&HeaderMap::new()), None);
     }
 }
