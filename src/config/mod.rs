@@ -289,7 +289,7 @@ pub struct Nri {
     pub plugin_path: PathBuf,
     /// Directory of their configurations, `NN-name.conf` or `name.conf`.
     pub plugin_config_path: PathBuf,
-    /// How long a plugin may take to register.
+    /// How long a plugin may take to register, and then to take in all pods and containers.
     pub registration_timeout: Duration,
     /// Time limit for each answer of a plugin.
     pub request_timeout: Duration,

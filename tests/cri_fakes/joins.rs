@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use podbay::backend::nri::proto::{Container, ContainerState};
+use tokio::sync::watch;
 
 use super::calls::{container, pod};
 use super::hooks::{answering, joined, world};
@@ -71,6 +72,31 @@ async fn plugins_survive_the_agent_by_coming_back() {
         plugin.events(),
         ["StopContainer", "StopPodSandbox", "RemoveContainer", "RemovePodSandbox"]
     );
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn a_container_made_while_a_plugin_takes_its_time_to_join_is_not_lost_on_it() {
+    let world = World::with_plugins(|nri| nri.request_timeout = Duration::from_millis(300));
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    let (open, gate) = watch::channel(false);
+    let slow = answering("Synchronize", move |_| Reply::Once(gate.clone()));
+    let plugin = Plugin::connect(&world.nri_socket(), slow).await;
+    plugin.register("10", "slow").await.unwrap();
+    plugin.hears("Synchronize", 1).await;
+    let app = container("app", &["run"]);
+    let create = agent.create(&id, &app);
+    let look = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(plugin.events(), Vec::<String>::new());
+        open.send_replace(true);
+    };
+    let (created, ()) = tokio::join!(create, look);
+    let told = plugin.hears("CreateContainer", 1).await.container.unwrap();
+    assert_eq!(told.id, created.unwrap());
+    joined(&agent, &["10-slow"]).await;
+    agent.remove_all().await;
     world.clean().await;
 }
 

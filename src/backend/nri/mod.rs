@@ -64,7 +64,7 @@ pub struct Options {
     pub plugins: PathBuf,
     /// Directory of their configurations.
     pub configs: PathBuf,
-    /// How long a plugin may take to register.
+    /// How long a plugin may take to register, and then to take in all pods and containers.
     pub registration_timeout: Duration,
     /// Time limit for each answer of a plugin.
     pub request_timeout: Duration,

@@ -62,6 +62,8 @@ pub(super) struct Plugin {
     /// Its process, if podbay started it; killed when dropped.
     _launched: Option<Launched>,
     limit: Duration,
+    /// Time limit for one answer while it joins, which may have to look at many containers.
+    joining_limit: Duration,
     events: i32,
     /// Whether it subscribed to specific events. If not, it may not know all of them.
     chose: bool,
@@ -74,7 +76,7 @@ pub(super) struct Plugin {
 pub(super) struct Setup {
     /// Configuration text.
     pub(super) config: String,
-    /// How long it may take to register.
+    /// How long it may take to register, and then to answer `Synchronize`.
     pub(super) registration_timeout: Duration,
     /// Time limit for each answer.
     pub(super) request_timeout: Duration,
@@ -93,6 +95,7 @@ impl Plugin {
             link,
             _launched: launched,
             limit: setup.request_timeout,
+            joining_limit: setup.registration_timeout.max(setup.request_timeout),
             events: 0,
             chose: false,
             policy: FailurePolicy::default(),
@@ -160,7 +163,9 @@ impl Plugin {
     }
 
     async fn synchronize_part(&self, part: &SynchronizeRequest) -> Result<SynchronizeResponse> {
-        let answer = self.call("Synchronize", part.encode_to_vec().into()).await;
+        let payload = part.encode_to_vec().into();
+        let answer =
+            self.link.call(PLUGIN_SERVICE, "Synchronize", payload, self.joining_limit).await;
         self.named("Synchronize", answer.and_then(decode))
     }
 
