@@ -176,12 +176,14 @@ impl App {
         Ok(Self { listener, services, pods, remote, streams, parts, drain })
     }
 
-    /// Serves until `stop` completes, then drains: accepts no new work, gives running work some
-    /// time to finish, and leaves the rest to the next start.
+    /// Serves until `stop` completes, then drains: accepts no new calls, gives running ones and then
+    /// the agent's own work some time to finish, and leaves the rest to the next start.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let Self { listener, services, pods, remote, streams, parts, drain } = self;
         let (ready, is_ready) = watch::channel(false);
         let tasks = parts.tasks.clone();
+        // Before the drain: the last calls wait for what tasks do, such as the watch for an exit.
+        let last_calls = CancellationToken::new();
         let manager = Manager::of_process().map(Arc::new);
         let recovering = parts.clone().recover(ready, manager.clone());
         let draining = tasks.draining();
@@ -193,19 +195,20 @@ impl App {
             }
         }));
         drop(tasks.spawn_essential("streaming server", streams.run()));
-        if let Some(remote) = remote {
+        let remote = remote.map(|remote| {
             tracing::info!(address = %remote.address(), "remote API is listening");
             let closing = CancellationToken::new();
             let routes = serve::pod_routes(pods.clone(), closing.clone());
-            let ready = is_ready.clone();
-            let served = serve::serve_remote(remote, routes, ready, closing, tasks.draining());
-            drop(tasks.spawn_essential("remote door", async move {
+            let (ready, last) = (is_ready.clone(), last_calls.clone().cancelled_owned());
+            let served = serve::serve_remote(remote, routes, ready, closing, last);
+            tasks.spawn_essential("remote door", async move {
                 if let Err(error) = served.await {
                     tracing::error!(error = error_chain(&error), "remote API server failed");
                 }
-            }));
-        }
-        let server = serve::serve(listener, services, Some(pods), is_ready, tasks.draining());
+            })
+        });
+        let last = last_calls.clone().cancelled_owned();
+        let server = serve::serve(listener, services, Some(pods), is_ready, last);
         tokio::pin!(server);
         let fed = feed(manager.clone(), tasks.clone());
         tokio::pin!(fed);
@@ -219,12 +222,17 @@ impl App {
             manager.tell("STOPPING=1");
         }
         let end = tokio::time::Instant::now() + drain;
-        let (served, drained) = tokio::join!(server, tasks.drain(drain));
-        if !drained {
+        let left = || end.saturating_duration_since(tokio::time::Instant::now());
+        last_calls.cancel();
+        let (served, _) = tokio::join!(server, async {
+            if let Some(remote) = remote {
+                let _ = remote.join().await;
+            }
+        });
+        if !tasks.drain(left()).await {
             tracing::warn!("unfinished work is left for the next start");
         }
-        let left = end.saturating_duration_since(tokio::time::Instant::now());
-        parts.close(left.max(LAST_LINES)).await;
+        parts.close(left().max(LAST_LINES)).await;
         Ok(served?)
     }
 }
