@@ -3,6 +3,7 @@
 //! commands that query an agent.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use podbay::config::{Config, Faults, Process};
@@ -15,6 +16,9 @@ const MAX_WORKERS: usize = 4;
 /// Stack size of a worker thread: deeply nested manifests are parsed on it. Unused parts cost no
 /// memory.
 const STACK: usize = 2 << 20;
+
+/// How long a thread for blocking work waits for more of it.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// Number of heaps of the C library. With its default, eight per core, every thread that briefly
 /// reads files keeps one.
@@ -127,6 +131,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.min(MAX_WORKERS))
         .thread_stack_size(STACK)
+        .thread_keep_alive(IDLE)
         .enable_all()
         .build()
 }

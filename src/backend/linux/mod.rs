@@ -43,6 +43,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
 
 use super::{
     DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, HostProcess, NetnsState, Result,
@@ -55,6 +56,12 @@ use crate::model::security::IdMappings;
 /// Time limit for operations on a caller's path (a mount source, a device), which may be on a dead
 /// network file system.
 const FOREIGN_PATH_LIMIT: Duration = Duration::from_secs(10);
+
+/// Turns for host work: with more at a time, threads only take memory and wait for each other.
+static TURNS: Semaphore = Semaphore::const_new(16);
+
+/// How long work waits for a turn before it goes without one.
+const TURN_LIMIT: Duration = Duration::from_millis(50);
 
 /// The directories of a [`LinuxHost`].
 #[derive(Debug, Clone)]
@@ -117,9 +124,17 @@ pub(in crate::backend) fn is_netns(path: &Path) -> bool {
 }
 
 /// Runs blocking work on the blocking pool. It is completed even if the caller is gone.
+///
+/// The pool starts a thread for each piece of work that finds none idle, so in a burst most work
+/// waits for a turn. Work that hangs delays other work only by [`TURN_LIMIT`].
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
+    let turn = tokio::time::timeout(TURN_LIMIT, TURNS.acquire()).await.ok().and_then(|t| t.ok());
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(panic) => Err(Error::new(ErrorKind::Other, "run host work").because(panic)),
