@@ -4,7 +4,7 @@ export KIT_PARTS ?= /opt/podbay-parts/bin
 export CARGO_TERM_PROGRESS_WHEN ?= never
 CARGO := cargo --locked
 
-.PHONY: help demo test fuzz check fmt build bench kubelet image clean
+.PHONY: help demo test fuzz check fmt build bench critest kubelet image clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -36,6 +36,11 @@ build: ## the release binary, target/release/podbay
 bench: ## side by side against containerd's own CRI plugin; writes target/bench.json
 	@scripts/setup.sh test
 	$(CARGO) bench -q --bench side_by_side -- $(BENCH_ARGS)
+
+critest: ## the CRI conformance suite of Kubernetes on the release binary
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	@scripts/critest.sh
 
 kubelet: ## a real kubelet on podbay, and the table of timelines on it (its build takes ten minutes)
 	@scripts/setup.sh kubelet

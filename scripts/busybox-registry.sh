@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
 # Writes registry storage with one image, the machine's static busybox, to a folder.
 #
-#   scripts/busybox-registry.sh FOLDER REPOSITORY TAG
+#   scripts/busybox-registry.sh FOLDER REPOSITORY TAG [FILES [CONFIG]]
+#
+# Files of the folder FILES are added to the image's root; CONFIG, a JSON object, replaces the image's
+# default configuration. The last line printed is the manifest's digest.
 #
 # The layout is that of the distribution registry's filesystem driver, so `docker-registry serve` finds
 # the image without any tool or upload.
 set -euo pipefail
-[ $# = 3 ] || { echo "usage: $0 FOLDER REPOSITORY TAG" >&2; exit 2; }
+[ $# -ge 3 ] && [ $# -le 5 ] || { echo "usage: $0 FOLDER REPOSITORY TAG [FILES [CONFIG]]" >&2; exit 2; }
 storage=$1/docker/registry/v2
 repository=$storage/repositories/$2
-tag=$3
+tag=$3 files=${4:-}
+image_config=${5:-}
+[ -n "$image_config" ] || image_config='{"Env":["PATH=/bin"],"Cmd":["sh"]}'
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -37,13 +42,14 @@ install -m 755 /bin/busybox "$root/bin/busybox"
 /bin/busybox --list | grep -vx busybox | (cd "$root/bin" && /bin/busybox xargs -n1 /bin/busybox ln -s busybox)
 echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
 echo 'root:x:0:' >"$root/etc/group"
+[ -z "$files" ] || cp -a --remove-destination "$files/." "$root/"
 tar -C "$root" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf "$work/layer.tar" .
 gzip -n -1 -c "$work/layer.tar" >"$work/layer.tar.gz"
 
 diff_id=$(sha256sum "$work/layer.tar" | cut -d' ' -f1)
 layer=$(put "$work/layer.tar.gz" _layers)
 cat >"$work/config" <<JSON
-{"architecture":"$architecture","os":"linux","created":"2024-01-01T00:00:00Z","config":{"Env":["PATH=/bin"],"Cmd":["sh"]},"rootfs":{"type":"layers","diff_ids":["sha256:$diff_id"]}}
+{"architecture":"$architecture","os":"linux","created":"2024-01-01T00:00:00Z","config":$image_config,"rootfs":{"type":"layers","diff_ids":["sha256:$diff_id"]}}
 JSON
 config=$(put "$work/config" _layers)
 oci=application/vnd.oci.image
@@ -54,3 +60,4 @@ manifest=$(put "$work/manifest" _manifests/revisions)
 mkdir -p "$repository/_manifests/tags/$tag/current" "$repository/_manifests/tags/$tag/index/sha256/$manifest"
 printf 'sha256:%s' "$manifest" >"$repository/_manifests/tags/$tag/current/link"
 printf 'sha256:%s' "$manifest" >"$repository/_manifests/tags/$tag/index/sha256/$manifest/link"
+echo "sha256:$manifest"

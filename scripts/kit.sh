@@ -48,7 +48,7 @@ free_port() {
 
 # A registry with the image podbay/busybox:latest at 127.0.0.1:$registry.
 private_registry() {
-    scripts/busybox-registry.sh "$folder/registry" podbay/busybox latest || return 1
+    scripts/busybox-registry.sh "$folder/registry" podbay/busybox latest >/dev/null || return 1
     for _ in 1 2 3 4 5; do
         registry=$(free_port) || return 1
         printf 'version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: "127.0.0.1:%s", secret: kit}\n' \

@@ -174,6 +174,26 @@ go_client() {
     put_stamp "$name" "$version"
 }
 
+# crictl, and the conformance suite critest, at the version in tests/clients/cri-tools.
+cri_tools() {
+    local source="$root/tests/clients/cri-tools" version flags
+    version=$(awk '$1 == "sigs.k8s.io/cri-tools" && NF == 2 {print $2}' "$source/go.mod")
+    [ -n "$version" ] || die "tests/clients/cri-tools/go.mod does not name a version of cri-tools"
+    flags="-s -w -X sigs.k8s.io/cri-tools/pkg/version.Version=${version#v}"
+    stamped crictl "$version" || {
+        need_go
+        quietly "crictl $version" env CGO_ENABLED=0 go build -C "$source" -trimpath -ldflags="$flags" \
+            -o "$parts/crictl" sigs.k8s.io/cri-tools/cmd/crictl
+        put_stamp crictl "$version"
+    }
+    stamped critest "$version" || {
+        need_go
+        quietly "critest $version" env CGO_ENABLED=0 go test -C "$source" -c -trimpath -ldflags="$flags" \
+            -o "$parts/critest" sigs.k8s.io/cri-tools/cmd/critest
+        put_stamp critest "$version"
+    }
+}
+
 # Debian 12's CRIU does not know the vDSO of kernels from 6.13 on: there the tests preload a library
 # (see its source). If that does not help either, they check how podbay reports that CRIU does not
 # work.
@@ -231,6 +251,7 @@ test | kubelet)
     go_parts
     go_client streaming-client streaming
     go_client nri-plugin nri
+    cri_tools
     criu_kit
     cargo_deny
     [ "$1" = test ] || kubelet

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs all tests of the crate and finally prints the runner's counts. `make check` runs the lints.
+# Runs all tests of the crate and the CRI conformance suite, and finally prints the runners' counts. `make check` runs the lints.
 #
 # Test targets named real_*, timelines and twin (two side by side) use a real containerd as root; they
 # run with few threads, because each starts its own daemons. All others run with the runner's
@@ -32,6 +32,20 @@ run() {
     echo "== $name took $((SECONDS - start)) s"
 }
 
+# The conformance suite, with its own line of counts.
+run_critest() {
+    local start=$SECONDS output
+    output=$(mktemp)
+    echo "== critest"
+    if ! KIT_AGENT="${CARGO_TARGET_DIR:-target}/debug/podbay" scripts/critest.sh podbay \
+        -ginkgo.no-color -ginkgo.succinct </dev/null 2>&1 | tee "$output"; then
+        failed+=(critest)
+    fi
+    printf '%-24s %s\n' critest "$(grep -E '^(SUCCESS|FAIL)! -- ' "$output" || echo "no result: it did not run")" >>"$counts"
+    rm -f "$output"
+    echo "== critest took $((SECONDS - start)) s"
+}
+
 targets=$(cargo --locked metadata --no-deps --format-version 1 |
     jq -r '.packages[].targets[] | select(.kind == ["test"] and .test) | .name' | sort)
 
@@ -46,12 +60,13 @@ done
 for target in $targets; do
     case $target in real_* | twin | timelines) run "$target" --test "$target" -- --test-threads="$real_threads" ;; esac
 done
+run_critest
 
 echo
 echo "== counts, as the runner printed them"
 cat "$counts"
-awk '{ for (i = 1; i <= NF; i++) { if ($(i+1) ~ /^passed/) p += $i; if ($(i+1) ~ /^failed/) f += $i; if ($(i+1) ~ /^ignored/) s += $i } }
-     END { printf "%-24s %d passed, %d failed, %d ignored\n", "total", p, f, s }' "$counts"
+awk '{ $0 = tolower($0); for (i = 1; i <= NF; i++) { if ($(i+1) ~ /^passed/) p += $i; if ($(i+1) ~ /^failed/) f += $i; if ($(i+1) ~ /^(ignored|skipped)/) s += $i } }
+     END { printf "%-24s %d passed, %d failed, %d ignored or skipped\n", "total", p, f, s }' "$counts"
 echo "== took $((SECONDS - started)) s"
 if [ ${#failed[@]} -gt 0 ]; then
     echo "FAILED: ${failed[*]}" >&2

@@ -9,6 +9,8 @@ mod cdi;
 mod checkpoints;
 #[path = "real_cri/containers.rs"]
 mod containers;
+#[path = "real_cri/crictl.rs"]
+mod crictl;
 #[path = "real_cri/ends.rs"]
 mod ends;
 #[path = "real_cri/events.rs"]
@@ -122,6 +124,7 @@ on_both_lines! {
     streaming::stdin_once_ends_with_its_first_client,
     streaming::attach_works_after_a_restart,
     streaming::urls_are_good_once,
+    crictl::crictl_runs_a_pod,
     outside::commands_run,
     outside::terminals_are_resized,
     outside::containers_are_attached_to,
