@@ -3,6 +3,7 @@
 # containerd's own CRI plugin for comparison.
 #
 #   scripts/critest.sh [podbay|containerd] [flags of critest, such as -ginkgo.focus=TEXT]
+#   KIT_LINE=1 scripts/critest.sh         on the containerd and runc of the distribution
 #
 # No image registry is needed: the suite's images are made here, of busybox and two small programs, and
 # served as a mirror of the registries that the suite names.
@@ -19,7 +20,11 @@ folder=$(mktemp -d /tmp/podbay-critest.XXXXXX)
 # Root of a user namespace has to reach the containers' root folders.
 chmod 755 "$folder"
 . scripts/kit.sh
-export PATH="$parts:$PATH:/usr/sbin:/sbin"
+if [ "${KIT_LINE:-2}" = 1 ]; then
+    export PATH="$PATH:/usr/sbin:/sbin:$parts"
+else
+    export PATH="$parts:$PATH:/usr/sbin:/sbin"
+fi
 readonly BRIDGE=pbcritest0
 agent=
 clean_up() {
