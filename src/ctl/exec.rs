@@ -131,8 +131,13 @@ pub async fn exec(client: &mut Client, args: &ExecArgs, screen: Screen) -> Resul
         })
     };
     match join(sender, wrap, news, args.stdin).await? {
-        // Exit codes fit into a byte; anything else is a failure.
-        Some(code) => Ok(u8::try_from(code).unwrap_or(255)),
+        Some(code) => {
+            if code != 0 {
+                screen.note(&format!("command terminated with exit code {code}"));
+            }
+            // Exit codes fit into a byte; anything else is a failure.
+            Ok(u8::try_from(code).unwrap_or(255))
+        }
         None => {
             Err(Error::Failed("the connection was closed before the command exited".to_owned()))
         }

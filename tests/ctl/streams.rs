@@ -65,7 +65,8 @@ async fn exec_joins_the_streams_and_ends_as_its_command() {
     let script = "cat; echo no >&2; exit 7";
     let args = ["exec", "-i", "web", "-c", "app", "--", "sh", "-c", script];
     let done = agent.run_with(&args, b"hello\n").await;
-    assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (7, "hello\n", "no\n"));
+    let said = "no\ncommand terminated with exit code 7\n";
+    assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (7, "hello\n", said));
     assert!(agent.asked().contains("stdin: true, tty: false"), "{}", agent.asked());
     let large = vec![b'x'; 3 << 20];
     let done = agent.run_with(&["exec", "-i", "web", "--", "cat"], &large).await;
