@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env("OUT_DIR")?);
     compile_protos(&out)?;
     compile_nri(&out)?;
+    lay_out(&out)?;
     compile_pause(&out)
 }
 
@@ -48,6 +49,47 @@ fn compile_nri(out: &Path) -> Result<(), Box<dyn Error>> {
         .out_dir(out)
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
+}
+
+/// Places the functions that an agent at work enters side by side at the start of the release binary,
+/// by the list that `scripts/layout.sh` writes: scattered, they would keep nearly all of its pages in
+/// memory. The list has symbol names, whose hashes depend on the dependencies, the profile and the
+/// compiler, but not on code or on the folder; unknown names are ignored. Only for the linker that
+/// comes with Rust on this target.
+///
+/// The release binary has no symbols, unless `KEEP_SYMBOLS` is set.
+fn lay_out(out: &Path) -> Result<(), Box<dyn Error>> {
+    const LIST: &str = "scripts/layout/order.gz";
+    println!("cargo:rerun-if-changed={LIST}");
+    println!("cargo:rerun-if-env-changed=KEEP_SYMBOLS");
+    if env("PROFILE")? == "release" && std::env::var_os("KEEP_SYMBOLS").is_none() {
+        println!("cargo:rustc-link-arg-bins=-Wl,--strip-all");
+    }
+    let flags = env("CARGO_ENCODED_RUSTFLAGS")?.to_string_lossy().into_owned();
+    let other_linker = std::env::var_os("RUSTC_LINKER").is_some()
+        || flags.contains("linker")
+        || flags.contains("fuse-ld");
+    if env("PROFILE")? != "release"
+        || env("TARGET")? != "x86_64-unknown-linux-gnu"
+        || other_linker
+        || !has_lld()?
+    {
+        return Ok(());
+    }
+    let list = out.join("order");
+    let mut text = flate2::read::GzDecoder::new(std::fs::File::open(LIST)?);
+    std::io::copy(&mut text, &mut std::fs::File::create(&list)?)?;
+    println!("cargo:rustc-link-arg-bins=-Wl,--symbol-ordering-file={}", list.display());
+    println!("cargo:rustc-link-arg-bins=-Wl,--no-warn-symbol-ordering");
+    Ok(())
+}
+
+/// Whether Rust brings its own lld, which is then the default on x86_64 Linux.
+fn has_lld() -> Result<bool, Box<dyn Error>> {
+    let printed = Command::new(env("RUSTC")?).args(["--print", "sysroot"]).output()?;
+    let root = PathBuf::from(String::from_utf8(printed.stdout)?.trim());
+    let host = env("HOST")?;
+    Ok(root.join("lib/rustlib").join(host).join("bin/gcc-ld/ld.lld").exists())
 }
 
 /// Compiles `src/pause/pause.rs` for the target to `out/pause`: static, without any library.
