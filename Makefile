@@ -35,7 +35,8 @@ build: ## the release binary, target/release/podbay
 
 bench: ## side by side against containerd's own CRI plugin; writes target/bench.json
 	@scripts/setup.sh test
-	$(CARGO) bench -q --bench side_by_side -- $(BENCH_ARGS)
+	@$(MAKE) --no-print-directory build
+	$(CARGO) run -q --profile driver --example side_by_side -- $(BENCH_ARGS)
 
 critest: ## the CRI conformance suite of Kubernetes on the release binary
 	@scripts/setup.sh test

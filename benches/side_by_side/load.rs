@@ -193,8 +193,9 @@ impl Crowd {
 
     /// Starts the pods, so many at a time. The rate is in pods per second.
     pub async fn fill(&mut self, pods: usize, parallel: usize) -> Result<(Times, f64)> {
+        let first = self.pods.len();
         let names: VecDeque<_> =
-            (0..pods).map(|number| format!("crowd-{}-{number}", self.round)).collect();
+            (first..first + pods).map(|number| format!("crowd-{}-{number}", self.round)).collect();
         let names = Arc::new(Mutex::new(names));
         let begun = Instant::now();
         let mut workers = JoinSet::new();
@@ -276,10 +277,12 @@ impl Crowd {
         Ok(times)
     }
 
-    /// Stops and removes all pods, so many at a time. The rate is in pods per second.
-    pub async fn empty(&mut self, parallel: usize) -> Result<(Times, f64)> {
-        let count = self.pods.len() as f64;
-        let pods = Arc::new(Mutex::new(VecDeque::from(std::mem::take(&mut self.pods))));
+    /// Stops and removes all pods but the first `kept`, so many at a time. The rate is in pods per
+    /// second.
+    pub async fn shrink(&mut self, kept: usize, parallel: usize) -> Result<(Times, f64)> {
+        let pods = self.pods.split_off(kept);
+        let count = pods.len() as f64;
+        let pods = Arc::new(Mutex::new(VecDeque::from(pods)));
         let begun = Instant::now();
         let mut workers = JoinSet::new();
         for _ in 0..parallel {

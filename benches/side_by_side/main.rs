@@ -4,8 +4,9 @@
 //! ```text
 //! make bench
 //! make bench BENCH_ARGS='--quick'
-//! cargo bench --bench side_by_side -- --rounds 5 --profile
-//! cargo bench --bench side_by_side -- --against-itself    # the noise: the plugin on both sides
+//! make bench BENCH_ARGS='--rounds 5 --profile'
+//! make bench BENCH_ARGS=--against-itself      # the noise: the plugin on both sides
+//! make bench BENCH_ARGS='--nri --only cri'    # podbay with NRI on against NRI off
 //! ```
 //!
 //! It prints a table of both with the ratio and the bar that each figure has to reach, and writes
@@ -66,6 +67,9 @@ pub struct Options {
     /// Calls of each list and status request.
     #[arg(long, default_value_t = 60)]
     queries: usize,
+    /// Pods on podbay when its memory is measured once more, in the first round.
+    #[arg(long, default_value_t = 150)]
+    many: usize,
     /// Containers of the longest list.
     #[arg(long, default_value_t = 400)]
     listed: usize,
@@ -76,8 +80,11 @@ pub struct Options {
     #[arg(long, env = "KIT_BENCH_QUICK", value_parser = clap::builder::FalseyValueParser::new())]
     quick: bool,
     /// containerd's plugin on both sides: shows how far two equal sides differ.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "nri")]
     against_itself: bool,
+    /// podbay on both sides, on the first with NRI switched on and no plugin.
+    #[arg(long)]
+    nri: bool,
     /// One half alone: the calls of the CRI, or whole pods.
     #[arg(long, value_enum)]
     only: Option<Half>,
@@ -90,9 +97,6 @@ pub struct Options {
     /// Where the JSON goes.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
-    /// Given by cargo.
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 /// What is measured beside or without the other.
@@ -113,6 +117,7 @@ impl Options {
         if self.quick {
             (self.pods, self.rounds, self.singles) = (6, 1, 4);
             (self.queries, self.listed, self.idle_seconds) = (10, 24, 3);
+            self.many = 8;
         }
         self
     }
@@ -122,11 +127,15 @@ impl Options {
 async fn main() -> Result<()> {
     let options = Options::parse().shortened();
     ensure!(nix::unistd::geteuid().is_root(), "the bench needs root");
-    let first = if options.against_itself { Kind::Plugin } else { Kind::Podbay };
+    let kinds = match (options.against_itself, options.nri) {
+        (true, _) => [Kind::Plugin, Kind::Plugin],
+        (_, true) => [Kind::PodbayWithNri, Kind::Podbay],
+        _ => [Kind::Podbay, Kind::Plugin],
+    };
     let registry = registry::Registry::start().await;
     let mut images = Images::push(&registry).await;
     let mut sides = Vec::new();
-    for (number, kind) in [first, Kind::Plugin].into_iter().enumerate() {
+    for (number, kind) in kinds.into_iter().enumerate() {
         let side = Side::start(number, kind, &images.pause).await?;
         images.pull(&side).await?;
         println!("{}: {}", side.name(), side.version);
@@ -144,7 +153,7 @@ async fn main() -> Result<()> {
             }
         }
     }
-    if options.has(Half::Pods) && !options.against_itself {
+    if options.has(Half::Pods) && !options.against_itself && !options.nri {
         whole::measure(&options, &sides[0], &images.app, &mut report).await?;
         println!("whole pods done");
     }
@@ -205,6 +214,14 @@ async fn crowd(
     for (name, value) in Usage::memory(side)? {
         report.add(side.number, "memory with all pods, MiB", name, value);
     }
+    if round == 0 && side.kind == Kind::Podbay {
+        crowd.fill(options.many.saturating_sub(options.pods), options.parallel).await?;
+        let group = format!("memory with {} pods, MiB", options.many);
+        for (name, value) in Usage::memory(side)? {
+            report.add(side.number, &group, name, value);
+        }
+        crowd.shrink(options.pods, options.parallel).await?;
+    }
     if round == 0 {
         let times = crowd.list_many(options.listed, options.queries).await?;
         let group = format!("list of {} containers", options.listed);
@@ -217,7 +234,7 @@ async fn crowd(
         }
     }
     let before = side.cpu.millis()?;
-    let (times, rate) = crowd.empty(options.parallel).await?;
+    let (times, rate) = crowd.shrink(0, options.parallel).await?;
     let each = (side.cpu.millis()? - before) / options.pods as f64;
     report.add(side.number, "CPU to end a pod of the crowd, ms", "all together", each);
     report.add_all(side.number, "crowd", times);
@@ -231,7 +248,7 @@ fn profile_hint(sides: &[Side]) {
     println!(
         "profile: perf record -F 499 --call-graph dwarf -p {pid} -o target/bench.perf -- sleep 20\n\
          \x20        perf report -i target/bench.perf   (build with CARGO_PROFILE_RELEASE_DEBUG=line-tables-only\n\
-         \x20        CARGO_PROFILE_RELEASE_STRIP=none for names). Press Enter to go on."
+         \x20        KEEP_SYMBOLS=1 for names). Press Enter to go on."
     );
     let mut line = String::new();
     let _closed_is_fine = std::io::stdin().read_line(&mut line);

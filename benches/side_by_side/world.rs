@@ -17,6 +17,8 @@ use super::eventually;
 use super::process::Daemon;
 use super::sweep;
 
+/// The shipped binary, by `make build`; `KIT_AGENT` names another.
+const AGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/release/podbay");
 const PARTS: &str = "/opt/podbay-parts/bin";
 /// A call that takes longer fails the run.
 const CALL_LIMIT: Duration = Duration::from_secs(120);
@@ -27,6 +29,8 @@ const MESSAGE_LIMIT: usize = 16 << 20;
 pub enum Kind {
     /// `podbay agent`, release build.
     Podbay,
+    /// The same with NRI switched on.
+    PodbayWithNri,
     /// The plugin inside containerd.
     Plugin,
 }
@@ -35,7 +39,7 @@ pub enum Kind {
 pub struct Side {
     /// 0 or 1.
     pub number: usize,
-    kind: Kind,
+    pub kind: Kind,
     /// As the CRI's Version tells it.
     pub version: String,
     agent: Option<Daemon>,
@@ -60,7 +64,7 @@ impl Side {
         });
         up.await.with_context(|| containerd.last_words())?;
         let agent = match kind {
-            Kind::Podbay => Some(at.start_agent()?),
+            Kind::Podbay | Kind::PodbayWithNri => Some(at.start_agent(kind)?),
             Kind::Plugin => None,
         };
         if let Some(agent) = &agent {
@@ -77,6 +81,7 @@ impl Side {
     pub fn name(&self) -> &'static str {
         match (self.kind, self.number) {
             (Kind::Podbay, _) => "podbay",
+            (Kind::PodbayWithNri, _) => "podbay with NRI",
             (Kind::Plugin, 0) => "containerd CRI (again)",
             (Kind::Plugin, _) => "containerd CRI",
         }
@@ -213,7 +218,7 @@ impl Layout<'_> {
              [plugins.'io.containerd.nri.v1.nri']\ndisable = true\n"
         );
         text += &match kind {
-            Kind::Podbay => String::new(),
+            Kind::Podbay | Kind::PodbayWithNri => String::new(),
             // Without CAP_SYS_RESOURCE the plugin cannot lower scores; on other hosts this only
             // clamps to what containerd itself has.
             Kind::Plugin => format!(
@@ -222,7 +227,7 @@ impl Layout<'_> {
                  [plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = '{pause}'\n"
             ),
         };
-        if kind == Kind::Podbay {
+        if kind != Kind::Plugin {
             let off = "disabled_plugins = ['io.containerd.cri.v1.images', \
                        'io.containerd.cri.v1.runtime', 'io.containerd.grpc.v1.cri']\n";
             text = text.replacen("[grpc]", &format!("{off}[grpc]"), 1);
@@ -235,7 +240,7 @@ impl Layout<'_> {
         Ok(Daemon::start(&mut command, &self.dir.join("containerd.log")))
     }
 
-    fn start_agent(&self) -> Result<Daemon> {
+    fn start_agent(&self, kind: Kind) -> Result<Daemon> {
         let at = self.dir.display();
         let text = format!(
             "root = '{at}/podbay'\nstate = '{at}/podbay-state'\n\
@@ -243,12 +248,16 @@ impl Layout<'_> {
              [containerd]\naddress = '{at}/containerd.sock'\n\
              [network]\nconf_dir = '{at}/net.d'\nbin_dirs = ['{parts}']\ncache_dir = '{at}/cni-cache'\n\
              netns_dir = '{at}/netns'\n\
-             default_network = false\n",
+             default_network = false\n\
+             [nri]\nenable = {nri}\nsocket_path = '{at}/nri.sock'\nplugin_path = '{at}/nri'\n\
+             plugin_config_path = '{at}/nri-conf'\n",
             parts = Self::parts(),
+            nri = kind == Kind::PodbayWithNri,
         );
         let config = self.dir.join("podbay.toml");
         std::fs::write(&config, text)?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_podbay"));
+        let binary = std::env::var("KIT_AGENT").unwrap_or_else(|_| AGENT.to_owned());
+        let mut command = Command::new(binary);
         command.args(["agent", "--config"]).arg(config);
         Ok(Daemon::start(&mut command, &self.dir.join("podbay.log")))
     }
