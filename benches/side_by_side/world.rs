@@ -115,6 +115,20 @@ impl Side {
         format!("/podbay-bench-{}", self.number)
     }
 
+    /// Ends the agent and starts another.
+    pub async fn renew_agent(&mut self) -> Result<()> {
+        let Some(agent) = &mut self.agent else { return Ok(()) };
+        agent.terminate(Duration::from_secs(15)).await.context("the agent still runs")?;
+        let at = Layout { dir: self.folder.path(), number: self.number };
+        let agent = at.start_agent(self.kind)?;
+        self.cpu.take(agent.pid())?;
+        let Some((channel, _)) = ready(&at.agent_socket()).await else {
+            bail!("not ready: {}", agent.last_words());
+        };
+        (self.agent, self.channel) = (Some(agent), channel);
+        Ok(())
+    }
+
     /// Ends both daemons in order.
     pub async fn stop(&mut self) -> Result<()> {
         for daemon in self.agent.iter_mut().chain([&mut self.containerd]) {

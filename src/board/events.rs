@@ -3,6 +3,8 @@
 
 use tokio::sync::mpsc;
 
+use std::sync::Arc;
+
 use super::{Container, Sandbox};
 use crate::model::UnixNanos;
 
@@ -34,7 +36,7 @@ pub struct Event {
     /// The pod at that time.
     pub sandbox: Sandbox,
     /// The pod's containers at that time.
-    pub containers: Vec<Container>,
+    pub containers: Vec<Arc<Container>>,
 }
 
 /// A subscriber's queue: first the current state as events, then new events.

@@ -14,6 +14,7 @@ pub use snapshot::{
 };
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::ids::{ContainerId, PodId};
 use crate::locks::{Mutex, MutexGuard};
@@ -47,7 +48,7 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct Inner {
     pods: BTreeMap<PodId, Sandbox>,
-    containers: BTreeMap<ContainerId, Container>,
+    containers: BTreeMap<ContainerId, Arc<Container>>,
     /// Containers of each pod, so that an event need not scan all containers.
     by_pod: BTreeMap<PodId, Vec<ContainerId>>,
     subscribers: Subscribers,
@@ -77,7 +78,7 @@ impl Board {
     pub fn publish_container(&self, container: Container, news: Option<EventKind>) {
         let mut inner = self.lock();
         let (id, pod) = (container.id.clone(), container.pod.clone());
-        if inner.containers.insert(id.clone(), container).is_none() {
+        if inner.containers.insert(id.clone(), Arc::new(container)).is_none() {
             inner.by_pod.entry(pod.clone()).or_default().push(id.clone());
         }
         if let Some(kind) = news {
@@ -98,7 +99,7 @@ impl Board {
     /// Removes a container and sends `Deleted`.
     pub fn drop_container(&self, id: &ContainerId) {
         let mut inner = self.lock();
-        let Some(pod) = inner.containers.remove(id).map(|container| container.pod) else {
+        let Some(pod) = inner.containers.remove(id).map(|container| container.pod.clone()) else {
             return;
         };
         if let Some(ids) = inner.by_pod.get_mut(&pod) {
@@ -115,7 +116,7 @@ impl Board {
     }
 
     /// One container by id or unique prefix.
-    pub fn container(&self, id: &str) -> Result<Container, LookupError> {
+    pub fn container(&self, id: &str) -> Result<Arc<Container>, LookupError> {
         let inner = self.lock();
         find(&inner.containers, id).cloned()
     }
@@ -132,7 +133,7 @@ impl Board {
     }
 
     /// Containers that match, newest first.
-    pub fn containers(&self, filter: &ContainerFilter) -> Vec<Container> {
+    pub fn containers(&self, filter: &ContainerFilter) -> Vec<Arc<Container>> {
         let inner = self.lock();
         let (Ok(id), Ok(pod)) = (
             resolve(&inner.containers, filter.id.as_deref()),

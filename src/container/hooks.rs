@@ -163,7 +163,7 @@ impl Containers {
         &self,
         mut below: impl FnMut(&str) -> Option<RuntimeContainer>,
     ) -> Vec<(PodId, HookedContainer)> {
-        let live = |container: &Container| {
+        let live = |container: &Arc<Container>| {
             let live =
                 matches!(container.state, ContainerState::Created | ContainerState::Running { .. });
             live && self.entry(&container.id).is_ok_and(|entry| !entry.told.is_removed())

@@ -153,7 +153,7 @@ impl Containers {
     }
 
     /// One container by id or unique prefix, as published.
-    pub fn get(&self, id: &str) -> Result<Container, Error> {
+    pub fn get(&self, id: &str) -> Result<Arc<Container>, Error> {
         let found = self.deps.board.container(id);
         found.map_err(|error| error.of(id, Error::NotFound, Error::AmbiguousId))
     }

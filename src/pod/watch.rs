@@ -38,7 +38,7 @@ pub struct HubOptions {
 
 impl Default for HubOptions {
     fn default() -> Self {
-        Self { window: 256, queue: 256, bookmark: Duration::from_secs(10) }
+        Self { window: 128, queue: 256, bookmark: Duration::from_secs(10) }
     }
 }
 

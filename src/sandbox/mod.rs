@@ -294,12 +294,12 @@ impl Sandboxes {
     }
 
     /// One container by id or unique prefix.
-    pub fn container(&self, id: &str) -> Result<Container, Error> {
+    pub fn container(&self, id: &str) -> Result<Arc<Container>, Error> {
         Ok(self.room.deps.containers.get(id)?)
     }
 
     /// Containers that match, newest first.
-    pub fn containers(&self, filter: &container::Filter) -> Vec<Container> {
+    pub fn containers(&self, filter: &container::Filter) -> Vec<Arc<Container>> {
         self.room.deps.base.board.containers(filter)
     }
 

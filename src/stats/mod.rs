@@ -101,7 +101,7 @@ impl Stats {
     }
 
     /// Usage of one container in any state. Its writable layer is measured now if it never was.
-    pub async fn container(self: &Arc<Self>, container: Container) -> ContainerStats {
+    pub async fn container(self: &Arc<Self>, container: Arc<Container>) -> ContainerStats {
         if self.layers.get(&container.id).is_none() {
             // With a limit, so that a hanging containerd does not block the kernel's values.
             let measured = tokio::time::timeout(MEASURE_LIMIT, self.measure_layer(&container));
@@ -116,7 +116,10 @@ impl Stats {
     }
 
     /// Usage of many containers; those that end meanwhile are left out.
-    pub async fn containers(self: &Arc<Self>, containers: Vec<Container>) -> Vec<ContainerStats> {
+    pub async fn containers(
+        self: &Arc<Self>,
+        containers: Vec<Arc<Container>>,
+    ) -> Vec<ContainerStats> {
         self.learn_roots_soon().await;
         self.blocking(move |room| room.read_containers(containers)).await
     }
@@ -171,15 +174,15 @@ impl Stats {
         }
     }
 
-    fn read_containers(&self, containers: Vec<Container>) -> Vec<ContainerStats> {
-        let read = |container: Container| match self.usage(&container) {
+    fn read_containers(&self, containers: Vec<Arc<Container>>) -> Vec<ContainerStats> {
+        let read = |container: Arc<Container>| match self.usage(&container) {
             Ok(usage) => Some(self.with_layer(container, usage)),
             Err(_gone) => None,
         };
         containers.into_iter().filter_map(read).collect()
     }
 
-    fn read_pod(&self, sandbox: Sandbox, containers: Vec<Container>) -> PodStats {
+    fn read_pod(&self, sandbox: Sandbox, containers: Vec<Arc<Container>>) -> PodStats {
         let at = now();
         let containers = self.read_containers(containers);
         let SandboxState::Ready { pid } = sandbox.state else {
@@ -277,7 +280,7 @@ impl Stats {
 
     /// Adds the layer. Its mount point is looked up now, since it may have been unknown at the time
     /// of measurement.
-    fn with_layer(&self, container: Container, usage: Option<Usage>) -> ContainerStats {
+    fn with_layer(&self, container: Arc<Container>, usage: Option<Usage>) -> ContainerStats {
         let unmeasured = || Layer { at: container.created_at, ..Layer::default() };
         let mut layer = self.layers.get(&container.id).unwrap_or_else(unmeasured);
         layer.mountpoint = self.mountpoint_of(&container);
@@ -289,7 +292,7 @@ impl Stats {
         self.groups().get(&sought.key).map_or(0, |group| group.most_memory())
     }
 
-    fn containers_of(&self, pod: Option<&PodId>) -> HashMap<PodId, Vec<Container>> {
+    fn containers_of(&self, pod: Option<&PodId>) -> HashMap<PodId, Vec<Arc<Container>>> {
         let filter = ContainerFilter { pod: pod.map(PodId::to_string), ..Default::default() };
         let mut by_pod: HashMap<_, Vec<_>> = HashMap::new();
         for container in self.deps.board.containers(&filter) {

@@ -97,7 +97,10 @@ impl Stats {
             SandboxState::Ready { pid } => Some(cgroup_of(sandbox, pid)),
             SandboxState::Creating | SandboxState::NotReady => None,
         };
-        pods.iter().filter_map(of_pod).chain(containers.iter().filter_map(running)).collect()
+        pods.iter()
+            .filter_map(of_pod)
+            .chain(containers.iter().filter_map(|container| running(container)))
+            .collect()
     }
 
     /// Measures the layers that are due, one at a time: containerd walks through their files.

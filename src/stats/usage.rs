@@ -1,6 +1,7 @@
 //! The measured values, as plain types. All sizes are in bytes, all durations in nanoseconds.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::board::{Container, Sandbox};
 use crate::model::UnixNanos;
@@ -161,7 +162,7 @@ pub struct Interface {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContainerStats {
     /// The container.
-    pub container: Container,
+    pub container: Arc<Container>,
     /// `None` when it does not run.
     pub usage: Option<Usage>,
     /// Its writable layer as last measured; if never measured, empty and dated at its creation.

@@ -87,7 +87,7 @@ async fn pods_of_the_own_engine_are_hidden_from_lists_and_events() {
     let board = &agent.rooms.board;
     let mut own = board.pod(&shown).unwrap();
     (own.id, own.owner) = (PodId::random(), Owner::Pod);
-    let mut of_own = board.container(&app).unwrap();
+    let mut of_own = (*board.container(&app).unwrap()).clone();
     (of_own.id, of_own.owner) = (podbay::ids::ContainerId::random(), Owner::Pod);
     of_own.pod = own.id.clone();
     board.publish_pod(own.clone(), None);

@@ -84,7 +84,7 @@ async fn logs_of_whole_pods_are_rotated() {
     rig.apply(&pod("talker", &[container("a", &["run"])], json!({}))).await;
     rig.phase("talker", "Running").await;
     let found = rig.0.rooms.sandboxes.containers(&Default::default()).remove(0);
-    let log = found.log_path.expect("a log");
+    let log = found.log_path.clone().expect("a log");
     std::fs::write(&log, [b'x'; 4096]).expect("written");
     keep(&agent, LogLimits { size: 4096, files: 3 }, Duration::ZERO).await;
     let names = || {

@@ -113,7 +113,7 @@ async fn the_log_before_is_that_of_the_last_state() {
         let is_last = last.ends_with(found.id.as_str());
         let text = if is_last { "last" } else { "older" };
         let line = format!("2026-01-01T00:00:00.000000000Z stdout F {text}\n");
-        std::fs::write(found.log_path.expect("a log"), line).expect("written");
+        std::fs::write(found.log_path.as_ref().expect("a log"), line).expect("written");
     }
     let pods = rig.pods();
     let read = agent.inside(async move {

@@ -35,7 +35,7 @@ pub struct Below {
 }
 
 impl Below {
-    fn containers(&self, state: StateName) -> Vec<container::Container> {
+    fn containers(&self, state: StateName) -> Vec<Arc<container::Container>> {
         let filter = container::Filter {
             owner: Some(Owner::Pod),
             state: Some(state),
@@ -49,7 +49,8 @@ impl Below {
 impl Logs for Below {
     fn running(&self) -> Vec<(ContainerId, PathBuf)> {
         let running = self.containers(StateName::Running).into_iter();
-        running.filter_map(|container| Some((container.id, container.log_path?))).collect()
+        let file = |it: Arc<container::Container>| Some((it.id.clone(), it.log_path.clone()?));
+        running.filter_map(file).collect()
     }
 
     async fn reopen(&self, container: &ContainerId) -> Result<(), String> {
@@ -68,7 +69,7 @@ impl Containers for Below {
                 uid,
                 name: container.config.metadata.name.clone(),
                 created: container.created_at,
-                id: container.id,
+                id: container.id.clone(),
             }
         });
         dead.collect()
@@ -80,7 +81,7 @@ impl Containers for Below {
         let filter = sandbox::Filter { owner: Some(Owner::Pod), ..sandbox::Filter::default() };
         let sandboxes = self.sandboxes.list(&filter);
         let containers = self.sandboxes.containers(&all).into_iter();
-        let with_containers: BTreeSet<PodId> = containers.map(|it| it.pod).collect();
+        let with_containers: BTreeSet<PodId> = containers.map(|it| it.pod.clone()).collect();
         let sandbox = |sandbox: sandbox::Sandbox| {
             let uid = sandbox.config.metadata.uid.clone();
             Sandbox {
@@ -123,7 +124,7 @@ impl ImageStore for Below {
     /// room itself.
     fn in_use(&self) -> BTreeSet<Digest> {
         let all = self.sandboxes.containers(&container::Filter::default());
-        all.into_iter().map(|container| container.image_id).collect()
+        all.into_iter().map(|container| container.image_id.clone()).collect()
     }
 
     async fn disk(&self) -> Result<Disks, String> {

@@ -194,7 +194,7 @@ impl Work {
             return Err(None);
         }
         if let Err(error) = sandboxes.start_container(id.as_str()).await {
-            let exited = |it: Container| it.state.name() == StateName::Exited;
+            let exited = |it: Arc<Container>| it.state.name() == StateName::Exited;
             // One that has not exited is recreated, but with a delay, which nothing else would
             // cause.
             let has_ended = sandboxes.container(id.as_str()).is_ok_and(exited);
@@ -325,7 +325,8 @@ impl Work {
 
     async fn remove(&self, id: &ContainerId) -> Outcome {
         let sandboxes = &self.room.deps.sandboxes;
-        let log = sandboxes.container(id.as_str()).ok().and_then(|container| container.log_path);
+        let log =
+            sandboxes.container(id.as_str()).ok().and_then(|container| container.log_path.clone());
         let removed = unwound(sandboxes.remove_container(id.as_str()).await);
         if let (Outcome::Done, Some(log)) = (&removed, log) {
             self.room.remove_log(&log).await;

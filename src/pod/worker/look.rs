@@ -22,7 +22,7 @@ impl Worker {
         let filter = ContainerFilter { labels, owner, ..ContainerFilter::default() };
         let mut containers = Vec::new();
         for container in sandboxes.containers(&filter) {
-            containers.extend(self.container(life, container).await);
+            containers.extend(self.container(life, &container).await);
         }
         let busy = self.busy.iter().map(|(job, busy)| (job.clone(), busy.deadline)).collect();
         let unwinds =
@@ -53,7 +53,7 @@ impl Worker {
         }
     }
 
-    async fn container(&self, life: &Life, found: Container) -> Option<SeenContainer> {
+    async fn container(&self, life: &Life, found: &Container) -> Option<SeenContainer> {
         let name = found.config.labels.get(CONTAINER_NAME_LABEL)?.clone();
         let known = life.units.get(&name).and_then(|unit| unit.current.as_ref());
         let known = known.filter(|known| known.id == found.id).map(|known| &known.state);
@@ -61,7 +61,7 @@ impl Worker {
             // Its termination message was read already.
             (ContainerState::Exited(_), Some(State::Ended(end))) => State::Ended(end.clone()),
             (ContainerState::Exited(exited), _) => {
-                State::Ended(self.termination(life, &name, &found, exited).await)
+                State::Ended(self.termination(life, &name, found, exited).await)
             }
             (ContainerState::Creating | ContainerState::Created, _) => State::Created,
             (ContainerState::Running { started_at, .. }, _) => {

@@ -73,7 +73,9 @@ impl Cri {
     ) -> Result<v1::ListContainersResponse, Status> {
         let found = self.sandboxes.containers(&convert::container_filter(request.filter)?);
         let own = found.iter().filter(|container| container.owner == Owner::Cri);
-        Ok(v1::ListContainersResponse { containers: own.map(convert::container_item).collect() })
+        Ok(v1::ListContainersResponse {
+            containers: own.map(|container| convert::container_item(container)).collect(),
+        })
     }
 
     /// Streams the containers as of one moment.

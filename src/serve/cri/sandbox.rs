@@ -64,7 +64,10 @@ impl Cri {
         Ok(v1::PodSandboxStatusResponse {
             status: Some(convert::sandbox_status(&sandbox)),
             info,
-            containers_statuses: containers.iter().map(convert::container_status).collect(),
+            containers_statuses: containers
+                .iter()
+                .map(|container| convert::container_status(container))
+                .collect(),
             timestamp,
         })
     }

@@ -102,7 +102,7 @@ impl Stats {
     fn pod_metrics(
         &self,
         sandbox: &Sandbox,
-        containers: &[Container],
+        containers: &[Arc<Container>],
         disks: &mut Disks,
     ) -> Option<PodMetrics> {
         let SandboxState::Ready { pid } = sandbox.state else { return None };
@@ -115,7 +115,7 @@ impl Stats {
                 add_interface(&mut samples, &interface);
             }
         }
-        let of_container = |container: &Container| {
+        let of_container = |container: &Arc<Container>| {
             let samples = self.container_metrics(sandbox, container, disks)?;
             Some((container.id.clone(), samples))
         };
@@ -127,7 +127,7 @@ impl Stats {
     fn container_metrics(
         &self,
         sandbox: &Sandbox,
-        container: &Container,
+        container: &Arc<Container>,
         disks: &mut Disks,
     ) -> Option<Samples> {
         let sought = running(container)?;

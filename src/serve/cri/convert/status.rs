@@ -116,7 +116,11 @@ pub fn event(event: &Event) -> v1::ContainerEventResponse {
         container_event_type: kind.into(),
         created_at: event.at,
         pod_sandbox_status: Some(sandbox_status(&event.sandbox)),
-        containers_statuses: event.containers.iter().map(container_status).collect(),
+        containers_statuses: event
+            .containers
+            .iter()
+            .map(|container| container_status(container))
+            .collect(),
     }
 }
 
