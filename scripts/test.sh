@@ -38,10 +38,15 @@ run_critest() {
     output=$(mktemp)
     echo "== critest"
     if ! KIT_AGENT="${CARGO_TARGET_DIR:-target}/debug/podbay" scripts/critest.sh podbay \
-        -ginkgo.no-color -ginkgo.succinct </dev/null 2>&1 | tee "$output"; then
+        -ginkgo.no-color -ginkgo.v=false </dev/null 2>&1 | tee "$output"; then
         failed+=(critest)
     fi
-    printf '%-24s %s\n' critest "$(grep -E '^(SUCCESS|FAIL)! -- ' "$output" || echo "no result: it did not run")" >>"$counts"
+    local result
+    if ! result=$(grep -E '^(SUCCESS|FAIL)! -- ' "$output"); then
+        result="no result: it did not run"
+        failed+=("critest without a result")
+    fi
+    printf '%-24s %s\n' critest "$result" >>"$counts"
     rm -f "$output"
     echo "== critest took $((SECONDS - start)) s"
 }
