@@ -15,17 +15,22 @@ folder=$(mktemp -d /tmp/podbay-layout.XXXXXX)
 . scripts/kit.sh
 export PATH="$parts:$PATH:/usr/sbin:/sbin"
 agent=
-no_tasks() { [ -z "$(ctr --address "$folder/containerd.sock" --namespace podbay tasks ls -q)" ]; }
+# Neither processes nor networks of pods.
+no_pods() {
+    [ -z "$(ctr --address "$folder/containerd.sock" --namespace podbay tasks ls -q)" ] &&
+        [ -z "$(ls "$folder/netns" "$folder/cni-cache/results" 2>/dev/null | grep -v ':$')" ]
+}
 clean_up() {
     local status=$?
     set +e
     ask delete pods --all --force --grace-period=0 >/dev/null 2>&1
-    until_true 30 no_tasks
+    until_true 30 no_pods
     stop_agent
     end_all
     for pid in $(pgrep -f "containerd-shim.*-address $folder/"); do kill -KILL "$pid"; done
     unmount_all
     ip link delete pblayout0 2>/dev/null
+    find /sys/fs/cgroup -depth -type d -path "/sys/fs/cgroup*/podbay-layout*" -exec rmdir {} +
     rm -rf "$folder"
     exit $status
 }
@@ -130,7 +135,7 @@ until_true 60 ready 2/2 3 || die "the pods are not ready again"
 through_the_cri >/dev/null
 rm "$folder/manifests/static.yaml"
 ask delete pods --all >/dev/null
-until_true 60 no_tasks || die "the pods do not end"
+until_true 60 no_pods || die "the pods do not end"
 stop_agent
 cat "$folder/first" "$folder/second" | awk '!seen[$0]++' >"$folder/order"
 gzip -9nc "$folder/order" >scripts/layout/order.gz
