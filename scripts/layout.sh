@@ -30,6 +30,9 @@ clean_up() {
     for pid in $(pgrep -f "containerd-shim.*-address $folder/"); do kill -KILL "$pid"; done
     unmount_all
     ip link delete pblayout0 2>/dev/null
+    # After a failure its processes may outlive their shims.
+    find /sys/fs/cgroup -path "/sys/fs/cgroup*/podbay-layout*/cgroup.procs" -exec cat {} + | sort -u | xargs -r kill -KILL
+    sleep 0.5
     find /sys/fs/cgroup -depth -type d -path "/sys/fs/cgroup*/podbay-layout*" -exec rmdir {} +
     rm -rf "$folder"
     exit $status
