@@ -220,9 +220,9 @@ pub struct Group {
 
 impl Group {
     /// Opens the files of a cgroup that was created `age` ago, if known; `keep` keeps them open.
+    ///
     /// # Errors
     /// [`is_gone`] when the cgroup does not exist.
-    /// [`is_gone`] when the cgroup is not there.
     pub fn open(
         pid: u32,
         folders: &Folders,
@@ -290,6 +290,14 @@ impl Group {
             self.points().add(usage);
         }
         self.memory_in_use(&mut buffer).map(drop)
+    }
+
+    /// CPU time since the cgroup was created, in nanoseconds.
+    ///
+    /// # Errors
+    /// [`is_gone`] when the cgroup was removed.
+    pub fn cpu_so_far(&self) -> io::Result<Option<u64>> {
+        self.cpu_time(&mut [0; BUFFER])
     }
 
     /// Highest memory usage seen in any reading so far.

@@ -17,7 +17,7 @@ pub use usage::{
     Waiting,
 };
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +34,9 @@ use sampler::Layers;
 
 /// How long a call waits for the size of a writable layer that was never measured.
 const MEASURE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Least number of list items for a thread: for fewer, starting it costs more.
+const PART: usize = 25;
 
 /// The collaborators of this room.
 #[derive(Clone)]
@@ -104,7 +107,8 @@ impl Stats {
     pub async fn container(self: &Arc<Self>, container: Arc<Container>) -> ContainerStats {
         if self.layers.get(&container.id).is_none() {
             // With a limit, so that a hanging containerd does not block the kernel's values.
-            let measured = tokio::time::timeout(MEASURE_LIMIT, self.measure_layer(&container));
+            let measured =
+                tokio::time::timeout(MEASURE_LIMIT, self.measure_layer(&container, None));
             let _late = measured.await;
         }
         self.learn_roots_soon().await;
@@ -121,7 +125,7 @@ impl Stats {
         containers: Vec<Arc<Container>>,
     ) -> Vec<ContainerStats> {
         self.learn_roots_soon().await;
-        self.blocking(move |room| room.read_containers(containers)).await
+        self.spread(containers, Self::read_containers).await
     }
 
     /// Usage of one pod in any state.
@@ -137,13 +141,13 @@ impl Stats {
     /// Usage of many pods; those that end meanwhile are left out.
     pub async fn pods(self: &Arc<Self>, sandboxes: Vec<Sandbox>) -> Vec<PodStats> {
         self.learn_roots_soon().await;
-        self.blocking(move |room| {
-            let mut containers = room.containers_of(None);
-            let read = |sandbox: Sandbox| {
-                let containers = containers.remove(&sandbox.id).unwrap_or_default();
-                room.read_pod(sandbox, containers)
-            };
-            let stats = sandboxes.into_iter().map(read);
+        let mut containers = self.containers_of(None);
+        let with_containers = |sandbox: Sandbox| {
+            let containers = containers.remove(&sandbox.id).unwrap_or_default();
+            (sandbox, containers)
+        };
+        self.spread(sandboxes.into_iter().map(with_containers).collect(), |room, pods| {
+            let stats = pods.into_iter().map(|(pod, containers)| room.read_pod(pod, containers));
             stats.filter(|pod| pod.usage.is_some() || !room.has_ended(&pod.sandbox)).collect()
         })
         .await
@@ -172,6 +176,24 @@ impl Stats {
                 Err(_cancelled) => std::future::pending().await,
             },
         }
+    }
+
+    /// Reads a list on all cores, each with an equal part of it, and keeps its order.
+    async fn spread<I: Send + 'static, T: Send + 'static>(
+        self: &Arc<Self>,
+        mut items: Vec<I>,
+        read: fn(&Self, Vec<I>) -> Vec<T>,
+    ) -> Vec<T> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let size = items.len().div_ceil(cores).max(PART);
+        let mut parts = VecDeque::new();
+        while items.len() > size {
+            parts.push_front(items.split_off(items.len() - size));
+        }
+        parts.push_front(items);
+        let read = |part| self.blocking(move |room| read(room, part));
+        let read = futures::future::join_all(parts.into_iter().map(read)).await;
+        read.into_iter().flatten().collect()
     }
 
     fn read_containers(&self, containers: Vec<Arc<Container>>) -> Vec<ContainerStats> {

@@ -20,15 +20,34 @@ use crate::stats::usage::Layer;
 /// The last measured writable layers, and the directories of snapshotters.
 #[derive(Default)]
 pub(super) struct Layers {
-    measured: Mutex<HashMap<ContainerId, Layer>>,
+    measured: Mutex<HashMap<ContainerId, Measured>>,
     roots: Mutex<BTreeMap<String, PathBuf>>,
     /// When containerd was last asked for the directories.
     asked: Mutex<Option<Instant>>,
 }
 
+/// A measured writable layer.
+struct Measured {
+    layer: Layer,
+    /// CPU time of the container shortly before the measurement, in nanoseconds; `None` if unknown.
+    cpu: Option<u64>,
+}
+
 impl Layers {
     pub fn get(&self, id: &ContainerId) -> Option<Layer> {
-        self.measured().get(id).cloned()
+        self.measured().get(id).map(|measured| measured.layer.clone())
+    }
+
+    /// Dates a measurement anew if the container has used no CPU since, so that its layer is
+    /// unchanged. Returns whether that was so.
+    fn confirm(&self, id: &ContainerId, cpu: Option<u64>) -> bool {
+        let mut measured = self.measured();
+        let Some(measured) = measured.get_mut(id) else { return false };
+        let unchanged = cpu.is_some() && cpu == measured.cpu;
+        if unchanged {
+            measured.layer.at = now();
+        }
+        unchanged
     }
 
     /// Whether the last request to containerd is at least `pause` ago; if so, notes a request now.
@@ -41,7 +60,7 @@ impl Layers {
         may
     }
 
-    fn measured(&self) -> MutexGuard<'_, HashMap<ContainerId, Layer>> {
+    fn measured(&self) -> MutexGuard<'_, HashMap<ContainerId, Measured>> {
         self.measured.lock()
     }
 
@@ -104,16 +123,33 @@ impl Stats {
     }
 
     /// Measures the layers that are due, one at a time: containerd walks through their files.
-    async fn measure_layers(&self) {
+    async fn measure_layers(self: &Arc<Self>) {
         self.learn_roots().await;
-        let board = &self.deps.board;
-        let containers = board.containers(&ContainerFilter::default());
-        let there: HashSet<&ContainerId> = containers.iter().map(|c| &c.id).collect();
-        self.layers.measured().retain(|id, _| there.contains(id));
-        for container in containers.iter().filter(|container| self.is_due(container)) {
-            if self.measure_layer(container).await == Some(ErrorKind::Unavailable) {
+        for (container, cpu) in self.blocking(Self::due_layers).await {
+            if self.measure_layer(&container, cpu).await == Some(ErrorKind::Unavailable) {
                 return;
             }
+        }
+    }
+
+    /// The containers whose layers have to be measured, with their CPU time.
+    fn due_layers(&self) -> Vec<(Arc<Container>, Option<u64>)> {
+        let containers = self.deps.board.containers(&ContainerFilter::default());
+        let there: HashSet<&ContainerId> = containers.iter().map(|c| &c.id).collect();
+        self.layers.measured().retain(|id, _| there.contains(id));
+        let due = containers.into_iter().filter(|container| self.is_due(container));
+        let with_cpu = due.map(|container| {
+            let cpu = self.cpu_time(&container);
+            (container, cpu)
+        });
+        with_cpu.filter(|(container, cpu)| !self.layers.confirm(&container.id, *cpu)).collect()
+    }
+
+    /// The CPU time of a running container, in nanoseconds.
+    fn cpu_time(&self, container: &Container) -> Option<u64> {
+        match self.find(&running(container)?) {
+            Ok(Found::Group(group)) => group.cpu_so_far().ok().flatten(),
+            Ok(Found::Gone | Found::Foreign) | Err(_) => None,
         }
     }
 
@@ -130,8 +166,13 @@ impl Stats {
         }
     }
 
-    /// Measures a layer; returns the kind of error on failure. The last size then stays published.
-    pub(super) async fn measure_layer(&self, container: &Container) -> Option<ErrorKind> {
+    /// Measures a layer of a container that has used this CPU time so far; returns the kind of error
+    /// on failure. The last size then stays published.
+    pub(super) async fn measure_layer(
+        &self,
+        container: &Container,
+        cpu: Option<u64>,
+    ) -> Option<ErrorKind> {
         let handler = self.handler_of(&container.pod);
         let snapshotter = self.snapshotter(&handler);
         let at = now();
@@ -139,7 +180,7 @@ impl Stats {
             Ok(usage) => {
                 let (bytes, inodes) = (usage.bytes, usage.inodes);
                 let layer = Layer { at, bytes, inodes, ..Layer::default() };
-                self.layers.measured().insert(container.id.clone(), layer);
+                self.layers.measured().insert(container.id.clone(), Measured { layer, cpu });
                 None
             }
             Err(error) => {

@@ -302,6 +302,24 @@ async fn streams_tell_each_item_once_and_end() {
 }
 
 #[tokio::test]
+async fn a_long_list_keeps_its_order() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    for number in 0..60 {
+        agent.create(&id, &container(&format!("c{number}"), &["run"])).await.unwrap();
+    }
+    let request = cri::ListContainersRequest::default();
+    let listed = agent.cri.clone().list_containers(request).await.unwrap().into_inner().containers;
+    let listed: Vec<_> = listed.into_iter().map(|container| container.id).collect();
+    assert_eq!(listed.len(), 60);
+    let request = cri::ListContainerStatsRequest::default();
+    let stats = agent.cri.clone().list_container_stats(request).await.unwrap().into_inner().stats;
+    let stats = stats.into_iter().map(|stats| stats.attributes.unwrap().id);
+    assert_eq!(stats.collect::<Vec<_>>(), listed);
+}
+
+#[tokio::test]
 async fn use_per_second_and_layers_are_measured_behind_the_scenes() {
     let world = World::new();
     let agent = world.agent().await;
@@ -309,11 +327,26 @@ async fn use_per_second_and_layers_are_measured_behind_the_scenes() {
     let app = agent.launch(&id, "app", &["run"]).await;
     put_container(&world, &agent, &app, "/podbay", 5).await;
     agent.measure();
-    let steps = &world.fakes.steps;
-    eventually("layers are measured", async || (steps.count("rootfs_usage") > 2).then_some(()))
+    let layer = async || agent.stats(&app).await.unwrap().writable_layer.unwrap();
+    let dated_anew = async || {
+        let before = layer().await.timestamp;
+        eventually("the layer is dated anew", async || {
+            (layer().await.timestamp > before).then_some(())
+        })
         .await;
-    let layer = agent.stats(&app).await.unwrap().writable_layer.unwrap();
-    assert_eq!(layer.fs_id.unwrap().mountpoint, "/");
+    };
+    let steps = &world.fakes.steps;
+    let idle = eventually("an idle container is not measured again", async || {
+        let before = steps.count("rootfs_usage");
+        dated_anew().await;
+        dated_anew().await;
+        (before > 0 && steps.count("rootfs_usage") == before).then_some(before)
+    })
+    .await;
+    put_container(&world, &agent, &app, "/podbay", 6).await;
+    eventually("one that has run is", async || (steps.count("rootfs_usage") > idle).then_some(()))
+        .await;
+    assert_eq!(layer().await.fs_id.unwrap().mountpoint, "/");
     // The counter stands still.
     eventually("use per second is told", async || {
         let nano_cores = agent.stats(&app).await.unwrap().cpu?.usage_nano_cores?;
