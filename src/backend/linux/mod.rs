@@ -14,6 +14,7 @@ mod criu;
 mod devices;
 mod facts;
 pub(in crate::backend) mod files;
+mod foreign;
 mod idmap;
 mod labels;
 mod limits;
@@ -33,6 +34,7 @@ mod userns;
 pub(in crate::backend) mod volume;
 
 pub use apparmor::ProfileLoader;
+use foreign::foreign;
 pub use limits::raise_file_limit;
 pub use logind::Logind;
 pub(super) use standin::StandIn;
@@ -52,10 +54,6 @@ use super::{
 use crate::model::container::Propagation;
 use crate::model::resources::CgroupLimits;
 use crate::model::security::IdMappings;
-
-/// Time limit for operations on a caller's path (a mount source, a device), which may be on a dead
-/// network file system.
-const FOREIGN_PATH_LIMIT: Duration = Duration::from_secs(10);
 
 /// Turns for host work: with more at a time, threads only take memory and wait for each other.
 static TURNS: Semaphore = Semaphore::const_new(16);
@@ -138,20 +136,6 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(panic) => Err(Error::new(ErrorKind::Other, "run host work").because(panic)),
-    }
-}
-
-/// The same for a caller's path, with a time limit on waiting for it.
-async fn foreign<T: Send + 'static>(
-    path: &Path,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::time::timeout(FOREIGN_PATH_LIMIT, blocking(work)).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::new(
-            ErrorKind::DeadlineExceeded,
-            format!("{} did not respond within {FOREIGN_PATH_LIMIT:?}", path.display()),
-        )),
     }
 }
 
