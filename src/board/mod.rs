@@ -13,7 +13,9 @@ pub use snapshot::{
     StateName,
 };
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::ids::{ContainerId, PodId};
@@ -49,7 +51,7 @@ pub struct Board {
 struct Inner {
     pods: BTreeMap<PodId, Sandbox>,
     containers: BTreeMap<ContainerId, Arc<Container>>,
-    /// Containers of each pod, so that an event need not scan all containers.
+    /// Containers of each pod, so that events and lists of one pod need not scan all containers.
     by_pod: BTreeMap<PodId, Vec<ContainerId>>,
     subscribers: Subscribers,
 }
@@ -112,13 +114,13 @@ impl Board {
     /// One sandbox by id or unique prefix.
     pub fn pod(&self, id: &str) -> Result<Sandbox, LookupError> {
         let inner = self.lock();
-        find(&inner.pods, id).cloned()
+        find(&inner.pods, id).map(|(_, pod)| pod.clone())
     }
 
     /// One container by id or unique prefix.
     pub fn container(&self, id: &str) -> Result<Arc<Container>, LookupError> {
         let inner = self.lock();
-        find(&inner.containers, id).cloned()
+        find(&inner.containers, id).map(|(_, container)| container.clone())
     }
 
     /// Sandboxes that match, newest first.
@@ -141,8 +143,11 @@ impl Board {
         ) else {
             return Vec::new();
         };
-        let mut found: Vec<_> =
-            inner.containers.values().filter(|c| filter.matches(c, id, pod)).cloned().collect();
+        let matches = |container: &&Arc<Container>| filter.matches(container, id, pod);
+        let mut found: Vec<_> = match pod {
+            Some(pod) => inner.of_pod(pod).filter(matches).cloned().collect(),
+            None => inner.containers.values().filter(matches).cloned().collect(),
+        };
         drop(inner);
         found.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
         found
@@ -157,10 +162,15 @@ impl Board {
 }
 
 impl Inner {
+    /// The containers of a pod, oldest first.
+    fn of_pod(&self, pod: &PodId) -> impl Iterator<Item = &Arc<Container>> {
+        let ids = self.by_pod.get(pod).map(Vec::as_slice).unwrap_or_default();
+        ids.iter().filter_map(|id| self.containers.get(id))
+    }
+
     fn event(&self, kind: EventKind, subject: &str, pod: &PodId) -> Option<Event> {
         let sandbox = self.pods.get(pod)?.clone();
-        let ids = self.by_pod.get(pod).map(Vec::as_slice).unwrap_or_default();
-        let containers = ids.iter().filter_map(|id| self.containers.get(id)).cloned().collect();
+        let containers = self.of_pod(pod).cloned().collect();
         Some(Event { kind, container: subject.to_owned(), at: now(), sandbox, containers })
     }
 
@@ -197,43 +207,30 @@ pub fn now() -> crate::model::UnixNanos {
     elapsed.map_or(0, |elapsed| i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX))
 }
 
-trait Key: Ord + Clone {
-    fn text(&self) -> &str;
-}
-impl Key for PodId {
-    fn text(&self) -> &str {
-        self.as_str()
-    }
-}
-impl Key for ContainerId {
-    fn text(&self) -> &str {
-        self.as_str()
-    }
-}
-
-fn find<'a, K: Key, V>(map: &'a BTreeMap<K, V>, prefix: &str) -> Result<&'a V, LookupError> {
-    let key = find_key(map, prefix)?;
-    map.get(key).ok_or(LookupError::NotFound)
-}
-
-/// The only key with this prefix. All ids have the same length, so a whole id matches only itself.
-fn find_key<'a, K: Key, V>(map: &'a BTreeMap<K, V>, prefix: &str) -> Result<&'a K, LookupError> {
+/// The only entry whose id has this prefix. All ids have the same length, so a whole id matches
+/// only itself.
+fn find<'a, K: Ord + Borrow<str>, V>(
+    map: &'a BTreeMap<K, V>,
+    prefix: &str,
+) -> Result<(&'a K, &'a V), LookupError> {
     if prefix.is_empty() {
         return Err(LookupError::NotFound);
     }
-    let mut matches = map.keys().filter(|key| key.text().starts_with(prefix));
+    let from = map.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+    let mut matches = from.take_while(|(key, _)| (*key).borrow().starts_with(prefix));
     match (matches.next(), matches.next()) {
         (None, _) => Err(LookupError::NotFound),
-        (Some(key), None) => Ok(key),
+        (Some(entry), None) => Ok(entry),
         (Some(_), Some(_)) => Err(LookupError::Ambiguous),
     }
 }
 
-fn resolve<'a, K: Key, V>(
+fn resolve<'a, K: Ord + Borrow<str>, V>(
     map: &'a BTreeMap<K, V>,
     prefix: Option<&str>,
 ) -> Result<Option<&'a K>, LookupError> {
-    prefix.filter(|prefix| !prefix.is_empty()).map(|prefix| find_key(map, prefix)).transpose()
+    let prefix = prefix.filter(|prefix| !prefix.is_empty());
+    prefix.map(|prefix| find(map, prefix).map(|(key, _)| key)).transpose()
 }
 
 #[cfg(test)]

@@ -17,12 +17,15 @@ impl Worker {
         let labels = StringMap::from([(POD_UID_LABEL.to_owned(), life.uid.clone())]);
         let owner = Some(Owner::Pod);
         let sandboxes = &self.room.deps.sandboxes;
-        let filter = SandboxFilter { labels: labels.clone(), owner, ..SandboxFilter::default() };
+        let filter = SandboxFilter { labels, owner, ..SandboxFilter::default() };
         let found = sandboxes.list(&filter);
-        let filter = ContainerFilter { labels, owner, ..ContainerFilter::default() };
         let mut containers = Vec::new();
-        for container in sandboxes.containers(&filter) {
-            containers.extend(self.container(life, &container).await);
+        for sandbox in &found {
+            let pod = Some(sandbox.id.to_string());
+            let filter = ContainerFilter { pod, owner, ..ContainerFilter::default() };
+            for container in sandboxes.containers(&filter) {
+                containers.extend(self.container(life, &container).await);
+            }
         }
         let busy = self.busy.iter().map(|(job, busy)| (job.clone(), busy.deadline)).collect();
         let unwinds =
