@@ -79,7 +79,7 @@ impl Containers {
     pub(super) async fn exited(&self, entry: &Entry, exit: Option<Exit>) -> Option<Exited> {
         let started_at = match entry.state() {
             ContainerState::Running { started_at, .. } => Some(started_at),
-            ContainerState::Unknown { started_at, .. } => started_at,
+            ContainerState::Unknown { started_at } => started_at,
             ContainerState::Creating | ContainerState::Created | ContainerState::Exited(_) => {
                 return None;
             }

@@ -8,9 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Containers;
 use super::entry::Entry;
 use super::record::InitProcess;
-use super::{ContainerState, Containers};
 use crate::backend::{ErrorKind, Exit, Process, TaskState};
 
 /// How long a shim may take to report an exit. Together with the time to answer a direct query, ten
@@ -38,11 +38,11 @@ impl Containers {
         Some(InitProcess { pid, start_time })
     }
 
-    /// Whether the process of a container is known to run.
-    async fn init_lives(&self, entry: &Entry) -> bool {
-        let Some(init) = entry.record().init else { return false };
+    /// The PID of a container's process, if the host knows that it runs.
+    pub(super) async fn living_init(&self, entry: &Entry) -> Option<u32> {
+        let init = entry.record().init?;
         let lives = self.deps.host.process_lives(init.pid, init.start_time).await;
-        lives.unwrap_or(false)
+        lives.unwrap_or(false).then_some(init.pid)
     }
 
     /// Completes some time after the process has ended, if the shim has not reported it by then;
@@ -104,12 +104,5 @@ impl Containers {
             room.delete_task_until_gone(&entry).await;
             room.end_log(&entry).await;
         }));
-    }
-
-    /// Publishes a container whose shim does not answer as `Unknown`.
-    pub(super) async fn show_unknown(&self, entry: &Entry, started_at: i64) {
-        let alive = self.init_lives(entry).await;
-        entry.set_state(ContainerState::Unknown { started_at: Some(started_at), alive });
-        entry.publish(&self.deps, None);
     }
 }

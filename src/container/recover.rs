@@ -91,7 +91,7 @@ impl Containers {
         match container.state {
             ContainerState::Created => self.recover_created(&entry, task).await,
             ContainerState::Running { started_at, .. }
-            | ContainerState::Unknown { started_at: Some(started_at), .. } => {
+            | ContainerState::Unknown { started_at: Some(started_at) } => {
                 self.recover_running(&entry, task, started_at).await;
             }
             _ => {
@@ -183,11 +183,28 @@ impl Containers {
             }
             TaskState::Unknown | TaskState::Created => {
                 self.sweep_execs(entry).await;
-                let was_created = entry.state() == ContainerState::Created;
-                self.show_unknown(entry, started_at).await;
-                self.watch_unknown(entry, started_at, was_created);
+                self.recover_mute(entry, task.state, started_at).await;
             }
         }
+    }
+
+    /// Recovers a container whose shim does not answer. While its process runs it is running: a
+    /// slow shim is no reason for anybody to end it.
+    async fn recover_mute(self: &Arc<Self>, entry: &Arc<Entry>, task: TaskState, started_at: i64) {
+        let living = match task {
+            TaskState::Unknown => self.living_init(entry).await,
+            _ => None,
+        };
+        if let Some(pid) = living {
+            entry.set_state(ContainerState::Running { started_at, pid });
+            entry.publish(&self.deps, None);
+            self.watch_exit(entry);
+            return;
+        }
+        let was_created = entry.state() == ContainerState::Created;
+        entry.set_state(ContainerState::Unknown { started_at: Some(started_at) });
+        entry.publish(&self.deps, None);
+        self.watch_unknown(entry, started_at, was_created);
     }
 
     /// Watches a shim that does not answer: once it does, the container takes the state that it
@@ -269,7 +286,7 @@ impl Containers {
         let _changing = entry.changing.lock().await;
         // Listed anyway, so that removing its pod tries again.
         let list = || {
-            entry.set_state(ContainerState::Unknown { started_at: None, alive: false });
+            entry.set_state(ContainerState::Unknown { started_at: None });
             entry.publish(&self.deps, None);
         };
         let destroy = self.destroy(entry);

@@ -137,7 +137,7 @@ fn adopt(
             // A running one is taken over. One that does not run may have run before, so it must
             // never be started again.
             let started_at = Some(record.container.created_at);
-            record.container.state = ContainerState::Unknown { started_at, alive: false };
+            record.container.state = ContainerState::Unknown { started_at };
             // The limits may have been updated since the container was created.
             record.container.resources = resources_of(spec);
             containers.push(record);
