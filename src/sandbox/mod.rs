@@ -12,6 +12,7 @@ pub mod files;
 mod forward;
 mod hooks;
 mod levels;
+mod netns;
 mod pause;
 mod ports;
 mod record;

@@ -211,6 +211,9 @@ impl Room {
             tracing::info!(pod = %entry.id, rebooted, "pause process is gone");
             return self.mark_not_ready(entry).await;
         };
+        if self.has_lost_netns(entry).await {
+            return self.netns_lost(entry).await;
+        }
         if record.sandbox.state != (SandboxState::Ready { pid }) {
             let network = self.recall_network(entry).await;
             entry.change(|record| {

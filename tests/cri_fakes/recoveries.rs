@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use podbay::backend::{ErrorKind, Process};
+use podbay::backend::{ErrorKind, Host, NetnsState, Process};
 use podbay::proto::runtime::v1 as cri;
 use podbay::store::{Batch, Record};
 use serde::{Deserialize, Serialize};
@@ -160,4 +160,47 @@ async fn a_process_that_ended_behind_a_mute_shim_is_not_shown_as_running_for_eve
     world.fakes.runtime.set_mute(&app, false);
     agent.remove_all().await;
     world.clean().await;
+}
+
+#[tokio::test]
+async fn a_pod_whose_network_namespace_is_taken_away_is_not_ready() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let sandboxes = agent.rooms.sandboxes.clone();
+    let watch = async move { sandboxes.watch_netns(Duration::from_millis(5)).await };
+    drop(agent.inside(watch));
+    let host_network =
+        cri::NamespaceOption { network: cri::NamespaceMode::Node.into(), ..Default::default() };
+    let mut of_host = pod(&world, "host");
+    of_host
+        .linux
+        .get_or_insert_default()
+        .security_context
+        .get_or_insert_default()
+        .namespace_options = Some(host_network);
+    let stays =
+        [agent.run(&of_host).await.unwrap(), agent.run(&pod(&world, "stays")).await.unwrap()];
+    let loses = agent.run(&pod(&world, "loses")).await.unwrap();
+    take_netns(&world, &loses).await;
+    eventually("it is not ready", async || (!agent.is_ready(&loses).await).then_some(())).await;
+    let status = agent.pod_status(&loses).await.unwrap().status.unwrap();
+    assert_eq!(status.network.unwrap().ip, "");
+    for id in &stays {
+        assert!(agent.is_ready(id).await);
+    }
+
+    // The same while no agent runs.
+    agent.kill().await;
+    take_netns(&world, &stays[1]).await;
+    let agent = world.agent().await;
+    assert!(agent.is_ready(&stays[0]).await && !agent.is_ready(&stays[1]).await);
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
+}
+
+/// Removes the network namespace of a pod behind the agent's back.
+async fn take_netns(world: &World, pod: &str) {
+    let netns = world.path("netns").join(format!("podbay-{pod}"));
+    assert_eq!(world.fakes.host.netns_state(&netns).await.unwrap(), NetnsState::Live);
+    world.fakes.host.remove_netns(&netns).await.unwrap();
 }
