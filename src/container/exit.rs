@@ -173,6 +173,9 @@ impl Containers {
     /// Changes the reason to `OOMKilled` when the OOM event came after the exit was published.
     pub(super) async fn correct_reason(&self, entry: &Entry) {
         let _changing = entry.changing.lock().await;
+        if self.is_leaving(entry) {
+            return;
+        }
         let ContainerState::Exited(mut exited) = entry.state() else { return };
         if exited.reason != ERROR || exited.code != KILLED.cast_signed() {
             return;

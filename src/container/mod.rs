@@ -176,6 +176,12 @@ impl Containers {
         }
     }
 
+    /// Whether a container is being removed or is removed already: from then on nothing of it may
+    /// be stored or published. The caller holds its lock.
+    fn is_leaving(&self, entry: &Entry) -> bool {
+        entry.is_removing() || !self.entries().contains_key(&entry.id)
+    }
+
     /// Entries of a pod, including unpublished ones.
     fn entries_of(&self, pod: &PodId) -> Vec<Arc<Entry>> {
         self.entries().values().filter(|entry| entry.pod == *pod).cloned().collect()

@@ -99,7 +99,6 @@ impl Containers {
                 if let Some(task) = task {
                     self.finish_end(&entry, &task).await;
                 }
-                entry.publish(&self.deps, None);
             }
         }
     }
@@ -110,8 +109,10 @@ impl Containers {
         match task.as_ref().map(|task| task.state) {
             None | Some(TaskState::Created) => {
                 let _changing = entry.changing.lock().await;
-                self.take_start_back(entry).await;
-                entry.publish(&self.deps, None);
+                // Clients may have been faster if a slow shim has delayed this.
+                if entry.state() == ContainerState::Created && !self.is_leaving(entry) {
+                    self.take_start_back(entry).await;
+                }
             }
             Some(TaskState::Stopped(exit)) if exit.at > 0 => {
                 self.recover_running(entry, task, exit.at.min(now())).await;
