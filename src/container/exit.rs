@@ -138,14 +138,14 @@ impl Containers {
         pump.stop();
     }
 
-    /// Whether the kernel OOM-killed a process in the container. The event covers every process,
-    /// also when the first one exited by itself.
+    /// Whether the kernel OOM-killed a process in the container. Event and counter cover every
+    /// process, also when the first one failed by itself because of that.
     async fn was_oom_killed(&self, entry: &Entry, exit: Option<Exit>) -> bool {
         let Some(exit) = exit else { return false };
         if *entry.oom.borrow() {
             return true;
         }
-        if exit.code != KILLED {
+        if exit.code == 0 {
             return false;
         }
         // The event may come late; the cgroup's counter is exact until the task is deleted.
@@ -155,7 +155,7 @@ impl Containers {
         };
         match kills {
             Some(kills) => kills > 0,
-            None => self.is_told_of_oom(entry, exit).await,
+            None => exit.code == KILLED && self.is_told_of_oom(entry, exit).await,
         }
     }
 
@@ -177,7 +177,7 @@ impl Containers {
             return;
         }
         let ContainerState::Exited(mut exited) = entry.state() else { return };
-        if exited.reason != ERROR || exited.code != KILLED.cast_signed() {
+        if exited.reason != ERROR {
             return;
         }
         exited.reason = OOM_KILLED.to_owned();

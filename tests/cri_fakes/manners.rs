@@ -91,6 +91,33 @@ async fn a_memory_kill_is_waited_for_where_no_counter_tells() {
 }
 
 #[tokio::test]
+async fn a_memory_kill_of_a_child_is_no_matter_of_luck() {
+    let (world, agent, pod) = start().await;
+    // The counter tells before the event comes.
+    let id = agent.launch(&pod, "counted", &["run"]).await;
+    world.fakes.runtime.count_oom(&id);
+    end(&world, &id, 3);
+    let ended = agent.ended(&id).await;
+    assert_eq!((ended.exit_code, ended.reason.as_str()), (3, "OOMKilled"));
+    // Without a counter the event corrects the reason.
+    let id = agent.launch(&pod, "told", &["run"]).await;
+    world.fakes.steps.fail("oom_kills", ErrorKind::NotFound, 1);
+    end(&world, &id, 3);
+    assert_eq!(agent.ended(&id).await.reason, "Error");
+    world.fakes.runtime.tell_oom(&id);
+    eventually("the reason is corrected", async || {
+        (reason(&agent, &id).await == "OOMKilled").then_some(())
+    })
+    .await;
+    assert_eq!(agent.status(&id).await.unwrap().exit_code, 3);
+    // A success is one.
+    let id = agent.launch(&pod, "well", &["run"]).await;
+    world.fakes.runtime.count_oom(&id);
+    end(&world, &id, 0);
+    assert_eq!(agent.ended(&id).await.reason, "Completed");
+}
+
+#[tokio::test]
 async fn a_memory_kill_that_is_told_while_the_container_is_removed_does_not_bring_it_back() {
     let (world, agent, pod) = start().await;
     let id = agent.launch(&pod, "app", &["run"]).await;
