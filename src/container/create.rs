@@ -12,7 +12,7 @@ use crate::backend::{
 use crate::board::now;
 use crate::cdi;
 use crate::ids::ContainerId;
-use crate::lifecycle::Backoff;
+use crate::lifecycle::{Backoff, unless_panic};
 use crate::model::StringMap;
 use crate::model::container::ContainerConfig;
 use crate::model::image::Image;
@@ -53,7 +53,10 @@ impl Containers {
             self.entries().remove(&id);
             return self.adopt(taken, &config).await;
         }
-        match self.make(&entry, pod, &image).await {
+        // Boxed, as it is large and moved.
+        let make = Box::pin(self.make(&entry, pod, &image));
+        let made = unless_panic("make-container", make).await.unwrap_or(Err(Error::Panicked));
+        match made {
             Ok(_hold) => {
                 entry.publish(&self.deps, Some(EventKind::Created));
                 self.tell(&entry, ContainerMoment::PostCreate).await;

@@ -17,8 +17,9 @@ use super::stop::Strict;
 use super::{PauseSource, Room, Sandbox, SandboxState, files};
 use crate::backend::{Attachment, Hold, NetworkStatus, RuntimeHandler};
 use crate::board::{EventKind, now};
+use crate::container;
 use crate::ids::PodId;
-use crate::lifecycle::Backoff;
+use crate::lifecycle::{Backoff, unless_panic};
 use crate::model::Owner;
 use crate::model::pod::{PodConfig, PodMetadata};
 use crate::oci::{self, check_pod_userns, check_sysctls, selinux};
@@ -62,7 +63,10 @@ impl Room {
             self.forget(&entry);
             return Err(error);
         }
-        match self.make(&entry, &resolved).await {
+        // Boxed, as it is large and moved.
+        let make = Box::pin(self.make(&entry, &resolved));
+        let made = unless_panic("make-sandbox", make).await;
+        match made.unwrap_or(Err(Error::Container(container::Error::Panicked))) {
             Ok(_hold) => {
                 entry.publish(&self.deps.base, Some(EventKind::Created));
                 entry.publish(&self.deps.base, Some(EventKind::Started));
