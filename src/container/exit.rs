@@ -9,9 +9,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::entry::Entry;
-use super::mute::End;
 use super::{ContainerState, Containers, EventKind, Exited};
-use crate::backend::{Exit, Process, wait_for_end};
+use crate::backend::{End, Exit, Process, wait_for_end};
 use crate::board::now;
 use crate::telemetry::error_chain;
 

@@ -6,30 +6,11 @@
 //! final, whatever the shim may report later.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Containers;
 use super::entry::Entry;
 use super::record::InitProcess;
-use crate::backend::{ErrorKind, Exit, Process, TaskState};
-
-/// How long a shim may take to report an exit. Together with the time to answer a direct query, ten
-/// seconds.
-const TELL_LIMIT: Duration = Duration::from_secs(6);
-const ASK_LIMIT: Duration = Duration::from_secs(3);
-const PROBE_LIMIT: Duration = Duration::from_secs(1);
-
-/// Delay between two queries to a shim that has not reported an exit.
-const ASK_PAUSE: Duration = Duration::from_secs(1);
-
-/// What is known of an exit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    /// Reported by the shim when queried; `None` when the task is gone.
-    Told(Option<Exit>),
-    /// The shim does not answer.
-    Untold,
-}
+use crate::backend::{End, end_beside_shim};
 
 impl Containers {
     /// The identity of a process, to be stored.
@@ -49,36 +30,15 @@ impl Containers {
     /// never if that cannot be known. Cancel-safe.
     pub(super) async fn end_beside_shim(&self, entry: &Entry) -> End {
         let Some(init) = entry.record().init else { return std::future::pending().await };
-        if let Err(error) = self.deps.host.process_end(init.pid, init.start_time).await {
-            tracing::warn!(container = %entry.id, %error, "cannot watch container process");
-            return std::future::pending().await;
-        }
-        tokio::time::sleep(TELL_LIMIT).await;
-        loop {
-            if let Some(end) = self.ask_for_end(entry).await {
-                return end;
+        let (runtime, host) = (&*self.deps.runtime, &*self.deps.host);
+        let process = (init.pid, init.start_time);
+        match end_beside_shim(runtime, host, entry.id.as_str(), process).await {
+            Ok(end) => end,
+            Err(error) => {
+                tracing::warn!(container = %entry.id, %error, "cannot watch container process");
+                std::future::pending().await
             }
-            tokio::time::sleep(ASK_PAUSE).await;
         }
-    }
-
-    /// Queries the shim. `None` when nothing is certain: if containerd is down, nothing is known
-    /// about the shim.
-    async fn ask_for_end(&self, entry: &Entry) -> Option<End> {
-        let runtime = &self.deps.runtime;
-        let asked = runtime.task(Process::init(entry.id.as_str()));
-        match tokio::time::timeout(ASK_LIMIT, asked).await {
-            Ok(Ok(None)) => return Some(End::Told(None)),
-            Ok(Ok(Some(task))) => match task.state {
-                TaskState::Stopped(exit) => return Some(End::Told(Some(exit))),
-                TaskState::Created | TaskState::Running => return None,
-                TaskState::Unknown => {}
-            },
-            Ok(Err(error)) if error.kind == ErrorKind::NotFound => return Some(End::Told(None)),
-            Ok(Err(_)) | Err(_) => {}
-        }
-        let answers = tokio::time::timeout(PROBE_LIMIT, runtime.probe()).await;
-        matches!(answers, Ok(Ok(_))).then_some(End::Untold)
     }
 
     /// Moves a container to `Exited` after an exit found by [`Containers::end_beside_shim`].

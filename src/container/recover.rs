@@ -10,9 +10,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::entry::Entry;
-use super::mute::End;
 use super::{ContainerRecord, ContainerState, Containers, Error};
-use crate::backend::{Process, TaskState, TaskStatus};
+use crate::backend::{End, Process, TaskState, TaskStatus};
 use crate::board::now;
 use crate::ids::ContainerId;
 use crate::lifecycle::wait_a_while;

@@ -163,6 +163,22 @@ async fn a_process_that_ended_behind_a_mute_shim_is_not_shown_as_running_for_eve
 }
 
 #[tokio::test]
+async fn a_pod_whose_pause_process_ended_behind_a_mute_shim_is_not_ready() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    let other = agent.run(&pod(&world, "other")).await.unwrap();
+    world.fakes.runtime.set_mute(&other, true);
+    world.fakes.runtime.end_unheard(&id);
+    eventually("it is not ready", async || (!agent.is_ready(&id).await).then_some(())).await;
+    assert!(agent.is_ready(&other).await, "its pause process runs");
+    world.fakes.runtime.set_mute(&id, false);
+    world.fakes.runtime.set_mute(&other, false);
+    agent.remove_all().await;
+    world.clean().await;
+}
+
+#[tokio::test]
 async fn a_pod_whose_network_namespace_is_taken_away_is_not_ready() {
     let world = World::new();
     let agent = world.agent().await;
