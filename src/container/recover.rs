@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::entry::Entry;
 use super::{ContainerRecord, ContainerState, Containers, Error};
-use crate::backend::{End, Process, TaskState, TaskStatus};
+use crate::backend::{End, Process, RuntimeContainer, TaskState, TaskStatus};
 use crate::board::now;
 use crate::ids::ContainerId;
 use crate::lifecycle::wait_a_while;
@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long one removal may take before its container is listed anyway; less than [`PATIENCE`].
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long verbose information waits for containerd; crictl gives up after two seconds.
+const INFO_LIMIT: Duration = Duration::from_secs(1);
 
 /// Delay between two queries to a shim that does not answer.
 const ASK_PAUSE: Duration = Duration::from_secs(2);
@@ -346,7 +349,7 @@ impl Containers {
     pub async fn info(&self, id: &str) -> Result<serde_json::Value, Error> {
         let container = self.get(id)?;
         let record = self.entry(&container.id)?.record();
-        let below = self.deps.runtime.container(container.id.as_str()).await;
+        let below = self.look_below(container.id.as_str()).await;
         let pid = match container.state {
             ContainerState::Running { pid, .. } => pid,
             _ => 0,
@@ -360,7 +363,14 @@ impl Containers {
             "runtimeType": record.handler.runtime_type,
             "runtimeOptions": record.handler,
             "image": record.image_name,
-            "runtimeSpec": below.ok().map(|below| below.spec),
+            "runtimeSpec": below.map(|below| below.spec),
         }))
+    }
+
+    /// containerd's record of a container or pod, for verbose information; `None` if it does not
+    /// answer at once: the information is worth more than its part.
+    pub(crate) async fn look_below(&self, id: &str) -> Option<RuntimeContainer> {
+        let record = tokio::time::timeout(INFO_LIMIT, self.deps.runtime.container(id)).await;
+        record.ok()?.ok()
     }
 }
