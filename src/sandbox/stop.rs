@@ -342,10 +342,6 @@ impl Room {
         if self.entries().remove(&entry.id).is_some() {
             self.release_level(entry);
         }
-        let name = entry.sandbox().config.metadata.clone();
-        let mut names = self.names();
-        if names.get(&name) == Some(&entry.id) {
-            names.remove(&name);
-        }
+        self.release(&entry.sandbox().config.metadata, &entry.id);
     }
 }

@@ -1,7 +1,10 @@
 //! Every step of a stop and a removal fails once: the caller gets the error, the failed step stays
 //! owed, and the next call completes it.
 
+use std::time::Duration;
+
 use podbay::backend::ErrorKind;
+use podbay::backend::fake::Steps;
 use tonic::Code;
 
 use super::calls::{container, pod, refused};
@@ -124,6 +127,45 @@ async fn removing_a_pod_that_runs_stops_it_with_its_containers() {
     two.unwrap();
     assert_eq!(world.leftovers(), [""; 0]);
     assert_eq!(agent.rows(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_creation_that_waits_for_the_removal_of_its_name_succeeds() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let config = pod(&world, "web");
+    let old = agent.run(&config).await.unwrap();
+    agent.stop_pod(&old).await.unwrap();
+    let steps = &world.fakes.steps;
+    steps.hang("delete_container");
+    steps.forget();
+    let again = while_removed(steps, agent.run(&config));
+    let (removed, new) = tokio::join!(agent.remove_pod(&old), again);
+    removed.unwrap();
+    let id = new.unwrap();
+    assert_ne!(id, old);
+
+    let config = container("app", &["run"]);
+    let old = agent.create(&id, &config).await.unwrap();
+    steps.hang("delete_container");
+    steps.forget();
+    let again = while_removed(steps, agent.create(&id, &config));
+    let (removed, new) = tokio::join!(agent.remove(&old), again);
+    removed.unwrap();
+    assert_ne!(new.unwrap(), old);
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
+}
+
+/// Makes a call while a removal hangs, which then goes on.
+async fn while_removed<T>(steps: &Steps, call: impl Future<Output = T>) -> T {
+    steps.called("delete_container", 1).await;
+    let release = async {
+        // The call waits by then; otherwise it has nothing to wait for.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        steps.release("delete_container");
+    };
+    tokio::join!(call, release).0
 }
 
 #[tokio::test]
