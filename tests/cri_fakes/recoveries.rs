@@ -163,6 +163,38 @@ async fn a_process_that_ended_behind_a_mute_shim_is_not_shown_as_running_for_eve
 }
 
 #[tokio::test]
+async fn a_list_of_tasks_that_never_comes_holds_up_no_start() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    let running = agent.launch(&id, "running", &["run"]).await;
+    let before = agent.status(&running).await.unwrap();
+    let ends = agent.launch(&id, "ends", &["run"]).await;
+    let mute = agent.launch(&id, "mute", &["run"]).await;
+    agent.kill().await;
+    world.fakes.runtime.end(Process::init(&ends), 3);
+    world.fakes.runtime.set_mute(&mute, true);
+    for hangs in [false, true] {
+        match hangs {
+            false => world.fakes.steps.fail("list_tasks", ErrorKind::DeadlineExceeded, 1),
+            true => world.fakes.steps.hang("list_tasks"),
+        }
+        let began = Instant::now();
+        let agent = world.agent().await;
+        assert!(began.elapsed() < SERVING, "{:?}", began.elapsed());
+        assert!(agent.is_ready(&id).await);
+        assert_eq!(agent.status(&running).await.unwrap(), before);
+        assert_eq!(agent.ended(&ends).await.exit_code, 3);
+        agent.kill().await;
+    }
+    world.fakes.steps.release("list_tasks");
+    world.fakes.runtime.set_mute(&mute, false);
+    let agent = world.agent().await;
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_pod_whose_pause_process_ended_behind_a_mute_shim_is_not_ready() {
     let world = World::new();
     let agent = world.agent().await;

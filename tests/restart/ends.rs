@@ -163,6 +163,11 @@ pub async fn a_hung_shim_holds_nobody_up(line: Line) {
         mains.push((rig.started(&pod, &id, &counts).await, id));
     }
     let (victim, its_pod) = mains.remove(1);
+    // containerd asks the shims of these one after another when it lists all tasks.
+    for number in 0..4 {
+        let more = rig.waiting(&format!("more-{number}"));
+        rig.started(&rig.pod("hangs"), &its_pod, &more).await;
+    }
     let before = (rig.status(&victim).await, rig.pid(&victim).await);
     let shim = rig.shim_of(&its_pod).expect("a shim");
     signal(shim, Signal::SIGSTOP);
