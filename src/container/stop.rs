@@ -27,7 +27,7 @@ impl Containers {
     ///
     /// The stop signal is sent once, however often this is called. Each call has its own grace
     /// period, so a later call with a shorter one shortens the wait.
-    pub async fn stop(&self, id: &str, grace: Duration) -> Result<(), Error> {
+    pub async fn stop(self: &Arc<Self>, id: &str, grace: Duration) -> Result<(), Error> {
         match self.find(id)? {
             Some(entry) => self.stop_entry(&entry, grace).await,
             None => Ok(()),
@@ -36,14 +36,14 @@ impl Containers {
 
     /// Kills all containers of a pod at once. One failure does not keep the others from being
     /// killed.
-    pub async fn kill_all(&self, pod: &PodId) -> Result<(), Error> {
+    pub async fn kill_all(self: &Arc<Self>, pod: &PodId) -> Result<(), Error> {
         let entries = self.entries_of(pod);
         let kills = entries.iter().map(|entry| self.stop_entry(entry, Duration::ZERO));
         join_all(kills).await.into_iter().collect()
     }
 
     pub(super) async fn stop_entry(
-        &self,
+        self: &Arc<Self>,
         entry: &Arc<Entry>,
         grace: Duration,
     ) -> Result<(), Error> {
@@ -56,7 +56,11 @@ impl Containers {
                 return Ok(());
             }
             ContainerState::Creating | ContainerState::Exited(_) => return Ok(()),
-            ContainerState::Unknown { .. } => return self.stop_unknown(entry).await,
+            ContainerState::Unknown { started_at } => {
+                if !self.is_found_running(entry, started_at).await {
+                    return self.stop_unknown(entry).await;
+                }
+            }
             ContainerState::Running { .. } => {}
         }
         self.thaw_for_stop(entry).await;
