@@ -59,19 +59,23 @@ pub enum End {
 }
 
 /// Completes some time after a first process has ended on the host, if its shim has not reported
-/// that by then; `pid` and `start_time` identify it. Fails if the process cannot be watched.
-/// Cancel-safe.
+/// that by then; `pid` and `start_time` identify it. A shim that is busy with other work (`is_busy`)
+/// is not taken for one that hangs. Fails if the process cannot be watched. Cancel-safe.
 pub async fn end_beside_shim(
     runtime: &dyn Runtime,
     host: &dyn Host,
     container: &str,
     (pid, start_time): (u32, u64),
+    is_busy: impl Fn() -> bool + Send,
 ) -> Result<End> {
     host.process_end(pid, start_time).await?;
     tokio::time::sleep(TELL_LIMIT).await;
     loop {
-        if let Some(end) = ask_for_end(runtime, Process::init(container)).await {
-            return Ok(end);
+        let was_busy = is_busy();
+        match ask_for_end(runtime, Process::init(container)).await {
+            Some(End::Untold) if was_busy || is_busy() => {}
+            Some(end) => return Ok(end),
+            None => {}
         }
         tokio::time::sleep(ASK_PAUSE).await;
     }

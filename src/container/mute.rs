@@ -32,7 +32,8 @@ impl Containers {
         let Some(init) = entry.record().init else { return std::future::pending().await };
         let (runtime, host) = (&*self.deps.runtime, &*self.deps.host);
         let process = (init.pid, init.start_time);
-        match end_beside_shim(runtime, host, entry.id.as_str(), process).await {
+        let is_busy = || self.is_starting_in(&entry.pod);
+        match end_beside_shim(runtime, host, entry.id.as_str(), process, is_busy).await {
             Ok(end) => end,
             Err(error) => {
                 tracing::warn!(container = %entry.id, %error, "cannot watch container process");

@@ -178,8 +178,9 @@ impl Room {
             return std::future::pending().await;
         };
         let (runtime, host) = (&*self.deps.base.runtime, &*self.deps.base.host);
-        let end = end_beside_shim(runtime, host, entry.id.as_str(), (pid, start_time)).await;
-        if let Err(error) = end {
+        let (id, process) = (entry.id.as_str(), (pid, start_time));
+        let is_busy = || self.deps.containers.is_starting_in(&entry.id);
+        if let Err(error) = end_beside_shim(runtime, host, id, process, is_busy).await {
             tracing::warn!(pod = %entry.id, %error, "cannot watch the pause process");
             std::future::pending().await
         }

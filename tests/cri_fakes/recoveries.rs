@@ -195,6 +195,33 @@ async fn a_list_of_tasks_that_never_comes_holds_up_no_start() {
 }
 
 #[tokio::test]
+async fn a_shim_that_is_busy_with_a_start_is_not_taken_for_mute() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    let app = agent.launch(&id, "app", &["run"]).await;
+    let slow = agent.create(&id, &container("slow", &["run"])).await.unwrap();
+    let steps = &world.fakes.steps;
+    steps.hang("create_task");
+    let asked = steps.count("probe");
+    let ends = async {
+        world.fakes.runtime.end_unheard(&app);
+        // Asked twice, it has given no answer.
+        steps.called("probe", asked + 2).await;
+        let running = cri::ContainerState::ContainerRunning;
+        assert_eq!(agent.status(&app).await.unwrap().state(), running);
+        world.fakes.runtime.set_mute(&app, false);
+        world.fakes.runtime.end(Process::init(&app), 3);
+        assert_eq!(agent.ended(&app).await.exit_code, 3);
+        steps.release("create_task");
+    };
+    let (started, ()) = tokio::join!(agent.start(&slow), ends);
+    started.unwrap();
+    agent.remove_all().await;
+    world.clean().await;
+}
+
+#[tokio::test]
 async fn a_pod_whose_pause_process_ended_behind_a_mute_shim_is_not_ready() {
     let world = World::new();
     let agent = world.agent().await;
