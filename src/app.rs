@@ -49,6 +49,9 @@ const RECOVER_LONGEST: Duration = Duration::from_secs(5);
 /// Delay between two searches for lost shims.
 const SHIM_LOOKS: Duration = Duration::from_secs(5);
 
+/// Delay between two looks at the network namespaces of pods.
+const NETNS_LOOKS: Duration = Duration::from_secs(5);
+
 /// Minimum time for logs to write what was read, however long the drain took.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -288,6 +291,11 @@ impl Parts {
         drop(self.tasks.spawn_lasting("lost-shims", move || {
             let sandboxes = sandboxes.clone();
             async move { sandboxes.sweep_shims(SHIM_LOOKS).await }
+        }));
+        let sandboxes = self.sandboxes.clone();
+        drop(self.tasks.spawn_lasting("netns-watch", move || {
+            let sandboxes = sandboxes.clone();
+            async move { sandboxes.watch_netns(NETNS_LOOKS).await }
         }));
         self.pods.start_upkeep(self.keep.clone(), self.meter.clone());
         self.pods.start_shutdown(self.bands.clone(), Arc::new(Logind::default()));

@@ -54,16 +54,7 @@ impl Tasks {
     ) -> Owned<T> {
         // Boxed: a future moved through nested async blocks takes memory in each of them.
         let work = Box::pin(work);
-        let guarded = async move {
-            match AssertUnwindSafe(work).catch_unwind().await {
-                Ok(value) => Some(value),
-                Err(panic) => {
-                    tracing::error!(task = name, panic = panic_text(&*panic), "task panicked");
-                    None
-                }
-            }
-        }
-        .instrument(tracing::info_span!("task", name));
+        let guarded = unless_panic(name, work).instrument(tracing::info_span!("task", name));
         Owned(self.tracker.spawn(guarded))
     }
 
@@ -93,7 +84,7 @@ impl Tasks {
     ) -> Owned<()> {
         let fatal = self.fatal;
         self.spawn(name, async move {
-            if !has_ended(name, work).await {
+            if unless_panic(name, work).await.is_none() {
                 tracing::error!(task = name, "agent exits: it cannot run without this task");
                 fatal();
             }
@@ -109,7 +100,7 @@ impl Tasks {
     ) -> Owned<()> {
         self.spawn_until_drain(name, async move {
             let mut pauses = Backoff::new(AGAIN_FIRST, AGAIN_LONGEST);
-            while !has_ended(name, work()).await {
+            while unless_panic(name, work()).await.is_none() {
                 tokio::time::sleep(pauses.next()).await;
             }
         })
@@ -133,13 +124,15 @@ impl Tasks {
     }
 }
 
-/// Runs work; returns whether it ended without a panic, which is logged.
-async fn has_ended(name: &'static str, work: impl Future<Output = ()>) -> bool {
-    let ended = AssertUnwindSafe(work).catch_unwind().await;
-    if let Err(panic) = &ended {
-        tracing::error!(task = name, panic = panic_text(&**panic), "task panicked");
+/// Runs work; `None` if it panicked, which is logged. What the work has changed before that stays.
+pub async fn unless_panic<T>(name: &'static str, work: impl Future<Output = T>) -> Option<T> {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(value) => Some(value),
+        Err(panic) => {
+            tracing::error!(task = name, panic = panic_text(&*panic), "task panicked");
+            None
+        }
     }
-    ended.is_ok()
 }
 
 /// Handle of a task. Dropping it detaches the task, never cancels it.

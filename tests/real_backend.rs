@@ -39,6 +39,7 @@ macro_rules! on_both_lines {
 
 on_both_lines! {
     images::a_blob_is_written_and_read,
+    images::slow_readers_hold_up_no_writer,
     images::a_dropped_write_is_resumed,
     images::wrong_blobs_leave_nothing,
     images::an_ingest_has_one_writer,

@@ -100,13 +100,11 @@ pub enum ContainerState {
     },
     /// The process has ended.
     Exited(Exited),
-    /// Its shim does not answer. Stopping the container resolves this state.
+    /// Its shim does not answer, and the host does not know its process as running either.
+    /// Stopping the container resolves this state.
     Unknown {
         /// Start time, if it was started.
         started_at: Option<UnixNanos>,
-        /// Whether its process runs according to the host, so that only the shim hangs.
-        #[serde(default)]
-        alive: bool,
     },
 }
 
@@ -127,7 +125,7 @@ impl ContainerState {
             Self::Creating | Self::Created => None,
             Self::Running { started_at, .. } => Some(*started_at),
             Self::Exited(exited) => exited.started_at,
-            Self::Unknown { started_at, .. } => *started_at,
+            Self::Unknown { started_at } => *started_at,
         }
     }
 }

@@ -11,8 +11,8 @@ use crate::backend::{
 };
 use crate::board::now;
 use crate::cdi;
-use crate::ids::ContainerId;
-use crate::lifecycle::Backoff;
+use crate::ids::{ContainerId, PodId};
+use crate::lifecycle::{Backoff, unless_panic};
 use crate::model::StringMap;
 use crate::model::container::ContainerConfig;
 use crate::model::image::Image;
@@ -49,11 +49,16 @@ impl Containers {
         // join.
         self.entries().insert(id.clone(), entry.clone());
         let config = entry.container().config;
-        if let Err(taken) = self.names.reserve(&pod.id, &config.metadata, &id) {
-            self.entries().remove(&id);
-            return self.adopt(taken, &config).await;
+        while let Err(taken) = self.names.reserve(&pod.id, &config.metadata, &id) {
+            if let Some(outcome) = self.adopt(&taken, &pod.id, &config).await {
+                self.entries().remove(&id);
+                return outcome;
+            }
         }
-        match self.make(&entry, pod, &image).await {
+        // Boxed, as it is large and moved.
+        let make = Box::pin(self.make(&entry, pod, &image));
+        let made = unless_panic("make-container", make).await.unwrap_or(Err(Error::Panicked));
+        match made {
             Ok(_hold) => {
                 entry.publish(&self.deps, Some(EventKind::Created));
                 self.tell(&entry, ContainerMoment::PostCreate).await;
@@ -72,28 +77,34 @@ impl Containers {
         image.ok_or_else(|| Error::ImageNotFound(wanted.clone()))
     }
 
-    /// Handles a taken name: joins the creation of an identical container, else fails.
+    /// Handles a taken name: joins the creation of an identical container, else fails. `None` when
+    /// its container is removed meanwhile, so that the name is free.
     async fn adopt(
         &self,
-        taken: ContainerId,
+        taken: &ContainerId,
+        pod: &PodId,
         config: &ContainerConfig,
-    ) -> Result<ContainerId, Error> {
+    ) -> Option<Result<ContainerId, Error>> {
         let name = || format!("{}_{}", config.metadata.name, config.metadata.attempt);
         let in_use = || Error::NameInUse { name: name(), id: taken.clone() };
-        let Ok(entry) = self.entry(&taken) else { return Err(in_use()) };
+        let Ok(entry) = self.entry(taken) else {
+            // Its removal is about to release the name.
+            self.names.release(pod, &config.metadata, taken);
+            return None;
+        };
         if *entry.container().config != *config {
-            return Err(in_use());
+            return Some(Err(in_use()));
         }
-        // A creation in progress holds this lock until it is done.
+        // A creation or removal in progress holds this lock until it is done.
         let _changing = entry.changing.lock().await;
-        match entry.state() {
-            ContainerState::Created if !entry.is_removing() => Ok(taken),
-            ContainerState::Creating => Err(Error::JoinedFailed {
-                id: taken.clone(),
-                message: entry.failure.get().cloned().unwrap_or_default(),
-            }),
-            _ => Err(in_use()),
+        if let Some(message) = entry.failure.get().cloned() {
+            return Some(Err(Error::JoinedFailed { id: taken.clone(), message }));
         }
+        if self.entry(taken).is_err() {
+            return None;
+        }
+        let is_new = entry.state() == ContainerState::Created && !entry.is_removing();
+        Some(if is_new { Ok(taken.clone()) } else { Err(in_use()) })
     }
 
     fn new_record(

@@ -1,6 +1,6 @@
 //! One container: its record, the lock that serialises its changes, and its run-time parts.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
@@ -37,8 +37,20 @@ pub(super) struct Entry {
     pub(super) killed: AtomicBool,
     /// Whether the stop signal was sent; it is sent only once.
     pub(super) stop_sent: AtomicBool,
+    /// Whether its process is being created or started, which may keep the pod's shim from
+    /// answering about other containers.
+    starting: AtomicBool,
     /// What the node's plugins were told about it.
     pub(super) told: Told,
+}
+
+/// Its process is being started, until this is dropped.
+pub(super) struct Starting<'a>(&'a Entry);
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.0.starting.store(false, Ordering::Release);
+    }
 }
 
 /// State that does not survive a restart of the agent.
@@ -71,6 +83,7 @@ impl Entry {
             oom: watch::Sender::new(false),
             killed: AtomicBool::new(false),
             stop_sent: AtomicBool::new(false),
+            starting: AtomicBool::new(false),
             told,
         })
     }
@@ -94,6 +107,15 @@ impl Entry {
 
     pub(super) fn is_removing(&self) -> bool {
         self.record.read(|record| record.removing)
+    }
+
+    pub(super) fn begin_start(&self) -> Starting<'_> {
+        self.starting.store(true, Ordering::Release);
+        Starting(self)
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        self.starting.load(Ordering::Acquire)
     }
 
     pub(super) fn set_pump(&self, pump: Option<Pump>) -> Option<Pump> {

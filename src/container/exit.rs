@@ -9,9 +9,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::entry::Entry;
-use super::mute::End;
 use super::{ContainerState, Containers, EventKind, Exited};
-use crate::backend::{Exit, Process, wait_for_end};
+use crate::backend::{End, Exit, Process, wait_for_end};
 use crate::board::now;
 use crate::telemetry::error_chain;
 
@@ -79,7 +78,7 @@ impl Containers {
     pub(super) async fn exited(&self, entry: &Entry, exit: Option<Exit>) -> Option<Exited> {
         let started_at = match entry.state() {
             ContainerState::Running { started_at, .. } => Some(started_at),
-            ContainerState::Unknown { started_at, .. } => started_at,
+            ContainerState::Unknown { started_at } => started_at,
             ContainerState::Creating | ContainerState::Created | ContainerState::Exited(_) => {
                 return None;
             }
@@ -138,14 +137,14 @@ impl Containers {
         pump.stop();
     }
 
-    /// Whether the kernel OOM-killed a process in the container. The event covers every process,
-    /// also when the first one exited by itself.
+    /// Whether the kernel OOM-killed a process in the container. Event and counter cover every
+    /// process, also when the first one failed by itself because of that.
     async fn was_oom_killed(&self, entry: &Entry, exit: Option<Exit>) -> bool {
         let Some(exit) = exit else { return false };
         if *entry.oom.borrow() {
             return true;
         }
-        if exit.code != KILLED {
+        if exit.code == 0 {
             return false;
         }
         // The event may come late; the cgroup's counter is exact until the task is deleted.
@@ -155,7 +154,7 @@ impl Containers {
         };
         match kills {
             Some(kills) => kills > 0,
-            None => self.is_told_of_oom(entry, exit).await,
+            None => exit.code == KILLED && self.is_told_of_oom(entry, exit).await,
         }
     }
 
@@ -173,8 +172,11 @@ impl Containers {
     /// Changes the reason to `OOMKilled` when the OOM event came after the exit was published.
     pub(super) async fn correct_reason(&self, entry: &Entry) {
         let _changing = entry.changing.lock().await;
+        if self.is_leaving(entry) {
+            return;
+        }
         let ContainerState::Exited(mut exited) = entry.state() else { return };
-        if exited.reason != ERROR || exited.code != KILLED.cast_signed() {
+        if exited.reason != ERROR {
             return;
         }
         exited.reason = OOM_KILLED.to_owned();

@@ -177,7 +177,7 @@ impl Containers {
     }
 
     /// Kills a container at the request of a plugin; its status has the reason.
-    pub async fn evict(&self, id: &str, reason: &str) -> Result<(), Error> {
+    pub async fn evict(self: &Arc<Self>, id: &str, reason: &str) -> Result<(), Error> {
         let Some(entry) = self.find(id)? else { return Ok(()) };
         entry.set_evicted(reason.to_owned());
         self.stop_entry(&entry, std::time::Duration::ZERO).await

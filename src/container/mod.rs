@@ -176,6 +176,17 @@ impl Containers {
         }
     }
 
+    /// Whether a container is being removed or is removed already: from then on nothing of it may
+    /// be stored or published. The caller holds its lock.
+    fn is_leaving(&self, entry: &Entry) -> bool {
+        entry.is_removing() || !self.entries().contains_key(&entry.id)
+    }
+
+    /// Whether the shim of a pod is busy with the start of a container, so that it may not answer.
+    pub(crate) fn is_starting_in(&self, pod: &PodId) -> bool {
+        self.entries().values().any(|entry| entry.pod == *pod && entry.is_starting())
+    }
+
     /// Entries of a pod, including unpublished ones.
     fn entries_of(&self, pod: &PodId) -> Vec<Arc<Entry>> {
         self.entries().values().filter(|entry| entry.pod == *pod).cloned().collect()

@@ -6,30 +6,11 @@
 //! final, whatever the shim may report later.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::Containers;
 use super::entry::Entry;
 use super::record::InitProcess;
-use super::{ContainerState, Containers};
-use crate::backend::{ErrorKind, Exit, Process, TaskState};
-
-/// How long a shim may take to report an exit. Together with the time to answer a direct query, ten
-/// seconds.
-const TELL_LIMIT: Duration = Duration::from_secs(6);
-const ASK_LIMIT: Duration = Duration::from_secs(3);
-const PROBE_LIMIT: Duration = Duration::from_secs(1);
-
-/// Delay between two queries to a shim that has not reported an exit.
-const ASK_PAUSE: Duration = Duration::from_secs(1);
-
-/// What is known of an exit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    /// Reported by the shim when queried; `None` when the task is gone.
-    Told(Option<Exit>),
-    /// The shim does not answer.
-    Untold,
-}
+use crate::backend::{End, end_beside_shim};
 
 impl Containers {
     /// The identity of a process, to be stored.
@@ -38,47 +19,27 @@ impl Containers {
         Some(InitProcess { pid, start_time })
     }
 
-    /// Whether the process of a container is known to run.
-    async fn init_lives(&self, entry: &Entry) -> bool {
-        let Some(init) = entry.record().init else { return false };
+    /// The PID of a container's process, if the host knows that it runs.
+    pub(super) async fn living_init(&self, entry: &Entry) -> Option<u32> {
+        let init = entry.record().init?;
         let lives = self.deps.host.process_lives(init.pid, init.start_time).await;
-        lives.unwrap_or(false)
+        lives.unwrap_or(false).then_some(init.pid)
     }
 
     /// Completes some time after the process has ended, if the shim has not reported it by then;
     /// never if that cannot be known. Cancel-safe.
     pub(super) async fn end_beside_shim(&self, entry: &Entry) -> End {
         let Some(init) = entry.record().init else { return std::future::pending().await };
-        if let Err(error) = self.deps.host.process_end(init.pid, init.start_time).await {
-            tracing::warn!(container = %entry.id, %error, "cannot watch container process");
-            return std::future::pending().await;
-        }
-        tokio::time::sleep(TELL_LIMIT).await;
-        loop {
-            if let Some(end) = self.ask_for_end(entry).await {
-                return end;
+        let (runtime, host) = (&*self.deps.runtime, &*self.deps.host);
+        let process = (init.pid, init.start_time);
+        let is_busy = || self.is_starting_in(&entry.pod);
+        match end_beside_shim(runtime, host, entry.id.as_str(), process, is_busy).await {
+            Ok(end) => end,
+            Err(error) => {
+                tracing::warn!(container = %entry.id, %error, "cannot watch container process");
+                std::future::pending().await
             }
-            tokio::time::sleep(ASK_PAUSE).await;
         }
-    }
-
-    /// Queries the shim. `None` when nothing is certain: if containerd is down, nothing is known
-    /// about the shim.
-    async fn ask_for_end(&self, entry: &Entry) -> Option<End> {
-        let runtime = &self.deps.runtime;
-        let asked = runtime.task(Process::init(entry.id.as_str()));
-        match tokio::time::timeout(ASK_LIMIT, asked).await {
-            Ok(Ok(None)) => return Some(End::Told(None)),
-            Ok(Ok(Some(task))) => match task.state {
-                TaskState::Stopped(exit) => return Some(End::Told(Some(exit))),
-                TaskState::Created | TaskState::Running => return None,
-                TaskState::Unknown => {}
-            },
-            Ok(Err(error)) if error.kind == ErrorKind::NotFound => return Some(End::Told(None)),
-            Ok(Err(_)) | Err(_) => {}
-        }
-        let answers = tokio::time::timeout(PROBE_LIMIT, runtime.probe()).await;
-        matches!(answers, Ok(Ok(_))).then_some(End::Untold)
     }
 
     /// Moves a container to `Exited` after an exit found by [`Containers::end_beside_shim`].
@@ -104,12 +65,5 @@ impl Containers {
             room.delete_task_until_gone(&entry).await;
             room.end_log(&entry).await;
         }));
-    }
-
-    /// Publishes a container whose shim does not answer as `Unknown`.
-    pub(super) async fn show_unknown(&self, entry: &Entry, started_at: i64) {
-        let alive = self.init_lives(entry).await;
-        entry.set_state(ContainerState::Unknown { started_at: Some(started_at), alive });
-        entry.publish(&self.deps, None);
     }
 }

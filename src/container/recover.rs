@@ -10,9 +10,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::entry::Entry;
-use super::mute::End;
 use super::{ContainerRecord, ContainerState, Containers, Error};
-use crate::backend::{Process, TaskState, TaskStatus};
+use crate::backend::{End, Process, RuntimeContainer, Stdio, TaskState, TaskStatus};
 use crate::board::now;
 use crate::ids::ContainerId;
 use crate::lifecycle::wait_a_while;
@@ -28,12 +27,19 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long one removal may take before its container is listed anyway; less than [`PATIENCE`].
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long verbose information waits for containerd; crictl gives up after two seconds.
+const INFO_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a shim may take to answer a query before its container is stopped without it.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+
 /// Delay between two queries to a shim that does not answer.
 const ASK_PAUSE: Duration = Duration::from_secs(2);
 
 /// The result of querying a shim that had not answered.
 enum Found {
-    Running(u32),
+    /// Its task, running or stopped.
+    Task(TaskStatus),
     Ended(End),
     /// The container had only been created, and its start had no effect.
     Unstarted,
@@ -91,7 +97,7 @@ impl Containers {
         match container.state {
             ContainerState::Created => self.recover_created(&entry, task).await,
             ContainerState::Running { started_at, .. }
-            | ContainerState::Unknown { started_at: Some(started_at), .. } => {
+            | ContainerState::Unknown { started_at: Some(started_at) } => {
                 self.recover_running(&entry, task, started_at).await;
             }
             _ => {
@@ -99,7 +105,6 @@ impl Containers {
                 if let Some(task) = task {
                     self.finish_end(&entry, &task).await;
                 }
-                entry.publish(&self.deps, None);
             }
         }
     }
@@ -110,8 +115,10 @@ impl Containers {
         match task.as_ref().map(|task| task.state) {
             None | Some(TaskState::Created) => {
                 let _changing = entry.changing.lock().await;
-                self.take_start_back(entry).await;
-                entry.publish(&self.deps, None);
+                // Clients may have been faster if a slow shim has delayed this.
+                if entry.state() == ContainerState::Created && !self.is_leaving(entry) {
+                    self.take_start_back(entry).await;
+                }
             }
             Some(TaskState::Stopped(exit)) if exit.at > 0 => {
                 self.recover_running(entry, task, exit.at.min(now())).await;
@@ -151,43 +158,110 @@ impl Containers {
             TaskState::Unknown => entry.record().stdio,
             _ => task.stdio.clone(),
         };
-        if let Err(error) = self.reopen_streams(entry, &stdio) {
-            tracing::warn!(container = %entry.id, error = error_chain(&error),
-                "cannot reopen container output");
-        }
+        self.follow_output(entry, &stdio);
         match task.state {
             TaskState::Stopped(exit) => {
                 entry.set_state(ContainerState::Running { started_at, pid: 0 });
                 self.settle(entry, Some(exit)).await;
             }
             TaskState::Running => {
-                let state = ContainerState::Running { started_at, pid: task.pid };
-                let known = entry.record().init.is_some_and(|init| init.pid == task.pid);
-                if entry.state() != state || !known {
-                    let cgroup = self.deps.host.memory_cgroup(task.pid).await.unwrap_or_default();
-                    let init = self.init_process(task.pid).await;
-                    let saved = entry.save(&self.deps, |record| {
-                        record.container.state = state;
-                        record.memory_cgroup = cgroup;
-                        record.init = init;
-                        record.stdio = task.stdio;
-                    });
-                    if let Err(error) = saved.await {
-                        tracing::warn!(container = %entry.id, error = error_chain(&error),
-                            "cannot store container");
-                    }
-                }
                 self.sweep_execs(entry).await;
-                entry.publish(&self.deps, None);
-                self.watch_exit(entry);
+                self.take_over(entry, task, started_at).await;
             }
             TaskState::Unknown | TaskState::Created => {
                 self.sweep_execs(entry).await;
-                let was_created = entry.state() == ContainerState::Created;
-                self.show_unknown(entry, started_at).await;
-                self.watch_unknown(entry, started_at, was_created);
+                self.recover_mute(entry, task.state, started_at).await;
             }
         }
+    }
+
+    /// Reads the output of a container from now on, unless its streams are not known yet.
+    fn follow_output(&self, entry: &Entry, stdio: &Stdio) {
+        if *stdio == Stdio::default() {
+            return;
+        }
+        if let Err(error) = self.reopen_streams(entry, stdio) {
+            tracing::warn!(container = %entry.id, error = error_chain(&error),
+                "cannot reopen container output");
+        }
+    }
+
+    /// Publishes and watches a container whose task runs, and stores what is new about it.
+    async fn take_over(self: &Arc<Self>, entry: &Arc<Entry>, task: TaskStatus, started_at: i64) {
+        let state = ContainerState::Running { started_at, pid: task.pid };
+        let known = entry.record().init.is_some_and(|init| init.pid == task.pid);
+        if entry.state() != state || !known {
+            let cgroup = self.deps.host.memory_cgroup(task.pid).await.unwrap_or_default();
+            let init = self.init_process(task.pid).await;
+            let saved = entry.save(&self.deps, |record| {
+                record.container.state = state.clone();
+                record.memory_cgroup = cgroup;
+                record.init = init;
+                record.stdio = task.stdio;
+            });
+            if let Err(error) = saved.await {
+                tracing::warn!(container = %entry.id, error = error_chain(&error),
+                    "cannot store container");
+                entry.set_state(state);
+            }
+        }
+        entry.publish(&self.deps, None);
+        self.watch_exit(entry);
+    }
+
+    /// Takes over a container of unknown state whose shim answers again.
+    async fn resume(self: &Arc<Self>, entry: &Arc<Entry>, task: TaskStatus, started_at: i64) {
+        let changing = entry.changing.lock().await;
+        if !matches!(entry.state(), ContainerState::Unknown { .. }) {
+            return;
+        }
+        if entry.pump().is_none() {
+            self.follow_output(entry, &task.stdio);
+        }
+        match task.state {
+            TaskState::Stopped(exit) => {
+                drop(changing);
+                self.settle(entry, Some(exit)).await;
+            }
+            _ => self.take_over(entry, task, started_at).await,
+        }
+    }
+
+    /// Queries the shim of a container of unknown state once more. Returns whether the container
+    /// runs.
+    pub(super) async fn is_found_running(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        started_at: Option<i64>,
+    ) -> bool {
+        let Some(started_at) = started_at else { return false };
+        let asked = self.deps.runtime.task(Process::init(entry.id.as_str()));
+        match tokio::time::timeout(ASK_LIMIT, asked).await {
+            Ok(Ok(Some(task))) if task.state == TaskState::Running => {
+                self.resume(entry, task, started_at).await;
+                matches!(entry.state(), ContainerState::Running { .. })
+            }
+            _ => false,
+        }
+    }
+
+    /// Recovers a container whose shim does not answer. While its process runs it is running: a
+    /// slow shim is no reason for anybody to end it.
+    async fn recover_mute(self: &Arc<Self>, entry: &Arc<Entry>, task: TaskState, started_at: i64) {
+        let living = match task {
+            TaskState::Unknown => self.living_init(entry).await,
+            _ => None,
+        };
+        if let Some(pid) = living {
+            entry.set_state(ContainerState::Running { started_at, pid });
+            entry.publish(&self.deps, None);
+            self.watch_exit(entry);
+            return;
+        }
+        let was_created = entry.state() == ContainerState::Created;
+        entry.set_state(ContainerState::Unknown { started_at: Some(started_at) });
+        entry.publish(&self.deps, None);
+        self.watch_unknown(entry, started_at, was_created);
     }
 
     /// Watches a shim that does not answer: once it does, the container takes the state that it
@@ -201,14 +275,7 @@ impl Containers {
                 end = room.end_beside_shim(&entry) => Found::Ended(end),
             };
             match found {
-                Found::Running(pid) => {
-                    let _changing = entry.changing.lock().await;
-                    if matches!(entry.state(), ContainerState::Unknown { .. }) {
-                        entry.set_state(ContainerState::Running { started_at, pid });
-                        entry.publish(&room.deps, None);
-                        room.watch_exit(&entry);
-                    }
-                }
+                Found::Task(task) => room.resume(&entry, task, started_at).await,
                 Found::Ended(end) => room.settle_as(&entry, end).await,
                 Found::Unstarted => room.unstart(&entry).await,
             }
@@ -221,11 +288,10 @@ impl Containers {
         loop {
             tokio::time::sleep(ASK_PAUSE).await;
             match self.deps.runtime.task(process).await {
-                Ok(Some(TaskStatus { state: TaskState::Running, pid, .. })) => {
-                    return Found::Running(pid);
-                }
-                Ok(Some(TaskStatus { state: TaskState::Stopped(exit), .. })) => {
-                    return Found::Ended(End::Told(Some(exit)));
+                Ok(Some(task))
+                    if matches!(task.state, TaskState::Running | TaskState::Stopped(_)) =>
+                {
+                    return Found::Task(task);
                 }
                 Ok(None | Some(TaskStatus { state: TaskState::Created, .. })) if was_created => {
                     return Found::Unstarted;
@@ -248,10 +314,7 @@ impl Containers {
     /// Completes an exit that was stored but not finished: the shim may still hold output that is
     /// missing from the log.
     async fn finish_end(&self, entry: &Entry, task: &TaskStatus) {
-        if let Err(error) = self.reopen_streams(entry, &task.stdio) {
-            tracing::warn!(container = %entry.id, error = error_chain(&error),
-                "cannot reopen container output");
-        }
+        self.follow_output(entry, &task.stdio);
         self.delete_leftover_task(entry).await;
         self.end_log(entry).await;
     }
@@ -269,7 +332,7 @@ impl Containers {
         let _changing = entry.changing.lock().await;
         // Listed anyway, so that removing its pod tries again.
         let list = || {
-            entry.set_state(ContainerState::Unknown { started_at: None, alive: false });
+            entry.set_state(ContainerState::Unknown { started_at: None });
             entry.publish(&self.deps, None);
         };
         let destroy = self.destroy(entry);
@@ -329,7 +392,7 @@ impl Containers {
     pub async fn info(&self, id: &str) -> Result<serde_json::Value, Error> {
         let container = self.get(id)?;
         let record = self.entry(&container.id)?.record();
-        let below = self.deps.runtime.container(container.id.as_str()).await;
+        let below = self.look_below(container.id.as_str()).await;
         let pid = match container.state {
             ContainerState::Running { pid, .. } => pid,
             _ => 0,
@@ -343,7 +406,14 @@ impl Containers {
             "runtimeType": record.handler.runtime_type,
             "runtimeOptions": record.handler,
             "image": record.image_name,
-            "runtimeSpec": below.ok().map(|below| below.spec),
+            "runtimeSpec": below.map(|below| below.spec),
         }))
+    }
+
+    /// containerd's record of a container or pod, for verbose information; `None` if it does not
+    /// answer at once: the information is worth more than its part.
+    pub(crate) async fn look_below(&self, id: &str) -> Option<RuntimeContainer> {
+        let record = tokio::time::timeout(INFO_LIMIT, self.deps.runtime.container(id)).await;
+        record.ok()?.ok()
     }
 }

@@ -14,7 +14,7 @@ use crate::ids::PodId;
 impl Containers {
     /// Removes a container, killing it first if it runs. Idempotent; an unknown id is fine. The log
     /// file stays: it belongs to the caller.
-    pub async fn remove(&self, id: &str) -> Result<(), Error> {
+    pub async fn remove(self: &Arc<Self>, id: &str) -> Result<(), Error> {
         match self.find(id)? {
             Some(entry) => self.remove_entry(&entry).await,
             None => Ok(()),
@@ -22,13 +22,13 @@ impl Containers {
     }
 
     /// Removes all containers of a pod. One failure does not keep the others from being tried.
-    pub async fn remove_all(&self, pod: &PodId) -> Result<(), Error> {
+    pub async fn remove_all(self: &Arc<Self>, pod: &PodId) -> Result<(), Error> {
         let entries = self.entries_of(pod);
         let removals = entries.iter().map(|entry| self.remove_entry(entry));
         join_all(removals).await.into_iter().collect()
     }
 
-    async fn remove_entry(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+    async fn remove_entry(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), Error> {
         self.stop_entry(entry, Duration::ZERO).await?;
         let _changing = entry.changing.lock().await;
         if !self.entries().contains_key(&entry.id) {

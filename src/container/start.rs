@@ -59,6 +59,7 @@ impl Containers {
         let id = entry.id.as_str();
         let task = NewTask { id: id.to_owned(), rootfs, stdio: stdio.clone() };
         let runtime = &self.deps.runtime;
+        let starting = entry.begin_start();
         let pid = runtime.create_task(&task).await.step("create the task")?;
         // The shim has the FIFOs open now: from here on the streams end when it closes them.
         drop(guards);
@@ -70,6 +71,7 @@ impl Containers {
         // not precede its start.
         let started_at = now();
         runtime.start(Process::init(id)).await.step("start the task")?;
+        drop(starting);
         entry
             .save(&self.deps, |record| {
                 record.stdio = stdio;

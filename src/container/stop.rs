@@ -5,23 +5,29 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
+use tokio::time::Instant;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
 use super::{ContainerState, Containers};
-use crate::backend::{GoneIsFine, Process};
+use crate::backend::{self, ErrorKind, GoneIsFine, Process};
 use crate::ids::PodId;
 use crate::model::signal::Signal;
+use crate::telemetry::error_chain;
 
 /// How long a container may take to end after SIGKILL.
 const AFTER_KILL: Duration = Duration::from_secs(60);
+
+/// How long a shim may take to deliver a signal before it counts as hung.
+const SIGNAL_LIMIT: Duration = Duration::from_secs(10);
+const SIGNAL: &str = "signal the container";
 
 impl Containers {
     /// Stops a container and returns when it has ended. An unknown or stopped one is fine.
     ///
     /// The stop signal is sent once, however often this is called. Each call has its own grace
     /// period, so a later call with a shorter one shortens the wait.
-    pub async fn stop(&self, id: &str, grace: Duration) -> Result<(), Error> {
+    pub async fn stop(self: &Arc<Self>, id: &str, grace: Duration) -> Result<(), Error> {
         match self.find(id)? {
             Some(entry) => self.stop_entry(&entry, grace).await,
             None => Ok(()),
@@ -30,14 +36,14 @@ impl Containers {
 
     /// Kills all containers of a pod at once. One failure does not keep the others from being
     /// killed.
-    pub async fn kill_all(&self, pod: &PodId) -> Result<(), Error> {
+    pub async fn kill_all(self: &Arc<Self>, pod: &PodId) -> Result<(), Error> {
         let entries = self.entries_of(pod);
         let kills = entries.iter().map(|entry| self.stop_entry(entry, Duration::ZERO));
         join_all(kills).await.into_iter().collect()
     }
 
     pub(super) async fn stop_entry(
-        &self,
+        self: &Arc<Self>,
         entry: &Arc<Entry>,
         grace: Duration,
     ) -> Result<(), Error> {
@@ -50,22 +56,28 @@ impl Containers {
                 return Ok(());
             }
             ContainerState::Creating | ContainerState::Exited(_) => return Ok(()),
-            ContainerState::Unknown { .. } => return self.stop_unknown(entry).await,
+            ContainerState::Unknown { started_at } => {
+                if !self.is_found_running(entry, started_at).await {
+                    return self.stop_unknown(entry).await;
+                }
+            }
             ContainerState::Running { .. } => {}
         }
         self.thaw_for_stop(entry).await;
         if !grace.is_zero() {
+            let over = Instant::now() + grace;
             self.send_stop_signal(entry).await?;
-            if tokio::time::timeout(grace, entry.wait_ended()).await.is_ok() {
+            if tokio::time::timeout_at(over, entry.wait_ended()).await.is_ok() {
                 return Ok(());
             }
         }
-        entry.killed.store(true, Ordering::Release);
-        self.signal(entry, Signal::KILL).await?;
+        self.send_kill(entry).await?;
         let ended = tokio::time::timeout(AFTER_KILL, entry.wait_ended()).await;
         ended.map_err(|_| Error::WouldNotDie(entry.id.clone(), AFTER_KILL))
     }
 
+    /// Sends the stop signal, unless it was sent before. A shim that hangs may still deliver it, so
+    /// that is not an error.
     async fn send_stop_signal(&self, entry: &Entry) -> Result<(), Error> {
         if entry.stop_sent.swap(true, Ordering::AcqRel) {
             return Ok(());
@@ -74,13 +86,40 @@ impl Containers {
         if sent.is_err() {
             entry.stop_sent.store(false, Ordering::Release);
         }
-        sent
+        match sent {
+            Err(error) if is_late(&error) => {
+                tracing::warn!(container = %entry.id, error = error_chain(&error),
+                    "shim does not respond to the stop signal");
+                Ok(())
+            }
+            other => other.step(SIGNAL),
+        }
     }
 
-    async fn signal(&self, entry: &Entry, signal: Signal) -> Result<(), Error> {
+    /// Sends SIGKILL. If the shim hangs the process is killed directly.
+    async fn send_kill(&self, entry: &Entry) -> Result<(), Error> {
+        entry.killed.store(true, Ordering::Release);
+        let sent = self.signal(entry, Signal::KILL).await;
+        match (&sent, entry.record().init) {
+            (Err(error), Some(init)) if is_late(error) => {
+                tracing::warn!(container = %entry.id, error = error_chain(error),
+                    "shim does not respond, killing its container's process");
+                let killed = self.deps.host.kill_tree(init.pid, init.start_time).await;
+                killed.step("kill the container's process")
+            }
+            _ => sent.step(SIGNAL),
+        }
+    }
+
+    /// Sends a signal; one that has ended is fine. `DeadlineExceeded` if the shim hangs.
+    async fn signal(&self, entry: &Entry, signal: Signal) -> Result<(), backend::Error> {
         let process = Process::init(entry.id.as_str());
-        let killed = self.deps.runtime.kill(process, signal.number(), false).await;
-        killed.gone_is_fine().step("signal the container")
+        let sent = self.deps.runtime.kill(process, signal.number(), false);
+        let late = |_| {
+            let tried = format!("send signal {} to {}", signal.number(), entry.id);
+            backend::Error::new(ErrorKind::DeadlineExceeded, tried)
+        };
+        tokio::time::timeout(SIGNAL_LIMIT, sent).await.map_err(late)?.gone_is_fine()
     }
 
     /// Stops a container whose shim does not answer.
@@ -91,4 +130,8 @@ impl Containers {
         self.settle(entry, exit).await;
         Ok(())
     }
+}
+
+fn is_late(error: &backend::Error) -> bool {
+    error.kind == ErrorKind::DeadlineExceeded
 }

@@ -17,8 +17,9 @@ use super::stop::Strict;
 use super::{PauseSource, Room, Sandbox, SandboxState, files};
 use crate::backend::{Attachment, Hold, NetworkStatus, RuntimeHandler};
 use crate::board::{EventKind, now};
+use crate::container;
 use crate::ids::PodId;
-use crate::lifecycle::Backoff;
+use crate::lifecycle::{Backoff, unless_panic};
 use crate::model::Owner;
 use crate::model::pod::{PodConfig, PodMetadata};
 use crate::oci::{self, check_pod_userns, check_sysctls, selinux};
@@ -52,17 +53,22 @@ impl Room {
         // join.
         self.entries().insert(id.clone(), entry.clone());
         let Sandbox { config, handler, .. } = entry.sandbox();
-        if let Err(taken) = self.reserve(&config.metadata, &id) {
-            self.entries().remove(&id);
-            self.release_level(&entry);
-            return self.adopt(&taken, &config, &handler).await;
+        while let Err(taken) = self.reserve(&config.metadata, &id) {
+            if let Some(outcome) = self.adopt(&taken, &config, &handler).await {
+                self.entries().remove(&id);
+                self.release_level(&entry);
+                return outcome;
+            }
         }
         if let Err(error) = self.claim_host_ports(&entry) {
             entry.failure.get_or_init(|| error_chain(&error));
             self.forget(&entry);
             return Err(error);
         }
-        match self.make(&entry, &resolved).await {
+        // Boxed, as it is large and moved.
+        let make = Box::pin(self.make(&entry, &resolved));
+        let made = unless_panic("make-sandbox", make).await;
+        match made.unwrap_or(Err(Error::Container(container::Error::Panicked))) {
             Ok(_hold) => {
                 entry.publish(&self.deps.base, Some(EventKind::Created));
                 entry.publish(&self.deps.base, Some(EventKind::Started));
@@ -115,27 +121,41 @@ impl Room {
         }
     }
 
-    /// Handles a taken name: joins the creation of an identical pod, else fails.
+    /// Frees a name if this pod holds it.
+    pub(super) fn release(&self, name: &PodMetadata, id: &PodId) {
+        let mut names = self.names();
+        if names.get(name) == Some(id) {
+            names.remove(name);
+        }
+    }
+
+    /// Handles a taken name: joins the creation of an identical pod, else fails. `None` when its
+    /// pod is removed meanwhile, so that the name is free.
     async fn adopt(
         &self,
         taken: &PodId,
         config: &PodConfig,
         handler: &str,
-    ) -> Result<PodId, Error> {
+    ) -> Option<Result<PodId, Error>> {
         let name = &config.metadata;
         let name = format!("{}_{}_{}_{}", name.name, name.namespace, name.uid, name.attempt);
         let in_use = Error::NameInUse { name, id: taken.clone() };
-        let Ok(entry) = self.entry(taken) else { return Err(in_use) };
+        let Ok(entry) = self.entry(taken) else {
+            // Its removal is about to release the name.
+            self.release(&config.metadata, taken);
+            return None;
+        };
         let sandbox = entry.sandbox();
         if *sandbox.config != *config || sandbox.handler != handler {
-            return Err(in_use);
+            return Some(Err(in_use));
         }
-        // A creation in progress holds the gate until it is done.
+        // A creation or removal in progress holds the gate until it is done.
         let _open = entry.gate.read().await;
         match (entry.sandbox().state, entry.failure.get().cloned()) {
-            (SandboxState::Ready { .. }, _) => Ok(taken.clone()),
-            (_, Some(message)) => Err(Error::JoinedFailed { id: taken.clone(), message }),
-            _ => Err(in_use),
+            (SandboxState::Ready { .. }, _) => Some(Ok(taken.clone())),
+            (_, Some(message)) => Some(Err(Error::JoinedFailed { id: taken.clone(), message })),
+            _ if self.entry(taken).is_err() => None,
+            _ => Some(Err(in_use)),
         }
     }
 

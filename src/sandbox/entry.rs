@@ -49,8 +49,12 @@ impl Entry {
         self.record.get()
     }
 
+    pub(super) fn read<T>(&self, read: impl FnOnce(&SandboxRecord) -> T) -> T {
+        self.record.read(read)
+    }
+
     pub(super) fn sandbox(&self) -> Sandbox {
-        self.record.read(|record| record.sandbox.clone())
+        self.read(|record| record.sandbox.clone())
     }
 
     /// Changes the record in memory only.

@@ -12,6 +12,7 @@ pub mod files;
 mod forward;
 mod hooks;
 mod levels;
+mod netns;
 mod pause;
 mod ports;
 mod record;
@@ -339,8 +340,7 @@ impl Sandboxes {
     pub async fn sandbox_info(&self, id: &str) -> Result<serde_json::Value, Error> {
         let sandbox = self.get(id)?;
         let record = self.room.entry(&sandbox.id)?.record();
-        let spec = self.room.deps.base.runtime.container(sandbox.id.as_str()).await;
-        let below = spec.ok();
+        let below = self.room.deps.containers.look_below(sandbox.id.as_str()).await;
         let running = sandbox.is_ready();
         Ok(serde_json::json!({
             "pid": record.pause.filter(|_| running).map_or(0, |pause| pause.pid),

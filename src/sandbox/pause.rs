@@ -10,7 +10,7 @@ use super::record::{PauseProcess, SandboxRecord};
 use super::{Room, SandboxState};
 use crate::backend::{
     NewTask, Process, RootfsMount, RootfsOptions, RuntimeContainer, RuntimeHandler, Stdio,
-    wait_for_end,
+    end_beside_shim, wait_for_end,
 };
 use crate::board::EventKind;
 use crate::container::KIND_LABEL;
@@ -160,10 +160,30 @@ impl Room {
             let (room, entry) = (room.clone(), entry.clone());
             async move {
                 let process = Process::init(entry.id.as_str());
-                wait_for_end(&*room.deps.base.runtime, process).await;
+                // Both branches are cancel-safe: they only observe.
+                tokio::select! {
+                    _ = wait_for_end(&*room.deps.base.runtime, process) => {}
+                    () = room.pause_end_beside_shim(&entry) => {}
+                }
                 room.pause_ended(&entry).await;
             }
         }));
+    }
+
+    /// Completes some time after the pause process has ended, if its shim has not reported it by
+    /// then; never if that cannot be known. Cancel-safe.
+    async fn pause_end_beside_shim(&self, entry: &Entry) {
+        let known = entry.read(|record| record.pause).filter(|pause| pause.start_time != 0);
+        let Some(PauseProcess { pid, start_time }) = known else {
+            return std::future::pending().await;
+        };
+        let (runtime, host) = (&*self.deps.base.runtime, &*self.deps.base.host);
+        let (id, process) = (entry.id.as_str(), (pid, start_time));
+        let is_busy = || self.deps.containers.is_starting_in(&entry.id);
+        if let Err(error) = end_beside_shim(runtime, host, id, process, is_busy).await {
+            tracing::warn!(pod = %entry.id, %error, "cannot watch the pause process");
+            std::future::pending().await
+        }
     }
 
     /// The pause process is gone: unless that was a stop, the pod is not ready from now on. Its

@@ -13,7 +13,7 @@ use super::entry::Entry;
 use super::error::{Error, Step};
 use super::record::{Owed, SandboxRecord};
 use super::{Room, SandboxState, Sandboxes, volumes};
-use crate::backend::{Process, RuntimeContainer, Stdio, TaskState, TaskStatus};
+use crate::backend::{ErrorKind, Process, RuntimeContainer, Stdio, TaskState, TaskStatus};
 use crate::container::{ContainerRecord, ContainerState, KIND_LABEL};
 use crate::ids::PodId;
 use crate::lifecycle::wait_a_while;
@@ -21,6 +21,12 @@ use crate::oci::resources_of;
 use crate::telemetry::error_chain;
 
 const SIDE_BY_SIDE: usize = 16;
+
+/// How many shims are queried concurrently.
+const ASKED_SIDE_BY_SIDE: usize = 64;
+
+/// How long containerd may take to list its tasks.
+const LIST_LIMIT: Duration = Duration::from_secs(4);
 
 /// How long a shim may take to report the state of its task before it counts as hung.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
@@ -51,9 +57,7 @@ impl Sandboxes {
         let faults = pods.faults.iter().chain(&containers.faults);
         room.leave_alone(faults.map(|fault| fault.key.clone()));
         let (mut pods, mut containers) = (pods.records, containers.records);
-        let (below, tasks) =
-            tokio::try_join!(base.runtime.container_ids(), base.runtime.list_tasks())
-                .step("list running tasks")?;
+        let below = base.runtime.container_ids().await.step("list the records")?;
         for id in unknown(below, &pods, &containers) {
             if room.is_left_alone(&id) {
                 continue;
@@ -63,11 +67,7 @@ impl Sandboxes {
                 room.leave_alone([id]);
             }
         }
-        let mut tasks: BTreeMap<_, _> =
-            tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
-        let missing = expected(&pods, &containers).filter(|id| !tasks.contains_key(*id));
-        let asked = room.ask_for_tasks(missing.map(str::to_owned).collect()).await;
-        tasks.extend(asked.into_iter().map(|task| (task.id.clone(), task)));
+        let tasks = room.find_tasks(&pods, &containers).await?;
         tracing::info!(
             pods = pods.len(),
             containers = containers.len(),
@@ -90,15 +90,17 @@ impl Sandboxes {
     }
 }
 
-/// Ids of pods and containers that may have a task.
+/// Ids of pods and containers that should have a task; with `all`, also of those that may still
+/// have one.
 fn expected<'a>(
     pods: &'a [SandboxRecord],
     containers: &'a [ContainerRecord],
+    all: bool,
 ) -> impl Iterator<Item = &'a str> {
-    let pods = pods.iter().filter(|record| record.sandbox.is_ready());
+    let pods = pods.iter().filter(move |record| all || record.sandbox.is_ready());
     let containers = containers
         .iter()
-        .filter(|record| !matches!(record.container.state, ContainerState::Exited(_)));
+        .filter(move |record| all || !matches!(record.container.state, ContainerState::Exited(_)));
     pods.map(|record| record.sandbox.id.as_str())
         .chain(containers.map(|record| record.container.id.as_str()))
 }
@@ -137,7 +139,7 @@ fn adopt(
             // A running one is taken over. One that does not run may have run before, so it must
             // never be started again.
             let started_at = Some(record.container.created_at);
-            record.container.state = ContainerState::Unknown { started_at, alive: false };
+            record.container.state = ContainerState::Unknown { started_at };
             // The limits may have been updated since the container was created.
             record.container.resources = resources_of(spec);
             containers.push(record);
@@ -151,6 +153,37 @@ fn adopt(
 }
 
 impl Room {
+    /// The tasks of these pods and containers, by id.
+    async fn find_tasks(
+        &self,
+        pods: &[SandboxRecord],
+        containers: &[ContainerRecord],
+    ) -> Result<BTreeMap<String, TaskStatus>, Error> {
+        let by_id = |tasks: Vec<TaskStatus>| tasks.into_iter().map(|task| (task.id.clone(), task));
+        let listed = self.list_tasks().await?;
+        let expected = expected(pods, containers, listed.is_none());
+        let mut tasks: BTreeMap<_, _> = by_id(listed.unwrap_or_default()).collect();
+        let missing = expected.filter(|id| !tasks.contains_key(*id)).map(str::to_owned).collect();
+        tasks.extend(by_id(self.ask_for_tasks(missing).await));
+        Ok(tasks)
+    }
+
+    /// The tasks that containerd lists. `None` if that takes too long: it asks all shims one after
+    /// another, so a few that hang are enough.
+    async fn list_tasks(&self) -> Result<Option<Vec<TaskStatus>>, Error> {
+        let listed = tokio::time::timeout(LIST_LIMIT, self.deps.base.runtime.list_tasks()).await;
+        match listed {
+            Ok(Err(error)) if error.kind != ErrorKind::DeadlineExceeded => {
+                Err(error).step("list running tasks")
+            }
+            Ok(Ok(tasks)) => Ok(Some(tasks)),
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!("containerd does not list its tasks in time, querying each");
+                Ok(None)
+            }
+        }
+    }
+
     /// Queries tasks one by one: the lists of containerd 2.x omit tasks whose shims do not answer.
     async fn ask_for_tasks(&self, ids: Vec<String>) -> Vec<TaskStatus> {
         let asked = futures::stream::iter(ids).map(|id| async move {
@@ -173,7 +206,7 @@ impl Room {
                 }
             }
         });
-        asked.buffer_unordered(SIDE_BY_SIDE).filter_map(std::future::ready).collect().await
+        asked.buffer_unordered(ASKED_SIDE_BY_SIDE).filter_map(std::future::ready).collect().await
     }
 
     async fn recover_one(self: &Arc<Self>, record: SandboxRecord, task: Option<TaskStatus>) {
@@ -211,6 +244,9 @@ impl Room {
             tracing::info!(pod = %entry.id, rebooted, "pause process is gone");
             return self.mark_not_ready(entry).await;
         };
+        if self.has_lost_netns(entry).await {
+            return self.netns_lost(entry).await;
+        }
         if record.sandbox.state != (SandboxState::Ready { pid }) {
             let network = self.recall_network(entry).await;
             entry.change(|record| {

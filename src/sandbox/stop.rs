@@ -6,23 +6,38 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::create::attachment;
 use super::entry::Entry;
 use super::error::{Error, Step, TeardownErrors};
 use super::pause::AFTER_KILL;
 use super::ports::release_host_ports;
-use super::record::{Owed, SandboxRecord};
+use super::record::{Owed, PauseProcess, SandboxRecord};
 use super::{Room, SandboxState};
-use crate::backend::{NetnsState, Process};
+use crate::backend::{self, ErrorKind, HostProcess, NetnsState, Process, SHIM_ID};
 use crate::board::EventKind;
 use crate::container;
+use crate::lifecycle::Backoff;
 use crate::model::Owner;
 use crate::oci;
 use crate::store::Batch;
 
 /// Results of ending the processes (containers, pause) and of removing the network.
-type Ended = ((Result<(), container::Error>, Result<(), Error>), Result<(), Error>);
+type Ended = ((Result<(), container::Error>, Result<Pause, Error>), Result<(), Error>);
+
+/// What is left of an ended pause process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    /// Nothing.
+    Gone,
+    /// Its task, which its hung shim still has.
+    Task,
+}
+
+/// How long containerd may take to delete the tasks of a killed shim.
+const AFTER_SHIM: Duration = Duration::from_secs(10);
+const AFTER_SHIM_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 
 /// Whether CNI DEL must succeed for a network that was never ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +92,10 @@ impl Room {
         };
         let owes = |step| record.owed.contains(&step);
         let ((containers, pause), network) = self.end_and_detach(entry, &record, strict).await;
-        note(Owed::Pause, pause);
+        // What a hung shim still has stays owed, but nothing runs any more.
+        if !matches!(pause, Ok(Pause::Task)) {
+            note(Owed::Pause, pause.map(drop));
+        }
         let attached = network.is_err();
         note(Owed::Network, network);
         if owes(Owed::Shm) {
@@ -141,7 +159,7 @@ impl Room {
         &self,
         entry: &Entry,
         pause: bool,
-    ) -> (Result<(), container::Error>, Result<(), Error>) {
+    ) -> (Result<(), container::Error>, Result<Pause, Error>) {
         let containers = self.deps.containers.kill_all(&entry.id).await;
         (containers, self.end_pause(entry, pause).await)
     }
@@ -160,16 +178,62 @@ impl Room {
         }
     }
 
-    async fn end_pause(&self, entry: &Entry, owed: bool) -> Result<(), Error> {
+    /// Ends the pause process. If its shim hangs it is killed directly.
+    async fn end_pause(&self, entry: &Entry, owed: bool) -> Result<Pause, Error> {
         if !owed {
-            return Ok(());
+            return Ok(Pause::Gone);
         }
         let process = Process::init(entry.id.as_str());
         let deleted = self.deps.base.runtime.delete_task(process, true);
         match tokio::time::timeout(AFTER_KILL, deleted).await {
-            Ok(result) => result.step("end the pause process").map(drop),
-            Err(_) => Err(Error::WouldNotDie(entry.id.clone())),
+            Ok(Err(error)) if error.kind != ErrorKind::DeadlineExceeded => {
+                Err(error).step("end the pause process")
+            }
+            Ok(Ok(_)) => Ok(Pause::Gone),
+            Ok(Err(_)) | Err(_) => self.kill_pause(entry).await,
         }
+    }
+
+    /// Kills the pause process without its shim.
+    async fn kill_pause(&self, entry: &Entry) -> Result<Pause, Error> {
+        let would_not_die = || Error::WouldNotDie(entry.id.clone());
+        let known = entry.record().pause.filter(|pause| pause.start_time != 0);
+        let PauseProcess { pid, start_time } = known.ok_or_else(would_not_die)?;
+        tracing::warn!(pod = %entry.id, "shim does not respond, killing the pause process");
+        let host = &self.deps.base.host;
+        host.kill_tree(pid, start_time).await.step("kill the pause process")?;
+        let ended = tokio::time::timeout(AFTER_KILL, host.process_end(pid, start_time)).await;
+        ended.map_err(|_| would_not_die())?.step("wait for the pause process")?;
+        Ok(Pause::Task)
+    }
+
+    /// Kills a hung shim, which nothing needs any more because all processes of its pod have ended.
+    /// containerd then deletes its tasks.
+    async fn end_hung_shim(&self, entry: &Entry) -> Result<(), Error> {
+        if !entry.read(|record| record.owed.contains(&Owed::Pause)) {
+            return Ok(());
+        }
+        let base = &self.deps.base;
+        let mut arguments = base.runtime.shim_arguments();
+        arguments.extend([SHIM_ID.to_owned(), entry.id.to_string()]);
+        for HostProcess { pid, start_time, .. } in
+            base.host.processes_with(&arguments).await.step("list the shims")?
+        {
+            tracing::warn!(pod = %entry.id, pid, "killing a shim that does not respond");
+            base.host.kill_tree(pid, start_time).await.step("kill the shim")?;
+        }
+        let [first, longest] = AFTER_SHIM_PAUSES;
+        let process = Process::init(entry.id.as_str());
+        let delete = || base.runtime.delete_task(process, true);
+        let deleted = Backoff::new(first, longest).retry(delete);
+        if tokio::time::timeout(AFTER_SHIM, deleted).await.is_err() {
+            let late = backend::Error::new(ErrorKind::DeadlineExceeded, "delete the pause task");
+            return Err(late).step("end a shim that does not respond");
+        }
+        let gone = |record: &mut SandboxRecord| {
+            record.owed.remove(&Owed::Pause);
+        };
+        entry.save_end(base, gone).await
     }
 
     async fn detach(&self, record: &SandboxRecord, strict: Strict) -> Result<(), Error> {
@@ -232,6 +296,7 @@ impl Room {
 
     /// Completes the removal of a stopped sandbox and its containers. Every step is idempotent.
     pub(super) async fn finish_removal(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+        self.end_hung_shim(entry).await?;
         self.deps.containers.remove_all(&entry.id).await?;
         self.tell_removed(entry).await;
         self.destroy(entry).await?;
@@ -277,10 +342,6 @@ impl Room {
         if self.entries().remove(&entry.id).is_some() {
             self.release_level(entry);
         }
-        let name = entry.sandbox().config.metadata.clone();
-        let mut names = self.names();
-        if names.get(&name) == Some(&entry.id) {
-            names.remove(&name);
-        }
+        self.release(&entry.sandbox().config.metadata, &entry.id);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::error::{Error, Step};
 use super::{Room, Sandboxes};
-use crate::backend::{HostProcess, SHIM_ID};
+use crate::backend::{HostProcess, Process, SHIM_ID};
 use crate::telemetry::error_chain;
 
 /// How many times to look after each trouble: containerd may still be busy with interrupted work.
@@ -60,10 +60,17 @@ impl Room {
         if shims.is_empty() {
             return Ok(shims);
         }
-        let (tasks, records) =
-            tokio::try_join!(base.runtime.list_tasks(), base.runtime.container_ids())
-                .step("list running tasks")?;
-        Ok(without(shims, tasks.into_iter().map(|task| task.id).chain(records).collect()))
+        let records = base.runtime.container_ids().await.step("list the records")?;
+        let shims = without(shims, records.into_iter().collect());
+        // Queried one by one, since other shims that hang keep containerd from listing its tasks.
+        let mut lost = Vec::new();
+        for shim in shims {
+            let Some(id) = task_of(&shim) else { continue };
+            if base.runtime.task(Process::init(id)).await.step("look for a task")?.is_none() {
+                lost.push(shim);
+            }
+        }
+        Ok(lost)
     }
 
     /// Kills those of `found` that are also in `before`, with all their descendants; returns the

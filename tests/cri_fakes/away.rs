@@ -87,3 +87,34 @@ async fn ends_while_containerd_is_away_are_found_when_it_is_back() {
     assert_eq!(agent.ended(&app).await.exit_code, 7);
     eventually("not ready", async || (!agent.is_ready(&pod_id).await).then_some(())).await;
 }
+
+#[tokio::test]
+async fn while_containerd_hangs_crictl_gets_its_answers() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    let app = agent.launch(&id, "app", &["run"]).await;
+    for step in ["container", "probe", "features"] {
+        world.fakes.steps.hang(step);
+    }
+    let mut cri = agent.cri.clone();
+    let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id, verbose: true };
+    let of_pod = cri.pod_sandbox_status(of_crictl(request)).await.unwrap().into_inner();
+    let request = cri::ContainerStatusRequest { container_id: app, verbose: true };
+    let of_app = cri.container_status(of_crictl(request)).await.unwrap().into_inner();
+    for info in [&of_pod.info["info"], &of_app.info["info"]] {
+        let info: serde_json::Value = serde_json::from_str(info).unwrap();
+        assert!(info["pid"].as_u64() > Some(0) && info["runtimeSpec"].is_null(), "{info}");
+    }
+    let node = cri.status(of_crictl(cri::StatusRequest { verbose: true })).await;
+    let conditions = node.unwrap().into_inner().status.unwrap().conditions;
+    let runtime = conditions.iter().find(|condition| condition.r#type == "RuntimeReady").unwrap();
+    assert!(!runtime.status, "{runtime:?}");
+}
+
+/// A request that is given up after two seconds, as crictl does.
+fn of_crictl<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(Duration::from_secs(2));
+    request
+}

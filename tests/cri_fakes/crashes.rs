@@ -223,3 +223,35 @@ async fn a_containers_removal_that_was_cut_is_finished() {
         agent.kill().await;
     }
 }
+
+#[tokio::test]
+async fn a_start_that_was_cut_behind_a_busy_shim_is_taken_over_with_its_output() {
+    let world = World::new();
+    for stopped in [false, true] {
+        let agent = world.agent().await;
+        let id = agent.run(&pod(&world, "web")).await.unwrap();
+        // More than a FIFO holds, so that it waits for a reader.
+        let app = agent.create(&id, &container("app", &["lines", "20000"])).await.unwrap();
+        die_at(&world, agent, "start", async |agent| agent.start(&app).await).await;
+        // What the agent called goes on without it.
+        world.fakes.runtime.start(Process::init(&app)).await.unwrap();
+        world.fakes.runtime.set_mute(&app, true);
+        let agent = world.agent().await;
+        let unknown = cri::ContainerState::ContainerUnknown;
+        assert_eq!(agent.status(&app).await.unwrap().state(), unknown);
+        world.fakes.runtime.set_mute(&app, false);
+        if stopped {
+            // The shim is asked once more, so that the process gets its stop signal.
+            agent.stop(&app, 30).await.unwrap();
+            assert_eq!(agent.ended(&app).await.exit_code, 143);
+        } else {
+            assert_eq!(agent.ended(&app).await.exit_code, 0);
+            let log = super::world::text(&world.path("logs/web/app.log"));
+            assert!(log.ends_with(" stdout F line 20000\n"), "{}", log.len());
+            assert_eq!(log.lines().count(), 20_000);
+        }
+        agent.remove_all().await;
+        assert_eq!(world.leftovers(), [""; 0]);
+        agent.kill().await;
+    }
+}

@@ -264,6 +264,34 @@ async fn a_creation_that_cannot_be_undone_at_once_frees_its_name_and_goes_later(
     .await;
 }
 
+#[tokio::test]
+async fn a_panic_frees_the_name_and_leaves_nothing() {
+    for step in ["create_netns", "attach", "create_container", "start"] {
+        let world = World::new();
+        let agent = world.agent().await;
+        let config = pod(&world, "web");
+        world.fakes.steps.panic(step);
+        refused(agent.run(&config).await, Code::Internal, "panicked");
+        world.clean().await;
+        assert_eq!(agent.rows(), [""; 0], "{step}");
+        agent.run(&config).await.unwrap();
+        agent.remove_all().await;
+    }
+    for step in ["prepare_rootfs", "create_container"] {
+        let world = World::new();
+        let agent = world.agent().await;
+        let pod = agent.run(&pod(&world, "web")).await.unwrap();
+        let config = container("app", &["run"]);
+        world.fakes.steps.panic(step);
+        refused(agent.create(&pod, &config).await, Code::Internal, "panicked");
+        only_the_pod(&agent, &pod).await;
+        let id = agent.create(&pod, &config).await.unwrap();
+        agent.start(&id).await.unwrap();
+        agent.remove_all().await;
+        world.clean().await;
+    }
+}
+
 async fn only_the_pod(agent: &Agent, pod: &str) {
     eventually("only the pod is stored", async || (agent.rows() == [pod]).then_some(())).await;
 }

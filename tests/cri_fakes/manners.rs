@@ -91,6 +91,56 @@ async fn a_memory_kill_is_waited_for_where_no_counter_tells() {
 }
 
 #[tokio::test]
+async fn a_memory_kill_of_a_child_is_no_matter_of_luck() {
+    let (world, agent, pod) = start().await;
+    // The counter tells before the event comes.
+    let id = agent.launch(&pod, "counted", &["run"]).await;
+    world.fakes.runtime.count_oom(&id);
+    end(&world, &id, 3);
+    let ended = agent.ended(&id).await;
+    assert_eq!((ended.exit_code, ended.reason.as_str()), (3, "OOMKilled"));
+    // Without a counter the event corrects the reason.
+    let id = agent.launch(&pod, "told", &["run"]).await;
+    world.fakes.steps.fail("oom_kills", ErrorKind::NotFound, 1);
+    end(&world, &id, 3);
+    assert_eq!(agent.ended(&id).await.reason, "Error");
+    world.fakes.runtime.tell_oom(&id);
+    eventually("the reason is corrected", async || {
+        (reason(&agent, &id).await == "OOMKilled").then_some(())
+    })
+    .await;
+    assert_eq!(agent.status(&id).await.unwrap().exit_code, 3);
+    // A success is one.
+    let id = agent.launch(&pod, "well", &["run"]).await;
+    world.fakes.runtime.count_oom(&id);
+    end(&world, &id, 0);
+    assert_eq!(agent.ended(&id).await.reason, "Completed");
+}
+
+#[tokio::test]
+async fn a_memory_kill_that_is_told_while_the_container_is_removed_does_not_bring_it_back() {
+    let (world, agent, pod) = start().await;
+    let id = agent.launch(&pod, "app", &["run"]).await;
+    end(&world, &id, 137);
+    agent.ended(&id).await;
+    world.fakes.steps.hang("delete_container");
+    let containers = agent.rooms.containers.clone();
+    let remove = async {
+        world.fakes.steps.called("delete_container", 1).await;
+        let late = id.clone();
+        agent.inside(async move { containers.note_oom(&late) }).await.unwrap();
+        world.fakes.steps.release("delete_container");
+    };
+    let (removed, ()) = tokio::join!(agent.remove(&id), remove);
+    removed.unwrap();
+    // Writes after that of the late news.
+    agent.stop_pod(&pod).await.unwrap();
+    agent.remove_pod(&pod).await.unwrap();
+    assert!(agent.containers().await.is_empty());
+    assert_eq!(agent.rows(), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_start_that_comes_to_nothing_ends_the_container() {
     let (world, agent, pod_id) = start().await;
     let late = agent.create(&pod_id, &container("late", &["run"])).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use podbay::backend::{ErrorKind, Process};
+use podbay::backend::{ErrorKind, Host, NetnsState, Process};
 use podbay::proto::runtime::v1 as cri;
 use podbay::store::{Batch, Record};
 use serde::{Deserialize, Serialize};
@@ -160,4 +160,122 @@ async fn a_process_that_ended_behind_a_mute_shim_is_not_shown_as_running_for_eve
     world.fakes.runtime.set_mute(&app, false);
     agent.remove_all().await;
     world.clean().await;
+}
+
+#[tokio::test]
+async fn a_list_of_tasks_that_never_comes_holds_up_no_start() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    let running = agent.launch(&id, "running", &["run"]).await;
+    let before = agent.status(&running).await.unwrap();
+    let ends = agent.launch(&id, "ends", &["run"]).await;
+    let mute = agent.launch(&id, "mute", &["run"]).await;
+    agent.kill().await;
+    world.fakes.runtime.end(Process::init(&ends), 3);
+    world.fakes.runtime.set_mute(&mute, true);
+    for hangs in [false, true] {
+        match hangs {
+            false => world.fakes.steps.fail("list_tasks", ErrorKind::DeadlineExceeded, 1),
+            true => world.fakes.steps.hang("list_tasks"),
+        }
+        let began = Instant::now();
+        let agent = world.agent().await;
+        assert!(began.elapsed() < SERVING, "{:?}", began.elapsed());
+        assert!(agent.is_ready(&id).await);
+        assert_eq!(agent.status(&running).await.unwrap(), before);
+        assert_eq!(agent.ended(&ends).await.exit_code, 3);
+        agent.kill().await;
+    }
+    world.fakes.steps.release("list_tasks");
+    world.fakes.runtime.set_mute(&mute, false);
+    let agent = world.agent().await;
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_shim_that_is_busy_with_a_start_is_not_taken_for_mute() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    let app = agent.launch(&id, "app", &["run"]).await;
+    let slow = agent.create(&id, &container("slow", &["run"])).await.unwrap();
+    let steps = &world.fakes.steps;
+    steps.hang("create_task");
+    let asked = steps.count("probe");
+    let ends = async {
+        world.fakes.runtime.end_unheard(&app);
+        // Asked twice, it has given no answer.
+        steps.called("probe", asked + 2).await;
+        let running = cri::ContainerState::ContainerRunning;
+        assert_eq!(agent.status(&app).await.unwrap().state(), running);
+        world.fakes.runtime.set_mute(&app, false);
+        world.fakes.runtime.end(Process::init(&app), 3);
+        assert_eq!(agent.ended(&app).await.exit_code, 3);
+        steps.release("create_task");
+    };
+    let (started, ()) = tokio::join!(agent.start(&slow), ends);
+    started.unwrap();
+    agent.remove_all().await;
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn a_pod_whose_pause_process_ended_behind_a_mute_shim_is_not_ready() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    let other = agent.run(&pod(&world, "other")).await.unwrap();
+    world.fakes.runtime.set_mute(&other, true);
+    world.fakes.runtime.end_unheard(&id);
+    eventually("it is not ready", async || (!agent.is_ready(&id).await).then_some(())).await;
+    assert!(agent.is_ready(&other).await, "its pause process runs");
+    world.fakes.runtime.set_mute(&id, false);
+    world.fakes.runtime.set_mute(&other, false);
+    agent.remove_all().await;
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn a_pod_whose_network_namespace_is_taken_away_is_not_ready() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let sandboxes = agent.rooms.sandboxes.clone();
+    let watch = async move { sandboxes.watch_netns(Duration::from_millis(5)).await };
+    drop(agent.inside(watch));
+    let host_network =
+        cri::NamespaceOption { network: cri::NamespaceMode::Node.into(), ..Default::default() };
+    let mut of_host = pod(&world, "host");
+    of_host
+        .linux
+        .get_or_insert_default()
+        .security_context
+        .get_or_insert_default()
+        .namespace_options = Some(host_network);
+    let stays =
+        [agent.run(&of_host).await.unwrap(), agent.run(&pod(&world, "stays")).await.unwrap()];
+    let loses = agent.run(&pod(&world, "loses")).await.unwrap();
+    take_netns(&world, &loses).await;
+    eventually("it is not ready", async || (!agent.is_ready(&loses).await).then_some(())).await;
+    let status = agent.pod_status(&loses).await.unwrap().status.unwrap();
+    assert_eq!(status.network.unwrap().ip, "");
+    for id in &stays {
+        assert!(agent.is_ready(id).await);
+    }
+
+    // The same while no agent runs.
+    agent.kill().await;
+    take_netns(&world, &stays[1]).await;
+    let agent = world.agent().await;
+    assert!(agent.is_ready(&stays[0]).await && !agent.is_ready(&stays[1]).await);
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
+}
+
+/// Removes the network namespace of a pod behind the agent's back.
+async fn take_netns(world: &World, pod: &str) {
+    let netns = world.path("netns").join(format!("podbay-{pod}"));
+    assert_eq!(world.fakes.host.netns_state(&netns).await.unwrap(), NetnsState::Live);
+    world.fakes.host.remove_netns(&netns).await.unwrap();
 }

@@ -150,7 +150,31 @@ async fn a_shim_that_gives_no_answer_is_not_taken_for_dead() {
     let agent = world.agent().await;
     let id = agent.run(&pod(&world, "web")).await.unwrap();
     let app = agent.launch(&id, "app", &["run"]).await;
+    let before = agent.status(&app).await.unwrap();
     agent.kill().await;
+    world.fakes.runtime.set_mute(&app, true);
+    let agent = world.agent().await;
+    let status = agent.status(&app).await.unwrap();
+    assert_eq!(status, before, "its process runs");
+    let running = cri::ContainerState::ContainerRunning;
+    assert_eq!(agent.containers().await[0].state(), running);
+    world.fakes.runtime.set_mute(&app, false);
+    // Stopped as ever: it can end by itself.
+    agent.stop(&app, 30).await.unwrap();
+    assert_eq!(agent.status(&app).await.unwrap().exit_code, 143);
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_shim_that_gives_no_answer_for_a_process_that_nobody_knows_is_asked_again() {
+    let world = World::with_pause_image();
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    let app = agent.launch(&id, "app", &["run"]).await;
+    agent.kill().await;
+    // With the store the identity of the process is lost.
+    world.delete_store();
     world.fakes.runtime.set_mute(&app, true);
     let agent = world.agent().await;
     let status = agent.status(&app).await.unwrap();

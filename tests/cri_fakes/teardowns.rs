@@ -1,11 +1,14 @@
 //! Every step of a stop and a removal fails once: the caller gets the error, the failed step stays
 //! owed, and the next call completes it.
 
+use std::time::Duration;
+
 use podbay::backend::ErrorKind;
+use podbay::backend::fake::Steps;
 use tonic::Code;
 
 use super::calls::{container, pod, refused};
-use super::world::World;
+use super::world::{World, eventually};
 
 #[tokio::test]
 async fn a_failing_step_of_a_pods_stop_is_made_up_for_by_the_next() {
@@ -123,5 +126,93 @@ async fn removing_a_pod_that_runs_stops_it_with_its_containers() {
     one.unwrap();
     two.unwrap();
     assert_eq!(world.leftovers(), [""; 0]);
+    assert_eq!(agent.rows(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_creation_that_waits_for_the_removal_of_its_name_succeeds() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let config = pod(&world, "web");
+    let old = agent.run(&config).await.unwrap();
+    agent.stop_pod(&old).await.unwrap();
+    let steps = &world.fakes.steps;
+    steps.hang("delete_container");
+    steps.forget();
+    let again = while_removed(steps, agent.run(&config));
+    let (removed, new) = tokio::join!(agent.remove_pod(&old), again);
+    removed.unwrap();
+    let id = new.unwrap();
+    assert_ne!(id, old);
+
+    let config = container("app", &["run"]);
+    let old = agent.create(&id, &config).await.unwrap();
+    steps.hang("delete_container");
+    steps.forget();
+    let again = while_removed(steps, agent.create(&id, &config));
+    let (removed, new) = tokio::join!(agent.remove(&old), again);
+    removed.unwrap();
+    assert_ne!(new.unwrap(), old);
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
+}
+
+/// Makes a call while a removal hangs, which then goes on.
+async fn while_removed<T>(steps: &Steps, call: impl Future<Output = T>) -> T {
+    steps.called("delete_container", 1).await;
+    let release = async {
+        // The call waits by then; otherwise it has nothing to wait for.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        steps.release("delete_container");
+    };
+    tokio::join!(call, release).0
+}
+
+#[tokio::test]
+async fn a_hung_shim_keeps_nobody_from_stopping_and_removing() {
+    let world = World::new();
+    let (runtime, host) = (&world.fakes.runtime, &world.fakes.host);
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    let app = agent.launch(&id, "app", &["run"]).await;
+    let other = agent.launch(&id, "other", &["run"]).await;
+    host.put_lost_shim(70_001, &id);
+    let all = [&id, &app, &other];
+    all.iter().for_each(|task| runtime.set_mute(task, true));
+    // Neither signal gets through, so the process is killed without the shim.
+    agent.stop(&app, 1).await.unwrap();
+    let ended = agent.status(&app).await.unwrap();
+    assert_eq!((ended.exit_code, ended.reason.as_str()), (255, "Unknown"));
+    agent.stop_pod(&id).await.unwrap();
+    assert_eq!(agent.status(&other).await.unwrap().exit_code, 255);
+    let left = world.leftovers();
+    assert!(
+        !left.iter().any(|it| it.starts_with("process") || it.starts_with("netns")),
+        "{left:?}"
+    );
+    assert_eq!(host.lost_shims(), [id.clone()], "it may answer again");
+    // What it still has goes with it.
+    let shim_dies = async {
+        let killed = || host.lost_shims().is_empty().then_some(());
+        eventually("the shim is killed", async || killed()).await;
+        all.iter().for_each(|task| runtime.lose_task(task));
+    };
+    let (removed, ()) = tokio::join!(agent.remove_pod(&id), shim_dies);
+    removed.unwrap();
+    world.clean().await;
+    assert_eq!(agent.rows(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_shim_that_answers_again_after_the_stop_is_not_killed() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    world.fakes.host.put_lost_shim(70_001, &id);
+    world.fakes.runtime.set_mute(&id, true);
+    agent.stop_pod(&id).await.unwrap();
+    world.fakes.runtime.set_mute(&id, false);
+    agent.remove_pod(&id).await.unwrap();
+    assert_eq!(world.fakes.host.lost_shims(), [id]);
     assert_eq!(agent.rows(), [""; 0]);
 }

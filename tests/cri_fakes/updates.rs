@@ -175,6 +175,8 @@ async fn what_cannot_be_is_refused_by_its_field() {
     assert_eq!(world.fakes.steps.count("update_container_spec"), 0);
 
     agent.kill().await;
+    // Without the store it is unknown whether its process runs.
+    world.delete_store();
     world.fakes.runtime.set_mute(&id, true);
     let agent = world.agent().await;
     refused(agent.update(&id, memory(MIB)).await, Code::FailedPrecondition, "unknown");

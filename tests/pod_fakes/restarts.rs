@@ -182,10 +182,9 @@ async fn a_container_is_not_ended_because_its_shim_is_slow_at_a_restart() {
     let agent = world.agent().await;
     let rig = Rig(&agent);
     rig.until("web", "running", |pod| state(pod, "a") == "running").await;
-    // The shim was asked more than once, and meanwhile the pod was looked at.
-    world.fakes.steps.called("task", 2).await;
-    world.fakes.runtime.set_mute(&ids[0], false);
+    // The ends of both processes are waited for again, and meanwhile the pod was looked at.
     world.fakes.steps.called("wait", 2).await;
+    world.fakes.runtime.set_mute(&ids[0], false);
     let pod = rig.until("web", "running", |pod| state(pod, "a") == "running").await;
     assert_eq!((rig.ids("a"), status(&pod, "a").restart_count), (ids, 0));
     assert_eq!((world.fakes.steps.count("kill"), world.fakes.steps.count("delete_task")), (0, 0));

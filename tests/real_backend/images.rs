@@ -7,6 +7,7 @@ use containerd_client::services::v1::snapshots::ListSnapshotsRequest;
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
 use containerd_client::tonic::Request;
 use containerd_client::with_namespace;
+use futures::StreamExt;
 use podbay::backend::{ErrorKind, FsUsage, ImageRecord, Images, LayerUnpack};
 use podbay::model::StringMap;
 use podbay::model::image::Digest;
@@ -61,6 +62,30 @@ pub async fn a_blob_is_written_and_read(rig: &mut Rig) {
     let empty = Blob::new("application/octet-stream", Vec::new());
     empty.store(images, &lease, &StringMap::new()).await;
     assert_eq!(images.read_blob(&empty.descriptor.digest, 0).await.unwrap(), Bytes::new());
+}
+
+/// What readers do not take may not fill the connection that all blobs share.
+pub async fn slow_readers_hold_up_no_writer(rig: &mut Rig) {
+    let images = &rig.backend;
+    let lease = images.lease().await.unwrap();
+    let big = Blob::new("application/octet-stream", vec![7; 8 << 20]);
+    big.store(images, &lease, &StringMap::new()).await;
+    let mut readers = Vec::new();
+    for _ in 0..8 {
+        let mut pieces = images.open_blob(&big.descriptor.digest).await.unwrap();
+        assert!(!pieces.next().await.unwrap().unwrap().is_empty());
+        readers.push(pieces);
+    }
+    let blob = large();
+    let labels = StringMap::new();
+    let write = blob.store(images, &lease, &labels);
+    tokio::time::timeout(Duration::from_secs(20), write).await.expect("a write beside them");
+    let mut rest = 0;
+    let mut last = readers.pop().unwrap();
+    while let Some(piece) = last.next().await {
+        rest += piece.unwrap().len();
+    }
+    assert!(rest > 0 && rest < 8 << 20, "{rest} bytes after the first piece");
 }
 
 pub async fn a_dropped_write_is_resumed(rig: &mut Rig) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::rig::{ContainerState, Rig, SOON};
+use crate::rig::{ContainerState, PodSandboxState, Rig, SOON};
 use crate::support::containerd::Line;
 use crate::support::wait_until;
 
@@ -44,6 +44,11 @@ async fn parts_of_a_pod(rig: &Rig) {
     let id = rig.run(&pod).await.expect("run");
     let main = rig.started(&pod, &id, &rig.waiting("main")).await;
     take_away(rig, &id);
+    wait_until(SOON, "it is not ready", async || {
+        rig.pod_status(&id).await.state() == PodSandboxState::SandboxNotready
+    })
+    .await;
+    assert_eq!(rig.pod_status(&id).await.network.map(|network| network.ip), Some(String::new()));
     rig.stop_container(&main, 5).await.expect("stop");
     rig.stop(&id).await.expect("stop");
     rig.remove(&id).await.expect("remove");
@@ -59,6 +64,7 @@ async fn while_nobody_looks(rig: &mut Rig) {
     ctr(rig, &["tasks", "delete", "--force", &main]);
     ctr(rig, &["containers", "delete", &main]);
     rig.agent.restart().await;
+    assert_eq!(rig.pod_status(&id).await.state(), PodSandboxState::SandboxNotready);
     assert_ne!(rig.ended(&main).await.0, 0);
     rig.stop(&id).await.expect("stop");
     rig.remove(&id).await.expect("remove");

@@ -156,23 +156,30 @@ pub async fn a_start_that_is_cut_can_be_tried_again(line: Line) {
     let pod = rig.pod("cut");
     let id = rig.run(&pod).await.expect("run");
     for (place, word) in ["create", "start"].into_iter().enumerate() {
-        let container = rig.waiting(&format!("main-{place}"));
-        let container = rig.create(&pod, &id, &container).await.expect("create");
+        let name = format!("main-{place}");
+        let prints = "trap 'exit 0' TERM; while :; do echo tick; sleep 0.1 & wait $!; done";
+        let first = rig.create(&pod, &id, &rig.script(&name, prints)).await.expect("create");
         let pid = rig.agent.pid();
-        holds.kill_in(word, rig.begin(&container), pid).await;
+        holds.kill_in(word, rig.begin(&first), pid).await;
         rig.agent.restart().await;
         holds.over().await;
         wait_until(SOON, "its shim answers again", async || {
-            rig.status(&container).await.state() != ContainerState::ContainerUnknown
+            rig.status(&first).await.state() != ContainerState::ContainerUnknown
         })
         .await;
-        let container = started_again(&rig, &pod, &id, container).await;
+        let container = started_again(&rig, &pod, &id, first.clone()).await;
         assert_eq!(
             rig.status(&container).await.state(),
             ContainerState::ContainerRunning,
             "{word}"
         );
         assert_eq!(rig.exec(&container, "echo hello").await.expect("exec"), "hello\n");
+        if container == first {
+            let log = rig.log_of("cut", &name);
+            let length = || std::fs::metadata(&log).map_or(0, |it| it.len());
+            let before = length();
+            wait_until(SOON, "its output is logged", async || length() > before).await;
+        }
         rig.stop_container(&container, 5).await.expect("stop");
         assert_eq!(rig.ended(&container).await.0, 0);
     }

@@ -10,10 +10,13 @@ use tonic::Status;
 
 use super::client::{Client, within};
 use super::types::{mask, unsigned, wire_map};
-use super::{Shared, leases};
+use super::{Shared, failure, leases};
 use crate::backend::{BlobBytes, BlobInfo, Error, ErrorKind, FsUsage, Lease, Result};
 use crate::model::StringMap;
 use crate::model::image::Digest;
+
+/// The most bytes that are read at once, which a slow reader keeps in memory.
+const PIECE: u64 = 1 << 20;
 
 /// Looks up a complete blob. It is added to the lease first, or the garbage collector could remove
 /// it after the look-up; adding a missing one does no harm.
@@ -58,24 +61,42 @@ pub(super) async fn read(client: &Client, digest: &Digest, max: usize) -> Result
     })
 }
 
-/// The bytes of a blob as the daemon sends them. The slow limit applies to each piece. The reader's
-/// own pace does not count, because only waiting for the daemon is timed.
+/// The bytes of a blob in pieces, each of which is received whole before it is passed on. So a slow
+/// reader holds back nothing on the connection that all blobs share. The slow limit applies to each
+/// piece; the reader's own pace does not count.
 pub(super) async fn open(shared: Arc<Shared>, digest: &Digest) -> Result<BlobBytes> {
-    let tried = format!("read blob {digest}");
-    let client = &shared.client;
-    let message = ReadContentRequest { digest: digest.to_string(), offset: 0, size: 0 };
-    let mut content = client.bulk_content();
-    let call = content.read(client.request(message));
-    let mut answer = within(client.slow_limit(), || tried.clone(), call)
-        .await
-        .map(tonic::Response::into_inner)?;
-    // An empty answer means an empty blob; for a missing blob the call would have failed before.
+    let missing = || Error::new(ErrorKind::NotFound, format!("read blob {digest}"));
+    let size = info(&shared.client, digest, None).await?.ok_or_else(missing)?.size;
+    let digest = digest.clone();
     Ok(Box::pin(async_stream::try_stream! {
-        let limit = shared.client.slow_limit();
-        while let Some(part) = within(limit, || tried.clone(), answer.message()).await? {
-            yield Bytes::from(part.data);
+        let mut at = 0;
+        while at < size {
+            let piece = read_piece(&shared.client, &digest, at, PIECE.min(size - at)).await?;
+            at += piece.len() as u64;
+            yield piece;
         }
     }))
+}
+
+/// Some bytes of a blob, never none.
+async fn read_piece(client: &Client, digest: &Digest, at: u64, size: u64) -> Result<Bytes> {
+    let tried = || format!("read blob {digest} from byte {at}");
+    let message = ReadContentRequest {
+        digest: digest.to_string(),
+        offset: i64::try_from(at).unwrap_or(i64::MAX),
+        size: i64::try_from(size).unwrap_or(i64::MAX),
+    };
+    let read = async {
+        let answer = client.bulk_content().read(client.request(message)).await?;
+        let mut stream = answer.into_inner();
+        let mut piece = BytesMut::new();
+        while let Some(part) = stream.message().await? {
+            piece.extend_from_slice(&part.data);
+        }
+        Ok::<_, Status>(piece.freeze())
+    };
+    let piece = within(client.slow_limit(), tried, read).await?;
+    if piece.is_empty() { Err(failure::senseless(tried(), "no bytes in it")) } else { Ok(piece) }
 }
 
 /// Sets these labels and keeps others; the daemon removes those with an empty value.

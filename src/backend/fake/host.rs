@@ -389,11 +389,14 @@ impl Host for FakeHost {
         self.steps.run("memory_cgroup", pid, work).await
     }
 
-    /// Processes of the fakes have no children; the process itself is killed by the runtime.
+    /// Processes of the fakes have no children. Nobody tells the runtime of the end, as if the shim
+    /// hung.
     async fn kill_tree(&self, pid: u32, start_time: u64) -> Result<()> {
         let work = async {
             let same = |it: &HostProcess| (it.pid, it.start_time) == (pid, start_time);
-            self.world.lock().strays.retain(|it| !same(it));
+            let mut world = self.world.lock();
+            world.strays.retain(|it| !same(it));
+            world.processes.retain(|it, live| (*it, live.start_time) != (pid, start_time));
             Ok(())
         };
         self.steps.run("kill_tree", pid, work).await

@@ -75,11 +75,16 @@ impl FakeRuntime {
     /// Simulates that the container hits its memory limit: init is killed, and its cgroup counts
     /// it.
     pub fn oom(&self, container: &str) {
+        self.count_oom(container);
+        self.tell_oom(container);
+        self.end(Process::init(container), 128 + SIGKILL.unsigned_abs());
+    }
+
+    /// Counts an OOM kill in the cgroup of a container, and nothing else.
+    pub fn count_oom(&self, container: &str) {
         if let Some(kills) = self.0.world.lock().cgroups.get_mut(&cgroup_of(container)) {
             *kills += 1;
         }
-        self.tell_oom(container);
-        self.end(Process::init(container), 128 + SIGKILL.unsigned_abs());
     }
 
     /// Sends the OOM event of a container, and nothing else.

@@ -39,6 +39,7 @@ struct Rule {
     fail: Option<(ErrorKind, usize)>,
     lose: Option<(ErrorKind, usize)>,
     hang: bool,
+    panic: bool,
     delay: Duration,
 }
 
@@ -62,6 +63,11 @@ impl Steps {
     /// Makes calls of `step` wait before they do anything, until [`Steps::release`].
     pub fn hang(&self, step: &str) {
         self.rule(step, |rule| rule.hang = true);
+    }
+
+    /// Makes the next call of `step` panic before it does anything.
+    pub fn panic(&self, step: &str) {
+        self.rule(step, |rule| rule.panic = true);
     }
 
     /// Ends a hang; waiting calls continue.
@@ -121,6 +127,9 @@ impl Steps {
             tokio::time::sleep(delay).await;
         }
         self.until(|inner| !inner.rules.get(step).is_some_and(|rule| rule.hang)).await;
+        let panics = |rule: &mut Rule| std::mem::take(&mut rule.panic);
+        let panics = self.lock().rules.get_mut(step).is_some_and(panics);
+        assert!(!panics, "{tried} panics on request");
         let failure = self.lock().rules.get_mut(step).and_then(|rule| take(&mut rule.fail));
         match failure {
             Some(kind) => Err(Error::new(kind, tried).because("it failed on request")),

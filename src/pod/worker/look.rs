@@ -70,10 +70,6 @@ impl Worker {
             (ContainerState::Running { started_at, .. }, _) => {
                 State::Running { started_at: *started_at }
             }
-            // Only its shim hangs, which is no reason to end a running process.
-            (ContainerState::Unknown { started_at: Some(started_at), alive: true }, _) => {
-                State::Running { started_at: *started_at }
-            }
             (ContainerState::Unknown { .. }, _) => State::Unknown,
         };
         Some(SeenContainer {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 
 use super::{Identity, convert};
@@ -18,8 +18,8 @@ use crate::serve::status::chain;
 /// How long an answer of containerd is cached.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// How long Status waits for others.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long Status waits for others altogether; crictl gives up after two seconds.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// The last result of querying containerd, or the error.
 type Health = Arc<Result<RuntimeInfo, String>>;
@@ -59,9 +59,11 @@ impl Node {
     }
 
     pub async fn status(&self, request: v1::StatusRequest) -> Result<v1::StatusResponse, Status> {
+        let late = Instant::now() + PATIENCE;
         let (health, network) = tokio::join!(self.health(), self.network_readiness());
         if health.is_ok() {
-            self.sandboxes.learn_features().await;
+            // What is not known in time is queried again by the next call.
+            let _ = timeout_at(late, self.sandboxes.learn_features()).await;
         }
         let known = self.sandboxes.features();
         Ok(v1::StatusResponse {

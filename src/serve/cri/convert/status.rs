@@ -156,7 +156,7 @@ impl<'a> Life<'a> {
                 reason: &exited.reason,
                 message: &exited.message,
             },
-            ContainerState::Unknown { started_at, .. } => Self {
+            ContainerState::Unknown { started_at } => Self {
                 started_at: started_at.unwrap_or_default(),
                 exit_code: UNKNOWN_CODE,
                 reason: "Unknown",

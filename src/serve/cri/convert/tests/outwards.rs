@@ -107,14 +107,7 @@ fn times_are_zero_until_they_are_true() {
         (ContainerState::Running { started_at: 20, pid: 9 }, ContainerRunning, 20, 0, 0, ""),
         (exited(Some(20)), ContainerExited, 20, 30, 128, "StartError"),
         (exited(None), ContainerExited, 0, 30, 128, "StartError"),
-        (
-            ContainerState::Unknown { started_at: Some(20), alive: true },
-            ContainerUnknown,
-            20,
-            0,
-            255,
-            "Unknown",
-        ),
+        (ContainerState::Unknown { started_at: Some(20) }, ContainerUnknown, 20, 0, 255, "Unknown"),
     ];
     for (state, wanted, started, finished, code, reason) in cases {
         let container = container_in(state);
