@@ -1,6 +1,9 @@
 //! Resizing running pods.
 
-use k8s_openapi::api::core::v1::Pod;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use podbay::backend::MemoryUse;
 use podbay::board::Container;
 use podbay::pod::{Apply, Change, Error, Face, Waits};
 use serde_json::{Value, json};
@@ -179,6 +182,62 @@ async fn a_container_may_ask_for_a_restart() {
     let refused = Apply { manifest: never.to_string(), ..Apply::default() };
     let refused = rig.try_apply(refused).await.expect_err("never").to_string();
     assert!(refused.contains("must be 'NotRequired' when `restartPolicy` is 'Never'"), "{refused}");
+    rig.delete("sized", None).await;
+    rig.gone("sized").await;
+    world.clean().await;
+}
+
+fn in_progress(pod: &Pod) -> Option<PodCondition> {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().find(|it| it.type_ == "PodResizeInProgress").cloned()
+}
+
+#[tokio::test]
+async fn memory_does_not_fall_below_what_is_in_use() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    rig.apply(&limited("500m", "64Mi")).await;
+    rig.phase("sized", "Running").await;
+    let of_pod = Path::new("/sys/fs/cgroup/fake");
+    let uses = |cgroup: &Path, mib: u64| {
+        let memory = MemoryUse { used: mib << 20, limit: 64 << 20 };
+        world.fakes.host.set_memory(cgroup, memory);
+    };
+    uses(&of_pod.join(rig.ids("a").remove(0)), 40);
+    let steps = &world.fakes.steps;
+    let done = || (steps.count("update_resources"), steps.count("make_cgroup"));
+    let before = done();
+    let refused = async |what: &'static str, message: &'static str| {
+        let is_told = |pod: &Pod| {
+            let told = in_progress(pod).filter(|told| told.reason.as_deref() == Some("Error"));
+            told.and_then(|told| told.message).is_some_and(|told| told == message)
+        };
+        rig.until("sized", what, is_told).await;
+    };
+    rig.apply(&limited("250m", "32Mi")).await;
+    let message = "cannot decrease memory limits: attempting to set container \"a\" memory limit \
+                   (33554432) below current usage (41943040)";
+    refused("refused", message).await;
+    uses(&of_pod.join(rig.ids("a").remove(0)), 1);
+    uses(of_pod, 32);
+    let message = "cannot decrease memory limits: attempting to set pod memory limit (33554432) \
+                   below current usage (33554432)";
+    refused("refused for the pod", message).await;
+    assert_eq!(done(), before, "nothing was changed");
+    // A limit that stays may be reached.
+    rig.apply(&limited("250m", "64Mi")).await;
+    uses(of_pod, 64);
+    rig.until("sized", "not lowered", |pod| in_progress(pod).is_none()).await;
+    rig.apply(&limited("250m", "32Mi")).await;
+    uses(of_pod, 31);
+    eventually("other limits", async || {
+        let found = agent.rooms.sandboxes.containers(&Default::default()).remove(0);
+        let limits = (found.resources.cpu_quota, found.resources.memory_limit);
+        (limits == (25_000, 32 << 20)).then_some(())
+    })
+    .await;
+    rig.until("sized", "done", |pod| in_progress(pod).is_none()).await;
     rig.delete("sized", None).await;
     rig.gone("sized").await;
     world.clean().await;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::super::{DeviceNode, HostFacts, HostProcess, SHIM_ID};
+use super::super::super::{DeviceNode, HostFacts, HostProcess, MemoryUse, SHIM_ID};
 use super::FakeHost;
 
 impl FakeHost {
@@ -41,6 +41,11 @@ impl FakeHost {
     /// The version of CRIU from now on; it is not installed else.
     pub fn set_criu(&self, version: Option<u32>) {
         self.lock().criu = version;
+    }
+
+    /// Sets use and limit of a memory cgroup; other cgroups have no such figures.
+    pub fn set_memory(&self, cgroup: &Path, memory: MemoryUse) {
+        self.lock().memory.insert(cgroup.to_owned(), memory);
     }
 
     /// Adds an empty cgroup, like one left by an OCI runtime killed while it created a container.
