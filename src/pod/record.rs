@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::{self, Backoff, later};
@@ -149,6 +150,9 @@ pub struct Instance {
     /// User and groups of its first process, once known.
     #[serde(default)]
     pub user: Option<User>,
+    /// Resources in force; unknown in records of earlier versions until the pod is prepared again.
+    #[serde(default)]
+    pub resources: Option<Box<ResourceRequirements>>,
     /// State.
     pub state: State,
     /// Whether its postStart hook has to be run.

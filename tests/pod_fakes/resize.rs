@@ -93,6 +93,41 @@ async fn a_container_that_starts_meanwhile_gets_them_too() {
     world.clean().await;
 }
 
+#[tokio::test]
+async fn resources_are_told_when_they_are_in_force() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    rig.apply(&limited("500m", "64Mi")).await;
+    let before = rig.phase("sized", "Running").await;
+    assert!(in_progress(&before).is_none());
+    let steps = &world.fakes.steps;
+    let updates = steps.count("update_resources");
+    steps.hang("update_resources");
+    let mut more = limited("250m", "128Mi");
+    more["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("200m");
+    rig.apply(&more).await;
+    let told = |pod: &Pod| {
+        let status = status(pod, "a");
+        let resources = status.resources.expect("resources");
+        let (requests, limits) =
+            (resources.requests.expect("both"), resources.limits.expect("both"));
+        let allocated = status.allocated_resources.expect("allocated");
+        [allocated["cpu"].0.clone(), requests["cpu"].0.clone(), limits["memory"].0.clone()]
+    };
+    let under_way = rig.until("sized", "in progress", |pod| in_progress(pod).is_some()).await;
+    let condition = in_progress(&under_way).expect("the condition");
+    assert_eq!((condition.status.as_str(), condition.reason), ("True", None));
+    assert_eq!(told(&under_way), ["200m", "100m", "64Mi"]);
+    steps.called("update_resources", updates + 1).await;
+    steps.release("update_resources");
+    let after = rig.until("sized", "done", |pod| in_progress(pod).is_none()).await;
+    assert_eq!(told(&after), ["200m", "200m", "128Mi"]);
+    rig.delete("sized", None).await;
+    rig.gone("sized").await;
+    world.clean().await;
+}
+
 /// A pod that asks for so many of the node's 64 CPUs.
 fn asking(name: &str, cpu: &str) -> Value {
     let mut container = container("a", &["run"]);

@@ -50,7 +50,9 @@ fn status(
     let current = unit.current.as_ref();
     let running = state.running.is_some();
     let succeeded = unit.ended().is_some_and(|end| end.code == 0);
-    let resources = current.map(|_| wanted.container.resources.clone().unwrap_or_default());
+    let allocated = current.map(|_| wanted.resources());
+    let actual = current.filter(|current| current.is_live());
+    let actual = actual.and_then(|current| current.resources.as_deref().cloned());
     let ready = match wanted.role {
         Role::Init => succeeded,
         Role::Sidecar | Role::App => running && current.is_some_and(|current| current.ready),
@@ -67,8 +69,8 @@ fn status(
         started: (wanted.role != Role::Ephemeral).then_some(started),
         state: Some(state),
         last_state: last,
-        allocated_resources: resources.as_ref().and_then(|own| own.requests.clone()),
-        resources,
+        allocated_resources: allocated.as_ref().and_then(|own| own.requests.clone()),
+        resources: actual.or(allocated),
         volume_mounts: mounts(wanted),
         user: current.and_then(|current| current.user.as_ref()).map(user),
         ..ContainerStatus::default()
