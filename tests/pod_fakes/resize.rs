@@ -277,3 +277,43 @@ async fn memory_does_not_fall_below_what_is_in_use() {
     rig.gone("sized").await;
     world.clean().await;
 }
+
+#[tokio::test]
+async fn a_class_weighs_what_its_living_pods_do() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let weighs = async |milli_cpu: u64| {
+        let is = || {
+            let class = Path::new("/kubepods/burstable");
+            let limits = world.fakes.host.limits(class).map(|limits| limits.cpu_shares);
+            (limits == Some(milli_cpu * 1024 / 1000)).then_some(())
+        };
+        eventually("the weight", async || is()).await;
+    };
+    rig.apply(&asking("large", "40")).await;
+    rig.phase("large", "Running").await;
+    weighs(40_000).await;
+    // One that the node rejects has no part of it.
+    rig.apply(&asking("late", "30")).await;
+    rig.phase("late", "Failed").await;
+    let mut short = asking("short", "10");
+    short["spec"]["restartPolicy"] = json!("Never");
+    short["spec"]["containers"][0]["command"] = json!(["exit", "0"]);
+    rig.apply(&short).await;
+    rig.phase("short", "Succeeded").await;
+    weighs(40_000).await;
+    rig.apply(&asking("small", "20")).await;
+    rig.phase("small", "Running").await;
+    weighs(60_000).await;
+    for (name, left) in [("large", 20_000), ("late", 20_000), ("short", 20_000)] {
+        rig.delete(name, None).await;
+        rig.gone(name).await;
+        weighs(left).await;
+    }
+    rig.delete("small", None).await;
+    rig.gone("small").await;
+    let empty = || world.fakes.host.limits(Path::new("/kubepods/burstable")).expect("the class");
+    eventually("nothing left", async || (empty().cpu_shares == 2).then_some(())).await;
+    world.clean().await;
+}
