@@ -317,3 +317,34 @@ async fn a_class_weighs_what_its_living_pods_do() {
     eventually("nothing left", async || (empty().cpu_shares == 2).then_some(())).await;
     world.clean().await;
 }
+
+#[tokio::test]
+async fn a_resize_that_fails_holds_up_nothing_else() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let with = |memory: &str| {
+        let mut pod = limited("500m", memory);
+        pod["spec"]["volumes"] = json!([{ "name": "v", "configMap": { "name": "map" } }]);
+        let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "map" } });
+        json!({ "apiVersion": "v1", "kind": "List", "items": [map, pod] })
+    };
+    rig.apply(&with("64Mi")).await;
+    rig.phase("sized", "Running").await;
+    let cgroup = Path::new("/sys/fs/cgroup/fake").join(rig.ids("a").remove(0));
+    let memory = MemoryUse { used: 40 << 20, limit: 64 << 20 };
+    world.fakes.host.set_memory(&cgroup, memory);
+    let fills = world.fakes.steps.count("write_volume");
+    rig.apply(&with("32Mi")).await;
+    let failed = |pod: &Pod| in_progress(pod).is_some_and(|it| it.reason.is_some());
+    rig.until("sized", "refused", failed).await;
+    assert!(world.fakes.steps.count("write_volume") > fills, "its volumes are up to date");
+    let pods = rig.pods();
+    let again = agent.inside(async move { pods.restart_container(&key("sized"), "a").await });
+    again.await.expect("no panic").expect("it is restarted");
+    let goes_on = |pod: &Pod| status(pod, "a").restart_count == 1 && status(pod, "a").ready;
+    rig.until("sized", "restarted", goes_on).await;
+    rig.delete("sized", None).await;
+    rig.gone("sized").await;
+    world.clean().await;
+}

@@ -99,12 +99,16 @@ impl Work {
 
     async fn prepare(&self) -> Outcome {
         let given = &self.life.given;
-        if let Err(outcome) = self.resize().await {
-            return outcome;
+        let resized = self.resize().await;
+        match &resized {
+            // Volumes do not wait for a resize that fails.
+            Err(Outcome::Failed { reason, .. }) if reason == super::resize::FAILED => {}
+            Err(outcome) => return outcome.clone(),
+            Ok(()) => {}
         }
         let context = self.room.volume_context(given);
         match self.room.deps.volumes.setup(given, &context).await {
-            Ok(()) => Outcome::Done,
+            Ok(()) => resized.err().unwrap_or(Outcome::Done),
             Err(error) => {
                 let (reason, message) = (error.reason(), error_chain(&error));
                 self.event(None, EventType::Warning, reason, message.clone());
