@@ -7,6 +7,7 @@ use crate::board::now;
 use crate::ids::ContainerId;
 use crate::model::UnixNanos;
 use crate::pod::backoff::{self, later};
+use crate::pod::hook::Moment;
 use crate::pod::observe::doom;
 use crate::pod::plan::{Job, Unwind, wanted};
 use crate::pod::record::{Life, Trouble, Unit};
@@ -147,7 +148,8 @@ impl Worker {
                 let grace = life.grace();
                 for unit in life.units.values_mut() {
                     if let Some(current) = unit.current.as_mut().filter(|c| c.id == *id) {
-                        doom(current, message.to_owned(), grace, at);
+                        // The error may quote the application's output.
+                        doom(current, Moment::PostStart.reason().to_owned(), grace, at);
                     }
                 }
             }
