@@ -22,6 +22,46 @@ pub(super) struct Statuses {
     pub ephemeral: Vec<ContainerStatus>,
 }
 
+impl Statuses {
+    /// Ends the containers of an ended pod that were never started, as a kubelet does: apps only if
+    /// the pod was initialized, init containers up to the last one that was started.
+    pub(super) fn end(&mut self) {
+        let last = self.init.last();
+        let initialized = last.is_none_or(has_succeeded) || self.apps.iter().any(has_begun);
+        if initialized {
+            self.apps.iter_mut().for_each(end);
+        }
+        let begun = self.init.iter().rposition(has_begun).unwrap_or(0);
+        self.init.iter_mut().take(begun + 1).for_each(end);
+    }
+}
+
+/// Whether it was ever started.
+fn has_begun(status: &ContainerStatus) -> bool {
+    let waits = status.state.as_ref().is_some_and(|state| state.waiting.is_some());
+    !waits || status.last_state.is_some()
+}
+
+/// Whether it has ever ended successfully.
+fn has_succeeded(status: &ContainerStatus) -> bool {
+    let mut ends = [&status.state, &status.last_state].into_iter().flatten();
+    ends.any(|state| state.terminated.as_ref().is_some_and(|end| end.exit_code == 0))
+}
+
+fn end(status: &mut ContainerStatus) {
+    if status.state.as_ref().is_some_and(|state| state.terminated.is_some()) {
+        return;
+    }
+    let terminated = ContainerStateTerminated {
+        exit_code: 137,
+        reason: Some("ContainerStatusUnknown".to_owned()),
+        message: Some("The container could not be located when the pod was terminated".to_owned()),
+        ..ContainerStateTerminated::default()
+    };
+    let state = ContainerState { terminated: Some(terminated), ..ContainerState::default() };
+    status.state = Some(state);
+}
+
 /// Of all containers.
 pub(super) fn statuses(life: &Life, seen: &Observed, now: UnixNanos, policy: &Policy) -> Statuses {
     let none = Unit::default();
