@@ -12,7 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde::{Deserialize, Serialize};
 
-use super::backoff::{self, Backoff, later};
+use super::backoff::{self, Backoff, between, later};
 use super::object::Given;
 use super::renew::Pending;
 use crate::ids::{ContainerId, PodId};
@@ -231,7 +231,7 @@ pub struct Termination {
 pub struct Doom {
     /// Human-readable reason.
     pub message: String,
-    /// When this was decided.
+    /// When its grace period began: with the decision, or when another agent took over.
     pub since: UnixNanos,
     /// Grace period.
     pub grace: Duration,
@@ -303,7 +303,7 @@ pub struct Verdict {
     pub reason: String,
     /// Human-readable message.
     pub message: String,
-    /// Time of the decision.
+    /// When its grace period began: with the decision, or when another agent took over.
     pub at: UnixNanos,
     /// Until when running containers may run.
     pub deadline: UnixNanos,
@@ -437,8 +437,8 @@ impl Life {
         self.conditions.remove("DisruptionTarget");
     }
 
-    /// Called when another agent takes over in this boot of the host: a pending deletion gets its
-    /// whole grace period again.
+    /// Called when another agent takes over in this boot of the host: whatever is ending gets its
+    /// whole grace period again, unless the host ends.
     pub fn taken_over(&mut self, now: UnixNanos, boot: &str) {
         if self.is_static_ended_with_host() && self.ended_with.as_deref() != Some(boot) {
             self.begin_again();
@@ -446,6 +446,13 @@ impl Life {
         if let Some(deletion) = &mut self.deletion {
             deletion.deadline = later(now, deletion.grace);
         }
+        let ends = !self.settled && self.ended_with.is_none();
+        if let Some(verdict) = self.verdict.as_mut().filter(|_| ends) {
+            let grace = between(verdict.at, verdict.deadline);
+            (verdict.at, verdict.deadline) = (now, later(now, grace));
+        }
+        let currents = self.units.values_mut().filter_map(|unit| unit.current.as_mut());
+        currents.filter_map(|current| current.doom.as_mut()).for_each(|doom| doom.since = now);
     }
 
     /// A container by name, created if missing.
