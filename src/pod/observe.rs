@@ -27,6 +27,8 @@ pub struct Observed {
     pub prepared: bool,
     /// Containers whose preStop hook was run.
     pub pre_stopped: BTreeSet<ContainerId>,
+    /// Whether its runtime handler supports recursive read-only mounts.
+    pub recursive_read_only: bool,
     /// Whether the pod that this one replaces still exists.
     pub predecessor: bool,
     /// Whether a pod that is preempted for this one has not ended yet.
@@ -67,8 +69,12 @@ pub struct SeenContainer {
     pub created_at: UnixNanos,
     /// Image as requested.
     pub image: String,
+    /// Name of the image on this node.
+    pub image_name: String,
     /// Resolved image.
     pub image_id: String,
+    /// Name of its stop signal.
+    pub stop_signal: String,
     /// User and groups of its first process.
     pub user: Option<User>,
     /// State.
@@ -183,6 +189,9 @@ fn take(unit: &mut Unit, found: &SeenContainer, spec: Option<&Wanted<'_>>) {
             }
             current.state = found.state.clone();
             current.user.clone_from(&found.user);
+            // Records of earlier versions do not have them.
+            current.image_name.clone_from(&found.image_name);
+            current.stop_signal.get_or_insert_with(|| found.stop_signal.clone());
             return;
         }
         match &current.state {
@@ -202,7 +211,9 @@ fn take(unit: &mut Unit, found: &SeenContainer, spec: Option<&Wanted<'_>>) {
         sandbox: found.sandbox.clone(),
         attempt: found.attempt,
         image: found.image.clone(),
+        image_name: found.image_name.clone(),
         image_id: found.image_id.clone(),
+        stop_signal: Some(found.stop_signal.clone()),
         user: found.user.clone(),
         resources: spec.map(|wanted| Box::new(wanted.resources())),
         state: found.state.clone(),

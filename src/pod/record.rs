@@ -145,8 +145,14 @@ pub struct Instance {
     pub attempt: u32,
     /// Image as in the spec.
     pub image: String,
+    /// Name of the image on this node, its tag if it has one; empty while unknown.
+    #[serde(default)]
+    pub image_name: String,
     /// Resolved image.
     pub image_id: String,
+    /// Name of its stop signal, once known.
+    #[serde(default)]
+    pub stop_signal: Option<String>,
     /// User and groups of its first process, once known.
     #[serde(default)]
     pub user: Option<User>,
@@ -184,6 +190,11 @@ impl Instance {
     /// Whether its process runs or may run.
     pub fn is_live(&self) -> bool {
         matches!(self.state, State::Running { .. } | State::Unknown)
+    }
+
+    /// Its image as a status names it.
+    pub fn shown_image(&self) -> &str {
+        if self.image_name.is_empty() { &self.image } else { &self.image_name }
     }
 
     /// Whether it has started, including its postStart hook, so that others may continue.

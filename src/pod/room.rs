@@ -224,6 +224,13 @@ impl Room {
         if home.host_network { &self.node.ips } else { &home.ips }
     }
 
+    /// Whether a runtime handler supports recursive read-only mounts.
+    pub(super) fn supports_recursive_read_only(&self, handler: &str) -> bool {
+        let features = self.deps.sandboxes.features();
+        let handler = features.get(handler).or_else(|| features.values().next());
+        handler.is_some_and(|handler| handler.recursive_read_only_mounts)
+    }
+
     pub(super) fn viewpoint(&self) -> Viewpoint {
         Viewpoint { ips: self.node.ips.clone(), restart: self.options.policy.restart }
     }

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 use super::super::backoff::Policy;
 use super::super::observe::Observed;
 use super::super::plan::{Job, Role, Wanted, wanted};
-use super::super::record::{Life, State, Termination, Trouble, Unit, User};
+use super::super::record::{Instance, Life, State, Termination, Trouble, Unit, User};
 use super::super::wishes::Pace;
 use super::time;
 use crate::ids::ContainerId;
@@ -62,7 +62,7 @@ fn end(status: &mut ContainerStatus) {
     status.state = Some(state);
 }
 
-/// Of all containers.
+/// Of all containers, in the kubelet's order: init containers as in the spec, others by name.
 pub(super) fn statuses(life: &Life, seen: &Observed, now: UnixNanos, policy: &Policy) -> Statuses {
     let none = Unit::default();
     let mut statuses = Statuses::default();
@@ -75,6 +75,8 @@ pub(super) fn statuses(life: &Life, seen: &Observed, now: UnixNanos, policy: &Po
         };
         list.push(status(life, wanted, unit, seen, now, policy));
     }
+    statuses.apps.sort_by(|a, b| a.name.cmp(&b.name));
+    statuses.ephemeral.sort_by(|a, b| a.name.cmp(&b.name));
     statuses
 }
 
@@ -101,7 +103,7 @@ fn status(
     let started = running && current.is_some_and(|current| current.started);
     ContainerStatus {
         name: wanted.name.to_owned(),
-        image: current.map_or(wanted.image(), |current| &current.image).to_owned(),
+        image: current.map_or(wanted.image(), Instance::shown_image).to_owned(),
         image_id: current.map(|current| current.image_id.clone()).unwrap_or_default(),
         container_id: current.map(|current| named(&current.id)),
         restart_count: i32::try_from(unit.restarts()).unwrap_or(i32::MAX),
@@ -111,17 +113,19 @@ fn status(
         last_state: last,
         allocated_resources: allocated.as_ref().and_then(|own| own.requests.clone()),
         resources: actual.or(allocated),
-        volume_mounts: mounts(wanted),
+        stop_signal: current.and_then(|current| current.stop_signal.clone()),
+        volume_mounts: mounts(wanted, seen),
         user: current.and_then(|current| current.user.as_ref()).map(user),
         ..ContainerStatus::default()
     }
 }
 
 /// The mounts of a container, including whether submounts are read-only too.
-fn mounts(wanted: &Wanted<'_>) -> Option<Vec<VolumeMountStatus>> {
+fn mounts(wanted: &Wanted<'_>, seen: &Observed) -> Option<Vec<VolumeMountStatus>> {
     let mounts = wanted.container.volume_mounts.iter().flatten().map(|mount| {
         let recursive = match mount.recursive_read_only.as_deref() {
-            Some("Enabled" | "IfPossible") => "Enabled",
+            Some("Enabled") => "Enabled",
+            Some("IfPossible") if seen.recursive_read_only => "Enabled",
             _ => "Disabled",
         };
         let read_only = mount.read_only.filter(|it| *it);

@@ -68,7 +68,8 @@ fn a_plain_pod_comes_up() {
     let status = stage.status();
     let it = app(&status);
     assert_eq!((it.ready, it.started, it.restart_count), (true, Some(true), 0));
-    assert_eq!((it.image.as_str(), it.image_id.as_str()), ("app:1", "sha256:1"));
+    assert_eq!((it.image.as_str(), it.image_id.as_str()), ("registry.test/app:1", "sha256:1"));
+    assert_eq!(it.stop_signal.as_deref(), Some("SIGTERM"));
     let id = it.container_id.as_deref().expect("an id");
     assert!(id.starts_with("containerd://"), "{id}");
     assert_eq!(status.pod_ip.as_deref(), Some("10.0.0.0"));
@@ -363,15 +364,31 @@ fn mounts_and_user_of_a_container_are_told() {
     stage.seen.containers[0].user = Some(user);
     stage.look();
     let running = told(&mut stage);
-    let recursive = |at: usize| running["volumeMounts"][at]["recursiveReadOnly"].clone();
-    assert_eq!(
-        [recursive(0), recursive(1), recursive(2)],
-        [json!(null), json!("Enabled"), json!("Disabled")]
-    );
+    for (supported, if_possible) in [(true, "Enabled"), (false, "Disabled")] {
+        stage.seen.recursive_read_only = supported;
+        let running = told(&mut stage);
+        let recursive = |at: usize| running["volumeMounts"][at]["recursiveReadOnly"].clone();
+        assert_eq!(
+            [recursive(0), recursive(1), recursive(2)],
+            [json!(null), json!(if_possible), json!("Disabled")]
+        );
+    }
     assert_eq!(running["user"]["linux"], json!({"uid": 7, "gid": 8, "supplementalGroups": [8, 9]}));
     assert_eq!(running["resources"]["requests"], json!({"cpu": "1"}));
     assert_eq!(running["allocatedResources"], json!({"cpu": "1"}));
     assert_eq!(stage.status().observed_generation, Some(1));
+}
+
+#[test]
+fn apps_are_told_by_name_and_init_containers_in_their_order() {
+    let names = json!([{"name": "b", "image": "b:1"}, {"name": "a", "image": "a:1"}]);
+    let inits = json!([{"name": "d", "image": "d:1"}, {"name": "c", "image": "c:1"}]);
+    let status = Stage::new(json!({"containers": names, "initContainers": inits})).status();
+    let names = |list: Option<Vec<ContainerStatus>>| -> Vec<String> {
+        list.into_iter().flatten().map(|status| status.name).collect()
+    };
+    assert_eq!(names(status.container_statuses), ["a", "b"]);
+    assert_eq!(names(status.init_container_statuses), ["d", "c"]);
 }
 
 #[test]

@@ -232,12 +232,10 @@ impl Work {
         let env = environment(given, spec, &pod_ips, &env_files, &node);
         let env = env.map_err(untranslated)?.config;
         let env: BTreeMap<String, String> = env.into_iter().collect();
-        let features = self.room.deps.sandboxes.features();
-        let handler = features.get(&sandbox.handler).or_else(|| features.values().next());
         let context = MountContext {
             env: &env,
             restart_count: start.attempt,
-            recursive_read_only: handler.is_some_and(|handler| handler.recursive_read_only_mounts),
+            recursive_read_only: self.room.supports_recursive_read_only(&sandbox.handler),
         };
         let mounts = volumes.mounts(given, spec, &context).await.map_err(unread)?;
         let context = ContainerContext {
