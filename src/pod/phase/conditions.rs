@@ -37,7 +37,8 @@ pub(super) fn conditions(
 ) -> Vec<PodCondition> {
     let containers = containers_ready(life, phase);
     let mut drafts = Vec::new();
-    if let Some(verdict) = life.verdict.as_ref().filter(|verdict| verdict.disrupted) {
+    let ended = life.verdict.as_ref().filter(|_| phase.is_final());
+    if let Some(verdict) = ended.filter(|verdict| verdict.disrupted) {
         drafts.push(Draft {
             kind: "DisruptionTarget",
             status: true,

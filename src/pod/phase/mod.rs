@@ -177,10 +177,11 @@ fn rejected(life: &Life) -> PodStatus {
     of_pod(life, Phase::Failed)
 }
 
-/// The part of the status that every pod has.
+/// The part of the status that every pod has. Why it ends is told when it has ended.
 fn of_pod(life: &Life, phase: Phase) -> PodStatus {
     let text = |part: fn(&super::record::Verdict) -> &String| {
-        life.verdict.as_ref().map(part).filter(|text| !text.is_empty()).cloned()
+        let verdict = life.verdict.as_ref().filter(|_| phase.is_final());
+        verdict.map(part).filter(|text| !text.is_empty()).cloned()
     };
     PodStatus {
         phase: Some(phase.as_str().to_owned()),
