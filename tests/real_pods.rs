@@ -15,6 +15,8 @@ mod evict;
 mod life;
 #[path = "real_pods/ports.rs"]
 mod ports;
+#[path = "real_pods/resize.rs"]
+mod resize;
 #[path = "real_pods/rig.rs"]
 mod rig;
 #[path = "real_pods/shutdown.rs"]
@@ -44,6 +46,7 @@ on_both_lines! {
     archives::an_image_goes_out_and_comes_back,
     archives::other_tools_read_it_and_are_read,
     archives::a_pull_is_followed,
+    resize::memory_in_use_is_not_taken_away,
     shutdown::pods_end_before_the_host_does,
     wishes::ulimits_reach_their_container,
 }

@@ -149,6 +149,15 @@ pub struct HostProcess {
     pub arguments: Vec<String>,
 }
 
+/// The memory of a cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Bytes in use.
+    pub used: u64,
+    /// Limit in bytes; without one it is larger than any memory.
+    pub limit: u64,
+}
+
 /// The host. All paths are absolute and on the host.
 #[async_trait]
 pub trait Host: Send + Sync + 'static {
@@ -328,6 +337,9 @@ pub trait Host: Send + Sync + 'static {
 
     /// The number of OOM kills in a memory cgroup; `None` when it is gone or has no such counter.
     async fn oom_kills(&self, memory_cgroup: &Path) -> Result<Option<u64>>;
+
+    /// Use and limit of a memory cgroup; `None` when it is gone or has no such figures.
+    async fn memory_use(&self, memory_cgroup: &Path) -> Result<Option<MemoryUse>>;
 
     /// Version of CRIU in its own encoding: 31701 is 3.17.1. `None` when it is not installed.
     async fn criu_version(&self) -> Result<Option<u32>>;

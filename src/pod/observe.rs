@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::plan::{Job, Unwind, wanted};
+use super::plan::{Job, Unwind, Wanted, wanted};
 use super::record::{Doom, Instance, Life, State, Termination, Unit, User};
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
@@ -27,6 +27,8 @@ pub struct Observed {
     pub prepared: bool,
     /// Containers whose preStop hook was run.
     pub pre_stopped: BTreeSet<ContainerId>,
+    /// Whether its runtime handler supports recursive read-only mounts.
+    pub recursive_read_only: bool,
     /// Whether the pod that this one replaces still exists.
     pub predecessor: bool,
     /// Whether a pod that is preempted for this one has not ended yet.
@@ -67,8 +69,12 @@ pub struct SeenContainer {
     pub created_at: UnixNanos,
     /// Image as requested.
     pub image: String,
+    /// Name of the image on this node.
+    pub image_name: String,
     /// Resolved image.
     pub image_id: String,
+    /// Name of its stop signal.
+    pub stop_signal: String,
     /// User and groups of its first process.
     pub user: Option<User>,
     /// State.
@@ -122,13 +128,14 @@ pub fn fold(life: &mut Life, seen: &Observed, now: UnixNanos) {
 fn fold_unit(life: &mut Life, name: &str, seen: &Observed, now: UnixNanos) {
     let newest = seen.containers.iter().filter(|container| container.name == name);
     let newest = newest.max_by_key(|container| (container.attempt, container.created_at));
-    let spec = wanted(life.given.spec()).into_iter().find(|wanted| wanted.name == name);
-    let hook = spec.as_ref().is_some_and(|wanted| wanted.post_start().is_some());
-    let has_startup = spec.as_ref().is_some_and(|w| w.container.startup_probe.is_some());
-    let has_readiness = spec.as_ref().is_some_and(|w| w.container.readiness_probe.is_some());
+    let given = life.given.pod.clone();
+    let all = given.spec.as_ref().map(wanted).unwrap_or_default();
+    let spec = all.iter().find(|wanted| wanted.name == name);
+    let has_startup = spec.is_some_and(|w| w.container.startup_probe.is_some());
+    let has_readiness = spec.is_some_and(|w| w.container.readiness_probe.is_some());
     let unit = life.unit(name);
     match newest {
-        Some(found) => take(unit, found, hook),
+        Some(found) => take(unit, found, spec),
         None => lost(unit, now),
     }
     let previous = unit.previous.clone();
@@ -173,7 +180,7 @@ pub fn doom(current: &mut Instance, message: String, grace: Duration, now: UnixN
     }
 }
 
-fn take(unit: &mut Unit, found: &SeenContainer, hook: bool) {
+fn take(unit: &mut Unit, found: &SeenContainer, spec: Option<&Wanted<'_>>) {
     if let Some(current) = &mut unit.current {
         if current.id == found.id {
             // It was to be ended only because its state was unknown.
@@ -182,6 +189,9 @@ fn take(unit: &mut Unit, found: &SeenContainer, hook: bool) {
             }
             current.state = found.state.clone();
             current.user.clone_from(&found.user);
+            // Records of earlier versions do not have them.
+            current.image_name.clone_from(&found.image_name);
+            current.stop_signal.get_or_insert_with(|| found.stop_signal.clone());
             return;
         }
         match &current.state {
@@ -201,10 +211,13 @@ fn take(unit: &mut Unit, found: &SeenContainer, hook: bool) {
         sandbox: found.sandbox.clone(),
         attempt: found.attempt,
         image: found.image.clone(),
+        image_name: found.image_name.clone(),
         image_id: found.image_id.clone(),
+        stop_signal: Some(found.stop_signal.clone()),
         user: found.user.clone(),
+        resources: spec.map(|wanted| Box::new(wanted.resources())),
         state: found.state.clone(),
-        post_start_due: hook,
+        post_start_due: spec.is_some_and(|wanted| wanted.post_start().is_some()),
         started: false,
         ready: false,
         doom: None,

@@ -9,9 +9,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde::{Deserialize, Serialize};
 
-use super::backoff::{self, Backoff, later};
+use super::backoff::{self, Backoff, between, later};
 use super::object::Given;
 use super::renew::Pending;
 use crate::ids::{ContainerId, PodId};
@@ -144,11 +145,20 @@ pub struct Instance {
     pub attempt: u32,
     /// Image as in the spec.
     pub image: String,
+    /// Name of the image on this node, its tag if it has one; empty while unknown.
+    #[serde(default)]
+    pub image_name: String,
     /// Resolved image.
     pub image_id: String,
+    /// Name of its stop signal, once known.
+    #[serde(default)]
+    pub stop_signal: Option<String>,
     /// User and groups of its first process, once known.
     #[serde(default)]
     pub user: Option<User>,
+    /// Resources in force; unknown in records of earlier versions until the pod is prepared again.
+    #[serde(default)]
+    pub resources: Option<Box<ResourceRequirements>>,
     /// State.
     pub state: State,
     /// Whether its postStart hook has to be run.
@@ -180,6 +190,11 @@ impl Instance {
     /// Whether its process runs or may run.
     pub fn is_live(&self) -> bool {
         matches!(self.state, State::Running { .. } | State::Unknown)
+    }
+
+    /// Its image as a status names it.
+    pub fn shown_image(&self) -> &str {
+        if self.image_name.is_empty() { &self.image } else { &self.image_name }
     }
 
     /// Whether it has started, including its postStart hook, so that others may continue.
@@ -227,7 +242,7 @@ pub struct Termination {
 pub struct Doom {
     /// Human-readable reason.
     pub message: String,
-    /// When this was decided.
+    /// When its grace period began: with the decision, or when another agent took over.
     pub since: UnixNanos,
     /// Grace period.
     pub grace: Duration,
@@ -299,7 +314,7 @@ pub struct Verdict {
     pub reason: String,
     /// Human-readable message.
     pub message: String,
-    /// Time of the decision.
+    /// When its grace period began: with the decision, or when another agent took over.
     pub at: UnixNanos,
     /// Until when running containers may run.
     pub deadline: UnixNanos,
@@ -433,8 +448,8 @@ impl Life {
         self.conditions.remove("DisruptionTarget");
     }
 
-    /// Called when another agent takes over in this boot of the host: a pending deletion gets its
-    /// whole grace period again.
+    /// Called when another agent takes over in this boot of the host: whatever is ending gets its
+    /// whole grace period again, unless the host ends.
     pub fn taken_over(&mut self, now: UnixNanos, boot: &str) {
         if self.is_static_ended_with_host() && self.ended_with.as_deref() != Some(boot) {
             self.begin_again();
@@ -442,6 +457,13 @@ impl Life {
         if let Some(deletion) = &mut self.deletion {
             deletion.deadline = later(now, deletion.grace);
         }
+        let ends = !self.settled && self.ended_with.is_none();
+        if let Some(verdict) = self.verdict.as_mut().filter(|_| ends) {
+            let grace = between(verdict.at, verdict.deadline);
+            (verdict.at, verdict.deadline) = (now, later(now, grace));
+        }
+        let currents = self.units.values_mut().filter_map(|unit| unit.current.as_mut());
+        currents.filter_map(|current| current.doom.as_mut()).for_each(|doom| doom.since = now);
     }
 
     /// A container by name, created if missing.

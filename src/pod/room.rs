@@ -18,7 +18,7 @@ use super::plan::{Policy, Wait};
 use super::probe::Prober;
 use super::pulled::Pulled;
 use super::record::Life;
-use super::translate::{NodeFacts, cgroup, qos};
+use super::translate::{NodeFacts, Qos, cgroup, qos};
 use super::turns::Turns;
 use super::view::{EventType, PodView, Waits};
 use super::watch::Hub;
@@ -28,6 +28,7 @@ use crate::image::Images;
 use crate::lifecycle::Tasks;
 use crate::locks::{Mutex, MutexGuard};
 use crate::model::UnixNanos;
+use crate::model::resources::CgroupLimits;
 use crate::sandbox::Sandboxes;
 use crate::store::{Revision, Store};
 use crate::telemetry::error_chain;
@@ -74,6 +75,10 @@ pub(super) struct Room {
     pub(super) pulled: Pulled,
     /// Notified when a pod uses less than before.
     pub(super) freed: Arc<Notify>,
+    /// Notified when a pod has ended, so that its QoS class weighs less.
+    pub(super) lighter: Arc<Notify>,
+    /// Held while a QoS class gets its weight, so that the newest one is set last.
+    weighing: tokio::sync::Mutex<()>,
     node: Arc<NodeFacts>,
     table: Mutex<Table>,
 }
@@ -193,6 +198,8 @@ impl Room {
             turns,
             pulled: Pulled::default(),
             freed: Arc::default(),
+            lighter: Arc::default(),
+            weighing: tokio::sync::Mutex::default(),
             node: Arc::new(node),
             table: Mutex::default(),
         }
@@ -215,6 +222,13 @@ impl Room {
     /// The addresses of a pod; those of the node for the host network.
     pub(super) fn ips<'a>(&'a self, home: &'a SeenSandbox) -> &'a [IpAddr] {
         if home.host_network { &self.node.ips } else { &home.ips }
+    }
+
+    /// Whether a runtime handler supports recursive read-only mounts.
+    pub(super) fn supports_recursive_read_only(&self, handler: &str) -> bool {
+        let features = self.deps.sandboxes.features();
+        let handler = features.get(handler).or_else(|| features.values().next());
+        handler.is_some_and(|handler| handler.recursive_read_only_mounts)
     }
 
     pub(super) fn viewpoint(&self) -> Viewpoint {
@@ -261,6 +275,7 @@ impl Room {
         let waits = |entry: &&Arc<Entry>| entry.life().preempts.iter().any(|one| one == uid);
         self.all().iter().filter(waits).for_each(|entry| entry.changed.notify_one());
         self.freed.notify_one();
+        self.lighter.notify_one();
     }
 
     /// Adds a pod; it is shown unless it has a predecessor.
@@ -362,19 +377,27 @@ impl Room {
     pub(super) async fn make_cgroup(&self, given: &Given) -> Result<(), String> {
         let node = &self.node;
         let class = qos(given.spec());
-        let all: Vec<_> = self.all().iter().map(|entry| entry.life().given).collect();
-        let of_class = cgroup::class_limits(class, all.iter().map(Given::spec));
+        self.set_cgroup(cgroup::root(node), cgroup::root_limits(node)).await?;
         // Guaranteed pods are directly below the root.
-        let mut groups = vec![(cgroup::root(node), cgroup::root_limits(node))];
         if cgroup::of_class(class, node) != cgroup::root(node) {
-            groups.push((cgroup::of_class(class, node), of_class));
+            self.weigh(class).await?;
         }
-        groups.push((cgroup::of_pod(given, node), cgroup::pod_resources(given, node)));
-        for (path, limits) in groups {
-            let made = self.deps.host.make_cgroup(Path::new(&path), &limits).await;
-            made.map_err(|error| error_chain(&error))?;
-        }
-        Ok(())
+        self.set_cgroup(cgroup::of_pod(given, node), cgroup::pod_resources(given, node)).await
+    }
+
+    /// Sets the CPU weight of a QoS class again, from the pods that have not ended.
+    pub(super) async fn weigh(&self, class: Qos) -> Result<(), String> {
+        let _last = self.weighing.lock().await;
+        let lives = self.all().into_iter().map(|entry| entry.life());
+        let active = lives.filter(|life| !life.rejected && !life.settled);
+        let all: Vec<_> = active.map(|life| life.given).collect();
+        let limits = cgroup::class_limits(class, all.iter().map(Given::spec));
+        self.set_cgroup(cgroup::of_class(class, &self.node), limits).await
+    }
+
+    async fn set_cgroup(&self, path: String, limits: CgroupLimits) -> Result<(), String> {
+        let made = self.deps.host.make_cgroup(Path::new(&path), &limits).await;
+        made.map_err(|error| error_chain(&error))
     }
 
     pub(super) async fn remove_cgroup(&self, given: &Given) -> Result<(), String> {

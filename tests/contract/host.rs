@@ -36,6 +36,7 @@ pub async fn host_contract(host: &Arc<dyn Host>, folder: &Path, netns_folder: &P
     assert_eq!(nobody.unwrap(), []);
     let nowhere = Path::new("/sys/fs/cgroup/there-is-no-such-cgroup");
     assert_eq!(host.oom_kills(nowhere).await.unwrap(), None);
+    assert_eq!(host.memory_use(nowhere).await.unwrap(), None);
     host.remove_cgroup(Path::new("/there-is-no-such-cgroup")).await.expect("gone is fine");
     let missing = host.devices(Path::new("/dev/there-is-no-such-device"), "/dev/x").await;
     assert_eq!(kind(missing), ErrorKind::NotFound);

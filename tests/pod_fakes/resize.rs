@@ -1,6 +1,9 @@
 //! Resizing running pods.
 
-use k8s_openapi::api::core::v1::Pod;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use podbay::backend::MemoryUse;
 use podbay::board::Container;
 use podbay::pod::{Apply, Change, Error, Face, Waits};
 use serde_json::{Value, json};
@@ -85,6 +88,41 @@ async fn a_container_that_starts_meanwhile_gets_them_too() {
     .await;
     let after = rig.until("sized", "running", |pod| status(pod, "a").ready).await;
     assert_ne!(status(&after, "a").container_id, status(&before, "a").container_id);
+    rig.delete("sized", None).await;
+    rig.gone("sized").await;
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn resources_are_told_when_they_are_in_force() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    rig.apply(&limited("500m", "64Mi")).await;
+    let before = rig.phase("sized", "Running").await;
+    assert!(in_progress(&before).is_none());
+    let steps = &world.fakes.steps;
+    let updates = steps.count("update_resources");
+    steps.hang("update_resources");
+    let mut more = limited("250m", "128Mi");
+    more["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("200m");
+    rig.apply(&more).await;
+    let told = |pod: &Pod| {
+        let status = status(pod, "a");
+        let resources = status.resources.expect("resources");
+        let (requests, limits) =
+            (resources.requests.expect("both"), resources.limits.expect("both"));
+        let allocated = status.allocated_resources.expect("allocated");
+        [allocated["cpu"].0.clone(), requests["cpu"].0.clone(), limits["memory"].0.clone()]
+    };
+    let under_way = rig.until("sized", "in progress", |pod| in_progress(pod).is_some()).await;
+    let condition = in_progress(&under_way).expect("the condition");
+    assert_eq!((condition.status.as_str(), condition.reason), ("True", None));
+    assert_eq!(told(&under_way), ["200m", "100m", "64Mi"]);
+    steps.called("update_resources", updates + 1).await;
+    steps.release("update_resources");
+    let after = rig.until("sized", "done", |pod| in_progress(pod).is_none()).await;
+    assert_eq!(told(&after), ["200m", "200m", "128Mi"]);
     rig.delete("sized", None).await;
     rig.gone("sized").await;
     world.clean().await;
@@ -179,6 +217,133 @@ async fn a_container_may_ask_for_a_restart() {
     let refused = Apply { manifest: never.to_string(), ..Apply::default() };
     let refused = rig.try_apply(refused).await.expect_err("never").to_string();
     assert!(refused.contains("must be 'NotRequired' when `restartPolicy` is 'Never'"), "{refused}");
+    rig.delete("sized", None).await;
+    rig.gone("sized").await;
+    world.clean().await;
+}
+
+fn in_progress(pod: &Pod) -> Option<PodCondition> {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().find(|it| it.type_ == "PodResizeInProgress").cloned()
+}
+
+#[tokio::test]
+async fn memory_does_not_fall_below_what_is_in_use() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    rig.apply(&limited("500m", "64Mi")).await;
+    rig.phase("sized", "Running").await;
+    let of_pod = Path::new("/sys/fs/cgroup/fake");
+    let uses = |cgroup: &Path, mib: u64| {
+        let memory = MemoryUse { used: mib << 20, limit: 64 << 20 };
+        world.fakes.host.set_memory(cgroup, memory);
+    };
+    uses(&of_pod.join(rig.ids("a").remove(0)), 40);
+    let steps = &world.fakes.steps;
+    let done = || (steps.count("update_resources"), steps.count("make_cgroup"));
+    let before = done();
+    let refused = async |what: &'static str, message: &'static str| {
+        let is_told = |pod: &Pod| {
+            let told = in_progress(pod).filter(|told| told.reason.as_deref() == Some("Error"));
+            told.and_then(|told| told.message).is_some_and(|told| told == message)
+        };
+        rig.until("sized", what, is_told).await;
+    };
+    rig.apply(&limited("250m", "32Mi")).await;
+    let message = "cannot decrease memory limits: attempting to set container \"a\" memory limit \
+                   (33554432) below current usage (41943040)";
+    refused("refused", message).await;
+    uses(&of_pod.join(rig.ids("a").remove(0)), 1);
+    uses(of_pod, 32);
+    let message = "cannot decrease memory limits: attempting to set pod memory limit (33554432) \
+                   below current usage (33554432)";
+    refused("refused for the pod", message).await;
+    assert_eq!(done(), before, "nothing was changed");
+    // A limit that stays may be reached.
+    rig.apply(&limited("250m", "64Mi")).await;
+    uses(of_pod, 64);
+    rig.until("sized", "not lowered", |pod| in_progress(pod).is_none()).await;
+    rig.apply(&limited("250m", "32Mi")).await;
+    uses(of_pod, 31);
+    eventually("other limits", async || {
+        let found = agent.rooms.sandboxes.containers(&Default::default()).remove(0);
+        let limits = (found.resources.cpu_quota, found.resources.memory_limit);
+        (limits == (25_000, 32 << 20)).then_some(())
+    })
+    .await;
+    rig.until("sized", "done", |pod| in_progress(pod).is_none()).await;
+    rig.delete("sized", None).await;
+    rig.gone("sized").await;
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn a_class_weighs_what_its_living_pods_do() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let weighs = async |milli_cpu: u64| {
+        let is = || {
+            let class = Path::new("/kubepods/burstable");
+            let limits = world.fakes.host.limits(class).map(|limits| limits.cpu_shares);
+            (limits == Some(milli_cpu * 1024 / 1000)).then_some(())
+        };
+        eventually("the weight", async || is()).await;
+    };
+    rig.apply(&asking("large", "40")).await;
+    rig.phase("large", "Running").await;
+    weighs(40_000).await;
+    // One that the node rejects has no part of it.
+    rig.apply(&asking("late", "30")).await;
+    rig.phase("late", "Failed").await;
+    let mut short = asking("short", "10");
+    short["spec"]["restartPolicy"] = json!("Never");
+    short["spec"]["containers"][0]["command"] = json!(["exit", "0"]);
+    rig.apply(&short).await;
+    rig.phase("short", "Succeeded").await;
+    weighs(40_000).await;
+    rig.apply(&asking("small", "20")).await;
+    rig.phase("small", "Running").await;
+    weighs(60_000).await;
+    for (name, left) in [("large", 20_000), ("late", 20_000), ("short", 20_000)] {
+        rig.delete(name, None).await;
+        rig.gone(name).await;
+        weighs(left).await;
+    }
+    rig.delete("small", None).await;
+    rig.gone("small").await;
+    let empty = || world.fakes.host.limits(Path::new("/kubepods/burstable")).expect("the class");
+    eventually("nothing left", async || (empty().cpu_shares == 2).then_some(())).await;
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn a_resize_that_fails_holds_up_nothing_else() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let with = |memory: &str| {
+        let mut pod = limited("500m", memory);
+        pod["spec"]["volumes"] = json!([{ "name": "v", "configMap": { "name": "map" } }]);
+        let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "map" } });
+        json!({ "apiVersion": "v1", "kind": "List", "items": [map, pod] })
+    };
+    rig.apply(&with("64Mi")).await;
+    rig.phase("sized", "Running").await;
+    let cgroup = Path::new("/sys/fs/cgroup/fake").join(rig.ids("a").remove(0));
+    let memory = MemoryUse { used: 40 << 20, limit: 64 << 20 };
+    world.fakes.host.set_memory(&cgroup, memory);
+    let fills = world.fakes.steps.count("write_volume");
+    rig.apply(&with("32Mi")).await;
+    let failed = |pod: &Pod| in_progress(pod).is_some_and(|it| it.reason.is_some());
+    rig.until("sized", "refused", failed).await;
+    assert!(world.fakes.steps.count("write_volume") > fills, "its volumes are up to date");
+    let pods = rig.pods();
+    let again = agent.inside(async move { pods.restart_container(&key("sized"), "a").await });
+    again.await.expect("no panic").expect("it is restarted");
+    let goes_on = |pod: &Pod| status(pod, "a").restart_count == 1 && status(pod, "a").ready;
+    rig.until("sized", "restarted", goes_on).await;
     rig.delete("sized", None).await;
     rig.gone("sized").await;
     world.clean().await;

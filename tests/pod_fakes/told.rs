@@ -206,3 +206,20 @@ async fn the_node_is_what_it_was_and_ready_when_it_can_run_pods() {
     assert!(rig.pods().list(&named("none")).expect("a list").pods.is_empty());
     world.clean().await;
 }
+
+#[tokio::test]
+async fn a_failed_hook_is_told_without_what_the_application_said() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let mut hooked = container("a", &["run"]);
+    hooked["lifecycle"] = json!({ "postStart": { "exec": { "command": ["exit", "1"] } } });
+    rig.apply(&pod("hooked", &[hooked], json!({ "restartPolicy": "Never" }))).await;
+    rig.phase("hooked", "Failed").await;
+    let told = messages(&rig, "involvedObject.name=hooked").await;
+    let killed: Vec<_> = told.iter().filter(|told| told.starts_with("Killing")).collect();
+    assert_eq!(killed, ["Killing FailedPostStartHook"], "{told:?}");
+    rig.delete("hooked", None).await;
+    rig.gone("hooked").await;
+    world.clean().await;
+}

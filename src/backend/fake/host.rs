@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use super::super::linux::archive;
 use super::super::{
     CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, HostProcess,
-    NetnsState, Result, RootfsMount, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
+    MemoryUse, NetnsState, Result, RootfsMount, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
 };
 use super::files::Files;
 use super::steps::Steps;
@@ -44,6 +44,8 @@ struct State {
     /// Directories mounted as images, by mount point.
     images: BTreeMap<PathBuf, PathBuf>,
     criu: Option<u32>,
+    /// Memory of cgroups.
+    memory: BTreeMap<PathBuf, MemoryUse>,
     /// Owners set for files, recorded only, because a test may lack the privilege to set them.
     owners: BTreeMap<PathBuf, (u32, u32)>,
     /// SELinux labels set for files.
@@ -443,6 +445,11 @@ impl Host for FakeHost {
     async fn oom_kills(&self, memory_cgroup: &Path) -> Result<Option<u64>> {
         let kills = || Ok(self.world.lock().cgroups.get(memory_cgroup).copied());
         self.step("oom_kills", memory_cgroup, kills).await
+    }
+
+    async fn memory_use(&self, memory_cgroup: &Path) -> Result<Option<MemoryUse>> {
+        let known = || Ok(self.lock().memory.get(memory_cgroup).copied());
+        self.step("memory_use", memory_cgroup, known).await
     }
 
     async fn criu_version(&self) -> Result<Option<u32>> {

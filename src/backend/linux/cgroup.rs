@@ -1,10 +1,10 @@
-//! OOM counters of cgroups, and removal of empty cgroups.
+//! OOM counters and memory use of cgroups, and removal of empty cgroups.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::{Error, ErrorKind, Result};
+use super::super::{Error, ErrorKind, MemoryUse, Result};
 use super::mountinfo::Mount;
 use super::{absolute, failed};
 
@@ -72,6 +72,18 @@ impl MemoryHierarchy {
         Ok(read_if_there(&cgroup.join(name))?.as_deref().and_then(oom_kill))
     }
 
+    /// Use and limit of this cgroup; `None` when it is gone or has no such figures.
+    pub(super) fn memory_use(&self, cgroup: &Path) -> Result<Option<MemoryUse>> {
+        let (used, limit) = match self {
+            Self::V1(_) => ("memory.usage_in_bytes", "memory.limit_in_bytes"),
+            Self::V2(_) => ("memory.current", "memory.max"),
+        };
+        let (used, limit) =
+            (read_if_there(&cgroup.join(used))?, read_if_there(&cgroup.join(limit))?);
+        let figures = used.as_deref().and_then(bytes).zip(limit.as_deref().and_then(bytes));
+        Ok(figures.map(|(used, limit)| MemoryUse { used, limit }))
+    }
+
     /// The directory for this content of `/proc/PID/cgroup`.
     fn folder(&self, membership: &str) -> Option<PathBuf> {
         let (Self::V1(mount) | Self::V2(mount)) = self;
@@ -92,6 +104,14 @@ impl MemoryHierarchy {
 
 fn oom_kill(counters: &str) -> Option<u64> {
     counters.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
+/// A number of bytes; v2 writes `max` for no limit, v1 a very large number.
+fn bytes(text: &str) -> Option<u64> {
+    match text.trim() {
+        "max" => Some(u64::MAX),
+        number => number.parse().ok(),
+    }
 }
 
 fn read_if_there(path: &Path) -> Result<Option<String>> {
@@ -130,6 +150,27 @@ mod tests {
         assert_eq!(oom_kill("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"), Some(3));
         assert_eq!(oom_kill("low 0\noom 4\noom_kill 2\noom_group_kill 1\n"), Some(2));
         assert_eq!(oom_kill("oom_kill_disable 0\n"), None);
+    }
+
+    #[test]
+    fn reads_memory_figures_of_both_hierarchies() {
+        let folder = tempfile::tempdir().unwrap();
+        let (v1, v2) = (MemoryHierarchy::V1("/cg".into()), MemoryHierarchy::V2("/cg".into()));
+        for (name, text) in [
+            ("memory.usage_in_bytes", "8192\n"),
+            ("memory.limit_in_bytes", "9223372036854771712\n"),
+            ("memory.current", "4096\n"),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let use_of = |kind: &MemoryHierarchy| kind.memory_use(folder.path()).unwrap();
+        let limit = 9_223_372_036_854_771_712;
+        assert_eq!(use_of(&v1), Some(MemoryUse { used: 8192, limit }));
+        assert_eq!(use_of(&v2), None, "the root of the hierarchy has no limit");
+        for (text, limit) in [("max\n", u64::MAX), ("65536\n", 65536)] {
+            std::fs::write(folder.path().join("memory.max"), text).unwrap();
+            assert_eq!(use_of(&v2), Some(MemoryUse { used: 4096, limit }));
+        }
     }
 
     #[test]

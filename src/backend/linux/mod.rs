@@ -48,8 +48,8 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
 use super::{
-    DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, HostProcess, NetnsState, Result,
-    RootfsMount, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
+    DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, HostProcess, MemoryUse,
+    NetnsState, Result, RootfsMount, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
 };
 use crate::model::container::Propagation;
 use crate::model::resources::CgroupLimits;
@@ -389,6 +389,13 @@ impl Host for LinuxHost {
             return Ok(None);
         };
         blocking(move || memory.oom_kills(&cgroup)).await
+    }
+
+    async fn memory_use(&self, memory_cgroup: &Path) -> Result<Option<MemoryUse>> {
+        let (Some(memory), cgroup) = (self.memory.clone(), memory_cgroup.to_owned()) else {
+            return Ok(None);
+        };
+        blocking(move || memory.memory_use(&cgroup)).await
     }
 
     async fn criu_version(&self) -> Result<Option<u32>> {

@@ -37,7 +37,8 @@ pub(super) fn conditions(
 ) -> Vec<PodCondition> {
     let containers = containers_ready(life, phase);
     let mut drafts = Vec::new();
-    if let Some(verdict) = life.verdict.as_ref().filter(|verdict| verdict.disrupted) {
+    let ended = life.verdict.as_ref().filter(|_| phase.is_final());
+    if let Some(verdict) = ended.filter(|verdict| verdict.disrupted) {
         drafts.push(Draft {
             kind: "DisruptionTarget",
             status: true,
@@ -59,6 +60,8 @@ pub(super) fn conditions(
     if let Some(trouble) = resize {
         let message = trouble.message.clone();
         drafts.push(Draft { reason: "Error", message, ..yes("PodResizeInProgress") });
+    } else if is_resizing(life) {
+        drafts.push(yes("PodResizeInProgress"));
     } else {
         life.conditions.remove("PodResizeInProgress");
     }
@@ -75,6 +78,16 @@ pub(super) fn conditions(
     let mut all: Vec<_> = drafts.into_iter().map(|draft| keep(life, draft, now)).collect();
     all.extend_from_slice(gates(&life.given.pod));
     all
+}
+
+/// Whether a running container has other resources than those that its pod was given.
+fn is_resizing(life: &Life) -> bool {
+    wanted(life.given.spec()).iter().any(|wanted| {
+        let current = life.units.get(wanted.name).and_then(|unit| unit.current.as_ref());
+        let current = current.filter(|current| current.is_live());
+        let actual = current.and_then(|current| current.resources.as_deref());
+        actual.is_some_and(|actual| *actual != wanted.resources())
+    })
 }
 
 fn keep(life: &mut Life, draft: Draft, now: UnixNanos) -> PodCondition {

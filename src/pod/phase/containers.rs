@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 use super::super::backoff::Policy;
 use super::super::observe::Observed;
 use super::super::plan::{Job, Role, Wanted, wanted};
-use super::super::record::{Life, State, Termination, Trouble, Unit, User};
+use super::super::record::{Instance, Life, State, Termination, Trouble, Unit, User};
 use super::super::wishes::Pace;
 use super::time;
 use crate::ids::ContainerId;
@@ -22,7 +22,47 @@ pub(super) struct Statuses {
     pub ephemeral: Vec<ContainerStatus>,
 }
 
-/// Of all containers.
+impl Statuses {
+    /// Ends the containers of an ended pod that were never started, as a kubelet does: apps only if
+    /// the pod was initialized, init containers up to the last one that was started.
+    pub(super) fn end(&mut self) {
+        let last = self.init.last();
+        let initialized = last.is_none_or(has_succeeded) || self.apps.iter().any(has_begun);
+        if initialized {
+            self.apps.iter_mut().for_each(end);
+        }
+        let begun = self.init.iter().rposition(has_begun).unwrap_or(0);
+        self.init.iter_mut().take(begun + 1).for_each(end);
+    }
+}
+
+/// Whether it was ever started.
+fn has_begun(status: &ContainerStatus) -> bool {
+    let waits = status.state.as_ref().is_some_and(|state| state.waiting.is_some());
+    !waits || status.last_state.is_some()
+}
+
+/// Whether it has ever ended successfully.
+fn has_succeeded(status: &ContainerStatus) -> bool {
+    let mut ends = [&status.state, &status.last_state].into_iter().flatten();
+    ends.any(|state| state.terminated.as_ref().is_some_and(|end| end.exit_code == 0))
+}
+
+fn end(status: &mut ContainerStatus) {
+    if status.state.as_ref().is_some_and(|state| state.terminated.is_some()) {
+        return;
+    }
+    let terminated = ContainerStateTerminated {
+        exit_code: 137,
+        reason: Some("ContainerStatusUnknown".to_owned()),
+        message: Some("The container could not be located when the pod was terminated".to_owned()),
+        ..ContainerStateTerminated::default()
+    };
+    let state = ContainerState { terminated: Some(terminated), ..ContainerState::default() };
+    status.state = Some(state);
+}
+
+/// Of all containers, in the kubelet's order: init containers as in the spec, others by name.
 pub(super) fn statuses(life: &Life, seen: &Observed, now: UnixNanos, policy: &Policy) -> Statuses {
     let none = Unit::default();
     let mut statuses = Statuses::default();
@@ -35,6 +75,8 @@ pub(super) fn statuses(life: &Life, seen: &Observed, now: UnixNanos, policy: &Po
         };
         list.push(status(life, wanted, unit, seen, now, policy));
     }
+    statuses.apps.sort_by(|a, b| a.name.cmp(&b.name));
+    statuses.ephemeral.sort_by(|a, b| a.name.cmp(&b.name));
     statuses
 }
 
@@ -50,7 +92,9 @@ fn status(
     let current = unit.current.as_ref();
     let running = state.running.is_some();
     let succeeded = unit.ended().is_some_and(|end| end.code == 0);
-    let resources = current.map(|_| wanted.container.resources.clone().unwrap_or_default());
+    let allocated = current.map(|_| wanted.resources());
+    let actual = current.filter(|current| current.is_live());
+    let actual = actual.and_then(|current| current.resources.as_deref().cloned());
     let ready = match wanted.role {
         Role::Init => succeeded,
         Role::Sidecar | Role::App => running && current.is_some_and(|current| current.ready),
@@ -59,7 +103,7 @@ fn status(
     let started = running && current.is_some_and(|current| current.started);
     ContainerStatus {
         name: wanted.name.to_owned(),
-        image: current.map_or(wanted.image(), |current| &current.image).to_owned(),
+        image: current.map_or(wanted.image(), Instance::shown_image).to_owned(),
         image_id: current.map(|current| current.image_id.clone()).unwrap_or_default(),
         container_id: current.map(|current| named(&current.id)),
         restart_count: i32::try_from(unit.restarts()).unwrap_or(i32::MAX),
@@ -67,19 +111,21 @@ fn status(
         started: (wanted.role != Role::Ephemeral).then_some(started),
         state: Some(state),
         last_state: last,
-        allocated_resources: resources.as_ref().and_then(|own| own.requests.clone()),
-        resources,
-        volume_mounts: mounts(wanted),
+        allocated_resources: allocated.as_ref().and_then(|own| own.requests.clone()),
+        resources: actual.or(allocated),
+        stop_signal: current.and_then(|current| current.stop_signal.clone()),
+        volume_mounts: mounts(wanted, seen),
         user: current.and_then(|current| current.user.as_ref()).map(user),
         ..ContainerStatus::default()
     }
 }
 
 /// The mounts of a container, including whether submounts are read-only too.
-fn mounts(wanted: &Wanted<'_>) -> Option<Vec<VolumeMountStatus>> {
+fn mounts(wanted: &Wanted<'_>, seen: &Observed) -> Option<Vec<VolumeMountStatus>> {
     let mounts = wanted.container.volume_mounts.iter().flatten().map(|mount| {
         let recursive = match mount.recursive_read_only.as_deref() {
-            Some("Enabled" | "IfPossible") => "Enabled",
+            Some("Enabled") => "Enabled",
+            Some("IfPossible") if seen.recursive_read_only => "Enabled",
             _ => "Disabled",
         };
         let read_only = mount.read_only.filter(|it| *it);

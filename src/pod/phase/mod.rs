@@ -39,6 +39,11 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Whether a pod in this phase has ended.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+
     /// The name of the phase in Kubernetes.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -71,6 +76,9 @@ pub fn phase(life: &Life, seen: &Observed) -> Phase {
         });
         return if good { Phase::Succeeded } else { Phase::Failed };
     }
+    if is_cleared(life, seen) {
+        return Phase::Failed;
+    }
     let never_ran = |app: &&Wanted<'_>| {
         let first = life.units.get(app.name).filter(|unit| unit.last.is_none());
         let end = first.and_then(|unit| unit.ended());
@@ -86,6 +94,16 @@ pub fn phase(life: &Life, seen: &Observed) -> Phase {
     }
     let all_begun = apps.iter().all(|app| life.units.get(app.name).is_some_and(has_run));
     if all_begun { Phase::Running } else { Phase::Pending }
+}
+
+/// Whether nothing runs of a deleted pod and nothing will: whatever has not ended never ran. As in a
+/// kubelet, a static pod keeps its phase.
+fn is_cleared(life: &Life, seen: &Observed) -> bool {
+    let begins = |job: &Job| matches!(job, Job::Start(_) | Job::Prepare | Job::Sandbox);
+    life.deletion.is_some()
+        && !life.given.source.is_static()
+        && seen.live().next().is_none()
+        && !seen.busy.keys().any(begins)
 }
 
 /// Whether one of its containers was ever started, including its postStart hook.
@@ -133,7 +151,10 @@ pub fn status(life: &mut Life, seen: &Observed, now: UnixNanos, node: &Viewpoint
     }
     let phase = phase(life, seen);
     let conditions = conditions::conditions(life, seen, phase, now);
-    let containers = containers::statuses(life, seen, now, &node.restart);
+    let mut containers = containers::statuses(life, seen, now, &node.restart);
+    if phase.is_final() {
+        containers.end();
+    }
     let host_network = life.given.spec().host_network == Some(true);
     // An ended pod keeps its last address.
     let ips = if host_network { &node.ips } else { &life.ips };
@@ -156,10 +177,11 @@ fn rejected(life: &Life) -> PodStatus {
     of_pod(life, Phase::Failed)
 }
 
-/// The part of the status that every pod has.
+/// The part of the status that every pod has. Why it ends is told when it has ended.
 fn of_pod(life: &Life, phase: Phase) -> PodStatus {
     let text = |part: fn(&super::record::Verdict) -> &String| {
-        life.verdict.as_ref().map(part).filter(|text| !text.is_empty()).cloned()
+        let verdict = life.verdict.as_ref().filter(|_| phase.is_final());
+        verdict.map(part).filter(|text| !text.is_empty()).cloned()
     };
     PodStatus {
         phase: Some(phase.as_str().to_owned()),

@@ -5,6 +5,7 @@ mod conditions;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use serde_json::json;
 
+use super::super::object::Source;
 use super::super::record::{State, User, Verdict};
 use super::super::rehearsal::{DAWN, Ending, SECOND, Stage};
 
@@ -47,6 +48,17 @@ fn check(stage: &mut Stage, (phase, state, last): (&str, &str, &str)) {
     assert_eq!(shown(stage), (phase.to_owned(), state.to_owned(), last.to_owned()));
 }
 
+fn deadline_exceeded() -> Verdict {
+    Verdict {
+        succeeded: false,
+        reason: "DeadlineExceeded".to_owned(),
+        message: "too long".to_owned(),
+        at: DAWN,
+        deadline: DAWN,
+        disrupted: false,
+    }
+}
+
 #[test]
 fn a_plain_pod_comes_up() {
     let mut stage = Stage::new(json!({}));
@@ -56,7 +68,8 @@ fn a_plain_pod_comes_up() {
     let status = stage.status();
     let it = app(&status);
     assert_eq!((it.ready, it.started, it.restart_count), (true, Some(true), 0));
-    assert_eq!((it.image.as_str(), it.image_id.as_str()), ("app:1", "sha256:1"));
+    assert_eq!((it.image.as_str(), it.image_id.as_str()), ("registry.test/app:1", "sha256:1"));
+    assert_eq!(it.stop_signal.as_deref(), Some("SIGTERM"));
     let id = it.container_id.as_deref().expect("an id");
     assert!(id.starts_with("containerd://"), "{id}");
     assert_eq!(status.pod_ip.as_deref(), Some("10.0.0.0"));
@@ -188,7 +201,7 @@ fn a_pull_that_fails_is_an_error_then_a_back_off() {
     let expected = "Back-off pulling image \"app:1\": ErrImagePull: no luck";
     assert_eq!(waiting.and_then(|waiting| waiting.message).as_deref(), Some(expected));
     stage.delete(None);
-    check(&mut stage, ("Pending", "ContainerCreating", ""));
+    check(&mut stage, ("Failed", "ContainerStatusUnknown 137", ""));
 }
 
 #[test]
@@ -351,15 +364,31 @@ fn mounts_and_user_of_a_container_are_told() {
     stage.seen.containers[0].user = Some(user);
     stage.look();
     let running = told(&mut stage);
-    let recursive = |at: usize| running["volumeMounts"][at]["recursiveReadOnly"].clone();
-    assert_eq!(
-        [recursive(0), recursive(1), recursive(2)],
-        [json!(null), json!("Enabled"), json!("Disabled")]
-    );
+    for (supported, if_possible) in [(true, "Enabled"), (false, "Disabled")] {
+        stage.seen.recursive_read_only = supported;
+        let running = told(&mut stage);
+        let recursive = |at: usize| running["volumeMounts"][at]["recursiveReadOnly"].clone();
+        assert_eq!(
+            [recursive(0), recursive(1), recursive(2)],
+            [json!(null), json!(if_possible), json!("Disabled")]
+        );
+    }
     assert_eq!(running["user"]["linux"], json!({"uid": 7, "gid": 8, "supplementalGroups": [8, 9]}));
     assert_eq!(running["resources"]["requests"], json!({"cpu": "1"}));
     assert_eq!(running["allocatedResources"], json!({"cpu": "1"}));
     assert_eq!(stage.status().observed_generation, Some(1));
+}
+
+#[test]
+fn apps_are_told_by_name_and_init_containers_in_their_order() {
+    let names = json!([{"name": "b", "image": "b:1"}, {"name": "a", "image": "a:1"}]);
+    let inits = json!([{"name": "d", "image": "d:1"}, {"name": "c", "image": "c:1"}]);
+    let status = Stage::new(json!({"containers": names, "initContainers": inits})).status();
+    let names = |list: Option<Vec<ContainerStatus>>| -> Vec<String> {
+        list.into_iter().flatten().map(|status| status.name).collect()
+    };
+    assert_eq!(names(status.container_statuses), ["a", "b"]);
+    assert_eq!(names(status.init_container_statuses), ["d", "c"]);
 }
 
 #[test]
@@ -369,6 +398,66 @@ fn a_vanished_container_is_told_as_such() {
     stage.seen.containers.clear();
     stage.play();
     check(&mut stage, ("Failed", "ContainerStatusUnknown 137", ""));
+}
+
+#[test]
+fn a_container_that_never_ran_has_ended_with_its_pod() {
+    const NEVER: &str = "ContainerStatusUnknown 137";
+    let init = json!([{"name": "init", "image": "init:1"}, {"name": "next", "image": "next:1"}]);
+    // Whether it has init containers, what fails, then the states of the first init container, the
+    // second one and the app.
+    let table = [
+        (json!({}), "start app", ["", "", NEVER]),
+        (
+            json!({"initContainers": init}),
+            "start init",
+            [NEVER, "PodInitializing", "PodInitializing"],
+        ),
+        (
+            json!({"initContainers": init}),
+            "start next",
+            ["Completed 0", "PodInitializing", "PodInitializing"],
+        ),
+        (json!({"initContainers": init}), "start app", ["Completed 0", "Completed 0", NEVER]),
+    ];
+    for (spec, fails, expected) in table {
+        for deleted in [true, false] {
+            let mut stage = Stage::new(spec.clone());
+            stage.bad.insert(fails.to_owned(), "ErrImagePull");
+            stage.play();
+            for name in ["init", "next"] {
+                if stage.seen.containers.iter().any(|found| found.name == name) {
+                    stage.exit(name, 0);
+                    stage.play();
+                }
+            }
+            assert_eq!(stage.status().phase.as_deref(), Some("Pending"), "{fails}");
+            if deleted {
+                stage.delete(None);
+            } else {
+                stage.life.judge(deadline_exceeded());
+            }
+            stage.play();
+            let status = stage.status();
+            let inits = status.init_container_statuses.iter().flatten();
+            let mut states: Vec<_> = inits.map(|status| told(status).0).collect();
+            states.resize(2, String::new());
+            states.push(told(app(&status)).0);
+            assert_eq!(states, expected, "{fails} {deleted}");
+            assert_eq!(status.phase.as_deref(), Some("Failed"), "{fails} {deleted}");
+        }
+    }
+}
+
+#[test]
+fn a_deleted_static_pod_that_never_ran_keeps_its_phase() {
+    let mut stage = Stage::new(json!({}));
+    stage.life.given.source = Source::File;
+    stage.bad.insert("start app".to_owned(), "ErrImagePull");
+    stage.play();
+    stage.delete(None);
+    stage.play();
+    check(&mut stage, ("Pending", "ContainerCreating", ""));
 }
 
 #[test]

@@ -14,11 +14,12 @@ impl Planner<'_> {
         let wanted = wanted(given.spec());
         let home = self.seen.home().map(|home| home.id.clone());
         if !self.seen.prepared {
-            // Running containers are looked after meanwhile.
-            if let Some(home) = home {
-                self.care(life, &wanted, &home);
+            self.prepare(life);
+            let begun = home.as_ref().is_some_and(|home| has_begun(life, home));
+            // What was prepared once is still there, so a failure stops only pods that begin.
+            if life.trouble.is_none() || !begun {
+                return self.wait_prepared(life, &wanted, home.as_ref());
             }
-            return self.prepare(life);
         }
         let Some(home) = home else {
             return self.find_home(life, &wanted);
@@ -34,6 +35,14 @@ impl Planner<'_> {
         self.care(life, &wanted, &home);
         self.remove_dead(life);
         judge(life, &wanted, &home, self.now);
+    }
+
+    /// Looks after what runs while a preparation is under way. A pod whose apps have ended needs none.
+    fn wait_prepared(&mut self, life: &mut Life, wanted: &[Wanted<'_>], home: Option<&PodId>) {
+        if let Some(home) = home {
+            self.care(life, wanted, home);
+            judge(life, wanted, home, self.now);
+        }
     }
 
     fn prepare(&mut self, life: &Life) {
@@ -280,6 +289,12 @@ impl Planner<'_> {
 fn ends_for_resize(unit: &Unit) -> bool {
     let current = unit.current.as_ref().filter(|current| current.is_live());
     current.and_then(|current| current.doom.as_ref()).is_some_and(|doom| doom.for_resize)
+}
+
+/// Whether any container was made in this sandbox, which the preparation precedes.
+fn has_begun(life: &Life, home: &PodId) -> bool {
+    let mut currents = life.units.values().filter_map(|unit| unit.current.as_ref());
+    currents.any(|current| current.sandbox == *home)
 }
 
 /// Whether a container of this name runs in this sandbox.

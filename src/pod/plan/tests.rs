@@ -223,6 +223,27 @@ fn what_fails_for_the_pod_is_tried_again_later() {
 }
 
 #[test]
+fn a_pod_that_has_begun_goes_on_while_its_preparation_fails() {
+    let mut stage = running(json!({"restartPolicy": "OnFailure"}));
+    stage.seen.prepared = false;
+    stage.exit("app", 1);
+    assert_eq!(stage.look().actions, [Action::Prepare], "it may still succeed");
+    stage.bad.insert("prepare".to_owned(), "ResizeError");
+    assert_eq!(stage.play(), ["prepare", "start app 1"]);
+    assert_eq!(stage.plan.waits[0].last_error.as_deref(), Some("no luck"));
+}
+
+#[test]
+fn a_pod_whose_apps_have_ended_needs_no_preparation() {
+    let mut stage = running(json!({"restartPolicy": "Never"}));
+    stage.agent_restarts();
+    stage.exit("app", 0);
+    assert_eq!(stage.look().actions.len(), 1);
+    assert!(stage.life.verdict.as_ref().is_some_and(|verdict| verdict.succeeded));
+    assert_eq!(stage.play()[0], "stop sandbox 0");
+}
+
+#[test]
 fn a_pod_waits_for_the_one_that_it_replaces() {
     let mut stage = Stage::new(json!({}));
     stage.seen.predecessor = true;

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, LifecycleHandler, PodSpec};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerRestartRule, LifecycleHandler, PodSpec, ResourceRequirements,
+};
 
 use crate::pod::translate::plain_container;
 
@@ -92,6 +94,11 @@ impl Wanted<'_> {
     /// Its image as in the spec.
     pub fn image(&self) -> &str {
         self.container.image.as_deref().unwrap_or_default()
+    }
+
+    /// Its resources; those of one that requests none are empty.
+    pub fn resources(&self) -> ResourceRequirements {
+        self.container.resources.clone().unwrap_or_default()
     }
 
     /// Its postStart hook.

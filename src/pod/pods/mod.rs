@@ -224,6 +224,7 @@ impl Pods {
         self.listen();
         self.mind_statics();
         self.mind_resizes();
+        self.mind_weights();
         self.remove_strays(strays);
         entries.into_iter().for_each(|entry| self.start(entry));
         *recovered = true;

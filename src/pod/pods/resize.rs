@@ -1,4 +1,4 @@
-//! Resizing running pods: at once, or when there is room.
+//! Resizing running pods: at once, or when there is room. And what their class weighs then.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::pod::face::Error;
 use crate::pod::object::Given;
 use crate::pod::record::Life;
 use crate::pod::renew::{Pending, is_resized, with_resources_of};
-use crate::pod::translate::pod_requests;
+use crate::pod::translate::{Qos, pod_requests};
 use crate::telemetry::error_chain;
 
 impl Pods {
@@ -67,6 +67,21 @@ impl Pods {
                 pods.retry_resizes().await;
                 drop(pods);
                 freed.notified().await;
+            }
+        }));
+    }
+
+    /// Lowers the CPU weight of the burstable class whenever a pod has ended; it rises when a pod is
+    /// prepared. Best-effort pods weigh nothing, guaranteed ones have no class.
+    pub(super) fn mind_weights(&self) {
+        let (weak, lighter) = (Arc::downgrade(&self.room), self.room.lighter.clone());
+        drop(self.room.deps.tasks.spawn_until_drain("weights", async move {
+            loop {
+                lighter.notified().await;
+                let Some(room) = weak.upgrade() else { return };
+                if let Err(error) = room.weigh(Qos::Burstable).await {
+                    tracing::warn!(error, "cannot lower the CPU weight of burstable pods");
+                }
             }
         }));
     }

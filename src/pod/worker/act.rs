@@ -99,12 +99,16 @@ impl Work {
 
     async fn prepare(&self) -> Outcome {
         let given = &self.life.given;
-        if let Err(outcome) = self.resize().await {
-            return outcome;
+        let resized = self.resize().await;
+        match &resized {
+            // Volumes do not wait for a resize that fails.
+            Err(Outcome::Failed { reason, .. }) if reason == super::resize::FAILED => {}
+            Err(outcome) => return outcome.clone(),
+            Ok(()) => {}
         }
         let context = self.room.volume_context(given);
         match self.room.deps.volumes.setup(given, &context).await {
-            Ok(()) => Outcome::Done,
+            Ok(()) => resized.err().unwrap_or(Outcome::Done),
             Err(error) => {
                 let (reason, message) = (error.reason(), error_chain(&error));
                 self.event(None, EventType::Warning, reason, message.clone());
@@ -228,12 +232,10 @@ impl Work {
         let env = environment(given, spec, &pod_ips, &env_files, &node);
         let env = env.map_err(untranslated)?.config;
         let env: BTreeMap<String, String> = env.into_iter().collect();
-        let features = self.room.deps.sandboxes.features();
-        let handler = features.get(&sandbox.handler).or_else(|| features.values().next());
         let context = MountContext {
             env: &env,
             restart_count: start.attempt,
-            recursive_read_only: handler.is_some_and(|handler| handler.recursive_read_only_mounts),
+            recursive_read_only: self.room.supports_recursive_read_only(&sandbox.handler),
         };
         let mounts = volumes.mounts(given, spec, &context).await.map_err(unread)?;
         let context = ContainerContext {

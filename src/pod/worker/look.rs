@@ -5,8 +5,9 @@ use crate::board::{Container, ContainerFilter, ContainerState, Exited, Sandbox, 
 use crate::model::{Owner, StringMap};
 use crate::oci::user::ResolvedUser;
 use crate::pod::observe::{Observed, Probed, SeenContainer, SeenSandbox};
+use crate::pod::plan::wanted;
 use crate::pod::record::{Life, State, Termination, User};
-use crate::pod::translate::{CONTAINER_NAME_LABEL, POD_UID_LABEL};
+use crate::pod::translate::{CONTAINER_NAME_LABEL, POD_UID_LABEL, runtime_handler};
 
 /// Maximum size of a container's termination message, and of those of all containers of a pod.
 const LONGEST_MESSAGE: usize = 4096;
@@ -37,10 +38,21 @@ impl Worker {
             busy,
             prepared: self.prepared == Some(self.pod.generation()),
             pre_stopped: self.pre_stopped.clone(),
+            recursive_read_only: self.supports_recursive(life),
             predecessor: life.follows.as_ref().is_some_and(|uid| self.room.has(uid)),
             preempting: life.preempts.iter().any(|uid| self.room.runs(uid)),
             unwinds,
         }
+    }
+
+    /// Whether recursive read-only mounts are possible; `false` for a pod that does not ask.
+    fn supports_recursive(&self, life: &Life) -> bool {
+        let spec = life.given.spec();
+        let asks = wanted(spec).iter().any(|wanted| {
+            let mut mounts = wanted.container.volume_mounts.iter().flatten();
+            mounts.any(|mount| mount.recursive_read_only.as_deref() == Some("IfPossible"))
+        });
+        asks && self.room.supports_recursive_read_only(runtime_handler(spec))
     }
 
     fn sandbox(&self, life: &Life, sandbox: &Sandbox) -> SeenSandbox {
@@ -79,7 +91,9 @@ impl Worker {
             attempt: found.config.metadata.attempt,
             created_at: found.created_at,
             image: found.config.image.user_specified_image.clone(),
+            image_name: found.image_name.clone(),
             image_id: found.image_ref.clone(),
+            stop_signal: found.stop_signal.name(),
             user: Some(user(&found.user)),
             state,
         })
@@ -95,7 +109,7 @@ impl Worker {
         let attempt = container.config.metadata.attempt;
         let said = self.room.deps.volumes.termination_message(&life.uid, name, attempt).await;
         let mut message = said.ok().flatten().unwrap_or_default();
-        let spec = crate::pod::plan::wanted(life.given.spec());
+        let spec = wanted(life.given.spec());
         let fallback = spec.iter().find(|wanted| wanted.name == name).is_some_and(|wanted| {
             let policy = wanted.container.termination_message_policy.as_deref();
             policy == Some("FallbackToLogsOnError")

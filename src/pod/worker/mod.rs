@@ -17,6 +17,7 @@ mod launch;
 mod look;
 mod outcome;
 mod resize;
+mod shrink;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

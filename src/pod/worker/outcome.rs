@@ -7,8 +7,9 @@ use crate::board::now;
 use crate::ids::ContainerId;
 use crate::model::UnixNanos;
 use crate::pod::backoff::{self, later};
+use crate::pod::hook::Moment;
 use crate::pod::observe::doom;
-use crate::pod::plan::{Job, Unwind};
+use crate::pod::plan::{Job, Unwind, wanted};
 use crate::pod::record::{Life, Trouble, Unit};
 use crate::pod::view::EventType;
 
@@ -76,6 +77,17 @@ fn note_restart(life: &mut Life, containers: &[ContainerId]) {
     }
 }
 
+/// Records that running containers have the resources of the spec.
+fn note_resources(life: &mut Life) {
+    let given = life.given.clone();
+    for wanted in wanted(given.spec()) {
+        let current = life.units.get_mut(wanted.name).and_then(|unit| unit.current.as_mut());
+        if let Some(current) = current.filter(|current| current.is_live()) {
+            current.resources = Some(Box::new(wanted.resources()));
+        }
+    }
+}
+
 impl Worker {
     /// Merges results into the record.
     pub(super) fn note(&mut self, life: &mut Life, results: &[(Job, Outcome)]) {
@@ -100,6 +112,9 @@ impl Worker {
             Job::Prepare => {
                 self.prepared = self.preparing;
                 life.trouble = None;
+                if self.prepared == Some(self.pod.generation()) {
+                    note_resources(life);
+                }
             }
             Job::Sandbox => life.trouble = None,
             Job::Start(name) => life.unit(name).trouble = None,
@@ -133,7 +148,8 @@ impl Worker {
                 let grace = life.grace();
                 for unit in life.units.values_mut() {
                     if let Some(current) = unit.current.as_mut().filter(|c| c.id == *id) {
-                        doom(current, message.to_owned(), grace, at);
+                        // The error may quote the application's output.
+                        doom(current, Moment::PostStart.reason().to_owned(), grace, at);
                     }
                 }
             }

@@ -3,12 +3,14 @@
 //! ```text
 //! end containers to restart ─> lower containers' limits ─> the pod's cgroup ─> raise containers'
 //! ```
-//! So no container may ever use more than its pod, whichever way each limit changes.
+//! So no container may ever use more than its pod, whichever way each limit changes. Before anything
+//! is changed, it is checked that no memory limit falls below what is in use.
 
 use k8s_openapi::api::core::v1::Container as Spec;
 
 use super::act::Work;
 use super::outcome::Outcome;
+use super::shrink::Ask;
 use crate::board::{Container, ContainerFilter, ContainerState};
 use crate::ids::ContainerId;
 use crate::model::resources::Resources;
@@ -72,10 +74,21 @@ impl Figures {
 struct Change {
     id: ContainerId,
     name: String,
+    /// PID of its process.
+    pid: u32,
     before: Figures,
     wanted: Resources,
     /// Whether its policy requires a restart for this.
     restart: bool,
+}
+
+impl Change {
+    /// Its memory limit, if that falls.
+    fn lowers_memory(&self) -> Option<Ask> {
+        let limit = self.wanted.memory_limit;
+        let lower = Figures::of(&self.wanted).memory < self.before.memory;
+        lower.then(|| Ask { name: self.name.clone(), pid: self.pid, limit })
+    }
 }
 
 impl Work {
@@ -88,11 +101,13 @@ impl Work {
         if !restart.is_empty() {
             return Err(Outcome::Restart(restart));
         }
-        let failed = |what: &str, message: String| {
-            let message = format!("{what}: {message}");
+        let failed = |message: String| {
             self.event(None, EventType::Warning, FAILED, message.clone());
             Outcome::failed(FAILED, message)
         };
+        let asks: Vec<_> = changes.iter().filter_map(Change::lowers_memory).collect();
+        self.check_memory(&asks).await.map_err(failed)?;
+        let failed = |name: &str, message: String| failed(format!("{name}: {message}"));
         for change in &changes {
             let least = Figures::of(&change.wanted).least(change.before);
             self.set(change, change.before, least).await.map_err(|e| failed(&change.name, e))?;
@@ -131,9 +146,7 @@ impl Work {
     }
 
     fn change_of(&self, container: &Container) -> Option<Change> {
-        if !matches!(container.state, ContainerState::Running { .. }) {
-            return None;
-        }
+        let ContainerState::Running { pid, .. } = container.state else { return None };
         let name = container.config.labels.get(CONTAINER_NAME_LABEL)?;
         let spec = self.spec(name)?;
         let node = self.room.node();
@@ -142,6 +155,7 @@ impl Work {
         (before != after).then(|| Change {
             id: container.id.clone(),
             name: name.clone(),
+            pid,
             before,
             restart: needs_restart(&spec, before, after),
             wanted,

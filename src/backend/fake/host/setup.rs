@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::super::{DeviceNode, HostFacts, HostProcess, SHIM_ID};
+use super::super::super::{DeviceNode, HostFacts, HostProcess, MemoryUse, SHIM_ID};
 use super::FakeHost;
+use crate::model::resources::CgroupLimits;
 
 impl FakeHost {
     /// The same host with other facts.
@@ -41,6 +42,16 @@ impl FakeHost {
     /// The version of CRIU from now on; it is not installed else.
     pub fn set_criu(&self, version: Option<u32>) {
         self.lock().criu = version;
+    }
+
+    /// Sets use and limit of a memory cgroup; other cgroups have no such figures.
+    pub fn set_memory(&self, cgroup: &Path, memory: MemoryUse) {
+        self.lock().memory.insert(cgroup.to_owned(), memory);
+    }
+
+    /// The limits of a cgroup that contains others.
+    pub fn limits(&self, cgroup: &Path) -> Option<CgroupLimits> {
+        self.world.lock().pod_cgroups.get(cgroup).cloned()
     }
 
     /// Adds an empty cgroup, like one left by an OCI runtime killed while it created a container.

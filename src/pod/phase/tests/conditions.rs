@@ -155,7 +155,15 @@ fn a_pod_that_the_node_took_away_says_so() {
         deadline: stage.now,
         disrupted: true,
     });
+    // While it still runs, it is told by an event alone.
+    stage.look();
+    let status = stage.status();
+    let mut conditions = status.conditions.iter().flatten();
+    assert!(conditions.all(|condition| condition.type_ != "DisruptionTarget"));
+    let told = (status.phase.as_deref(), status.reason, status.message);
+    assert_eq!(told, (Some("Running"), None, None));
     stage.play();
+    assert_eq!(stage.status().reason.as_deref(), Some("Evicted"));
     let found = condition(&mut stage, "DisruptionTarget");
     assert_eq!(
         (found.status.as_str(), found.reason.as_deref()),

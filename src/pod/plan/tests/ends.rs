@@ -224,3 +224,27 @@ fn a_restart_that_was_asked_for_needs_no_policy_and_no_back_off() {
     let unit = stage.life.unit("app");
     assert_eq!((unit.again.clone(), unit.backoff), (None, None));
 }
+
+#[test]
+fn another_agent_grants_it_after_verdicts_and_failed_probes_too() {
+    let spec = json!({"initContainers": [sidecar("side")], "restartPolicy": "Never"});
+    // Whether the host ends, and the seconds left to the sidecar.
+    for (host_ends, left) in [(false, 30), (true, 10)] {
+        let mut stage = running(spec.clone());
+        stage.exit("app", 0);
+        stage.look();
+        stage.life.ended_with = host_ends.then(|| "boot-1".to_owned());
+        stage.after(20);
+        for _ in 0..2 {
+            stage.agent_restarts();
+            let [kill] = &stage.look().actions[..] else { panic!("one action: {:?}", stage.plan) };
+            assert_eq!(stage.text(kill), format!("kill side {left}"));
+        }
+    }
+    let mut stage = running(json!({}));
+    stage.probe_fails("app", None);
+    stage.look();
+    stage.after(20);
+    stage.agent_restarts();
+    assert!(stage.play().contains(&"kill app 30".to_owned()));
+}
