@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::backend::{CgroupVersion, Host};
 use crate::config::Config;
 use crate::model::pod::DnsConfig;
+use crate::model::resources::CgroupDriver;
 use crate::pod::translate::{Amounts, NodeFacts, SystemFacts};
 
 /// Addresses that use the default route; nothing is sent to them.
@@ -16,7 +17,11 @@ const ANYWHERE: [IpAddr; 2] = [
 ];
 
 /// Combines the settings with what the host reports.
-pub(super) fn facts(config: &Config, host: &dyn Host, systemd_cgroup: bool) -> NodeFacts {
+pub(super) fn facts(
+    config: &Config,
+    host: &dyn Host,
+    cgroup_drivers: BTreeMap<String, CgroupDriver>,
+) -> NodeFacts {
     let (pods, facts) = (&config.pods, host.facts());
     let capacity = Amounts {
         milli_cpu: cpus() * 1000,
@@ -49,7 +54,7 @@ pub(super) fn facts(config: &Config, host: &dyn Host, systemd_cgroup: bool) -> N
         cluster_domain: pods.cluster_domain.clone(),
         resolv_conf: resolv_conf(&read("/etc/resolv.conf")),
         cgroup_root: pods.cgroup_root.clone(),
-        systemd_cgroup,
+        cgroup_drivers,
         cgroup_v2: facts.cgroup == CgroupVersion::V2,
         swap_accounting: facts.swap_accounting,
         pids_limit: Some(i64::from(pods.pids_limit)).filter(|limit| *limit > 0),

@@ -365,9 +365,11 @@ impl Room {
         let all: Vec<_> = self.all().iter().map(|entry| entry.life().given).collect();
         let of_class = cgroup::class_limits(class, all.iter().map(Given::spec));
         // Guaranteed pods are directly below the root.
-        let mut groups = vec![(cgroup::root(node), cgroup::root_limits(node))];
-        if cgroup::of_class(class, node) != cgroup::root(node) {
-            groups.push((cgroup::of_class(class, node), of_class));
+        let driver = cgroup::driver(given.spec(), node);
+        let (root, class) = (cgroup::root(driver, node), cgroup::of_class(class, driver, node));
+        let mut groups = vec![(root.clone(), cgroup::root_limits(node))];
+        if class != root {
+            groups.push((class, of_class));
         }
         groups.push((cgroup::of_pod(given, node), cgroup::pod_resources(given, node)));
         for (path, limits) in groups {

@@ -11,6 +11,7 @@ use crate::board::{Sandbox, SandboxFilter};
 use crate::ids::PodId;
 use crate::lifecycle::Backoff;
 use crate::model::Owner;
+use crate::model::resources::CgroupDriver;
 use crate::pod::translate::cgroup;
 use crate::telemetry::error_chain;
 
@@ -149,7 +150,9 @@ impl Pods {
         }
         deps.volumes.teardown(&stray.uid).await.map_err(|error| error_chain(&error))?;
         let node = self.room.node();
-        if is_below(&stray.cgroup, Path::new(&cgroup::root(&node))) {
+        let is_slice = stray.cgroup.extension().is_some_and(|kind| kind == "slice");
+        let driver = if is_slice { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
+        if is_below(&stray.cgroup, Path::new(&cgroup::root(driver, &node))) {
             let gone = deps.host.destroy_cgroup(&stray.cgroup).await;
             gone.map_err(|error| error_chain(&error))?;
         }
