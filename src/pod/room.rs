@@ -373,7 +373,7 @@ impl Room {
         }
         groups.push((cgroup::of_pod(given, node), cgroup::pod_resources(given, node)));
         for (path, limits) in groups {
-            let made = self.deps.host.make_cgroup(Path::new(&path), &limits).await;
+            let made = self.deps.host.make_cgroup(driver, Path::new(&path), &limits).await;
             made.map_err(|error| error_chain(&error))?;
         }
         Ok(())
@@ -381,7 +381,8 @@ impl Room {
 
     pub(super) async fn remove_cgroup(&self, given: &Given) -> Result<(), String> {
         let path = cgroup::of_pod(given, &self.node);
-        let removed = self.deps.host.destroy_cgroup(Path::new(&path)).await;
+        let driver = cgroup::driver(given.spec(), &self.node);
+        let removed = self.deps.host.destroy_cgroup(driver, Path::new(&path)).await;
         removed.map_err(|error| error_chain(&error))
     }
 

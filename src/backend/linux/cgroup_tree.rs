@@ -12,7 +12,7 @@ use super::{absolute, failed};
 use crate::model::resources::CgroupLimits;
 
 /// Default period of CPU quotas, in microseconds.
-const PERIOD: i64 = 100_000;
+pub(super) const PERIOD: i64 = 100_000;
 
 /// How many times, and with which delay, to wait for killed processes to leave a cgroup.
 const TRIES: u32 = 100;

@@ -6,6 +6,7 @@
 
 mod apparmor;
 pub(in crate::backend) mod archive;
+mod bus;
 mod cgroup;
 mod cgroup_tree;
 mod connect;
@@ -26,6 +27,7 @@ pub(in crate::backend) mod payload;
 mod pidfd;
 mod processes;
 mod rootfs;
+pub(in crate::backend) mod slices;
 mod standin;
 pub(in crate::backend) mod subpath;
 mod tree;
@@ -35,6 +37,7 @@ pub(in crate::backend) mod volume;
 pub use apparmor::ProfileLoader;
 pub use limits::raise_file_limit;
 pub use logind::Logind;
+pub use slices::Slices;
 pub(super) use standin::StandIn;
 
 use std::path::{Component, Path, PathBuf};
@@ -50,7 +53,7 @@ use super::{
     RootfsMount, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
 };
 use crate::model::container::Propagation;
-use crate::model::resources::CgroupLimits;
+use crate::model::resources::{CgroupDriver, CgroupLimits};
 use crate::model::security::IdMappings;
 
 /// Time limit for operations on a caller's path (a mount source, a device), which may be on a dead
@@ -94,6 +97,7 @@ pub struct LinuxHost {
     scratch: Arc<rootfs::Scratch>,
     memory: Option<cgroup::MemoryHierarchy>,
     hierarchies: Arc<[PathBuf]>,
+    slices: Slices,
 }
 
 impl LinuxHost {
@@ -114,6 +118,7 @@ impl LinuxHost {
             scratch: Arc::new(rootfs::Scratch::open(options.scratch)?),
             memory: cgroup::memory_hierarchy(&mounts),
             hierarchies: cgroup::hierarchies(&mounts),
+            slices: Slices::default(),
         })
     }
 }
@@ -431,14 +436,29 @@ impl Host for LinuxHost {
         blocking(move || cgroup::remove(&hierarchies, &path)).await
     }
 
-    async fn make_cgroup(&self, path: &Path, limits: &CgroupLimits) -> Result<()> {
+    async fn make_cgroup(
+        &self,
+        driver: CgroupDriver,
+        path: &Path,
+        limits: &CgroupLimits,
+    ) -> Result<()> {
+        if let Some(unit) = slices::unit(driver, path)? {
+            self.slices.make(unit, limits, self.facts.cgroup).await?;
+        }
+        // systemd knows neither all limits nor all hierarchies.
         let (hierarchies, path) = (Arc::clone(&self.hierarchies), path.to_owned());
         let limits = limits.clone();
         blocking(move || cgroup_tree::make(&hierarchies, &path, &limits)).await
     }
 
-    async fn destroy_cgroup(&self, path: &Path) -> Result<()> {
-        let (hierarchies, path) = (Arc::clone(&self.hierarchies), path.to_owned());
-        blocking(move || cgroup_tree::destroy(&hierarchies, &path)).await
+    async fn destroy_cgroup(&self, driver: CgroupDriver, path: &Path) -> Result<()> {
+        let unit = slices::unit(driver, path)?;
+        let (hierarchies, folder) = (Arc::clone(&self.hierarchies), path.to_owned());
+        // First: systemd gives processes a minute and a half to end.
+        blocking(move || cgroup_tree::destroy(&hierarchies, &folder)).await?;
+        match unit {
+            None => Ok(()),
+            Some(unit) => self.slices.stop(unit).await,
+        }
     }
 }

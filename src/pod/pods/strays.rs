@@ -153,7 +153,7 @@ impl Pods {
         let is_slice = stray.cgroup.extension().is_some_and(|kind| kind == "slice");
         let driver = if is_slice { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
         if is_below(&stray.cgroup, Path::new(&cgroup::root(driver, &node))) {
-            let gone = deps.host.destroy_cgroup(&stray.cgroup).await;
+            let gone = deps.host.destroy_cgroup(driver, &stray.cgroup).await;
             gone.map_err(|error| error_chain(&error))?;
         }
         if let Some(logs) = stray.logs.as_ref().filter(|logs| is_below(logs, &node.log_root)) {
