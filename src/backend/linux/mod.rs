@@ -96,7 +96,7 @@ pub struct LinuxHost {
     netns: Arc<netns::Folder>,
     scratch: Arc<rootfs::Scratch>,
     memory: Option<cgroup::MemoryHierarchy>,
-    hierarchies: Arc<[PathBuf]>,
+    hierarchies: Arc<[cgroup::Hierarchy]>,
     slices: Slices,
 }
 
@@ -112,12 +112,13 @@ impl LinuxHost {
             ));
         }
         let mounts = mountinfo::read()?;
+        let hierarchies = cgroup::hierarchies(&mounts, Path::new("/sys/fs/cgroup"));
         Ok(Self {
             facts: facts::detect(Path::new("/"), &mounts)?,
             netns: Arc::new(netns::Folder::new(options.netns_dir, options.netns_prefix)),
             scratch: Arc::new(rootfs::Scratch::open(options.scratch)?),
-            memory: cgroup::memory_hierarchy(&mounts),
-            hierarchies: cgroup::hierarchies(&mounts),
+            memory: cgroup::memory_hierarchy(&hierarchies),
+            hierarchies,
             slices: Slices::default(),
         })
     }
