@@ -70,6 +70,22 @@ pub(super) fn facts(
     }
 }
 
+/// Logs an error if this agent is in a container whose cgroup namespace hides the cgroups of pods.
+pub(super) fn check_cgroup_namespace() {
+    if is_above_namespace(&read("/proc/1/cgroup")) {
+        tracing::error!(
+            "this agent is in a cgroup namespace of its own, so usage and out-of-memory kills of \
+             pods are not seen: start its container with `--cgroupns host`"
+        );
+    }
+}
+
+/// Whether a process with this `/proc/PID/cgroup` is outside the reader's cgroup namespace.
+fn is_above_namespace(membership: &str) -> bool {
+    let mut paths = membership.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.any(|path| path.split('/').any(|part| part == ".."))
+}
+
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
@@ -191,6 +207,22 @@ mod tests {
         assert_eq!(os_image(text), "Debian GNU/Linux 12 (bookworm)");
         assert_eq!(os_image("ID=x\nNAME='Plain'\n"), "Plain");
         assert_eq!(os_image(""), "");
+    }
+
+    /// As Docker makes a namespace on hosts with cgroup v2.
+    #[test]
+    fn a_cgroup_namespace_shows_in_paths_that_lead_upwards() {
+        for (membership, outside) in [
+            ("0::/../../init.scope\n", true),
+            ("0::/..\n", true),
+            ("4:memory:/../a\n0::/\n", true),
+            ("0::/init.scope\n", false),
+            ("0::/\n", false),
+            ("0::/a..b/c\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_above_namespace(membership), outside, "{membership:?}");
+        }
     }
 
     #[test]
