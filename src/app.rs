@@ -159,6 +159,7 @@ fn signals() -> std::io::Result<impl Future<Output = ()>> {
 impl App {
     /// Opens the store, creates all rooms and binds the socket.
     pub async fn build(config: Config) -> Result<Self, Error> {
+        node::check_cgroup_namespace();
         let ground = Ground::open(&config).await?;
         let rooms = Rooms::new(&config, &ground).await?;
         let streams = streams(&config, rooms.sandboxes.clone(), ground.tasks.clone()).await?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::backend::{CgroupVersion, Host};
 use crate::config::Config;
 use crate::model::pod::DnsConfig;
+use crate::model::resources::CgroupDriver;
 use crate::pod::translate::{Amounts, NodeFacts, SystemFacts};
 
 /// Addresses that use the default route; nothing is sent to them.
@@ -16,7 +17,11 @@ const ANYWHERE: [IpAddr; 2] = [
 ];
 
 /// Combines the settings with what the host reports.
-pub(super) fn facts(config: &Config, host: &dyn Host, systemd_cgroup: bool) -> NodeFacts {
+pub(super) fn facts(
+    config: &Config,
+    host: &dyn Host,
+    cgroup_drivers: BTreeMap<String, CgroupDriver>,
+) -> NodeFacts {
     let (pods, facts) = (&config.pods, host.facts());
     let capacity = Amounts {
         milli_cpu: cpus() * 1000,
@@ -49,7 +54,7 @@ pub(super) fn facts(config: &Config, host: &dyn Host, systemd_cgroup: bool) -> N
         cluster_domain: pods.cluster_domain.clone(),
         resolv_conf: resolv_conf(&read("/etc/resolv.conf")),
         cgroup_root: pods.cgroup_root.clone(),
-        systemd_cgroup,
+        cgroup_drivers,
         cgroup_v2: facts.cgroup == CgroupVersion::V2,
         swap_accounting: facts.swap_accounting,
         pids_limit: Some(i64::from(pods.pids_limit)).filter(|limit| *limit > 0),
@@ -63,6 +68,22 @@ pub(super) fn facts(config: &Config, host: &dyn Host, systemd_cgroup: bool) -> N
         seccomp_default: pods.seccomp_default,
         masked_paths: thermal_throttles(),
     }
+}
+
+/// Logs an error if this agent is in a container whose cgroup namespace hides the cgroups of pods.
+pub(super) fn check_cgroup_namespace() {
+    if is_above_namespace(&read("/proc/1/cgroup")) {
+        tracing::error!(
+            "this agent is in a cgroup namespace of its own, so usage and out-of-memory kills of \
+             pods are not seen: start its container with `--cgroupns host`"
+        );
+    }
+}
+
+/// Whether a process with this `/proc/PID/cgroup` is outside the reader's cgroup namespace.
+fn is_above_namespace(membership: &str) -> bool {
+    let mut paths = membership.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.any(|path| path.split('/').any(|part| part == ".."))
 }
 
 fn read(path: &str) -> String {
@@ -186,6 +207,22 @@ mod tests {
         assert_eq!(os_image(text), "Debian GNU/Linux 12 (bookworm)");
         assert_eq!(os_image("ID=x\nNAME='Plain'\n"), "Plain");
         assert_eq!(os_image(""), "");
+    }
+
+    /// As Docker makes a namespace on hosts with cgroup v2.
+    #[test]
+    fn a_cgroup_namespace_shows_in_paths_that_lead_upwards() {
+        for (membership, outside) in [
+            ("0::/../../init.scope\n", true),
+            ("0::/..\n", true),
+            ("4:memory:/../a\n0::/\n", true),
+            ("0::/init.scope\n", false),
+            ("0::/\n", false),
+            ("0::/a..b/c\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_above_namespace(membership), outside, "{membership:?}");
+        }
     }
 
     #[test]

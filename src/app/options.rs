@@ -47,6 +47,12 @@ pub(super) fn nri_options(config: &Config, host: &dyn Host) -> nri::Options {
     }
 }
 
+/// Whether systemd makes the cgroups of handlers that do not say it themselves.
+pub(super) fn is_systemd(config: &Config, host: &dyn Host) -> bool {
+    let facts = host.facts();
+    config.cgroup.driver.is_systemd(facts.systemd, facts.cgroup == backend::CgroupVersion::V2)
+}
+
 pub(super) fn handlers(config: &Config, systemd: bool) -> Vec<RuntimeHandler> {
     let handler = |(name, handler): (&String, &config::Handler)| RuntimeHandler {
         name: name.clone(),
@@ -107,7 +113,6 @@ pub(super) fn oci_settings(
     apparmor_default: Option<String>,
 ) -> oci::Settings {
     let facts = host.facts();
-    let v2 = facts.cgroup == backend::CgroupVersion::V2;
     if config.oci.selinux && facts.selinux.is_none() {
         tracing::warn!("oci.selinux is on, but this host has no SELinux");
     }
@@ -118,10 +123,6 @@ pub(super) fn oci_settings(
         }
     }
     oci::Settings {
-        cgroup_driver: match config.cgroup.driver.is_systemd(facts.systemd, v2) {
-            true => oci::CgroupDriver::Systemd,
-            false => oci::CgroupDriver::Cgroupfs,
-        },
         annotation_allow_list: config.oci.annotation_allow_list.clone(),
         tolerate_missing_hugetlb: config.oci.tolerate_missing_hugetlb,
         unprivileged_ports: config.oci.unprivileged_ports,
@@ -210,7 +211,13 @@ pub(super) fn sandbox_options(
 /// How long unknown pods are left alone, so that somebody can find out why they exist.
 const STRAY_PATIENCE: Duration = Duration::from_secs(600);
 
-pub(super) fn pods_options(config: &Config, host: &dyn Host, systemd: bool) -> pod::PodsOptions {
+pub(super) fn pods_options(
+    config: &Config,
+    host: &dyn Host,
+    handlers: &[RuntimeHandler],
+) -> pod::PodsOptions {
+    let by_name = by_name(config, handlers).into_iter();
+    let drivers = by_name.map(|(name, handler)| (name, handler.cgroup_driver())).collect();
     let first = config.pods.backoff_first;
     let longest = config.pods.backoff_longest;
     let usual = pod::BackoffPolicy::default();
@@ -220,7 +227,7 @@ pub(super) fn pods_options(config: &Config, host: &dyn Host, systemd: bool) -> p
     pod::PodsOptions {
         stray_patience: STRAY_PATIENCE,
         root: config.root.clone(),
-        node: node::facts(config, host, systemd),
+        node: node::facts(config, host, drivers),
         policy: pod::Policy { restart, pull: usual },
     }
 }

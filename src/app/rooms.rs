@@ -5,15 +5,14 @@ use std::sync::Arc;
 use super::Error;
 use super::ground::Ground;
 use super::options::{
-    apparmor_default, container_options, handlers, image_options, oci_settings, pods_options,
-    sandbox_options, stats_options,
+    apparmor_default, container_options, handlers, image_options, is_systemd, oci_settings,
+    pods_options, sandbox_options, stats_options,
 };
 use crate::backend::RuntimeHandler;
 use crate::board::Board;
 use crate::config::Config;
 use crate::container::{self, Containers};
 use crate::image::Images;
-use crate::oci;
 use crate::pod::{Pods, PodsDeps};
 use crate::sandbox::{self, Sandboxes};
 use crate::serve::{self, CriServices, Identity, PodServices};
@@ -48,8 +47,7 @@ impl Rooms {
             pumps: pumps.clone(),
         };
         let oci = oci_settings(config, &**host, apparmor_default(config, &**host).await);
-        let systemd = oci.cgroup_driver == oci::CgroupDriver::Systemd;
-        let handlers = handlers(config, systemd);
+        let handlers = handlers(config, is_systemd(config, &**host));
         let containers = Containers::new(deps.clone(), container_options(config, oci.clone()));
         let sandboxes = Arc::new(Sandboxes::new(
             sandbox::Deps { base: deps, network: network.clone(), containers: containers.clone() },
@@ -63,7 +61,7 @@ impl Rooms {
                 store: store.clone(),
                 tasks: tasks.clone(),
             },
-            pods_options(config, &**host, systemd),
+            pods_options(config, &**host, &handlers),
         );
         let stats = Stats::new(
             stats::Deps { runtime: below.clone(), board, tasks: tasks.clone() },

@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use super::{HostPathKind, Result, RootfsMount, VolumeDir, VolumeFiles};
 use crate::model::container::Propagation;
-use crate::model::resources::CgroupLimits;
+use crate::model::resources::{CgroupDriver, CgroupLimits};
 use crate::model::security::IdMappings;
 
 /// Polling interval for the end of a process, where there is no notification.
@@ -367,10 +367,17 @@ pub trait Host: Send + Sync + 'static {
 
     /// Creates the cgroup with this path (absolute from the hierarchy root) and its parents in the
     /// hierarchies concerned, and sets the limits. An existing one is fine. A limit without a
-    /// controller on this host is skipped.
-    async fn make_cgroup(&self, path: &Path, limits: &CgroupLimits) -> Result<()>;
+    /// controller on this host is skipped. With systemd it must be a slice, and systemd is told of
+    /// the limits too, because it would replace others.
+    async fn make_cgroup(
+        &self,
+        driver: CgroupDriver,
+        path: &Path,
+        limits: &CgroupLimits,
+    ) -> Result<()>;
 
     /// Removes the cgroup with this path (absolute from the hierarchy root) and all its children
-    /// from each hierarchy; processes in it are killed. A missing one is fine.
-    async fn destroy_cgroup(&self, path: &Path) -> Result<()>;
+    /// from each hierarchy; processes in it are killed. A missing one is fine. With systemd it must
+    /// be a slice, which is stopped.
+    async fn destroy_cgroup(&self, driver: CgroupDriver, path: &Path) -> Result<()>;
 }

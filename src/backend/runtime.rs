@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Result;
 use crate::model::image::ChainId;
+use crate::model::resources::CgroupDriver;
 use crate::model::security::IdMappings;
 use crate::model::{StringMap, UnixNanos};
 
@@ -38,6 +39,16 @@ pub struct RuntimeHandler {
     pub container_annotations: Vec<String>,
     /// Privileged containers get only those host devices that they request.
     pub privileged_without_host_devices: bool,
+}
+
+impl RuntimeHandler {
+    /// Which component creates the cgroups of its pods.
+    pub fn cgroup_driver(&self) -> CgroupDriver {
+        match self.systemd_cgroup {
+            true => CgroupDriver::Systemd,
+            false => CgroupDriver::Cgroupfs,
+        }
+    }
 }
 
 /// Facts that the daemon reports about itself.

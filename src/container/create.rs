@@ -123,7 +123,7 @@ impl Containers {
             "" => config.image.image.clone(),
             given => given.to_owned(),
         };
-        let driver = self.options.oci.cgroup_driver;
+        let driver = pod.handler.cgroup_driver();
         Ok(ContainerRecord {
             container: Container {
                 id: id.clone(),

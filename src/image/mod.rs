@@ -30,7 +30,7 @@ pub use progress::{PullProgress, PullState};
 pub use reference::Reference;
 #[doc(hidden)]
 pub use registry::challenges;
-pub(crate) use registry::tls::{accept_any_certificate, common_roots};
+pub(crate) use registry::tls::{accept_any_certificate, common_verifier};
 pub use usage::FsInfo;
 
 use std::collections::{BTreeMap, HashMap};

@@ -10,6 +10,7 @@ use super::error::Step;
 use super::{Error, Inner};
 use crate::backend;
 use crate::model::UnixNanos;
+use crate::telemetry::error_chain;
 
 /// How long a result is cached: a kubelet asks often, and computing it is expensive.
 const GOOD_FOR: Duration = Duration::from_secs(10);
@@ -27,19 +28,26 @@ pub struct FsInfo {
     pub at: UnixNanos,
 }
 
-/// The last result, with its time and its generation of the index. Callers during a measurement
-/// wait for it.
+/// The last measurement. Callers during the next one wait for it.
 #[derive(Default)]
-pub(super) struct Usage(tokio::sync::Mutex<Option<(Instant, u64, Vec<FsInfo>)>>);
+pub(super) struct Usage(tokio::sync::Mutex<Last>);
+
+#[derive(Default)]
+struct Last {
+    /// The result, with its time and its generation of the index.
+    result: Option<(Instant, u64, Vec<FsInfo>)>,
+    /// Snapshotters that could not be measured, each logged once.
+    missing: BTreeSet<String>,
+}
 
 impl Inner {
     /// Disk use of the default snapshotter together with the content store, which share a file
-    /// system, then of each other snapshotter.
+    /// system, then of each other snapshotter that can be measured.
     pub(super) async fn fs_info(&self) -> Result<Vec<FsInfo>, Error> {
         let mut last = self.usage.0.lock().await;
         // Read before measuring, so that a change meanwhile leaves the result stale.
         let generation = self.index.generation();
-        if let Some((at, of, sums)) = last.as_ref()
+        if let Some((at, of, sums)) = &last.result
             && at.elapsed() < GOOD_FOR
             && *of == generation
         {
@@ -49,14 +57,24 @@ impl Inner {
         let default = self.options.snapshotter.as_str();
         let others: BTreeSet<&str> = self.options.handlers.values().map(String::as_str).collect();
         let others = others.into_iter().filter(|name| *name != default);
-        let mut sums = Vec::new();
-        for name in [default].into_iter().chain(others) {
-            sums.push(self.measure(&daemon, name).await?);
+        let mut sums = vec![self.measure(&daemon, default).await?];
+        for name in others {
+            match self.measure(&daemon, name).await {
+                Ok(sum) => {
+                    last.missing.remove(name);
+                    sums.push(sum);
+                }
+                Err(error) if last.missing.insert(name.to_owned()) => {
+                    let error = error_chain(&error);
+                    tracing::warn!(snapshotter = name, error, "its disk use is not reported");
+                }
+                Err(_told) => {}
+            }
         }
         let content = self.store.content_usage().await.step("measuring disk use")?;
         sums[0].bytes = sums[0].bytes.saturating_add(content.bytes);
         sums[0].inodes = sums[0].inodes.saturating_add(content.inodes);
-        *last = Some((Instant::now(), generation, sums.clone()));
+        last.result = Some((Instant::now(), generation, sums.clone()));
         Ok(sums)
     }
 

@@ -39,6 +39,16 @@ pub struct HugepageLimit {
     pub limit: u64,
 }
 
+/// Which component creates cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CgroupDriver {
+    /// The OCI runtime, directly in the cgroup file system.
+    #[default]
+    Cgroupfs,
+    /// systemd, at the OCI runtime's request; parents are slices.
+    Systemd,
+}
+
 /// Limits of a cgroup that contains other cgroups: of a pod, or of a QoS class.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]

@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
 use super::{Error, paths};
+use crate::model::resources::CgroupDriver;
 
 const FIELD: &str = "linux.cgroup_parent";
 /// Parent cgroup if the caller names none (cgroupfs driver).
@@ -13,17 +12,6 @@ const OWN_PARENT: &str = "/podbay";
 const OWN_SLICE: &str = "system.slice";
 /// Scope prefix of containers, by which stats collectors recognise containerd's containers.
 const SCOPE_PREFIX: &str = "cri-containerd";
-
-/// Which component creates cgroups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CgroupDriver {
-    /// The OCI runtime, directly in the cgroup file system.
-    #[default]
-    Cgroupfs,
-    /// systemd, at the OCI runtime's request; parents are slices.
-    Systemd,
-}
 
 /// `cgroupsPath` of the OCI spec: `<parent>/<id>`, or `<slice>:cri-containerd:<id>` for systemd. A
 /// parent in the other driver's form is refused, because a guess could put the container outside

@@ -92,7 +92,7 @@ pub fn container_spec(input: &ContainerInput<'_>) -> Result<Spec, Error> {
     linux
         .set_namespaces(Some(namespaces::of_container(input)?))
         .set_cgroups_path(Some(cgroup::path(
-            input.settings.cgroup_driver,
+            input.handler.cgroup_driver(),
             &input.pod.cgroup_parent,
             input.id.as_str(),
         )?))

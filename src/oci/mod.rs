@@ -36,7 +36,7 @@ mod fixture;
 
 pub use crate::model::container::Rlimit;
 pub use annotations::{add_identity, record_labels};
-pub use cgroup::{CgroupDriver, plain_cgroup};
+pub use cgroup::plain_cgroup;
 pub use container::{ContainerInput, SharedFiles, check_container, container_spec};
 pub use exec::exec_process;
 pub use in_force::{put_back, resources_of, stored_limits};
@@ -57,8 +57,6 @@ pub const OCI_VERSION: &str = "1.0.2";
 /// The operator's settings for all specs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Which component creates cgroups.
-    pub cgroup_driver: CgroupDriver,
     /// Names of pod and container annotations passed to the OCI runtime: exact names, no patterns.
     pub annotation_allow_list: Vec<String>,
     /// Whether huge page limits are dropped, instead of refused, on a host without that controller.
@@ -82,7 +80,6 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            cgroup_driver: CgroupDriver::Cgroupfs,
             annotation_allow_list: Vec::new(),
             tolerate_missing_hugetlb: true,
             unprivileged_ports: true,

@@ -101,7 +101,7 @@ pub fn pause_spec(input: &PauseInput<'_>) -> Result<Spec, Error> {
     linux
         .set_namespaces(Some(namespaces::of_pause(pod, input.netns, input.userns)))
         .set_cgroups_path(Some(cgroup::path(
-            input.settings.cgroup_driver,
+            input.handler.cgroup_driver(),
             &pod.cgroup_parent,
             input.id.as_str(),
         )?))

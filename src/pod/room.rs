@@ -28,7 +28,7 @@ use crate::image::Images;
 use crate::lifecycle::Tasks;
 use crate::locks::{Mutex, MutexGuard};
 use crate::model::UnixNanos;
-use crate::model::resources::CgroupLimits;
+use crate::model::resources::{CgroupDriver, CgroupLimits};
 use crate::sandbox::Sandboxes;
 use crate::store::{Revision, Store};
 use crate::telemetry::error_chain;
@@ -376,33 +376,44 @@ impl Room {
     /// Makes the cgroup of a pod, or sets its limits again.
     pub(super) async fn make_cgroup(&self, given: &Given) -> Result<(), String> {
         let node = &self.node;
-        let class = qos(given.spec());
-        self.set_cgroup(cgroup::root(node), cgroup::root_limits(node)).await?;
+        let (class, driver) = (qos(given.spec()), cgroup::driver(given.spec(), node));
+        let root = cgroup::root(driver, node);
         // Guaranteed pods are directly below the root.
-        if cgroup::of_class(class, node) != cgroup::root(node) {
-            self.weigh(class).await?;
+        let has_class = cgroup::of_class(class, driver, node) != root;
+        self.set_cgroup(driver, root, cgroup::root_limits(node)).await?;
+        if has_class {
+            self.weigh(class, driver).await?;
         }
-        self.set_cgroup(cgroup::of_pod(given, node), cgroup::pod_resources(given, node)).await
+        let limits = cgroup::pod_resources(given, node);
+        self.set_cgroup(driver, cgroup::of_pod(given, node), limits).await
     }
 
     /// Sets the CPU weight of a QoS class again, from the pods that have not ended.
-    pub(super) async fn weigh(&self, class: Qos) -> Result<(), String> {
+    pub(super) async fn weigh(&self, class: Qos, driver: CgroupDriver) -> Result<(), String> {
         let _last = self.weighing.lock().await;
         let lives = self.all().into_iter().map(|entry| entry.life());
         let active = lives.filter(|life| !life.rejected && !life.settled);
         let all: Vec<_> = active.map(|life| life.given).collect();
-        let limits = cgroup::class_limits(class, all.iter().map(Given::spec));
-        self.set_cgroup(cgroup::of_class(class, &self.node), limits).await
+        let of_driver =
+            all.iter().map(Given::spec).filter(|spec| cgroup::driver(spec, &self.node) == driver);
+        let limits = cgroup::class_limits(class, of_driver);
+        self.set_cgroup(driver, cgroup::of_class(class, driver, &self.node), limits).await
     }
 
-    async fn set_cgroup(&self, path: String, limits: CgroupLimits) -> Result<(), String> {
-        let made = self.deps.host.make_cgroup(Path::new(&path), &limits).await;
+    async fn set_cgroup(
+        &self,
+        driver: CgroupDriver,
+        path: String,
+        limits: CgroupLimits,
+    ) -> Result<(), String> {
+        let made = self.deps.host.make_cgroup(driver, Path::new(&path), &limits).await;
         made.map_err(|error| error_chain(&error))
     }
 
     pub(super) async fn remove_cgroup(&self, given: &Given) -> Result<(), String> {
         let path = cgroup::of_pod(given, &self.node);
-        let removed = self.deps.host.destroy_cgroup(Path::new(&path)).await;
+        let driver = cgroup::driver(given.spec(), &self.node);
+        let removed = self.deps.host.destroy_cgroup(driver, Path::new(&path)).await;
         removed.map_err(|error| error_chain(&error))
     }
 

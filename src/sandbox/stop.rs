@@ -331,8 +331,10 @@ impl Room {
     /// Removes the empty cgroup that an OCI runtime leaves when it is killed while it creates the
     /// pause container. The pod's own cgroup above it belongs to the caller.
     async fn remove_cgroup(&self, entry: &Entry) {
-        let (driver, config) = (self.options.oci.cgroup_driver, entry.sandbox().config);
-        let cgroup = oci::plain_cgroup(driver, &config.cgroup_parent, entry.id.as_str());
+        let record = entry.record();
+        let (driver, parent) =
+            (record.handler.cgroup_driver(), &record.sandbox.config.cgroup_parent);
+        let cgroup = oci::plain_cgroup(driver, parent, entry.id.as_str());
         let Some(cgroup) = cgroup else { return };
         self.deps.containers.remove_cgroup(&cgroup).await;
     }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,6 +22,10 @@ use crate::locks::{Mutex, MutexGuard};
 
 /// Maximum size of a file read here, in bytes: the kernel limits them to a page.
 const BUFFER: usize = 16 << 10;
+
+/// How deep cgroups below a container's are looked for, and how many of them.
+const DEPTH: usize = 16;
+const MOST: usize = 1024;
 
 /// Maximum number of files that a group keeps open.
 pub const FILES: usize = 9;
@@ -89,6 +94,27 @@ impl Folders {
         self.version == CgroupVersion::V1
     }
 
+    /// The processes in the cgroup and in those below it: crun with systemd, and init systems in
+    /// containers, keep none in the cgroup itself. Cgroups that cannot be read are left out, such
+    /// as those of threads, whose processes are listed above them.
+    pub fn processes(&self) -> Vec<u32> {
+        let mut found = Vec::new();
+        let mut level: Vec<PathBuf> =
+            self.of(Controller::Memory).map(Path::to_owned).into_iter().collect();
+        let mut left = MOST;
+        for _ in 0..DEPTH {
+            level.truncate(left);
+            left -= level.len();
+            for folder in &level {
+                let listed = std::fs::read_to_string(folder.join("cgroup.procs"));
+                let listed = listed.unwrap_or_default();
+                found.extend(listed.lines().filter_map(|pid| pid.parse::<u32>().ok()));
+            }
+            level = level.iter().flat_map(|folder| children(folder)).collect();
+        }
+        found
+    }
+
     /// The parent cgroup.
     #[must_use]
     pub fn parent(mut self) -> Self {
@@ -99,6 +125,16 @@ impl Folders {
         self.path.truncate(parent);
         self
     }
+}
+
+/// The folders in a folder. One without any has two links, which is quicker to see than its files.
+fn children(folder: &Path) -> Vec<PathBuf> {
+    if std::fs::metadata(folder).is_ok_and(|metadata| metadata.nlink() == 2) {
+        return Vec::new();
+    }
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| entry.path()).collect()
 }
 
 impl Tree {

@@ -284,13 +284,11 @@ impl Stats {
         Ok(if sought.above { folders.map(Folders::parent) } else { folders })
     }
 
-    /// Number of processes in a container's own cgroup; 0 when it is gone.
+    /// Number of processes in a container; 0 when it is gone.
     fn processes(&self, sought: &Sought) -> u64 {
         let folders = self.folders(sought).ok().flatten();
-        let folder = folders.as_ref().and_then(|folders| folders.of(cgroup::Controller::Memory));
-        let listed = folder.and_then(|folder| std::fs::read(folder.join("cgroup.procs")).ok());
-        let lines = listed.unwrap_or_default().into_iter().filter(|byte| *byte == b'\n');
-        u64::try_from(lines.count()).unwrap_or(u64::MAX)
+        let count = folders.map_or(0, |folders| folders.processes().len());
+        u64::try_from(count).unwrap_or(u64::MAX)
     }
 
     /// Interfaces in the network namespace of a process. The file is not kept open, since that

@@ -45,7 +45,7 @@ const FILES: [(&str, &str); 16] = [
     ("memory.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"),
     ("io.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"),
     ("memory.max", "9000\n"),
-    ("memory.high", "max\n"),
+    ("memory.min", "4096\n"),
     ("memory.peak", "2000\n"),
     ("memory.events", "low 0\nhigh 0\nmax 6\noom 1\noom_kill 1\n"),
     ("memory.swap.current", "11\n"),
@@ -117,7 +117,7 @@ async fn every_number_of_v2_is_told_under_its_name() {
         ("container_spec_cpu_quota", "", 50_000),
         ("container_spec_cpu_shares", "", 2597),
         ("container_spec_memory_limit_bytes", "", 9000),
-        ("container_spec_memory_reservation_limit_bytes", "", 0),
+        ("container_spec_memory_reservation_limit_bytes", "", 4096),
         ("container_network_receive_bytes_total", "eth0", 100),
         ("container_network_transmit_errors_total", "eth0", 2),
     ] {

@@ -18,6 +18,7 @@ pub mod logind;
 pub mod process;
 pub mod registry;
 pub mod sweep;
+pub mod systemd;
 pub mod wait;
 
 pub use wait::{eventually, wait_until};

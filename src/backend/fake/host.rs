@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::net::{TcpStream, UdpSocket};
 
-use super::super::linux::archive;
+use super::super::linux::{archive, slices};
 use super::super::{
     CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, HostProcess,
     MemoryUse, NetnsState, Result, RootfsMount, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
@@ -21,7 +21,7 @@ use super::steps::Steps;
 use super::world::World;
 use crate::locks::{Mutex, MutexGuard};
 use crate::model::container::Propagation;
-use crate::model::resources::CgroupLimits;
+use crate::model::resources::{CgroupDriver, CgroupLimits};
 use crate::model::security::IdMappings;
 
 /// A host that does not touch the machine: it refuses to change files outside its directory.
@@ -481,16 +481,23 @@ impl Host for FakeHost {
         self.step("remove_cgroup", path, work).await
     }
 
-    async fn make_cgroup(&self, path: &Path, limits: &CgroupLimits) -> Result<()> {
+    async fn make_cgroup(
+        &self,
+        driver: CgroupDriver,
+        path: &Path,
+        limits: &CgroupLimits,
+    ) -> Result<()> {
         let work = || {
+            slices::unit(driver, path)?;
             self.world.lock().pod_cgroups.insert(path.to_owned(), limits.clone());
             Ok(())
         };
         self.step("make_cgroup", path, work).await
     }
 
-    async fn destroy_cgroup(&self, path: &Path) -> Result<()> {
+    async fn destroy_cgroup(&self, driver: CgroupDriver, path: &Path) -> Result<()> {
         let work = || {
+            slices::unit(driver, path)?;
             let mut world = self.world.lock();
             world.empty_cgroups.retain(|found| !found.starts_with(path));
             world.pod_cgroups.retain(|found, _| !found.starts_with(path));

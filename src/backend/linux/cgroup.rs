@@ -1,6 +1,6 @@
 //! OOM counters and memory use of cgroups, and removal of empty cgroups.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,35 +17,64 @@ pub(super) enum MemoryHierarchy {
     V2(PathBuf),
 }
 
-/// Finds the hierarchy. On a hybrid host it is v1, as in OCI runtimes.
-pub(super) fn memory_hierarchy(mounts: &[Mount]) -> Option<MemoryHierarchy> {
-    let v1 = mounts.iter().find(|mount| {
-        mount.kind == "cgroup" && mount.super_options.split(',').any(|option| option == "memory")
-    });
-    if let Some(mount) = v1 {
-        return Some(MemoryHierarchy::V1(mount.point.clone()));
+/// A hierarchy that is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hierarchy {
+    /// Mount point.
+    pub point: PathBuf,
+    /// Its controllers if it is of v1; `None` for the unified hierarchy, where each cgroup says
+    /// which ones it has.
+    pub controllers: Option<Vec<String>>,
+}
+
+impl Hierarchy {
+    /// Whether it is of v1 and has this controller.
+    pub(super) fn has_v1(&self, controller: &str) -> bool {
+        let mut controllers = self.controllers.iter().flatten();
+        controllers.any(|name| name == controller)
     }
-    let v2 = mounts.iter().find(|mount| mount.kind == "cgroup2")?;
+}
+
+/// The hierarchy that accounts memory. On a hybrid host it is v1, as in OCI runtimes.
+pub(super) fn memory_hierarchy(hierarchies: &[Hierarchy]) -> Option<MemoryHierarchy> {
+    let v1 = hierarchies.iter().find(|hierarchy| hierarchy.has_v1("memory"));
+    if let Some(v1) = v1 {
+        return Some(MemoryHierarchy::V1(v1.point.clone()));
+    }
+    let v2 = hierarchies.iter().find(|hierarchy| hierarchy.controllers.is_none())?;
     Some(MemoryHierarchy::V2(v2.point.clone()))
 }
 
-/// Mount points of all hierarchies, v1 and v2.
-pub(super) fn hierarchies(mounts: &[Mount]) -> Arc<[PathBuf]> {
-    let cgroups = mounts.iter().filter(|mount| mount.kind.starts_with("cgroup"));
-    let points: BTreeSet<PathBuf> = cgroups.map(|mount| mount.point.clone()).collect();
-    points.into_iter().collect()
+/// The hierarchies of this host, below `top` (`/sys/fs/cgroup`). If the unified one is mounted
+/// there, it is the only one: other mounts are those of network plugins and VPNs.
+pub(super) fn hierarchies(mounts: &[Mount], top: &Path) -> Arc<[Hierarchy]> {
+    let unified = || mounts.iter().filter(|mount| mount.kind == "cgroup2");
+    if let Some(only) = unified().find(|mount| mount.point == top) {
+        return [hierarchy(only)].into();
+    }
+    // All mounts of the unified hierarchy show the same cgroups.
+    let v2 = unified().find(|mount| mount.point.starts_with(top)).or_else(|| unified().next());
+    let v1 = mounts.iter().filter(|mount| mount.kind == "cgroup");
+    let v1: BTreeMap<_, _> = v1.map(|mount| (&mount.point, mount)).collect();
+    v1.into_values().chain(v2).map(hierarchy).collect()
+}
+
+fn hierarchy(mount: &Mount) -> Hierarchy {
+    let options = mount.super_options.split(',').map(str::to_owned);
+    let controllers = (mount.kind == "cgroup").then(|| options.collect());
+    Hierarchy { point: mount.point.clone(), controllers }
 }
 
 /// Removes an empty cgroup from all hierarchies, continuing after errors.
-pub(super) fn remove(hierarchies: &[PathBuf], path: &Path) -> Result<()> {
+pub(super) fn remove(hierarchies: &[Hierarchy], path: &Path) -> Result<()> {
     absolute("cgroup", path)?;
     let inside = path.strip_prefix("/").unwrap_or(path);
     if inside.as_os_str().is_empty() {
         return Err(Error::new(ErrorKind::InvalidArgument, "cgroup: / is not a cgroup of ours"));
     }
     let mut result = Ok(());
-    for point in hierarchies {
-        let folder = point.join(inside);
+    for hierarchy in hierarchies {
+        let folder = hierarchy.point.join(inside);
         match std::fs::remove_dir(&folder) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -133,6 +162,7 @@ fn read_if_there(path: &Path) -> Result<Option<String>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mountinfo;
     use super::*;
 
     #[test]
@@ -176,21 +206,57 @@ mod tests {
     #[test]
     fn only_empty_cgroups_go() {
         let folder = tempfile::tempdir().unwrap();
-        let points: Vec<PathBuf> = ["a", "b", "c"].map(|name| folder.path().join(name)).into();
-        let group = |point: &Path| point.join("pods/one");
-        for point in &points[..2] {
-            std::fs::create_dir_all(group(point)).unwrap();
+        let all = ["a", "b", "c"].map(|name| Hierarchy {
+            point: folder.path().join(name),
+            controllers: Some(vec![name.to_owned()]),
+        });
+        let group = |index: usize| all[index].point.join("pods/one");
+        for index in 0..2 {
+            std::fs::create_dir_all(group(index)).unwrap();
         }
-        std::fs::create_dir(group(&points[0]).join("inner")).unwrap();
-        assert!(remove(&points, Path::new("/pods/one")).is_err());
-        assert!(group(&points[0]).exists() && !group(&points[1]).exists());
-        std::fs::remove_dir(group(&points[0]).join("inner")).unwrap();
-        remove(&points, Path::new("/pods/one")).unwrap();
-        remove(&points, Path::new("/pods/one")).expect("gone is fine");
+        std::fs::create_dir(group(0).join("inner")).unwrap();
+        assert!(remove(&all, Path::new("/pods/one")).is_err());
+        assert!(group(0).exists() && !group(1).exists());
+        std::fs::remove_dir(group(0).join("inner")).unwrap();
+        remove(&all, Path::new("/pods/one")).unwrap();
+        remove(&all, Path::new("/pods/one")).expect("gone is fine");
         for path in ["/", "pods", "/pods/../pods"] {
-            assert!(remove(&points, Path::new(path)).is_err(), "{path}");
+            assert!(remove(&all, Path::new(path)).is_err(), "{path}");
         }
-        assert!(points[0].join("pods").exists());
+        assert!(all[0].point.join("pods").exists());
+    }
+
+    fn found(table: &str) -> (Vec<String>, Option<MemoryHierarchy>) {
+        let all = hierarchies(&mountinfo::parse(table.as_bytes()), Path::new("/sys/fs/cgroup"));
+        let points = all.iter().map(|hierarchy| hierarchy.point.display().to_string());
+        (points.collect(), memory_hierarchy(&all))
+    }
+
+    /// Cilium and Calico mount the unified hierarchy again, VPNs a hierarchy of their own.
+    #[test]
+    fn other_mounts_beside_the_unified_hierarchy_do_not_count() {
+        let unified = "24 23 0:21 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw\n";
+        let cilium = "30 23 0:21 / /run/cilium/cgroupv2 rw - cgroup2 none rw\n";
+        let vpn = "31 23 0:40 / /opt/net-cls rw - cgroup net_cls rw,net_cls\n";
+        let only =
+            (vec!["/sys/fs/cgroup".to_owned()], Some(MemoryHierarchy::V2("/sys/fs/cgroup".into())));
+        for table in
+            [unified.to_owned(), [unified, cilium, vpn].concat(), [cilium, unified].concat()]
+        {
+            assert_eq!(found(&table), only, "{table}");
+        }
+    }
+
+    #[test]
+    fn a_hybrid_host_has_one_unified_hierarchy() {
+        let table = "30 23 0:21 / /run/cilium/cgroupv2 rw - cgroup2 none rw\n\
+                     24 23 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                     25 23 0:31 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n\
+                     26 23 0:21 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let (points, memory) = found(table);
+        let names = ["cpuset", "memory", "unified"].map(|name| format!("/sys/fs/cgroup/{name}"));
+        assert_eq!(points, names);
+        assert_eq!(memory, Some(MemoryHierarchy::V1("/sys/fs/cgroup/memory".into())));
     }
 
     #[test]

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
-use zbus::connection::Builder;
-use zbus::message::Type;
-use zbus::{Connection, DynamicType, MatchRule, MessageStream, OwnedVariant, fdo};
+use zbus::{Connection, DynamicType, MessageStream, OwnedVariant};
 
+use super::bus::{connect, failed, signals};
 use crate::backend::{Error, ErrorKind, Notice, Result, Shutdown};
 
 const NAME: &str = "org.freedesktop.login1";
@@ -19,9 +18,6 @@ const PATH: &str = "/org/freedesktop/login1";
 const MANAGER: &str = "org.freedesktop.login1.Manager";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const SIGNAL: &str = "PrepareForShutdown";
-
-/// Time limit of a call over the bus.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Name and reason of the lock, as listed by `systemd-inhibit --list`.
 const WHO: &str = "podbay";
@@ -37,25 +33,13 @@ pub struct Logind {
 #[async_trait]
 impl Shutdown for Logind {
     async fn notice(&self) -> Result<Box<dyn Notice>> {
-        let bus = match &self.bus {
-            Some(address) => Builder::address(address.as_str()),
-            None => Builder::system(),
-        };
-        let bus = bus.method_timeout(CALL_LIMIT).build().await;
-        let bus = bus.map_err(|error| failed("connect to the system bus", error))?;
-        // The bus delivers only signals sent by the owner of the name.
-        let signals = signals(&bus).await.map_err(|e| failed("listen to systemd-logind", e))?;
+        let bus = connect(self.bus.as_deref()).await?;
+        let signals = signals(&bus, [NAME, PATH, MANAGER, SIGNAL]).await?;
         let micros = property::<u64>(&bus, "InhibitDelayMaxUSec").await?;
         let begun = property::<bool>(&bus, "PreparingForShutdown").await?;
         let patience = Duration::from_micros(micros);
         Ok(Box::new(Promise { bus, signals, patience, first: Some(begun), lock: None }))
     }
-}
-
-async fn signals(bus: &Connection) -> zbus::Result<MessageStream> {
-    let rule = MatchRule::builder().msg_type(Type::Signal);
-    let rule = rule.sender(NAME).path(PATH).interface(MANAGER).member(SIGNAL).build()?;
-    MessageStream::for_match_rule(rule, bus, None).await
 }
 
 async fn call<B>(bus: &Connection, interface: &str, method: &str, body: &B) -> Result<zbus::Message>
@@ -76,23 +60,6 @@ where
     let value = answer.body().deserialize::<OwnedVariant>();
     let value = value.map_err(|error| failed(&strange, error))?;
     T::try_from(value).map_err(|error| Error::new(ErrorKind::Other, strange).because(error))
-}
-
-/// Without the socket or the service, this host has no logind and will not have one soon.
-fn failed(tried: &str, error: zbus::Error) -> Error {
-    use std::io::ErrorKind::{ConnectionRefused, NotFound};
-    let absent = |kind| matches!(kind, NotFound | ConnectionRefused);
-    let kind = match &error {
-        zbus::Error::Connection(io, _) | zbus::Error::InputOutput(io) if absent(io.kind()) => {
-            ErrorKind::Unsupported
-        }
-        zbus::Error::FDO(fdo) => match **fdo {
-            fdo::Error::ServiceUnknown(_) | fdo::Error::NameHasNoOwner(_) => ErrorKind::Unsupported,
-            _ => ErrorKind::Unavailable,
-        },
-        _ => ErrorKind::Unavailable,
-    };
-    Error::new(kind, tried).because(error)
 }
 
 struct Promise {

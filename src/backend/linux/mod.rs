@@ -6,6 +6,7 @@
 
 mod apparmor;
 pub(in crate::backend) mod archive;
+mod bus;
 mod cgroup;
 mod cgroup_tree;
 mod connect;
@@ -27,6 +28,7 @@ pub(in crate::backend) mod payload;
 mod pidfd;
 mod processes;
 mod rootfs;
+pub(in crate::backend) mod slices;
 mod standin;
 pub(in crate::backend) mod subpath;
 mod tree;
@@ -37,6 +39,7 @@ pub use apparmor::ProfileLoader;
 use foreign::foreign;
 pub use limits::raise_file_limit;
 pub use logind::Logind;
+pub use slices::Slices;
 pub(super) use standin::StandIn;
 
 use std::path::{Component, Path, PathBuf};
@@ -52,7 +55,7 @@ use super::{
     NetnsState, Result, RootfsMount, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
 };
 use crate::model::container::Propagation;
-use crate::model::resources::CgroupLimits;
+use crate::model::resources::{CgroupDriver, CgroupLimits};
 use crate::model::security::IdMappings;
 
 /// Turns for host work: with more at a time, threads only take memory and wait for each other.
@@ -91,7 +94,8 @@ pub struct LinuxHost {
     netns: Arc<netns::Folder>,
     scratch: Arc<rootfs::Scratch>,
     memory: Option<cgroup::MemoryHierarchy>,
-    hierarchies: Arc<[PathBuf]>,
+    hierarchies: Arc<[cgroup::Hierarchy]>,
+    slices: Slices,
 }
 
 impl LinuxHost {
@@ -106,12 +110,14 @@ impl LinuxHost {
             ));
         }
         let mounts = mountinfo::read()?;
+        let hierarchies = cgroup::hierarchies(&mounts, Path::new("/sys/fs/cgroup"));
         Ok(Self {
             facts: facts::detect(Path::new("/"), &mounts)?,
             netns: Arc::new(netns::Folder::new(options.netns_dir, options.netns_prefix)),
             scratch: Arc::new(rootfs::Scratch::open(options.scratch)?),
-            memory: cgroup::memory_hierarchy(&mounts),
-            hierarchies: cgroup::hierarchies(&mounts),
+            memory: cgroup::memory_hierarchy(&hierarchies),
+            hierarchies,
+            slices: Slices::default(),
         })
     }
 }
@@ -422,14 +428,29 @@ impl Host for LinuxHost {
         blocking(move || cgroup::remove(&hierarchies, &path)).await
     }
 
-    async fn make_cgroup(&self, path: &Path, limits: &CgroupLimits) -> Result<()> {
+    async fn make_cgroup(
+        &self,
+        driver: CgroupDriver,
+        path: &Path,
+        limits: &CgroupLimits,
+    ) -> Result<()> {
+        if let Some(unit) = slices::unit(driver, path)? {
+            self.slices.make(unit, limits, self.facts.cgroup).await?;
+        }
+        // systemd knows neither all limits nor all hierarchies.
         let (hierarchies, path) = (Arc::clone(&self.hierarchies), path.to_owned());
         let limits = limits.clone();
         blocking(move || cgroup_tree::make(&hierarchies, &path, &limits)).await
     }
 
-    async fn destroy_cgroup(&self, path: &Path) -> Result<()> {
-        let (hierarchies, path) = (Arc::clone(&self.hierarchies), path.to_owned());
-        blocking(move || cgroup_tree::destroy(&hierarchies, &path)).await
+    async fn destroy_cgroup(&self, driver: CgroupDriver, path: &Path) -> Result<()> {
+        let unit = slices::unit(driver, path)?;
+        let (hierarchies, folder) = (Arc::clone(&self.hierarchies), path.to_owned());
+        // First: systemd gives processes a minute and a half to end.
+        blocking(move || cgroup_tree::destroy(&hierarchies, &folder)).await?;
+        match unit {
+            None => Ok(()),
+            Some(unit) => self.slices.stop(unit).await,
+        }
     }
 }

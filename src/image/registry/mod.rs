@@ -6,6 +6,7 @@
 mod auth;
 mod http;
 pub(super) mod tls;
+mod verifier;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

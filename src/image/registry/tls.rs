@@ -5,12 +5,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::Client;
+use rustls::client::VerifierBuilderError;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use super::verifier::Trusted;
 use crate::image::Error;
 
 /// TLS options for one host.
@@ -27,7 +29,7 @@ pub(in crate::image) struct TlsOptions {
 /// Creates clients and caches the common ones, with their connections, for later pulls.
 pub(in crate::image) struct Clients {
     stall: Duration,
-    roots: OnceLock<Arc<RootCertStore>>,
+    trusted: OnceLock<Arc<Trusted>>,
     plain: OnceLock<Client>,
     local: OnceLock<Client>,
 }
@@ -36,7 +38,7 @@ impl Clients {
     /// `stall` limits the wait for the next bytes of any reply.
     pub fn new(stall: Duration) -> Self {
         let (plain, local) = (OnceLock::new(), OnceLock::new());
-        Self { stall, roots: OnceLock::new(), plain, local }
+        Self { stall, trusted: OnceLock::new(), plain, local }
     }
 
     /// A client for hosts with these options. `local` hosts are reached without a proxy, as in Go
@@ -76,12 +78,13 @@ impl Clients {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|_| broken(Path::new("tls"), "no usable protocol version"))?;
-        let builder = if tls.skip_verify {
-            let any = accept_any_certificate(provider);
-            builder.dangerous().with_custom_certificate_verifier(any)
+        let verifier = if tls.skip_verify {
+            accept_any_certificate(provider)
         } else {
-            builder.with_root_certificates(self.roots(&tls.ca)?)
+            let verifier = self.trusted(&tls.ca)?.verifier(provider);
+            verifier.map_err(|_| broken(Path::new("tls"), "no trusted certificates"))?
         };
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match &tls.client {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
@@ -98,29 +101,42 @@ impl Clients {
     }
 
     /// The built-in roots, the system's, and private ones.
-    fn roots(&self, extra: &[PathBuf]) -> Result<Arc<RootCertStore>, Error> {
-        let common = self.roots.get_or_init(|| Arc::new(common_roots()));
+    fn trusted(&self, extra: &[PathBuf]) -> Result<Arc<Trusted>, Error> {
+        let common = self.trusted.get_or_init(|| Arc::new(common()));
         if extra.is_empty() {
             return Ok(Arc::clone(common));
         }
-        let mut store = RootCertStore::clone(common);
+        let mut trusted = Trusted::clone(common);
         for path in extra {
             for certificate in certificates(path)? {
-                let added = store.add(certificate);
+                let added = trusted.add(certificate);
                 added
                     .map_err(|_| Error::host_config(path, "it contains a malformed certificate"))?;
             }
         }
-        Ok(Arc::new(store))
+        Ok(Arc::new(trusted))
     }
 }
 
+/// Checks servers with the built-in roots and those of the system.
+///
+/// # Errors
+/// If there are none.
+pub(crate) fn common_verifier(
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, VerifierBuilderError> {
+    Arc::new(common()).verifier(provider)
+}
+
 /// The built-in roots and those of the system.
-pub(crate) fn common_roots() -> RootCertStore {
-    let mut store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let system = rustls_native_certs::load_native_certs();
-    store.add_parsable_certificates(system.certs);
-    store
+fn common() -> Trusted {
+    let built_in = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut trusted = Trusted::new(built_in);
+    for certificate in rustls_native_certs::load_native_certs().certs {
+        // Malformed ones are left out, as by other programs.
+        let _ = trusted.add(certificate);
+    }
+    trusted
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

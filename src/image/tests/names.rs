@@ -185,6 +185,20 @@ async fn each_handler_has_its_snapshotter() {
     assert_eq!(document["config"]["User"], "1000");
 }
 
+/// A runtime class may be prepared before its snapshotter is installed.
+#[tokio::test]
+async fn disk_use_is_told_without_the_snapshotter_of_another_handler() {
+    let handlers = |options: &mut Options| {
+        let all = [("runc", "testfs"), ("kata", "none"), ("micro", "otherfs")];
+        options.handlers = all.map(|(name, used)| (name.into(), used.into())).into();
+    };
+    let infos = room_with(handlers).images.fs_info().await.unwrap();
+    let places: Vec<_> = infos.into_iter().map(|info| info.mountpoint).collect();
+    assert_eq!(places, ["/snapshots/testfs", "/snapshots/otherfs"].map(PathBuf::from));
+    let broken = room_with(|options| options.snapshotter = "none".into());
+    assert!(broken.images.fs_info().await.is_err(), "that of the default one is needed");
+}
+
 #[tokio::test(start_paused = true)]
 async fn disk_use_counts_all_and_is_kept_for_a_while() {
     let room = room();

@@ -4,6 +4,7 @@ use futures::FutureExt;
 
 use super::registry::Reply;
 use super::*;
+use crate::image::manifest::OCI_MANIFEST;
 
 #[tokio::test]
 async fn a_tag_is_pulled_whole_and_held() {
@@ -43,6 +44,32 @@ async fn a_digest_gives_no_tag() {
     let with_tag = registry.name(&format!("app:ignored@{index}"));
     let again = room.images.pull(&with_tag, None).await.unwrap();
     assert_eq!(again.repo_digests, [by_digest]);
+}
+
+/// Some registries send all that they keep as bytes without a type.
+#[tokio::test]
+async fn the_index_tells_the_type_of_its_manifests() {
+    let docker = "application/vnd.docker.distribution.manifest.v2+json";
+    for (sent_as, own, good) in [
+        ("application/octet-stream", OCI_MANIFEST, true),
+        ("application/json; charset=utf-8", OCI_MANIFEST, true),
+        ("application/octet-stream", docker, false),
+        (OCI_MANIFEST, docker, false),
+    ] {
+        let (mut content, parts) = three_layers();
+        let text = String::from_utf8_lossy(&content.manifests["v1"].1).replace(OCI_MANIFEST, own);
+        let document = serde_json::from_str(&text).unwrap();
+        let child = content.manifest("child", sent_as, &document);
+        content.index("multi", &child);
+        let registry = Registry::start(content).await;
+        match room().images.pull(&registry.name("app:multi"), None).await {
+            Ok(image) => assert!(good && image.id == parts.config, "{sent_as} {own}"),
+            Err(error) => {
+                let refused = matches!(error, Error::BadContent { .. });
+                assert!(!good && refused, "{sent_as} {own}: {error}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

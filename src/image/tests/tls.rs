@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use rcgen::ExtendedKeyUsagePurpose::{self, ClientAuth, ServerAuth};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::WebPkiClientVerifier;
@@ -36,23 +37,43 @@ impl Authority {
     }
 
     fn server(&self, expired: bool, wants_client: bool) -> ServerConfig {
-        let (certificate, key) = self.sign(expired);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .unwrap();
-        let builder = if wants_client {
-            let mut roots = RootCertStore::empty();
-            roots.add(self.der.clone()).unwrap();
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.unwrap())
-        } else {
-            builder.with_no_client_auth()
-        };
-        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        builder.with_single_cert(vec![certificate.der().clone()], key).unwrap()
+        server(&self.sign(expired), wants_client.then_some(self))
     }
+}
+
+fn server(
+    (certificate, key): &(rcgen::Certificate, KeyPair),
+    clients_of: Option<&Authority>,
+) -> ServerConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let builder = if let Some(authority) = clients_of {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.der.clone()).unwrap();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        builder.with_client_cert_verifier(verifier.unwrap())
+    } else {
+        builder.with_no_client_auth()
+    };
+    let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    builder.with_single_cert(vec![certificate.der().clone()], key).unwrap()
+}
+
+/// A certificate as by `openssl req -x509`: signed by itself and marked as an authority.
+fn self_signed(
+    name: &str,
+    years: [i32; 2],
+    uses: &[ExtendedKeyUsagePurpose],
+) -> (rcgen::Certificate, KeyPair) {
+    let mut params = CertificateParams::new(vec![name.into()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    [params.not_before, params.not_after] = years.map(|year| date_time_ymd(year, 1, 1));
+    params.extended_key_usages = uses.to_vec();
+    let key = KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap(), key)
 }
 
 /// Pulls `reg.example.com/app:v1` from `registry`, with additional settings.
@@ -106,6 +127,33 @@ async fn certificates_are_checked_as_configured() {
                 assert!(!chain(&error).contains("S3CRET"), "{name}");
             }
         }
+    }
+}
+
+/// Go programs accept it, and the documentation of Docker's registry recommends it.
+#[tokio::test]
+async fn a_registry_may_show_the_configured_certificate_itself() {
+    let (now, past, future) = ([2001, 4000], [2001, 2002], [3999, 4000]);
+    for (name, host, years, uses, configured, good) in [
+        ("configured", "localhost", now, &[][..], true, true),
+        ("for servers", "localhost", now, &[ClientAuth, ServerAuth], true, true),
+        ("not for servers", "localhost", now, &[ClientAuth], true, false),
+        ("another name", "elsewhere", now, &[], true, false),
+        ("expired", "localhost", past, &[], true, false),
+        ("not valid yet", "localhost", future, &[], true, false),
+        ("not configured", "localhost", now, &[], false, false),
+    ] {
+        let shown = self_signed(host, years, uses);
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca.pem");
+        let other = self_signed(host, years, uses).0.pem();
+        std::fs::write(&ca, if configured { shown.0.pem() } else { other }).unwrap();
+        let (content, _) = three_layers();
+        let registry = Registry::with_tls(content, |_| None, Some(server(&shown, None))).await;
+        let settings = format!("ca = {:?}", ca.display().to_string());
+        let pulled = pull(folder.path(), &registry, &settings).await;
+        let refused = matches!(pulled, Err(Error::RegistryUnavailable { .. }));
+        assert!(if good { pulled.is_ok() } else { refused }, "{name}: {pulled:?}");
     }
 }
 

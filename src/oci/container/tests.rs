@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::super::fixture::Fixture;
-use super::super::spec_json;
+use super::super::{pause_spec, spec_json};
 use super::*;
 use crate::backend::CgroupVersion;
 use crate::model::resources::Resources;
@@ -62,6 +62,27 @@ fn a_container_in_the_hosts_namespaces_on_v1() {
         ..Resources::default()
     };
     insta::assert_snapshot!(pretty(&f));
+}
+
+/// Whatever makes the cgroups of the other handlers.
+#[test]
+fn the_handler_says_who_makes_cgroups() {
+    let mut f = Fixture::new();
+    for (systemd, parent, ours, pauses) in [
+        (false, "/a/pod1", format!("/a/pod1/{}", f.id), format!("/a/pod1/{}", f.pod_id)),
+        (
+            true,
+            "/a.slice",
+            format!("a.slice:cri-containerd:{}", f.id),
+            format!("a.slice:cri-containerd:{}", f.pod_id),
+        ),
+    ] {
+        f.handler.systemd_cgroup = systemd;
+        f.pod.cgroup_parent = parent.to_owned();
+        let pause = spec_json(&pause_spec(&f.pause_input()).unwrap());
+        assert_eq!(spec_of(&f)["linux"]["cgroupsPath"], ours);
+        assert_eq!(pause["linux"]["cgroupsPath"], pauses);
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::pod::face::Error;
 use crate::pod::object::Given;
 use crate::pod::record::Life;
 use crate::pod::renew::{Pending, is_resized, with_resources_of};
-use crate::pod::translate::{Qos, pod_requests};
+use crate::pod::translate::{Qos, cgroup, pod_requests};
 use crate::telemetry::error_chain;
 
 impl Pods {
@@ -79,8 +79,10 @@ impl Pods {
             loop {
                 lighter.notified().await;
                 let Some(room) = weak.upgrade() else { return };
-                if let Err(error) = room.weigh(Qos::Burstable).await {
-                    tracing::warn!(error, "cannot lower the CPU weight of burstable pods");
+                for driver in cgroup::drivers(&room.node) {
+                    if let Err(error) = room.weigh(Qos::Burstable, driver).await {
+                        tracing::warn!(error, "cannot lower the CPU weight of burstable pods");
+                    }
                 }
             }
         }));

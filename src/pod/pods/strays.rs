@@ -11,6 +11,7 @@ use crate::board::{Sandbox, SandboxFilter};
 use crate::ids::PodId;
 use crate::lifecycle::Backoff;
 use crate::model::Owner;
+use crate::model::resources::CgroupDriver;
 use crate::pod::translate::cgroup;
 use crate::telemetry::error_chain;
 
@@ -149,8 +150,10 @@ impl Pods {
         }
         deps.volumes.teardown(&stray.uid).await.map_err(|error| error_chain(&error))?;
         let node = self.room.node();
-        if is_below(&stray.cgroup, Path::new(&cgroup::root(&node))) {
-            let gone = deps.host.destroy_cgroup(&stray.cgroup).await;
+        let is_slice = stray.cgroup.extension().is_some_and(|kind| kind == "slice");
+        let driver = if is_slice { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
+        if is_below(&stray.cgroup, Path::new(&cgroup::root(driver, &node))) {
+            let gone = deps.host.destroy_cgroup(driver, &stray.cgroup).await;
             gone.map_err(|error| error_chain(&error))?;
         }
         if let Some(logs) = stray.logs.as_ref().filter(|logs| is_below(logs, &node.log_root)) {

@@ -12,20 +12,36 @@ use super::amount::{CPU, HUGEPAGES, MEMORY, page_size, page_unit};
 use super::node::NodeFacts;
 use super::resources::{MIN_SHARES, PERIOD, Qos, qos, quota, shares};
 use super::sums::limits_all;
-use super::{Totals, pod_limits, pod_requests};
-use crate::model::resources::{CgroupLimits, HugepageLimit};
+use super::{Totals, pod_limits, pod_requests, runtime_handler};
+use crate::model::resources::{CgroupDriver, CgroupLimits, HugepageLimit};
 use crate::pod::Given;
 
+/// Which component creates the cgroups of a pod: that of its runtime handler.
+pub fn driver(spec: &PodSpec, node: &NodeFacts) -> CgroupDriver {
+    node.cgroup_drivers.get(runtime_handler(spec)).copied().unwrap_or_default()
+}
+
+/// All drivers of this node's handlers.
+pub fn drivers(node: &NodeFacts) -> Vec<CgroupDriver> {
+    let mut drivers = vec![node.cgroup_drivers.get("").copied().unwrap_or_default()];
+    for driver in node.cgroup_drivers.values() {
+        if !drivers.contains(driver) {
+            drivers.push(*driver);
+        }
+    }
+    drivers
+}
+
 /// The cgroup of all pods.
-pub fn root(node: &NodeFacts) -> String {
-    path(node, &[])
+pub fn root(driver: CgroupDriver, node: &NodeFacts) -> String {
+    path(driver, node, &[])
 }
 
 /// The cgroup of a QoS class; guaranteed pods have none.
-pub fn of_class(class: Qos, node: &NodeFacts) -> String {
+pub fn of_class(class: Qos, driver: CgroupDriver, node: &NodeFacts) -> String {
     match class.folder() {
-        Some(folder) => path(node, &[folder]),
-        None => root(node),
+        Some(folder) => path(driver, node, &[folder]),
+        None => root(driver, node),
     }
 }
 
@@ -34,20 +50,21 @@ pub fn of_class(class: Qos, node: &NodeFacts) -> String {
 /// `/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice`.
 pub fn of_pod(given: &Given, node: &NodeFacts) -> String {
     let pod = format!("pod{}", given.uid());
+    let driver = driver(given.spec(), node);
     match qos(given.spec()).folder() {
-        Some(folder) => path(node, &[folder, &pod]),
-        None => path(node, &[&pod]),
+        Some(folder) => path(driver, node, &[folder, &pod]),
+        None => path(driver, node, &[&pod]),
     }
 }
 
-fn path(node: &NodeFacts, below: &[&str]) -> String {
+fn path(driver: CgroupDriver, node: &NodeFacts, below: &[&str]) -> String {
     let parts = node.cgroup_root.split('/').filter(|part| !part.is_empty());
     let parts = parts.chain(below.iter().copied());
     let mut path = String::new();
     let mut slice = String::new();
     for part in parts {
         path.push('/');
-        if !node.systemd_cgroup {
+        if driver == CgroupDriver::Cgroupfs {
             path.push_str(part);
             continue;
         }

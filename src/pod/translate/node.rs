@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::model::StringMap;
 use crate::model::pod::DnsConfig;
+use crate::model::resources::CgroupDriver;
 
 /// Amounts of a node's resources.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -54,8 +55,8 @@ pub struct NodeFacts {
     pub resolv_conf: DnsConfig,
     /// Cgroup of all pods, as a path from the hierarchy root without leading or trailing slash.
     pub cgroup_root: String,
-    /// Whether cgroups are systemd slices.
-    pub systemd_cgroup: bool,
+    /// Which component creates cgroups, for each runtime handler; "" is the default one.
+    pub cgroup_drivers: BTreeMap<String, CgroupDriver>,
     /// Whether the host has cgroup v2.
     pub cgroup_v2: bool,
     /// Whether the host has swap accounting.
@@ -94,7 +95,7 @@ impl Default for NodeFacts {
             cluster_domain: String::new(),
             resolv_conf: DnsConfig::default(),
             cgroup_root: "kubepods".to_owned(),
-            systemd_cgroup: false,
+            cgroup_drivers: BTreeMap::new(),
             cgroup_v2: false,
             swap_accounting: false,
             pids_limit: None,

@@ -104,6 +104,25 @@ fn v2_has_one_folder_which_carries_the_id() {
     assert_eq!(folders.parent().path, slice);
 }
 
+/// As crun and init systems make them.
+#[test]
+fn processes_in_cgroups_below_count() {
+    let tree = Recorded::v2();
+    let folder = tree.folders().of(Controller::Memory).unwrap().to_owned();
+    assert!(tree.folders().processes().is_empty());
+    for (below, processes) in
+        [("container", "77\n78\n"), ("container/a/b", "79\n"), ("odd", "x\n"), ("empty", "")]
+    {
+        fs::create_dir_all(folder.join(below)).unwrap();
+        fs::write(folder.join(below).join("cgroup.procs"), processes).unwrap();
+    }
+    assert_eq!(tree.folders().processes(), [77, 78, 79]);
+    let deep = folder.join("d/".repeat(DEPTH));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("cgroup.procs"), "80\n").unwrap();
+    assert_eq!(tree.folders().processes(), [77, 78, 79], "too deep");
+}
+
 #[test]
 fn a_process_of_another_container_or_none_is_not_believed() {
     for foreign in ["0::/kubepods/pod1/other\n", "0::/../outside/ID\n", "", "odd\n"] {

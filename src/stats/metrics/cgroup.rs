@@ -162,7 +162,7 @@ fn add_limits(samples: &mut Samples, files: &Files<'_>) {
     };
     limit(&families::SPEC_MEMORY_LIMIT, "memory.limit_in_bytes", "memory.max");
     limit(&families::SPEC_MEMORY_SWAP_LIMIT, "memory.memsw.limit_in_bytes", "memory.swap.max");
-    limit(&families::SPEC_MEMORY_RESERVATION, "memory.soft_limit_in_bytes", "memory.high");
+    limit(&families::SPEC_MEMORY_RESERVATION, "memory.soft_limit_in_bytes", "memory.min");
 }
 
 /// The shares (v1) that OCI runtimes before runc 1.3 convert to this weight (v2).

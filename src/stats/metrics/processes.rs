@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::super::cgroup::Controller::{Memory, Pids};
+use super::super::cgroup::Controller::Pids;
 use super::families;
 use super::{Files, Samples};
 
@@ -37,12 +37,11 @@ fn state(stat: &[u8]) -> Option<u8> {
 
 /// Adds all these metrics. Processes that end meanwhile are not counted.
 pub(super) fn add(samples: &mut Samples, files: &Files<'_>, proc: &Path, first: u32) {
-    let listed = files.text(Memory, "cgroup.procs").unwrap_or_default();
     let (mut processes, mut descriptors, mut sockets, mut tasks) = (0, 0, 0, 0);
     let mut states = States::default();
-    for pid in String::from_utf8_lossy(&listed).lines() {
+    for pid in files.0.processes() {
         processes += 1;
-        let process = proc.join(pid);
+        let process = proc.join(pid.to_string());
         for link in std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
             descriptors += 1;
             let target = std::fs::read_link(link.path());

@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::super::fixture::{given, node, spec};
 use super::*;
+use CgroupDriver::{Cgroupfs, Systemd};
 
 fn with(requests: Value, limits: Value) -> Value {
     json!({"containers": [{"name": "a", "resources": {"requests": requests, "limits": limits}}]})
@@ -16,8 +17,8 @@ fn guaranteed() -> Value {
 fn places() {
     let plain = node();
     let nested = NodeFacts { cgroup_root: "/podbay/my-pods/".to_owned(), ..node() };
-    let slices = NodeFacts { systemd_cgroup: true, ..node() };
-    let deep = NodeFacts { systemd_cgroup: true, ..nested.clone() };
+    let slices = NodeFacts { cgroup_drivers: [(String::new(), Systemd)].into(), ..node() };
+    let deep = NodeFacts { cgroup_drivers: slices.cgroup_drivers.clone(), ..nested.clone() };
     let burstable = with(json!({"cpu": "1"}), json!({}));
     for (fields, node, expected) in [
         (guaranteed(), &plain, "/kubepods/podu-1"),
@@ -34,9 +35,20 @@ fn places() {
     ] {
         assert_eq!(of_pod(&given(fields), node), expected);
     }
-    assert_eq!(root(&slices), "/kubepods.slice");
-    assert_eq!(of_class(Qos::BestEffort, &plain), "/kubepods/besteffort");
-    assert_eq!(of_class(Qos::Guaranteed, &plain), "/kubepods");
+    assert_eq!(root(Systemd, &plain), "/kubepods.slice");
+    assert_eq!(of_class(Qos::BestEffort, Cgroupfs, &plain), "/kubepods/besteffort");
+    assert_eq!(of_class(Qos::Guaranteed, Cgroupfs, &plain), "/kubepods");
+}
+
+#[test]
+fn the_runtime_handler_decides_who_makes_cgroups() {
+    let drivers = [("", Cgroupfs), ("crun", Systemd)];
+    let drivers = drivers.map(|(name, driver)| (name.to_owned(), driver));
+    let node = NodeFacts { cgroup_drivers: drivers.into(), ..node() };
+    let crun = given(json!({"runtimeClassName": "crun"}));
+    let slices = "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podu_1.slice";
+    assert_eq!(of_pod(&crun, &node), slices);
+    assert_eq!(of_pod(&given(json!({})), &node), "/kubepods/besteffort/podu-1");
 }
 
 #[test]

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use super::super::fixture::{context, given, node, node_v2, sandbox};
 use super::super::{ContainerKind, PodContext, pod_config};
 use super::*;
+use crate::model::resources::CgroupDriver;
 
 fn app_of(fields: Value) -> Result<ContainerConfig, Error> {
     let (given, node) = (given(fields), node());
@@ -173,6 +174,7 @@ fn a_privileged_pod_of_the_node() {
             },
         }],
     });
-    let node = NodeFacts { systemd_cgroup: true, ..node() };
+    let slices = [(String::new(), CgroupDriver::Systemd)];
+    let node = NodeFacts { cgroup_drivers: slices.into(), ..node() };
     insta::assert_snapshot!(whole(fields, &node, &[(ContainerKind::App, "app")]));
 }

@@ -103,7 +103,7 @@ impl Host {
             ("memory.current", "1000\n"),
             ("memory.peak", "2000\n"),
             ("memory.max", "max\n"),
-            ("memory.high", "max\n"),
+            ("memory.min", "0\n"),
             ("memory.events", "low 0\nhigh 0\nmax 6\noom 1\noom_kill 1\n"),
             ("memory.stat", "anon 100\nkernel 300\nkernel_stack 16\nslab 32\npgfault 3\n"),
             ("memory.swap.current", "11\n"),
