@@ -268,6 +268,14 @@ impl Images {
         self.inner.fs_info().await
     }
 
+    /// A directory on the disk of the images: that of the default snapshotter.
+    ///
+    /// # Errors
+    /// When the daemon fails, or has no such snapshotter.
+    pub async fn folder(&self) -> Result<PathBuf, Error> {
+        self.inner.folder().await
+    }
+
     /// Makes something on top of an image's snapshots. When it is told that they are not found
     /// (collected, or never made in this snapshotter) the image is unpacked again and `make` is
     /// tried once more; what it says is the inner result.
