@@ -262,6 +262,10 @@ pub trait Host: Send + Sync + 'static {
     /// followed; file systems without labels are ignored.
     async fn relabel(&self, path: &Path, label: &str) -> Result<()>;
 
+    /// Loads podbay's AppArmor profile under this name. One that is loaded under it already is kept,
+    /// or replaced if `replace` is set. `NotFound` without `apparmor_parser`.
+    async fn load_apparmor(&self, name: &str, replace: bool) -> Result<()>;
+
     /// Detaches the mount at `path`; fine if nothing is mounted.
     async fn unmount(&self, path: &Path) -> Result<()>;
 

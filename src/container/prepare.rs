@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 
 use super::error::{Error, Step};
 use super::{Containers, PodContext};
-use crate::backend::{APPARMOR_PROFILES, DeviceNode, RootfsMount, UserFiles};
+use crate::backend::{APPARMOR_PROFILES, DeviceNode, RootfsMount, UserFiles, has_apparmor_profile};
 use crate::cdi;
 use crate::ids::ContainerId;
 use crate::locks::Mutex;
@@ -164,15 +164,28 @@ impl Containers {
             .map_err(|error| Error::invalid(FIELD, format!("{path:?} is not valid JSON: {error}")))
     }
 
-    /// Fails unless the container's AppArmor profile is loaded.
+    /// Fails unless the container's AppArmor profile is loaded. The default one is loaded again if
+    /// somebody has unloaded it, as a restart of AppArmor's own service does.
     async fn check_apparmor(&self, config: &ContainerConfig) -> Result<(), Error> {
         let (facts, settings) = (self.deps.host.facts(), &self.options.oci);
         let Some(name) = apparmor::profile_of(&config.security, facts, settings)? else {
             return Ok(());
         };
-        let list = self.deps.host.read_file(Path::new(APPARMOR_PROFILES), APPARMOR_LIST_MAX).await;
-        let list = list.step("read the list of AppArmor profiles")?.unwrap_or_default();
+        let mut list = self.apparmor_profiles().await?;
+        let is_default = settings.apparmor_default.as_ref() == Some(&name);
+        if is_default && !has_apparmor_profile(&list, &name) {
+            tracing::warn!(name, "default AppArmor profile was unloaded, loading it again");
+            let loaded = self.deps.host.load_apparmor(&name, false).await;
+            loaded.step("load the default AppArmor profile")?;
+            list = self.apparmor_profiles().await?;
+        }
         Ok(apparmor::check_loaded(&list, &name)?)
+    }
+
+    /// The kernel's list of loaded profiles.
+    async fn apparmor_profiles(&self) -> Result<Vec<u8>, Error> {
+        let list = self.deps.host.read_file(Path::new(APPARMOR_PROFILES), APPARMOR_LIST_MAX).await;
+        Ok(list.step("read the list of AppArmor profiles")?.unwrap_or_default())
     }
 
     /// PID of the process whose PID namespace is joined; checked at creation and again at start.

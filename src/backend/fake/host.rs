@@ -13,8 +13,8 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use super::super::linux::archive;
 use super::super::{
-    CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, HostProcess,
-    NetnsState, Result, RootfsMount, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
+    DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, HostProcess, NetnsState, Result,
+    RootfsMount, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
 };
 use super::files::Files;
 use super::steps::Steps;
@@ -50,27 +50,6 @@ struct State {
     labels: BTreeMap<PathBuf, String>,
 }
 
-fn default_facts() -> HostFacts {
-    HostFacts {
-        kernel: (6, 1),
-        arch: "amd64".into(),
-        cgroup: CgroupVersion::V2,
-        controllers: ["cpu", "cpuset", "io", "memory", "pids"].map(String::from).into(),
-        swap_accounting: true,
-        capabilities: ["CAP_CHOWN", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SYS_RESOURCE"]
-            .map(String::from)
-            .into(),
-        oom_score_adj: 0,
-        seccomp: true,
-        apparmor: false,
-        selinux: None,
-        rlimits: BTreeMap::new(),
-        boot_id: "boot-1".into(),
-        hostname: "fake-node".into(),
-        systemd: false,
-    }
-}
-
 impl FakeHost {
     pub(super) fn new(root: &Path, steps: Steps, world: Arc<World>) -> Self {
         let state = State {
@@ -81,7 +60,7 @@ impl FakeHost {
             ..State::default()
         };
         let state = Arc::new(Mutex::new(state));
-        Self { steps, world, facts: default_facts(), files: Files::new(root), state }
+        Self { steps, world, facts: setup::default_facts(), files: Files::new(root), state }
     }
 
     pub(super) fn after_reboot(&self) -> Self {
@@ -271,6 +250,14 @@ impl Host for FakeHost {
             Ok(())
         };
         self.step("relabel", path, work).await
+    }
+
+    async fn load_apparmor(&self, name: &str, _replace: bool) -> Result<()> {
+        let work = async {
+            self.add_profile(name);
+            Ok(())
+        };
+        self.steps.run("load_apparmor", name, work).await
     }
 
     async fn unmount(&self, path: &Path) -> Result<()> {

@@ -32,7 +32,6 @@ mod tree;
 mod userns;
 pub(in crate::backend) mod volume;
 
-pub use apparmor::ProfileLoader;
 pub use limits::raise_file_limit;
 pub use logind::Logind;
 pub(super) use standin::StandIn;
@@ -74,6 +73,8 @@ pub struct Options {
     pub netns_prefix: String,
     /// Directory for temporary mounts, used only by this object.
     pub scratch: PathBuf,
+    /// Directory for the text of AppArmor profiles.
+    pub apparmor: PathBuf,
 }
 
 impl Default for Options {
@@ -82,6 +83,7 @@ impl Default for Options {
             netns_dir: "/var/run/netns".into(),
             netns_prefix: "podbay-".to_owned(),
             scratch: "/run/podbay/scratch".into(),
+            apparmor: "/run/podbay/apparmor".into(),
         }
     }
 }
@@ -92,6 +94,8 @@ pub struct LinuxHost {
     facts: HostFacts,
     netns: Arc<netns::Folder>,
     scratch: Arc<rootfs::Scratch>,
+    /// Locked while a profile is loaded.
+    profiles: tokio::sync::Mutex<apparmor::ProfileLoader>,
     memory: Option<cgroup::MemoryHierarchy>,
     hierarchies: Arc<[PathBuf]>,
 }
@@ -112,6 +116,7 @@ impl LinuxHost {
             facts: facts::detect(Path::new("/"), &mounts)?,
             netns: Arc::new(netns::Folder::new(options.netns_dir, options.netns_prefix)),
             scratch: Arc::new(rootfs::Scratch::open(options.scratch)?),
+            profiles: apparmor::ProfileLoader::of_host(options.apparmor).into(),
             memory: cgroup::memory_hierarchy(&mounts),
             hierarchies: cgroup::hierarchies(&mounts),
         })
@@ -309,6 +314,10 @@ impl Host for LinuxHost {
     async fn relabel(&self, path: &Path, label: &str) -> Result<()> {
         let (source, label) = (path.to_owned(), label.to_owned());
         foreign(path, move || labels::set(&source, &label)).await
+    }
+
+    async fn load_apparmor(&self, name: &str, replace: bool) -> Result<()> {
+        self.profiles.lock().await.load(name, replace).await
     }
 
     async fn unmount(&self, path: &Path) -> Result<()> {
