@@ -183,7 +183,7 @@ impl Containers {
                     None => self.read_user_files(image, &rootfs).await?,
                 };
                 let user = resolve_user(&request, &UserFiles::clone(&files))?;
-                let volumes = self.make_volumes(&entry.id, &config, image, &rootfs).await?;
+                let volumes = self.make_volumes(&entry.id, (pod, &config), image, &rootfs).await?;
                 let looked = (&host, &user, volumes.as_slice());
                 let made = self.make_record(entry, pod, image, looked).await?;
                 entry.set_rootfs(rootfs);

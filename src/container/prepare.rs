@@ -238,18 +238,25 @@ impl Containers {
         Ok(files)
     }
 
-    /// Fills the image's anonymous volumes that no mount covers; returns their locations.
+    /// Fills the image's anonymous volumes that no mount covers, and labels them like the
+    /// container's root; returns their locations.
     pub(super) async fn make_volumes(
         &self,
         id: &ContainerId,
-        config: &ContainerConfig,
+        (pod, config): (&PodContext, &ContainerConfig),
         image: &Image,
         rootfs: &[RootfsMount],
     ) -> Result<Vec<(String, PathBuf)>, Error> {
+        let labels = self.labels(pod, config)?;
+        let host = &self.deps.host;
         let mut volumes = Vec::new();
         for (path, dir) in self.volume_places(id, config, image) {
-            let copied = self.deps.host.copy_from_rootfs(rootfs, &path, &dir).await;
+            let copied = host.copy_from_rootfs(rootfs, &path, &dir).await;
             copied.step("fill an anonymous volume")?;
+            if let Some(labels) = &labels {
+                let labelled = host.relabel(&dir, &labels.files).await;
+                labelled.step("label an anonymous volume")?;
+            }
             volumes.push((path, dir));
         }
         Ok(volumes)
