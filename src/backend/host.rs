@@ -54,7 +54,7 @@ pub struct HostFacts {
     pub rlimits: BTreeMap<String, u64>,
     /// Identifies this boot.
     pub boot_id: String,
-    /// Host name.
+    /// Host name at the start.
     pub hostname: String,
     /// Whether systemd is PID 1.
     pub systemd: bool,
@@ -154,6 +154,9 @@ pub struct HostProcess {
 pub trait Host: Send + Sync + 'static {
     /// Facts determined at the start.
     fn facts(&self) -> &HostFacts;
+
+    /// The host name now.
+    fn hostname(&self) -> String;
 
     /// Makes a network namespace, sets its `lo` up and pins it at `path` (in the configured netns
     /// directory). On failure nothing is left.

@@ -79,7 +79,7 @@ impl Room {
             netns: sandbox.netns.as_deref(),
             userns: self.userns(sandbox).as_deref(),
             args: program.args.clone(),
-            hostname: &self.hostname(&sandbox.config),
+            hostname: &self.hostname(record),
             handler,
             selinux_level: record.selinux_level.as_deref(),
             facts: self.deps.base.host.facts(),

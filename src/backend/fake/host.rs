@@ -44,6 +44,8 @@ struct State {
     /// Directories mounted as images, by mount point.
     images: BTreeMap<PathBuf, PathBuf>,
     criu: Option<u32>,
+    /// The host name, if it was changed.
+    hostname: Option<String>,
     /// Owners set for files, recorded only, because a test may lack the privilege to set them.
     owners: BTreeMap<PathBuf, (u32, u32)>,
     /// SELinux labels set for files.
@@ -87,6 +89,10 @@ impl FakeHost {
 impl Host for FakeHost {
     fn facts(&self) -> &HostFacts {
         &self.facts
+    }
+
+    fn hostname(&self) -> String {
+        self.lock().hostname.clone().unwrap_or_else(|| self.facts.hostname.clone())
     }
 
     async fn create_netns(&self, path: &Path) -> Result<()> {

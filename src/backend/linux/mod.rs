@@ -183,6 +183,10 @@ impl Host for LinuxHost {
         &self.facts
     }
 
+    fn hostname(&self) -> String {
+        facts::hostname()
+    }
+
     async fn create_netns(&self, path: &Path) -> Result<()> {
         netns::create(Arc::clone(&self.netns), path.to_owned()).await
     }

@@ -63,6 +63,11 @@ impl FakeHost {
         self.lock().labels.get(path).cloned()
     }
 
+    /// The host name from now on.
+    pub fn set_hostname(&self, name: &str) {
+        self.lock().hostname = Some(name.to_owned());
+    }
+
     /// Adds an AppArmor profile to the list of loaded ones.
     pub(super) fn add_profile(&self, name: &str) {
         let mut state = self.lock();
