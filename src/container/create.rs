@@ -21,7 +21,7 @@ use crate::model::signal::Signal;
 use crate::oci::user::ResolvedUser;
 use crate::oci::{
     self, ContainerInput, PodNamespaces, add_identity, check_container, container_spec,
-    plain_cgroup, record_labels, resources_of, spec_json,
+    plain_cgroup, record_labels, resources_of, snapshot_labels, spec_json,
 };
 use crate::store::Batch;
 use crate::telemetry::error_chain;
@@ -207,8 +207,8 @@ impl Containers {
         image: &Image,
     ) -> Result<Vec<RootfsMount>, Error> {
         let (key, snapshotter) = (entry.id.as_str(), pod.handler.snapshotter.as_str());
-        let id_mappings = pod.config.id_mappings();
-        let options = RootfsOptions { id_mappings, ..RootfsOptions::default() };
+        let labels = snapshot_labels(&entry.container().config.annotations);
+        let options = RootfsOptions { labels, id_mappings: pod.config.id_mappings() };
         let chain = image.chain_id.as_ref();
         let runtime = &self.deps.runtime;
         let make = || runtime.prepare_rootfs(snapshotter, key, chain, &options);

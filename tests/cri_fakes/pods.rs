@@ -210,6 +210,21 @@ async fn a_pod_keeps_the_host_name_that_the_node_had() {
 }
 
 #[tokio::test]
+async fn annotations_for_the_snapshotter_reach_it() {
+    let world = World::with_pause_image();
+    let agent = world.agent().await;
+    let label = |name: &str| (format!("containerd.io/snapshot/{name}"), "1".to_owned());
+    let mut config = pod(&world, "web");
+    config.annotations.extend([label("pods"), label("uidmapping")]);
+    let id = agent.run(&config).await.unwrap();
+    let mut config = container("app", &["run"]);
+    config.annotations.extend([label("apps"), label("gidmapping")]);
+    let app = agent.create(&id, &config).await.unwrap();
+    assert_eq!(world.fakes.runtime.root_labels(&id), [label("pods")].into());
+    assert_eq!(world.fakes.runtime.root_labels(&app), [label("apps")].into());
+}
+
+#[tokio::test]
 async fn a_pod_whose_pause_process_ends_is_not_ready() {
     let world = World::new();
     let agent = world.agent().await;
