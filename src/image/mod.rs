@@ -9,7 +9,6 @@ mod content;
 mod credentials;
 mod error;
 mod index;
-mod locks;
 mod manifest;
 mod meter;
 mod mirrors;
@@ -42,11 +41,10 @@ use tokio::sync::broadcast;
 
 use self::error::Step;
 use self::index::{Index, Snapshot};
-use self::locks::KeyedLocks;
 use self::reference::Name;
 use crate::backend;
 use crate::lifecycle::Tasks;
-use crate::locks::Mutex;
+use crate::locks::{KeyedLocks, Mutex};
 use crate::model::StringMap;
 use crate::model::image::{Digest, Image};
 

@@ -29,6 +29,7 @@ mod rootfs;
 mod standin;
 pub(in crate::backend) mod subpath;
 mod tree;
+mod turns;
 mod userns;
 pub(in crate::backend) mod volume;
 
@@ -38,29 +39,19 @@ pub(super) use standin::StandIn;
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 
 use super::{
     DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, HostProcess, NetnsState, Result,
     RootfsMount, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
 };
+use crate::locks::KeyedLocks;
 use crate::model::container::Propagation;
 use crate::model::resources::CgroupLimits;
 use crate::model::security::IdMappings;
-
-/// Time limit for operations on a caller's path (a mount source, a device), which may be on a dead
-/// network file system.
-const FOREIGN_PATH_LIMIT: Duration = Duration::from_secs(10);
-
-/// Turns for host work: with more at a time, threads only take memory and wait for each other.
-static TURNS: Semaphore = Semaphore::const_new(16);
-
-/// How long work waits for a turn before it goes without one.
-const TURN_LIMIT: Duration = Duration::from_millis(50);
+use turns::{blocking, foreign, foreign_tree};
 
 /// The directories of a [`LinuxHost`].
 #[derive(Debug, Clone)]
@@ -94,6 +85,8 @@ pub struct LinuxHost {
     facts: HostFacts,
     netns: Arc<netns::Folder>,
     scratch: Arc<rootfs::Scratch>,
+    /// Trees that are labelled.
+    walks: KeyedLocks,
     /// Locked while a profile is loaded.
     profiles: tokio::sync::Mutex<apparmor::ProfileLoader>,
     memory: Option<cgroup::MemoryHierarchy>,
@@ -116,6 +109,7 @@ impl LinuxHost {
             facts: facts::detect(Path::new("/"), &mounts)?,
             netns: Arc::new(netns::Folder::new(options.netns_dir, options.netns_prefix)),
             scratch: Arc::new(rootfs::Scratch::open(options.scratch)?),
+            walks: KeyedLocks::default(),
             profiles: apparmor::ProfileLoader::of_host(options.apparmor).into(),
             memory: cgroup::memory_hierarchy(&mounts),
             hierarchies: cgroup::hierarchies(&mounts),
@@ -126,38 +120,6 @@ impl LinuxHost {
 /// Whether a live namespace is pinned at `path`.
 pub(in crate::backend) fn is_netns(path: &Path) -> bool {
     matches!(netns::state(path), Ok(NetnsState::Live))
-}
-
-/// Runs blocking work on the blocking pool. It is completed even if the caller is gone.
-///
-/// The pool starts a thread for each piece of work that finds none idle, so in a burst most work
-/// waits for a turn. Work that hangs delays other work only by [`TURN_LIMIT`].
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let turn = tokio::time::timeout(TURN_LIMIT, TURNS.acquire()).await.ok().and_then(|t| t.ok());
-    let work = move || {
-        let _turn = turn;
-        work()
-    };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(panic) => Err(Error::new(ErrorKind::Other, "run host work").because(panic)),
-    }
-}
-
-/// The same for a caller's path, with a time limit on waiting for it.
-async fn foreign<T: Send + 'static>(
-    path: &Path,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::time::timeout(FOREIGN_PATH_LIMIT, blocking(work)).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::new(
-            ErrorKind::DeadlineExceeded,
-            format!("{} did not respond within {FOREIGN_PATH_LIMIT:?}", path.display()),
-        )),
-    }
 }
 
 /// Refuses a path that is not absolute or contains `..`.
@@ -316,8 +278,9 @@ impl Host for LinuxHost {
     }
 
     async fn relabel(&self, path: &Path, label: &str) -> Result<()> {
-        let (source, label) = (path.to_owned(), label.to_owned());
-        foreign(path, move || labels::set(&source, &label)).await
+        let (seen, source, label) = (path.to_owned(), path.to_owned(), label.to_owned());
+        let work = move || labels::set(&source, &label);
+        foreign_tree(path, &self.walks, move || labels::look(&seen), work).await
     }
 
     async fn load_apparmor(&self, name: &str, replace: bool) -> Result<()> {

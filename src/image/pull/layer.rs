@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::{self, BlobWriter, ErrorKind, Lease};
 use crate::image::Error;
 use crate::image::error::Step;
-use crate::image::locks::KeyedLocks;
 use crate::image::meter::Meter;
 use crate::image::progress::{PullState, Report, Strides};
 use crate::image::registry::Session;
+use crate::locks::KeyedLocks;
 use crate::model::StringMap;
 use crate::model::image::Descriptor;
 
