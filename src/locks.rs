@@ -1,4 +1,4 @@
-//! Locks for short sections, without poisoning.
+//! Locks for short sections, without poisoning; and locks by name ([`KeyedLocks`]).
 //!
 //! A panic in a task is logged and ends that task alone (see [`crate::lifecycle`]); what it held is
 //! taken on as it is. So sections that change more than one thing either cannot panic between the
@@ -7,9 +7,13 @@
 //! The guards are those of the standard library: the lint against holding one over an await knows
 //! them.
 
+mod keyed;
+
 use std::sync::{self, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
 pub use std::sync::MutexGuard;
+
+pub use keyed::KeyedLocks;
 
 /// A [`sync::Mutex`] that a panic does not poison.
 #[derive(Debug, Default)]

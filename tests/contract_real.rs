@@ -190,6 +190,7 @@ fn host(world: &TestEnv) -> Arc<dyn Host> {
         netns_dir: world.netns_dir(),
         netns_prefix: PREFIX.into(),
         scratch: world.file("scratch"),
+        apparmor: world.file("apparmor"),
     };
     Arc::new(LinuxHost::new(options).unwrap())
 }

@@ -134,6 +134,7 @@ on_both_lines! {
     logs::logs_have_the_format,
     logs::logs_are_reopened_without_loss,
     images::images_are_named_as_asked,
+    images::disk_use_is_told_while_a_container_churns_files,
     images::removal_takes_all_names,
     images::one_download_for_many_pulls,
     registries::private_registries_want_the_password,

@@ -106,6 +106,7 @@ fn host(config: &Config) -> Result<LinuxHost, Error> {
         netns_dir: config.network.netns_dir.clone(),
         netns_prefix: netns_prefix(config),
         scratch: config.state.join("scratch"),
+        apparmor: config.state.join("apparmor"),
     };
     LinuxHost::new(options).map_err(|source| Error::Backend { what: "the host", source })
 }

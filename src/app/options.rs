@@ -90,9 +90,9 @@ pub(super) async fn apparmor_default(config: &Config, host: &dyn Host) -> Option
     if name.is_empty() || !host.facts().apparmor {
         return None;
     }
-    let loader = linux::ProfileLoader::of_host(config.state.join("apparmor"));
-    let ours = name == config::DEFAULT_PROFILE;
-    match loader.load(name, ours).await {
+    // Under a name of its own, podbay's profile replaces that of an earlier version.
+    let replace = name == config::DEFAULT_PROFILE;
+    match host.load_apparmor(name, replace).await {
         Ok(()) => tracing::debug!(name, "default AppArmor profile loaded"),
         // As in containerd, AppArmor without its tools counts as absent.
         Err(error) if error.kind == backend::ErrorKind::NotFound => {

@@ -54,7 +54,7 @@ pub struct HostFacts {
     pub rlimits: BTreeMap<String, u64>,
     /// Identifies this boot.
     pub boot_id: String,
-    /// Host name.
+    /// Host name at the start.
     pub hostname: String,
     /// Whether systemd is PID 1.
     pub systemd: bool,
@@ -164,6 +164,9 @@ pub trait Host: Send + Sync + 'static {
     /// Facts determined at the start.
     fn facts(&self) -> &HostFacts;
 
+    /// The host name now.
+    fn hostname(&self) -> String;
+
     /// Makes a network namespace, sets its `lo` up and pins it at `path` (in the configured netns
     /// directory). On failure nothing is left.
     async fn create_netns(&self, path: &Path) -> Result<()>;
@@ -270,6 +273,10 @@ pub trait Host: Send + Sync + 'static {
     /// Sets the SELinux label of a file, or of a directory and its contents. Links are not
     /// followed; file systems without labels are ignored.
     async fn relabel(&self, path: &Path, label: &str) -> Result<()>;
+
+    /// Loads podbay's AppArmor profile under this name. One that is loaded under it already is kept,
+    /// or replaced if `replace` is set. `NotFound` without `apparmor_parser`.
+    async fn load_apparmor(&self, name: &str, replace: bool) -> Result<()>;
 
     /// Detaches the mount at `path`; fine if nothing is mounted.
     async fn unmount(&self, path: &Path) -> Result<()>;

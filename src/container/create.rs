@@ -21,7 +21,7 @@ use crate::model::signal::Signal;
 use crate::oci::user::ResolvedUser;
 use crate::oci::{
     self, ContainerInput, PodNamespaces, add_identity, check_container, container_spec,
-    plain_cgroup, record_labels, resources_of, spec_json,
+    plain_cgroup, record_labels, resources_of, snapshot_labels, spec_json,
 };
 use crate::store::Batch;
 use crate::telemetry::error_chain;
@@ -194,7 +194,7 @@ impl Containers {
                     None => self.read_user_files(image, &rootfs).await?,
                 };
                 let user = resolve_user(&request, &UserFiles::clone(&files))?;
-                let volumes = self.make_volumes(&entry.id, &config, image, &rootfs).await?;
+                let volumes = self.make_volumes(&entry.id, (pod, &config), image, &rootfs).await?;
                 let looked = (&host, &user, volumes.as_slice());
                 let made = self.make_record(entry, pod, image, looked).await?;
                 entry.set_rootfs(rootfs);
@@ -218,8 +218,8 @@ impl Containers {
         image: &Image,
     ) -> Result<Vec<RootfsMount>, Error> {
         let (key, snapshotter) = (entry.id.as_str(), pod.handler.snapshotter.as_str());
-        let id_mappings = pod.config.id_mappings();
-        let options = RootfsOptions { id_mappings, ..RootfsOptions::default() };
+        let labels = snapshot_labels(&entry.container().config.annotations);
+        let options = RootfsOptions { labels, id_mappings: pod.config.id_mappings() };
         let chain = image.chain_id.as_ref();
         let runtime = &self.deps.runtime;
         let make = || runtime.prepare_rootfs(snapshotter, key, chain, &options);

@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 
 use super::error::{Error, Step};
 use super::{Containers, PodContext};
-use crate::backend::{APPARMOR_PROFILES, DeviceNode, RootfsMount, UserFiles};
+use crate::backend::{APPARMOR_PROFILES, DeviceNode, RootfsMount, UserFiles, has_apparmor_profile};
 use crate::cdi;
 use crate::ids::ContainerId;
 use crate::locks::Mutex;
@@ -164,15 +164,28 @@ impl Containers {
             .map_err(|error| Error::invalid(FIELD, format!("{path:?} is not valid JSON: {error}")))
     }
 
-    /// Fails unless the container's AppArmor profile is loaded.
+    /// Fails unless the container's AppArmor profile is loaded. The default one is loaded again if
+    /// somebody has unloaded it, as a restart of AppArmor's own service does.
     async fn check_apparmor(&self, config: &ContainerConfig) -> Result<(), Error> {
         let (facts, settings) = (self.deps.host.facts(), &self.options.oci);
         let Some(name) = apparmor::profile_of(&config.security, facts, settings)? else {
             return Ok(());
         };
-        let list = self.deps.host.read_file(Path::new(APPARMOR_PROFILES), APPARMOR_LIST_MAX).await;
-        let list = list.step("read the list of AppArmor profiles")?.unwrap_or_default();
+        let mut list = self.apparmor_profiles().await?;
+        let is_default = settings.apparmor_default.as_ref() == Some(&name);
+        if is_default && !has_apparmor_profile(&list, &name) {
+            tracing::warn!(name, "default AppArmor profile was unloaded, loading it again");
+            let loaded = self.deps.host.load_apparmor(&name, false).await;
+            loaded.step("load the default AppArmor profile")?;
+            list = self.apparmor_profiles().await?;
+        }
         Ok(apparmor::check_loaded(&list, &name)?)
+    }
+
+    /// The kernel's list of loaded profiles.
+    async fn apparmor_profiles(&self) -> Result<Vec<u8>, Error> {
+        let list = self.deps.host.read_file(Path::new(APPARMOR_PROFILES), APPARMOR_LIST_MAX).await;
+        Ok(list.step("read the list of AppArmor profiles")?.unwrap_or_default())
     }
 
     /// PID of the process whose PID namespace is joined; checked at creation and again at start.
@@ -225,18 +238,25 @@ impl Containers {
         Ok(files)
     }
 
-    /// Fills the image's anonymous volumes that no mount covers; returns their locations.
+    /// Fills the image's anonymous volumes that no mount covers, and labels them like the
+    /// container's root; returns their locations.
     pub(super) async fn make_volumes(
         &self,
         id: &ContainerId,
-        config: &ContainerConfig,
+        (pod, config): (&PodContext, &ContainerConfig),
         image: &Image,
         rootfs: &[RootfsMount],
     ) -> Result<Vec<(String, PathBuf)>, Error> {
+        let labels = self.labels(pod, config)?;
+        let host = &self.deps.host;
         let mut volumes = Vec::new();
         for (path, dir) in self.volume_places(id, config, image) {
-            let copied = self.deps.host.copy_from_rootfs(rootfs, &path, &dir).await;
+            let copied = host.copy_from_rootfs(rootfs, &path, &dir).await;
             copied.step("fill an anonymous volume")?;
+            if let Some(labels) = &labels {
+                let labelled = host.relabel(&dir, &labels.files).await;
+                labelled.step("label an anonymous volume")?;
+            }
             volumes.push((path, dir));
         }
         Ok(volumes)

@@ -10,6 +10,7 @@ use super::platform::Platform;
 use crate::backend;
 use crate::model::StringMap;
 use crate::model::image::{ChainId, Descriptor, Digest, Image};
+use crate::telemetry::error_chain;
 
 /// A source of documents.
 #[async_trait]
@@ -163,7 +164,8 @@ impl Documents for Stored<'_> {
 }
 
 /// An image that is stored and usable: unpacked, or with all layers stored. `None` otherwise, for
-/// any reason: partly removed, for another platform, not an image.
+/// any reason: partly removed, for another platform, not an image, unreadable. Only when the store
+/// cannot be asked now is that an error.
 pub(super) async fn stored_image(
     store: &dyn backend::Images,
     target: &Descriptor,
@@ -173,8 +175,13 @@ pub(super) async fn stored_image(
     let documents = Stored(store);
     let tree = match walk(&documents, target, platform, snapshotter, target.digest.as_str()).await {
         Ok(tree) => tree,
-        Err(Error::Backend { source, step }) if !is_missing(&source) => {
+        Err(Error::Backend { source, step }) if may_pass(&source) => {
             return Err(Error::Backend { step, source });
+        }
+        Err(Error::Backend { source, .. }) if !is_missing(&source) => {
+            let error = error_chain(&source);
+            tracing::warn!(target = %target.digest, error, "stored image cannot be read");
+            return Ok(None);
         }
         Err(error) => {
             tracing::debug!(target = %target.digest, %error, "stored image is not usable");
@@ -191,6 +198,13 @@ pub(super) async fn stored_image(
         }
     }
     Ok(Some(tree.image(target)))
+}
+
+/// Whether the same call may succeed a moment later. Anything else would fail for ever, and hide all
+/// other images.
+fn may_pass(error: &backend::Error) -> bool {
+    use backend::ErrorKind::{DeadlineExceeded, ResourceExhausted, Unavailable};
+    matches!(error.kind, Unavailable | DeadlineExceeded | ResourceExhausted)
 }
 
 fn is_missing(error: &backend::Error) -> bool {

@@ -36,6 +36,21 @@ pub(super) struct Source {
     pub tls: TlsOptions,
 }
 
+impl Source {
+    /// Whether this endpoint is on another host than the registry, so that it may serve several
+    /// registries; as in containerd, a `server` may be one too.
+    pub fn is_proxy(&self, registry: &str) -> bool {
+        let url = &self.url;
+        let hub = registry == "docker.io" && url.host_str() == Some("registry-1.docker.io");
+        // Parsed with the same scheme, so that its default port is equal to none.
+        let own = Url::parse(&format!("{}://{registry}", url.scheme()));
+        let same = own.is_ok_and(|own| {
+            own.host() == url.host() && own.port_or_known_default() == url.port_or_known_default()
+        });
+        !hub && !same
+    }
+}
+
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct HostsFile {

@@ -9,7 +9,6 @@ mod content;
 mod credentials;
 mod error;
 mod index;
-mod locks;
 mod manifest;
 mod meter;
 mod mirrors;
@@ -42,11 +41,10 @@ use tokio::sync::broadcast;
 
 use self::error::Step;
 use self::index::{Index, Snapshot};
-use self::locks::KeyedLocks;
 use self::reference::Name;
 use crate::backend;
 use crate::lifecycle::Tasks;
-use crate::locks::Mutex;
+use crate::locks::{KeyedLocks, Mutex};
 use crate::model::StringMap;
 use crate::model::image::{Digest, Image};
 
@@ -266,6 +264,14 @@ impl Images {
     /// When the store fails, or has no such snapshotter.
     pub async fn fs_info(&self) -> Result<Vec<FsInfo>, Error> {
         self.inner.fs_info().await
+    }
+
+    /// A directory on the disk of the images: that of the default snapshotter.
+    ///
+    /// # Errors
+    /// When the daemon fails, or has no such snapshotter.
+    pub async fn folder(&self) -> Result<PathBuf, Error> {
+        self.inner.folder().await
     }
 
     /// Makes something on top of an image's snapshots. When it is told that they are not found

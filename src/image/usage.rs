@@ -78,20 +78,31 @@ impl Inner {
         Ok(sums)
     }
 
+    /// The directory of the default snapshotter, without measuring its use.
+    pub(super) async fn folder(&self) -> Result<PathBuf, Error> {
+        let daemon = self.runtime.probe().await.step("asking for the snapshotters")?;
+        root(&daemon, &self.options.snapshotter)
+    }
+
     async fn measure(
         &self,
         daemon: &backend::RuntimeInfo,
         snapshotter: &str,
     ) -> Result<FsInfo, Error> {
-        let found = daemon.snapshotters.iter().find(|info| info.name == snapshotter);
-        let mountpoint = found.map(|info| info.root.clone()).ok_or_else(|| {
-            let tried = format!("find snapshotter {snapshotter:?}");
-            backend::Error::new(backend::ErrorKind::NotFound, tried)
-        });
-        let mountpoint = mountpoint.step("asking for the snapshotters")?;
+        let mountpoint = root(daemon, snapshotter)?;
         let usage = self.store.snapshots_usage(snapshotter).await.step("measuring disk use")?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let at = UnixNanos::try_from(now.as_nanos()).unwrap_or(UnixNanos::MAX);
         Ok(FsInfo { mountpoint, bytes: usage.bytes, inodes: usage.inodes, at })
     }
+}
+
+/// The directory of a snapshotter.
+fn root(daemon: &backend::RuntimeInfo, snapshotter: &str) -> Result<PathBuf, Error> {
+    let found = daemon.snapshotters.iter().find(|info| info.name == snapshotter);
+    let found = found.map(|info| info.root.clone()).ok_or_else(|| {
+        let tried = format!("find snapshotter {snapshotter:?}");
+        backend::Error::new(backend::ErrorKind::NotFound, tried)
+    });
+    found.step("asking for the snapshotters")
 }

@@ -9,6 +9,9 @@ use crate::model::pod::{PodConfig, PodMetadata};
 /// Prefix of the annotations read by runtimes (Kata, gVisor, the runc shim's grouping).
 const CRI: &str = "io.kubernetes.cri.";
 
+/// Prefix of the annotations read by snapshotters.
+const SNAPSHOT: &str = "containerd.io/snapshot/";
+
 /// Label prefixes with a meaning for containerd, its plugins or podbay. If an image or a pod's
 /// author could set them, they could make containerd run a program on the host.
 const RESERVED_LABELS: [&str; 4] = ["containerd.io/", "io.cri-containerd", "io.podbay", "podbay"];
@@ -31,6 +34,17 @@ pub fn record_labels(image_labels: &StringMap, cri_labels: &StringMap) -> String
         .filter(allowed)
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect()
+}
+
+/// Labels of the snapshot of a container or pause container, for its snapshotter: the annotations
+/// meant for it, without the mappings of a user namespace, which the pod decides.
+pub fn snapshot_labels(annotations: &StringMap) -> StringMap {
+    let wanted = |key: &str| {
+        let name = key.strip_prefix(SNAPSHOT);
+        name.is_some_and(|name| !matches!(name, "uidmapping" | "gidmapping"))
+    };
+    let wanted = annotations.iter().filter(|(key, _)| wanted(key));
+    wanted.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// Adds the labels by which cAdvisor identifies a container, unless the caller set them;

@@ -35,7 +35,7 @@ pub mod user;
 mod fixture;
 
 pub use crate::model::container::Rlimit;
-pub use annotations::{add_identity, record_labels};
+pub use annotations::{add_identity, record_labels, snapshot_labels};
 pub use cgroup::plain_cgroup;
 pub use container::{ContainerInput, SharedFiles, check_container, container_spec};
 pub use exec::exec_process;

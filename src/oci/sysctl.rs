@@ -22,6 +22,9 @@ const UNPRIVILEGED_ICMP: &str = "net.ipv4.ping_group_range";
 /// The highest group id allowed in [`UNPRIVILEGED_ICMP`].
 const LAST_GROUP: u32 = i32::MAX as u32;
 
+/// The sysctl of the UTS namespace that a pod may set. The other one is its host name.
+const DOMAIN_NAME: &str = "kernel.domainname";
+
 /// Checks a pod's sysctls: each must be namespaced, in a namespace that the pod does not share with
 /// the host, and its name and value must denote exactly one sysctl.
 pub fn check_sysctls(pod: &PodConfig) -> Result<(), Error> {
@@ -45,6 +48,10 @@ fn problem_of(pod: &PodConfig, name: &str, value: &str) -> Option<&'static str> 
     } else if dotted.starts_with("fs.mqueue.") || IPC.contains(&dotted.as_str()) {
         if pod.security.namespaces.ipc == NamespaceMode::Node {
             return Some("would change the host, whose IPC namespace this pod uses");
+        }
+    } else if dotted == DOMAIN_NAME {
+        if pod.host_network() {
+            return Some("would change the host, whose UTS namespace this pod uses");
         }
     } else {
         return Some("is not a parameter of a pod's namespaces");

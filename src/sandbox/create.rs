@@ -188,6 +188,7 @@ impl Room {
             was_attached: false,
             removing: false,
             undoing: false,
+            hostname: self.hostname_of(&config),
             boot_id: self.deps.base.host.facts().boot_id.clone(),
             overhead: config.overhead.clone(),
             resources: config.resources.clone(),
@@ -258,6 +259,22 @@ impl Room {
         Ok(Some(status.step("connect the pod to its network")?))
     }
 
+    /// The host name of a new pod, by default the node's.
+    fn hostname_of(&self, config: &PodConfig) -> String {
+        match config.hostname.as_str() {
+            "" => self.deps.base.host.hostname(),
+            given => given.to_owned(),
+        }
+    }
+
+    /// The pod's host name, which it keeps when the node gets another one.
+    pub(super) fn hostname(&self, record: &SandboxRecord) -> String {
+        match record.hostname.as_str() {
+            "" => self.hostname_of(&record.sandbox.config),
+            kept => kept.to_owned(),
+        }
+    }
+
     async fn make_shared_files(&self, entry: &Entry) -> Result<(), Error> {
         let host = &self.deps.base.host;
         let record = entry.record();
@@ -274,7 +291,7 @@ impl Room {
             Some(dns) => files::resolv_conf(dns).into_bytes(),
             None => self.host_file("/etc/resolv.conf").await?,
         };
-        let hostname = files::hostname(&self.hostname(config));
+        let hostname = files::hostname(&self.hostname(&record));
         for (path, content) in [
             (&paths.hosts, hosts.as_slice()),
             (&paths.resolv_conf, &resolv_conf),

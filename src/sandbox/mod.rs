@@ -407,6 +407,7 @@ impl Room {
         let entry = self.entry(id)?;
         let open = entry.gate.clone().read_owned().await;
         let record = entry.record();
+        let hostname = self.hostname(&record);
         let sandbox = record.sandbox;
         let SandboxState::Ready { pid } = sandbox.state else {
             return Err(Error::Container(container::Error::PodNotReady(id.clone())));
@@ -433,7 +434,7 @@ impl Room {
             files,
             image_mounts: BTreeMap::new(),
             mounted_images: BTreeMap::new(),
-            hostname: self.hostname(&sandbox.config),
+            hostname,
             config: sandbox.config,
         };
         Ok((open, context))
@@ -477,14 +478,6 @@ impl Room {
             hosts: dir.join("hosts"),
             resolv_conf: dir.join("resolv.conf"),
             shm: private_ipc.then(|| dir.join("shm")),
-        }
-    }
-
-    /// The pod's host name, by default the node's.
-    fn hostname(&self, config: &crate::model::pod::PodConfig) -> String {
-        match config.hostname.as_str() {
-            "" => self.deps.base.host.facts().hostname.clone(),
-            given => given.to_owned(),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::board::EventKind;
 use crate::container::KIND_LABEL;
 use crate::model::StringMap;
 use crate::model::image::ImageConfig;
-use crate::oci::{PauseInput, add_identity, pause_spec, record_labels, spec_json};
+use crate::oci::{PauseInput, add_identity, pause_spec, record_labels, snapshot_labels, spec_json};
 
 /// Where the pause program comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Room {
             netns: sandbox.netns.as_deref(),
             userns: self.userns(sandbox).as_deref(),
             args: program.args.clone(),
-            hostname: &self.hostname(&sandbox.config),
+            hostname: &self.hostname(record),
             handler,
             selinux_level: record.selinux_level.as_deref(),
             facts: self.deps.base.host.facts(),
@@ -137,8 +137,9 @@ impl Room {
         }
         let (snapshotter, key) = (&handler.snapshotter, entry.id.as_str());
         let chain = image.chain_id.as_ref();
-        let id_mappings = entry.sandbox().config.id_mappings();
-        let options = RootfsOptions { id_mappings, ..RootfsOptions::default() };
+        let config = entry.sandbox().config;
+        let labels = snapshot_labels(&config.annotations);
+        let options = RootfsOptions { labels, id_mappings: config.id_mappings() };
         let make = || base.runtime.prepare_rootfs(snapshotter, key, chain, &options);
         let rootfs = base.images.on_snapshots(&image, snapshotter, make).await?;
         let rootfs = rootfs.step("prepare the pause container's root file system")?;

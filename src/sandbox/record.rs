@@ -61,6 +61,9 @@ pub struct SandboxRecord {
     /// Its creation failed and is being undone. It was never published and never will be.
     #[serde(default)]
     pub undoing: bool,
+    /// Host name of its containers; empty in a record of an agent that did not keep it.
+    #[serde(default)]
+    pub hostname: String,
     /// The boot id of the host when it was made.
     pub boot_id: String,
     /// Overhead of the sandbox itself, as last reported by the caller (information only).

@@ -318,3 +318,30 @@ async fn a_profile_that_is_not_loaded_fails_the_creation() {
     agent.remove_all().await;
     assert_eq!(world.leftovers(), [""; 0]);
 }
+
+#[tokio::test]
+async fn the_default_profile_is_loaded_again() {
+    let mut world = World::new();
+    let facts = HostFacts { apparmor: true, ..world.fakes.host.facts().clone() };
+    world.fakes.host = Arc::new(world.fakes.host.with_facts(facts));
+    world.oci.apparmor_default = Some("podbay-default".to_owned());
+    let list = Path::new("/sys/kernel/security/apparmor/profiles");
+    let loads = || world.fakes.steps.count("load_apparmor");
+    world.fakes.host.put_file(list, b"podbay-default (enforce)\n");
+    let agent = world.agent().await;
+    let pod = agent.run(&pod(&world, "web")).await.unwrap();
+    agent.create(&pod, &confined("first", 0, "")).await.expect("it is loaded");
+    assert_eq!(loads(), 0);
+    // Somebody restarts AppArmor's service.
+    world.fakes.host.put_file(list, b"other (enforce)\n");
+    for name in ["second", "third"] {
+        agent.create(&pod, &confined(name, 0, "")).await.expect("it is loaded again");
+        assert_eq!(loads(), 1);
+    }
+    world.fakes.host.put_file(list, b"");
+    world.fakes.steps.fail("load_apparmor", ErrorKind::Other, 1);
+    let unloaded = agent.create(&pod, &confined("fourth", 0, "")).await;
+    refused(unloaded, Code::Unknown, "load the default AppArmor profile");
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
+}

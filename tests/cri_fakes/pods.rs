@@ -1,7 +1,7 @@
 //! Sandboxes: lifecycle, names, refused requests.
 
 use futures::future::join_all;
-use podbay::backend::Process;
+use podbay::backend::{Process, Runtime};
 use podbay::model::pod::{HostAlias, HostsFile, PodConfig, PodMetadata};
 use podbay::model::security::NamespaceMode;
 use podbay::proto::runtime::v1 as cri;
@@ -186,6 +186,42 @@ async fn files_of_a_pod_say_what_was_asked_for() {
     assert_eq!(file("hostname"), "web-0\n");
     assert_eq!(file("hosts"), "127.0.0.1 localhost\n");
     assert_eq!(file("resolv.conf"), "nameserver 10.0.0.10\n");
+}
+
+#[tokio::test]
+async fn a_pod_keeps_the_host_name_that_the_node_had() {
+    let world = World::new();
+    let agent = world.agent().await;
+    world.fakes.host.set_hostname("renamed");
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    let file = world.path("state/pods").join(&id).join("hostname");
+    assert_eq!(text(&file), "renamed\n", "not the name at the agent's start");
+    let record = world.fakes.runtime.container(&id).await.unwrap();
+    assert_eq!(record.spec["hostname"], "renamed");
+    world.fakes.host.set_hostname("renamed-again");
+    agent.kill().await;
+    let agent = world.agent().await;
+    let app = agent.create(&id, &container("app", &["run"])).await.unwrap();
+    let env = world.fakes.runtime.container(&app).await.unwrap().spec["process"]["env"].clone();
+    let env = env.as_array().expect("an environment");
+    assert!(env.iter().any(|it| it == "HOSTNAME=renamed"), "{env:?}");
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
+}
+
+#[tokio::test]
+async fn annotations_for_the_snapshotter_reach_it() {
+    let world = World::with_pause_image();
+    let agent = world.agent().await;
+    let label = |name: &str| (format!("containerd.io/snapshot/{name}"), "1".to_owned());
+    let mut config = pod(&world, "web");
+    config.annotations.extend([label("pods"), label("uidmapping")]);
+    let id = agent.run(&config).await.unwrap();
+    let mut config = container("app", &["run"]);
+    config.annotations.extend([label("apps"), label("gidmapping")]);
+    let app = agent.create(&id, &config).await.unwrap();
+    assert_eq!(world.fakes.runtime.root_labels(&id), [label("pods")].into());
+    assert_eq!(world.fakes.runtime.root_labels(&app), [label("apps")].into());
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
-//! Images mounted as volumes.
+//! Images mounted as volumes, and volumes that images declare.
 
-use podbay::backend::ErrorKind;
+use std::sync::Arc;
+
+use podbay::backend::{ErrorKind, Host, HostFacts, SelinuxContexts};
 use podbay::proto::runtime::v1 as cri;
 use podbay::proto::runtime::v1::image_service_client::ImageServiceClient;
 use tonic::{Code, Status};
@@ -221,4 +223,35 @@ async fn volumes_of_a_lost_store_and_of_another_boot_are_taken_away() {
     remove_image(&agent, DATA).await.unwrap();
     assert!(agent.create(&id, &container("x", &["run"])).await.is_err());
     remove_image(&agent, IMAGE).await.unwrap();
+}
+
+#[tokio::test]
+async fn volumes_that_an_image_declares_are_labelled_for_its_container() {
+    let mut world = World::new();
+    let selinux = Some(SelinuxContexts {
+        process: "system_u:system_r:container_t:s0".into(),
+        file: "system_u:object_r:container_file_t:s0".into(),
+    });
+    let facts = HostFacts { selinux, ..world.fakes.host.facts().clone() };
+    world.fakes.host = Arc::new(world.fakes.host.with_facts(facts));
+    world.oci.selinux = true;
+    let image = serde_json::json!({ "Entrypoint": ["run"], "Volumes": { "/data": {} } });
+    world.fakes.images.seed(&[IMAGE], &image);
+    let agent = world.agent().await;
+    let web = agent.run(&pod(&world, "web")).await.unwrap();
+    let volume = |id: &str| world.path("root/containers").join(id).join("volumes/0");
+    let id = agent.create(&web, &container("app", &["run"])).await.unwrap();
+    let label = world.fakes.host.label(&volume(&id)).expect("a label");
+    assert!(label.starts_with("system_u:object_r:container_file_t:s0:c"), "{label}");
+    let mut config = container("free", &["run"]);
+    let security = config.linux.get_or_insert_default().security_context.get_or_insert_default();
+    security.privileged = true;
+    let mut free = pod(&world, "free");
+    let linux = free.linux.get_or_insert_default();
+    linux.security_context.get_or_insert_default().privileged = true;
+    let free = agent.run(&free).await.unwrap();
+    let id = agent.create(&free, &config).await.unwrap();
+    assert_eq!(world.fakes.host.label(&volume(&id)), None);
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
 }

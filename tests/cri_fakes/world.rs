@@ -51,6 +51,8 @@ pub struct World {
     nri: Option<nri::Options>,
     /// Pauses between restarts of whole pods' containers.
     pub backoff: BackoffPolicy,
+    /// Settings of specs.
+    pub oci: oci::Settings,
     /// How long pods that nobody knows are left alone.
     pub stray_patience: Duration,
 }
@@ -85,6 +87,7 @@ impl World {
             folder,
             nri: None,
             backoff: BackoffPolicy::default(),
+            oci: oci::Settings::default(),
             stray_patience: Duration::from_secs(600),
         }
     }
@@ -182,7 +185,7 @@ impl World {
         let containers = container::Options {
             root: self.path("root/containers"),
             state: self.path("state/containers"),
-            oci: oci::Settings::default(),
+            oci: self.oci.clone(),
             cdi_spec_dirs: ["cdi", "run/cdi"].map(|folder| self.path(folder)).into(),
             max_log_line: 16 << 10,
         };
@@ -192,7 +195,7 @@ impl World {
             netns_prefix: "podbay-".to_owned(),
             handlers: [String::new(), "runc".to_owned()].map(|name| (name, handler.clone())).into(),
             pause: self.pause.clone(),
-            oci: oci::Settings::default(),
+            oci: self.oci.clone(),
             shm_size: 1 << 20,
             host_network_port_forward: self.host_network_port_forward,
         };

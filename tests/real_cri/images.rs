@@ -74,6 +74,29 @@ pub async fn images_are_named_as_asked(line: Line) {
     rig.finish().await;
 }
 
+pub async fn disk_use_is_told_while_a_container_churns_files(line: Line) {
+    let rig = Rig::start(line).await;
+    let image = ImageBuilder::busybox().env("OF=churn").build();
+    let name = rig.registry.push(&image, "churn", "1").await;
+    rig.pull(&name).await.expect("the pull");
+    let pod = rig.run(rig.pod_spec("churn")).await;
+    let churn = "trap 'exit 0' TERM; mkdir /many; cd /many; \
+                 while :; do touch $(seq 2000); rm -f $(seq 2000); done & wait";
+    rig.launch(&pod, &Container::script("c", &name, churn)).await;
+    for n in 0..20 {
+        // A change of the images: else the last answer is given again.
+        let tag = rig.registry.push(&image, "churn", &n.to_string()).await;
+        rig.pull(&tag).await.expect("the pull");
+        let usage = rig.images().image_fs_info(cri::ImageFsInfoRequest {}).await;
+        let usage = usage.unwrap_or_else(|status| panic!("ask {n}: {status}")).into_inner();
+        let first = usage.image_filesystems.first().expect("a file system");
+        assert!(first.used_bytes.expect("bytes").value > 1 << 20, "{first:?}");
+    }
+    rig.remove_pod(&pod.id).await;
+    rig.remove_image(&image.id).await;
+    rig.finish().await;
+}
+
 pub async fn removal_takes_all_names(line: Line) {
     let rig = Rig::start(line).await;
     let image = ImageBuilder::web().build();

@@ -21,6 +21,8 @@ mod runtime;
 mod snapshots;
 mod store;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod types;
 mod unpack;
 

@@ -12,11 +12,12 @@ use tonic::Status;
 use super::client::Client;
 use super::leases;
 use super::types::{OWNER, OWNER_FILTER, OWNER_LABEL, mounts, unsigned, wire_map};
-use crate::backend::{FsUsage, GoneIsFine, Lease, Result, RootfsMount, RootfsOptions};
+use crate::backend::{ErrorKind, FsUsage, GoneIsFine, Lease, Result, RootfsMount, RootfsOptions};
 use crate::locks::Mutex;
 use crate::model::StringMap;
 use crate::model::image::ChainId;
 use crate::model::security::{IdMapping, IdMappings};
+use crate::telemetry::error_chain;
 
 /// With any value of this label a snapshot is protected from the garbage collector from its
 /// creation on, so no lease is needed until a container record refers to it.
@@ -119,24 +120,34 @@ pub(super) async fn has_chain(
     }
 }
 
-/// Sizes of committed snapshots by snapshotter and name. They never change, and querying each of
-/// them every time would be most of the work.
+/// The last measured sizes of snapshots, by snapshotter and name.
 #[derive(Default)]
-pub(super) struct UsageCache(Mutex<HashMap<String, HashMap<String, FsUsage>>>);
+pub(super) struct UsageCache(Mutex<HashMap<String, Sizes>>);
+
+type Sizes = HashMap<String, Size>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Size {
+    used: FsUsage,
+    /// Whether it was measured after the commit, so that it never changes. Measuring all of these
+    /// every time would be most of the work.
+    is_final: bool,
+}
 
 impl UsageCache {
-    fn of(&self, snapshotter: &str) -> HashMap<String, FsUsage> {
+    fn of(&self, snapshotter: &str) -> Sizes {
         let sizes = self.0.lock();
         sizes.get(snapshotter).cloned().unwrap_or_default()
     }
 
-    fn replace(&self, snapshotter: &str, committed: HashMap<String, FsUsage>) {
+    fn replace(&self, snapshotter: &str, measured: Sizes) {
         let mut sizes = self.0.lock();
-        sizes.insert(snapshotter.to_owned(), committed);
+        sizes.insert(snapshotter.to_owned(), measured);
     }
 }
 
-/// Sum over all snapshots of a snapshotter. Ones that are removed meanwhile are not counted.
+/// Sum over all snapshots of a snapshotter. Ones that are removed meanwhile are not counted, and
+/// of ones that cannot be measured the last size is.
 pub(super) async fn total_usage(
     client: &Client,
     cache: &UsageCache,
@@ -145,27 +156,41 @@ pub(super) async fn total_usage(
     let known = cache.of(snapshotter);
     let infos = list(client, snapshotter, Vec::new()).await?;
     let known = &known;
-    let measured: Vec<(Info, FsUsage)> = futures::stream::iter(infos)
+    let measured: Sizes = futures::stream::iter(infos)
         .map(|info| async move {
-            let size = match known.get(&info.name) {
-                Some(size) if info.kind() == Kind::Committed => *size,
-                _ => match usage(client, snapshotter, &info.name).await {
-                    Err(error) if error.is_not_found() => FsUsage::default(),
-                    size => size?,
-                },
+            let last = known.get(&info.name).copied();
+            let committed = info.kind() == Kind::Committed;
+            let size = match last.filter(|last| last.is_final && committed) {
+                Some(size) => size,
+                None => sized(usage(client, snapshotter, &info.name).await, last, committed)?,
             };
-            Ok::<_, crate::backend::Error>((info, size))
+            Ok::<_, crate::backend::Error>((info.name, size))
         })
         .buffer_unordered(USAGE_CALLS)
         .try_collect()
         .await?;
-    let total = measured.iter().fold(FsUsage::default(), |sum, (_, size)| FsUsage {
-        bytes: sum.bytes.saturating_add(size.bytes),
-        inodes: sum.inodes.saturating_add(size.inodes),
+    let total = measured.values().fold(FsUsage::default(), |sum, size| FsUsage {
+        bytes: sum.bytes.saturating_add(size.used.bytes),
+        inodes: sum.inodes.saturating_add(size.used.inodes),
     });
-    let committed = measured.into_iter().filter(|(info, _)| info.kind() == Kind::Committed);
-    cache.replace(snapshotter, committed.map(|(info, size)| (info.name, size)).collect());
+    cache.replace(snapshotter, measured);
     Ok(total)
+}
+
+/// The size to count for a snapshot. The daemon walks through its files to measure it, which fails
+/// when one of them is removed meanwhile and may take too long; some snapshotters cannot measure at
+/// all. One such snapshot must not hide the disk use of all others.
+fn sized(measured: Result<FsUsage>, last: Option<Size>, committed: bool) -> Result<Size> {
+    match measured {
+        Ok(used) => Ok(Size { used, is_final: committed }),
+        Err(error) if error.kind == ErrorKind::Unavailable => Err(error),
+        Err(error) => {
+            let last = last.filter(|_| !error.is_not_found());
+            let used = last.map(|last| last.used).unwrap_or_default();
+            tracing::debug!("last size counted: {}", error_chain(&error));
+            Ok(Size { used, is_final: false })
+        }
+    }
 }
 
 async fn list(client: &Client, snapshotter: &str, filters: Vec<String>) -> Result<Vec<Info>> {
@@ -199,6 +224,7 @@ fn mapping(map: IdMapping) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Error;
 
     #[test]
     fn a_root_outlives_the_collector_and_is_known_as_ours() {
@@ -208,6 +234,25 @@ mod tests {
         assert_eq!(labels[OWNER_LABEL], OWNER);
         assert_eq!(labels["containerd.io/snapshot/x"], "1");
         assert_eq!(labels.len(), 3);
+    }
+
+    #[test]
+    fn a_snapshot_that_cannot_be_measured_counts_with_its_last_size() {
+        let size = |bytes, is_final| Size { used: FsUsage { bytes, inodes: 1 }, is_final };
+        let fails = |kind| Err(Error::new(kind, "measure"));
+        let last = Some(size(5, false));
+        let measured = Ok(size(7, false).used);
+        assert_eq!(sized(measured, last, false).unwrap(), size(7, false));
+        let measured = Ok(size(7, false).used);
+        assert_eq!(sized(measured, last, true).unwrap(), size(7, true));
+        use ErrorKind::{DeadlineExceeded, NotFound, Other, Unavailable, Unsupported};
+        let nothing = Size { used: FsUsage::default(), is_final: false };
+        for kind in [Other, Unsupported, DeadlineExceeded] {
+            assert_eq!(sized(fails(kind), last, true).unwrap(), size(5, false), "{kind:?}");
+            assert_eq!(sized(fails(kind), None, false).unwrap(), nothing, "{kind:?}");
+        }
+        assert_eq!(sized(fails(NotFound), last, false).unwrap(), nothing, "it was removed");
+        assert_eq!(sized(fails(Unavailable), last, false).unwrap_err().kind, Unavailable);
     }
 
     #[test]

@@ -30,7 +30,7 @@ struct WrongDiffId {
 }
 
 /// Whether this call committed the chain, or it existed already.
-enum Committed {
+pub(super) enum Committed {
     Here,
     Elsewhere,
 }
@@ -108,7 +108,12 @@ async fn apply(client: &Client, layer: &LayerUnpack<'_>, mounts: Vec<Mount>) -> 
     Ok(())
 }
 
-async fn commit(client: &Client, layer: &LayerUnpack<'_>, key: &str) -> Result<Committed> {
+/// Commits the scratch snapshot, without a time limit either: the daemon measures or syncs it.
+pub(super) async fn commit(
+    client: &Client,
+    layer: &LayerUnpack<'_>,
+    key: &str,
+) -> Result<Committed> {
     let message = CommitSnapshotRequest {
         snapshotter: layer.snapshotter.to_owned(),
         name: layer.chain.to_string(),
@@ -120,7 +125,7 @@ async fn commit(client: &Client, layer: &LayerUnpack<'_>, key: &str) -> Result<C
     let note: StringMap = [(UNCOMPRESSED_LABEL.to_owned(), layer.diff_id.to_string())].into();
     let mut snapshots = client.snapshots();
     let (committed, noted) = tokio::join!(
-        client.slow(tried, snapshots.commit(request)),
+        client.endless(tried, snapshots.commit(request)),
         content::label(client, &layer.layer.digest, &note),
     );
     if let Err(error) = noted {

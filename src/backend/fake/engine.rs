@@ -16,8 +16,8 @@ use super::task::{End, Proc, Streams, Task};
 use super::world::{World, cgroup_of, unavailable};
 use crate::lifecycle::Tasks;
 use crate::locks::{Mutex, MutexGuard};
-use crate::model::UnixNanos;
 use crate::model::image::ChainId;
+use crate::model::{StringMap, UnixNanos};
 
 /// State shared by all handles of a fake runtime.
 pub(super) struct Inner {
@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) containers: BTreeMap<String, RuntimeContainer>,
     pub(super) tasks: BTreeMap<String, Task>,
     pub(super) resources: BTreeMap<String, serde_json::Value>,
+    /// Labels asked for of root file systems.
+    pub(super) root_labels: BTreeMap<String, StringMap>,
 }
 
 impl State {

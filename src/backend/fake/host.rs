@@ -13,8 +13,8 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use super::super::linux::{archive, slices};
 use super::super::{
-    CgroupVersion, DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, HostProcess,
-    MemoryUse, NetnsState, Result, RootfsMount, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
+    DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, HostProcess, MemoryUse,
+    NetnsState, Result, RootfsMount, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
 };
 use super::files::Files;
 use super::steps::Steps;
@@ -46,31 +46,12 @@ struct State {
     criu: Option<u32>,
     /// Memory of cgroups.
     memory: BTreeMap<PathBuf, MemoryUse>,
+    /// The host name, if it was changed.
+    hostname: Option<String>,
     /// Owners set for files, recorded only, because a test may lack the privilege to set them.
     owners: BTreeMap<PathBuf, (u32, u32)>,
     /// SELinux labels set for files.
     labels: BTreeMap<PathBuf, String>,
-}
-
-fn default_facts() -> HostFacts {
-    HostFacts {
-        kernel: (6, 1),
-        arch: "amd64".into(),
-        cgroup: CgroupVersion::V2,
-        controllers: ["cpu", "cpuset", "io", "memory", "pids"].map(String::from).into(),
-        swap_accounting: true,
-        capabilities: ["CAP_CHOWN", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SYS_RESOURCE"]
-            .map(String::from)
-            .into(),
-        oom_score_adj: 0,
-        seccomp: true,
-        apparmor: false,
-        selinux: None,
-        rlimits: BTreeMap::new(),
-        boot_id: "boot-1".into(),
-        hostname: "fake-node".into(),
-        systemd: false,
-    }
 }
 
 impl FakeHost {
@@ -83,7 +64,7 @@ impl FakeHost {
             ..State::default()
         };
         let state = Arc::new(Mutex::new(state));
-        Self { steps, world, facts: default_facts(), files: Files::new(root), state }
+        Self { steps, world, facts: setup::default_facts(), files: Files::new(root), state }
     }
 
     pub(super) fn after_reboot(&self) -> Self {
@@ -110,6 +91,10 @@ impl FakeHost {
 impl Host for FakeHost {
     fn facts(&self) -> &HostFacts {
         &self.facts
+    }
+
+    fn hostname(&self) -> String {
+        self.lock().hostname.clone().unwrap_or_else(|| self.facts.hostname.clone())
     }
 
     async fn create_netns(&self, path: &Path) -> Result<()> {
@@ -273,6 +258,14 @@ impl Host for FakeHost {
             Ok(())
         };
         self.step("relabel", path, work).await
+    }
+
+    async fn load_apparmor(&self, name: &str, _replace: bool) -> Result<()> {
+        let work = async {
+            self.add_profile(name);
+            Ok(())
+        };
+        self.steps.run("load_apparmor", name, work).await
     }
 
     async fn unmount(&self, path: &Path) -> Result<()> {

@@ -23,6 +23,7 @@ use super::task::{End, Proc};
 use super::world::{World, cgroup_of};
 use crate::lifecycle::Tasks;
 use crate::locks::Mutex;
+use crate::model::StringMap;
 use crate::model::image::ChainId;
 
 /// Runs simulated processes on real FIFOs; their arguments select what they do (see the `program`
@@ -57,6 +58,7 @@ impl FakeRuntime {
             containers: BTreeMap::new(),
             tasks: BTreeMap::new(),
             resources: BTreeMap::new(),
+            root_labels: BTreeMap::new(),
         };
         let state = Mutex::new(state);
         let home = tokio::runtime::Handle::current();
@@ -107,6 +109,11 @@ impl FakeRuntime {
             task.init.pid
         });
         self.0.world.lock().processes.retain(|found, _| Some(*found) != pid);
+    }
+
+    /// The labels asked for of a root file system.
+    pub fn root_labels(&self, key: &str) -> StringMap {
+        self.0.lock().root_labels.get(key).cloned().unwrap_or_default()
     }
 
     /// Removes the record of a container.
@@ -185,10 +192,11 @@ impl Runtime for FakeRuntime {
         snapshotter: &str,
         key: &str,
         parent: Option<&ChainId>,
-        _options: &RootfsOptions,
+        options: &RootfsOptions,
     ) -> Result<Vec<RootfsMount>> {
         let work = |tried: &str, state: &mut State| {
             state.snapshotter(tried, snapshotter)?;
+            state.root_labels.insert(key.to_owned(), options.labels.clone());
             self.0.new_root(tried, (snapshotter, key), parent)
         };
         self.0.step("prepare_rootfs", key, work).await

@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const LIST_MAX: usize = 4 << 20;
 
 /// Loads a profile.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ProfileLoader {
     /// Possible paths of `apparmor_parser`; the first that exists is used.
     pub programs: Vec<PathBuf>,
@@ -37,15 +37,15 @@ impl ProfileLoader {
         }
     }
 
-    /// Loads the default profile under this name. `ours` means that the name is reserved for
-    /// podbay's profile; otherwise a profile already loaded under it is kept.
+    /// Loads the default profile under this name. A profile already loaded under it is kept, or
+    /// replaced if `replace` is set.
     ///
     /// # Errors
     /// `NotFound` if there is no `apparmor_parser`, otherwise with its message.
-    pub async fn load(&self, name: &str, ours: bool) -> Result<()> {
+    pub async fn load(&self, name: &str, replace: bool) -> Result<()> {
         let loaded = self.loaded.clone();
         let list = blocking(move || files::read(&loaded, LIST_MAX)).await?.unwrap_or_default();
-        if !ours && has_apparmor_profile(&list, name) {
+        if !replace && has_apparmor_profile(&list, name) {
             return Ok(());
         }
         let programs = self.programs.iter().map(|folder| folder.join("apparmor_parser"));

@@ -87,9 +87,14 @@ pub(super) fn detect(root: &Path, mounts: &[Mount]) -> Result<HostFacts> {
         selinux: present("sys/fs/selinux/enforce").then(|| labels::contexts(root)),
         rlimits: hard_limits(&read("proc/self/limits")),
         boot_id: read("proc/sys/kernel/random/boot_id").trim().to_owned(),
-        hostname: names.nodename().to_string_lossy().into_owned(),
+        hostname: hostname(),
         systemd: present("run/systemd/system"),
     })
+}
+
+/// The host name now.
+pub(super) fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Parses hard limits in `/proc/self/limits` (proc(5)): columns have a fixed width, since names

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Error, ErrorKind, Result, blocking};
-use crate::locks::Mutex;
+use super::turns::blocking;
+use super::{Error, ErrorKind, Result};
+use crate::locks::{KeyedLocks, Mutex};
 
 /// Time limit for such work.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -39,6 +40,24 @@ pub(super) async fn foreign<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     within(LIMIT, path, work).await
+}
+
+/// The same for work that takes long on a large tree: only a first look at the path, which a dead
+/// file system does not answer either, has the time limit. Work on the same path waits for it.
+pub(super) async fn foreign_tree<T: Send + 'static>(
+    path: &Path,
+    busy: &KeyedLocks,
+    look: impl FnOnce() -> Result<()> + Send + 'static,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    foreign(path, look).await?;
+    let alone = busy.lock(&path.to_string_lossy()).await;
+    // Held until the work is done, also when the caller is gone.
+    let work = move || {
+        let _alone = alone;
+        work()
+    };
+    blocking(work).await
 }
 
 async fn within<T: Send + 'static>(
@@ -97,6 +116,8 @@ impl Drop for Thread {
 mod tests {
     use std::sync::mpsc;
 
+    use futures::FutureExt;
+
     use super::*;
 
     const SHORT: Duration = Duration::from_millis(20);
@@ -129,5 +150,46 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(10), answers()).await.expect("it responds again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_first_look_at_a_tree_has_a_time_limit() {
+        let busy = KeyedLocks::default();
+        let (begin, mut begun) = tokio::sync::mpsc::channel(1);
+        let (end, ended) = mpsc::channel::<()>();
+        let work = move || {
+            begin.blocking_send(()).unwrap();
+            Ok(ended.recv().is_ok())
+        };
+        let walk = foreign_tree(Path::new("/volume"), &busy, || Ok(()), work);
+        let time = async {
+            begun.recv().await.unwrap();
+            tokio::time::advance(LIMIT * 10).await;
+            tokio::task::yield_now().await;
+            assert!(busy.lock("/volume").now_or_never().is_none(), "others wait");
+            end.send(()).unwrap();
+        };
+        let (walked, ()) = tokio::join!(walk, time);
+        assert!(walked.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_file_system_is_not_waited_for() {
+        let (hang, hung) = mpsc::channel::<()>();
+        let look = move || {
+            let _ = hung.recv();
+            Ok(())
+        };
+        let busy = KeyedLocks::default();
+        let walk = foreign_tree(Path::new("/dead"), &busy, look, || Ok(()));
+        let time = async {
+            for _ in 0..20 {
+                tokio::time::advance(LIMIT / 10).await;
+                tokio::task::yield_now().await;
+            }
+            drop(hang);
+        };
+        let (walked, ()) = tokio::join!(walk, time);
+        assert_eq!(walked.unwrap_err().kind, ErrorKind::DeadlineExceeded);
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, XattrFlags, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, XattrFlags, statat};
 use rustix::io::Errno;
 
 use super::super::{Result, SelinuxContexts};
@@ -38,6 +38,14 @@ fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
         let (name, value) = line.split_once('=')?;
         (name.trim() == key).then(|| value.trim().trim_matches('"'))
     })
+}
+
+/// Looks at a path without changing it: a dead file system does not answer.
+pub(super) fn look(path: &Path) -> Result<()> {
+    absolute("path", path)?;
+    statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+        .map(drop)
+        .map_err(|error| failed("look at", path, error))
 }
 
 /// Labels a file, or a directory with its contents.
@@ -79,8 +87,13 @@ fn set_below(folder: &OwnedFd, name: &str, value: &[u8]) -> rustix::io::Result<(
     Ok(())
 }
 
-/// Files that have disappeared or do not support the attribute are skipped.
+/// Files that have the value already, have disappeared or do not support the attribute are skipped.
+/// A write costs far more than a look, and most volumes were labelled before.
 fn set_one(path: &Path, name: &str, value: &[u8]) -> rustix::io::Result<()> {
+    let mut found = vec![0; value.len()];
+    if rustix::fs::lgetxattr(path, name, &mut found) == Ok(value.len()) && found == value {
+        return Ok(());
+    }
     match rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()) {
         Err(Errno::NOTSUP | Errno::NOENT) => Ok(()),
         other => other,
@@ -108,6 +121,29 @@ mod tests {
         let table = "process = \"u:r:svirt_t:s0\"\ncontent = \"x\"\nfile = \"u:o:file_t:s0\"\n";
         write("etc/selinux/mls/contexts/lxc_contexts", table);
         assert_eq!(contexts(root.path()), expected("u:r:svirt_t:s0", "u:o:file_t:s0"));
+    }
+
+    #[test]
+    fn a_file_with_the_label_is_not_written() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        set_all(folder.path(), "user.podbay", b"x").unwrap();
+        let written = || {
+            let meta = fs::metadata(&file).unwrap();
+            (meta.ctime(), meta.ctime_nsec())
+        };
+        let before = written();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        set_all(folder.path(), "user.podbay", b"x").unwrap();
+        assert_eq!(written(), before);
+        for longer_or_other in [&b"xy"[..], b"y"] {
+            set_all(folder.path(), "user.podbay", longer_or_other).unwrap();
+            let mut value = [0; 8];
+            let length = rustix::fs::lgetxattr(&file, "user.podbay", &mut value).unwrap();
+            assert_eq!(&value[..length], longer_or_other);
+        }
     }
 
     #[test]

@@ -32,11 +32,10 @@ pub(in crate::backend) mod slices;
 mod standin;
 pub(in crate::backend) mod subpath;
 mod tree;
+mod turns;
 mod userns;
 pub(in crate::backend) mod volume;
 
-pub use apparmor::ProfileLoader;
-use foreign::foreign;
 pub use limits::raise_file_limit;
 pub use logind::Logind;
 pub use slices::Slices;
@@ -44,25 +43,20 @@ pub(super) use standin::StandIn;
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 
 use super::{
     DeviceNode, Error, ErrorKind, Host, HostFacts, HostPathKind, HostProcess, MemoryUse,
     NetnsState, Result, RootfsMount, TrustedFile, UserFiles, VolumeDir, VolumeFiles,
 };
+use crate::locks::KeyedLocks;
 use crate::model::container::Propagation;
 use crate::model::resources::{CgroupDriver, CgroupLimits};
 use crate::model::security::IdMappings;
-
-/// Turns for host work: with more at a time, threads only take memory and wait for each other.
-static TURNS: Semaphore = Semaphore::const_new(16);
-
-/// How long work waits for a turn before it goes without one.
-const TURN_LIMIT: Duration = Duration::from_millis(50);
+use foreign::{foreign, foreign_tree};
+use turns::blocking;
 
 /// The directories of a [`LinuxHost`].
 #[derive(Debug, Clone)]
@@ -75,6 +69,8 @@ pub struct Options {
     pub netns_prefix: String,
     /// Directory for temporary mounts, used only by this object.
     pub scratch: PathBuf,
+    /// Directory for the text of AppArmor profiles.
+    pub apparmor: PathBuf,
 }
 
 impl Default for Options {
@@ -83,6 +79,7 @@ impl Default for Options {
             netns_dir: "/var/run/netns".into(),
             netns_prefix: "podbay-".to_owned(),
             scratch: "/run/podbay/scratch".into(),
+            apparmor: "/run/podbay/apparmor".into(),
         }
     }
 }
@@ -93,6 +90,10 @@ pub struct LinuxHost {
     facts: HostFacts,
     netns: Arc<netns::Folder>,
     scratch: Arc<rootfs::Scratch>,
+    /// Trees that are labelled.
+    walks: KeyedLocks,
+    /// Locked while a profile is loaded.
+    profiles: tokio::sync::Mutex<apparmor::ProfileLoader>,
     memory: Option<cgroup::MemoryHierarchy>,
     hierarchies: Arc<[cgroup::Hierarchy]>,
     slices: Slices,
@@ -115,6 +116,8 @@ impl LinuxHost {
             facts: facts::detect(Path::new("/"), &mounts)?,
             netns: Arc::new(netns::Folder::new(options.netns_dir, options.netns_prefix)),
             scratch: Arc::new(rootfs::Scratch::open(options.scratch)?),
+            walks: KeyedLocks::default(),
+            profiles: apparmor::ProfileLoader::of_host(options.apparmor).into(),
             memory: cgroup::memory_hierarchy(&hierarchies),
             hierarchies,
             slices: Slices::default(),
@@ -125,24 +128,6 @@ impl LinuxHost {
 /// Whether a live namespace is pinned at `path`.
 pub(in crate::backend) fn is_netns(path: &Path) -> bool {
     matches!(netns::state(path), Ok(NetnsState::Live))
-}
-
-/// Runs blocking work on the blocking pool. It is completed even if the caller is gone.
-///
-/// The pool starts a thread for each piece of work that finds none idle, so in a burst most work
-/// waits for a turn. Work that hangs delays other work only by [`TURN_LIMIT`].
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let turn = tokio::time::timeout(TURN_LIMIT, TURNS.acquire()).await.ok().and_then(|t| t.ok());
-    let work = move || {
-        let _turn = turn;
-        work()
-    };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(panic) => Err(Error::new(ErrorKind::Other, "run host work").because(panic)),
-    }
 }
 
 /// Refuses a path that is not absolute or contains `..`.
@@ -166,6 +151,10 @@ fn failed(what: &str, path: &Path, error: impl Into<std::io::Error>) -> Error {
 impl Host for LinuxHost {
     fn facts(&self) -> &HostFacts {
         &self.facts
+    }
+
+    fn hostname(&self) -> String {
+        facts::hostname()
     }
 
     async fn create_netns(&self, path: &Path) -> Result<()> {
@@ -297,8 +286,13 @@ impl Host for LinuxHost {
     }
 
     async fn relabel(&self, path: &Path, label: &str) -> Result<()> {
-        let (source, label) = (path.to_owned(), label.to_owned());
-        foreign(path, move || labels::set(&source, &label)).await
+        let (seen, source, label) = (path.to_owned(), path.to_owned(), label.to_owned());
+        let work = move || labels::set(&source, &label);
+        foreign_tree(path, &self.walks, move || labels::look(&seen), work).await
+    }
+
+    async fn load_apparmor(&self, name: &str, replace: bool) -> Result<()> {
+        self.profiles.lock().await.load(name, replace).await
     }
 
     async fn unmount(&self, path: &Path) -> Result<()> {

@@ -118,3 +118,25 @@ async fn folders_are_searched_as_containerd_does() {
     put(first.join("x.io/hosts.toml"), "nonsense");
     assert!(sources(&folders, "x.io").await.is_err());
 }
+
+#[test]
+fn an_endpoint_on_another_host_is_a_proxy() {
+    for (registry, server, proxy) in [
+        ("reg.io", "https://reg.io", false),
+        ("reg.io", "https://reg.io:443/v2", false),
+        ("reg.io:443", "https://reg.io", false),
+        ("reg.io:80", "http://reg.io", false),
+        ("reg.io:5000", "https://reg.io:5000", false),
+        ("[::1]:5000", "http://[::1]:5000", false),
+        ("docker.io", "https://registry-1.docker.io", false),
+        ("docker.io", "https://mirror.io", true),
+        ("reg.io", "https://registry-1.docker.io", true),
+        ("reg.io", "https://proxy.io/reg", true),
+        ("reg.io", "https://reg.io:5000", true),
+        ("reg.io:5000", "https://reg.io", true),
+        ("reg.io:443", "http://reg.io", true),
+    ] {
+        let sources = read(registry, &format!("server = {server:?}")).unwrap();
+        assert_eq!(sources[0].is_proxy(registry), proxy, "{registry} {server}");
+    }
+}

@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::{self, BlobWriter, ErrorKind, Lease};
 use crate::image::Error;
 use crate::image::error::Step;
-use crate::image::locks::KeyedLocks;
 use crate::image::meter::Meter;
 use crate::image::progress::{PullState, Report, Strides};
 use crate::image::registry::Session;
+use crate::locks::KeyedLocks;
 use crate::model::StringMap;
 use crate::model::image::Descriptor;
 
@@ -94,7 +94,7 @@ impl LayerFetch<'_> {
             let Some(mut writer) = self.open(layer).await? else { return Ok(()) };
             let resumed = keep && writer.offset() > 0;
             let copied = match self.copy(&mut *writer, layer, keep, source).await {
-                Ok(()) => match writer.commit(&StringMap::new()).await {
+                Ok(()) => match self.commit(writer).await? {
                     Ok(()) => return Ok(()),
                     Err(error) if error.kind == ErrorKind::FailedPrecondition => {
                         Err(Error::bad(layer.digest.to_string(), "the store refuses its content"))
@@ -118,6 +118,13 @@ impl LayerFetch<'_> {
                 other => return other,
             }
         }
+    }
+
+    /// Commits the blob, which may take minutes on a slow disk. The inner result is the store's.
+    async fn commit(&self, writer: Box<dyn BlobWriter>) -> Result<backend::Result<()>, Error> {
+        let none = StringMap::new();
+        let committed = self.stop.run_until_cancelled(writer.commit(&none)).await;
+        committed.ok_or_else(|| self.cancelled())
     }
 
     /// Opens the ingest; `None` when the blob was stored meanwhile.

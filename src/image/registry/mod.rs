@@ -361,8 +361,8 @@ impl Session {
             image: self.reference.to_string(),
             problem: "it makes no valid URL",
         })?;
-        if source.mirror {
-            // Tells a mirror of several registries which one is meant.
+        if source.is_proxy(self.reference.host()) {
+            // Tells a proxy of several registries which one is meant.
             url.query_pairs_mut().append_pair("ns", self.reference.host());
         }
         let mut call = Call::new(ask.method.clone(), url);

@@ -260,5 +260,7 @@ async fn mirrors_come_first_and_the_registry_last() {
     assert!(asked.iter().all(|r| r.header("x-key") == "1" && r.method == "GET"));
     assert_eq!(upstream.count("/manifests/v1"), 1, "only it may say what a tag is");
     assert_eq!(upstream.count("/blobs/"), 1, "only what the mirror has wrong");
+    let asked = upstream.requests();
+    assert!(asked.iter().all(|r| r.query == "ns=reg.example.com"), "the server is a proxy too");
     assert!(!bad.saw_secrets());
 }

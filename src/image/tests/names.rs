@@ -53,6 +53,28 @@ async fn a_name_without_an_image_is_hidden_and_can_be_removed() {
 }
 
 #[tokio::test]
+async fn an_unreadable_image_hides_no_other() {
+    use crate::backend::ErrorKind::{DeadlineExceeded, Other, ResourceExhausted, Unavailable};
+    let room = room();
+    let images = &room.images;
+    let config = ImageConfig::default();
+    let (bad, good) = ("docker.io/library/bad:1", "docker.io/library/good:1");
+    let lost = images.import(bad, "x".into(), &config, false).await.unwrap();
+    let kept = images.import(good, "y".into(), &config, false).await.unwrap();
+    for kind in [Unavailable, DeadlineExceeded, ResourceExhausted] {
+        images.inner.index.forget(&lost.target.digest);
+        *room.store.fail_read.lock().unwrap() = Some((lost.target.digest.clone(), kind));
+        assert!(images.list(None).await.is_err(), "{kind:?} may pass");
+    }
+    *room.store.fail_read.lock().unwrap() = Some((lost.target.digest.clone(), Other));
+    assert_eq!(images.list(None).await.unwrap(), std::slice::from_ref(&kept));
+    assert_eq!(images.get(bad).await.unwrap(), None);
+    images.remove(bad).await.unwrap();
+    assert_eq!(room.store.record(bad), None);
+    assert_eq!(images.list(None).await.unwrap(), [kept]);
+}
+
+#[tokio::test]
 async fn reading_is_served_from_memory_until_something_changes() {
     let (content, parts) = three_layers();
     let registry = Registry::start(content).await;

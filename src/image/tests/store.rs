@@ -23,6 +23,8 @@ pub struct Store {
     pub fail_unpack: AtomicBool,
     /// Prefix of the next name whose update fails.
     pub fail_put: Mutex<Option<String>>,
+    /// A blob that cannot be read, and why.
+    pub fail_read: Mutex<Option<(Digest, ErrorKind)>>,
     pub lists: AtomicUsize,
     pub reads: AtomicUsize,
     pub leases_made: AtomicUsize,
@@ -265,6 +267,10 @@ impl Images for Store {
 
     async fn read_blob(&self, digest: &Digest, max: usize) -> Result<Bytes> {
         self.reads.fetch_add(1, Ordering::Relaxed);
+        let failing = self.fail_read.lock().unwrap().clone();
+        if let Some((_, kind)) = failing.filter(|(failing, _)| failing == digest) {
+            return fail(kind, "read blob");
+        }
         match self.lock().blobs.get(digest) {
             Some((bytes, _)) if bytes.len() <= max => Ok(bytes.clone()),
             Some(_) => fail(ErrorKind::InvalidArgument, "read blob"),

@@ -40,6 +40,20 @@ fn identity_is_added_where_the_caller_left_it_out() {
 }
 
 #[test]
+fn annotations_for_the_snapshotter_reach_it() {
+    let given = map(&[
+        ("containerd.io/snapshot/nydus-proxy-mode", "true"),
+        ("containerd.io/snapshot/uidmapping", "0:0:4294967295"),
+        ("containerd.io/snapshot/gidmapping", "0:0:4294967295"),
+        ("containerd.io/snapshot.ref", "x"),
+        ("containerd.io/gc.root", "x"),
+        ("com.example/snapshot", "x"),
+    ]);
+    let wanted = map(&[("containerd.io/snapshot/nydus-proxy-mode", "true")]);
+    assert_eq!(snapshot_labels(&given), wanted);
+}
+
+#[test]
 fn labels_of_the_caller_win() {
     let labels = record_labels(&map(&[("a", "image"), ("b", "1")]), &map(&[("a", "caller")]));
     assert_eq!(labels, map(&[("a", "caller"), ("b", "1")]));

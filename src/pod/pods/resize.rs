@@ -79,7 +79,7 @@ impl Pods {
             loop {
                 lighter.notified().await;
                 let Some(room) = weak.upgrade() else { return };
-                for driver in cgroup::drivers(&room.node) {
+                for driver in cgroup::drivers(&room.node()) {
                     if let Err(error) = room.weigh(Qos::Burstable, driver).await {
                         tracing::warn!(error, "cannot lower the CPU weight of burstable pods");
                     }

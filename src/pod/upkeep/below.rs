@@ -128,12 +128,7 @@ impl ImageStore for Below {
     }
 
     async fn disk(&self) -> Result<Disks, String> {
-        let found = self.images.fs_info().await;
-        let found = found.map_err(|error| error_chain(&error))?;
-        let Some(first) = found.into_iter().next() else {
-            return Err("the disk of the images is unknown".to_owned());
-        };
-        let folder = first.mountpoint;
+        let folder = self.images.folder().await.map_err(|error| error_chain(&error))?;
         let measure = move || rustix::fs::statvfs(&folder);
         let stat = tokio::task::spawn_blocking(measure).await.map_err(|error| error.to_string())?;
         let stat = stat.map_err(|error| format!("measure the disk of images: {error}"))?;

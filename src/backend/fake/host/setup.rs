@@ -1,10 +1,35 @@
 //! Methods by which tests configure and inspect the fake host.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::super::super::{DeviceNode, HostFacts, HostProcess, MemoryUse, SHIM_ID};
+use super::super::super::{
+    APPARMOR_PROFILES, CgroupVersion, DeviceNode, HostFacts, HostProcess, MemoryUse, SHIM_ID,
+    has_apparmor_profile,
+};
 use super::FakeHost;
 use crate::model::resources::CgroupLimits;
+
+pub(super) fn default_facts() -> HostFacts {
+    HostFacts {
+        kernel: (6, 1),
+        arch: "amd64".into(),
+        cgroup: CgroupVersion::V2,
+        controllers: ["cpu", "cpuset", "io", "memory", "pids"].map(String::from).into(),
+        swap_accounting: true,
+        capabilities: ["CAP_CHOWN", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SYS_RESOURCE"]
+            .map(String::from)
+            .into(),
+        oom_score_adj: 0,
+        seccomp: true,
+        apparmor: false,
+        selinux: None,
+        rlimits: BTreeMap::new(),
+        boot_id: "boot-1".into(),
+        hostname: "fake-node".into(),
+        systemd: false,
+    }
+}
 
 impl FakeHost {
     /// The same host with other facts.
@@ -37,6 +62,20 @@ impl FakeHost {
     /// The SELinux label set for a file or directory.
     pub fn label(&self, path: &Path) -> Option<String> {
         self.lock().labels.get(path).cloned()
+    }
+
+    /// The host name from now on.
+    pub fn set_hostname(&self, name: &str) {
+        self.lock().hostname = Some(name.to_owned());
+    }
+
+    /// Adds an AppArmor profile to the list of loaded ones.
+    pub(super) fn add_profile(&self, name: &str) {
+        let mut state = self.lock();
+        let list = state.files.entry(PathBuf::from(APPARMOR_PROFILES)).or_default();
+        if !has_apparmor_profile(list, name) {
+            list.extend(format!("{name} (enforce)\n").into_bytes());
+        }
     }
 
     /// The version of CRIU from now on; it is not installed else.

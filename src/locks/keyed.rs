@@ -1,15 +1,15 @@
-//! Named locks, for one writer per blob or chain.
+//! Locks by name, to be held over an await: for one writer per blob, chain or volume.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use tokio::sync::OwnedMutexGuard;
 
-use crate::locks::Mutex;
+use super::Mutex;
 
 /// Locks by name, which exist only while somebody wants them.
-#[derive(Default)]
-pub(super) struct KeyedLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
+#[derive(Debug, Default)]
+pub struct KeyedLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
 impl KeyedLocks {
     /// Waits for the lock of this name.
