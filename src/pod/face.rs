@@ -98,7 +98,7 @@ pub struct Delete {
     pub grace: Option<Duration>,
     /// Remove from the API at once and clean up in the background; requires a grace period of zero.
     pub force: bool,
-    /// For a selector with a name.
+    /// For a selector with a name. With a uid, a pod that waits to replace that one is not deleted.
     pub preconditions: Preconditions,
     /// Report the result without changing anything.
     pub dry_run: bool,

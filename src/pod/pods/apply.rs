@@ -346,7 +346,7 @@ impl Pods {
                 let view = self.unseen(&mut life);
                 let change = if old.is_some() { Change::Replaced } else { Change::Created };
                 let entry = Entry::new(*life);
-                self.room.add(&entry);
+                self.room.add(std::slice::from_ref(&entry));
                 let shown = old.is_none();
                 let view = if shown { self.room.deps.hub.publish(view) } else { view };
                 self.start(entry);
