@@ -8,6 +8,7 @@ use serde_json::Value;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
+use super::amend::has_changed;
 use super::connect::Client;
 use super::error::Error;
 use super::manifest::{self, Files};
@@ -159,6 +160,7 @@ pub async fn apply(
         lenient: args.lenient || matches!(args.validate, Some(Validate::Warn | Validate::Ignore)),
         namespace: args.namespace.of(client),
         grace: old.grace.map(wire_duration),
+        any_version: false,
     };
     let anew = old.force && manner == Manner::Replace && !args.dry_run;
     let mut answer = if anew {
@@ -219,6 +221,7 @@ async fn send(
     match client.pods.apply(request.clone()).await {
         Err(status) if force && immutable(&status) => {
             request.manner = Manner::Replace.into();
+            request.any_version = true;
             Ok(client.pods.apply(request).await?.into_inner())
         }
         answer => Ok(answer?.into_inner()),
@@ -240,8 +243,11 @@ async fn recreate(
     screen: Screen,
 ) -> Result<ApplyResponse, Error> {
     match client.pods.apply(ApplyRequest { dry_run: true, ..request.clone() }).await {
-        Err(status) if status.code() != Code::NotFound => return Err(status.into()),
-        // A missing pod does not prevent creating a new one.
+        // A missing pod, or a manifest of an earlier one, does not prevent creating a new one.
+        // Preconditions of the caller are checked again by the deletion.
+        Err(status) if status.code() != Code::NotFound && !has_changed(&status) => {
+            return Err(status.into());
+        }
         _ => {}
     }
     let mut ending = BTreeMap::new();

@@ -36,7 +36,9 @@ pub struct Preconditions {
 /// Objects to run.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Apply {
-    /// YAML or JSON, several documents: Pod, ConfigMap, Secret, List.
+    /// YAML or JSON, several documents: Pod, ConfigMap, Secret, List. A new pod always gets a new uid.
+    /// A uid other than the existing pod's is refused unless it is created, and so is another
+    /// resource version in a replace.
     pub manifest: String,
     /// How to handle existing pods.
     pub manner: Manner,
@@ -50,9 +52,11 @@ pub struct Apply {
     pub namespace: String,
     /// Grace period of a pod ended by a replace; `None` for its own.
     pub grace: Option<Duration>,
+    /// Replace pods whatever their resource version, even if the manifest has one.
+    pub any_version: bool,
 }
 
-/// What was done with one pod.
+/// What was done with one pod, config map or secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// It is new.

@@ -442,6 +442,8 @@ impl Life {
         if let Some(deletion) = &mut self.deletion {
             deletion.deadline = later(now, deletion.grace);
         }
+        // Earlier agents let a pod be replaced by one with its own uid.
+        self.follows.take_if(|follows| *follows == self.uid);
     }
 
     /// A container by name, created if missing.

@@ -233,8 +233,11 @@ impl Pods for Fake {
     ) -> Result<Response<ApplyResponse>, Status> {
         let request = request.into_inner();
         let whole = (&request.preconditions, &request.namespace, request.lenient, &request.grace);
-        self.ask("Apply", &(request.manner(), request.dry_run, whole))?;
+        self.ask("Apply", &(request.manner(), request.dry_run, whole, request.any_version))?;
         let mut state = self.state.lock().expect("state");
+        if let Some(status) = state.refusals.get("Apply as dry run").filter(|_| request.dry_run) {
+            return Err(status.clone());
+        }
         state.manifests.push(request.manifest);
         let change = state.change.into();
         let pods = state.pods.iter().cloned();

@@ -159,6 +159,19 @@ async fn replace_with_force_deletes_and_creates() {
         applied[0].contains("(Replace, true") && applied[1].contains("(Create, false"),
         "{applied:?}"
     );
+    // A manifest made from an earlier pod is taken.
+    let mut details = ErrorDetails::new();
+    details.set_error_info("PRECONDITION_FAILED", "podbay.v1", std::collections::HashMap::new());
+    let stale = Status::with_error_details(Code::FailedPrecondition, "stale", details);
+    agent.state(|state| {
+        state.asked.clear();
+        state.refusals.insert("Apply as dry run", stale);
+    });
+    let replacing = agent.command(&args).spawn().expect("spawn");
+    until_watched(&agent).await;
+    agent.fake.tell(WatchEventType::Deleted, web(|_| {}));
+    let done = tokio::time::timeout(PATIENCE, replacing.wait_with_output()).await.expect("in time");
+    assert!(done.expect("wait").status.success());
     // What the agent would not take deletes nothing.
     agent.state(|state| {
         state.asked.clear();
@@ -199,6 +212,7 @@ async fn switches_of_kubectl_that_change_little() {
     apply(&["--force"]).await.bad(1);
     let asked = asked(&agent, "Apply");
     assert!(asked[0].contains("(Apply,") && asked[1].contains("(Replace,"), "{asked:?}");
+    assert!(asked[0].ends_with("false)") && asked[1].ends_with("true)"), "{asked:?}");
     let named =
         agent.run(&["delete", "pod/web", "-o", "name", "--cascade=foreground", "--wait=false"]);
     assert_eq!(named.await.good(), "pod/web\n");
