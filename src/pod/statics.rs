@@ -24,7 +24,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use reqwest::Url;
 use reqwest::header::HeaderMap;
-use tokio::time::Instant;
 
 use self::fetch::Address;
 use self::folder::{Folder, Look};
@@ -99,25 +98,22 @@ impl Statics {
 
     /// Runs until dropped, which is safe at every await.
     pub async fn run(self: Arc<Self>) {
-        let mut watch = Watch::default();
-        let mut complete = BTreeSet::new();
-        let mut next_fetch = Instant::now();
         if self.folder.is_none() && self.address.is_none() {
             self.sheet().looked();
+            self.publish();
         }
+        // Concurrent, so that a slow server does not delay the folder.
+        tokio::join!(self.mind_folder(), self.mind_address());
+        std::future::pending().await
+    }
+
+    async fn mind_folder(&self) {
+        let Some(folder) = &self.folder else { return };
+        let mut watch = Watch::default();
+        let mut complete = BTreeSet::new();
         loop {
-            let mut unsettled = false;
-            if let Some(folder) = &self.folder {
-                watch.keep(folder.path());
-                unsettled = self.look(folder, std::mem::take(&mut complete)).await;
-            }
-            if let Some(address) = &self.address
-                && Instant::now() >= next_fetch
-            {
-                let text = address.fetch().await;
-                self.sheet().offer(address.name(), Source::Http, text, &now());
-                next_fetch = Instant::now() + self.interval;
-            }
+            watch.keep(folder.path());
+            let unsettled = self.look(folder, std::mem::take(&mut complete)).await;
             self.publish();
             let pause = if unsettled { SETTLE } else { self.interval };
             // Cancel-safe: the watch removes names only when it returns them.
@@ -128,6 +124,16 @@ impl Statics {
                 }
                 () = tokio::time::sleep(pause) => {}
             }
+        }
+    }
+
+    async fn mind_address(&self) {
+        let Some(address) = &self.address else { return };
+        loop {
+            let text = address.fetch().await;
+            self.sheet().offer(address.name(), Source::Http, text, &now());
+            self.publish();
+            tokio::time::sleep(self.interval).await;
         }
     }
 

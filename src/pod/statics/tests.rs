@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::*;
 
@@ -373,6 +374,21 @@ async fn a_new_file_takes_no_pod_from_another() {
     house.wants(&[("a", "i:1")]).await;
     std::fs::remove_file(house.path("b.yaml")).expect("removed");
     house.wants(&[("a", "other")]).await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_does_not_hold_up_the_folder() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/pods", listener.local_addr().expect("an address"));
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("a.yaml"), pod("a", "i:1")).expect("written");
+    let begin = Instant::now();
+    let house = House::of(dir, Some(url.parse().expect("an address")), Vec::new());
+    house.wants(&[("a", "i:1")]).await;
+    let (_connection, _) = listener.accept().await.expect("a request");
+    house.put("a.yaml", &pod("a", "i:2"));
+    house.wants(&[("a", "i:2")]).await;
+    assert!(begin.elapsed() < Duration::from_secs(8), "the server was waited for");
 }
 
 /// The captured log.
