@@ -377,6 +377,24 @@ async fn a_new_file_takes_no_pod_from_another() {
 }
 
 #[tokio::test]
+async fn an_address_can_say_that_there_are_no_pods() {
+    let (url, _server) = server(vec![
+        ("200 OK", pod("a", "i:1")),
+        ("200 OK", String::new()),
+        ("200 OK", "apiVersion: v1\nkind: PodList\n".to_owned()),
+        ("200 OK", "{\"apiVersion\": \"v1\", \"kind\": \"PodList\", \"items\": []}".to_owned()),
+    ])
+    .await;
+    let house = House::of(tempfile::tempdir().expect("a folder"), Some(url), Vec::new());
+    house.wants(&[("a", "i:1")]).await;
+    // Neither an empty text nor a list that is cut off ends its pods.
+    let fault = || house.statics.faults().iter().any(|(_, why)| why.contains("no object"));
+    until(fault, || format!("{:?}", house.statics.faults())).await;
+    house.wants(&[]).await;
+    house.is_content().await;
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_answer_does_not_hold_up_the_folder() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}/pods", listener.local_addr().expect("an address"));
