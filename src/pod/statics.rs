@@ -65,6 +65,8 @@ pub struct Statics {
     sheet: Mutex<Sheet>,
     /// The faults that were logged.
     logged: Mutex<BTreeSet<(PathBuf, String)>>,
+    /// Names of the files without a manifest's extension that were logged.
+    ignored: Mutex<BTreeSet<String>>,
     sink: Box<dyn Fn(BTreeMap<PodKey, Given>) + Send + Sync>,
 }
 
@@ -92,6 +94,7 @@ impl Statics {
             interval,
             sheet: Mutex::new(sheet),
             logged: Mutex::default(),
+            ignored: Mutex::default(),
             sink: Box::new(sink),
         }))
     }
@@ -154,7 +157,8 @@ impl Statics {
         };
         let mut sheet = self.sheet();
         match look {
-            Ok(Look { present, changed, mut unsettled }) => {
+            Ok(Look { present, ignored, changed, mut unsettled }) => {
+                self.log_ignored(folder, ignored);
                 sheet.trouble(folder.path(), None);
                 for (path, stamp, text) in changed {
                     sheet.offer(&path, Source::File, text, &now());
@@ -168,6 +172,17 @@ impl Statics {
                 false
             }
         }
+    }
+
+    /// Logs each ignored file once: a kubelet would read it.
+    fn log_ignored(&self, folder: &Folder, ignored: BTreeSet<String>) {
+        let mut logged = self.ignored.lock();
+        for name in ignored.difference(&logged) {
+            let path = folder.path().join(name);
+            tracing::warn!(path = %path.display(),
+                "file is ignored: its name does not end in .yaml, .yml or .json");
+        }
+        *logged = ignored;
     }
 
     fn publish(&self) {

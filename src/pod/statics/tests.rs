@@ -424,17 +424,41 @@ impl Write for Lines {
     }
 }
 
-#[test]
-fn a_fault_is_logged_when_it_begins_and_when_it_is_over() {
-    let options = Options {
-        dir: None,
+fn options(dir: Option<PathBuf>) -> Options {
+    Options {
+        dir,
         http_url: None,
         http_headers: HeaderMap::new(),
         interval: Duration::from_secs(1),
         node: "node".to_owned(),
         last: Vec::new(),
-    };
-    let statics = Statics::new(options, |_| {}).expect("statics");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_ignored_is_logged_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for name in ["a.yaml", "web.manifest", "b", ".part"] {
+        std::fs::write(dir.path().join(name), pod("a", "i")).expect("written");
+    }
+    std::fs::create_dir(dir.path().join("below")).expect("a folder");
+    let statics = Statics::new(options(Some(dir.path().to_owned())), |_| {}).expect("statics");
+    let folder = statics.folder.as_ref().expect("a folder");
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    for _ in 0..3 {
+        statics.look(folder, BTreeSet::new()).await;
+    }
+    let text = String::from_utf8(lines.0.lock().clone()).expect("text");
+    let count = |word: &str| text.matches(word).count();
+    assert_eq!((count("is ignored"), count("web.manifest"), count("/b")), (2, 1, 1), "{text}");
+}
+
+#[test]
+fn a_fault_is_logged_when_it_begins_and_when_it_is_over() {
+    let statics = Statics::new(options(None), |_| {}).expect("statics");
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
