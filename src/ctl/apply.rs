@@ -17,8 +17,8 @@ use super::scope::{Namespace, duration, wire_duration};
 use super::screen::Screen;
 use super::wait::{Until, wait};
 use crate::proto::podbay::v1::{
-    AppliedPod, ApplyRequest, ApplyResponse, Change, DeleteRequest, Manner, Pod, Preconditions,
-    Selector,
+    AppliedPod, ApplyRequest, ApplyResponse, Change, DeleteRequest, Manner, ObjectName, Pod,
+    Preconditions, Selector,
 };
 
 /// What `create`, `apply` and `replace` take.
@@ -179,12 +179,15 @@ pub async fn apply(
             screen.print(&output.objects(&pods, false).map_err(Error::Misuse)?)?;
         }
         _ => {
-            let line = |applied: &AppliedPod| match applied.change() {
-                _ if anew => told(applied, "replaced", false),
-                _ if args.idle.server_side => told(applied, "serverside-applied", args.dry_run),
-                change => told(applied, word(change), args.dry_run),
-            };
-            screen.print(&answer.pods.iter().map(line).collect::<String>())?;
+            screen.print(&lines(
+                &answer,
+                |change| match change {
+                    _ if anew => "replaced",
+                    _ if args.idle.server_side => "serverside-applied",
+                    change => word(change),
+                },
+                args.dry_run,
+            ))?;
         }
     }
     if args.wait && !args.dry_run {
@@ -273,7 +276,8 @@ async fn recreate(
     }
     let limit = (!timeout.is_zero()).then_some(timeout);
     wait(client, ending, Until::Gone, limit, screen).await?;
-    request.manner = Manner::Create.into();
+    // The pods are gone; stored objects are still there.
+    request.manner = Manner::Apply.into();
     request.preconditions = None;
     Ok(client.pods.apply(request).await?.into_inner())
 }
@@ -287,9 +291,19 @@ fn word(change: Change) -> &'static str {
     }
 }
 
-fn told(applied: &AppliedPod, what: &str, dry_run: bool) -> String {
-    let name = applied.pod.as_ref().map(|pod| pod.name.as_str()).unwrap_or_default();
-    format!("pod/{name} {what}{}\n", if dry_run { " (dry run)" } else { "" })
+/// A line for each object: config maps and secrets, then pods.
+fn lines(answer: &ApplyResponse, word: impl Fn(Change) -> &'static str, dry_run: bool) -> String {
+    let how = if dry_run { " (dry run)" } else { "" };
+    let objects = answer.objects.iter().map(|applied| {
+        let ObjectName { kind, name, .. } = applied.name.clone().unwrap_or_default();
+        (kind.to_lowercase(), name, applied.change())
+    });
+    let pods = answer.pods.iter().map(|applied| {
+        let name = applied.pod.as_ref().map(|pod| pod.name.clone()).unwrap_or_default();
+        ("pod".to_owned(), name, applied.change())
+    });
+    let all = objects.chain(pods);
+    all.map(|(kind, name, change)| format!("{kind}/{name} {}{how}\n", word(change))).collect()
 }
 
 /// The Kubernetes object of a pod.

@@ -18,9 +18,10 @@ pub enum Manner {
     /// Create it, or change it in place where Kubernetes allows that; refuse other changes.
     #[default]
     Apply,
-    /// Fail if it exists.
+    /// Fail if it exists. A config map or secret that comes with its pods may exist unchanged.
     Create,
-    /// Fail if it does not exist; if it cannot be changed in place, delete and recreate it.
+    /// Fail if it does not exist; if it cannot be changed in place, delete and recreate it. A config
+    /// map or secret that comes with its pods may be new.
     Replace,
 }
 
@@ -74,6 +75,8 @@ pub enum Change {
 pub struct Applied {
     /// All pods in the manifest, in order.
     pub pods: Vec<(PodView, Change)>,
+    /// All config maps and secrets in the manifest.
+    pub objects: Vec<(ObjectKey, Change)>,
     /// Problems that were not refused.
     pub warnings: Vec<String>,
 }
@@ -118,6 +121,12 @@ pub struct ObjectKey {
     pub kind: ObjectKind,
     /// Namespace and name.
     pub name: PodKey,
+}
+
+impl std::fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind.as_str(), self.name)
+    }
 }
 
 /// The kinds of objects that pods refer to.
@@ -267,6 +276,9 @@ pub enum Error {
     /// The pod does not exist.
     #[error("pod {0} is not found")]
     NotFound(PodKey),
+    /// The config map or secret does not exist.
+    #[error("{0} is not found")]
+    NoObject(ObjectKey),
     /// The container does not exist in the pod, or not yet.
     #[error("container {container:?} of pod {pod}: {message}")]
     Container {
@@ -283,6 +295,9 @@ pub enum Error {
     /// A pod with this name exists.
     #[error("pod {0} already exists")]
     AlreadyExists(PodKey),
+    /// A config map or secret with this name exists.
+    #[error("{0} already exists")]
+    ObjectExists(ObjectKey),
     /// A precondition is not fulfilled.
     #[error("pod {pod}: {message}")]
     Conflict {

@@ -156,7 +156,7 @@ async fn replace_with_force_deletes_and_creates() {
     assert!(asked(&agent, "Delete")[0].contains("seconds: 3"), "{:?}", asked(&agent, "Delete"));
     let applied = asked(&agent, "Apply");
     assert!(
-        applied[0].contains("(Replace, true") && applied[1].contains("(Create, false"),
+        applied[0].contains("(Replace, true") && applied[1].contains("(Apply, false"),
         "{applied:?}"
     );
     // A manifest made from an earlier pod is taken.

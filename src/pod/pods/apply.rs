@@ -123,14 +123,15 @@ impl Pods {
         steps.extend(others);
         let mut shelf = self.shelf().clone();
         let kept = shelf.keep(&objects, &taken)?;
+        let objects = self.object_changes(&objects, &taken, request.manner)?;
         if request.dry_run {
             let pods = steps.into_iter().map(|step| self.would(step)).collect();
-            return Ok(Applied { pods, warnings });
+            return Ok(Applied { pods, objects, warnings });
         }
         self.write_with(&steps, request.grace, &kept).await?;
         *self.shelf() = shelf;
         let pods = steps.into_iter().map(|step| self.done(step)).collect();
-        Ok(Applied { pods, warnings })
+        Ok(Applied { pods, objects, warnings })
     }
 
     /// Existing pods that refer to objects in the manifest.

@@ -7,6 +7,7 @@ mod entrance;
 mod keep;
 mod logs;
 mod node;
+mod objects;
 mod rebuild;
 mod resize;
 mod shutdown;
