@@ -271,6 +271,12 @@ async fn logs_of_several() {
     assert!(fault.contains("4 log streams, but maximum allowed concurrency is 3"), "{fault}");
     let short = agent.run(&["logs", "a", "-c", "app", "--limit-bytes=6"]).await.good();
     assert_eq!(short, "one\ntw");
+    let mut details = ErrorDetails::new();
+    details.set_error_info("CONTAINER_NOT_READY", "podbay.v1", std::collections::HashMap::new());
+    let status = Status::with_error_details(Code::FailedPrecondition, "waiting", details);
+    agent.state(|state| state.refusals.insert("Logs", status));
+    let none = agent.run(&["logs", "a", "--all-containers"]).await.bad(1);
+    assert_eq!(none, "error: waiting\n", "none of them has started");
     agent.state(|state| state.refusals.insert("Logs", Status::unavailable("no")));
     agent.run(&["logs", "-l", "app"]).await.bad(4);
     assert_eq!(agent.run(&["logs", "-l", "app", "--ignore-errors"]).await.code, 0);
