@@ -84,7 +84,8 @@ pub fn bare(pod: &Pod) -> Result<Value, Error> {
     Ok(object)
 }
 
-fn has_changed(status: &Status) -> bool {
+/// Whether a call was refused because the pod has changed.
+pub fn has_changed(status: &Status) -> bool {
     let details = status.get_error_details();
     details.error_info().is_some_and(|info| info.reason == "PRECONDITION_FAILED")
 }

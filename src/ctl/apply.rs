@@ -8,6 +8,7 @@ use serde_json::Value;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
+use super::amend::has_changed;
 use super::connect::Client;
 use super::error::Error;
 use super::manifest::{self, Files};
@@ -16,8 +17,8 @@ use super::scope::{Namespace, duration, wire_duration};
 use super::screen::Screen;
 use super::wait::{Until, wait};
 use crate::proto::podbay::v1::{
-    AppliedPod, ApplyRequest, ApplyResponse, Change, DeleteRequest, Manner, Pod, Preconditions,
-    Selector,
+    AppliedPod, ApplyRequest, ApplyResponse, Change, DeleteRequest, Manner, ObjectName, Pod,
+    Preconditions, Selector,
 };
 
 /// What `create`, `apply` and `replace` take.
@@ -159,6 +160,7 @@ pub async fn apply(
         lenient: args.lenient || matches!(args.validate, Some(Validate::Warn | Validate::Ignore)),
         namespace: args.namespace.of(client),
         grace: old.grace.map(wire_duration),
+        any_version: false,
     };
     let anew = old.force && manner == Manner::Replace && !args.dry_run;
     let mut answer = if anew {
@@ -177,12 +179,15 @@ pub async fn apply(
             screen.print(&output.objects(&pods, false).map_err(Error::Misuse)?)?;
         }
         _ => {
-            let line = |applied: &AppliedPod| match applied.change() {
-                _ if anew => told(applied, "replaced", false),
-                _ if args.idle.server_side => told(applied, "serverside-applied", args.dry_run),
-                change => told(applied, word(change), args.dry_run),
-            };
-            screen.print(&answer.pods.iter().map(line).collect::<String>())?;
+            screen.print(&lines(
+                &answer,
+                |change| match change {
+                    _ if anew => "replaced",
+                    _ if args.idle.server_side => "serverside-applied",
+                    change => word(change),
+                },
+                args.dry_run,
+            ))?;
         }
     }
     if args.wait && !args.dry_run {
@@ -219,6 +224,7 @@ async fn send(
     match client.pods.apply(request.clone()).await {
         Err(status) if force && immutable(&status) => {
             request.manner = Manner::Replace.into();
+            request.any_version = true;
             Ok(client.pods.apply(request).await?.into_inner())
         }
         answer => Ok(answer?.into_inner()),
@@ -240,8 +246,11 @@ async fn recreate(
     screen: Screen,
 ) -> Result<ApplyResponse, Error> {
     match client.pods.apply(ApplyRequest { dry_run: true, ..request.clone() }).await {
-        Err(status) if status.code() != Code::NotFound => return Err(status.into()),
-        // A missing pod does not prevent creating a new one.
+        // A missing pod, or a manifest of an earlier one, does not prevent creating a new one.
+        // Preconditions of the caller are checked again by the deletion.
+        Err(status) if status.code() != Code::NotFound && !has_changed(&status) => {
+            return Err(status.into());
+        }
         _ => {}
     }
     let mut ending = BTreeMap::new();
@@ -267,7 +276,8 @@ async fn recreate(
     }
     let limit = (!timeout.is_zero()).then_some(timeout);
     wait(client, ending, Until::Gone, limit, screen).await?;
-    request.manner = Manner::Create.into();
+    // The pods are gone; stored objects are still there.
+    request.manner = Manner::Apply.into();
     request.preconditions = None;
     Ok(client.pods.apply(request).await?.into_inner())
 }
@@ -281,9 +291,19 @@ fn word(change: Change) -> &'static str {
     }
 }
 
-fn told(applied: &AppliedPod, what: &str, dry_run: bool) -> String {
-    let name = applied.pod.as_ref().map(|pod| pod.name.as_str()).unwrap_or_default();
-    format!("pod/{name} {what}{}\n", if dry_run { " (dry run)" } else { "" })
+/// A line for each object: config maps and secrets, then pods.
+fn lines(answer: &ApplyResponse, word: impl Fn(Change) -> &'static str, dry_run: bool) -> String {
+    let how = if dry_run { " (dry run)" } else { "" };
+    let objects = answer.objects.iter().map(|applied| {
+        let ObjectName { kind, name, .. } = applied.name.clone().unwrap_or_default();
+        (kind.to_lowercase(), name, applied.change())
+    });
+    let pods = answer.pods.iter().map(|applied| {
+        let name = applied.pod.as_ref().map(|pod| pod.name.clone()).unwrap_or_default();
+        ("pod".to_owned(), name, applied.change())
+    });
+    let all = objects.chain(pods);
+    all.map(|(kind, name, change)| format!("{kind}/{name} {}{how}\n", word(change))).collect()
 }
 
 /// The Kubernetes object of a pod.

@@ -12,7 +12,7 @@ use super::print::table::{Cell, Mood, Table};
 use super::print::{self, Output, number, text};
 use super::scope::{Selection, pod_name};
 use super::screen::Screen;
-use crate::proto::podbay::v1::{Event, EventType, EventsRequest, EventsResponse, Selector};
+use crate::proto::podbay::v1::{Event, EventType, EventsRequest, EventsResponse, Pod, Selector};
 
 /// What `events` takes.
 #[derive(Debug, Clone, Default, Args)]
@@ -152,10 +152,14 @@ impl Wanted {
     }
 }
 
-/// The stored events of one pod.
-pub async fn of_pod(client: &mut Client, namespace: &str, name: &str) -> Result<Vec<Event>, Error> {
-    let selector =
-        Selector { namespace: namespace.to_owned(), name: name.to_owned(), ..Default::default() };
+/// The stored events of one pod, without those of earlier pods with its name.
+pub async fn of_pod(client: &mut Client, pod: &Pod) -> Result<Vec<Event>, Error> {
+    let selector = Selector {
+        namespace: pod.namespace.clone(),
+        name: pod.name.clone(),
+        fields: format!("involvedObject.uid={}", pod.uid),
+        ..Selector::default()
+    };
     let request = EventsRequest { selector: Some(selector), follow: false };
     let mut news = client.pods.events(request).await?.into_inner();
     let mut kept = Vec::new();

@@ -105,18 +105,23 @@ pub async fn logs(client: &mut Client, args: &LogsArgs, screen: Screen) -> Resul
     let mut out = tokio::io::stdout();
     let several = sources.len() > 1;
     let mut followed = futures::stream::SelectAll::new();
+    let (mut begun, mut skipped) = (false, None);
     for source in &sources {
         let request = request(client, args, source);
         let pieces = match client.pods.logs(request).await {
             Ok(pieces) => pieces.into_inner(),
             // Of several containers, those that have not started are skipped.
-            Err(status) if several && args.all_containers && not_begun(&status) => continue,
+            Err(status) if several && args.all_containers && not_begun(&status) => {
+                skipped.get_or_insert(status);
+                continue;
+            }
             Err(status) if args.ignore_errors => {
                 screen.note(Error::from(status).report().trim_end());
                 continue;
             }
             Err(status) => return Err(status.into()),
         };
+        begun = true;
         let prefix = args.prefix.then(|| format!("[pod/{}/{}] ", source.0, source.1));
         let together = args.follow && several;
         let pieces = Lines::new(prefix, args.limit_bytes, together).of(pieces);
@@ -126,7 +131,10 @@ pub async fn logs(client: &mut Client, args: &LogsArgs, screen: Screen) -> Resul
             write(&mut out, Box::pin(pieces), args, screen).await?;
         }
     }
-    write(&mut out, followed, args, screen).await
+    match skipped {
+        Some(status) if !begun && !args.ignore_errors => Err(status.into()),
+        _ => write(&mut out, followed, args, screen).await,
+    }
 }
 
 /// Whether a container has no log because it was not started.

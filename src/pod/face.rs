@@ -18,9 +18,10 @@ pub enum Manner {
     /// Create it, or change it in place where Kubernetes allows that; refuse other changes.
     #[default]
     Apply,
-    /// Fail if it exists.
+    /// Fail if it exists. A config map or secret that comes with its pods may exist unchanged.
     Create,
-    /// Fail if it does not exist; if it cannot be changed in place, delete and recreate it.
+    /// Fail if it does not exist; if it cannot be changed in place, delete and recreate it. A config
+    /// map or secret that comes with its pods may be new.
     Replace,
 }
 
@@ -36,7 +37,9 @@ pub struct Preconditions {
 /// Objects to run.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Apply {
-    /// YAML or JSON, several documents: Pod, ConfigMap, Secret, List.
+    /// YAML or JSON, several documents: Pod, ConfigMap, Secret, List. A new pod always gets a new uid.
+    /// A uid other than the existing pod's is refused unless it is created, and so is another
+    /// resource version in a replace.
     pub manifest: String,
     /// How to handle existing pods.
     pub manner: Manner,
@@ -50,9 +53,11 @@ pub struct Apply {
     pub namespace: String,
     /// Grace period of a pod ended by a replace; `None` for its own.
     pub grace: Option<Duration>,
+    /// Replace pods whatever their resource version, even if the manifest has one.
+    pub any_version: bool,
 }
 
-/// What was done with one pod.
+/// What was done with one pod, config map or secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// It is new.
@@ -70,6 +75,8 @@ pub enum Change {
 pub struct Applied {
     /// All pods in the manifest, in order.
     pub pods: Vec<(PodView, Change)>,
+    /// All config maps and secrets in the manifest.
+    pub objects: Vec<(ObjectKey, Change)>,
     /// Problems that were not refused.
     pub warnings: Vec<String>,
 }
@@ -98,7 +105,7 @@ pub struct Delete {
     pub grace: Option<Duration>,
     /// Remove from the API at once and clean up in the background; requires a grace period of zero.
     pub force: bool,
-    /// For a selector with a name.
+    /// For a selector with a name. With a uid, a pod that waits to replace that one is not deleted.
     pub preconditions: Preconditions,
     /// Report the result without changing anything.
     pub dry_run: bool,
@@ -114,6 +121,12 @@ pub struct ObjectKey {
     pub kind: ObjectKind,
     /// Namespace and name.
     pub name: PodKey,
+}
+
+impl std::fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind.as_str(), self.name)
+    }
 }
 
 /// The kinds of objects that pods refer to.
@@ -263,6 +276,9 @@ pub enum Error {
     /// The pod does not exist.
     #[error("pod {0} is not found")]
     NotFound(PodKey),
+    /// The config map or secret does not exist.
+    #[error("{0} is not found")]
+    NoObject(ObjectKey),
     /// The container does not exist in the pod, or not yet.
     #[error("container {container:?} of pod {pod}: {message}")]
     Container {
@@ -279,6 +295,9 @@ pub enum Error {
     /// A pod with this name exists.
     #[error("pod {0} already exists")]
     AlreadyExists(PodKey),
+    /// A config map or secret with this name exists.
+    #[error("{0} already exists")]
+    ObjectExists(ObjectKey),
     /// A precondition is not fulfilled.
     #[error("pod {pod}: {message}")]
     Conflict {

@@ -44,7 +44,7 @@ impl EventLog {
         self.kept.lock()
     }
 
-    /// Adds an event. An equal one is counted and becomes the newest.
+    /// Adds an event. An equal one is counted, keeps its number, and becomes the newest.
     pub(super) fn add(
         &self,
         (pod, uid, container): Whose,
@@ -54,7 +54,6 @@ impl EventLog {
     ) {
         let at = now();
         let mut kept = self.kept();
-        kept.number += 1;
         let same = |event: &Event| {
             event.uid == uid
                 && event.reason == reason
@@ -62,21 +61,14 @@ impl EventLog {
                 && event.message == message
         };
         let old = kept.events.iter().position(same).and_then(|place| kept.events.remove(place));
-        let number = kept.number;
         let event = match old {
-            Some(old) => Event { number, last: at, count: old.count.saturating_add(1), ..old },
-            None => Event {
-                number,
-                pod,
-                uid,
-                container,
-                kind,
-                reason,
-                message,
-                first: at,
-                last: at,
-                count: 1,
-            },
+            Some(old) => Event { last: at, count: old.count.saturating_add(1), ..old },
+            None => {
+                kept.number += 1;
+                let number = kept.number;
+                let (first, last, count) = (at, at, 1);
+                Event { number, pod, uid, container, kind, reason, message, first, last, count }
+            }
         };
         kept.events.push_back(event.clone());
         if kept.events.len() > KEPT {
@@ -119,5 +111,34 @@ impl EventLog {
             }
         };
         stream.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_event_that_occurs_again_keeps_its_number_and_becomes_the_newest() {
+        let start = crate::store::Revision { epoch: String::new(), number: 0 };
+        let hub = Arc::new(Hub::new(start, crate::pod::watch::HubOptions::default()));
+        let log = Arc::new(EventLog::new());
+        let add = |message: &str| {
+            let whose = (PodKey::new("n", "web"), "u".to_owned(), None);
+            log.add(whose, EventType::Normal, "Pulled", message.to_owned());
+        };
+        let mut news = log.read(|_| true, true, hub.clone());
+        ["a", "b", "a", "c"].into_iter().for_each(add);
+        let short = |event: Event| (event.number, event.message, event.count);
+        let kept: Vec<_> =
+            log.read(|_| true, false, hub).map(|event| event.map(short)).collect().await;
+        let kept: Vec<_> = kept.into_iter().map(|event| event.expect("an event")).collect();
+        let told = |number, message: &str, count| (number, message.to_owned(), count);
+        assert_eq!(kept, [told(2, "b", 1), told(1, "a", 2), told(3, "c", 1)]);
+        let mut followed = Vec::new();
+        while followed.len() < 4 {
+            followed.push(short(news.next().await.expect("an event").expect("no fault")).0);
+        }
+        assert_eq!(followed, [1, 2, 1, 3]);
     }
 }

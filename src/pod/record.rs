@@ -464,6 +464,8 @@ impl Life {
         }
         let currents = self.units.values_mut().filter_map(|unit| unit.current.as_mut());
         currents.filter_map(|current| current.doom.as_mut()).for_each(|doom| doom.since = now);
+        // Earlier agents let a pod be replaced by one with its own uid.
+        self.follows.take_if(|follows| *follows == self.uid);
     }
 
     /// A container by name, created if missing.

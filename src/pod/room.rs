@@ -249,11 +249,13 @@ impl Room {
     /// The newest pod with a name: the one shown, or the last of those that wait for it to go.
     pub(super) fn newest(&self, key: &PodKey) -> Option<Arc<Entry>> {
         let table = self.table();
-        let mut newest = table.by_uid.get(table.shown.get(key)?)?.clone();
-        while let Some(next) = table.by_uid.values().find(|e| follows(e, &newest.uid)).cloned() {
-            newest = next;
-        }
-        Some(newest)
+        let shown = table.by_uid.get(table.shown.get(key)?)?.clone();
+        Some(table.followers(&shown.uid).pop().unwrap_or(shown))
+    }
+
+    /// The pods that wait for this one to go, the next one first.
+    pub(super) fn followers(&self, uid: &str) -> Vec<Arc<Entry>> {
+        self.table().followers(uid)
     }
 
     /// A pod by its uid.
@@ -278,15 +280,19 @@ impl Room {
         self.lighter.notify_one();
     }
 
-    /// Adds a pod; it is shown unless it has a predecessor.
-    pub(super) fn add(&self, entry: &Arc<Entry>) {
-        let life = entry.life();
-        let hidden = life.deletion.as_ref().is_some_and(|deletion| deletion.hidden);
+    /// Adds pods, none of which may be there already; each is shown unless it has a predecessor.
+    pub(super) fn add(&self, entries: &[Arc<Entry>]) {
         let mut table = self.table();
-        table.by_uid.insert(entry.uid.clone(), entry.clone());
-        let waits = life.follows.as_ref().is_some_and(|uid| table.by_uid.contains_key(uid));
-        if !hidden && !waits {
-            table.shown.insert(entry.key.clone(), entry.uid.clone());
+        for entry in entries {
+            let old = table.by_uid.insert(entry.uid.clone(), entry.clone());
+            debug_assert!(old.is_none(), "{} is there twice", entry.uid);
+        }
+        for entry in entries {
+            let follows = entry.life().follows;
+            let waits = follows.is_some_and(|uid| table.by_uid.contains_key(&uid));
+            if !is_hidden(entry) && !waits {
+                table.shown.insert(entry.key.clone(), entry.uid.clone());
+            }
         }
     }
 
@@ -298,7 +304,7 @@ impl Room {
                 return;
             }
             table.shown.remove(&entry.key);
-            let next = table.by_uid.values().find(|next| follows(next, &entry.uid)).cloned();
+            let next = table.followers(&entry.uid).into_iter().find(|next| !is_hidden(next));
             if let Some(next) = &next {
                 table.shown.insert(entry.key.clone(), next.uid.clone());
             }
@@ -455,8 +461,26 @@ impl Room {
     }
 }
 
+impl Table {
+    /// The pods that wait for this one to go, the next one first.
+    fn followers(&self, uid: &str) -> Vec<Arc<Entry>> {
+        let mut found: Vec<Arc<Entry>> = Vec::new();
+        // Each pod is at most once in the row, whatever the records say.
+        while found.len() < self.by_uid.len() {
+            let last = found.last().map_or(uid, |last| &last.uid);
+            let Some(next) = self.by_uid.values().find(|next| follows(next, last)) else { break };
+            found.push(next.clone());
+        }
+        found
+    }
+}
+
 fn follows(entry: &Entry, uid: &str) -> bool {
     entry.life().follows.as_deref() == Some(uid)
+}
+
+fn is_hidden(entry: &Entry) -> bool {
+    entry.life().deletion.is_some_and(|deletion| deletion.hidden)
 }
 
 /// The text of the last lines of a log, without their prefixes.

@@ -24,7 +24,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use reqwest::Url;
 use reqwest::header::HeaderMap;
-use tokio::time::Instant;
 
 use self::fetch::Address;
 use self::folder::{Folder, Look};
@@ -66,6 +65,8 @@ pub struct Statics {
     sheet: Mutex<Sheet>,
     /// The faults that were logged.
     logged: Mutex<BTreeSet<(PathBuf, String)>>,
+    /// Names of the files without a manifest's extension that were logged.
+    ignored: Mutex<BTreeSet<String>>,
     sink: Box<dyn Fn(BTreeMap<PodKey, Given>) + Send + Sync>,
 }
 
@@ -93,31 +94,29 @@ impl Statics {
             interval,
             sheet: Mutex::new(sheet),
             logged: Mutex::default(),
+            ignored: Mutex::default(),
             sink: Box::new(sink),
         }))
     }
 
     /// Runs until dropped, which is safe at every await.
     pub async fn run(self: Arc<Self>) {
-        let mut watch = Watch::default();
-        let mut complete = BTreeSet::new();
-        let mut next_fetch = Instant::now();
         if self.folder.is_none() && self.address.is_none() {
             self.sheet().looked();
+            self.publish();
         }
+        // Concurrent, so that a slow server does not delay the folder.
+        tokio::join!(self.mind_folder(), self.mind_address());
+        std::future::pending().await
+    }
+
+    async fn mind_folder(&self) {
+        let Some(folder) = &self.folder else { return };
+        let mut watch = Watch::default();
+        let mut complete = BTreeSet::new();
         loop {
-            let mut unsettled = false;
-            if let Some(folder) = &self.folder {
-                watch.keep(folder.path());
-                unsettled = self.look(folder, std::mem::take(&mut complete)).await;
-            }
-            if let Some(address) = &self.address
-                && Instant::now() >= next_fetch
-            {
-                let text = address.fetch().await;
-                self.sheet().offer(address.name(), Source::Http, text, &now());
-                next_fetch = Instant::now() + self.interval;
-            }
+            watch.keep(folder.path());
+            let unsettled = self.look(folder, std::mem::take(&mut complete)).await;
             self.publish();
             let pause = if unsettled { SETTLE } else { self.interval };
             // Cancel-safe: the watch removes names only when it returns them.
@@ -128,6 +127,16 @@ impl Statics {
                 }
                 () = tokio::time::sleep(pause) => {}
             }
+        }
+    }
+
+    async fn mind_address(&self) {
+        let Some(address) = &self.address else { return };
+        loop {
+            let text = address.fetch().await;
+            self.sheet().offer(address.name(), Source::Http, text, &now());
+            self.publish();
+            tokio::time::sleep(self.interval).await;
         }
     }
 
@@ -148,7 +157,8 @@ impl Statics {
         };
         let mut sheet = self.sheet();
         match look {
-            Ok(Look { present, changed, mut unsettled }) => {
+            Ok(Look { present, ignored, changed, mut unsettled }) => {
+                self.log_ignored(folder, ignored);
                 sheet.trouble(folder.path(), None);
                 for (path, stamp, text) in changed {
                     sheet.offer(&path, Source::File, text, &now());
@@ -162,6 +172,17 @@ impl Statics {
                 false
             }
         }
+    }
+
+    /// Logs each ignored file once: a kubelet would read it.
+    fn log_ignored(&self, folder: &Folder, ignored: BTreeSet<String>) {
+        let mut logged = self.ignored.lock();
+        for name in ignored.difference(&logged) {
+            let path = folder.path().join(name);
+            tracing::warn!(path = %path.display(),
+                "file is ignored: its name does not end in .yaml, .yml or .json");
+        }
+        *logged = ignored;
     }
 
     fn publish(&self) {

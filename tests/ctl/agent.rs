@@ -39,6 +39,8 @@ pub struct State {
     /// What becomes of applied pods.
     pub change: Change,
     pub warnings: Vec<String>,
+    /// Kind and name of applied config maps and secrets.
+    pub objects: Vec<(&'static str, &'static str)>,
     pub waits: Vec<Wait>,
     pub stats: StatsResponse,
     /// Log text.
@@ -233,13 +235,25 @@ impl Pods for Fake {
     ) -> Result<Response<ApplyResponse>, Status> {
         let request = request.into_inner();
         let whole = (&request.preconditions, &request.namespace, request.lenient, &request.grace);
-        self.ask("Apply", &(request.manner(), request.dry_run, whole))?;
+        self.ask("Apply", &(request.manner(), request.dry_run, whole, request.any_version))?;
         let mut state = self.state.lock().expect("state");
+        if let Some(status) = state.refusals.get("Apply as dry run").filter(|_| request.dry_run) {
+            return Err(status.clone());
+        }
         state.manifests.push(request.manifest);
         let change = state.change.into();
         let pods = state.pods.iter().cloned();
         let pods = pods.map(|pod| AppliedPod { pod: Some(pod), change }).collect();
-        answer(ApplyResponse { pods, warnings: state.warnings.clone() })
+        let object = |(kind, name): &(&str, &str)| AppliedObject {
+            name: Some(ObjectName {
+                kind: (*kind).to_owned(),
+                namespace: "default".to_owned(),
+                name: (*name).to_owned(),
+            }),
+            change,
+        };
+        let objects = state.objects.iter().map(object).collect();
+        answer(ApplyResponse { pods, warnings: state.warnings.clone(), objects })
     }
 
     async fn delete(

@@ -30,7 +30,12 @@ async fn manifests_go_to_the_agent_as_they_are() {
     assert_eq!(agent.run_with(&args, b"kind: Pod").await.good(), "pod/web configured (dry run)\n");
     assert_eq!(agent.state(|state| state.manifests.pop()).as_deref(), Some("kind: Pod"));
     assert!(agent.asked().contains("uid: \"u\", resource_version: \"8\""), "{}", agent.asked());
-    agent.state(|state| state.change = Change::Replaced);
+    agent.state(|state| state.objects = vec![("ConfigMap", "settings"), ("Secret", "token")]);
+    assert_eq!(
+        agent.run(&["apply", "-f", "web.yaml"]).await.good(),
+        "configmap/settings configured\nsecret/token configured\npod/web configured\n"
+    );
+    agent.state(|state| (state.change, state.objects) = (Change::Replaced, Vec::new()));
     let replaced = agent.run(&["replace", "-f", "web.yaml", "--grace-period", "3"]).await.good();
     assert_eq!(replaced, "pod/web replaced\n");
     assert!(agent.asked().contains("Replace") && agent.asked().contains("seconds: 3"));

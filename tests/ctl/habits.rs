@@ -156,9 +156,22 @@ async fn replace_with_force_deletes_and_creates() {
     assert!(asked(&agent, "Delete")[0].contains("seconds: 3"), "{:?}", asked(&agent, "Delete"));
     let applied = asked(&agent, "Apply");
     assert!(
-        applied[0].contains("(Replace, true") && applied[1].contains("(Create, false"),
+        applied[0].contains("(Replace, true") && applied[1].contains("(Apply, false"),
         "{applied:?}"
     );
+    // A manifest made from an earlier pod is taken.
+    let mut details = ErrorDetails::new();
+    details.set_error_info("PRECONDITION_FAILED", "podbay.v1", std::collections::HashMap::new());
+    let stale = Status::with_error_details(Code::FailedPrecondition, "stale", details);
+    agent.state(|state| {
+        state.asked.clear();
+        state.refusals.insert("Apply as dry run", stale);
+    });
+    let replacing = agent.command(&args).spawn().expect("spawn");
+    until_watched(&agent).await;
+    agent.fake.tell(WatchEventType::Deleted, web(|_| {}));
+    let done = tokio::time::timeout(PATIENCE, replacing.wait_with_output()).await.expect("in time");
+    assert!(done.expect("wait").status.success());
     // What the agent would not take deletes nothing.
     agent.state(|state| {
         state.asked.clear();
@@ -199,6 +212,7 @@ async fn switches_of_kubectl_that_change_little() {
     apply(&["--force"]).await.bad(1);
     let asked = asked(&agent, "Apply");
     assert!(asked[0].contains("(Apply,") && asked[1].contains("(Replace,"), "{asked:?}");
+    assert!(asked[0].ends_with("false)") && asked[1].ends_with("true)"), "{asked:?}");
     let named =
         agent.run(&["delete", "pod/web", "-o", "name", "--cascade=foreground", "--wait=false"]);
     assert_eq!(named.await.good(), "pod/web\n");
@@ -257,6 +271,12 @@ async fn logs_of_several() {
     assert!(fault.contains("4 log streams, but maximum allowed concurrency is 3"), "{fault}");
     let short = agent.run(&["logs", "a", "-c", "app", "--limit-bytes=6"]).await.good();
     assert_eq!(short, "one\ntw");
+    let mut details = ErrorDetails::new();
+    details.set_error_info("CONTAINER_NOT_READY", "podbay.v1", std::collections::HashMap::new());
+    let status = Status::with_error_details(Code::FailedPrecondition, "waiting", details);
+    agent.state(|state| state.refusals.insert("Logs", status));
+    let none = agent.run(&["logs", "a", "--all-containers"]).await.bad(1);
+    assert_eq!(none, "error: waiting\n", "none of them has started");
     agent.state(|state| state.refusals.insert("Logs", Status::unavailable("no")));
     agent.run(&["logs", "-l", "app"]).await.bad(4);
     assert_eq!(agent.run(&["logs", "-l", "app", "--ignore-errors"]).await.code, 0);

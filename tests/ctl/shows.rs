@@ -159,6 +159,7 @@ async fn descriptions_and_events() {
     assert!(agent.asked().contains("follow: true"));
     let page = agent.run(&["describe", "pod", "web"]).await.good();
     assert!(page.starts_with("Name:") && page.contains("3h (x5 over 4h)"), "{page}");
+    assert!(agent.asked().contains("fields: \"involvedObject.uid=uid-web\""), "{}", agent.asked());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -175,3 +175,101 @@ async fn one_hung_call_holds_up_one_pod_only() {
     }
     world.clean().await;
 }
+
+/// A pod as it is shown, to be sent as a manifest.
+fn as_shown(pod: &k8s_openapi::api::core::v1::Pod) -> serde_json::Value {
+    let mut shown = serde_json::to_value(pod).expect("json");
+    shown["apiVersion"] = "v1".into();
+    shown["kind"] = "Pod".into();
+    shown
+}
+
+fn replace(manifest: &serde_json::Value) -> Apply {
+    Apply { manifest: manifest.to_string(), manner: Manner::Replace, ..Apply::default() }
+}
+
+#[tokio::test]
+async fn a_pod_made_from_a_shown_one_is_another_pod() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    rig.apply(&pod("web", &[container("a", &["run"])], json!({}))).await;
+    let first = rig.phase("web", "Running").await;
+    let mut shown = as_shown(&first);
+    // Copies with another name, two in one manifest.
+    let copy = |name: &str| {
+        let mut copy = shown.clone();
+        copy["metadata"]["name"] = name.into();
+        copy
+    };
+    let both = json!({ "apiVersion": "v1", "kind": "List", "items": [copy("b"), copy("c")] });
+    let both = Apply { manifest: both.to_string(), ..Apply::default() };
+    let copies = rig.try_apply(both).await.expect("applied").pods;
+    let mut uids: Vec<_> = copies.iter().map(|(view, _)| uid(&view.pod).to_owned()).collect();
+    uids.push(uid(&first).to_owned());
+    uids.sort();
+    uids.dedup();
+    assert_eq!(uids.len(), 3, "{uids:?}");
+    rig.phase("b", "Running").await;
+    assert_eq!(uid(&rig.get("web").expect("it is there")), uid(&first));
+    // Its successor.
+    shown["spec"]["containers"][0]["command"] = json!(["cat"]);
+    let replaced = rig.try_apply(replace(&shown)).await.expect("replaced").pods.remove(0);
+    assert_eq!(replaced.1, Change::Replaced);
+    assert_ne!(uid(&replaced.0.pod), uid(&first));
+    let second = rig
+        .until("web", "replaced", |pod| uid(pod) != uid(&first) && phase(pod) == "Running")
+        .await;
+    // The manifest is that of an earlier pod by now.
+    for manner in [Manner::Apply, Manner::Replace] {
+        let late = rig.try_apply(Apply { manner, ..replace(&shown) }).await.expect_err("another");
+        assert!(
+            matches!(&late, Error::Conflict { message, .. } if message.contains("uid")),
+            "{late}"
+        );
+    }
+    // After a forced deletion the old one still ends when the new one begins.
+    rig.try_delete(podbay::pod::Delete {
+        selector: crate::rig::named("web"),
+        force: true,
+        grace: Some(Duration::ZERO),
+        ..Default::default()
+    })
+    .await
+    .expect("deleted");
+    let third = rig.apply(&as_shown(&second)).await;
+    assert_ne!(uid(&third.pod), uid(&second));
+    rig.phase("web", "Running").await;
+    for name in ["web", "b", "c"] {
+        rig.delete(name, None).await;
+        rig.gone(name).await;
+    }
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn a_replace_is_refused_if_the_pod_has_changed_since_it_was_shown() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    rig.apply(&pod("web", &[container("a", &["run"])], json!({}))).await;
+    let mut stale = as_shown(&rig.phase("web", "Running").await);
+    stale["metadata"]["labels"] = json!({ "tier": "front" });
+    let set = rig.try_apply(replace(&stale)).await.expect("replaced").pods.remove(0);
+    assert_eq!(set.1, Change::Configured);
+    stale["metadata"]["labels"] = json!({ "tier": "back" });
+    let refused = rig.try_apply(replace(&stale)).await.expect_err("stale");
+    assert!(
+        matches!(&refused, Error::Conflict { message, .. } if message.contains("by now")),
+        "{refused}"
+    );
+    // An apply does not look at it, nor a replace that is told so, nor one without it.
+    rig.apply(&stale).await;
+    let any = Apply { any_version: true, ..replace(&stale) };
+    rig.try_apply(any).await.expect("replaced");
+    stale["metadata"].as_object_mut().expect("an object").remove("resourceVersion");
+    rig.try_apply(replace(&stale)).await.expect("replaced");
+    rig.delete("web", None).await;
+    rig.gone("web").await;
+    world.clean().await;
+}

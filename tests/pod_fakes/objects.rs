@@ -1,6 +1,6 @@
 //! Config maps and secrets applied without a pod.
 
-use podbay::pod::{Apply, Delete, Face, ObjectKey, ObjectKind};
+use podbay::pod::{Apply, Change, Delete, Error, Face, Manner, ObjectKey, ObjectKind};
 use serde_json::{Value, json};
 
 use crate::rig::{Rig, container, key, named, pod, quick, state};
@@ -77,6 +77,48 @@ async fn what_comes_with_its_pod_goes_with_it() {
     rig.phase("first", "Running").await;
     rig.apply(&user("second")).await;
     rig.until("second", "without it", |pod| state(pod, "a") == "CreateContainerConfigError").await;
+    for name in ["first", "second"] {
+        rig.delete(name, None).await;
+        rig.gone(name).await;
+    }
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn an_object_is_created_once_and_replaced_only_if_it_is_there() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let send = async |object: &Value, manner| {
+        let request = Apply { manifest: object.to_string(), manner, ..Apply::default() };
+        rig.try_apply(request).await.map(|applied| applied.objects)
+    };
+    let own = ObjectKey { kind: ObjectKind::ConfigMap, name: key("map") };
+    let absent = send(&map("one"), Manner::Replace).await.expect_err("absent");
+    assert!(matches!(&absent, Error::NoObject(key) if *key == own), "{absent}");
+    let changed = |change| vec![(own.clone(), change)];
+    let created = send(&map("one"), Manner::Create).await.expect("created");
+    assert_eq!(created, changed(Change::Created));
+    for again in ["one", "two"] {
+        let there = send(&map(again), Manner::Create).await.expect_err("there");
+        assert!(matches!(&there, Error::ObjectExists(key) if *key == own), "{there}");
+    }
+    assert_eq!(send(&map("one"), Manner::Apply).await.expect("same"), changed(Change::Unchanged));
+    let replaced = send(&map("two"), Manner::Replace).await.expect("replaced");
+    assert_eq!(replaced, changed(Change::Configured));
+    let request = Delete { objects: vec![own.clone()], ..Delete::default() };
+    rig.try_delete(request).await.expect("deleted");
+    // One that comes with its pod is its own, and others with the same one may follow.
+    let with = |name: &str, value: &str| json!({ "apiVersion": "v1", "kind": "List", "items": [map(value), user(name)] });
+    let first = send(&with("first", "one"), Manner::Create).await.expect("created");
+    assert_eq!(first, changed(Change::Created));
+    let second = send(&with("second", "one"), Manner::Create).await.expect("created");
+    assert_eq!(second, changed(Change::Unchanged));
+    let third = send(&with("third", "two"), Manner::Create).await.expect_err("another");
+    assert!(matches!(third, Error::ObjectExists(_)), "{third}");
+    assert!(rig.get("third").is_none());
+    let applied = send(&map("two"), Manner::Apply).await.expect("applied");
+    assert_eq!(applied, changed(Change::Configured), "the pods have a copy");
     for name in ["first", "second"] {
         rig.delete(name, None).await;
         rig.gone(name).await;

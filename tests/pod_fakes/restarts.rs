@@ -1,9 +1,11 @@
 //! Restarts: of containers, of sandboxes, of the agent.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use podbay::pod::{Delete, Error, Face};
-use serde_json::json;
+use futures::StreamExt as _;
+use podbay::pod::{Apply, Delete, Error, Face, Manner, Preconditions};
+use serde_json::{Value, json};
 
 use crate::rig::{Rig, container, key, named, phase, pod, quick, state, status, uid};
 use crate::world::World;
@@ -206,6 +208,70 @@ async fn an_address_that_a_failed_sandbox_has_is_not_forgotten() {
     let attached = || world.leftovers().iter().filter(|it| it.starts_with("attachment")).count();
     crate::world::eventually("one address", async || (attached() == 1).then_some(())).await;
     rig.delete("web", None).await;
+    rig.gone("web").await;
+    world.clean().await;
+}
+
+/// Replaces the pod by this one; returns its uid.
+async fn replace(rig: &Rig<'_>, pod: &Value) -> String {
+    let manifest = pod.to_string();
+    let request = Apply { manifest, manner: Manner::Replace, ..Apply::default() };
+    uid(&rig.try_apply(request).await.expect("replaced").pods[0].0.pod).to_owned()
+}
+
+#[tokio::test]
+async fn a_deletion_also_ends_the_pod_that_waits_to_replace_the_deleted_one() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let of = |command: &str| pod("web", &[container("a", &[command])], json!({}));
+    for force in [false, true] {
+        rig.apply(&of("ignore-term")).await;
+        rig.phase("web", "Running").await;
+        replace(&rig, &of("run")).await;
+        let grace = force.then_some(Duration::ZERO);
+        let delete = Delete { selector: named("web"), force, grace, ..Delete::default() };
+        rig.try_delete(delete).await.expect("deleted");
+        if force {
+            assert!(rig.get("web").is_none(), "gone at once");
+        }
+        rig.gone("web").await;
+        crate::world::eventually("all gone", async || agent.rows().is_empty().then_some(())).await;
+        assert!(rig.get("web").is_none(), "nothing came");
+    }
+    world.clean().await;
+}
+
+#[tokio::test]
+async fn a_deletion_by_uid_leaves_the_pod_that_waits() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let slow = json!({ "terminationGracePeriodSeconds": 600 });
+    let of = |command: &str| pod("web", &[container("a", &[command])], slow.clone());
+    let first = uid(&rig.apply(&of("ignore-term")).await.pod).to_owned();
+    rig.phase("web", "Running").await;
+    replace(&rig, &of("run")).await;
+    let last = replace(&rig, &of("cat")).await;
+    // The first one is shown until it is gone, also by the next agent.
+    agent.kill().await;
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    assert_eq!(uid(&rig.get("web").expect("it is there")), first);
+    let only = Delete {
+        selector: named("web"),
+        grace: Some(Duration::from_secs(1)),
+        preconditions: Preconditions { uid: Some(first.clone()), ..Preconditions::default() },
+        ..Delete::default()
+    };
+    rig.try_delete(only).await.expect("deleted");
+    rig.until("web", "the last one", |pod| uid(pod) == last && phase(pod) == "Running").await;
+    let events = rig.pods().events(named("web"), false).expect("events");
+    let events: Vec<_> = events.map(|event| event.expect("an event")).collect().await;
+    let started = events.iter().filter(|event| event.reason == "Started" && event.uid != first);
+    let started: BTreeSet<_> = started.map(|event| event.uid.clone()).collect();
+    assert_eq!(started, BTreeSet::from([last]), "the one between them never began");
+    rig.delete("web", Some(Duration::from_secs(1))).await;
     rig.gone("web").await;
     world.clean().await;
 }

@@ -223,3 +223,24 @@ async fn a_failed_hook_is_told_without_what_the_application_said() {
     rig.gone("hooked").await;
     world.clean().await;
 }
+
+#[tokio::test]
+async fn the_logs_of_a_pod_none_of_whose_containers_has_started_are_refused() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    world.fakes.steps.hang("attach");
+    rig.apply(&pod("web", &[container("a", &["run"]), container("b", &["run"])], json!({}))).await;
+    for follow in [false, true] {
+        let pods = rig.pods();
+        let options = LogOptions { all_containers: true, follow, ..LogOptions::default() };
+        let read = agent.inside(async move { pods.logs(&key("web"), options).await.map(drop) });
+        let refused = read.await.expect("no panic").expect_err("no log").to_string();
+        assert_eq!(refused, "container \"a\" of pod default/web: it is waiting to start");
+    }
+    world.fakes.steps.release("attach");
+    rig.phase("web", "Running").await;
+    rig.delete("web", None).await;
+    rig.gone("web").await;
+    world.clean().await;
+}

@@ -38,7 +38,7 @@ pub async fn describe(
         match kind {
             Kind::Pod => {
                 for pod in pods(client, args, &names).await? {
-                    let happened = events::of_pod(client, &pod.namespace, &pod.name).await?;
+                    let happened = events::of_pod(client, &pod).await?;
                     pages.push(super::pod(&object(&pod)?, &happened, now));
                 }
             }

@@ -14,8 +14,8 @@ pub struct Template(Vec<Part>);
 #[derive(Debug, Clone)]
 enum Part {
     Text(String),
-    Path(JsonPath),
-    Range(JsonPath, Vec<Part>),
+    Path(Vec<JsonPath>),
+    Range(Vec<JsonPath>, Vec<Part>),
 }
 
 impl Template {
@@ -49,9 +49,13 @@ fn render(parts: &[Part], value: &Value, text: &mut String) {
     for part in parts {
         match part {
             Part::Text(literal) => text.push_str(literal),
-            Part::Path(path) => text.push_str(&pick(path, value, " ")),
-            Part::Range(path, inner) => {
-                path.query(value).all().into_iter().for_each(|item| render(inner, item, text));
+            Part::Path(paths) => {
+                let found = paths.iter().flat_map(|path| path.query(value).all());
+                text.push_str(&found.map(super::plain).collect::<Vec<_>>().join(" "));
+            }
+            Part::Range(paths, inner) => {
+                let found = paths.iter().flat_map(|path| path.query(value).all());
+                found.for_each(|item| render(inner, item, text));
             }
         }
     }
@@ -87,11 +91,11 @@ fn parts(rest: &mut &str, in_range: bool) -> Result<Vec<Part>, String> {
             _ if action == "end" && in_range => return Ok(parts),
             _ if action == "end" => return Err("jsonpath: {end} without {range}".to_owned()),
             Some(("range", over)) => {
-                let over = path(over.trim())?;
+                let over = paths(over.trim())?;
                 parts.push(Part::Range(over, self::parts(rest, true)?));
             }
             _ if action.starts_with(['"', '\'']) => parts.push(Part::Text(quoted(action)?)),
-            _ => parts.push(Part::Path(path(action)?)),
+            _ => parts.push(Part::Path(paths(action)?)),
         }
     }
     if in_range { Err("jsonpath: {range} without {end}".to_owned()) } else { Ok(parts) }
@@ -134,6 +138,46 @@ fn quoted(text: &str) -> Result<String, String> {
         }
     }
     Ok(shown)
+}
+
+/// Converts kubectl's path with its unions of names, `['metadata.name','status.phase']`, to a path
+/// for each of them: there a dot in single quotes separates steps, which RFC 9535 cannot express.
+fn paths(text: &str) -> Result<Vec<JsonPath>, String> {
+    let mut all = vec![String::new()];
+    let mut rest = text;
+    while let Some(open) = rest.find('[') {
+        let (before, from) = rest.split_at(open);
+        let Some(length) = bracket(from) else { break };
+        let part = &from[..length];
+        let steps = union(&part[1..length - 1]).unwrap_or_else(|| vec![part.to_owned()]);
+        let extended = steps
+            .iter()
+            .flat_map(|step| all.iter().map(move |path| format!("{path}{before}{step}")));
+        all = extended.collect();
+        rest = &from[length..];
+    }
+    all.iter().map(|start| path(&format!("{start}{rest}"))).collect()
+}
+
+/// The steps of a union of at least two quoted names; `None` if it is something else.
+fn union(text: &str) -> Option<Vec<String>> {
+    let mut steps = Vec::new();
+    let mut rest = text.trim();
+    loop {
+        let quote = rest.chars().next().filter(|c| "'\"".contains(*c))?;
+        let end = rest[1..].find(quote)? + 1;
+        let name = &rest[1..end];
+        steps.push(match quote {
+            '\'' => format!(".{name}"),
+            _ => format!("[\"{name}\"]"),
+        });
+        rest = rest[end + 1..].trim_start();
+        match rest.strip_prefix(',') {
+            Some(next) => rest = next.trim_start(),
+            None if rest.is_empty() && steps.len() > 1 => return Some(steps),
+            None => return None,
+        }
+    }
 }
 
 /// Converts kubectl's path to RFC 9535: `.metadata.annotations.a\.b/c` becomes
@@ -281,6 +325,10 @@ mod tests {
                 "names: a\tRunning\nb\tFailed\n!",
             ),
             ("{range .items[*]}{@.metadata.name},{end}", "a,b,"),
+            ("{.items[*]['metadata.name','status.phase']}", "a b Running Failed"),
+            ("{.items[1]['metadata.name', \"n\"]}", "b [1,{\"k\":true}]"),
+            ("{.items[0].metadata['annotations.x\\.io/y','name']}", "1 a"),
+            ("{range .items[0]['metadata','status']}{.name}{.phase};{end}", "a;Running;"),
             ("plain", "plain"),
             ("{\"}\"}", "}"),
         ];

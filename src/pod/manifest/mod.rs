@@ -22,5 +22,5 @@ mod tests;
 pub use change::{Difference, change, keep_ephemeral};
 pub use gates::{gates, keep_gates};
 pub use given::{given, objects, without_ephemeral};
-pub use parse::{ParseOptions, Parsed, parse};
+pub use parse::{ParseOptions, Parsed, parse, parse_source};
 pub use references::{Reference, pick, references};

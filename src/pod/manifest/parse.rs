@@ -40,13 +40,29 @@ pub struct Parsed {
 /// [`Error::Manifest`] when the text is malformed, too large, or contains other kinds;
 /// [`Error::Invalid`] when fields of an object are unknown, unsupported or of a wrong type.
 pub fn parse(text: &[u8], options: &ParseOptions) -> Result<Parsed, Error> {
+    read(text, options, false)
+}
+
+/// Like [`parse`] without options, but an explicit list without items (`items: []`) is valid: who
+/// provides all static pods of a source can say that there are none.
+///
+/// # Errors
+/// As for [`parse`]; a text without any object or list is an error here too.
+pub fn parse_source(text: &[u8]) -> Result<Parsed, Error> {
+    read(text, &ParseOptions::default(), true)
+}
+
+fn read(text: &[u8], options: &ParseOptions, may_be_empty: bool) -> Result<Parsed, Error> {
     let documents = tree::read(text).map_err(|message| Error::Manifest { message })?;
-    let mut reading = Reading { options, parsed: Parsed::default(), seen: BTreeSet::new() };
+    let parsed = Parsed::default();
+    let mut reading = Reading { options, parsed, seen: BTreeSet::new(), listed: false };
     for document in documents {
         reading.take(document, None)?;
     }
-    let parsed = reading.parsed;
-    if parsed.pods.is_empty() && parsed.config_maps.is_empty() && parsed.secrets.is_empty() {
+    let Reading { parsed, listed, .. } = reading;
+    let is_empty =
+        parsed.pods.is_empty() && parsed.config_maps.is_empty() && parsed.secrets.is_empty();
+    if is_empty && !(listed && may_be_empty) {
         return Err(Error::Manifest { message: "it contains no object".to_owned() });
     }
     Ok(parsed)
@@ -57,6 +73,8 @@ struct Reading<'a> {
     parsed: Parsed,
     /// Kind, namespace and name of the objects read so far.
     seen: BTreeSet<(&'static str, String, String)>,
+    /// Whether there was a list with the field `items`.
+    listed: bool,
 }
 
 impl Reading<'_> {
@@ -94,7 +112,9 @@ impl Reading<'_> {
 
     fn items(&mut self, mut list: Node, implied: Option<&'static str>) -> Result<(), Error> {
         let place = list.place;
-        match list.remove("items") {
+        let items = list.remove("items");
+        self.listed |= items.is_some();
+        match items {
             Some(Node { value: Value::List(items), .. }) => {
                 items.into_iter().try_for_each(|item| self.take(item, implied))
             }

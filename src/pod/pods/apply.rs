@@ -55,8 +55,8 @@ pub(super) enum Step {
 pub(super) struct Asked {
     /// Its pods.
     pub(super) given: Vec<Given>,
-    /// The uids that it states for them.
-    uids: Vec<Option<String>>,
+    /// The uid and resource version that it states for each of them.
+    stated: Vec<Preconditions>,
     /// Its objects by namespace.
     objects: BTreeMap<String, Objects>,
     warnings: Vec<String>,
@@ -77,13 +77,14 @@ impl Pods {
             field: "clock",
             message: "the time of day is beyond what can be written".to_owned(),
         })?;
-        let uids = parsed.pods.iter().map(|pod| pod.metadata.uid.clone()).collect();
+        let stated = parsed.pods.iter().map(stated).collect();
         let warnings = parsed.warnings.clone();
         let objects = manifest::objects(parsed.config_maps.clone(), parsed.secrets.clone())?;
-        let mut uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_else(uuid);
+        // A stated uid is that of an existing pod, and a new pod is another one.
+        let mut uid = |_: &Pod| uuid();
         let known = |namespace: &str, name: &str| self.objects(namespace, name);
         let given = manifest::given(parsed, Source::Api, &created, &mut uid, known)?;
-        Ok(Asked { given, uids, objects, warnings })
+        Ok(Asked { given, stated, objects, warnings })
     }
 
     /// The objects that a pod already uses, and those stored independently of pods.
@@ -99,7 +100,7 @@ impl Pods {
 
     pub(super) async fn apply_pods(&self, request: Apply) -> Result<Applied, Error> {
         let _changing = self.changing.lock().await;
-        let Asked { given, uids, objects, warnings } = self.read(&request)?;
+        let Asked { given, stated, objects, warnings } = self.read(&request)?;
         let taken = taken(&given);
         if given.len() != 1 && request.preconditions != Preconditions::default() {
             return Err(Error::Argument {
@@ -109,8 +110,8 @@ impl Pods {
         }
         let mut steps = Vec::new();
         let mut coming = Coming::default();
-        for (given, uid) in given.into_iter().zip(uids) {
-            let step = self.decide(given, uid.as_deref(), &request, &coming)?;
+        for (given, stated) in given.into_iter().zip(stated) {
+            let step = self.decide(given, &stated, &request, &coming)?;
             match &step {
                 Step::Keep(_) => {}
                 Step::Set(_, given, _) => coming.add(Arc::new(given.clone()), Vec::new()),
@@ -122,14 +123,15 @@ impl Pods {
         steps.extend(others);
         let mut shelf = self.shelf().clone();
         let kept = shelf.keep(&objects, &taken)?;
+        let objects = self.object_changes(&objects, &taken, request.manner)?;
         if request.dry_run {
             let pods = steps.into_iter().map(|step| self.would(step)).collect();
-            return Ok(Applied { pods, warnings });
+            return Ok(Applied { pods, objects, warnings });
         }
         self.write_with(&steps, request.grace, &kept).await?;
         *self.shelf() = shelf;
         let pods = steps.into_iter().map(|step| self.done(step)).collect();
-        Ok(Applied { pods, warnings })
+        Ok(Applied { pods, objects, warnings })
     }
 
     /// Existing pods that refer to objects in the manifest.
@@ -162,7 +164,7 @@ impl Pods {
     fn decide(
         &self,
         given: Given,
-        uid: Option<&str>,
+        stated: &Preconditions,
         request: &Apply,
         coming: &Coming,
     ) -> Result<Step, Error> {
@@ -181,13 +183,10 @@ impl Pods {
             return Err(Error::Static(key));
         }
         self.check(&old, &request.preconditions)?;
-        if let Some(uid) = uid.filter(|uid| *uid != old.uid && request.manner == Manner::Apply) {
-            let message = format!("the manifest is of uid {uid:?}, its uid is {:?}", old.uid);
-            return Err(Error::Conflict { pod: key, message });
-        }
         if request.manner == Manner::Create {
             return Err(Error::AlreadyExists(key));
         }
+        self.check_stated(&old, stated, request)?;
         let meant_anew = life.deletion.is_some();
         if meant_anew && request.manner == Manner::Apply {
             let message = "it is being deleted; replace it, or wait until it is gone".to_owned();
@@ -219,10 +218,6 @@ impl Pods {
     }
 
     fn make(&self, given: Given, old: Option<Arc<Entry>>, coming: &Coming) -> Result<Step, Error> {
-        if self.is_being_removed(given.uid()) {
-            let message = "what is left of a pod of its uid is being removed".to_owned();
-            return Err(Error::Conflict { pod: given.key(), message });
-        }
         if let Some(fault) = manifest::without_ephemeral(&given.pod) {
             let name = given.key().name;
             return Err(Error::Invalid { kind: "Pod", name, faults: vec![fault] });
@@ -266,8 +261,7 @@ impl Pods {
         if let Some(uid) = wanted.uid.as_ref().filter(|uid| **uid != entry.uid) {
             return Err(conflict(format!("precondition uid {uid:?}: its uid is {:?}", entry.uid)));
         }
-        let view = self.room.deps.hub.get(&entry.key);
-        let version = view.and_then(|view| view.pod.metadata.resource_version.clone());
+        let version = self.version(entry);
         match &wanted.resource_version {
             Some(wanted) if Some(wanted) != version.as_ref() => Err(conflict(format!(
                 "precondition resourceVersion {wanted:?}: it is {:?}",
@@ -275,6 +269,39 @@ impl Pods {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses a manifest made from another pod with this name, or (a replace only, as in
+    /// Kubernetes) from an earlier state of the pod.
+    fn check_stated(
+        &self,
+        entry: &Entry,
+        stated: &Preconditions,
+        request: &Apply,
+    ) -> Result<(), Error> {
+        let conflict = |message| Err(Error::Conflict { pod: entry.key.clone(), message });
+        // Callers see only the predecessor of a pod that waits for its end.
+        let shown = self.room.shown(&entry.key);
+        let is_of = |uid: &str| entry.uid == uid || shown.is_some_and(|shown| shown.uid == uid);
+        if let Some(uid) = stated.uid.as_deref().filter(|uid| !is_of(uid)) {
+            let message = format!("the manifest is of uid {uid:?}, its uid is {:?}", entry.uid);
+            return conflict(message);
+        }
+        let is_checked = request.manner == Manner::Replace && !request.any_version;
+        let version = self.version(entry);
+        match &stated.resource_version {
+            Some(stated) if is_checked && Some(stated) != version.as_ref() => conflict(format!(
+                "the manifest is of resourceVersion {stated:?}, it is {:?} by now",
+                version.unwrap_or_default()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The resource version shown for the name of a pod.
+    fn version(&self, entry: &Entry) -> Option<String> {
+        let view = self.room.deps.hub.get(&entry.key)?;
+        view.pod.metadata.resource_version.clone()
     }
 
     /// Writes all rows atomically.
@@ -346,7 +373,7 @@ impl Pods {
                 let view = self.unseen(&mut life);
                 let change = if old.is_some() { Change::Replaced } else { Change::Created };
                 let entry = Entry::new(*life);
-                self.room.add(&entry);
+                self.room.add(std::slice::from_ref(&entry));
                 let shown = old.is_none();
                 let view = if shown { self.room.deps.hub.publish(view) } else { view };
                 self.start(entry);
@@ -401,6 +428,13 @@ fn taken(given: &[Given]) -> BTreeSet<ObjectKey> {
         keys.collect::<Vec<_>>()
     };
     given.iter().flat_map(of_one).collect()
+}
+
+/// The uid and resource version that a manifest states for a pod.
+fn stated(pod: &Pod) -> Preconditions {
+    let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let meta = &pod.metadata;
+    Preconditions { uid: set(&meta.uid), resource_version: set(&meta.resource_version) }
 }
 
 /// A random uid (UUID version 4, RFC 9562), as in Kubernetes.

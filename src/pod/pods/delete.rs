@@ -45,10 +45,27 @@ impl Pods {
         for entry in entries.iter().filter(|entry| !entry.life().given.source.is_static()) {
             views.push(match request.dry_run {
                 true => self.current(entry),
-                false => self.end(entry, request.grace, request.force).await?,
+                false => {
+                    // Who names a uid means this pod only.
+                    if request.preconditions.uid.is_none() {
+                        self.drop_followers(entry).await?;
+                    }
+                    self.end(entry, request.grace, request.force).await?
+                }
             });
         }
         Ok(views)
+    }
+
+    /// Deletes the pods that wait for this one to go; they are never shown.
+    async fn drop_followers(&self, entry: &Entry) -> Result<(), Error> {
+        for next in self.room.followers(&entry.uid) {
+            match self.change(&next, |life| life.delete(None, true, now())).await {
+                Ok(_) | Err(Error::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Deletes stored config maps and secrets.

@@ -43,15 +43,22 @@ impl Pods {
         let names = names(&entry, &options)?;
         let many = names.len() > 1;
         let mut streams: Vec<BoxStream<'static, Result<Bytes, Error>>> = Vec::new();
+        let mut skipped = None;
         for name in names {
             let stream = self.read_one(&entry, name.clone(), &options).await;
             let stream = match stream {
                 Ok(stream) => stream,
                 // Of several containers, those that have not started are skipped.
-                Err(Error::Container { .. }) if options.all_containers => continue,
+                Err(error @ Error::Container { .. }) if options.all_containers => {
+                    skipped.get_or_insert(error);
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             streams.push(if many { prefixed(&name, stream) } else { stream });
+        }
+        if let Some(error) = skipped.filter(|_| streams.is_empty()) {
+            return Err(error);
         }
         if options.follow {
             return Ok(streams.into_iter().collect::<SelectAll<_>>().boxed());
@@ -80,7 +87,7 @@ impl Pods {
             (Some(current), true) if self.is_last(entry, &container, current) => current.attempt,
             (Some(current), true) if current.attempt > 0 => current.attempt - 1,
             (_, true) => return Err(problem("there is no container before it")),
-            (None, false) => return Err(problem("it was not started yet")),
+            (None, false) => return Err(problem("it is waiting to start")),
         };
         let source = Source {
             room: self.room.clone(),

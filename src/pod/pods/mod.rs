@@ -7,6 +7,7 @@ mod entrance;
 mod keep;
 mod logs;
 mod node;
+mod objects;
 mod rebuild;
 mod resize;
 mod shutdown;
@@ -192,8 +193,6 @@ impl Pods {
         let mut known: BTreeSet<String> = lives.iter().map(|life| life.uid.clone()).collect();
         known.extend(unread.iter().cloned());
         let lost = self.rebuild(&mut lives, &mut known).await?;
-        // Predecessors come first.
-        lives.sort_by_key(|life| life.follows.is_some());
         let strays = self.strays(&known, lost);
         // Their volumes are removed after what uses them.
         known.extend(strays.iter().map(|stray| stray.uid.clone()));
@@ -206,7 +205,7 @@ impl Pods {
                 Entry::new(life)
             })
             .collect();
-        entries.iter().for_each(|entry| self.room.add(entry));
+        self.room.add(&entries);
         if let Err(error) = self.room.deps.volumes.orphans(&known).await {
             tracing::warn!(error = error_chain(&error), "cannot remove volumes of deleted pods");
         }

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::Pods;
 use super::apply::Step;
@@ -9,6 +12,9 @@ use super::entrance::Coming;
 use crate::pod::face::Error;
 use crate::pod::object::{Given, PodKey};
 use crate::telemetry::error_chain;
+
+/// Delay before another attempt when a static pod could not be started or ended.
+const RETRY: Duration = Duration::from_secs(5);
 
 impl Pods {
     /// Sets the requested static pods. A changed pod has another uid: the old one ends gracefully
@@ -26,25 +32,29 @@ impl Pods {
     }
 
     /// Reconciles static pods when the requested ones change, and whenever a pod has gone, because
-    /// the same pod may be requested again.
+    /// the same pod may be requested again. What failed is tried again.
     pub(super) fn mind_statics(self: &Arc<Self>) {
         let (pods, gone) = (Arc::downgrade(self), self.gone.clone());
         drop(self.room.deps.tasks.spawn_lasting("static pods", move || {
             let (pods, gone) = (pods.clone(), gone.clone());
             async move {
+                let mut done = true;
                 loop {
-                    gone.notified().await;
+                    turn(&gone, done).await;
                     let Some(pods) = pods.upgrade() else { return };
-                    pods.adjust_statics().await;
+                    done = pods.adjust_statics().await;
                 }
             }
         }));
     }
 
-    async fn adjust_statics(&self) {
+    /// Starts and ends static pods as requested. Returns whether nothing failed that may succeed
+    /// later without a change of the pods.
+    async fn adjust_statics(&self) -> bool {
         let _changing = self.changing.lock().await;
         let wanted = self.statics.lock().clone();
-        let Some(wanted) = wanted else { return };
+        let Some(wanted) = wanted else { return true };
+        let mut done = true;
         for entry in self.room.all() {
             let life = entry.life();
             let is_wanted = wanted.get(&entry.key).is_some_and(|given| given.uid() == entry.uid);
@@ -55,11 +65,12 @@ impl Pods {
             {
                 tracing::warn!(pod = %entry.key, error = error_chain(&error),
                     "cannot terminate static pod yet");
+                done = false;
             }
         }
         // A new static pod would fail for ever; it starts with the next boot.
         if self.is_shutting_down() {
-            return;
+            return done;
         }
         for (key, given) in wanted {
             if self.room.has(given.uid()) || self.is_being_removed(given.uid()) {
@@ -67,8 +78,11 @@ impl Pods {
             }
             if let Err(error) = self.begin_static(&key, given).await {
                 tracing::warn!(pod = %key, error = error_chain(&error), "cannot start static pod");
+                // The end of the pod that has its name is notified.
+                done &= matches!(error, Error::AlreadyExists(_));
             }
         }
+        done
     }
 
     async fn begin_static(&self, key: &PodKey, given: Given) -> Result<(), Error> {
@@ -81,5 +95,34 @@ impl Pods {
         self.write(std::slice::from_ref(&step), None).await?;
         self.done(step);
         Ok(())
+    }
+}
+
+/// Waits for a notification, or, unless all is done, until another attempt is due.
+async fn turn(gone: &Notify, done: bool) {
+    // Cancel-safe: a notification is kept until it is taken.
+    tokio::select! {
+        () = gone.notified() => {}
+        () = tokio::time::sleep(RETRY), if !done => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_is_tried_again_without_a_notification() {
+        let gone = Notify::new();
+        let begin = Instant::now();
+        turn(&gone, false).await;
+        assert_eq!(begin.elapsed(), RETRY);
+        timeout(RETRY * 100, turn(&gone, true)).await.expect_err("nothing is left to do");
+        gone.notify_one();
+        let begin = Instant::now();
+        turn(&gone, true).await;
+        assert_eq!(begin.elapsed(), Duration::ZERO);
     }
 }

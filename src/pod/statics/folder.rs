@@ -36,6 +36,8 @@ pub(super) type Content = Result<Vec<u8>, String>;
 pub(super) struct Look {
     /// All existing manifest files.
     pub present: BTreeSet<PathBuf>,
+    /// Names of files that are no manifests, by their extension.
+    pub ignored: BTreeSet<String>,
     /// Changed files: their metadata, and their text or the error.
     pub changed: Vec<(PathBuf, Option<Stamp>, Content)>,
     /// Whether a file may be in the middle of being written, so that another look should follow
@@ -72,8 +74,10 @@ impl Folder {
         settle: Duration,
     ) -> Result<Look, String> {
         let folder = self.open()?;
-        let mut look = Look { present: BTreeSet::new(), changed: Vec::new(), unsettled: false };
-        for name in names(&folder)? {
+        let (names, ignored) = names(&folder)?;
+        let mut look =
+            Look { present: BTreeSet::new(), ignored, changed: Vec::new(), unsettled: false };
+        for name in names {
             let path = self.path.join(&name);
             let place = match place(&folder, &name) {
                 Ok(Some(place)) => place,
@@ -141,20 +145,25 @@ fn only_ours(shown: &Stat) -> Result<(), String> {
     Ok(())
 }
 
-/// Names of manifests, sorted.
-fn names(folder: &OwnedFd) -> Result<Vec<String>, String> {
+/// Names of manifests, sorted, and of other files. Names that begin with a dot are left out.
+fn names(folder: &OwnedFd) -> Result<(Vec<String>, BTreeSet<String>), String> {
     let failed = |error| format!("list the manifests folder: {error}");
-    let mut names = Vec::new();
+    let (mut names, mut others) = (Vec::new(), BTreeSet::new());
     for entry in Dir::read_from(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let Ok(name) = entry.file_name().to_str() else { continue };
         let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
-        if !name.starts_with('.') && ending.is_some_and(|ending| ENDINGS.contains(&ending)) {
+        if name.starts_with('.') {
+            continue;
+        }
+        if ending.is_some_and(|ending| ENDINGS.contains(&ending)) {
             names.push(name.to_owned());
+        } else if entry.file_type() == FileType::RegularFile {
+            others.insert(name.to_owned());
         }
     }
     names.sort_unstable();
-    Ok(names)
+    Ok((names, others))
 }
 
 /// An O_PATH descriptor and metadata of a file; `None` for a directory or a file that is gone.

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sha2::{Digest, Sha256};
 
-use super::super::manifest::{self, ParseOptions, Parsed};
+use super::super::manifest::{self, Parsed};
 use super::super::{Error, Given, Objects, PodKey, Source};
 use super::folder::Stamp;
 
@@ -120,7 +120,7 @@ impl Sheet {
             page.text_fault = None;
             return;
         }
-        match manifest::parse(&text, &ParseOptions::default()) {
+        match manifest::parse_source(&text) {
             Ok(mut parsed) => {
                 for pod in &mut parsed.pods {
                     if let Some(spec) = &mut pod.spec {

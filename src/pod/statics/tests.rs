@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::*;
 
@@ -375,6 +376,39 @@ async fn a_new_file_takes_no_pod_from_another() {
     house.wants(&[("a", "other")]).await;
 }
 
+#[tokio::test]
+async fn an_address_can_say_that_there_are_no_pods() {
+    let (url, _server) = server(vec![
+        ("200 OK", pod("a", "i:1")),
+        ("200 OK", String::new()),
+        ("200 OK", "apiVersion: v1\nkind: PodList\n".to_owned()),
+        ("200 OK", "{\"apiVersion\": \"v1\", \"kind\": \"PodList\", \"items\": []}".to_owned()),
+    ])
+    .await;
+    let house = House::of(tempfile::tempdir().expect("a folder"), Some(url), Vec::new());
+    house.wants(&[("a", "i:1")]).await;
+    // Neither an empty text nor a list that is cut off ends its pods.
+    let fault = || house.statics.faults().iter().any(|(_, why)| why.contains("no object"));
+    until(fault, || format!("{:?}", house.statics.faults())).await;
+    house.wants(&[]).await;
+    house.is_content().await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_does_not_hold_up_the_folder() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/pods", listener.local_addr().expect("an address"));
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("a.yaml"), pod("a", "i:1")).expect("written");
+    let begin = Instant::now();
+    let house = House::of(dir, Some(url.parse().expect("an address")), Vec::new());
+    house.wants(&[("a", "i:1")]).await;
+    let (_connection, _) = listener.accept().await.expect("a request");
+    house.put("a.yaml", &pod("a", "i:2"));
+    house.wants(&[("a", "i:2")]).await;
+    assert!(begin.elapsed() < Duration::from_secs(8), "the server was waited for");
+}
+
 /// The captured log.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -390,17 +424,41 @@ impl Write for Lines {
     }
 }
 
-#[test]
-fn a_fault_is_logged_when_it_begins_and_when_it_is_over() {
-    let options = Options {
-        dir: None,
+fn options(dir: Option<PathBuf>) -> Options {
+    Options {
+        dir,
         http_url: None,
         http_headers: HeaderMap::new(),
         interval: Duration::from_secs(1),
         node: "node".to_owned(),
         last: Vec::new(),
-    };
-    let statics = Statics::new(options, |_| {}).expect("statics");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_ignored_is_logged_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for name in ["a.yaml", "web.manifest", "b", ".part"] {
+        std::fs::write(dir.path().join(name), pod("a", "i")).expect("written");
+    }
+    std::fs::create_dir(dir.path().join("below")).expect("a folder");
+    let statics = Statics::new(options(Some(dir.path().to_owned())), |_| {}).expect("statics");
+    let folder = statics.folder.as_ref().expect("a folder");
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    for _ in 0..3 {
+        statics.look(folder, BTreeSet::new()).await;
+    }
+    let text = String::from_utf8(lines.0.lock().clone()).expect("text");
+    let count = |word: &str| text.matches(word).count();
+    assert_eq!((count("is ignored"), count("web.manifest"), count("/b")), (2, 1, 1), "{text}");
+}
+
+#[test]
+fn a_fault_is_logged_when_it_begins_and_when_it_is_over() {
+    let statics = Statics::new(options(None), |_| {}).expect("statics");
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();

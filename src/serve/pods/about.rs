@@ -50,13 +50,19 @@ pub(in crate::serve) fn of_message(path: &str, message: &[u8]) -> Option<About> 
 
 /// What an Apply concerned, from its result.
 pub(super) fn applied(applied: &Applied, dry_run: bool) -> About {
-    let names = applied.pods.iter().map(|(view, _)| view.key().to_string());
-    About { dry_run, ..About::new(list(names)) }
+    let pods = applied.pods.iter().map(|(view, _)| view.key().to_string());
+    let objects = applied.objects.iter().map(|(key, _)| object(key.kind.as_str(), &key.name));
+    let names: Vec<_> = pods.chain(objects).collect();
+    About { dry_run, ..About::new(list(names.into_iter())) }
 }
 
 fn pod(namespace: &str, name: &str) -> Option<About> {
     let namespace = if namespace.is_empty() { "default" } else { namespace };
     Some(About::new(PodKey::new(namespace, name).to_string()))
+}
+
+fn object(kind: &str, name: &PodKey) -> String {
+    format!("{} {name}", kind.to_lowercase())
 }
 
 fn container(namespace: &str, name: &str, container: &str) -> Option<About> {
@@ -129,10 +135,16 @@ impl Tells for DeleteRequest {
         let about = selection(self.selector.as_ref())?;
         if !self.objects.is_empty() {
             let name = |it: &ObjectName| {
-                format!("{} {}/{}", it.kind.to_lowercase(), it.namespace, it.name)
+                let namespace =
+                    if it.namespace.is_empty() { "default" } else { it.namespace.as_str() };
+                object(&it.kind, &PodKey::new(namespace, it.name.as_str()))
             };
-            let pods = list(self.objects.iter().map(name));
-            return Some(About { dry_run: self.dry_run, ..About::new(pods) });
+            let objects = list(self.objects.iter().map(name));
+            // With an empty selector no pods are deleted.
+            let only_objects =
+                !self.all && self.selector.as_ref().is_none_or(|pods| *pods == Selector::default());
+            let what = if only_objects { objects } else { format!("{}, {objects}", about.what) };
+            return Some(About { dry_run: self.dry_run, ..About::new(what) });
         }
         Some(About { dry_run: self.dry_run, ..about })
     }

@@ -57,7 +57,8 @@ impl pods_server::Pods for Pods {
         let request = convert::apply(request.into_inner())?;
         let dry_run = request.dry_run;
         let applied = pods.face.apply(request).await?;
-        if !applied.pods.is_empty() {
+        // The names of pods may be generated.
+        if !(applied.pods.is_empty() && applied.objects.is_empty()) {
             pods.subject.set(about::applied(&applied, dry_run));
         }
         Ok(Response::new(convert::applied(&applied)))

@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt as _};
 
 use super::{chain, sandbox_code, store_code, stream_code_of_session};
-use crate::pod::{Error, FieldError, PodKey, Revision};
+use crate::pod::{Error, FieldError, ObjectKey, PodKey, Revision};
 use crate::stream::SessionError;
 
 /// The domain of the error reasons.
@@ -42,9 +42,9 @@ fn pod_code(error: &Error) -> Code {
         Error::Manifest { .. } | Error::Invalid { .. } | Error::Argument { .. } => {
             Code::InvalidArgument
         }
-        Error::NotFound(_) => Code::NotFound,
+        Error::NotFound(_) | Error::NoObject(_) => Code::NotFound,
         Error::Forbidden(_) => Code::PermissionDenied,
-        Error::AlreadyExists(_) => Code::AlreadyExists,
+        Error::AlreadyExists(_) | Error::ObjectExists(_) => Code::AlreadyExists,
         // NotFound would mean that the pod does not exist.
         Error::Container { .. }
         | Error::Conflict { .. }
@@ -80,6 +80,8 @@ fn details(error: &Error) -> ErrorDetails {
         Error::Forbidden(_) => "NAMESPACE_FORBIDDEN",
         Error::NotFound(pod) => about(&mut details, pod, "POD_NOT_FOUND"),
         Error::AlreadyExists(pod) => about(&mut details, pod, "POD_EXISTS"),
+        Error::NoObject(key) => of_object(&mut details, key, "OBJECT_NOT_FOUND"),
+        Error::ObjectExists(key) => of_object(&mut details, key, "OBJECT_EXISTS"),
         Error::Container { pod, container, message } => {
             let subject = format!("containers/{container}");
             unmet(&mut details, pod, &[&subject], message, "CONTAINER_NOT_READY")
@@ -111,6 +113,11 @@ fn details(error: &Error) -> ErrorDetails {
 
 fn about(details: &mut ErrorDetails, pod: &PodKey, reason: &'static str) -> &'static str {
     details.set_resource_info("Pod", pod.to_string(), "", "");
+    reason
+}
+
+fn of_object(details: &mut ErrorDetails, key: &ObjectKey, reason: &'static str) -> &'static str {
+    details.set_resource_info(key.kind.as_str(), key.name.to_string(), "", "");
     reason
 }
 
@@ -165,6 +172,10 @@ mod tests {
         PodKey::new("shop", "web")
     }
 
+    fn object() -> ObjectKey {
+        ObjectKey { kind: crate::pod::ObjectKind::Secret, name: key() }
+    }
+
     fn fault(path: &str) -> FieldError {
         FieldError { path: path.into(), message: "is wrong".into() }
     }
@@ -192,6 +203,8 @@ mod tests {
                 "CONTAINER_NOT_READY",
             ),
             (Error::AlreadyExists(key()), Code::AlreadyExists, "POD_EXISTS"),
+            (Error::NoObject(object()), Code::NotFound, "OBJECT_NOT_FOUND"),
+            (Error::ObjectExists(object()), Code::AlreadyExists, "OBJECT_EXISTS"),
             (
                 Error::Conflict { pod: key(), message: message() },
                 Code::FailedPrecondition,

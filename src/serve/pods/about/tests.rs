@@ -1,4 +1,5 @@
 use super::*;
+use crate::pod::{Change, ObjectKey, ObjectKind};
 
 fn what(request: &impl Tells) -> String {
     request.about().expect("it is about something").what
@@ -16,6 +17,17 @@ fn requests_name_what_they_are_about() {
     assert_eq!(about.what, "a/*, labels app=web, fields status.phase=Failed");
     assert!(about.dry_run);
     assert_eq!(what(&DeleteRequest { all: true, ..Default::default() }), "*/*");
+    let object = |name: &str| ObjectName {
+        kind: "Secret".into(),
+        namespace: String::new(),
+        name: name.into(),
+    };
+    let objects = DeleteRequest { objects: vec![object("a")], ..Default::default() };
+    assert_eq!(what(&objects), "secret default/a");
+    let name = Selector { name: "web".into(), ..Default::default() };
+    let both = DeleteRequest { selector: Some(name), ..objects.clone() };
+    assert_eq!(what(&both), "*/web, secret default/a");
+    assert_eq!(what(&DeleteRequest { all: true, ..objects }), "*/*, secret default/a");
     let restart = RestartContainerRequest {
         namespace: String::new(),
         name: "web".into(),
@@ -77,6 +89,19 @@ fn a_manifest_is_told_of_by_the_names_of_its_objects() {
     }
     let names = (0..11).map(|number| format!("default/p{number}"));
     assert!(list(names.collect::<Vec<_>>().into_iter()).ends_with("default/p7 and 3 more"));
+}
+
+#[test]
+fn an_apply_is_told_of_by_all_that_it_changed() {
+    let key = |kind, name| ObjectKey { kind, name: PodKey::new("a", name) };
+    let result = Applied {
+        objects: vec![
+            (key(ObjectKind::ConfigMap, "settings"), Change::Created),
+            (key(ObjectKind::Secret, "token"), Change::Unchanged),
+        ],
+        ..Applied::default()
+    };
+    assert_eq!(applied(&result, false).what, "configmap a/settings, secret a/token");
 }
 
 #[test]

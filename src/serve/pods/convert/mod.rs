@@ -59,7 +59,19 @@ pub(super) fn applied(applied: &Applied) -> v1::ApplyResponse {
         .pods
         .iter()
         .map(|(view, what)| v1::AppliedPod { pod: Some(pod(view)), change: change(*what).into() });
-    v1::ApplyResponse { pods: pods.collect(), warnings: applied.warnings.clone() }
+    let objects = applied.objects.iter().map(|(key, what)| v1::AppliedObject {
+        name: Some(v1::ObjectName {
+            kind: key.kind.as_str().to_owned(),
+            namespace: key.name.namespace.clone(),
+            name: key.name.name.clone(),
+        }),
+        change: change(*what).into(),
+    });
+    v1::ApplyResponse {
+        pods: pods.collect(),
+        warnings: applied.warnings.clone(),
+        objects: objects.collect(),
+    }
 }
 
 /// Converts an event.

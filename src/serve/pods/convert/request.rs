@@ -76,6 +76,7 @@ pub(in crate::serve::pods) fn apply(request: v1::ApplyRequest) -> Parsed<pod::Ap
         lenient: request.lenient,
         namespace: request.namespace,
         grace: duration("grace", request.grace)?,
+        any_version: request.any_version,
         manifest: request.manifest,
     })
 }

@@ -23,6 +23,7 @@ async fn apply_passes_all_of_it_on() {
         lenient: true,
         namespace: "shop".into(),
         grace: seconds(5),
+        any_version: true,
     };
     let answer = client.apply(request).await.unwrap().into_inner();
     assert_eq!(answer.warnings, ["mind the gap"]);
@@ -37,6 +38,7 @@ async fn apply_passes_all_of_it_on() {
         "lenient: true",
         "namespace: \"shop\"",
         "grace: Some(5s)",
+        "any_version: true",
     ] {
         assert!(asked.contains(part), "{part} in {asked}");
     }

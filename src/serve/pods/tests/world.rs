@@ -92,7 +92,7 @@ impl Face for MadeUp {
     async fn apply(&self, request: Apply) -> Result<Applied, Error> {
         self.note(format!("{request:?}"))?;
         let pods = vec![(self.hub.publish(view("new", "Pending")), Change::Created)];
-        Ok(Applied { pods, warnings: vec!["mind the gap".into()] })
+        Ok(Applied { pods, warnings: vec!["mind the gap".into()], ..Applied::default() })
     }
 
     async fn delete(&self, request: Delete) -> Result<Vec<PodView>, Error> {
