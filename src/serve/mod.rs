@@ -6,6 +6,8 @@ mod cri;
 mod front;
 mod images;
 pub mod pods;
+mod prompt;
+mod quota;
 mod remote;
 mod socket;
 mod status;

@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ use tonic::transport::server::Connected;
 
 use super::Door;
 use super::auth::{AuthLayer, Caller, Policy, PolicyFaults};
+use super::quota::{Full, Place, Quota};
 use super::tls::{Stamp, Tls, TlsError, TlsFiles};
 use crate::lifecycle::Handshakes;
 use crate::telemetry::{Seldom, error_chain};
@@ -250,7 +251,7 @@ impl Rejects {
 
 /// Connections with a verified certificate.
 fn connections(listener: TcpListener, hall: Hall) -> impl Stream<Item = io::Result<Connection>> {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Quota::new(MAX_CONNECTIONS);
     let state = (listener, hall, places, Handshakes::default(), Rejects::default());
     futures::stream::unfold(
         state,
@@ -261,7 +262,7 @@ fn connections(listener: TcpListener, hall: Hall) -> impl Stream<Item = io::Resu
                 tokio::select! {
                     accepted = listener.accept() => match accepted {
                         Ok((stream, address)) => {
-                            handshakes.begin(meet(stream, address, hall.clone(), Arc::clone(&places)));
+                            handshakes.begin(meet(stream, address, hall.clone(), places.clone()));
                         }
                         Err(error) => {
                             rejects.not_accepted(&error, handshakes.pending());
@@ -287,7 +288,7 @@ async fn meet(
     stream: TcpStream,
     address: SocketAddr,
     hall: Hall,
-    places: Arc<Semaphore>,
+    places: Quota,
 ) -> Result<Connection, Refused> {
     let made = tokio::time::timeout(HANDSHAKE, handshake(stream, address, hall, places)).await;
     let late = || io::Error::other(format!("no certificate within {HANDSHAKE:?}"));
@@ -298,7 +299,7 @@ async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
     hall: Hall,
-    places: Arc<Semaphore>,
+    places: Quota,
 ) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let tls = Arc::clone(&hall.tls.borrow());
@@ -306,8 +307,12 @@ async fn handshake(
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let caller = certificates.first().and_then(|first| Caller::new(first, address));
     let caller = caller.ok_or_else(|| io::Error::other("the certificate cannot be parsed"))?;
-    let full = |_| io::Error::other(format!("{MAX_CONNECTIONS} connections are open"));
-    let place = places.try_acquire_owned().map_err(full)?;
+    let place = places.take(Some(&caller)).map_err(|full| {
+        io::Error::other(match full {
+            Full::All(most) => format!("{most} connections are open"),
+            Full::Yours(most) => format!("{most} connections of {caller} are open"),
+        })
+    })?;
     let guest = hall.guests.enter(&caller, certificates);
     // From here on later checks include it; but the files may have changed just before.
     let now = Arc::clone(&hall.tls.borrow());
@@ -322,7 +327,7 @@ struct Connection {
     stream: TlsStream<TcpStream>,
     caller: Caller,
     guest: Guest,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Connected for Connection {
