@@ -13,6 +13,7 @@ mod forward;
 mod hooks;
 mod levels;
 mod pause;
+mod places;
 mod ports;
 mod record;
 mod recover;
@@ -45,7 +46,6 @@ use crate::model::Owner;
 use crate::model::container::{ContainerConfig, Mount};
 use crate::model::pod::PodMetadata;
 use crate::model::resources::Resources;
-use crate::oci::SharedFiles;
 use entry::Entry;
 use features::Features;
 use record::Owed;
@@ -66,6 +66,9 @@ pub struct Deps {
 pub struct Options {
     /// Run-time directory of pods, e.g. `/run/podbay/pods`.
     pub state: PathBuf,
+    /// Directory of the files of pods that containers can write, on a disk, e.g.
+    /// `/var/lib/podbay/sandboxes`.
+    pub files: PathBuf,
     /// Directory of pinned network namespaces.
     pub netns_dir: PathBuf,
     /// Prefix of the names of the agent's namespaces; the pod id follows. Agents that share
@@ -407,6 +410,7 @@ impl Room {
         let entry = self.entry(id)?;
         let open = entry.gate.clone().read_owned().await;
         let record = entry.record();
+        let files = self.shared_files(&record);
         let sandbox = record.sandbox;
         let SandboxState::Ready { pid } = sandbox.state else {
             return Err(Error::Container(container::Error::PodNotReady(id.clone())));
@@ -420,7 +424,6 @@ impl Room {
             // For a start no features are needed: the spec is built already.
             None => HandlerFeatures::default(),
         };
-        let files = self.shared_files(&sandbox);
         let context = PodContext {
             id: sandbox.id.clone(),
             owner: sandbox.owner,
@@ -458,26 +461,6 @@ impl Room {
 
     fn handler(&self, name: &str) -> Result<&RuntimeHandler, Error> {
         self.options.handlers.get(name).ok_or_else(|| Error::UnknownHandler(name.to_owned()))
-    }
-
-    fn dir(&self, id: &PodId) -> PathBuf {
-        self.options.state.join(id.as_str())
-    }
-
-    /// Where the pod's user namespace is pinned.
-    fn userns(&self, sandbox: &Sandbox) -> Option<PathBuf> {
-        sandbox.config.id_mappings().map(|_| self.dir(&sandbox.id).join("userns"))
-    }
-
-    fn shared_files(&self, sandbox: &Sandbox) -> SharedFiles {
-        let dir = self.dir(&sandbox.id);
-        let private_ipc = !sandbox.config.host_ipc();
-        SharedFiles {
-            hostname: dir.join("hostname"),
-            hosts: dir.join("hosts"),
-            resolv_conf: dir.join("resolv.conf"),
-            shm: private_ipc.then(|| dir.join("shm")),
-        }
     }
 
     /// The pod's host name, by default the node's.

@@ -188,6 +188,7 @@ impl World {
         };
         let sandboxes = sandbox::Options {
             state: self.path("state/pods"),
+            files: self.path("root/sandboxes"),
             netns_dir: self.path("netns"),
             netns_prefix: "podbay-".to_owned(),
             handlers: [String::new(), "runc".to_owned()].map(|name| (name, handler.clone())).into(),
@@ -241,8 +242,14 @@ impl World {
     /// What somebody would have to clean up: below the seams, and in the folders of the agent.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = self.fakes.leftovers();
-        for folder in ["state/pods", "state/containers", "root/containers", "root/pods", "pod-logs"]
-        {
+        for folder in [
+            "state/pods",
+            "state/containers",
+            "root/containers",
+            "root/pods",
+            "root/sandboxes",
+            "pod-logs",
+        ] {
             let names = std::fs::read_dir(self.path(folder)).into_iter().flatten();
             left.extend(
                 names.map(|name| format!("{folder}/{:?}", name.expect("name").file_name())),
