@@ -134,6 +134,12 @@ impl Sandboxes {
         self.room.deps.base.runtime.probe().await
     }
 
+    /// Why changes cannot be stored at the moment, if so. New pods and containers are refused then.
+    pub fn store_trouble(&self) -> Option<String> {
+        let health = self.room.deps.base.store.health();
+        health.err().map(|error| crate::telemetry::error_chain(&error))
+    }
+
     /// Whether the network backend is ready for new pods.
     pub async fn network_readiness(&self) -> NetworkReadiness {
         self.room.deps.network.readiness().await

@@ -127,7 +127,7 @@ impl World {
 
     /// Loses what the store remembers.
     pub fn delete_store(&self) {
-        std::fs::remove_file(self.path("state.redb")).expect("delete the store");
+        std::fs::remove_file(self.path("db/state.redb")).expect("delete the store");
     }
 
     /// Starts an agent and waits until it has taken over.
@@ -228,7 +228,7 @@ impl World {
 
     /// The agent before this one may still be letting go of it.
     async fn open_store(&self) -> Store {
-        let path = self.path("state.redb");
+        let path = self.path("db/state.redb");
         let opened = eventually("open the store", async || {
             match Store::open(store::Options { path: path.clone() }) {
                 Ok(opened) => Some(opened),
