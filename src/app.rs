@@ -198,6 +198,7 @@ impl App {
                 () = draining => {}
             }
         }));
+        tracing::info!(address = %streams.address(), "streaming server is listening");
         drop(tasks.spawn_essential("streaming server", streams.run()));
         let remote = remote.map(|remote| {
             tracing::info!(address = %remote.address(), "remote API is listening");

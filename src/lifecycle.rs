@@ -1,9 +1,11 @@
-//! Owned tasks and the drain signal.
+//! Owned tasks, the drain signal, and handshakes with strangers.
 //!
 //! Every task has a name, a span and a place in the set that the drain waits for, and a panic is
 //! logged with the task's name. No essential task is lost to a panic: if it examines all state
 //! whenever it starts, it is restarted, otherwise the process aborts. Containers are not affected
 //! by that, and the service manager restarts the agent.
+
+mod handshakes;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -14,6 +16,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
+
+pub use handshakes::{ACCEPT_PAUSE, Handshakes, MAX_HANDSHAKES};
 
 /// The tasks of one agent, drained together. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! The agent's own log, and the formatting of error chains.
+//! The agent's own log, the formatting of error chains, and the limit of repeated messages.
 //!
 //! Names, paths and messages in the log come from callers and containers. Each event still stays on
 //! one line, because control characters are escaped.
@@ -6,7 +6,9 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -58,6 +60,30 @@ fn filter(level: &str) -> Option<Targets> {
         None => LEVELS.contains(&part),
     });
     if known { level.parse().ok() } else { None }
+}
+
+/// How often a message that strangers cause is written to the log.
+const SELDOM: Duration = Duration::from_secs(1);
+
+/// Lets a message pass once per second, so that strangers cannot fill the log, and counts those in
+/// between.
+#[derive(Debug, Default)]
+pub struct Seldom {
+    last: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Seldom {
+    /// Whether to write the message now: the number of messages left out since the last one, or
+    /// `None` if this one is to be left out.
+    pub fn pass(&mut self) -> Option<u64> {
+        if self.last.is_some_and(|last| last.elapsed() < SELDOM) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.last = Some(Instant::now());
+        Some(std::mem::take(&mut self.unsaid))
+    }
 }
 
 /// An error and all its causes as one line: `a: b: c`.
@@ -141,6 +167,19 @@ mod tests {
     fn text_from_outside_forges_no_line() {
         let line = chain(&["bad name", "x\n2026-01-01 INFO all is well\u{1b}[2K\r\u{202e}\u{85}"]);
         assert_eq!(line, "bad name: x\\n2026-01-01 INFO all is well\\u{1b}[2K\\r\\u{202e}\\u{85}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_passes_once_per_second_and_the_others_are_counted() {
+        let mut seldom = Seldom::default();
+        assert_eq!(seldom.pass(), Some(0));
+        for _ in 0..7 {
+            assert_eq!(seldom.pass(), None);
+        }
+        tokio::time::advance(SELDOM).await;
+        assert_eq!(seldom.pass(), Some(7));
+        tokio::time::advance(SELDOM * 2).await;
+        assert_eq!(seldom.pass(), Some(0));
     }
 
     #[test]

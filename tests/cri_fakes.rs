@@ -25,6 +25,8 @@ mod events;
 mod execs;
 #[path = "cri_fakes/failures.rs"]
 mod failures;
+#[path = "cri_fakes/full_disk.rs"]
+mod full_disk;
 #[path = "cri_fakes/hooks.rs"]
 mod hooks;
 #[path = "cri_fakes/joins.rs"]

@@ -10,6 +10,8 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
@@ -75,6 +77,13 @@ impl Agent {
         self.folder.path().join(name)
     }
 
+    /// That descriptors ran out, and that the log tells it rarely.
+    async fn ran_out(&self, what: &str) {
+        self.until("descriptors ran out", || self.log().contains(what)).await;
+        let told = self.log().matches(what).count();
+        assert!(told < 60, "{told} lines\n{}", self.log());
+    }
+
     async fn until(&self, what: &str, holds: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !holds() {
@@ -85,9 +94,13 @@ impl Agent {
 
     /// The address of the remote API, from the log.
     fn address(&self) -> String {
+        self.address_in("remote API is listening")
+    }
+
+    /// The address in the first line of the log with this text.
+    fn address_in(&self, text: &str) -> String {
         let log = self.log();
-        let line =
-            log.lines().find(|line| line.contains("remote API is listening")).expect("a line");
+        let line = log.lines().find(|line| line.contains(text)).expect("a line");
         let address = line.split("address=").nth(1).expect("an address");
         address.split_whitespace().next().expect("an address").trim_matches('"').to_owned()
     }
@@ -102,7 +115,7 @@ impl Agent {
         let connect = tower::service_fn(move |_: http::Uri| {
             let (address, connector) = (address.clone(), connector.clone());
             async move {
-                let stream = tokio::net::TcpStream::connect(address).await?;
+                let stream = TcpStream::connect(address).await?;
                 let name = ServerName::try_from("localhost").expect("a name");
                 Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
             }
@@ -134,6 +147,7 @@ fn config(folder: &Path) -> String {
     format!(
         "root = {:?}\nstate = {:?}\n[cri]\nsocket = {:?}\n[containerd]\naddress = {:?}\n\
          [network]\nconf_dir = {:?}\ncache_dir = {:?}\nnetns_dir = {:?}\n\
+         [streaming]\naddress = \"127.0.0.1:0\"\n\
          [pods]\nmanifests = {:?}\nlog_root = {:?}\n\
          [remote]\naddress = \"127.0.0.1:0\"\ncert = {:?}\nkey = {:?}\nclient_ca = {:?}\npolicy = {:?}\n",
         path("root"),
@@ -150,6 +164,24 @@ fn config(folder: &Path) -> String {
         pki("ca.crt"),
         path("policy.toml"),
     )
+}
+
+/// That a client of the streaming server is answered; how long it took.
+async fn answered(address: &str) -> Duration {
+    let begun = Instant::now();
+    let ask = async || {
+        let mut client = TcpStream::connect(address).await?;
+        client.write_all(b"GET /exec/x HTTP/1.1\r\nHost: x\r\n\r\n").await?;
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.map(|_| answer)
+    };
+    let asked = async {
+        while !ask().await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 404 ")) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.expect("an answer");
+    begun.elapsed()
 }
 
 /// That somebody is served; how long it took.
@@ -177,14 +209,19 @@ async fn doors_without_descriptors_stay_open() {
     served(async || agent.remote().await).await;
 
     // Strangers of the network: they have to make room while they are still there.
-    let address = agent.address();
-    let strangers: Vec<_> =
-        (0..CROWD).map(|_| std::net::TcpStream::connect(&address).expect("connect")).collect();
+    let crowd = |address: &str| -> Vec<_> {
+        (0..CROWD).map(|_| std::net::TcpStream::connect(address).expect("connect")).collect()
+    };
+    let strangers = crowd(&agent.address());
     let took = served(async || agent.remote().await).await;
     assert!(took < SOON, "{took:?}\n{}", agent.log());
-    agent.until("descriptors ran out", || agent.log().contains("accept a remote connection")).await;
-    let told = agent.log().matches("accept a remote connection").count();
-    assert!(told < 60, "{told} lines\n{}", agent.log());
+    agent.ran_out("accept a remote connection").await;
+    drop(strangers);
+    let streaming = agent.address_in("streaming server is listening");
+    let strangers = crowd(&streaming);
+    let took = answered(&streaming).await;
+    assert!(took < SOON, "{took:?}\n{}", agent.log());
+    agent.ran_out("accept a streaming connection").await;
     drop(strangers);
 
     // Friends of the host, who keep what they have got.

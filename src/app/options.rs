@@ -198,6 +198,7 @@ pub(super) fn sandbox_options(
     };
     Ok(sandbox::Options {
         state: config.state.join("pods"),
+        files: config.root.join("sandboxes"),
         netns_dir: config.network.netns_dir.clone(),
         netns_prefix: netns_prefix(config),
         handlers: by_name(config, handlers),

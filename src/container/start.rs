@@ -29,6 +29,10 @@ impl Containers {
         }
         // On failure here nothing was tried yet, so it can still be started later.
         self.take_update_back(&entry).await?;
+        if self.deps.store.health().is_err() {
+            // Nothing is started that cannot be recorded.
+            entry.save(&self.deps, |_| {}).await?;
+        }
         if let Err(error) = self.launch(&entry, pod).await {
             self.start_failed(&entry, &error).await;
             return Err(error);

@@ -36,6 +36,10 @@ use crate::locks::{Mutex, MutexGuard};
 /// acted on.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// How long after the start an empty directory does not end the pods of the previous run: the agent
+/// may be up before the file system with the manifests is mounted.
+const MOUNTED_WITHIN: Duration = Duration::from_secs(30);
+
 /// How long notifications are gathered before a look, so that replacing many files causes few of
 /// them.
 const GATHER: Duration = Duration::from_millis(150);
@@ -82,6 +86,8 @@ impl Statics {
     ) -> Result<Arc<Self>, String> {
         let Options { dir, http_url, http_headers, interval, node, last } = options;
         let address = http_url.map(|url| Address::new(url, http_headers)).transpose()?;
+        let had_files = last.iter().any(|given| given.source == Source::File);
+        let patience = if had_files { MOUNTED_WITHIN } else { Duration::ZERO };
         let mut sheet = Sheet::new(node);
         let name = address.as_ref().map(Address::name);
         sheet.remember(last, |source, origin| match source {
@@ -89,7 +95,7 @@ impl Statics {
             _ => dir.is_some(),
         });
         Ok(Arc::new(Self {
-            folder: dir.map(Folder::new),
+            folder: dir.map(|dir| Folder::new(dir, patience)),
             address,
             interval,
             sheet: Mutex::new(sheet),

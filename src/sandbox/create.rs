@@ -182,6 +182,7 @@ impl Room {
         SandboxRecord {
             handler: resolved.clone(),
             pause: None,
+            files: Some(self.files_dir(id)),
             selinux_level: None,
             pause_snapshot: matches!(self.options.pause, PauseSource::Image(_)),
             owed,
@@ -279,9 +280,9 @@ impl Room {
         let host = &self.deps.base.host;
         let record = entry.record();
         let sandbox = &record.sandbox;
-        let paths = self.shared_files(sandbox);
+        let paths = self.shared_files(&record);
         let config = &sandbox.config;
-        host.create_dir(&self.dir(&sandbox.id), DIR_MODE).await.step(FILES)?;
+        host.create_dir(&self.files_dir(&sandbox.id), DIR_MODE).await.step(FILES)?;
         let hosts = match &config.hosts {
             Some(hosts) if !config.host_network() => files::hosts(hosts, &[]).into_bytes(),
             Some(hosts) => files::hosts_of_host(hosts, &self.host_file("/etc/hosts").await?),
@@ -301,6 +302,7 @@ impl Room {
             self.give(path, &record).await?;
         }
         if let Some(shm) = &paths.shm {
+            host.create_dir(&self.dir(&sandbox.id), DIR_MODE).await.step(FILES)?;
             host.create_dir(shm, DIR_MODE).await.step(FILES)?;
             host.mount_shm(shm, self.options.shm_size).await.step("mount the pod's /dev/shm")?;
             self.give(shm, &record).await?;
@@ -318,7 +320,7 @@ impl Room {
         let record = entry.record();
         let sandbox = &record.sandbox;
         let (Some(hosts), Some(network)) = (&sandbox.config.hosts, network) else { return Ok(()) };
-        let path = self.shared_files(sandbox).hosts;
+        let path = self.shared_files(&record).hosts;
         let content = files::hosts(hosts, &network.ips);
         let written = self.deps.base.host.write_file(&path, content.as_bytes(), 0o644).await;
         written.step(FILES)?;

@@ -14,6 +14,7 @@ mod hooks;
 mod levels;
 mod netns;
 mod pause;
+mod places;
 mod ports;
 mod record;
 mod recover;
@@ -46,7 +47,6 @@ use crate::model::Owner;
 use crate::model::container::{ContainerConfig, Mount};
 use crate::model::pod::PodMetadata;
 use crate::model::resources::Resources;
-use crate::oci::SharedFiles;
 use entry::Entry;
 use features::Features;
 use record::Owed;
@@ -67,6 +67,9 @@ pub struct Deps {
 pub struct Options {
     /// Run-time directory of pods, e.g. `/run/podbay/pods`.
     pub state: PathBuf,
+    /// Directory of the files of pods that containers can write, on a disk, e.g.
+    /// `/var/lib/podbay/sandboxes`.
+    pub files: PathBuf,
     /// Directory of pinned network namespaces.
     pub netns_dir: PathBuf,
     /// Prefix of the names of the agent's namespaces; the pod id follows. Agents that share
@@ -130,6 +133,12 @@ impl Sandboxes {
     /// Version and facts of the container runtime, queried now.
     pub async fn runtime(&self) -> Result<RuntimeInfo, backend::Error> {
         self.room.deps.base.runtime.probe().await
+    }
+
+    /// Why changes cannot be stored at the moment, if so. New pods and containers are refused then.
+    pub fn store_trouble(&self) -> Option<String> {
+        let health = self.room.deps.base.store.health();
+        health.err().map(|error| crate::telemetry::error_chain(&error))
     }
 
     /// Whether the network backend is ready for new pods.
@@ -408,6 +417,7 @@ impl Room {
         let open = entry.gate.clone().read_owned().await;
         let record = entry.record();
         let hostname = self.hostname(&record);
+        let files = self.shared_files(&record);
         let sandbox = record.sandbox;
         let SandboxState::Ready { pid } = sandbox.state else {
             return Err(Error::Container(container::Error::PodNotReady(id.clone())));
@@ -421,7 +431,6 @@ impl Room {
             // For a start no features are needed: the spec is built already.
             None => HandlerFeatures::default(),
         };
-        let files = self.shared_files(&sandbox);
         let context = PodContext {
             id: sandbox.id.clone(),
             owner: sandbox.owner,
@@ -459,25 +468,5 @@ impl Room {
 
     fn handler(&self, name: &str) -> Result<&RuntimeHandler, Error> {
         self.options.handlers.get(name).ok_or_else(|| Error::UnknownHandler(name.to_owned()))
-    }
-
-    fn dir(&self, id: &PodId) -> PathBuf {
-        self.options.state.join(id.as_str())
-    }
-
-    /// Where the pod's user namespace is pinned.
-    fn userns(&self, sandbox: &Sandbox) -> Option<PathBuf> {
-        sandbox.config.id_mappings().map(|_| self.dir(&sandbox.id).join("userns"))
-    }
-
-    fn shared_files(&self, sandbox: &Sandbox) -> SharedFiles {
-        let dir = self.dir(&sandbox.id);
-        let private_ipc = !sandbox.config.host_ipc();
-        SharedFiles {
-            hostname: dir.join("hostname"),
-            hosts: dir.join("hosts"),
-            resolv_conf: dir.join("resolv.conf"),
-            shm: private_ipc.then(|| dir.join("shm")),
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! The stored record of a sandbox, which survives restarts of the agent.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,10 @@ pub struct SandboxRecord {
     pub pause: Option<PauseProcess>,
     /// Whether the pause container has a snapshot of its own.
     pub pause_snapshot: bool,
+    /// Directory of the files shared by its containers. Pods of earlier agents have these files in
+    /// the run-time directory.
+    #[serde(default)]
+    pub files: Option<PathBuf>,
     /// Its SELinux level, if pods have one.
     #[serde(default)]
     pub selinux_level: Option<String>,

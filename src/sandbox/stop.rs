@@ -4,7 +4,6 @@
 //! and a later call resumes with them. The network is removed while the processes end.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -270,8 +269,7 @@ impl Room {
     }
 
     async fn unmount_shm(&self, entry: &Entry) -> Result<(), Error> {
-        let shm: Option<PathBuf> = self.shared_files(&entry.sandbox()).shm;
-        match shm {
+        match self.shm(&entry.sandbox()) {
             Some(shm) => self.deps.base.host.unmount(&shm).await.step("unmount /dev/shm"),
             None => Ok(()),
         }
@@ -309,8 +307,8 @@ impl Room {
     pub(super) async fn destroy(&self, entry: &Entry) -> Result<(), Error> {
         let base = &self.deps.base;
         let (id, record) = (entry.id.as_str(), entry.record());
-        let dir = self.dir(&entry.id);
-        let (container, rootfs, files, ()) = tokio::join!(
+        let (dir, files_dir) = (self.dir(&entry.id), self.files_dir(&entry.id));
+        let (container, rootfs, mounts, files, ()) = tokio::join!(
             base.runtime.delete_container(id),
             async {
                 if !record.pause_snapshot {
@@ -319,10 +317,12 @@ impl Room {
                 base.runtime.remove_rootfs(&record.handler.snapshotter, id).await
             },
             base.host.remove_tree(&dir),
+            base.host.remove_tree(&files_dir),
             self.remove_cgroup(entry),
         );
         container.step("delete the pause container's record")?;
         rootfs.step("remove the pause container's root file system")?;
+        mounts.step("remove the pod's run-time directory")?;
         files.step("remove the pod's files")?;
         base.store.write(Batch::new().delete::<SandboxRecord>(id)).await?;
         Ok(())

@@ -1,22 +1,25 @@
 //! Middleware for every call: refuses calls before recovery has ended, limits concurrent calls, keeps
-//! the client's deadline, writes a log line, catches panics. It never inspects bodies.
+//! the client's deadline, writes a log line, catches panics. It never inspects bodies, but a caller
+//! has to begin its first message soon.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
+use super::auth::Caller;
+use super::prompt::Prompt;
+use super::quota::{Full, Quota};
 use super::status::not_ready;
 
 /// Maximum number of concurrent calls; a kubelet with hundreds of pods stays far below.
@@ -32,13 +35,13 @@ const ALWAYS: &str = "/runtime.v1.RuntimeService/Version";
 #[derive(Clone)]
 pub(super) struct FrontLayer {
     ready: watch::Receiver<bool>,
-    calls: Arc<Semaphore>,
+    calls: Quota,
 }
 
 impl FrontLayer {
     /// Gated calls are refused until `ready` is true.
     pub fn new(ready: watch::Receiver<bool>) -> Self {
-        Self { ready, calls: Arc::new(Semaphore::new(MAX_CALLS)) }
+        Self { ready, calls: Quota::new(MAX_CALLS) }
     }
 }
 
@@ -79,10 +82,17 @@ where
             span.in_scope(|| tracing::debug!(code = ?refused.code(), "request refused"));
             return Box::pin(async { Ok(refused.into_http()) });
         }
-        let place = gated.then(|| Arc::clone(&self.gate.calls).try_acquire_owned());
-        let Ok(place) = place.transpose() else {
-            let full = Status::resource_exhausted(format!("{MAX_CALLS} calls are in flight"));
-            return Box::pin(async { Ok(full.into_http()) });
+        let place = gated.then(|| self.gate.calls.take(request.extensions().get::<Caller>()));
+        let place = match place.transpose() {
+            Ok(place) => place,
+            Err(full) => {
+                let full = too_many(full);
+                return Box::pin(async { Ok(full.into_http()) });
+            }
+        };
+        let request = match gated {
+            true => request.map(|body| Body::new(Prompt::new(body))),
+            false => request,
         };
         let started = Instant::now();
         let limit = timeout(request.headers());
@@ -101,6 +111,13 @@ where
         };
         Box::pin(work.instrument(span))
     }
+}
+
+fn too_many(full: Full) -> Status {
+    Status::resource_exhausted(match full {
+        Full::All(most) => format!("{most} calls are in flight"),
+        Full::Yours(most) => format!("{most} calls of yours are in flight"),
+    })
 }
 
 /// The time that the client grants the call: the `grpc-timeout` header of the gRPC specification, at
@@ -153,6 +170,7 @@ fn note(response: &Response<Body>, started: Instant) {
 mod tests {
     use super::*;
 
+    use futures::StreamExt as _;
     use tonic::Code;
 
     #[tokio::test(start_paused = true)]
@@ -171,6 +189,33 @@ mod tests {
         let status = Status::from_header_map(response.headers()).unwrap();
         assert_eq!(status.code(), Code::DeadlineExceeded);
         assert!(status.message().contains("1.5s"), "{status}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_whose_caller_sends_nothing_is_given_up() {
+        use http_body_util::{BodyExt as _, StreamBody};
+        let (_, ready) = watch::channel(true);
+        let reads = tower::service_fn(|request: Request<Body>| async {
+            let read = request.into_body().collect().await;
+            let answer =
+                read.map_or_else(|status| status.into_http(), |_| Status::ok("").into_http());
+            Ok::<_, std::convert::Infallible>(answer)
+        });
+        let mut front = FrontLayer::new(ready).layer(reads);
+        let mut code = async |seconds: &'static [u64]| {
+            let pauses = futures::stream::iter(seconds).then(|pause| async move {
+                tokio::time::sleep(Duration::from_secs(*pause)).await;
+                Ok::<_, Status>(hyper::body::Frame::data(bytes::Bytes::from_static(b"x")))
+            });
+            let mut request = Request::new(Body::new(StreamBody::new(pauses)));
+            *request.uri_mut() = "/podbay.v1.Pods/Get".parse().unwrap();
+            let response = front.call(request).await.unwrap();
+            Status::from_header_map(response.headers()).unwrap().code()
+        };
+        assert_eq!(code(&[9, 60]).await, Code::Ok, "only the first part has to come soon");
+        let begun = Instant::now();
+        assert_eq!(code(&[3600]).await, Code::DeadlineExceeded);
+        assert_eq!(begun.elapsed(), super::super::prompt::PATIENCE);
     }
 
     #[test]

@@ -6,6 +6,8 @@ mod cri;
 mod front;
 mod images;
 pub mod pods;
+mod prompt;
+mod quota;
 mod remote;
 mod socket;
 mod status;
@@ -38,6 +40,7 @@ pub use remote::{Remote, RemoteError, RemoteOptions, serve_remote};
 pub use socket::{SocketError, SocketOptions, bind};
 pub use tls::{TlsError, TlsFiles};
 
+use crate::lifecycle::ACCEPT_PAUSE;
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::proto::podbay::v1::images_server::{self, ImagesServer};
 use crate::proto::podbay::v1::pods_server::{self, PodsServer};
@@ -45,6 +48,7 @@ use crate::proto::runtime::v1::image_service_server::{self, ImageService, ImageS
 use crate::proto::runtime::v1::runtime_service_server::{
     self, RuntimeService, RuntimeServiceServer,
 };
+use crate::telemetry::Seldom;
 
 /// Maximum message size in both directions, the same as in kubelet and crictl.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -62,9 +66,6 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long calls in progress may take once the agent stops. Changing calls continue in the rooms
 /// that own them; only their callers do not get the result.
 const LAST_CALLS: Duration = Duration::from_secs(5);
-
-/// Delay after a failed accept: file descriptors may be exhausted for a while.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How the two servers (unix socket, TCP) differ.
 struct Door {
@@ -248,12 +249,15 @@ async fn report(health: &HealthReporter, names: &[&str], serving: bool) {
 
 /// Accepted connections. A failed accept causes a delay and does not end the server.
 fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> {
-    futures::stream::unfold(listener, |listener| async move {
+    let state = (listener, Seldom::default());
+    futures::stream::unfold(state, |(listener, mut seldom)| async move {
         loop {
             match listener.accept().await {
-                Ok((connection, _)) => return Some((Ok(connection), listener)),
+                Ok((connection, _)) => return Some((Ok(connection), (listener, seldom))),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    if let Some(unsaid) = seldom.pass() {
+                        tracing::warn!(%error, unsaid, "cannot accept a connection");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -8,7 +8,6 @@
 
 mod guests;
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -16,39 +15,34 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::server::Connected;
 
+use super::Door;
 use super::auth::{AuthLayer, Caller, Policy, PolicyFaults};
+use super::quota::{Full, Place, Quota};
 use super::tls::{Stamp, Tls, TlsError, TlsFiles};
-use super::{ACCEPT_PAUSE, Door};
-use crate::telemetry::error_chain;
+use crate::lifecycle::Handshakes;
+use crate::telemetry::{Seldom, error_chain};
 use guests::{Guest, Guests};
 
 /// Time limit of the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// Maximum number of concurrent handshakes.
-const MAX_HANDSHAKES: usize = 512;
 
 /// Maximum number of connections with a verified certificate.
 const MAX_CONNECTIONS: usize = 1024;
 
 /// Interval of checking the files for changes.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Delay until dropped connections have released their descriptors.
-const ROOM_PAUSE: Duration = Duration::from_millis(5);
 
 /// After this many checks, all open connections are verified again: intermediate certificates may
 /// expire too, and the clock may be set.
@@ -228,108 +222,84 @@ struct Hall {
     guests: Arc<Guests>,
 }
 
+/// Limits what the log tells of connections that are not accepted.
+#[derive(Default)]
+struct Rejects {
+    accepts: Seldom,
+    handshakes: Seldom,
+}
+
+/// A connection whose handshake failed.
+struct Refused {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+impl Rejects {
+    fn not_accepted(&mut self, error: &io::Error, pending: usize) {
+        if let Some(unsaid) = self.accepts.pass() {
+            tracing::warn!(%error, pending, unsaid, "cannot accept a remote connection");
+        }
+    }
+
+    fn refused(&mut self, Refused { address, error }: &Refused) {
+        if let Some(unsaid) = self.handshakes.pass() {
+            tracing::info!(%address, %error, unsaid, "remote connection refused");
+        }
+    }
+}
+
 /// Connections with a verified certificate.
 fn connections(listener: TcpListener, hall: Hall) -> impl Stream<Item = io::Result<Connection>> {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let state = (listener, hall, places, Handshakes::default());
-    futures::stream::unfold(state, |(listener, hall, places, mut handshakes)| async move {
-        loop {
-            // Cancel-safe: an accepted connection is stored at once, and a ready one stays in the
-            // set until it is taken out.
-            tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, address)) => {
-                        handshakes.begin(stream, address, hall.clone(), Arc::clone(&places));
-                    }
-                    Err(error) => {
-                        handshakes.note(&error);
-                        tokio::time::sleep(handshakes.make_room()).await;
-                    }
-                },
-                made = handshakes.next(), if !handshakes.all.is_empty() => {
-                    if let Some(connection) = made {
-                        return Some((Ok(connection), (listener, hall, places, handshakes)));
+    let places = Quota::new(MAX_CONNECTIONS);
+    let state = (listener, hall, places, Handshakes::default(), Rejects::default());
+    futures::stream::unfold(
+        state,
+        |(listener, hall, places, mut handshakes, mut rejects)| async move {
+            loop {
+                // Cancel-safe: an accepted connection is stored at once, and a ready one stays in the
+                // set until it is taken out.
+                tokio::select! {
+                    accepted = listener.accept() => match accepted {
+                        Ok((stream, address)) => {
+                            handshakes.begin(meet(stream, address, hall.clone(), places.clone()));
+                        }
+                        Err(error) => {
+                            rejects.not_accepted(&error, handshakes.pending());
+                            tokio::time::sleep(handshakes.make_room()).await;
+                        }
+                    },
+                    made = handshakes.next() => match made {
+                        Some(Ok(connection)) => {
+                            let state = (listener, hall, places, handshakes, rejects);
+                            return Some((Ok(connection), state));
+                        }
+                        Some(Err(refused)) => rejects.refused(&refused),
+                        None => {}
                     }
                 }
             }
-        }
-    })
+        },
+    )
 }
 
-/// Handshakes in progress.
-#[derive(Default)]
-struct Handshakes {
-    all: JoinSet<Option<Connection>>,
-    /// Oldest first.
-    order: VecDeque<AbortHandle>,
-    /// When the failure to accept was last logged.
-    said: Option<Instant>,
-}
-
-impl Handshakes {
-    fn begin(
-        &mut self,
-        stream: TcpStream,
-        address: SocketAddr,
-        hall: Hall,
-        places: Arc<Semaphore>,
-    ) {
-        if self.order.len() >= MAX_HANDSHAKES {
-            self.drop_oldest();
-        }
-        self.order.push_back(self.all.spawn(async move {
-            match tokio::time::timeout(HANDSHAKE, handshake(stream, address, hall, places)).await {
-                Ok(Ok(connection)) => return Some(connection),
-                Ok(Err(error)) => tracing::info!(%address, %error, "remote connection refused"),
-                Err(_) => tracing::info!(%address, "remote connection presented no certificate"),
-            }
-            None
-        }));
-    }
-
-    /// Logs a failed accept, at most once per second.
-    fn note(&mut self, error: &io::Error) {
-        if self.said.is_none_or(|said| said.elapsed() >= LOOK) {
-            self.said = Some(Instant::now());
-            let pending = self.order.len();
-            tracing::warn!(%error, pending, "cannot accept a remote connection");
-        }
-    }
-
-    /// Frees descriptors when they may be exhausted, by dropping half of the handshakes each time,
-    /// so that an authorized client behind a crowd is soon accepted. Returns when to continue.
-    fn make_room(&mut self) -> Duration {
-        if self.order.is_empty() {
-            return ACCEPT_PAUSE;
-        }
-        for _ in 0..self.order.len().div_ceil(2) {
-            self.drop_oldest();
-        }
-        ROOM_PAUSE
-    }
-
-    fn drop_oldest(&mut self) {
-        if let Some(oldest) = self.order.pop_front() {
-            oldest.abort();
-        }
-    }
-
-    /// The next finished handshake; `None` when one has failed, or there are none.
-    async fn next(&mut self) -> Option<Connection> {
-        let (id, made) = match self.all.join_next_with_id().await? {
-            Ok((id, made)) => (id, made),
-            Err(failed) => (failed.id(), None),
-        };
-        self.order.retain(|handle| handle.id() != id);
-        made
-    }
+/// A handshake within its time limit.
+async fn meet(
+    stream: TcpStream,
+    address: SocketAddr,
+    hall: Hall,
+    places: Quota,
+) -> Result<Connection, Refused> {
+    let made = tokio::time::timeout(HANDSHAKE, handshake(stream, address, hall, places)).await;
+    let late = || io::Error::other(format!("no certificate within {HANDSHAKE:?}"));
+    made.unwrap_or_else(|_| Err(late())).map_err(|error| Refused { address, error })
 }
 
 async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
     hall: Hall,
-    places: Arc<Semaphore>,
+    places: Quota,
 ) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let tls = Arc::clone(&hall.tls.borrow());
@@ -337,8 +307,12 @@ async fn handshake(
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let caller = certificates.first().and_then(|first| Caller::new(first, address));
     let caller = caller.ok_or_else(|| io::Error::other("the certificate cannot be parsed"))?;
-    let full = |_| io::Error::other(format!("{MAX_CONNECTIONS} connections are open"));
-    let place = places.try_acquire_owned().map_err(full)?;
+    let place = places.take(Some(&caller)).map_err(|full| {
+        io::Error::other(match full {
+            Full::All(most) => format!("{most} connections are open"),
+            Full::Yours(most) => format!("{most} connections of {caller} are open"),
+        })
+    })?;
     let guest = hall.guests.enter(&caller, certificates);
     // From here on later checks include it; but the files may have changed just before.
     let now = Arc::clone(&hall.tls.borrow());
@@ -353,7 +327,7 @@ struct Connection {
     stream: TlsStream<TcpStream>,
     caller: Caller,
     guest: Guest,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Connected for Connection {

@@ -125,6 +125,7 @@ fn store_code(error: &store::Error) -> Code {
         Error::Busy | Error::Closed | Error::Io { .. } => Code::Unavailable,
         Error::Locked { .. }
         | Error::NewerSchema { .. }
+        | Error::NewerFormat { .. }
         | Error::Corrupt { .. }
         | Error::Row { .. } => Code::Internal,
     }

@@ -30,6 +30,20 @@ pub enum Error {
         /// The highest schema version that this program supports.
         known: u32,
     },
+    /// A newer podbay wrote the store in another file format; it is left untouched.
+    #[error(
+        "the state store {} has file format {found}, this podbay knows up to {known}: \
+         run the newer version, or move the file away to start with an empty store",
+        path.display()
+    )]
+    NewerFormat {
+        /// The store's file.
+        path: PathBuf,
+        /// Its file format.
+        found: u8,
+        /// The highest file format that this program supports.
+        known: u8,
+    },
     /// The disk or a quota is full. Nothing was changed.
     #[error("{tried}: no space left")]
     Full {

@@ -20,6 +20,13 @@ use super::writer::Medium;
 const SCHEMA: u32 = 1;
 /// The store's own data: `schema`, `epoch`, `revision`, `boot_id`.
 pub(super) const META: TableDefinition<'_, &str, &str> = TableDefinition::new("store.meta");
+/// How a redb file begins.
+const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
+/// The highest file format that this version of redb reads.
+const FORMAT: u8 = 3;
+/// Where the two commit slots of a redb file are; each begins with the file format. The lowest bit
+/// of the byte after [`MAGIC`] says which one is in force.
+const SLOTS: [usize; 2] = [64, 192];
 /// Rooms keep their records in memory; the cache serves only the pages of a commit.
 const CACHE: usize = 256 << 10;
 /// For so long a locked file may be about to be given up.
@@ -185,6 +192,12 @@ fn opening(path: &Path) -> String {
 /// read-only (damage, a file left by a crash) is left to the ordinary opening, which repairs,
 /// checks again, and still writes no row.
 fn refuse_newer(path: &Path) -> Result<(), Error> {
+    match format_of(path) {
+        Some(found) if found > FORMAT => {
+            return Err(Error::NewerFormat { path: path.to_owned(), found, known: FORMAT });
+        }
+        _ => {}
+    }
     let peek = || -> Option<u32> {
         let database = builder().open_read_only(path).ok()?;
         let txn = database.begin_read().ok()?;
@@ -197,6 +210,15 @@ fn refuse_newer(path: &Path) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// The file format of a redb file; `None` if it is not one.
+fn format_of(path: &Path) -> Option<u8> {
+    let mut head = [0; SLOTS[1] + 1];
+    File::open(path).ok()?.read_exact(&mut head).ok()?;
+    let rest = head.strip_prefix(MAGIC)?;
+    let slot = SLOTS[usize::from(rest.first()? & 1)];
+    head.get(slot).copied()
 }
 
 /// Reads the store's own data, or initialises it in an empty database. Returns whether it was

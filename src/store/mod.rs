@@ -72,8 +72,8 @@ impl Store {
     /// file is checked, and shortly when it is locked.
     ///
     /// A damaged file is moved aside, never deleted. Fails with [`Error::Locked`] if another
-    /// process has the store, and with [`Error::NewerSchema`], leaving the file untouched, if a
-    /// newer podbay wrote it.
+    /// process has the store, and with [`Error::NewerSchema`] or [`Error::NewerFormat`], leaving the
+    /// file untouched, if a newer podbay wrote it.
     pub fn open(options: Options) -> Result<Opened, Error> {
         let file::Ready { database, meta, quarantined, fresh, medium } = file::open(&options)?;
         let boot_id = meta.boot_id.clone();

@@ -174,8 +174,10 @@ impl Writer {
     }
 
     fn write(&mut self, mut group: Vec<Waiting>) {
-        let reserve = self.medium.ensure_reserve();
-        if let Err(error) = &reserve {
+        let reserve = self.medium.ensure_reserve().err();
+        if let Some(error) = &reserve {
+            // Also when nothing is left to commit.
+            self.shared.set_trouble(Some(error.clone()));
             group = refuse_new_work(group, error);
         }
         let mut done = self.commit(&group);
@@ -187,7 +189,7 @@ impl Writer {
             }
         }
         if done.is_ok() && !group.is_empty() {
-            self.shared.set_trouble(reserve.err());
+            self.shared.set_trouble(reserve);
         }
         let first = done.as_ref().map_or(0, |last| last + 1 - group.len() as u64);
         for (number, (_, reply)) in (first..).zip(group) {

@@ -14,16 +14,17 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::session::Talk;
 use super::upgrade::{Agreement, Protocol, Refusal, negotiate};
 use super::{Error, Request, Sessions, Urls};
-use crate::lifecycle::Tasks;
+use crate::lifecycle::{Handshakes, Tasks};
 use crate::locks::Mutex;
+use crate::telemetry::Seldom;
 
-/// Maximum number of connections, both with sessions and in the handshake.
-const MAX_CONNECTIONS: usize = 1024;
+/// Maximum number of sessions. Connections whose request is not accepted yet are not counted.
+const MAX_SESSIONS: usize = 1024;
 
 /// Time limit for a client to send its request, and to read a refusal.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -36,9 +37,6 @@ const MAX_HEAD: usize = 64 << 10;
 
 /// Maximum number of headers in a request.
 const MAX_HEADERS: usize = 100;
-
-/// Delay after a failed accept: file descriptors may be exhausted for a while.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// TCP keep-alive: idle time before the first probe.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -72,6 +70,7 @@ struct Shared {
     urls: Arc<Urls>,
     talk: Talk,
     address: SocketAddr,
+    /// Taken by sessions.
     places: Arc<Semaphore>,
 }
 
@@ -90,7 +89,7 @@ impl Server {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         let urls = Arc::new(Urls::new(options.base_url.as_ref(), bound));
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Arc::new(Semaphore::new(MAX_SESSIONS));
         let Options { idle_timeout, creation_timeout, .. } = options;
         let talk = Talk { sessions, tasks, idle_timeout, creation_timeout };
         let shared = Shared { urls, talk, address: bound, places };
@@ -119,28 +118,32 @@ impl Server {
     }
 }
 
+/// Accepts connections. Those whose request has not come yet make room for new ones, so that nobody
+/// can keep clients out by saying nothing.
 async fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    let (mut handshakes, mut seldom) = (Handshakes::default(), Seldom::default());
     loop {
-        let connection = match listener.accept().await {
-            Ok((connection, _)) => connection,
-            Err(error) => {
-                // Does not end the server: a client may have disconnected, or file descriptors may
-                // be exhausted.
-                tracing::warn!(%error, "cannot accept a streaming connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
-            tracing::warn!("refused streaming connection: {MAX_CONNECTIONS} are already open");
-            continue;
-        };
-        let shared = shared.clone();
-        let name = "streaming connection";
-        drop(shared.talk.tasks.clone().spawn(name, async move {
-            shared.serve(connection).await;
-            drop(place);
-        }));
+        // Cancel-safe: an accepted connection is handed on at once, and an ended handshake has
+        // handed on its session.
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((connection, _)) => {
+                    let shared = shared.clone();
+                    handshakes.begin(async move { shared.meet(connection).await });
+                }
+                Err(error) => {
+                    // Does not end the server: a client may have disconnected, or file descriptors
+                    // may be exhausted.
+                    if let Some(unsaid) = seldom.pass() {
+                        let pending = handshakes.pending();
+                        tracing::warn!(%error, pending, unsaid,
+                            "cannot accept a streaming connection");
+                    }
+                    tokio::time::sleep(handshakes.make_room()).await;
+                }
+            },
+            _ended = handshakes.next() => {}
+        }
     }
 }
 
@@ -149,11 +152,19 @@ struct Agreed {
     request: Request,
     protocol: Protocol,
     connection: OnUpgrade,
+    place: OwnedSemaphorePermit,
 }
 
 impl Shared {
-    /// Serves one request per connection, and its session if it is accepted.
-    async fn serve(&self, connection: TcpStream) {
+    /// Serves one request per connection, and starts its session, as a task of its own, if it is
+    /// accepted.
+    async fn meet(self: Arc<Self>, connection: TcpStream) {
+        let Some(agreed) = self.serve(connection).await else { return };
+        let tasks = self.talk.tasks.clone();
+        drop(tasks.spawn("streaming session", async move { self.converse(agreed).await }));
+    }
+
+    async fn serve(&self, connection: TcpStream) -> Option<Agreed> {
         if let Err(error) = keep_alive(&connection) {
             tracing::debug!(%error, "cannot set keepalive on streaming connection");
         }
@@ -169,19 +180,12 @@ impl Shared {
                 }),
             )
             .with_upgrades();
-        // Cancel-safe: until the handshake ends nothing else has begun.
-        tokio::select! {
-            ended = tokio::time::timeout(HANDSHAKE, handshake) => match ended {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return tracing::debug!(%error, "streaming request failed"),
-                Err(_) => return tracing::debug!("no streaming request within {HANDSHAKE:?}"),
-            },
-            () = self.talk.tasks.draining() => return,
+        match tokio::time::timeout(HANDSHAKE, handshake).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "streaming request failed"),
+            Err(_) => tracing::debug!("no streaming request within {HANDSHAKE:?}"),
         }
-        let agreed = agreed.into_inner();
-        if let Some(agreed) = agreed {
-            self.converse(agreed).await;
-        }
+        agreed.into_inner()
     }
 
     /// Answers the request and puts the session into `agreed`.
@@ -194,9 +198,9 @@ impl Shared {
             Ok(taken) => taken,
             Err(refusal) => return refuse(refusal),
         };
-        let (session, Agreement { protocol, headers }) = taken;
+        let (session, Agreement { protocol, headers }, place) = taken;
         let connection = hyper::upgrade::on(&mut request);
-        let session = Agreed { request: session, protocol, connection };
+        let session = Agreed { request: session, protocol, connection, place };
         *agreed.lock() = Some(session);
         let mut answer = Response::new(Full::default());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -205,8 +209,12 @@ impl Shared {
         answer
     }
 
-    /// Checks a request. Its token, if any, is used up in any case.
-    fn take(&self, request: &HttpRequest<Incoming>) -> Result<(Request, Agreement), Refusal> {
+    /// Checks a request, and takes a place for its session. Its token, if any, is used up in any
+    /// case.
+    fn take(
+        &self,
+        request: &HttpRequest<Incoming>,
+    ) -> Result<(Request, Agreement, OwnedSemaphorePermit), Refusal> {
         let Some(session) = self.urls.redeem(request.uri().path()) else {
             // The same for every invalid token, so that nobody can probe for valid ones.
             return Err(Refusal::new(StatusCode::NOT_FOUND, "404 page not found"));
@@ -224,11 +232,16 @@ impl Shared {
         *head.version_mut() = request.version();
         *head.headers_mut() = request.headers().clone();
         let agreement = negotiate(&head.into_parts().0, &session)?;
-        Ok((session, agreement))
+        let full = |_| {
+            let text = format!("{MAX_SESSIONS} sessions are already open");
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        };
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(full)?;
+        Ok((session, agreement, place))
     }
 
     async fn converse(&self, agreed: Agreed) {
-        let Agreed { request, protocol, connection } = agreed;
+        let Agreed { request, protocol, connection, place: _held } = agreed;
         let connection = match connection.await {
             Ok(connection) => TokioIo::new(connection),
             Err(error) => return tracing::debug!(%error, "cannot upgrade streaming connection"),

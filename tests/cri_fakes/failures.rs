@@ -103,7 +103,7 @@ async fn a_failing_step_of_a_run_with_own_users_leaves_nothing() {
             refused(agent.run(&config).await, code, step);
             assert_eq!(world.leftovers(), [""; 0], "{step} {code:?}");
             let id = agent.run(&config).await.unwrap();
-            let hosts = world.path("state/pods").join(id).join("hosts");
+            let hosts = world.path("root/sandboxes").join(id).join("hosts");
             assert_eq!(world.fakes.host.owner(&hosts), Some((200_000, 300_000)));
             agent.remove_all().await;
             assert_eq!(world.leftovers(), [""; 0], "{step} {code:?}");

@@ -182,7 +182,7 @@ async fn files_of_a_pod_say_what_was_asked_for() {
     config.dns_config =
         Some(cri::DnsConfig { servers: vec!["10.0.0.10".into()], ..Default::default() });
     let id = agent.run(&config).await.unwrap();
-    let file = |name: &str| text(&world.path("state/pods").join(&id).join(name));
+    let file = |name: &str| text(&world.path("root/sandboxes").join(&id).join(name));
     assert_eq!(file("hostname"), "web-0\n");
     assert_eq!(file("hosts"), "127.0.0.1 localhost\n");
     assert_eq!(file("resolv.conf"), "nameserver 10.0.0.10\n");
@@ -298,7 +298,7 @@ async fn a_managed_hosts_file_has_the_pods_addresses_and_aliases() {
     let agent = world.agent().await;
     let hosts = async |config| {
         let id = agent.rooms.sandboxes.run(config, "").await.unwrap();
-        let file = world.path("state/pods").join(id.as_str()).join("hosts");
+        let file = world.path("root/sandboxes").join(id.as_str()).join("hosts");
         std::fs::read_to_string(file).unwrap()
     };
     let aliases = "\n# Entries added by HostAliases.\n10.9.9.9\tdb\tdb.example\n";

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use podbay::backend::Process;
+use podbay::backend::{Process, Runtime as _};
 use podbay::proto::runtime::v1 as cri;
+use podbay::sandbox::SandboxRecord;
+use podbay::store::Batch;
 use tonic::Code;
 
 use super::calls::{container, pod, refused};
@@ -46,6 +48,28 @@ async fn what_was_acknowledged_is_there_unchanged() {
     let same = agent.create(&ready, &container("created", &["run"])).await.unwrap();
     agent.start(&same).await.unwrap();
     assert!(ids.contains(&same));
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_files_of_a_pod_stay_where_an_earlier_agent_made_them() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    let mut row = agent.rooms.store.load::<SandboxRecord>().unwrap().records.remove(0);
+    let [before, now] = [world.path("state/pods").join(&id), row.files.take().expect("a folder")];
+    for file in ["hosts", "resolv.conf", "hostname"] {
+        std::fs::rename(now.join(file), before.join(file)).unwrap();
+    }
+    agent.rooms.store.write(Batch::new().put(&row).unwrap()).await.unwrap();
+    agent.kill().await;
+    let agent = world.agent().await;
+    let app = agent.launch(&id, "app", &["run"]).await;
+    let spec = world.fakes.runtime.container(&app).await.unwrap().spec;
+    let hosts = before.join("hosts").display().to_string();
+    let mounts = spec["mounts"].as_array().unwrap();
+    assert!(mounts.iter().any(|mount| mount["source"] == hosts), "{mounts:?}");
     agent.remove_all().await;
     assert_eq!(world.leftovers(), [""; 0]);
 }

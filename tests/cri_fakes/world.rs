@@ -130,7 +130,7 @@ impl World {
 
     /// Loses what the store remembers.
     pub fn delete_store(&self) {
-        std::fs::remove_file(self.path("state.redb")).expect("delete the store");
+        std::fs::remove_file(self.path("db/state.redb")).expect("delete the store");
     }
 
     /// Starts an agent and waits until it has taken over.
@@ -191,6 +191,7 @@ impl World {
         };
         let sandboxes = sandbox::Options {
             state: self.path("state/pods"),
+            files: self.path("root/sandboxes"),
             netns_dir: self.path("netns"),
             netns_prefix: "podbay-".to_owned(),
             handlers: [String::new(), "runc".to_owned()].map(|name| (name, handler.clone())).into(),
@@ -230,7 +231,7 @@ impl World {
 
     /// The agent before this one may still be letting go of it.
     async fn open_store(&self) -> Store {
-        let path = self.path("state.redb");
+        let path = self.path("db/state.redb");
         let opened = eventually("open the store", async || {
             match Store::open(store::Options { path: path.clone() }) {
                 Ok(opened) => Some(opened),
@@ -244,8 +245,14 @@ impl World {
     /// What somebody would have to clean up: below the seams, and in the folders of the agent.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = self.fakes.leftovers();
-        for folder in ["state/pods", "state/containers", "root/containers", "root/pods", "pod-logs"]
-        {
+        for folder in [
+            "state/pods",
+            "state/containers",
+            "root/containers",
+            "root/pods",
+            "root/sandboxes",
+            "pod-logs",
+        ] {
             let names = std::fs::read_dir(self.path(folder)).into_iter().flatten();
             left.extend(
                 names.map(|name| format!("{folder}/{:?}", name.expect("name").file_name())),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use super::super::trust::is_trusted_program;
 use super::super::{APPARMOR_PROFILES, Error, ErrorKind, Result, has_apparmor_profile};
 use super::{blocking, files};
 
@@ -41,7 +42,8 @@ impl ProfileLoader {
     /// replaced if `replace` is set.
     ///
     /// # Errors
-    /// `NotFound` if there is no `apparmor_parser`, otherwise with its message.
+    /// `NotFound` if there is no `apparmor_parser`, `FailedPrecondition` if others than root could
+    /// have changed it, otherwise with its message.
     pub async fn load(&self, name: &str, replace: bool) -> Result<()> {
         let loaded = self.loaded.clone();
         let list = blocking(move || files::read(&loaded, LIST_MAX)).await?.unwrap_or_default();
@@ -52,6 +54,10 @@ impl ProfileLoader {
         let Some(parser) = programs.into_iter().find(|program| program.is_file()) else {
             return Err(Error::new(ErrorKind::NotFound, "find apparmor_parser"));
         };
+        is_trusted_program(&parser).map_err(|problem| {
+            let tried = format!("execute {}", parser.display());
+            Error::new(ErrorKind::FailedPrecondition, tried).because(problem)
+        })?;
         let (path, text) = (self.folder.join(name), text(name));
         let at = path.clone();
         blocking(move || files::write(&at, text.as_bytes(), 0o600)).await?;
@@ -123,6 +129,8 @@ profile {name} flags=(attach_disconnected,mediate_deleted) {{
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     /// A loader with a fake parser, which records its arguments and the profile and then ends like
@@ -184,6 +192,13 @@ mod tests {
         let error = loader.load("podbay-default", true).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Other);
         assert!(crate::telemetry::error_chain(&error).contains("syntax error, line 3"), "{error}");
+        let set_mode = |mode| {
+            let parser = loader.programs[1].join("apparmor_parser");
+            std::fs::set_permissions(parser, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set_mode(0o775);
+        let error = loader.load("podbay-default", true).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::FailedPrecondition);
         loader.programs.pop();
         let error = loader.load("podbay-default", true).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::NotFound);

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use super::Pods;
 use crate::board::{Sandbox, SandboxFilter, now};
+use crate::ids::PodId;
 use crate::model::Owner;
 use crate::pod::EventType;
 use crate::pod::admit::Pressure;
@@ -109,7 +110,10 @@ impl Node for Keeper {
             ready: Some(true),
             ..SandboxFilter::default()
         };
-        let mut used = self.meter.used(pods.room.deps.sandboxes.list(&filter)).await;
+        let sandboxes = pods.room.deps.sandboxes.list(&filter);
+        let of_uid = |it: &Sandbox| (it.config.metadata.uid.clone(), it.id.clone());
+        let ids: BTreeMap<String, PodId> = sandboxes.iter().map(of_uid).collect();
+        let mut used = self.meter.used(sandboxes).await;
         let short = pods.pressure().disk;
         let mut found = Vec::new();
         // Pods that are ending free their resources anyway; pods without running containers have
@@ -120,7 +124,7 @@ impl Node for Keeper {
                 continue;
             };
             let folders = match short || has_limits(&life.given) {
-                true => folders(&pods, &life.given),
+                true => folders(&pods, &life.given, ids.get(&entry.uid)),
                 false => Folders::default(),
             };
             found.push(take(life.given, used, folders).await);
@@ -179,28 +183,37 @@ fn has_limits(given: &Given) -> bool {
 struct Folders {
     logs: Vec<(String, PathBuf)>,
     volumes: Vec<(String, PathBuf)>,
+    /// Those of the whole pod.
+    files: Vec<PathBuf>,
 }
 
-fn folders(pods: &Pods, given: &Given) -> Folders {
+fn folders(pods: &Pods, given: &Given, sandbox: Option<&PodId>) -> Folders {
+    let deps = &pods.room.deps;
     let root = pods.room.log_folder(given);
     let names = crate::pod::plan::wanted(given.spec());
     let logs = names.iter().map(|it| (it.name.to_owned(), root.join(it.name))).collect();
-    let volumes = pods.room.deps.volumes.empty_dirs(given).unwrap_or_default();
+    let volumes = deps.volumes.empty_dirs(given).unwrap_or_default();
     let volumes = volumes.into_iter().map(|dir| (dir.volume, dir.path)).collect();
-    Folders { logs, volumes }
+    let messages = deps.volumes.messages_of(given.uid()).ok();
+    let shared = sandbox.and_then(|id| deps.sandboxes.files_of(id));
+    Folders { logs, volumes, files: messages.into_iter().chain(shared).collect() }
 }
 
 async fn take(given: Given, used: Used, folders: Folders) -> PodUse {
     let measure = |list: Vec<(String, PathBuf)>| -> BTreeMap<String, Disk> {
         list.into_iter().map(|(name, path)| (name, disk_of_tree(&path))).collect()
     };
-    let measured = move || (measure(folders.logs), measure(folders.volumes));
+    let measured = move || {
+        let files = folders.files.iter().map(|path| disk_of_tree(path));
+        let files = files.fold(Disk::default(), Disk::plus);
+        (measure(folders.logs), measure(folders.volumes), files)
+    };
     let measured = tokio::task::spawn_blocking(measured).await;
-    let (logs, empty_dirs) = measured.unwrap_or_default();
+    let (logs, empty_dirs, files) = measured.unwrap_or_default();
     let mut containers = used.containers;
     for (name, logs) in logs {
         containers.entry(name).or_default().logs = logs;
     }
     let (memory, processes) = (used.memory, used.processes);
-    PodUse { given: Arc::new(given), memory, processes, containers, empty_dirs }
+    PodUse { given: Arc::new(given), memory, processes, containers, empty_dirs, files }
 }

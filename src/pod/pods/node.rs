@@ -71,7 +71,9 @@ impl Pods {
             names: Some(image.repo_digests.into_iter().chain(image.repo_tags).collect()),
             size_bytes: i64::try_from(image.size).ok(),
         });
-        let ready = readiness(self.is_shutting_down(), runtime.as_ref().err(), &network);
+        let store = self.room.deps.sandboxes.store_trouble();
+        let ready =
+            readiness(self.is_shutting_down(), runtime.as_ref().err(), store.as_ref(), &network);
         let conditions: Vec<_> = shortages(self.pressure()).into_iter().chain([ready]).collect();
         let known = self.know(runtime.ok(), &conditions).await;
         let stamped = conditions.into_iter().map(|condition| stamp(condition, &known));
@@ -180,20 +182,23 @@ fn stamp(condition: NodeCondition, known: &Known) -> NodeCondition {
     NodeCondition { last_heartbeat_time: time(now()), last_transition_time: since, ..condition }
 }
 
-/// A node is not ready while it shuts down, or while containerd or the network is not ready.
+/// A node is not ready while it shuts down, while containerd or the network is not ready, or while
+/// nothing can be stored.
 fn readiness(
     shutting_down: bool,
     runtime: Option<&String>,
+    store: Option<&String>,
     network: &NetworkReadiness,
 ) -> NodeCondition {
-    let fault = match (shutting_down, runtime, network) {
+    let fault = match (shutting_down, runtime, store, network) {
         (true, ..) => Some("node is shutting down".to_owned()),
-        (_, Some(why), _) => Some(format!("container runtime is down: {why}")),
-        (_, _, NetworkReadiness::NotReady(why)) => Some(format!(
+        (_, Some(why), ..) => Some(format!("container runtime is down: {why}")),
+        (_, _, Some(why), _) => Some(format!("state store cannot be written: {why}")),
+        (_, _, _, NetworkReadiness::NotReady(why)) => Some(format!(
             "container runtime network not ready: NetworkReady=false \
              reason:NetworkPluginNotReady message:{why}"
         )),
-        (_, _, NetworkReadiness::Ready) => None,
+        (_, _, _, NetworkReadiness::Ready) => None,
     };
     let (status, reason) = match fault {
         Some(_) => ("False", "AgentNotReady"),
@@ -308,13 +313,15 @@ mod tests {
 
     #[test]
     fn a_node_is_ready_when_what_is_below_is() {
-        let down = "no socket".to_owned();
+        let (down, full) = ("no socket".to_owned(), "no space left".to_owned());
+        let ready = NetworkReadiness::Ready;
         let unready = NetworkReadiness::NotReady("no CNI".to_owned());
         let table = [
-            (readiness(false, None, &NetworkReadiness::Ready), "True", "podbay runs pods"),
-            (readiness(true, None, &NetworkReadiness::Ready), "False", "node is shutting down"),
-            (readiness(false, Some(&down), &unready), "False", "container runtime is down"),
-            (readiness(false, None, &unready), "False", "container runtime network not ready"),
+            (readiness(false, None, None, &ready), "True", "podbay runs pods"),
+            (readiness(true, None, None, &ready), "False", "node is shutting down"),
+            (readiness(false, Some(&down), None, &unready), "False", "container runtime is down"),
+            (readiness(false, None, Some(&full), &unready), "False", "state store cannot be"),
+            (readiness(false, None, None, &unready), "False", "container runtime network not"),
         ];
         for (told, status, message) in table {
             assert_eq!(told.status, status);

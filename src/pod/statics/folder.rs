@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use tokio::time::Instant;
 
 use crate::locks::Mutex;
 
@@ -51,11 +52,15 @@ pub(super) struct Folder {
     path: PathBuf,
     /// Identity of the directory when it last contained manifests.
     filled: Arc<Mutex<Option<(u64, u64)>>>,
+    /// Until when an empty directory is not believed.
+    waits: Instant,
 }
 
 impl Folder {
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, filled: Arc::default() }
+    /// `patience` is how long from now on an empty directory is not believed: its file system may
+    /// not be mounted yet.
+    pub fn new(path: PathBuf, patience: Duration) -> Self {
+        Self { path, filled: Arc::default(), waits: Instant::now() + patience }
     }
 
     pub fn path(&self) -> &Path {
@@ -114,7 +119,8 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Refuses a different, empty directory, as after unmounting: it must not end all pods.
+    /// Refuses a different, empty directory, as after unmounting, and one that is empty at the
+    /// start, as before mounting: it must not end all pods.
     fn not_another_and_empty(&self, folder: &OwnedFd, look: &Look) -> Result<(), String> {
         let shown = rustix::fs::fstat(folder)
             .map_err(|error| format!("inspect the manifests folder: {error}"))?;
@@ -126,6 +132,9 @@ impl Folder {
         match *filled {
             Some(before) if before != identity => {
                 Err("it was replaced by an empty folder: keeping the pods".to_owned())
+            }
+            None if Instant::now() < self.waits => {
+                Err("it is empty, it may not be mounted yet: keeping the pods".to_owned())
             }
             _ => Ok(()),
         }

@@ -291,6 +291,39 @@ async fn pods_of_the_last_run_outlive_a_file_that_is_broken_now() {
     house.complains("a.yaml", "unclosed bracket").await;
 }
 
+#[tokio::test]
+async fn pods_of_the_last_run_outlive_a_folder_that_is_not_mounted_yet() {
+    let house =
+        House::new(|dir| std::fs::write(dir.join("a.yaml"), pod("a", "i")).expect("written"));
+    let last = house.wants(&[("a", "i")]).await;
+    std::fs::remove_file(house.path("a.yaml")).expect("removed");
+    let House { dir, .. } = house;
+    let mut house = House::of(dir, None, last.values().cloned().collect());
+    let folder = house.dir.path().to_owned();
+    let waits =
+        || house.statics.faults().iter().any(|(of, why)| *of == folder && why.contains("mounted"));
+    until(waits, || format!("{:?}", house.statics.faults())).await;
+    // Far longer than two looks.
+    let ended = house.told.wait_for(|wanted| wanted.as_ref().is_some_and(BTreeMap::is_empty));
+    tokio::time::timeout(SETTLE * 4, ended).await.expect_err("they are kept");
+    house.put("a.yaml", &pod("a", "i"));
+    house.is_content().await;
+    assert_eq!(house.wants(&[("a", "i")]).await, last, "as old as it was");
+}
+
+#[test]
+fn an_empty_folder_is_believed_after_a_while() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let look = |patience| {
+        let folder = Folder::new(dir.path().to_owned(), patience);
+        folder.look(&BTreeMap::new(), &BTreeSet::new(), SETTLE).map(|look| look.present.len())
+    };
+    assert!(look(MOUNTED_WITHIN).is_err());
+    assert_eq!(look(Duration::ZERO), Ok(0));
+    std::fs::write(dir.path().join("a.yaml"), pod("a", "i")).expect("written");
+    assert_eq!(look(MOUNTED_WITHIN), Ok(1));
+}
+
 /// Serves each answer once, the last one repeatedly.
 async fn server(answers: Vec<(&'static str, String)>) -> (Url, tokio::task::JoinSet<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");

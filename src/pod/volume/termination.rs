@@ -29,6 +29,11 @@ impl Volumes {
         Ok(tail.map(|tail| String::from_utf8_lossy(&tail).into_owned()))
     }
 
+    /// The directory of the termination messages of all containers of a pod.
+    pub fn messages_of(&self, uid: &str) -> Result<PathBuf, Error> {
+        Ok(self.pod_dir(uid)?.join("containers"))
+    }
+
     /// Creates the file, and removes those of containers before the last one.
     pub(super) async fn termination_mount(
         &self,
@@ -64,7 +69,7 @@ impl Volumes {
     }
 
     fn messages(&self, uid: &str, container: &str) -> Result<PathBuf, Error> {
-        Ok(self.pod_dir(uid)?.join("containers").join(file_name("container", container)?))
+        Ok(self.messages_of(uid)?.join(file_name("container", container)?))
     }
 }
 

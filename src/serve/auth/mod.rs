@@ -29,7 +29,7 @@ use tonic::{Request, Status};
 
 use crate::pod;
 pub(super) use layer::AuthLayer;
-pub(super) use names::Caller;
+pub(super) use names::{Caller, Names};
 pub use policy::{Policy, PolicyFaults};
 pub use subject::{About, Subject};
 #[cfg(test)]

@@ -17,7 +17,7 @@ const MOST: usize = 64;
 
 /// The names of a certificate, each with its kind: `cn:alice`, `dns:ctl.example`,
 /// `uri:spiffe://example/ctl`, `email:alice@example`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Names(Vec<String>);
 
 impl Names {
@@ -52,6 +52,11 @@ impl fmt::Display for Caller {
 }
 
 impl Caller {
+    /// The names in its certificate.
+    pub(crate) fn names(&self) -> &Arc<Names> {
+        &self.names
+    }
+
     /// Whether its certificate has expired.
     pub(crate) fn expired(&self, now: SystemTime) -> bool {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -117,9 +117,14 @@ impl Node {
                 })).collect::<Vec<_>>(),
             }),
         };
+        let store = match self.sandboxes.store_trouble() {
+            Some(error) => json!({ "error": error }),
+            None => json!({}),
+        };
         BTreeMap::from([
             ("config".to_owned(), self.identity.config.to_string()),
             ("containerd".to_owned(), containerd.to_string()),
+            ("store".to_owned(), store.to_string()),
         ])
     }
 }

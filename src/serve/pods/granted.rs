@@ -37,6 +37,7 @@ impl Pods {
         let grant = Grant::of(request)?;
         let mut pods = self.clone();
         pods.subject = Subject::of(request);
+        pods.places = pods.places.of(request.extensions().get());
         if grant.namespaces.is_some() {
             let (face, grant) = (Arc::clone(&self.face), grant.clone());
             pods.face = Arc::new(Granted { face, grant });

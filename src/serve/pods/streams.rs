@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -14,6 +13,8 @@ use tonic::codegen::BoxStream;
 use super::{Pods, Shown, convert};
 use crate::pod::{self, LogLines, Selector, Watch, WatchEvent};
 use crate::proto::podbay::v1;
+use crate::serve::auth::Caller;
+use crate::serve::quota::{Full, Place, Quota};
 use crate::serve::status::bad_field;
 
 /// Maximum number of endless answers; each holds a queue.
@@ -34,16 +35,15 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// The slots for endless answers, and the token that ends them.
 #[derive(Clone)]
 pub(super) struct Places {
-    free: Arc<Semaphore>,
-    sessions: Arc<Semaphore>,
+    free: Quota,
+    sessions: Quota,
     closing: CancellationToken,
+    /// Who takes them; `None` for a caller on this host, and in the original of all copies.
+    caller: Option<Caller>,
 }
 
 /// A stream that holds a slot while it exists.
-pub(super) fn hold<T: Send + 'static>(
-    place: OwnedSemaphorePermit,
-    stream: BoxStream<T>,
-) -> BoxStream<T> {
+pub(super) fn hold<T: Send + 'static>(place: Place, stream: BoxStream<T>) -> BoxStream<T> {
     Box::pin(stream.map(move |item| {
         let _held = &place;
         item
@@ -52,8 +52,13 @@ pub(super) fn hold<T: Send + 'static>(
 
 impl Places {
     pub fn new(closing: CancellationToken) -> Self {
-        let (free, sessions) = (Semaphore::new(MAX_ENDLESS), Semaphore::new(MAX_SESSIONS));
-        Self { free: Arc::new(free), sessions: Arc::new(sessions), closing }
+        let (free, sessions) = (Quota::new(MAX_ENDLESS), Quota::new(MAX_SESSIONS));
+        Self { free, sessions, closing, caller: None }
+    }
+
+    /// The same slots, for the call of this caller.
+    pub fn of(&self, caller: Option<&Caller>) -> Self {
+        Self { caller: caller.cloned(), ..self.clone() }
     }
 
     /// Cancelled when the endless answers have to end.
@@ -61,17 +66,23 @@ impl Places {
         &self.closing
     }
 
-    pub fn take(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let full =
-            |_| Status::resource_exhausted(format!("{MAX_ENDLESS} callers are already following"));
-        Arc::clone(&self.free).try_acquire_owned().map_err(full)
+    pub fn take(&self) -> Result<Place, Status> {
+        self.free.take(self.caller.as_ref()).map_err(|full| {
+            Status::resource_exhausted(match full {
+                Full::All(most) => format!("{most} callers are already following"),
+                Full::Yours(most) => format!("you are already following {most} times"),
+            })
+        })
     }
 
     /// A slot for an exec, attach or port-forward session.
-    pub fn session(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let full =
-            |_| Status::resource_exhausted(format!("{MAX_SESSIONS} sessions are already open"));
-        Arc::clone(&self.sessions).try_acquire_owned().map_err(full)
+    pub fn session(&self) -> Result<Place, Status> {
+        self.sessions.take(self.caller.as_ref()).map_err(|full| {
+            Status::resource_exhausted(match full {
+                Full::All(most) => format!("{most} sessions are already open"),
+                Full::Yours(most) => format!("{most} sessions of yours are already open"),
+            })
+        })
     }
 
     /// A stream that holds a slot and ends normally when the agent stops.

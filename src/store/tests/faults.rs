@@ -115,6 +115,25 @@ async fn a_newer_schema_is_refused_and_the_file_untouched() {
     );
 }
 
+#[tokio::test]
+async fn a_newer_file_format_is_refused_and_the_file_untouched() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = at(&folder);
+    filled(&options).await;
+    let mut newer = fs::read(&options.path).unwrap();
+    for slot in [64, 192] {
+        assert_eq!(newer[slot], 3, "the format that the database writes today");
+        newer[slot] = 4;
+    }
+    fs::write(&options.path, &newer).unwrap();
+    let error = Store::open(options.clone()).unwrap_err();
+    assert!(
+        matches!(&error, Error::NewerFormat { found: 4, known: 3, path } if *path == options.path),
+        "{error:?}"
+    );
+    assert_eq!(fs::read(&options.path).unwrap(), newer);
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<String> =

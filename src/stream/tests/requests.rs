@@ -2,6 +2,7 @@
 
 use super::world::*;
 use crate::ids::PodId;
+use crate::lifecycle::MAX_HANDSHAKES;
 use crate::stream::Request;
 use crate::stream::{PortForward, Streams};
 use std::time::Duration;
@@ -117,26 +118,41 @@ async fn a_slow_request_is_given_up() {
 }
 
 #[tokio::test]
-async fn connections_are_bounded_and_places_come_back() {
+async fn a_crowd_of_silent_strangers_keeps_nobody_out() {
+    // This process holds both ends of all of them.
+    let most = crate::backend::linux::raise_file_limit() / 2;
+    let most = most - MAX_HANDSHAKES - 256;
     let world = World::start().await;
+    let mut crowd = Vec::new();
+    for _ in 0..most.min(2_000) {
+        crowd.push(TcpStream::connect(world.address).await.expect("a connection"));
+    }
+    let path = world.path(exec("exit 0", ALL));
+    let request = websocket_request(&path, "v4.channel.k8s.io");
+    let served = tokio::time::timeout(Duration::from_secs(5), status(&world, &request));
+    assert_eq!(served.await.expect("long before the strangers' time is over"), 101);
+    // The oldest ones were dropped.
+    read_rest(&mut crowd[0]).await;
+}
+
+#[tokio::test]
+async fn sessions_are_bounded() {
+    crate::backend::linux::raise_file_limit();
+    let world = World::start().await;
+    let ask = async || {
+        let path = world.path(exec("hang", ALL));
+        world.raw(&websocket_request(&path, "v4.channel.k8s.io")).await
+    };
     let mut held = Vec::new();
     for _ in 0..1024 {
-        held.push(TcpStream::connect(world.address).await.expect("a connection"));
+        let (connection, head) = ask().await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        held.push(connection);
     }
-    let mut one_more = TcpStream::connect(world.address).await.expect("a connection");
-    read_rest(&mut one_more).await;
-    drop(held);
-    let request = websocket_request("/exec/x", "");
-    let served = async {
-        loop {
-            let mut connection = TcpStream::connect(world.address).await.expect("a connection");
-            let _ = connection.write_all(request.as_bytes()).await;
-            if read_head(&mut connection).await.starts_with("HTTP/1.1 404 ") {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(SOON, served).await.expect("places come back");
+    let (mut one_more, head) = ask().await;
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    let told = String::from_utf8_lossy(&read_rest(&mut one_more).await).into_owned();
+    assert_eq!(told, "1024 sessions are already open\n");
 }
 
 #[tokio::test(start_paused = true)]

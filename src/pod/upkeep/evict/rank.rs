@@ -20,7 +20,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    pub(super) fn plus(self, other: Self) -> Self {
+    /// The sum of both.
+    pub fn plus(self, other: Self) -> Self {
         Self {
             bytes: self.bytes.saturating_add(other.bytes),
             inodes: self.inodes.saturating_add(other.inodes),
@@ -52,6 +53,9 @@ pub struct PodUse {
     pub containers: BTreeMap<String, ContainerUse>,
     /// Its `emptyDir` volumes by name, including those in memory.
     pub empty_dirs: BTreeMap<String, Disk>,
+    /// The files that podbay makes for its containers and they can write: `/etc/hosts` and so on,
+    /// termination messages.
+    pub files: Disk,
 }
 
 impl PodUse {
@@ -60,7 +64,7 @@ impl PodUse {
         self.containers.values().map(|used| used.layer).fold(Disk::default(), Disk::plus)
     }
 
-    /// Usage of its logs and volumes, without those in memory.
+    /// Usage of its logs, files and volumes, without those in memory.
     fn logs_and_volumes(&self) -> Disk {
         let logs = self.containers.values().map(|used| used.logs);
         let on_disk = |volume: &&Volume| {
@@ -68,7 +72,7 @@ impl PodUse {
         };
         let volumes = self.given.spec().volumes.iter().flatten().filter(on_disk);
         let volumes = volumes.filter_map(|volume| self.empty_dirs.get(&volume.name).copied());
-        logs.chain(volumes).fold(Disk::default(), Disk::plus)
+        logs.chain(volumes).fold(self.files, Disk::plus)
     }
 
     /// Its total disk usage.

@@ -31,6 +31,7 @@ fn with(pod: serde_json::Value, memory: u64) -> PodUse {
         processes: None,
         containers: [("web".to_owned(), web)].into(),
         empty_dirs: BTreeMap::new(),
+        files: Disk::default(),
     }
 }
 
@@ -234,6 +235,10 @@ fn local_limits_are_those_of_volumes_pods_and_containers() {
         over_limits(&pod(2 * MI, MI, 8 * MI, 0)).unwrap(),
         "Pod ephemeral local storage usage exceeds the total limit of containers 10Mi. "
     );
+    // So does what it writes to the files that podbay makes for it.
+    let mut scribbling = pod(2 * MI, MI, 7 * MI, 0);
+    scribbling.files = Disk { bytes: 1, inodes: 1 };
+    assert!(over_limits(&scribbling).unwrap().starts_with("Pod ephemeral local storage usage"));
     // The second container raises the pod's total, but not the first one's own limit.
     let mut two = pod(6 * MI, 5 * MI, 0, 0);
     let mut given = Given::clone(&two.given);
