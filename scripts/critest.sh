@@ -12,31 +12,19 @@ cd "$(dirname "$0")/.."
 peer=podbay
 case ${1:-} in podbay | containerd) peer=$1; shift ;; esac
 agent_binary=${KIT_AGENT:-target/release/podbay}
-die() { printf 'critest: %s\n' "$*" >&2; exit 1; }
-say() { printf 'critest: %s\n' "$*"; }
-[ "$(id -u)" = 0 ] || die "needs root"
-
-folder=$(mktemp -d /tmp/podbay-critest.XXXXXX)
+me=critest
+. scripts/kit.sh
+begin
 # Root of a user namespace has to reach the containers' root folders.
 chmod 755 "$folder"
-. scripts/kit.sh
-if [ "${KIT_LINE:-2}" = 1 ]; then
-    export PATH="$PATH:/usr/sbin:/sbin:$parts"
-else
-    export PATH="$parts:$PATH:/usr/sbin:/sbin"
-fi
+use_line "${KIT_LINE:-2}"
 readonly BRIDGE=pbcritest0
-agent=
+socket=$folder/$peer.sock
 clean_up() {
     local status=$?
     set +e
     if [ $status != 0 ] && [ -n "${KIT_KEEP_LOG:-}" ]; then cp "$folder"/*.log "$KIT_KEEP_LOG"; fi
-    [ -z "$agent" ] || end "$agent"
-    end_all
-    for pid in $(pgrep -f "containerd-shim.*-address $folder/"); do kill -KILL "$pid"; done
-    unmount_all
-    ip link delete $BRIDGE 2>/dev/null
-    rm -rf "$folder"
+    clean_world $BRIDGE
     exit $status
 }
 trap clean_up EXIT
@@ -107,21 +95,12 @@ cat >"$folder/net.d/10-critest.conflist" <<JSON
    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.213.48.0/20"}]], "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "$folder/ipam"}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 JSON
-if [ $peer = podbay ]; then
+if [ "$peer" = podbay ]; then
     [ -x "$agent_binary" ] || die "$agent_binary is missing: run make build"
     private_containerd || die "containerd did not start"
-    cat >"$folder/podbay.toml" <<TOML
-root = "$folder/podbay"
-state = "$folder/podbay-state"
-[cri]
-socket = "$folder/cri.sock"
-[containerd]
-address = "$folder/containerd.sock"
-[network]
-conf_dir = "$folder/net.d"
-bin_dirs = [$(cni_dirs)]
-cache_dir = "$folder/cni-cache"
-netns_dir = "$folder/netns"
+    {
+        agent_config "$folder" "$folder/containerd.sock" podbay
+        cat <<TOML
 [images]
 config_dirs = ["$folder/certs.d"]
 [nri]
@@ -130,17 +109,17 @@ socket_path = "$folder/nri.sock"
 plugin_path = "$folder/nri-plugins"
 plugin_config_path = "$folder/nri-conf"
 TOML
-    "$agent_binary" agent --config "$folder/podbay.toml" >"$folder/podbay.log" 2>&1 &
-    agent=$!
+    } >"$folder/podbay.toml"
+    launch_agent "$agent_binary" "$folder/podbay.toml" "$socket" "$folder/podbay.log" || die "podbay did not start"
 else
     cat >"$folder/containerd.toml" <<TOML
 version = 3
 root = "$folder/containerd"
 state = "$folder/containerd-state"
 [grpc]
-  address = "$folder/cri.sock"
+  address = "$socket"
 [ttrpc]
-  address = "$folder/cri.sock.ttrpc"
+  address = "$socket.ttrpc"
 [plugins.'io.containerd.nri.v1.nri']
   disable = false
   socket_path = "$folder/nri.sock"
@@ -156,15 +135,15 @@ state = "$folder/containerd-state"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 TOML
-    containerd --config "$folder/containerd.toml" >"$folder/containerd.log" 2>&1 &
+    containerd --config "$folder/containerd.toml" >"$folder/containerd.log" 2>&1 9>&- &
     pids+=($!)
 fi
-until_true 30 crictl --runtime-endpoint "unix://$folder/cri.sock" info || die "$peer did not start"
+until_true 30 crictl --runtime-endpoint "unix://$socket" info || die "$peer did not start"
 
-say "$(crictl --runtime-endpoint "unix://$folder/cri.sock" version | tr '\n' ' ')"
+say "$(crictl --runtime-endpoint "unix://$socket" version | tr '\n' ' ')"
 # MaskedPaths: the shell of Debian's busybox runs a masked ls from itself, so that spec fails on any
 # runtime. The one digest that the suite knows by heart becomes that of the image made here.
 sed "s/9700f9a2f5bf2c45f2f605a0bd3bce7cf37420ec9d3ed50ac2758413308766bf/${digest#sha256:}/g" "$parts/critest" >"$folder/critest"
 chmod 755 "$folder/critest"
-"$folder/critest" -runtime-endpoint "unix://$folder/cri.sock" -image-endpoint "unix://$folder/cri.sock" \
+"$folder/critest" -runtime-endpoint "unix://$socket" -image-endpoint "unix://$socket" \
     -nri-socket "$folder/nri.sock" -config "$folder/no-crictl.yaml" -ginkgo.skip MaskedPaths "$@"

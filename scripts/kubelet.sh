@@ -7,37 +7,20 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 agent_binary=${KIT_AGENT:-target/release/podbay}
-die() { printf 'kubelet: %s\n' "$*" >&2; exit 1; }
-say() { printf 'kubelet: %s\n' "$*"; }
-[ "$(id -u)" = 0 ] || die "needs root"
-
-folder=$(mktemp -d /tmp/podbay-kubelet.XXXXXX)
+me=kubelet
 . scripts/kit.sh
-export PATH="$parts:$PATH:/usr/sbin:/sbin"
+begin
+use_line 2
 readonly CGROUP=podbay-kubelet BRIDGE=pbkubelet0
-agent= kubelet=
+kubelet=
 clean_up() {
     local status=$?
     set +e
     if [ $status != 0 ]; then tail -n 8 "$folder"/*.log >&2; fi
     # The kubelet first, because it would recreate its pods.
-    for pid in $kubelet $agent; do end "$pid"; done
-    end_all
-    for pid in $(pgrep -f "containerd-shim.*-address $folder/"); do kill -KILL "$pid"; done
-    unmount_all
-    until_true 10 no_cgroups
-    ip link delete $BRIDGE 2>/dev/null
-    rm -rf "$folder"
+    [ -z "$kubelet" ] || end "$kubelet"
+    clean_world $BRIDGE $CGROUP
     exit $status
-}
-# Kills what still runs in the kubelet's cgroups and removes them.
-no_cgroups() {
-    local cgroup pid
-    while read -r cgroup; do
-        for pid in $(cat "$cgroup/cgroup.procs"); do kill -KILL "$pid"; done
-        rmdir "$cgroup"
-    done < <(find /sys/fs/cgroup -depth -type d -path "/sys/fs/cgroup*/$CGROUP*")
-    [ -z "$(find /sys/fs/cgroup -type d -path "/sys/fs/cgroup*/$CGROUP*")" ]
 }
 trap clean_up EXIT
 
@@ -46,26 +29,16 @@ trap clean_up EXIT
 private_containerd || die "containerd did not start"
 private_registry || die "the registry did not start"
 
-cat >"$folder/podbay.toml" <<TOML
-root = "$folder/podbay"
-state = "$folder/podbay-state"
-[cri]
-socket = "$folder/podbay.sock"
-[containerd]
-address = "$folder/containerd.sock"
-namespace = "k8s.io"
-[network]
-conf_dir = "$folder/net.d"
-bin_dirs = [$(cni_dirs)]
-cache_dir = "$folder/cni-cache"
-netns_dir = "$folder/netns"
+{
+    agent_config "$folder" "$folder/containerd.sock" k8s.io
+    cat <<TOML
 default_bridge = "$BRIDGE"
 default_subnets = ["10.213.32.0/20"]
 TOML
+} >"$folder/podbay.toml"
 start_agent() {
-    "$agent_binary" agent --config "$folder/podbay.toml" >>"$folder/podbay.log" 2>&1 &
-    agent=$!
-    until_true 20 test -S "$folder/podbay.sock" || die "the agent did not start"
+    launch_agent "$agent_binary" "$folder/podbay.toml" "$folder/podbay.sock" "$folder/podbay.log" ||
+        die "the agent did not start"
 }
 start_agent
 
