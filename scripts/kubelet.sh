@@ -99,6 +99,10 @@ spec:
 YAML
 mv "$folder/web.yaml" "$folder/manifests/"
 status() { curl -fs "http://127.0.0.1:$read_only/pods" | jq -e "(.items // [])[] | select(.metadata.name == \"web-node\") | .status | $1"; }
+# Runs a command in the app through the kubelet, which calls the agent for it.
+run_in_app() { curl -fsk -X POST "https://127.0.0.1:$api/run/default/web-node/app?cmd=$1"; }
+# How often the kubelet has listed pods and containers.
+relists() { curl -fsk "https://127.0.0.1:$api/metrics" | awk '$1 == "kubelet_pleg_relist_duration_seconds_count" {print $2}'; }
 of() { printf '.containerStatuses[] | select(.name == "%s")' "$1"; }
 until_true 60 status "$(of app) | select(.ready)" || die "the app is not ready"
 say "the pod runs, after its init container, and is ready by its probe"
@@ -108,7 +112,7 @@ until_true 60 status "$(of crash) | select(.restartCount > 0 and .lastState.term
     die "the crashing container is not started again"
 say "its crashing container is started again; the exit code is right"
 [ "$(curl -fsk "https://127.0.0.1:$api/containerLogs/default/web-node/app")" = started ] || die "no log"
-answer=$(curl -fsk -X POST "https://127.0.0.1:$api/run/default/web-node/app?cmd=ls%20/tmp/begun")
+answer=$(run_in_app ls%20/tmp/begun)
 [ "$answer" = /tmp/begun ] || die "the hook after the start did not run: $answer"
 streamed=$(streaming-client exec -url "https://127.0.0.1:$api/exec/default/web-node/app?command=cat&command=/data/index.html&output=1&error=1")
 jq -e '.stdout.text == "hello\n"' <<<"$streamed" >/dev/null || die "exec by a stream: $streamed"
@@ -124,7 +128,11 @@ before=$(status "$(of app) | .containerID")
 kill -KILL "$agent"
 wait "$agent" 2>/dev/null || true
 start_agent
-sleep 3
+# The kubelet knows its pods from before: it has to reach the new agent, and then to list them twice.
+until_true 30 run_in_app true || die "the kubelet does not reach the new agent"
+lists=$(relists)
+listed_twice() { [ "$(relists)" -ge $((lists + 2)) ]; }
+until_true 30 listed_twice || die "the kubelet does not list its pods"
 until_true 30 status "$(of app) | select(.ready and .containerID == $before and .restartCount == 0)" ||
     die "the app did not outlive the agent"
 [ "$(curl -fs "http://127.0.0.1:$host_port/")" = hello ] || die "the host port is gone"
