@@ -183,8 +183,8 @@ says() {
     echo "\$ podbay $*"
     "$built"/podbay --address "$folder/a/podbay.sock" "$@" || fail "podbay $*"
 }
-# with_image NAME: writes a manifest of examples/ with the registry's port to the demo's folder.
-with_image() { sed "s/127.0.0.1:5000/127.0.0.1:$registry/" "examples/$1" >"$folder/$1"; }
+# with_image NAME: writes a manifest of examples/ to the demo's folder, with the image of its registry.
+with_image() { sed "s|image: .*|image: $image|" "examples/$1" >"$folder/$1"; }
 # by_person: the life of a pod, with the command line.
 by_person() {
     local forward local_port
@@ -254,13 +254,14 @@ start=$(date +%s%N)
 start_containerd || fail "start containerd"
 took "$start" "containerd $(which_containerd)"
 step "registry with one image, busybox" private_registry
+image=127.0.0.1:$registry/podbay/busybox:latest
 step "podbay agent of node-a" start_agent a
 step "podbay agent of node-b" start_agent b
 echo "--- a pod, by the command line"
 by_person
 echo "--- the same kind of pod step by step, through the CRI"
 "$built"/examples/cri --socket "$folder/a/podbay.sock" \
-    --image "127.0.0.1:$registry/podbay/busybox:latest" --folder "$folder/cri" \
+    --image "$image" --folder "$folder/cri" \
     --while-running "scripts/demo.sh show $folder/a/podbay.sock" || fail "the CRI"
 echo "--- four replicas over two agents, by a small controller"
 by_controller
