@@ -27,7 +27,7 @@ struct Arguments {
     #[arg(long, default_value = "/run/podbay/podbay.sock")]
     socket: PathBuf,
     /// An image with busybox in it.
-    #[arg(long, default_value = "127.0.0.1:5000/podbay/busybox:latest")]
+    #[arg(long, default_value = "registry.k8s.io/e2e-test-images/busybox:1.29-4")]
     image: String,
     /// Folder for the pod's shared volume and logs; made when missing.
     #[arg(long, default_value = "/tmp/podbay-cri")]

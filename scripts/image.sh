@@ -7,8 +7,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 profile=${PROFILE:-release}
-say() { printf 'image: %s\n' "$*"; }
-die() { printf 'image: %s\n' "$*" >&2; exit 1; }
+me=image
+. scripts/kit.sh
 command -v buildah >/dev/null || die "buildah is missing: run scripts/setup.sh test"
 
 if [ -z "${DIST_ONLY:-}" ]; then

@@ -1,10 +1,30 @@
-# Shared by scripts that start pods: starts and stops a private containerd and registry. To be sourced
-# after creating the folder for the script's files and setting `folder` to it; the pids of started
-# processes are added to the list `pids`.
+# Shared by scripts that start pods: a private containerd, registry and agent, and the removal of all that
+# they leave. To be sourced by a script that has set `me` to its name. The pids of started processes are
+# added to the list `pids`, except the agent's, which is `agent`.
 # shellcheck shell=bash disable=SC2154
 
 parts=${KIT_PARTS:-/opt/podbay-parts/bin}
 pids=()
+agent=
+
+say() { printf '%s: %s\n' "$me" "$*"; }
+die() { say "$*" >&2; exit 1; }
+
+need_root() { [ "$(id -u)" = 0 ] || die "needs root"; }
+# Makes the folder for the script's files, `folder`.
+begin() {
+    need_root
+    folder=$(mktemp -d "/tmp/podbay-$me.XXXXXX")
+}
+
+# use_line 1|2: which programs come first: the distribution's containerd and runc, or the newer parts.
+use_line() {
+    if [ "$1" = 1 ]; then
+        export PATH="$PATH:/usr/sbin:/sbin:$parts"
+    else
+        export PATH="$parts:$PATH:/usr/sbin:/sbin"
+    fi
+}
 
 until_true() { # until_true SECONDS COMMAND...
     local deadline=$((SECONDS + $1))
@@ -68,6 +88,34 @@ cni_dirs() {
     done
 }
 
+# agent_config FOLDER CONTAINERD-SOCKET NAMESPACE: prints the configuration of an agent whose files are all
+# in this folder. Its last table is [network], so a caller can add keys of that and then other tables.
+agent_config() {
+    cat <<TOML
+root = "$1/podbay"
+state = "$1/podbay-state"
+[cri]
+socket = "$1/podbay.sock"
+[containerd]
+address = "$2"
+namespace = "$3"
+[network]
+conf_dir = "$1/net.d"
+bin_dirs = [$(cni_dirs)]
+cache_dir = "$1/cni-cache"
+netns_dir = "$1/netns"
+TOML
+}
+
+# launch_agent BINARY CONFIG SOCKET LOG: starts an agent, sets `agent` to its pid, and waits until it answers.
+launch_agent() {
+    "$1" agent --config "$2" >>"$4" 2>&1 9>&- &
+    agent=$!
+    until_true 30 agent_answers "$1" "$3"
+}
+# The pid too, because a killed agent leaves its socket.
+agent_answers() { kill -0 "$agent" && "$1" --address "$2" get pods; }
+
 # Ends a child: SIGTERM, then SIGKILL after ten seconds.
 gone() { until_true "$1" eval "! kill -0 $2"; } # gone SECONDS PID
 end() {
@@ -82,4 +130,29 @@ end_all() {
 unmount_all() {
     awk -v below="$folder/" 'index($5, below) == 1 {print $5}' /proc/self/mountinfo | tac |
         while read -r mount; do umount -l "$mount"; done
+}
+
+# Kills shims that a containerd of this script left.
+kill_shims() {
+    local pid
+    for pid in $(pgrep -f "containerd-shim.*-address $folder/"); do kill -KILL "$pid"; done
+}
+# no_cgroups PREFIX: kills what still runs in cgroups with this prefix and removes them; whether none is left.
+no_cgroups() {
+    local below="/sys/fs/cgroup*/$1*" cgroup
+    while read -r cgroup; do
+        xargs -r kill -KILL <"$cgroup/cgroup.procs"
+        rmdir "$cgroup"
+    done < <(find /sys/fs/cgroup -depth -type d -path "$below")
+    [ -z "$(find /sys/fs/cgroup -type d -path "$below")" ]
+}
+# clean_world [BRIDGE [CGROUP]]: ends everything that was started and removes what it left.
+clean_world() {
+    [ -z "$agent" ] || end "$agent"
+    end_all
+    kill_shims
+    unmount_all
+    [ -z "${2:-}" ] || until_true 10 no_cgroups "$2"
+    [ -z "${1:-}" ] || ip link delete "$1" 2>/dev/null
+    rm -rf "$folder"
 }

@@ -7,37 +7,20 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 agent_binary=${KIT_AGENT:-target/release/podbay}
-die() { printf 'kubelet: %s\n' "$*" >&2; exit 1; }
-say() { printf 'kubelet: %s\n' "$*"; }
-[ "$(id -u)" = 0 ] || die "needs root"
-
-folder=$(mktemp -d /tmp/podbay-kubelet.XXXXXX)
+me=kubelet
 . scripts/kit.sh
-export PATH="$parts:$PATH:/usr/sbin:/sbin"
+begin
+use_line 2
 readonly CGROUP=podbay-kubelet BRIDGE=pbkubelet0
-agent= kubelet=
+kubelet=
 clean_up() {
     local status=$?
     set +e
     if [ $status != 0 ]; then tail -n 8 "$folder"/*.log >&2; fi
     # The kubelet first, because it would recreate its pods.
-    for pid in $kubelet $agent; do end "$pid"; done
-    end_all
-    for pid in $(pgrep -f "containerd-shim.*-address $folder/"); do kill -KILL "$pid"; done
-    unmount_all
-    until_true 10 no_cgroups
-    ip link delete $BRIDGE 2>/dev/null
-    rm -rf "$folder"
+    [ -z "$kubelet" ] || end "$kubelet"
+    clean_world $BRIDGE $CGROUP
     exit $status
-}
-# Kills what still runs in the kubelet's cgroups and removes them.
-no_cgroups() {
-    local cgroup pid
-    while read -r cgroup; do
-        for pid in $(cat "$cgroup/cgroup.procs"); do kill -KILL "$pid"; done
-        rmdir "$cgroup"
-    done < <(find /sys/fs/cgroup -depth -type d -path "/sys/fs/cgroup*/$CGROUP*")
-    [ -z "$(find /sys/fs/cgroup -type d -path "/sys/fs/cgroup*/$CGROUP*")" ]
 }
 trap clean_up EXIT
 
@@ -46,26 +29,16 @@ trap clean_up EXIT
 private_containerd || die "containerd did not start"
 private_registry || die "the registry did not start"
 
-cat >"$folder/podbay.toml" <<TOML
-root = "$folder/podbay"
-state = "$folder/podbay-state"
-[cri]
-socket = "$folder/podbay.sock"
-[containerd]
-address = "$folder/containerd.sock"
-namespace = "k8s.io"
-[network]
-conf_dir = "$folder/net.d"
-bin_dirs = [$(cni_dirs)]
-cache_dir = "$folder/cni-cache"
-netns_dir = "$folder/netns"
+{
+    agent_config "$folder" "$folder/containerd.sock" k8s.io
+    cat <<TOML
 default_bridge = "$BRIDGE"
 default_subnets = ["10.213.32.0/20"]
 TOML
+} >"$folder/podbay.toml"
 start_agent() {
-    "$agent_binary" agent --config "$folder/podbay.toml" >>"$folder/podbay.log" 2>&1 &
-    agent=$!
-    until_true 20 test -S "$folder/podbay.sock" || die "the agent did not start"
+    launch_agent "$agent_binary" "$folder/podbay.toml" "$folder/podbay.sock" "$folder/podbay.log" ||
+        die "the agent did not start"
 }
 start_agent
 
@@ -126,6 +99,10 @@ spec:
 YAML
 mv "$folder/web.yaml" "$folder/manifests/"
 status() { curl -fs "http://127.0.0.1:$read_only/pods" | jq -e "(.items // [])[] | select(.metadata.name == \"web-node\") | .status | $1"; }
+# Runs a command in the app through the kubelet, which calls the agent for it.
+run_in_app() { curl -fsk -X POST "https://127.0.0.1:$api/run/default/web-node/app?cmd=$1"; }
+# How often the kubelet has listed pods and containers.
+relists() { curl -fsk "https://127.0.0.1:$api/metrics" | awk '$1 == "kubelet_pleg_relist_duration_seconds_count" {print $2}'; }
 of() { printf '.containerStatuses[] | select(.name == "%s")' "$1"; }
 until_true 60 status "$(of app) | select(.ready)" || die "the app is not ready"
 say "the pod runs, after its init container, and is ready by its probe"
@@ -135,7 +112,7 @@ until_true 60 status "$(of crash) | select(.restartCount > 0 and .lastState.term
     die "the crashing container is not started again"
 say "its crashing container is started again; the exit code is right"
 [ "$(curl -fsk "https://127.0.0.1:$api/containerLogs/default/web-node/app")" = started ] || die "no log"
-answer=$(curl -fsk -X POST "https://127.0.0.1:$api/run/default/web-node/app?cmd=ls%20/tmp/begun")
+answer=$(run_in_app ls%20/tmp/begun)
 [ "$answer" = /tmp/begun ] || die "the hook after the start did not run: $answer"
 streamed=$(streaming-client exec -url "https://127.0.0.1:$api/exec/default/web-node/app?command=cat&command=/data/index.html&output=1&error=1")
 jq -e '.stdout.text == "hello\n"' <<<"$streamed" >/dev/null || die "exec by a stream: $streamed"
@@ -151,7 +128,11 @@ before=$(status "$(of app) | .containerID")
 kill -KILL "$agent"
 wait "$agent" 2>/dev/null || true
 start_agent
-sleep 3
+# The kubelet knows its pods from before: it has to reach the new agent, and then to list them twice.
+until_true 30 run_in_app true || die "the kubelet does not reach the new agent"
+lists=$(relists)
+listed_twice() { [ "$(relists)" -ge $((lists + 2)) ]; }
+until_true 30 listed_twice || die "the kubelet does not list its pods"
 until_true 30 status "$(of app) | select(.ready and .containerID == $before and .restartCount == 0)" ||
     die "the app did not outlive the agent"
 [ "$(curl -fs "http://127.0.0.1:$host_port/")" = hello ] || die "the host port is gone"

@@ -7,14 +7,11 @@
 # memory of the agent grows. Needs root and an x86_64 host, and builds the release binary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-die() { printf 'layout: %s\n' "$*" >&2; exit 1; }
-say() { printf 'layout: %s\n' "$*"; }
-[ "$(id -u)" = 0 ] || die "needs root"
-
-folder=$(mktemp -d /tmp/podbay-layout.XXXXXX)
+me=layout
 . scripts/kit.sh
-export PATH="$parts:$PATH:/usr/sbin:/sbin"
-agent=
+begin
+use_line 2
+readonly CGROUP=podbay-layout BRIDGE=pblayout0
 # Neither processes nor networks of pods.
 no_pods() {
     [ -z "$(ctr --address "$folder/containerd.sock" --namespace podbay tasks ls -q)" ] &&
@@ -26,15 +23,7 @@ clean_up() {
     ask delete pods --all --force --grace-period=0 >/dev/null 2>&1
     until_true 30 no_pods
     stop_agent
-    end_all
-    for pid in $(pgrep -f "containerd-shim.*-address $folder/"); do kill -KILL "$pid"; done
-    unmount_all
-    ip link delete pblayout0 2>/dev/null
-    # After a failure its processes may outlive their shims.
-    find /sys/fs/cgroup -path "/sys/fs/cgroup*/podbay-layout*/cgroup.procs" -exec cat {} + | sort -u | xargs -r kill -KILL
-    sleep 0.5
-    find /sys/fs/cgroup -depth -type d -path "/sys/fs/cgroup*/podbay-layout*" -exec rmdir {} +
-    rm -rf "$folder"
+    clean_world $BRIDGE $CGROUP
     exit $status
 }
 trap clean_up EXIT
@@ -50,23 +39,15 @@ image=127.0.0.1:$registry/podbay/busybox:latest
 socket=unix://$folder/podbay.sock
 mkdir "$folder/manifests" "$folder/logs"
 echo 'timeout: 20' >"$folder/crictl.yaml"
-cat >"$folder/podbay.toml" <<TOML
-root = "$folder/podbay"
-state = "$folder/podbay-state"
-[cri]
-socket = "$folder/podbay.sock"
-[containerd]
-address = "$folder/containerd.sock"
-[network]
-conf_dir = "$folder/net.d"
-bin_dirs = [$(cni_dirs)]
-cache_dir = "$folder/cni-cache"
-netns_dir = "$folder/netns"
-default_bridge = "pblayout0"
+{
+    agent_config "$folder" "$folder/containerd.sock" podbay
+    cat <<TOML
+default_bridge = "$BRIDGE"
 default_subnets = ["10.213.16.0/20"]
 [pods]
-cgroup_root = "podbay-layout"
+cgroup_root = "$CGROUP"
 TOML
+} >"$folder/podbay.toml"
 ask() { "$binary" --address "$socket" "$@"; }
 cri() { crictl --config "$folder/crictl.yaml" --runtime-endpoint "$socket" --image-endpoint "$socket" -t 20s "$@"; }
 # start_agent FILE: writes the functions it enters to FILE

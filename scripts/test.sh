@@ -16,39 +16,25 @@ trap 'rm -f "$counts"' EXIT
 failed=()
 started=$SECONDS
 
-# run NAME CARGO-TEST-ARGUMENTS...: shows the full output and keeps the runner's result lines.
-run() {
-    local name=$1 start=$SECONDS output
-    shift
+# measured NAME PATTERN COMMAND...: shows the full output and keeps the result lines, which match the pattern.
+measured() {
+    local name=$1 pattern=$2 start=$SECONDS output results
+    shift 2
     output=$(mktemp)
     echo "== $name"
-    if ! cargo --locked test "$@" </dev/null 2>&1 | tee "$output"; then
-        failed+=("$name")
-    fi
-    grep -E '^test result: ' "$output" |
-        while read -r line; do printf '%-24s %s\n' "$name" "$line"; done >>"$counts" ||
-        printf '%-24s %s\n' "$name" "no result: it did not run" >>"$counts"
+    "$@" </dev/null 2>&1 | tee "$output" || failed+=("$name")
+    results=$(grep -E "$pattern" "$output") || {
+        results="no result: it did not run"
+        failed+=("$name without a result")
+    }
+    while read -r line; do printf '%-24s %s\n' "$name" "$line"; done <<<"$results" >>"$counts"
     rm -f "$output"
     echo "== $name took $((SECONDS - start)) s"
 }
-
-# The conformance suite, with its own line of counts.
-run_critest() {
-    local start=$SECONDS output
-    output=$(mktemp)
-    echo "== critest"
-    if ! KIT_AGENT="${CARGO_TARGET_DIR:-target}/debug/podbay" scripts/critest.sh podbay \
-        -ginkgo.no-color -ginkgo.v=false </dev/null 2>&1 | tee "$output"; then
-        failed+=(critest)
-    fi
-    local result
-    if ! result=$(grep -E '^(SUCCESS|FAIL)! -- ' "$output"); then
-        result="no result: it did not run"
-        failed+=("critest without a result")
-    fi
-    printf '%-24s %s\n' critest "$result" >>"$counts"
-    rm -f "$output"
-    echo "== critest took $((SECONDS - start)) s"
+run() { # run NAME CARGO-TEST-ARGUMENTS...
+    local name=$1
+    shift
+    measured "$name" '^test result: ' cargo --locked test "$@"
 }
 
 targets=$(cargo --locked metadata --no-deps --format-version 1 |
@@ -65,7 +51,8 @@ done
 for target in $targets; do
     case $target in real_* | twin | timelines) run "$target" --test "$target" -- --test-threads="$real_threads" ;; esac
 done
-run_critest
+measured critest '^(SUCCESS|FAIL)! -- ' env KIT_AGENT="${CARGO_TARGET_DIR:-target}/debug/podbay" \
+    scripts/critest.sh podbay -ginkgo.no-color -ginkgo.v=false
 
 echo
 echo "== counts, as the runner printed them"

@@ -188,11 +188,11 @@ impl Backoff {
         Self::new(UNDO_FIRST, UNDO_LONGEST)
     }
 
-    /// Does `work` until it succeeds, with these pauses between the tries. Who wants to know why a
-    /// try failed looks at it inside of `work`.
+    /// Repeats `work` until it succeeds, pausing between attempts. `work` must log its own errors
+    /// and hold no locks across attempts.
     ///
-    /// What a try holds it lets go of before the pause. There is no end to the tries: to be run by
-    /// [`Tasks::spawn_until_drain`], or under a limit.
+    /// The number of attempts is not limited: run it by [`Tasks::spawn_until_drain`], or under a
+    /// time limit.
     pub async fn retry<T, E, F: Future<Output = Result<T, E>>>(
         mut self,
         mut work: impl FnMut() -> F,

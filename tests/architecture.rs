@@ -7,7 +7,7 @@
 #[path = "architecture/sources.rs"]
 mod sources;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use regex::Regex;
@@ -18,6 +18,7 @@ use sources::{
 };
 
 /// Rooms that every room may look at: plain types, ids, owned tasks, locks, how errors are told.
+/// They look at nobody, not even at each other.
 const GROUND: &[&str] = &["model", "ids", "lifecycle", "locks", "telemetry"];
 
 /// What each room may look at besides itself and [`GROUND`]. `lib`, `main` and `app` join the
@@ -28,11 +29,11 @@ const MAY_SEE: &[(&str, &[&str])] = &[
         &["pod", "sandbox", "container", "image", "stream", "stats", "board", "proto", "backend"],
     ),
     ("pod", &["sandbox", "container", "image", "board", "oci", "logs", "store", "backend"]),
-    ("sandbox", &["container", "image", "board", "oci", "logs", "store", "pause", "backend"]),
+    ("sandbox", &["container", "image", "board", "oci", "store", "backend"]),
     ("stream", &["sandbox"]),
     ("stats", &["board", "backend"]),
     ("container", &["image", "board", "cdi", "oci", "logs", "store", "backend"]),
-    ("image", &["oci", "logs", "store", "backend"]),
+    ("image", &["backend"]),
     ("board", &["backend"]),
     ("pause", &[]),
     ("store", &[]),
@@ -55,10 +56,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("board/snapshot.rs", "oci::user"),
 ];
 
-/// The ground looks at nobody, but for ids, which model may carry.
-const GROUND_MAY_SEE: &[(&str, &[&str])] =
-    &[("model", &["ids"]), ("ids", &[]), ("lifecycle", &[]), ("locks", &[]), ("telemetry", &[])];
-
 /// Files and folders that do no input or output, besides whole rooms.
 const PURE_FILES: &str = "logs/line logs/format pod/admit pod/backoff pod/manifest pod/phase \
                           pod/plan pod/quantity pod/translate";
@@ -71,8 +68,8 @@ const NAMES_THAT_SAY_NOTHING: &[&str] =
     &["utils", "util", "helpers", "helper", "common", "manager", "misc"];
 
 fn allowed(room: &str) -> BTreeSet<&'static str> {
-    if let Some((_, rooms)) = GROUND_MAY_SEE.iter().find(|(name, _)| *name == room) {
-        return rooms.iter().copied().collect();
+    if GROUND.contains(&room) {
+        return BTreeSet::new();
     }
     let row = MAY_SEE.iter().find(|(name, _)| *name == room);
     let (_, rooms) = row.unwrap_or_else(|| {
@@ -88,24 +85,75 @@ fn no_offence(offences: &[String], rule: &str) {
 #[test]
 fn rooms_look_only_where_they_may() {
     let mut offences = Vec::new();
+    let mut used = BTreeSet::new();
     for source in rule_sources() {
         let room = source.room();
         if JOINERS.contains(&room.as_str()) {
             continue;
         }
         let allowed = allowed(&room);
+        let file = source.inside().to_string_lossy().into_owned();
         for path in crate_paths(&source.code) {
             let seen = path.split("::").next().unwrap_or_default();
-            let file = source.inside().to_string_lossy().into_owned();
             let excepted = EXCEPTIONS
                 .iter()
-                .any(|(name, there)| *name == file && (*there == seen || path.starts_with(there)));
-            if seen != room && !allowed.contains(seen) && !excepted {
-                offences.push(format!("{} looks at crate::{path}", source.inside().display()));
+                .find(|(name, there)| *name == file && (*there == seen || path.starts_with(there)));
+            if seen == room || allowed.contains(seen) {
+                used.insert((room.clone(), seen.to_owned()));
+            } else if let Some((name, there)) = excepted {
+                used.insert(((*name).to_owned(), (*there).to_owned()));
+            } else {
+                offences.push(format!("{file} looks at crate::{path}"));
             }
         }
     }
     no_offence(&offences, "a room looks where it may not");
+    let unused: Vec<_> = permissions()
+        .filter(|(who, there)| !used.contains(&((*who).to_owned(), (*there).to_owned())))
+        .map(|(who, there)| format!("{who} never looks at {there}"))
+        .collect();
+    no_offence(&unused, "what nobody looks at need not be allowed");
+}
+
+/// Each permission: a room or a file, and where it may look.
+fn permissions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let of_rooms =
+        MAY_SEE.iter().flat_map(|(room, rooms)| rooms.iter().map(|there| (*room, *there)));
+    of_rooms.chain(EXCEPTIONS.iter().copied())
+}
+
+/// The rooms of the table in ARCHITECTURE.md, and where it says that they may look. What follows a
+/// semicolon is about single files.
+fn described() -> BTreeMap<String, BTreeSet<String>> {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let table = text.split("| room | owns | may use |").nth(1).expect("the table of the rooms");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let words = |cell: &str| {
+        let list = cell.split(';').next().unwrap_or_default().split(", ");
+        let names = list.map(|word| match word.trim() {
+            "seams" | "plain types of the seams" => "backend".to_owned(),
+            "wire types" => "proto".to_owned(),
+            name => name.to_owned(),
+        });
+        names.filter(|name| name != "nobody").collect()
+    };
+    let row = |line: &str| {
+        let cells: Vec<_> = line.trim_matches('|').split(" | ").collect();
+        let [room, _, may_use] = cells.as_slice() else { panic!("three cells: {line}") };
+        (room.trim().trim_matches('`').to_owned(), words(may_use))
+    };
+    rows.map(row).collect()
+}
+
+#[test]
+fn the_description_of_the_rooms_is_true() {
+    let expected: BTreeMap<String, BTreeSet<String>> = MAY_SEE
+        .iter()
+        .map(|(room, rooms)| {
+            ((*room).to_owned(), rooms.iter().map(|it| (*it).to_owned()).collect())
+        })
+        .collect();
+    assert_eq!(described(), expected, "ARCHITECTURE.md, and then tests/architecture.rs");
 }
 
 #[test]

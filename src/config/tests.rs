@@ -446,3 +446,47 @@ fn bands_of_a_shutdown_are_as_the_kubelet_has_them() {
     let given = "shutdown_grace_by_priority = [\"-5=1s\", \"1000 = 1m\"]";
     assert_eq!(bands(given), [(-5, 1), (1000, 60)]);
 }
+
+/// The keys of docs/configuration.md with their defaults, as `Config::show` prints them.
+fn documented() -> Vec<String> {
+    let text = include_str!("../../docs/configuration.md");
+    let settings = text.split("## Flags").next().unwrap_or_default();
+    let mut table = "";
+    let mut found = Vec::new();
+    for line in settings.lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            table = heading.trim_matches(['`', '[', ']']);
+        }
+        let Some((key, rest)) = line.strip_prefix("| `").and_then(|row| row.split_once("` | "))
+        else {
+            continue;
+        };
+        let default = rest.split(" | ").next().unwrap_or_default().trim_matches('`');
+        let of_table = if table == "Without a table" { "" } else { table };
+        found.push(format!("[{of_table}] {key} = {default}"));
+    }
+    found
+}
+
+#[test]
+fn the_documentation_has_every_key_with_its_default() {
+    // A table with a name of the user's choice exists only where the file has it.
+    let world = World::file("[images.auth.HOST]\nusername = \"\"");
+    let shown = world.load().expect("load").show().replace("handlers.runc", "handlers.NAME");
+    let mut table = "[]";
+    let mut expected = Vec::new();
+    for line in shown.lines() {
+        let unset = line.strip_prefix("# ").and_then(|line| line.strip_suffix(" is not set"));
+        if line.starts_with('[') {
+            table = line;
+        } else if let Some(key) = unset {
+            expected.push(format!("{table} {key} = unset"));
+        } else if let Some((setting, _)) = line.split_once("  # ") {
+            expected.push(format!("{table} {setting}"));
+        }
+    }
+    let (mut documented, mut expected) = (documented(), expected);
+    documented.sort();
+    expected.sort();
+    assert_eq!(documented, expected);
+}

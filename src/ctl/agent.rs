@@ -149,10 +149,13 @@ mod tests {
         };
         let config = Config::load(&FileOnly, &args.flags()).expect("load");
         let shown = config.show();
+        let documentation = include_str!("../../docs/configuration.md");
         for (key, name, value) in given {
             let source = config.source(key).expect(key).to_string();
             assert_eq!(source, format!("flag {name}"), "{key}");
             assert!(shown.contains(value), "{value} in {shown}");
+            let row = format!("| `{name}` | `{key}`");
+            assert!(documentation.contains(&row), "{row} in docs/configuration.md");
         }
     }
 }

@@ -103,6 +103,9 @@ struct Files {
     options: RemoteOptions,
     tls: Stamp,
     policy: Stamp,
+    /// How often they were checked.
+    #[cfg(test)]
+    looked: watch::Sender<u32>,
 }
 
 impl Remote {
@@ -160,7 +163,13 @@ fn read_policy(path: &Path) -> Result<Policy, RemoteError> {
 impl Files {
     fn new(options: RemoteOptions) -> Self {
         let (tls, policy) = Self::look(&options);
-        Self { options, tls, policy }
+        Self {
+            options,
+            tls,
+            policy,
+            #[cfg(test)]
+            looked: watch::Sender::default(),
+        }
     }
 
     fn look(options: &RemoteOptions) -> (Stamp, Stamp) {
@@ -194,6 +203,8 @@ impl Files {
             if changed || looks.is_multiple_of(RECHECK) {
                 guests.recheck(&tls.borrow());
             }
+            #[cfg(test)]
+            self.looked.send_modify(|looked| *looked += 1);
         }
     }
 }

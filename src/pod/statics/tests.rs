@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -17,6 +18,8 @@ struct House {
     dir: tempfile::TempDir,
     statics: Arc<Statics>,
     told: watch::Receiver<Wanted>,
+    /// How often it was told.
+    times: Arc<AtomicUsize>,
     _task: tokio::task::JoinSet<()>,
 }
 
@@ -37,13 +40,16 @@ impl House {
             node: "node".to_owned(),
             last,
         };
+        let times = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&times);
         let statics = Statics::new(options, move |wanted| {
+            count.fetch_add(1, Ordering::SeqCst);
             tell.send_replace(Some(wanted));
         })
         .expect("statics");
         let mut task = tokio::task::JoinSet::new();
         task.spawn(Arc::clone(&statics).run());
-        Self { dir, statics, told, _task: task }
+        Self { dir, statics, told, times, _task: task }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -135,6 +141,12 @@ async fn pods_come_change_and_go_with_their_files() {
 async fn an_empty_folder_is_told_once() {
     let house = House::new(|_| {});
     house.wants(&[]).await;
+    // It is looked at again, twice.
+    house.put("a.yaml", "");
+    house.complains("a.yaml", "it contains no object").await;
+    std::fs::remove_file(house.path("a.yaml")).expect("removed");
+    house.is_content().await;
+    assert_eq!(house.times.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

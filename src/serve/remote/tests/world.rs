@@ -160,6 +160,7 @@ pub struct World {
     pub authority: Authority,
     pub address: SocketAddr,
     running: Option<Running>,
+    looked: watch::Receiver<u32>,
     _ready: watch::Sender<bool>,
 }
 
@@ -172,6 +173,7 @@ impl World {
             authority,
             address: ([127, 0, 0, 1], 0).into(),
             running: None,
+            looked: watch::channel(0).1,
             _ready: watch::Sender::new(true),
         };
         world.write("ca.crt", &world.authority.pem());
@@ -185,6 +187,7 @@ impl World {
         let mut world = Self::new();
         let remote = Remote::open(world.options()).await.unwrap();
         world.address = remote.address();
+        world.looked = remote.files.looked.subscribe();
         let (stop, stopped) = oneshot::channel();
         let stopped = async {
             let _ = stopped.await;
@@ -232,9 +235,12 @@ impl World {
         self.write("agent.key", &agent.key);
     }
 
-    /// Waits until the files were checked twice.
+    /// Waits until the files were checked twice more: the first check may have begun before.
     pub async fn settle(&self) {
-        tokio::time::sleep(LOOK * 2).await;
+        let mut looked = self.looked.clone();
+        let enough = *looked.borrow() + 2;
+        let waiting = looked.wait_for(|looked| *looked >= enough);
+        tokio::time::timeout(LIMIT, waiting).await.expect("in time").expect("it serves");
     }
 
     pub async fn until(&self, mut holds: impl AsyncFnMut() -> bool) {
