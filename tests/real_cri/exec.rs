@@ -1,5 +1,6 @@
 //! ExecSync.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
@@ -10,7 +11,8 @@ use crate::rig::{LivePod, Rig, SOON, lossy};
 use crate::support::builders::Container;
 use crate::support::containerd::Line;
 use crate::support::env::TestEnv;
-use crate::support::wait_until;
+use crate::support::{eventually, wait_until};
+use crate::websocket::Session;
 
 pub async fn exec_gives_output_and_code(line: Line) {
     let rig = Rig::start(line).await;
@@ -99,5 +101,62 @@ pub async fn a_slow_start_given_up_holds_up_nothing(line: Line) {
     }
     let done = rig.try_exec(&id, &["echo", "here"], 20).await.expect("the shim is free");
     assert_eq!(lossy(&done.stdout), "here\n");
+    rig.finish().await;
+}
+
+/// The open descriptors of a process by what they are, without the numbers in it, and the number of
+/// its threads.
+fn held(pid: u32) -> (BTreeMap<String, usize>, usize) {
+    let names = |folder: &str| fs::read_dir(format!("/proc/{pid}/{folder}")).expect(folder);
+    let mut kinds = BTreeMap::new();
+    for entry in names("fd").flatten() {
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        let target = target.to_string_lossy().replace(|c: char| c.is_ascii_hexdigit(), "");
+        *kinds.entry(target).or_default() += 1;
+    }
+    (kinds, names("task").count())
+}
+
+pub async fn sessions_leave_no_descriptors_and_threads(line: Line) {
+    let rig = Rig::start(line).await;
+    let pod = rig.run(rig.pod_spec("many")).await;
+    let mut spec = Container::script("c", &rig.image, "while read x; do echo $x; done").tty();
+    spec.config.stdin = true;
+    let id = rig.launch(&pod, &spec).await;
+    let protocol = "v4.channel.k8s.io";
+    let session = async |number: usize| {
+        if number.is_multiple_of(4) {
+            drop(Session::open(&rig.attach_url(&id, true, true).await, protocol).await);
+            return;
+        }
+        // It fails, is not there, or its client leaves.
+        let script = ["exit 3", "exec /no/such/program", "sleep 4242"][number % 4 - 1];
+        let mut session = Session::open(&rig.exec_url(&id, script, true).await, protocol).await;
+        if script != "sleep 4242" {
+            assert_ne!(session.code().await, "0");
+        }
+    };
+    let pid = rig.agent.pid();
+    // What is kept from the first sessions on is there.
+    futures::future::join_all((0..8).map(&session)).await;
+    let calm = async || {
+        wait_until(SOON, "nobody sleeps", async || {
+            !rig.exec(&id, "ps -o args").await.contains("sleep 4242")
+        })
+        .await;
+    };
+    calm().await;
+    let before = held(pid);
+    for number in 0..200 {
+        session(number).await;
+    }
+    calm().await;
+    let mut now = before.clone();
+    let freed = eventually(SOON, async || {
+        now = held(pid);
+        let no_more = |(kind, count): (&String, &usize)| before.0.get(kind) >= Some(count);
+        (now.0.iter().all(no_more) && now.1 <= before.1).then_some(())
+    });
+    assert!(freed.await.is_some(), "before {before:?}\nnow {now:?}");
     rig.finish().await;
 }

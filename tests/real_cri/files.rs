@@ -149,3 +149,25 @@ pub async fn devices_are_given(line: Line) {
     assert_eq!(rig.exec(&id, opened).await, "denied");
     rig.finish().await;
 }
+
+/// The file system of the agent's run-time directory is in memory.
+pub async fn what_containers_write_is_on_the_disk(line: Line) {
+    let rig = Rig::start(line).await;
+    let pod = rig.run(rig.pod_spec("shared")).await;
+    let id = rig.launch_waiting(&pod, "c").await;
+    let facts = rig.info(&id).await;
+    for mount in facts["runtimeSpec"]["mounts"].as_array().expect("mounts") {
+        let source = mount["source"].as_str().unwrap_or_default();
+        // Its size is limited.
+        let shm = mount["destination"] == "/dev/shm";
+        let below_state = std::path::Path::new(source).starts_with(rig.env().state());
+        assert!(shm || !below_state, "{mount}");
+    }
+    let files = rig.env().root().join("sandboxes").join(&pod.id);
+    for name in ["hosts", "resolv.conf", "hostname"] {
+        rig.exec(&id, &format!("echo '# mine' >>/etc/{name}")).await;
+        let text = std::fs::read_to_string(files.join(name)).expect(name);
+        assert!(text.ends_with("# mine\n"), "{name}: {text}");
+    }
+    rig.finish().await;
+}
