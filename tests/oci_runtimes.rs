@@ -22,6 +22,11 @@ use podbay::oci::{
 };
 use serde_json::Value;
 
+#[path = "support/parts.rs"]
+mod parts;
+
+use parts::parts;
+
 /// Names of the capabilities by number.
 const CAPABILITIES: &str = "\
     CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP \
@@ -38,8 +43,7 @@ fn runc_1_1() {
 
 #[test]
 fn runc_1_5() {
-    let parts = std::env::var("KIT_PARTS").unwrap_or_else(|_| "/opt/podbay-parts/bin".to_owned());
-    a_whole_pod(Path::new(&parts).join("runc"));
+    a_whole_pod(parts().join("runc"));
 }
 
 #[test]

@@ -113,6 +113,15 @@ fn each_rpc_has_messages_of_its_own() {
 
 /// What is not indented or indented once names something; the line before it must speak of it.
 #[test]
+fn every_rpc_is_in_the_user_guide() {
+    let guide = include_str!("../docs/api.md");
+    let rows: String = guide.lines().filter(|line| line.starts_with("| `")).collect();
+    for method in files().iter().flat_map(|file| &file.service).flat_map(|it| &it.method) {
+        assert!(rows.contains(&format!("`{}`", method.name())), "{} in docs/api.md", method.name());
+    }
+}
+
+#[test]
 fn everything_has_a_comment() {
     for (file, (_, text)) in files().iter().zip(TEXTS) {
         comments_of(file, text);

@@ -9,6 +9,8 @@ mod daemon;
 mod image;
 #[path = "real_backend/images.rs"]
 mod images;
+#[path = "support/parts.rs"]
+mod parts;
 #[path = "real_backend/processes.rs"]
 mod processes;
 #[path = "real_backend/records.rs"]
@@ -17,6 +19,7 @@ mod records;
 mod rig;
 
 use containerd::Line;
+use parts::parts;
 use rig::Rig;
 
 macro_rules! on_both_lines {

@@ -14,6 +14,11 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
+#[path = "support/parts.rs"]
+mod parts;
+
+use parts::parts;
+
 /// Serves one session for each connection; the path says which. Tells of clients that left.
 struct Server {
     address: SocketAddr,
@@ -34,9 +39,7 @@ impl Server {
     }
 
     async fn run(&self, subcommand: &str, path: &str, flags: &[&str]) -> Value {
-        let parts =
-            std::env::var("KIT_PARTS").unwrap_or_else(|_| "/opt/podbay-parts/bin".to_owned());
-        let child = tokio::process::Command::new(format!("{parts}/streaming-client"))
+        let child = tokio::process::Command::new(parts().join("streaming-client"))
             .args([subcommand, "-timeout=30s", "-url"])
             .arg(format!("http://{}{path}", self.address))
             .args(flags)

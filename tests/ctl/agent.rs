@@ -149,6 +149,15 @@ impl Agent {
     pub fn asked(&self) -> String {
         self.state(|state| state.asked.last().cloned().unwrap_or_default())
     }
+
+    /// Waits until the last thing asked for is a watch.
+    pub async fn until_watched(&self) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !self.asked().starts_with("Watch") {
+            assert!(tokio::time::Instant::now() < deadline, "no watch: {}", self.asked());
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 /// What a command has said.

@@ -78,7 +78,7 @@ async fn waits_for_readiness_end_one_way_or_another() {
     assert_eq!(fault, "error: after 50ms: waiting for web to be ready\n");
     agent.state(|state| state.asked.clear());
     let waiting = agent.command(&["apply", "-f", "web.yaml", "--wait"]).spawn().expect("spawn");
-    until_watched(&agent).await;
+    agent.until_watched().await;
     agent.fake.tell(WatchEventType::Modified, pod("default", "web", Phase::Running, true));
     let done = tokio::time::timeout(PATIENCE, waiting.wait_with_output()).await.expect("in time");
     assert!(done.expect("wait").status.success());
@@ -94,7 +94,7 @@ async fn a_wait_for_a_replaced_pod_is_for_the_one_that_follows() {
     });
     agent.state(|state| state.asked.clear());
     let waiting = agent.command(&["replace", "-f", "web.yaml", "--wait"]).spawn().expect("spawn");
-    until_watched(&agent).await;
+    agent.until_watched().await;
     old.phase = Phase::Failed.into();
     agent.fake.tell(WatchEventType::Modified, old.clone());
     agent.fake.tell(WatchEventType::Deleted, old);
@@ -106,15 +106,6 @@ async fn a_wait_for_a_replaced_pod_is_for_the_one_that_follows() {
     let done = tokio::time::timeout(PATIENCE, waiting.wait_with_output()).await.expect("in time");
     let done = done.expect("wait");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-}
-
-/// Waits until the last thing asked for is a watch.
-async fn until_watched(agent: &Agent) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !agent.asked().starts_with("Watch") {
-        assert!(tokio::time::Instant::now() < deadline, "no watch: {}", agent.asked());
-        tokio::task::yield_now().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,7 +153,7 @@ async fn a_delete_waits_until_the_pod_is_gone() {
     assert_eq!(fault, "error: after 50ms: waiting for web to be gone\n");
     agent.state(|state| state.asked.clear());
     let waiting = agent.command(&["delete", "pod/web"]).spawn().expect("spawn");
-    until_watched(&agent).await;
+    agent.until_watched().await;
     agent.fake.tell(WatchEventType::Deleted, pod("default", "web", Phase::Running, true));
     let done = tokio::time::timeout(PATIENCE, waiting.wait_with_output()).await.expect("in time");
     assert!(done.expect("wait").status.success());

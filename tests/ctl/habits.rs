@@ -30,14 +30,6 @@ fn asked(agent: &Agent, call: &str) -> Vec<String> {
     agent.state(|state| state.asked.iter().filter(|it| it.starts_with(call)).cloned().collect())
 }
 
-async fn until_watched(agent: &Agent) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !agent.asked().starts_with("Watch") {
-        assert!(tokio::time::Instant::now() < deadline, "no watch: {}", agent.asked());
-        tokio::task::yield_now().await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn get_takes_several_kinds_and_orders_and_picks() {
     let db = pod("default", "db", Phase::Running, true);
@@ -135,7 +127,7 @@ async fn wait_ends_with_the_condition() {
     assert_eq!(agent.run(&["wait", "--for=delete", "pod/gone"]).await.good(), "");
     agent.state(|state| state.asked.clear());
     let waiting = agent.command(&["wait", "--for=delete", "pod/web"]).spawn().expect("spawn");
-    until_watched(&agent).await;
+    agent.until_watched().await;
     agent.fake.tell(WatchEventType::Deleted, ready("False"));
     let done = tokio::time::timeout(PATIENCE, waiting.wait_with_output()).await.expect("in time");
     assert_eq!(String::from_utf8_lossy(&done.expect("wait").stdout), met);
@@ -147,7 +139,7 @@ async fn replace_with_force_deletes_and_creates() {
     agent.state(|state| state.watch_on = true);
     let args = ["replace", "--force", "--grace-period=3", "-f", "web.yaml"];
     let replacing = agent.command(&args).spawn().expect("spawn");
-    until_watched(&agent).await;
+    agent.until_watched().await;
     agent.fake.tell(WatchEventType::Deleted, web(|_| {}));
     let done = tokio::time::timeout(PATIENCE, replacing.wait_with_output()).await.expect("in time");
     let done = done.expect("wait");
@@ -168,7 +160,7 @@ async fn replace_with_force_deletes_and_creates() {
         state.refusals.insert("Apply as dry run", stale);
     });
     let replacing = agent.command(&args).spawn().expect("spawn");
-    until_watched(&agent).await;
+    agent.until_watched().await;
     agent.fake.tell(WatchEventType::Deleted, web(|_| {}));
     let done = tokio::time::timeout(PATIENCE, replacing.wait_with_output()).await.expect("in time");
     assert!(done.expect("wait").status.success());

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::support::env::TestEnv;
-use super::support::eventually;
 use super::support::process::Daemon;
+use super::support::{eventually, parts};
 
 /// Name of its node; static pods have it at the end of their names.
 pub const NODE: &str = "node";
@@ -108,9 +108,7 @@ impl Kubelet {
 }
 
 fn binary() -> PathBuf {
-    let parts = std::env::var_os("KIT_PARTS");
-    let parts = parts.map_or_else(|| "/opt/podbay-parts/bin".into(), PathBuf::from);
-    let binary = parts.join("kubelet");
+    let binary = parts().join("kubelet");
     assert!(binary.exists(), "{} is missing: run scripts/setup.sh kubelet", binary.display());
     binary
 }

@@ -140,10 +140,7 @@ async fn a_node_short_of_memory_evicts_who_takes_the_most() {
     assert_eq!(phase(&refused.pod), "Failed");
     let reason = refused.pod.status.as_ref().and_then(|status| status.reason.as_deref());
     assert_eq!(reason, Some("Evicted"));
-    for name in ["small", "much-larger", "late"] {
-        rig.delete(name, None).await;
-        rig.gone(name).await;
-    }
+    rig.remove_all(&["small", "much-larger", "late"]).await;
     world.clean().await;
 }
 

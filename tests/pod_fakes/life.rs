@@ -87,10 +87,7 @@ async fn phases_follow_the_restart_policy() {
     let init = rig.phase("init", "Failed").await;
     assert_eq!(state(&init, "i"), "exit 9");
     assert!(!is_true(&init, "Ready"));
-    for name in ["good", "bad", "once", "init"] {
-        rig.delete(name, None).await;
-        rig.gone(name).await;
-    }
+    rig.remove_all(&["good", "bad", "once", "init"]).await;
     world.clean().await;
 }
 

@@ -59,10 +59,7 @@ async fn a_config_map_may_come_before_its_pod() {
     // What is missing comes: the pod that waits for it goes on.
     give(&rig, &map("three")).await;
     rig.phase("after", "Running").await;
-    for name in ["late", "after"] {
-        rig.delete(name, None).await;
-        rig.gone(name).await;
-    }
+    rig.remove_all(&["late", "after"]).await;
     assert!(rig.pods().list(&named("map")).expect("a list").pods.is_empty());
     world.clean().await;
 }
@@ -77,10 +74,7 @@ async fn what_comes_with_its_pod_goes_with_it() {
     rig.phase("first", "Running").await;
     rig.apply(&user("second")).await;
     rig.until("second", "without it", |pod| state(pod, "a") == "CreateContainerConfigError").await;
-    for name in ["first", "second"] {
-        rig.delete(name, None).await;
-        rig.gone(name).await;
-    }
+    rig.remove_all(&["first", "second"]).await;
     world.clean().await;
 }
 

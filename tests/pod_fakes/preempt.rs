@@ -57,10 +57,7 @@ async fn a_critical_pod_has_the_cheapest_pods_end() {
     for name in ["lower", "idle"] {
         assert_eq!(state(&rig.get(name).expect("there"), "a"), "running", "{name}");
     }
-    for name in ["low", "lower", "idle", "critical"] {
-        rig.delete(name, None).await;
-        rig.gone(name).await;
-    }
+    rig.remove_all(&["low", "lower", "idle", "critical"]).await;
     world.clean().await;
 }
 
@@ -81,10 +78,7 @@ async fn an_agent_killed_while_it_makes_room_goes_on() {
     let ended = rig.phase("low", "Failed").await;
     assert_eq!(reason(&ended), "Preempting");
     assert!(is_true(&ended, "DisruptionTarget"));
-    for name in ["low", "critical"] {
-        rig.delete(name, None).await;
-        rig.gone(name).await;
-    }
+    rig.remove_all(&["low", "critical"]).await;
     world.clean().await;
 }
 
@@ -134,10 +128,7 @@ async fn nobody_ends_in_vain() {
     let told = agent.inside(async move { pods.admit(would).await }).await.expect("no panic");
     assert!(told.expect("an answer")[0].reasons.is_empty());
     assert_eq!(state(&rig.get("low").expect("there"), "a"), "running");
-    for name in ["low", "plain", "critical", "elsewhere"] {
-        rig.delete(name, None).await;
-        rig.gone(name).await;
-    }
+    rig.remove_all(&["low", "plain", "critical", "elsewhere"]).await;
     world.clean().await;
 }
 
@@ -159,9 +150,6 @@ async fn the_pods_of_one_manifest_share_the_node() {
     assert_eq!(reason(&rig.phase("one", "Failed").await), "Preempting");
     rig.set_static(&[]).await;
     rig.gone("fixed").await;
-    for name in ["one", "two"] {
-        rig.delete(name, None).await;
-        rig.gone(name).await;
-    }
+    rig.remove_all(&["one", "two"]).await;
     world.clean().await;
 }

@@ -60,10 +60,7 @@ async fn rules_by_exit_code_come_before_the_policy() {
     assert_eq!(phase(&again), "Running");
     let once = rig.phase("once", "Failed").await;
     assert_eq!((state(&once, "a").as_str(), status(&once, "a").restart_count), ("exit 43", 0));
-    for name in ["again", "once"] {
-        rig.delete(name, None).await;
-        rig.gone(name).await;
-    }
+    rig.remove_all(&["again", "once"]).await;
     world.clean().await;
 }
 
@@ -114,10 +111,7 @@ async fn a_killed_agent_leaves_everything_as_it_was() {
     assert_eq!(state(&crash, "a"), "CrashLoopBackOff");
     assert_eq!(status(&crash, "a").restart_count, 1);
     assert_eq!(rig.ids("a"), ids);
-    for name in ["kept", "crash"] {
-        rig.delete(name, None).await;
-        rig.gone(name).await;
-    }
+    rig.remove_all(&["kept", "crash"]).await;
     world.clean().await;
 }
 

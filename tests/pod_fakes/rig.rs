@@ -108,6 +108,14 @@ impl Rig<'_> {
         eventually(&what, async || self.get(name).is_none().then_some(())).await;
     }
 
+    /// Deletes these pods, one after the other.
+    pub async fn remove_all(&self, names: &[&str]) {
+        for name in names {
+            self.delete(name, None).await;
+            self.gone(name).await;
+        }
+    }
+
     /// Reasons of the events of a pod, in their order, with the container.
     pub async fn events(&self, name: &str) -> Vec<(String, String)> {
         let events = self.pods().events(named(name), false).expect("events");

@@ -144,10 +144,7 @@ async fn pods_end_by_priority_and_then_the_host_goes_on() {
     rig.phase("high", "Failed").await;
     eventually("let go", async || (!power.is_held()).then_some(())).await;
     assert_eq!(reason(&rig.get("done").expect("there")), "");
-    for name in ["low", "middle", "high", "late", "done"] {
-        rig.delete(name, None).await;
-        rig.gone(name).await;
-    }
+    rig.remove_all(&["low", "middle", "high", "late", "done"]).await;
     world.clean().await;
 }
 

@@ -84,10 +84,7 @@ async fn a_watch_goes_on_over_a_killed_agent() {
     let lost = Revision { number: seen.number + 1, ..seen.clone() };
     let refused = watch(&agent, &lost).err().expect("refused");
     assert!(matches!(refused, Error::TooOld { .. }), "{refused}");
-    for name in ["stays", "ends"] {
-        rig.delete(name, None).await;
-        rig.gone(name).await;
-    }
+    rig.remove_all(&["stays", "ends"]).await;
     let mut gone = Vec::new();
     while gone.len() < 2 {
         let told = next(&mut news).await;

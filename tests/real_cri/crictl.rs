@@ -1,7 +1,6 @@
 //! crictl, the field's command line for the CRI, on a pod from its pull to its removal.
 
 use std::process::{Output, Stdio};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -9,12 +8,11 @@ use tokio::process::{Child, Command};
 
 use crate::rig::{Rig, SOON};
 use crate::support::containerd::Line;
-use crate::support::eventually;
+use crate::support::{eventually, parts};
 
 fn command(rig: &Rig, words: &[&str]) -> Command {
-    let parts = std::env::var("KIT_PARTS").unwrap_or_else(|_| "/opt/podbay-parts/bin".to_owned());
     let socket = format!("unix://{}", rig.env().socket().display());
-    let mut command = Command::new(format!("{parts}/crictl"));
+    let mut command = Command::new(parts().join("crictl"));
     command.args(["--runtime-endpoint", &socket, "--image-endpoint", &socket, "--timeout", "30s"]);
     // In place of one of the machine.
     let config = rig.env().file("crictl.yaml");
@@ -104,7 +102,7 @@ pub async fn crictl_runs_a_pod(line: Line) {
     let disk = crictl_json(&rig, &["imagefsinfo"]).await;
     assert_ne!(disk["status"]["imageFilesystems"][0]["usedBytes"]["value"], "0", "{disk}");
 
-    let mut events = until_events(&rig).await;
+    let mut events = listen(&rig);
     let (pod_file, container_file) = files(&rig);
     let pod = crictl(&rig, &["runp", &pod_file]).await;
     let container = crictl(&rig, &["create", &pod, &container_file, &pod_file]).await;
@@ -144,12 +142,11 @@ struct Events {
     lines: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
 }
 
-async fn until_events(rig: &Rig) -> Events {
+/// Begins to listen. The order does not matter: first comes the present state, as events.
+fn listen(rig: &Rig) -> Events {
     let mut child =
         command(rig, &["events"]).stdout(Stdio::piped()).spawn().expect("crictl events");
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    // It says nothing once it listens.
-    tokio::time::sleep(Duration::from_secs(1)).await;
     Events { _child: child, lines }
 }
 

@@ -11,6 +11,7 @@ use crate::rig::{LivePod, Rig, image_spec};
 use crate::support::builders::{Container, Pod};
 use crate::support::containerd::Line;
 use crate::support::env::TestEnv;
+use crate::support::parts;
 
 /// OCI runtimes of this machine, by handler.
 const RUNTIMES: [(&str, &str); 3] =
@@ -18,7 +19,7 @@ const RUNTIMES: [(&str, &str); 3] =
 
 async fn start(line: Line) -> Rig {
     offer_hugetlb_to_crun();
-    let parts = std::env::var("KIT_PARTS").unwrap_or_else(|_| "/opt/podbay-parts/bin".into());
+    let parts = parts().display().to_string();
     let mut env = TestEnv::start(line).await;
     for (name, binary) in RUNTIMES {
         let binary = binary.replace("PARTS", &parts);

@@ -9,7 +9,7 @@ use crate::rig::{Rig, SOON};
 use crate::support::builders::Container;
 use crate::support::containerd::Line;
 use crate::support::env::{Networking, TestEnv};
-use crate::support::wait_until;
+use crate::support::{parts, wait_until};
 
 pub async fn lists_are_filtered(line: Line) {
     let rig = Rig::start(line).await;
@@ -200,8 +200,7 @@ pub async fn status_is_true(line: Line) {
 
 /// Runs grpcurl against the agent; returns what it said.
 fn grpcurl(rig: &Rig, data: Option<&Value>, words: &[&str]) -> String {
-    let parts = std::env::var("KIT_PARTS").unwrap_or_else(|_| "/opt/podbay-parts/bin".into());
-    let mut command = Command::new(format!("{parts}/grpcurl"));
+    let mut command = Command::new(parts().join("grpcurl"));
     command.args(["-plaintext", "-unix"]);
     if let Some(data) = data {
         command.args(["-d", &data.to_string()]);

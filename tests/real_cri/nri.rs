@@ -10,13 +10,12 @@ use crate::rig::{Rig, SOON};
 use crate::support::builders::Container;
 use crate::support::containerd::Line;
 use crate::support::env::TestEnv;
-use crate::support::eventually;
 use crate::support::process::Daemon;
+use crate::support::{eventually, parts};
 
 /// The plugin, built from `tests/clients/nri` by scripts/setup.sh.
 fn program() -> PathBuf {
-    let parts = std::env::var_os("KIT_PARTS").map(PathBuf::from);
-    let path = parts.unwrap_or_else(|| "/opt/podbay-parts/bin".into()).join("nri-plugin");
+    let path = parts().join("nri-plugin");
     assert!(path.exists(), "{} is missing: run scripts/setup.sh test", path.display());
     path
 }

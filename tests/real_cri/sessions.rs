@@ -8,12 +8,11 @@ use tonic::Status;
 
 use crate::rig::{LivePod, Rig, SOON};
 use crate::support::builders::Container;
-use crate::support::wait_until;
+use crate::support::{parts, wait_until};
 
 /// Runs a subcommand of client-go's test client and returns what it tells.
 pub async fn client(subcommand: &str, url: &str, flags: &[&str]) -> Value {
-    let parts = std::env::var("KIT_PARTS").unwrap_or_else(|_| "/opt/podbay-parts/bin".to_owned());
-    let child = tokio::process::Command::new(format!("{parts}/streaming-client"))
+    let child = tokio::process::Command::new(parts().join("streaming-client"))
         .args([subcommand, "-url", url])
         .args(flags)
         .stdin(Stdio::null())

@@ -12,6 +12,7 @@ use crate::support::builders::{Container, Pod};
 use crate::support::containerd::Line;
 use crate::support::env::TestEnv;
 use crate::support::images::ImageBuilder;
+use crate::support::parts;
 
 /// First ids of the pods on the host.
 const UIDS: u32 = 1_000_000;
@@ -308,7 +309,7 @@ async fn refused_for_its_users(rig: &Rig, pod: &LivePod, container: &Container) 
 pub async fn the_host_network_with_own_users(line: Line) {
     let mut env = TestEnv::start(line).await;
     // 1.x with a new runc has id-mapped volumes, but still no root file system with mapped ids.
-    env.add_config("[runtimes.handlers.new]\nbinary = \"/opt/podbay-parts/bin/runc\"");
+    env.add_config(&format!("[runtimes.handlers.new]\nbinary = {:?}", parts().join("runc")));
     let rig = Rig::start_in(env).await;
     if !announced(&rig).await {
         return rig.finish().await;

@@ -11,9 +11,9 @@ use serde_json::json;
 
 use crate::rig::{Rig, pod};
 use crate::support::containerd::Line;
-use crate::support::eventually;
 use crate::support::images::ImageBuilder;
 use crate::support::registry::Registry;
+use crate::support::{eventually, parts};
 
 fn run(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
@@ -122,8 +122,8 @@ pub async fn other_tools_read_it_and_are_read(line: Line) {
     let address = rig.agent.env.containerd.address();
     let ctr = || {
         let mut ctr = Command::new(match line {
-            Line::V1 => "/usr/bin/ctr".to_owned(),
-            Line::V2 => format!("{}/ctr", kit_parts()),
+            Line::V1 => "/usr/bin/ctr".into(),
+            Line::V2 => parts().join("ctr"),
         });
         ctr.arg("--address").arg(&address).args(["--namespace", "other", "images"]);
         ctr
@@ -149,10 +149,6 @@ pub async fn other_tools_read_it_and_are_read(line: Line) {
     runs(&rig, "mine", "mine:1").await;
     good(podbay(&rig).args(["rmi", "mine:1"]));
     rig.agent.assert_clean().await;
-}
-
-fn kit_parts() -> String {
-    std::env::var("KIT_PARTS").unwrap_or_else(|_| "/opt/podbay-parts/bin".to_owned())
 }
 
 pub async fn a_pull_is_followed(line: Line) {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::rig::{ContainerState, PodSandboxState, Rig, SOON};
 use crate::support::containerd::Line;
-use crate::support::wait_until;
+use crate::support::{parts, wait_until};
 
 pub async fn what_foreign_hands_take_away_is_not_missed(line: Line) {
     let mut rig = Rig::start(line).await;
@@ -102,10 +102,9 @@ fn unmount(path: &Path) {
 
 fn ctr(rig: &Rig, args: &[&str]) {
     let env = &rig.agent.env;
-    let parts = std::env::var_os("KIT_PARTS");
     let program = match env.line {
         Line::V1 => PathBuf::from("/usr/bin/ctr"),
-        Line::V2 => parts.map_or("/opt/podbay-parts/bin".into(), PathBuf::from).join("ctr"),
+        Line::V2 => parts().join("ctr"),
     };
     let mut command = Command::new(program);
     command.arg("--address").arg(env.containerd.address()).args(["--namespace", env.namespace()]);

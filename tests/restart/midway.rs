@@ -13,7 +13,7 @@ use crate::support::builders::Pod;
 use crate::support::containerd::Line;
 use crate::support::env::TestEnv;
 use crate::support::process::processes_with;
-use crate::support::{eventually, wait_until};
+use crate::support::{eventually, parts, wait_until};
 
 /// How long a held step takes. The new agent is up before it goes on.
 const HELD_SECONDS: u32 = 3;
@@ -74,10 +74,9 @@ impl Holds {
 }
 
 fn runc(line: Line) -> PathBuf {
-    let ours = std::env::var_os("KIT_PARTS").map_or("/opt/podbay-parts/bin".into(), PathBuf::from);
     match line {
         Line::V1 => "/usr/sbin/runc".into(),
-        Line::V2 => ours.join("runc"),
+        Line::V2 => parts().join("runc"),
     }
 }
 

@@ -18,6 +18,8 @@ use nix::unistd::Pid;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use super::parts;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(10);
 
@@ -26,7 +28,7 @@ const TICK: Duration = Duration::from_millis(10);
 pub enum Line {
     /// The distribution's 1.x.
     V1,
-    /// The 2.x of the parts folder (`KIT_PARTS`, or `/opt/podbay-parts/bin`).
+    /// The 2.x of the folder [`parts`].
     V2,
 }
 
@@ -50,10 +52,6 @@ impl Line {
 /// The system's programs, and before them a CRIU that works, where the system's own does not.
 pub fn criu_path() -> String {
     format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", parts().join("criu-kit").display())
-}
-
-fn parts() -> PathBuf {
-    std::env::var_os("KIT_PARTS").map_or_else(|| "/opt/podbay-parts/bin".into(), PathBuf::from)
 }
 
 /// A running containerd that belongs to one test.

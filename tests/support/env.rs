@@ -8,7 +8,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::containerd::{Line, PrivateContainerd};
-use super::{firewall, sweep};
+use super::{firewall, parts, sweep};
 
 /// Who connects the pods of a test.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -225,8 +225,7 @@ impl TestEnv {
         match self.line {
             Line::V1 if Path::new("/usr/lib/cni/bridge").exists() => "/usr/lib/cni".into(),
             Line::V1 => "/opt/cni/bin".into(),
-            Line::V2 => std::env::var_os("KIT_PARTS")
-                .map_or_else(|| "/opt/podbay-parts/bin".into(), PathBuf::from),
+            Line::V2 => parts(),
         }
     }
 

@@ -15,12 +15,14 @@ pub mod env;
 pub mod firewall;
 pub mod images;
 pub mod logind;
+pub mod parts;
 pub mod process;
 pub mod registry;
 pub mod sweep;
 pub mod systemd;
 pub mod wait;
 
+pub use parts::parts;
 pub use wait::{eventually, wait_until};
 
 /// A test for each line of containerd, of functions that take the line: `room::name::v1` and `v2`.
