@@ -194,7 +194,7 @@ async fn a_pod_keeps_the_host_name_that_the_node_had() {
     let agent = world.agent().await;
     world.fakes.host.set_hostname("renamed");
     let id = agent.run(&pod(&world, "web")).await.unwrap();
-    let file = world.path("state/pods").join(&id).join("hostname");
+    let file = world.path("root/sandboxes").join(&id).join("hostname");
     assert_eq!(text(&file), "renamed\n", "not the name at the agent's start");
     let record = world.fakes.runtime.container(&id).await.unwrap();
     assert_eq!(record.spec["hostname"], "renamed");

@@ -67,12 +67,6 @@ impl FakeHost {
         Self { steps, world, facts: setup::default_facts(), files: Files::new(root), state }
     }
 
-    pub(super) fn after_reboot(&self) -> Self {
-        let number = self.facts.boot_id.rsplit('-').next().and_then(|text| text.parse().ok());
-        let boot_id = format!("boot-{}", number.unwrap_or(1) + 1);
-        self.with_facts(HostFacts { boot_id, ..self.facts.clone() })
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }

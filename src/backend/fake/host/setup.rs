@@ -32,6 +32,13 @@ pub(super) fn default_facts() -> HostFacts {
 }
 
 impl FakeHost {
+    /// The same host after a reboot.
+    pub(in crate::backend::fake) fn after_reboot(&self) -> Self {
+        let number = self.facts.boot_id.rsplit('-').next().and_then(|text| text.parse().ok());
+        let boot_id = format!("boot-{}", number.unwrap_or(1) + 1);
+        self.with_facts(HostFacts { boot_id, ..self.facts.clone() })
+    }
+
     /// The same host with other facts.
     #[must_use]
     pub fn with_facts(&self, facts: HostFacts) -> Self {
