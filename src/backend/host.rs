@@ -181,6 +181,9 @@ pub trait Host: Send + Sync + 'static {
     /// What is at `path`.
     async fn netns_state(&self, path: &Path) -> Result<NetnsState>;
 
+    /// Those of `paths` at which there is no namespace.
+    async fn missing_netns(&self, paths: Vec<PathBuf>) -> Result<Vec<PathBuf>>;
+
     /// Unpins a network namespace; a missing one is fine.
     async fn remove_netns(&self, path: &Path) -> Result<()>;
 

@@ -20,10 +20,16 @@ impl Sandboxes {
 }
 
 impl Room {
+    /// Looks at all at once: most of the cost is to hand the work to a thread.
     async fn look_for_netns(&self) {
         let entries: Vec<_> = self.entries().values().cloned().collect();
+        let paths: Vec<_> = entries.iter().filter_map(|entry| ready_netns(entry)).collect();
+        if paths.is_empty() {
+            return;
+        }
+        let missing = self.deps.base.host.missing_netns(paths).await.unwrap_or_default();
         for entry in entries {
-            if !self.has_lost_netns(&entry).await {
+            if !ready_netns(&entry).is_some_and(|netns| missing.contains(&netns)) {
                 continue;
             }
             // A pod that is just changing is looked at again in the next round.

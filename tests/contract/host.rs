@@ -52,6 +52,9 @@ async fn netns(host: &Arc<dyn Host>, folder: &Path, prefix: &str) {
     assert_eq!(host.netns_state(&path).await.unwrap(), NetnsState::Gone);
     host.create_netns(&path).await.unwrap();
     assert_eq!(host.netns_state(&path).await.unwrap(), NetnsState::Live);
+    let absent = new_path(folder, prefix);
+    let missing = host.missing_netns(vec![absent.clone(), path.clone()]).await;
+    assert_eq!(missing.unwrap(), [absent]);
     assert_eq!(kind(host.create_netns(&path).await), ErrorKind::AlreadyExists);
     assert_eq!(host.netns_state(&path).await.unwrap(), NetnsState::Live, "a failure undid it");
     assert!(host.list_netns().await.unwrap().contains(&path));

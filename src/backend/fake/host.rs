@@ -134,6 +134,11 @@ impl Host for FakeHost {
         Ok(if live { NetnsState::Live } else { NetnsState::Gone })
     }
 
+    async fn missing_netns(&self, mut paths: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+        paths.retain(|path| !self.world.lock().netns.contains(path));
+        Ok(paths)
+    }
+
     async fn remove_netns(&self, path: &Path) -> Result<()> {
         let work = || {
             self.world.lock().netns.remove(path);

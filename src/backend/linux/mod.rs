@@ -176,6 +176,14 @@ impl Host for LinuxHost {
         blocking(move || netns::state(&path)).await
     }
 
+    async fn missing_netns(&self, mut paths: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+        let look = move || {
+            paths.retain(|path| matches!(netns::state(path), Ok(NetnsState::Gone)));
+            Ok(paths)
+        };
+        blocking(look).await
+    }
+
     async fn remove_netns(&self, path: &Path) -> Result<()> {
         let (folder, path) = (Arc::clone(&self.netns), path.to_owned());
         blocking(move || folder.remove(&path)).await
