@@ -230,8 +230,10 @@ async fn a_start_that_was_cut_behind_a_busy_shim_is_taken_over_with_its_output()
     for stopped in [false, true] {
         let agent = world.agent().await;
         let id = agent.run(&pod(&world, "web")).await.unwrap();
-        // More than a FIFO holds, so that it waits for a reader.
-        let app = agent.create(&id, &container("app", &["lines", "20000"])).await.unwrap();
+        // The lines are more than a FIFO holds, so that their writer waits for a reader. The
+        // other one never ends by itself.
+        let command: &[&str] = if stopped { &["run"] } else { &["lines", "20000"] };
+        let app = agent.create(&id, &container("app", command)).await.unwrap();
         die_at(&world, agent, "start", async |agent| agent.start(&app).await).await;
         // What the agent called goes on without it.
         world.fakes.runtime.start(Process::init(&app)).await.unwrap();
