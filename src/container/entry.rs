@@ -161,6 +161,16 @@ impl Entry {
         Ok(self.record.save(&deps.store, change).await?)
     }
 
+    /// Changes and stores the record while `act` runs; it shows the change once both are done.
+    pub(super) async fn save_during<T>(
+        &self,
+        deps: &Deps,
+        change: impl FnOnce(&mut ContainerRecord),
+        act: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.record.save_during(&deps.store, change, act).await
+    }
+
     /// Like `save`, for the record of an end, which may use the store's reserve.
     pub(super) async fn save_end(
         &self,

@@ -96,6 +96,9 @@ impl Containers {
         }
         match container.state {
             ContainerState::Created => self.recover_created(&entry, task).await,
+            ContainerState::Running { .. } if self.is_unstarted(&entry, task.as_ref()) => {
+                self.unstart(&entry).await;
+            }
             ContainerState::Running { started_at, .. }
             | ContainerState::Unknown { started_at: Some(started_at) } => {
                 self.recover_running(&entry, task, started_at).await;
@@ -107,6 +110,12 @@ impl Containers {
                 }
             }
         }
+    }
+
+    /// Whether a start was stored but not carried out before the agent died.
+    fn is_unstarted(&self, entry: &Entry, task: Option<&TaskStatus>) -> bool {
+        task.is_some_and(|task| task.state == TaskState::Created)
+            && entry.record().boot_id == self.deps.host.facts().boot_id
     }
 
     /// Recovers a created container: its task may have been made, even started, without the result
@@ -256,6 +265,7 @@ impl Containers {
             entry.set_state(ContainerState::Running { started_at, pid });
             entry.publish(&self.deps, None);
             self.watch_exit(entry);
+            self.doubt_start(entry);
             return;
         }
         let was_created = entry.state() == ContainerState::Created;
@@ -282,6 +292,17 @@ impl Containers {
         }));
     }
 
+    /// Asks a shim that does not answer yet whether the living process of its container was ever
+    /// started: the agent may have died before that.
+    fn doubt_start(self: &Arc<Self>, entry: &Arc<Entry>) {
+        let (room, entry) = (self.clone(), entry.clone());
+        drop(self.deps.tasks.spawn_until_drain("container-doubt", async move {
+            if let Found::Unstarted = room.answer(&entry, false).await {
+                room.unstart(&entry).await;
+            }
+        }));
+    }
+
     /// Queries a shim until it answers. Cancel-safe.
     async fn answer(&self, entry: &Entry, was_created: bool) -> Found {
         let process = Process::init(entry.id.as_str());
@@ -293,22 +314,33 @@ impl Containers {
                 {
                     return Found::Task(task);
                 }
-                Ok(None | Some(TaskStatus { state: TaskState::Created, .. })) if was_created => {
-                    return Found::Unstarted;
-                }
+                Ok(Some(TaskStatus { state: TaskState::Created, .. })) => return Found::Unstarted,
+                Ok(None) if was_created => return Found::Unstarted,
                 Ok(None) => return Found::Ended(End::Told(None)),
                 Ok(Some(_)) | Err(_) => {}
             }
         }
     }
 
+    /// Makes a container whose start had no effect a created one again.
     async fn unstart(&self, entry: &Entry) {
         let _changing = entry.changing.lock().await;
-        if matches!(entry.state(), ContainerState::Unknown { .. }) {
-            self.take_start_back(entry).await;
-            entry.set_state(ContainerState::Created);
-            entry.publish(&self.deps, None);
+        if !matches!(entry.state(), ContainerState::Unknown { .. } | ContainerState::Running { .. })
+            || self.is_leaving(entry)
+        {
+            return;
         }
+        let created = |record: &mut ContainerRecord| {
+            record.container.state = ContainerState::Created;
+            record.init = None;
+        };
+        if let Err(error) = entry.save(&self.deps, created).await {
+            tracing::warn!(container = %entry.id, error = error_chain(&error),
+                "cannot store container");
+            entry.set_state(ContainerState::Created);
+        }
+        self.take_start_back(entry).await;
+        entry.publish(&self.deps, None);
     }
 
     /// Completes an exit that was stored but not finished: the shim may still hold output that is

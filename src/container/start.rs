@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
-use super::{ContainerState, Containers, EventKind, Exited, PodContext};
+use super::{ContainerRecord, ContainerState, Containers, EventKind, Exited, PodContext};
 use crate::backend::{ContainerMoment, NewTask, Process, RootfsMount, Stdio};
 use crate::board::now;
 use crate::lifecycle::Backoff;
@@ -74,17 +74,20 @@ impl Containers {
         // Taken before the call: a short process may end before the call returns, and its end must
         // not precede its start.
         let started_at = now();
-        runtime.start(Process::init(id)).await.step("start the task")?;
-        drop(starting);
-        entry
-            .save(&self.deps, |record| {
-                record.stdio = stdio;
-                record.memory_cgroup = cgroup;
-                record.init = init;
-                record.boot_id = self.deps.host.facts().boot_id.clone();
-                record.container.state = ContainerState::Running { started_at, pid };
-            })
-            .await?;
+        let start = async {
+            runtime.start(Process::init(id)).await.step("start the task")?;
+            drop(starting);
+            Ok(())
+        };
+        // Stored meanwhile: recovery sees by the task whether the start took place.
+        let running = |record: &mut ContainerRecord| {
+            record.stdio = stdio;
+            record.memory_cgroup = cgroup;
+            record.init = init;
+            record.boot_id = self.deps.host.facts().boot_id.clone();
+            record.container.state = ContainerState::Running { started_at, pid };
+        };
+        entry.save_during(&self.deps, running, start).await?;
         entry.publish(&self.deps, Some(EventKind::Started));
         self.watch_exit(entry);
         self.tell(entry, ContainerMoment::PostStart).await;

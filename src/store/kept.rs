@@ -44,6 +44,25 @@ impl<R: Record + Clone> Kept<R> {
         self.write(store, Batch::new().ends_work(), change).await
     }
 
+    /// Makes a change durable while `act` runs, and changes the record in memory once both have
+    /// succeeded. For an act that whoever reads the store later can see for itself: after a failure
+    /// the store may say that it was done.
+    pub async fn save_during<T, E: From<Error>>(
+        &self,
+        store: &Store,
+        change: impl FnOnce(&mut R),
+        act: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let mut next = self.get();
+        change(&mut next);
+        let batch = Batch::new().put(&next)?;
+        let (done, saved) = tokio::join!(act, store.write(batch));
+        let done = done?;
+        saved?;
+        *self.lock() = next;
+        Ok(done)
+    }
+
     async fn write(
         &self,
         store: &Store,
@@ -93,5 +112,26 @@ mod tests {
         store.clone().close().await;
         kept.save_end(&store, |note| note.text = "late".into()).await.expect_err("closed");
         assert_eq!(kept.get(), Note { key: "a".into(), text: "here".into() });
+    }
+
+    #[tokio::test]
+    async fn a_change_is_shown_once_it_is_stored_and_its_act_is_done() {
+        let store = Store::in_memory();
+        let kept = Kept::new(Note { key: "a".into(), text: "old".into() });
+        let stored = || store.load::<Note>().unwrap().records;
+        let act = async {
+            while stored().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            Ok::<_, Error>(kept.get().text)
+        };
+        let seen = kept.save_during(&store, |note| note.text = "new".into(), act).await.unwrap();
+        assert_eq!((seen.as_str(), kept.get().text.as_str()), ("old", "new"));
+
+        let fails = async { Err::<(), _>(Error::Closed) };
+        let failed = kept.save_during(&store, |note| note.text = "never".into(), fails).await;
+        failed.expect_err("the act failed");
+        assert_eq!(kept.get().text, "new");
+        assert_eq!(stored()[0].text, "never");
     }
 }

@@ -239,11 +239,11 @@ async fn a_start_that_was_cut_behind_a_busy_shim_is_taken_over_with_its_output()
         world.fakes.runtime.start(Process::init(&app)).await.unwrap();
         world.fakes.runtime.set_mute(&app, true);
         let agent = world.agent().await;
-        let unknown = cri::ContainerState::ContainerUnknown;
-        assert_eq!(agent.status(&app).await.unwrap().state(), unknown);
+        // Its process lives: nobody may end it because its shim is slow.
+        let running = cri::ContainerState::ContainerRunning;
+        assert_eq!(agent.status(&app).await.unwrap().state(), running);
         world.fakes.runtime.set_mute(&app, false);
         if stopped {
-            // The shim is asked once more, so that the process gets its stop signal.
             agent.stop(&app, 30).await.unwrap();
             assert_eq!(agent.ended(&app).await.exit_code, 143);
         } else {
@@ -252,6 +252,31 @@ async fn a_start_that_was_cut_behind_a_busy_shim_is_taken_over_with_its_output()
             assert!(log.ends_with(" stdout F line 20000\n"), "{}", log.len());
             assert_eq!(log.lines().count(), 20_000);
         }
+        agent.remove_all().await;
+        assert_eq!(world.leftovers(), [""; 0]);
+        agent.kill().await;
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_was_stored_and_not_carried_out_can_be_repeated() {
+    let world = World::new();
+    for mute in [false, true] {
+        let agent = world.agent().await;
+        let id = agent.run(&pod(&world, "web")).await.unwrap();
+        let app = agent.create(&id, &container("app", &["run"])).await.unwrap();
+        die_at(&world, agent, "start", async |agent| agent.start(&app).await).await;
+        world.fakes.runtime.set_mute(&app, mute);
+        let agent = world.agent().await;
+        world.fakes.runtime.set_mute(&app, false);
+        let created = async || {
+            let state = agent.status(&app).await.unwrap().state();
+            (state == cri::ContainerState::ContainerCreated).then_some(())
+        };
+        eventually("created again", created).await;
+        agent.start(&app).await.unwrap();
+        agent.stop(&app, 30).await.unwrap();
+        assert_eq!(agent.ended(&app).await.exit_code, 143);
         agent.remove_all().await;
         assert_eq!(world.leftovers(), [""; 0]);
         agent.kill().await;
