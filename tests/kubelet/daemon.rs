@@ -53,6 +53,7 @@ impl Kubelet {
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": root,
             "failSwapOn": false,
+            "failCgroupV1": false,
             "enforceNodeAllocatable": [],
             "evictionHard": {},
             "localStorageCapacityIsolation": false,
@@ -72,7 +73,11 @@ impl Kubelet {
         command.arg("--config").arg(file).arg("--hostname-override").arg(NODE);
         command.arg("--root-dir").arg(folder.join("root"));
         command.arg("--cert-dir").arg(folder.join("pki"));
-        command.arg("--containerd").arg(env.containerd.address());
+        // Where its cAdvisor finds containerd; kubelets from 1.37 on have no such flag.
+        let help = Command::new(&binary).arg("--help").output().expect("the kubelet's help");
+        if String::from_utf8_lossy(&help.stdout).contains("--containerd ") {
+            command.arg("--containerd").arg(env.containerd.address());
+        }
         let daemon = Daemon::start(&mut command, &folder.join("kubelet.log"));
         let pods = format!("http://127.0.0.1:{read_only}/pods");
         let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).build();

@@ -92,6 +92,8 @@ pub struct Evictor {
     options: EvictionOptions,
     signals: Mutex<Signals>,
     pressure: watch::Sender<Pressure>,
+    /// What the node was last short of without a pod to evict; each is logged once.
+    helpless: Mutex<Option<Signal>>,
 }
 
 impl Evictor {
@@ -99,7 +101,7 @@ impl Evictor {
     pub fn new(node: Arc<dyn Node>, options: EvictionOptions) -> Self {
         let signals = Signals::new(options.thresholds.clone(), options.hold);
         let pressure = watch::Sender::new(Pressure::default());
-        Self { node, options, signals: Mutex::new(signals), pressure }
+        Self { node, options, signals: Mutex::new(signals), pressure, helpless: Mutex::new(None) }
     }
 
     /// Resources that the node is short of; notifies of changes.
@@ -132,12 +134,10 @@ impl Evictor {
         };
         let ranked = rank(signal, pods, self.options.own_image_disk);
         let Some(victim) = ranked.iter().find(|pod| !is_critical(&pod.given)) else {
-            tracing::warn!(
-                signal = signal.as_str(),
-                "node is low on resources and no pod can be evicted"
-            );
+            self.tell_helpless(signal);
             return;
         };
+        *self.helpless.lock() = None;
         let threshold = self.options.thresholds.iter().find(|known| known.signal == signal);
         let message = rank::message(signal, victim, threshold, &seen);
         self.evict(victim, message).await;
@@ -148,8 +148,18 @@ impl Evictor {
         let mut signals = self.signals.lock();
         let (met, pressure) = signals.note(seen, Instant::now());
         drop(signals);
+        if met.is_empty() {
+            *self.helpless.lock() = None;
+        }
         self.pressure.send_if_modified(|known| std::mem::replace(known, pressure) != pressure);
         met
+    }
+
+    fn tell_helpless(&self, signal: Signal) {
+        if self.helpless.lock().replace(signal) != Some(signal) {
+            let signal = signal.as_str();
+            tracing::warn!(signal, "node is low on resources and no pod can be evicted");
+        }
     }
 
     async fn evict(&self, pod: &PodUse, message: String) {
