@@ -2,7 +2,7 @@
 
 use super::world::*;
 use crate::ids::PodId;
-use crate::lifecycle::MAX_HANDSHAKES;
+use crate::lifecycle::crowd;
 use crate::stream::Request;
 use crate::stream::{PortForward, Streams};
 use std::time::Duration;
@@ -119,14 +119,8 @@ async fn a_slow_request_is_given_up() {
 
 #[tokio::test]
 async fn a_crowd_of_silent_strangers_keeps_nobody_out() {
-    // This process holds both ends of all of them.
-    let most = crate::backend::linux::raise_file_limit() / 2;
-    let most = most - MAX_HANDSHAKES - 256;
     let world = World::start().await;
-    let mut crowd = Vec::new();
-    for _ in 0..most.min(2_000) {
-        crowd.push(TcpStream::connect(world.address).await.expect("a connection"));
-    }
+    let mut crowd = crowd::connect(world.address, 2_000).await;
     let path = world.path(exec("exit 0", ALL));
     let request = websocket_request(&path, "v4.channel.k8s.io");
     let served = tokio::time::timeout(Duration::from_secs(5), status(&world, &request));
