@@ -321,3 +321,20 @@ fn long_test_modules_have_their_own_file() {
     }
     no_offence(&offences, "a test module over 100 lines moves to x/tests.rs beside x.rs");
 }
+
+#[test]
+fn every_kind_of_record_has_its_stored_forms() {
+    let table = Regex::new("const TABLE: &'static str = \"([^\"]+)\"").expect("a good pattern");
+    let mut tables = BTreeSet::new();
+    for source in rule_sources().filter(|source| source.code.contains("impl Record for")) {
+        let text = std::fs::read_to_string(src().join(source.inside())).expect("a source");
+        tables.extend(table.captures_iter(&text).map(|found| format!("{}.json", &found[1])));
+    }
+    assert!(tables.len() > 5, "{tables:?}");
+    for folder in ["tests/data/records", "tests/data/records/old"] {
+        let files = std::fs::read_dir(root().join(folder)).expect("the stored forms");
+        let names = files.map(|file| file.expect("a file").file_name().to_string_lossy().into());
+        let stored: BTreeSet<String> = names.filter(|name| name != "old").collect();
+        assert_eq!(stored, tables, "{folder}: see src/store/tests/stored.rs");
+    }
+}

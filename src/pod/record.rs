@@ -473,3 +473,6 @@ impl Life {
         self.units.entry(name.to_owned()).or_default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,3 +87,46 @@ impl Record for SandboxRecord {
         self.sandbox.id.as_str()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::board::SandboxState;
+    use crate::model::Owner;
+    use crate::model::security::NamespaceMode;
+    use crate::store::stored;
+
+    #[test]
+    fn a_stored_sandbox_keeps_its_meaning() {
+        let record: SandboxRecord = stored::now();
+        let Sandbox { config, network, netns, owner, .. } = &record.sandbox;
+        assert_eq!(record.key(), "a1".repeat(32));
+        assert_eq!(*owner, Owner::Pod);
+        assert_eq!(record.sandbox.state, SandboxState::Ready { pid: 4242 });
+        assert_eq!((config.metadata.name.as_str(), config.metadata.attempt), ("web", 2));
+        assert_eq!(config.security.namespaces.ipc, NamespaceMode::Node);
+        assert_eq!(config.id_mappings().expect("mappings").length(), 65536);
+        assert_eq!(network.as_ref().expect("addresses").ips[0].to_string(), "10.88.0.7");
+        assert_eq!(netns.as_deref(), Some("/run/netns/web".as_ref()));
+        assert_eq!(record.pause, Some(PauseProcess { pid: 4242, start_time: 777 }));
+        assert_eq!(record.files.as_deref(), Some("/var/lib/podbay/pods/web".as_ref()));
+        use Owed::{Images, Netns, Network, Pause, Shm, Userns};
+        assert_eq!(record.owed, BTreeSet::from([Pause, Network, Netns, Userns, Shm, Images]));
+        assert!(record.was_attached && record.removing && record.undoing && record.pause_snapshot);
+        for (state, text) in
+            [(SandboxState::Creating, "creating"), (SandboxState::NotReady, "not_ready")]
+        {
+            assert_eq!(json!(state), json!({ "state": text }));
+        }
+    }
+
+    #[test]
+    fn a_sandbox_of_an_earlier_agent_is_read() {
+        let SandboxRecord { files, hostname, undoing, owed, sandbox, .. } = stored::old();
+        assert_eq!((files, hostname.as_str(), undoing), (None, "", false));
+        assert_eq!((owed.len(), sandbox.is_ready()), (6, true));
+        assert!(!sandbox.config.host_network());
+    }
+}

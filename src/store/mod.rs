@@ -33,6 +33,8 @@ pub use kept::Kept;
 pub use record::{Batch, Fault, Loaded, Record};
 
 use record::table;
+#[cfg(test)]
+pub(crate) use tests::stored;
 use writer::{Job, Medium, Shared};
 
 /// A point in the store's history. Numbers of different epochs must not be compared: a new epoch

@@ -274,6 +274,16 @@ fn binary(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::stored;
+
+    #[test]
+    fn the_stored_node_keeps_its_meaning() {
+        let Known { created, conditions, containerd } = stored::now();
+        assert!(conditions["Ready"].status && conditions["Ready"].at > created);
+        assert_eq!(containerd, "v2.1.4");
+        let old: Known = stored::old();
+        assert_eq!((old.created, old.conditions.len()), (created, 0));
+    }
 
     #[test]
     fn a_node_tells_all_that_it_has() {
