@@ -1,14 +1,12 @@
 //! Every step of a stop and a removal fails once: the caller gets the error, the failed step stays
 //! owed, and the next call completes it.
 
-use std::time::Duration;
-
 use podbay::backend::ErrorKind;
 use podbay::backend::fake::Steps;
 use tonic::Code;
 
 use super::calls::{container, pod, refused};
-use super::world::{World, eventually};
+use super::world::{Agent, World, eventually};
 
 #[tokio::test]
 async fn a_failing_step_of_a_pods_stop_is_made_up_for_by_the_next() {
@@ -139,7 +137,7 @@ async fn a_creation_that_waits_for_the_removal_of_its_name_succeeds() {
     let steps = &world.fakes.steps;
     steps.hang("delete_container");
     steps.forget();
-    let again = while_removed(steps, agent.run(&config));
+    let again = while_removed(&agent, steps, agent.run(&config));
     let (removed, new) = tokio::join!(agent.remove_pod(&old), again);
     removed.unwrap();
     let id = new.unwrap();
@@ -149,7 +147,7 @@ async fn a_creation_that_waits_for_the_removal_of_its_name_succeeds() {
     let old = agent.create(&id, &config).await.unwrap();
     steps.hang("delete_container");
     steps.forget();
-    let again = while_removed(steps, agent.create(&id, &config));
+    let again = while_removed(&agent, steps, agent.create(&id, &config));
     let (removed, new) = tokio::join!(agent.remove(&old), again);
     removed.unwrap();
     assert_ne!(new.unwrap(), old);
@@ -158,11 +156,13 @@ async fn a_creation_that_waits_for_the_removal_of_its_name_succeeds() {
 }
 
 /// Makes a call while a removal hangs, which then goes on.
-async fn while_removed<T>(steps: &Steps, call: impl Future<Output = T>) -> T {
+async fn while_removed<T>(agent: &Agent, steps: &Steps, call: impl Future<Output = T>) -> T {
     steps.called("delete_container", 1).await;
     let release = async {
-        // The call waits by then; otherwise it has nothing to wait for.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // The call waits when as many later ones were answered; else it has nothing to wait for.
+        for _ in 0..50 {
+            agent.pods().await;
+        }
         steps.release("delete_container");
     };
     tokio::join!(call, release).0

@@ -98,6 +98,13 @@ fn every_flipped_bit_of_a_row_is_noticed() {
 }
 
 #[test]
+fn a_row_has_always_the_same_bytes() {
+    let head = "01020043e7c64418cb8e7b7f1bff3a55bfd0d4";
+    let row = [&hex::decode(head).unwrap()[..], br#"{"name":"a","text":"b"}"#].concat();
+    assert_eq!(put("a", "b").changes[0].row, Some(row));
+}
+
+#[test]
 fn refuses_records_that_cannot_be_stored() {
     for (name, text, part) in [
         (String::new(), String::new(), "1 to 512 bytes"),
