@@ -9,7 +9,8 @@ mod content;
 mod credentials;
 mod error;
 mod index;
-mod manifest;
+#[doc(hidden)]
+pub mod manifest;
 mod meter;
 mod mirrors;
 mod naming;
