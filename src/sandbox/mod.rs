@@ -19,6 +19,7 @@ mod ports;
 mod record;
 mod recover;
 mod resize;
+mod shim;
 mod stop;
 mod strays;
 mod volumes;
@@ -299,8 +300,7 @@ impl Sandboxes {
     /// Removes a container, killing it first if it runs; an unknown id is fine.
     pub async fn remove_container(&self, id: &str) -> Result<(), Error> {
         let (room, id) = (self.room.clone(), id.to_owned());
-        self.owned("remove-container", async move { Ok(room.deps.containers.remove(&id).await?) })
-            .await
+        self.owned("remove-container", async move { room.remove_container(&id).await }).await
     }
 
     /// One container by id or unique prefix.

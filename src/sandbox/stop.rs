@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::create::attachment;
 use super::entry::Entry;
@@ -14,10 +13,9 @@ use super::pause::AFTER_KILL;
 use super::ports::release_host_ports;
 use super::record::{Owed, PauseProcess, SandboxRecord};
 use super::{Room, SandboxState};
-use crate::backend::{self, ErrorKind, HostProcess, NetnsState, Process, SHIM_ID};
+use crate::backend::{ErrorKind, NetnsState, Process};
 use crate::board::EventKind;
 use crate::container;
-use crate::lifecycle::Backoff;
 use crate::model::Owner;
 use crate::oci;
 use crate::store::Batch;
@@ -33,10 +31,6 @@ enum Pause {
     /// Its task, which its hung shim still has.
     Task,
 }
-
-/// How long containerd may take to delete the tasks of a killed shim.
-const AFTER_SHIM: Duration = Duration::from_secs(10);
-const AFTER_SHIM_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 
 /// Whether CNI DEL must succeed for a network that was never ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,35 +198,6 @@ impl Room {
         let ended = tokio::time::timeout(AFTER_KILL, host.process_end(pid, start_time)).await;
         ended.map_err(|_| would_not_die())?.step("wait for the pause process")?;
         Ok(Pause::Task)
-    }
-
-    /// Kills a hung shim, which nothing needs any more because all processes of its pod have ended.
-    /// containerd then deletes its tasks.
-    async fn end_hung_shim(&self, entry: &Entry) -> Result<(), Error> {
-        if !entry.read(|record| record.owed.contains(&Owed::Pause)) {
-            return Ok(());
-        }
-        let base = &self.deps.base;
-        let mut arguments = base.runtime.shim_arguments();
-        arguments.extend([SHIM_ID.to_owned(), entry.id.to_string()]);
-        for HostProcess { pid, start_time, .. } in
-            base.host.processes_with(&arguments).await.step("list the shims")?
-        {
-            tracing::warn!(pod = %entry.id, pid, "killing a shim that does not respond");
-            base.host.kill_tree(pid, start_time).await.step("kill the shim")?;
-        }
-        let [first, longest] = AFTER_SHIM_PAUSES;
-        let process = Process::init(entry.id.as_str());
-        let delete = || base.runtime.delete_task(process, true);
-        let deleted = Backoff::new(first, longest).retry(delete);
-        if tokio::time::timeout(AFTER_SHIM, deleted).await.is_err() {
-            let late = backend::Error::new(ErrorKind::DeadlineExceeded, "delete the pause task");
-            return Err(late).step("end a shim that does not respond");
-        }
-        let gone = |record: &mut SandboxRecord| {
-            record.owed.remove(&Owed::Pause);
-        };
-        entry.save_end(base, gone).await
     }
 
     async fn detach(&self, record: &SandboxRecord, strict: Strict) -> Result<(), Error> {
