@@ -56,6 +56,10 @@ pub struct Life {
     /// Requested resources for which the node has no room yet.
     #[serde(default)]
     pub asked: Option<Box<Pending>>,
+    /// Its own resources (`spec.resources`) in force; unknown until its cgroup was made, and in
+    /// records of earlier versions until that is done again.
+    #[serde(default)]
+    pub resources: Option<Box<ResourceRequirements>>,
     /// Number of sandboxes made for it.
     #[serde(default)]
     pub sandboxes: u32,
@@ -369,6 +373,7 @@ impl Life {
             started: None,
             generation: first_generation(),
             asked: None,
+            resources: None,
             sandboxes: 0,
             trouble: None,
             ips: Vec::new(),

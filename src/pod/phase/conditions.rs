@@ -80,13 +80,17 @@ pub(super) fn conditions(
     all
 }
 
-/// Whether a running container has other resources than those that its pod was given.
+/// Whether the pod or a running container has other resources than those that it was given. A pod
+/// in which nothing runs is not resized, as in a kubelet.
 fn is_resizing(life: &Life) -> bool {
-    wanted(life.given.spec()).iter().any(|wanted| {
+    let spec = life.given.spec();
+    let of_pod = spec.resources.clone().unwrap_or_default();
+    let is_pod_resized = life.resources.as_deref().is_some_and(|actual| *actual != of_pod);
+    wanted(spec).iter().any(|wanted| {
         let current = life.units.get(wanted.name).and_then(|unit| unit.current.as_ref());
-        let current = current.filter(|current| current.is_live());
-        let actual = current.and_then(|current| current.resources.as_deref());
-        actual.is_some_and(|actual| *actual != wanted.resources())
+        let Some(current) = current.filter(|current| current.is_live()) else { return false };
+        let is_resized = current.resources.as_deref().is_some_and(|it| *it != wanted.resources());
+        is_pod_resized || is_resized
     })
 }
 

@@ -159,7 +159,10 @@ pub fn status(life: &mut Life, seen: &Observed, now: UnixNanos, node: &Viewpoint
     // An ended pod keeps its last address.
     let ips = if host_network { &node.ips } else { &life.ips };
     let ips: Vec<String> = ips.iter().map(ToString::to_string).collect();
+    let own = life.given.spec().resources.as_ref();
     PodStatus {
+        allocated_resources: own.and_then(|own| own.requests.clone()),
+        resources: own.and_then(|_| life.resources.as_deref().cloned()),
         conditions: Some(conditions),
         host_ip: node.ips.first().map(ToString::to_string),
         host_ips: some(node.ips.iter().map(|ip| HostIP { ip: ip.to_string() }).collect()),

@@ -77,9 +77,10 @@ fn note_restart(life: &mut Life, containers: &[ContainerId]) {
     }
 }
 
-/// Records that running containers have the resources of the spec.
+/// Records that the pod and its running containers have the resources of the spec.
 fn note_resources(life: &mut Life) {
     let given = life.given.clone();
+    life.resources = Some(Box::new(given.spec().resources.clone().unwrap_or_default()));
     for wanted in wanted(given.spec()) {
         let current = life.units.get_mut(wanted.name).and_then(|unit| unit.current.as_mut());
         if let Some(current) = current.filter(|current| current.is_live()) {
