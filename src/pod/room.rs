@@ -278,7 +278,7 @@ impl Room {
         self.lighter.notify_one();
     }
 
-    /// Adds pods, none of which may be there already; each is shown unless it has a predecessor.
+    /// Adds pods, whose uids nobody may have; each is shown unless it has a predecessor.
     pub(super) fn add(&self, entries: &[Arc<Entry>]) {
         let mut table = self.table();
         for entry in entries {

@@ -316,6 +316,7 @@ impl Pods {
         grace: Option<Duration>,
         kept: &[Shelved],
     ) -> Result<(), Error> {
+        check_uids(steps, |uid| self.room.has(uid))?;
         let ends: Vec<_> = steps.iter().flat_map(|step| self.ends(step)).collect();
         let mut changes = Changes::default();
         let mut batch = kept.iter().try_fold(Batch::new(), Batch::put)?;
@@ -437,6 +438,19 @@ fn stated(pod: &Pod) -> Preconditions {
     Preconditions { uid: set(&meta.uid), resource_version: set(&meta.resource_version) }
 }
 
+/// Checks that no new pod has the uid of another pod: they would share row, folder and cgroup.
+fn check_uids(steps: &[Step], is_known: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let mut new = BTreeSet::new();
+    for step in steps {
+        let Step::Make(life, _) = step else { continue };
+        if is_known(&life.uid) || !new.insert(&life.uid) {
+            let message = format!("another pod has its uid {}", life.uid);
+            return Err(Error::Conflict { pod: life.given.key(), message });
+        }
+    }
+    Ok(())
+}
+
 /// A random uid (UUID version 4, RFC 9562), as in Kubernetes.
 fn uuid() -> String {
     let mut bytes: [u8; 16] = rand::random();
@@ -445,4 +459,22 @@ fn uuid() -> String {
     let text = hex::encode(bytes);
     let parts = [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]];
     parts.join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::pod::rehearsal::given;
+
+    #[test]
+    fn no_two_pods_have_the_same_uid() {
+        let make = || Step::Make(Box::new(Life::new(given(json!({})))), None);
+        check_uids(&[make()], |_| false).expect("it is new");
+        for (steps, known) in [(vec![make(), make()], ""), (vec![make()], "u-1")] {
+            let refused = check_uids(&steps, |uid| uid == known).expect_err("it is not new");
+            assert!(matches!(refused, Error::Conflict { .. }), "{refused}");
+        }
+    }
 }
