@@ -25,6 +25,10 @@ pub struct Store {
     pub fail_put: Mutex<Option<String>>,
     /// A blob that cannot be read, and why.
     pub fail_read: Mutex<Option<(Digest, ErrorKind)>>,
+    /// The ingest whose opening never ends.
+    pub hang: Mutex<String>,
+    /// How many steps have not ended.
+    pub hung: AtomicUsize,
     pub lists: AtomicUsize,
     pub reads: AtomicUsize,
     pub leases_made: AtomicUsize,
@@ -98,6 +102,14 @@ impl Store {
             state.blobs.entry(digest).or_insert_with(|| (bytes, StringMap::new()));
         }
         lease
+    }
+
+    async fn may_hang(&self, step: &str) {
+        let hangs = *self.hang.lock().unwrap() == step;
+        if hangs {
+            self.hung.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<()>().await;
+        }
     }
 
     pub fn bytes(&self, digest: &Digest) -> Bytes {
@@ -290,6 +302,7 @@ impl Images for Store {
         ingest: &str,
         blob: &Descriptor,
     ) -> Result<Box<dyn BlobWriter>> {
+        self.may_hang(ingest).await;
         let mut state = self.lock();
         if state.blobs.contains_key(&blob.digest) {
             state.hold(Some(lease), blob.digest.to_string())?;
