@@ -204,6 +204,8 @@ pub struct Images {
     pub no_progress_timeout: Duration,
     /// Maximum number of layers downloaded concurrently per pull.
     pub max_concurrent_layers: usize,
+    /// Maximum number of concurrent pulls; others wait.
+    pub max_concurrent_pulls: usize,
     /// A docker `config.json` with credentials; `None` reads none.
     pub docker_config: Option<PathBuf>,
     /// Images that are reported as pinned, so that no kubelet removes them.

@@ -37,7 +37,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 
 use self::error::Step;
 use self::index::{Index, Snapshot};
@@ -73,6 +73,8 @@ pub struct Options {
     pub no_progress_timeout: Duration,
     /// Maximum number of concurrent layer downloads of one image.
     pub max_concurrent_layers: usize,
+    /// Maximum number of concurrent pulls; others wait.
+    pub max_concurrent_pulls: usize,
     /// First delay before a failed request is repeated.
     pub retry_delay: Duration,
     /// Images that are never garbage-collected, e.g. a configured pause image.
@@ -90,6 +92,7 @@ impl Default for Options {
             docker_config: None,
             no_progress_timeout: Duration::from_secs(300),
             max_concurrent_layers: 3,
+            max_concurrent_pulls: 16,
             retry_delay: Duration::from_millis(200),
             pinned: Vec::new(),
         }
@@ -110,6 +113,8 @@ struct Inner {
     registry: registry::Registry,
     index: Index,
     flights: pull::Flights,
+    /// Places of pulls.
+    places: Semaphore,
     blob_locks: KeyedLocks,
     chain_locks: KeyedLocks,
     announcer: progress::Announcer,
@@ -154,6 +159,7 @@ impl Images {
             registry: registry::Registry::new(&options),
             index: Index::new(&options.pinned),
             flights: pull::Flights::default(),
+            places: Semaphore::new(options.max_concurrent_pulls.max(1)),
             blob_locks: KeyedLocks::default(),
             chain_locks: KeyedLocks::default(),
             announcer: progress::Announcer::new(),
