@@ -18,6 +18,7 @@ mod progress;
 mod pull;
 mod reference;
 mod registry;
+mod room;
 mod unpack;
 mod usage;
 
@@ -75,6 +76,9 @@ pub struct Options {
     pub max_concurrent_layers: usize,
     /// Maximum number of concurrent pulls; others wait.
     pub max_concurrent_pulls: usize,
+    /// Pulls and loads end when less than this percentage of the disk of the snapshots is free; 0
+    /// for never.
+    pub min_free_percent: u32,
     /// First delay before a failed request is repeated.
     pub retry_delay: Duration,
     /// Images that are never garbage-collected, e.g. a configured pause image.
@@ -93,6 +97,7 @@ impl Default for Options {
             no_progress_timeout: Duration::from_secs(300),
             max_concurrent_layers: 3,
             max_concurrent_pulls: 16,
+            min_free_percent: 1,
             retry_delay: Duration::from_millis(200),
             pinned: Vec::new(),
         }

@@ -188,6 +188,7 @@ fn image_code(error: &image::Error) -> Code {
         | Error::Incomplete { .. }
         | Error::HostConfig { .. } => Code::FailedPrecondition,
         Error::NoProgress { .. } | Error::Stalled { .. } => Code::DeadlineExceeded,
+        Error::NoRoom { .. } => Code::ResourceExhausted,
         Error::Cancelled { .. } | Error::BrokenOff { .. } => Code::Cancelled,
         Error::Abandoned => Code::Unavailable,
         Error::Backend { source, .. } => backend_code(source.kind),

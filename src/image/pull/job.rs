@@ -205,8 +205,17 @@ impl Pull<'_> {
             }
             unpacked
         };
-        let (fetched, unpacked) = tokio::join!(fetches, unpacks);
-        fetched.into_iter().fold(unpacked, first_error)
+        let work = async { tokio::join!(fetches, unpacks) };
+        tokio::pin!(work);
+        // Cancel-safe: `work` is only borrowed here, and awaited below.
+        let (full, (fetched, unpacked)) = tokio::select! {
+            done = &mut work => (Ok(()), done),
+            full = inner.no_room(self.snapshotter) => {
+                stop.cancel();
+                (Err(full), work.await)
+            }
+        };
+        fetched.into_iter().fold(first_error(full, unpacked), first_error)
     }
 
     async fn unpack_layers(

@@ -1,9 +1,13 @@
-//! How many pulls run at a time.
+//! Limits of pulls and loads: how many at a time, and how full the disk may get.
+
+use std::sync::atomic::Ordering;
 
 use futures::FutureExt as _;
 
+use super::loads::{load, one_image};
 use super::registry::Reply;
 use super::*;
+use crate::backend::DiskSpace;
 
 /// A registry with images `app:v1` to `app:v3` that never sends the layer of the first.
 async fn registry_that_stalls() -> Registry {
@@ -70,3 +74,51 @@ async fn the_agents_end_cancels_a_pull_that_waits() {
     assert_eq!(registry.count("/manifests/v2"), 0);
 }
 
+fn free_of_a_thousand(free: u64) -> DiskSpace {
+    DiskSpace { free_bytes: free, bytes: 1000, ..DiskSpace::default() }
+}
+
+/// Makes the disk nearly full once a layer is being unpacked.
+async fn fill_while_unpacking(room: &Room) {
+    until("a layer is unpacked", || room.store.hung.load(Ordering::Relaxed) > 0).await;
+    *room.store.disk.lock().unwrap() = free_of_a_thousand(9);
+}
+
+#[tokio::test]
+async fn what_would_fill_the_disk_is_ended_and_leaves_nothing() {
+    let (content, _, layout) = one_image();
+    let registry = Registry::start(content).await;
+    let room = room();
+    *room.store.disk.lock().unwrap() = free_of_a_thousand(10);
+    *room.store.hang.lock().unwrap() = "unpack".into();
+    let name = registry.name("app:v1");
+    let (pulled, ()) = tokio::join!(room.images.pull(&name, None), fill_while_unpacking(&room));
+    let text = pulled.unwrap_err().to_string();
+    assert!(text.starts_with("less than 1% of the bytes on the disk of snap"), "{text}");
+    assert!(room.store.is_empty());
+
+    *room.store.disk.lock().unwrap() = free_of_a_thousand(10);
+    room.store.hung.store(0, Ordering::Relaxed);
+    let archive = layout.pack();
+    let (loaded, ()) = tokio::join!(load(&room, &archive), fill_while_unpacking(&room));
+    assert!(matches!(loaded, Err(Error::NoRoom { .. })), "{loaded:?}");
+    assert!(room.store.is_empty());
+}
+
+#[tokio::test]
+async fn an_image_that_is_there_needs_no_room() {
+    let (content, _) = three_layers();
+    let registry = Registry::start(content).await;
+    let room = room();
+    let name = registry.name("app:v1");
+    let image = room.images.pull(&name, None).await.unwrap();
+    *room.store.disk.lock().unwrap() = free_of_a_thousand(9);
+    assert_eq!(room.images.pull(&name, None).await.unwrap(), image);
+    room.images.inner.ensure_unpacked(&image, "testfs").await.unwrap();
+    // Unless its snapshots have to be made again.
+    room.store.lose_snapshots();
+    *room.store.hang.lock().unwrap() = "unpack".into();
+    let unpacked = room.images.inner.ensure_unpacked(&image, "testfs").await;
+    assert!(matches!(unpacked, Err(Error::NoRoom { .. })), "{unpacked:?}");
+    assert_eq!(room.store.census().4, 0, "no lease is left");
+}

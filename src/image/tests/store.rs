@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -10,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::backend::{
-    BlobBytes, BlobInfo, BlobWriter, Error, ErrorKind, FsUsage, ImageRecord, Images, LayerUnpack,
-    Lease, Result,
+    BlobBytes, BlobInfo, BlobWriter, DiskSpace, Error, ErrorKind, FsUsage, ImageRecord, Images,
+    LayerUnpack, Lease, Result,
 };
 use crate::model::StringMap;
 use crate::model::image::{ChainId, Descriptor, Digest};
@@ -25,7 +26,9 @@ pub struct Store {
     pub fail_put: Mutex<Option<String>>,
     /// A blob that cannot be read, and why.
     pub fail_read: Mutex<Option<(Digest, ErrorKind)>>,
-    /// The ingest whose opening never ends.
+    /// Space on its disk.
+    pub disk: Mutex<DiskSpace>,
+    /// The step that never ends: `unpack`, or the opening of the ingest of this name.
     pub hang: Mutex<String>,
     /// How many steps have not ended.
     pub hung: AtomicUsize,
@@ -347,6 +350,7 @@ impl Images for Store {
         if self.fail_unpack.load(Ordering::Relaxed) {
             return fail(ErrorKind::Other, "apply layer");
         }
+        self.may_hang("unpack").await;
         let mut state = self.lock();
         let Some((bytes, _)) = state.blobs.get(&layer.layer.digest) else {
             return fail(ErrorKind::NotFound, "apply layer");
@@ -402,5 +406,9 @@ impl Images for Store {
     async fn content_usage(&self) -> Result<FsUsage> {
         let bytes = self.lock().blobs.values().map(|(bytes, _)| bytes.len() as u64).sum();
         Ok(FsUsage { bytes, inodes: 2 })
+    }
+
+    async fn disk_space(&self, _: &Path) -> Result<DiskSpace> {
+        Ok(*self.disk.lock().unwrap())
     }
 }
