@@ -296,20 +296,15 @@ impl Room {
 
     /// Hides a pod, which may still exist.
     pub(super) fn hide(&self, entry: &Entry) {
-        let next = {
-            let mut table = self.table();
-            if table.shown.get(&entry.key) != Some(&entry.uid) {
-                return;
-            }
-            table.shown.remove(&entry.key);
-            let next = table.followers(&entry.uid).into_iter().find(|next| !is_hidden(next));
-            if let Some(next) = &next {
-                table.shown.insert(entry.key.clone(), next.uid.clone());
-            }
-            next
-        };
+        let mut table = self.table();
+        if table.shown.get(&entry.key) != Some(&entry.uid) {
+            return;
+        }
+        table.shown.remove(&entry.key);
         self.deps.hub.gone(&entry.key);
+        let next = table.followers(&entry.uid).into_iter().find(|next| !is_hidden(next));
         if let Some(next) = next {
+            table.shown.insert(entry.key.clone(), next.uid.clone());
             next.changed.notify_one();
         }
     }
@@ -330,9 +325,16 @@ impl Room {
 
     /// Publishes the current state of a pod.
     pub(super) fn show(&self, entry: &Entry, life: &Life, status: PodStatus) {
-        if self.table().shown.get(&entry.key) == Some(&entry.uid) {
-            let view = self.view(life, status);
-            self.deps.hub.publish(view);
+        self.publish(entry, self.view(life, status));
+    }
+
+    /// Publishes a view of a pod if it is the one shown under its name; returns the view.
+    pub(super) fn publish(&self, entry: &Entry, view: PodView) -> PodView {
+        // Locked until it is published: a pod that is hidden meanwhile would be shown for ever.
+        let table = self.table();
+        match table.shown.get(&entry.key) == Some(&entry.uid) {
+            true => self.deps.hub.publish(view),
+            false => view,
         }
     }
 

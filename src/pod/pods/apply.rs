@@ -374,8 +374,7 @@ impl Pods {
                 let change = if old.is_some() { Change::Replaced } else { Change::Created };
                 let entry = Entry::new(*life);
                 self.room.add(std::slice::from_ref(&entry));
-                let shown = old.is_none();
-                let view = if shown { self.room.deps.hub.publish(view) } else { view };
+                let view = self.room.publish(&entry, view);
                 self.start(entry);
                 (view, change)
             }
@@ -399,11 +398,7 @@ impl Pods {
 
     /// The current record of a pod with its status.
     pub(super) fn current(&self, entry: &Entry) -> PodView {
-        let view = self.as_shown(entry, &entry.life());
-        if self.room.shown(&entry.key).is_some_and(|shown| shown.uid == entry.uid) {
-            return self.room.deps.hub.publish(view);
-        }
-        view
+        self.room.publish(entry, self.as_shown(entry, &entry.life()))
     }
 
     fn as_shown(&self, entry: &Entry, life: &Life) -> PodView {
