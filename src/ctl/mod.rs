@@ -27,6 +27,7 @@ pub mod forward;
 pub mod get;
 pub mod habits;
 pub mod images;
+mod join;
 pub mod logs;
 pub mod manifest;
 pub mod node;
@@ -179,7 +180,7 @@ pub async fn run(agent: &ContextArgs, command: &Command) -> Result<u8, Error> {
         Command::Wait(args) => until::wait(client, args, screen).await,
         Command::Logs(args) => logs::logs(client, args, screen).await,
         Command::Exec(args) => return exec::exec(client, args, screen).await,
-        Command::Attach(args) => exec::attach(client, args, screen).await,
+        Command::Attach(args) => exec::attach(client, args, screen).await.map(drop),
         Command::Debug(args) => debug::debug(client, args, screen).await,
         Command::Cp(args) => copy::copy(client, args, screen).await,
         Command::PortForward(args) => forward::forward(client, args, screen).await,
