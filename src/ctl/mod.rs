@@ -32,11 +32,13 @@ pub mod logs;
 pub mod manifest;
 pub mod node;
 pub mod notes;
+pub mod patch;
 pub mod print;
 pub mod pull;
 pub mod run;
 pub mod scope;
 pub mod screen;
+pub mod set;
 pub mod shell;
 mod terminal;
 pub mod top;
@@ -94,6 +96,11 @@ pub enum Command {
     Annotate(notes::NotesArgs),
     /// Edit a pod in an editor.
     Edit(edit::EditArgs),
+    /// Change fields of pods.
+    Patch(patch::PatchArgs),
+    /// Set the images of pods.
+    #[command(subcommand)]
+    Set(set::SetCommand),
     /// Show pods, the node or events.
     Get(get::GetArgs),
     /// Show details of pods or the node.
@@ -174,6 +181,8 @@ pub async fn run(agent: &ContextArgs, command: &Command) -> Result<u8, Error> {
         Command::Label(args) => notes::change(client, args, notes::LABELS, screen).await,
         Command::Annotate(args) => notes::change(client, args, notes::ANNOTATIONS, screen).await,
         Command::Edit(args) => edit::edit(client, args, screen).await,
+        Command::Patch(args) => patch::patch(client, args, screen).await,
+        Command::Set(command) => set::set(client, command, screen).await,
         Command::Get(args) => get::get(client, args, screen).await,
         Command::Describe(args) => describe::describe(client, args, screen).await,
         Command::Delete(args) => delete::delete(client, args, screen).await,

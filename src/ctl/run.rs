@@ -143,25 +143,9 @@ fn pod(args: &RunArgs, namespace: Option<&str>) -> Result<Value, Error> {
     if let Some(overrides) = &args.overrides {
         let overrides: Value = serde_json::from_str(overrides)
             .map_err(|error| Error::Misuse(format!("--overrides: {error}")))?;
-        merge(&mut pod, &overrides);
+        json_patch::merge(&mut pod, &overrides);
     }
     Ok(pod)
-}
-
-/// RFC 7386: maps are merged, null removes, everything else replaces.
-fn merge(into: &mut Value, from: &Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (key, value) in from {
-                if value.is_null() {
-                    into.remove(key);
-                } else {
-                    merge(into.entry(key.clone()).or_insert(Value::Null), value);
-                }
-            }
-        }
-        (into, from) => *into = from.clone(),
-    }
 }
 
 /// `--dry-run=client`: prints the pod that would be sent.
