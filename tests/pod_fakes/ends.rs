@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use podbay::pod::{Delete, Face, Selector};
-use serde_json::json;
+use serde_json::{Map, json};
 use tokio::time::Instant;
 
 use crate::rig::{Rig, container, named, phase, pod, quick, state};
@@ -85,9 +85,13 @@ async fn a_forced_deletion_is_not_undone_by_news_of_the_pod() {
     let world = quick();
     let agent = world.agent().await;
     let rig = Rig(&agent);
-    for round in 0..150_u64 {
+    // So many that a view of the pod takes a while to make.
+    let notes: Map<_, _> = (0..3000).map(|note| (format!("note-{note}"), "x".into())).collect();
+    for round in 0..60_u64 {
         let name = format!("brief-{round}");
-        rig.apply(&pod(&name, &[container("a", &["run"])], json!({}))).await;
+        let mut brief = pod(&name, &[container("a", &["run"])], json!({}));
+        brief["metadata"]["annotations"] = notes.clone().into();
+        rig.apply(&brief).await;
         // At another moment of its start each time, and on another thread than the pod's task.
         let moment = Instant::now() + Duration::from_micros(round % 50 * 200);
         while Instant::now() < moment {
