@@ -106,8 +106,8 @@ impl Containers {
     }
 
     async fn send_input_of_client(&self, entry: &Entry, input: Input) {
-        let fifo = match entry.record().stdio.stdin {
-            Some(path) => entry.stdin.writer(&path).await,
+        let fifo = match &entry.record().stdio.stdin {
+            Some(path) => entry.stdin.writer(path).await,
             None => Ok(None),
         };
         let fifo = fifo.unwrap_or_else(|error| {

@@ -236,7 +236,7 @@ impl Containers {
         image: &Image,
         (host, user, volumes): Looked<'_>,
     ) -> Result<(Hold, Resources), Error> {
-        let mut record = entry.record();
+        let mut record = ContainerRecord::clone(&entry.record());
         record.container.user = user.clone();
         let config = &record.container.config;
         let namespaces = PodNamespaces {

@@ -92,7 +92,7 @@ impl Entry {
         self.live.lock()
     }
 
-    pub(super) fn record(&self) -> ContainerRecord {
+    pub(super) fn record(&self) -> Arc<ContainerRecord> {
         self.record.get()
     }
 

@@ -148,8 +148,8 @@ impl Containers {
             return false;
         }
         // The event may come late; the cgroup's counter is exact until the task is deleted.
-        let kills = match entry.record().memory_cgroup {
-            Some(cgroup) => self.deps.host.oom_kills(&cgroup).await.ok().flatten(),
+        let kills = match &entry.record().memory_cgroup {
+            Some(cgroup) => self.deps.host.oom_kills(cgroup).await.ok().flatten(),
             None => None,
         };
         match kills {

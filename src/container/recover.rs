@@ -155,7 +155,7 @@ impl Containers {
         };
         let stdio = match task.state {
             // A shim that does not answer does not report its streams either.
-            TaskState::Unknown => entry.record().stdio,
+            TaskState::Unknown => entry.record().stdio.clone(),
             _ => task.stdio.clone(),
         };
         self.follow_output(entry, &stdio);

@@ -59,18 +59,16 @@ impl Containers {
         if let Some(pump) = entry.set_pump(None) {
             pump.stop();
         }
-        let (snapshotter, cgroup) = {
-            let record = entry.record();
-            (record.handler.snapshotter, record.cgroup)
-        };
+        let kept = entry.record();
+        let (snapshotter, cgroup) = (&kept.handler.snapshotter, &kept.cgroup);
         let (state, root) = (self.fifo_dir(entry), self.options.root.join(id));
         let (rootfs, record, state, root, ()) = tokio::join!(
-            runtime.remove_rootfs(&snapshotter, id),
+            runtime.remove_rootfs(snapshotter, id),
             runtime.delete_container(id),
             host.remove_tree(&state),
             host.remove_tree(&root),
             async {
-                if let Some(cgroup) = &cgroup {
+                if let Some(cgroup) = cgroup {
                     self.remove_cgroup(cgroup).await;
                 }
             },

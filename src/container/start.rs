@@ -106,8 +106,9 @@ impl Containers {
         if let Some(rootfs) = entry.take_rootfs() {
             return Ok(rootfs);
         }
-        let snapshotter = entry.record().handler.snapshotter;
-        let mounts = self.deps.runtime.rootfs_mounts(&snapshotter, entry.id.as_str()).await;
+        let record = entry.record();
+        let snapshotter = &record.handler.snapshotter;
+        let mounts = self.deps.runtime.rootfs_mounts(snapshotter, entry.id.as_str()).await;
         mounts.step("find the root file system")
     }
 

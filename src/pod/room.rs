@@ -101,7 +101,7 @@ pub(super) struct Entry {
     /// Counts changes of its specification.
     generation: AtomicU64,
     left: AtomicBool,
-    life: Mutex<Life>,
+    life: Mutex<Arc<Life>>,
     waits: Mutex<Vec<Waits>>,
 }
 
@@ -115,18 +115,18 @@ impl Entry {
             told: Notify::new(),
             generation: AtomicU64::new(0),
             left: AtomicBool::new(false),
-            life: Mutex::new(life),
+            life: Mutex::new(Arc::new(life)),
             waits: Mutex::default(),
         })
     }
 
     /// Its record.
-    pub(super) fn life(&self) -> Life {
+    pub(super) fn life(&self) -> Arc<Life> {
         self.life.lock().clone()
     }
 
     /// Sets its record. Called by the holder of its turn, after storing it.
-    pub(super) fn set(&self, life: Life) {
+    pub(super) fn set(&self, life: Arc<Life>) {
         *self.life.lock() = life;
         self.told.notify_waiters();
     }
@@ -286,8 +286,8 @@ impl Room {
             debug_assert!(old.is_none(), "{} is there twice", entry.uid);
         }
         for entry in entries {
-            let follows = entry.life().follows;
-            let waits = follows.is_some_and(|uid| table.by_uid.contains_key(&uid));
+            let life = entry.life();
+            let waits = life.follows.as_ref().is_some_and(|uid| table.by_uid.contains_key(uid));
             if !is_hidden(entry) && !waits {
                 table.shown.insert(entry.key.clone(), entry.uid.clone());
             }
@@ -397,7 +397,7 @@ impl Room {
         let _last = self.weighing.lock().await;
         let lives = self.all().into_iter().map(|entry| entry.life());
         let active = lives.filter(|life| !life.rejected && !life.settled);
-        let all: Vec<_> = active.map(|life| life.given).collect();
+        let all: Vec<_> = active.map(|life| life.given.clone()).collect();
         let of_driver =
             all.iter().map(Given::spec).filter(|spec| cgroup::driver(spec, &self.node) == driver);
         let limits = cgroup::class_limits(class, of_driver);
@@ -441,5 +441,5 @@ fn follows(entry: &Entry, uid: &str) -> bool {
 }
 
 fn is_hidden(entry: &Entry) -> bool {
-    entry.life().deletion.is_some_and(|deletion| deletion.hidden)
+    entry.life().deletion.as_ref().is_some_and(|deletion| deletion.hidden)
 }

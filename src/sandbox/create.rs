@@ -104,8 +104,8 @@ impl Room {
     }
 
     pub(super) fn release_level(&self, entry: &Entry) {
-        if let Some(level) = entry.record().selinux_level {
-            self.levels.release(&level);
+        if let Some(level) = &entry.record().selinux_level {
+            self.levels.release(level);
         }
     }
 

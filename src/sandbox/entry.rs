@@ -45,7 +45,7 @@ impl Entry {
         })
     }
 
-    pub(super) fn record(&self) -> SandboxRecord {
+    pub(super) fn record(&self) -> Arc<SandboxRecord> {
         self.record.get()
     }
 

@@ -371,7 +371,7 @@ impl Sandboxes {
     /// Overhead and resources of a sandbox as a whole, as last set.
     pub fn sums(&self, id: &str) -> Result<[Option<Resources>; 2], Error> {
         let record = self.room.entry(&self.get(id)?.id)?.record();
-        Ok([record.overhead, record.resources])
+        Ok([record.overhead.clone(), record.resources.clone()])
     }
 
     /// Verbose information for `ContainerStatus.info`.
@@ -418,7 +418,7 @@ impl Room {
         let record = entry.record();
         let hostname = self.hostname(&record);
         let files = self.shared_files(&record);
-        let sandbox = record.sandbox;
+        let sandbox = &record.sandbox;
         let SandboxState::Ready { pid } = sandbox.state else {
             return Err(Error::Container(container::Error::PodNotReady(id.clone())));
         };
@@ -433,18 +433,18 @@ impl Room {
         };
         let context = PodContext {
             id: sandbox.id.clone(),
-            owner: sandbox.owner,
-            handler: record.handler,
+            owner: sandbox.owner.clone(),
+            handler: record.handler.clone(),
             features,
             pause_pid: pid,
             netns: sandbox.netns.clone(),
-            userns: self.userns(&sandbox),
-            selinux_level: record.selinux_level,
+            userns: self.userns(sandbox),
+            selinux_level: record.selinux_level.clone(),
             files,
             image_mounts: BTreeMap::new(),
             mounted_images: BTreeMap::new(),
             hostname,
-            config: sandbox.config,
+            config: sandbox.config.clone(),
         };
         Ok((open, context))
     }

@@ -215,8 +215,8 @@ impl Room {
         if let Err(other) = self.reserve(&sandbox.config.metadata, &entry.id) {
             tracing::warn!(pod = %entry.id, %other, "two sandboxes have the same name");
         }
-        if let Some(level) = entry.record().selinux_level {
-            self.levels.hold(&level);
+        if let Some(level) = &entry.record().selinux_level {
+            self.levels.hold(level);
         }
         entry.has_ports.store(true, std::sync::atomic::Ordering::Relaxed);
         self.entries().insert(entry.id.clone(), entry.clone());

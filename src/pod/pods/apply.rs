@@ -36,7 +36,8 @@ impl<'a> Changes<'a> {
         if !self.lives.contains_key(entry.uid.as_str()) {
             self.turns.push(entry.turn.lock().await);
         }
-        let change = self.lives.entry(&entry.uid).or_insert_with(|| (entry, entry.life()));
+        let change =
+            self.lives.entry(&entry.uid).or_insert_with(|| (entry, Life::clone(&entry.life())));
         &mut change.1
     }
 }
@@ -90,7 +91,7 @@ impl Pods {
     /// The objects that a pod already uses, and those stored independently of pods.
     fn objects(&self, namespace: &str, name: &str) -> Objects {
         let key = PodKey::new(namespace, name);
-        let own = self.room.newest(&key).map(|entry| entry.life().given.objects);
+        let own = self.room.newest(&key).map(|entry| entry.life().given.objects.clone());
         let mut all = own.unwrap_or_default();
         let kept = self.shelf().of(namespace);
         all.config_maps.extend(kept.config_maps);
@@ -154,8 +155,9 @@ impl Pods {
             all.secrets.extend(new.secrets.clone());
             let picked = manifest::pick(&life.given.pod, &all);
             if picked != life.given.objects {
-                let asked = life.asked.map(|asked| *asked);
-                others.push(Step::Set(entry, Given { objects: picked, ..life.given }, asked));
+                let asked = life.asked.as_deref().cloned();
+                let given = Given { objects: picked, ..life.given.clone() };
+                others.push(Step::Set(entry, given, asked));
             }
         }
         others
@@ -350,7 +352,7 @@ impl Pods {
         }
         self.room.deps.store.write(batch).await?;
         for (entry, life) in std::mem::take(&mut changes.lives).into_values() {
-            entry.set(life);
+            entry.set(Arc::new(life));
             entry.regenerate();
             entry.changed.notify_one();
         }
@@ -386,7 +388,7 @@ impl Pods {
         match step {
             Step::Keep(entry) => (self.current(&entry), Change::Unchanged),
             Step::Set(entry, given, asked) => {
-                let mut life = entry.life();
+                let mut life = Life::clone(&entry.life());
                 life.give(given, asked);
                 (self.as_shown(&entry, &life), Change::Configured)
             }

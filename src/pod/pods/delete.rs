@@ -101,7 +101,7 @@ impl Pods {
     ) -> Result<PodView, Error> {
         let life = self.change(entry, |life| life.delete(grace, force, now())).await?;
         let view = self.current(entry);
-        if life.deletion.is_some_and(|deletion| deletion.hidden) {
+        if life.deletion.as_ref().is_some_and(|deletion| deletion.hidden) {
             self.room.hide(entry);
         }
         Ok(view)
@@ -112,16 +112,17 @@ impl Pods {
         &self,
         entry: &Entry,
         change: impl FnOnce(&mut Life),
-    ) -> Result<Life, Error> {
+    ) -> Result<Arc<Life>, Error> {
         let _turn = entry.turn.lock().await;
         if !self.room.has(&entry.uid) {
             return Err(Error::NotFound(entry.key.clone()));
         }
-        let mut life = entry.life();
+        let mut life = Life::clone(&entry.life());
         change(&mut life);
         let batch = Batch::new().put(&life)?;
         let batch = if life.is_ending() { batch.ends_work() } else { batch };
         self.room.deps.store.write(batch).await?;
+        let life = Arc::new(life);
         entry.set(life.clone());
         entry.changed.notify_one();
         Ok(life)

@@ -89,7 +89,7 @@ impl Pods {
         lives
             .filter(|life| !life.settled && life.verdict.is_none())
             .filter(|life| !coming.ends.contains(&life.uid) && !replaced(&life.given))
-            .map(|life| Arc::new(life.given))
+            .map(|life| Arc::new(life.given.clone()))
             .collect()
     }
 

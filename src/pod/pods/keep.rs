@@ -127,7 +127,7 @@ impl Node for Keeper {
                 true => folders(&pods, &life.given, ids.get(&entry.uid)),
                 false => Folders::default(),
             };
-            found.push(take(life.given, used, folders).await);
+            found.push(take(life.given.clone(), used, folders).await);
         }
         found
     }

@@ -29,7 +29,7 @@ use crate::telemetry::error_chain;
 /// An action, with the pod's state when it was decided.
 pub(super) struct Work {
     pub(super) room: Arc<Room>,
-    pub(super) life: Life,
+    pub(super) life: Arc<Life>,
     pub(super) home: Option<SeenSandbox>,
     pub(super) sandboxes: Vec<PodId>,
     pub(super) cancel: CancellationToken,

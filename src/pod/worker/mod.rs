@@ -96,7 +96,7 @@ impl Worker {
 
     /// Publishes the current state of the pod, before anything is done.
     pub(super) async fn present(&self) {
-        let mut life = self.pod.life();
+        let mut life = Life::clone(&self.pod.life());
         let seen = self.look(&life).await;
         fold(&mut life, &seen, now());
         let status = phase::status(&mut life, &seen, now(), &self.room.viewpoint());
@@ -164,7 +164,7 @@ impl Worker {
         let turn = pod.turn.lock().await;
         // They belong together only while this holds the turn.
         let (before, generation) = (pod.life(), pod.generation());
-        let mut life = before.clone();
+        let mut life = Life::clone(&before);
         let results = std::mem::take(&mut self.results);
         let gone = results.iter().any(|(job, o)| *job == Job::Finish && matches!(o, Outcome::Done));
         if gone {
@@ -179,6 +179,7 @@ impl Worker {
         // What is about to start is shown as in progress.
         seen.busy.extend(plan.actions.iter().map(|action| (action.job(), action.deadline())));
         let status = phase::status(&mut life, &seen, at, &self.room.viewpoint());
+        let life = Arc::new(life);
         if life != before {
             if let Err(error) = self.save(&life).await {
                 tracing::warn!(pod = %pod.key, error = error_chain(&error), "cannot store pod yet");
@@ -211,7 +212,7 @@ impl Worker {
         self.room.deps.store.write(batch).await.map(drop)
     }
 
-    fn launch(&mut self, life: &Life, generation: u64, seen: &Observed, plan: Plan) -> Next {
+    fn launch(&mut self, life: &Arc<Life>, generation: u64, seen: &Observed, plan: Plan) -> Next {
         for job in &plan.cancel {
             if let Some(busy) = self.busy.get(job) {
                 busy.cancel.cancel();
@@ -223,7 +224,7 @@ impl Worker {
         Next::Wait(plan.wake_at)
     }
 
-    fn begin(&mut self, life: &Life, generation: u64, seen: &Observed, action: Action) {
+    fn begin(&mut self, life: &Arc<Life>, generation: u64, seen: &Observed, action: Action) {
         let job = action.job();
         if job == Job::Prepare {
             self.preparing = Some(generation);
