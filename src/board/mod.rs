@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use crate::clock::now;
 use crate::ids::{ContainerId, PodId};
 use crate::locks::{Mutex, MutexGuard};
 use events::Subscribers;
@@ -199,12 +200,6 @@ impl Inner {
         });
         pods.chain(containers).filter_map(|(kind, id, pod)| self.event(kind, &id, &pod)).collect()
     }
-}
-
-/// The current time, in nanoseconds since the Unix epoch.
-pub fn now() -> crate::model::UnixNanos {
-    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    elapsed.map_or(0, |elapsed| i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// The only entry whose id has this prefix. All ids have the same length, so a whole id matches

@@ -187,7 +187,7 @@ fn config(container: &Container, runtime: &str) -> Value {
         "rootfsImageName": container.image_name,
         "runtime": runtime,
         "createdTime": moment(container.created_at),
-        "checkpointedTime": moment(crate::board::now()),
+        "checkpointedTime": moment(crate::clock::now()),
         "restoredTime": "0001-01-01T00:00:00Z",
         "restored": false,
     })

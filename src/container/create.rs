@@ -9,8 +9,8 @@ use super::{Container, ContainerRecord, ContainerState, Containers, EventKind, P
 use crate::backend::{
     ContainerMoment, Hold, RootfsMount, RootfsOptions, RuntimeContainer, Stdio, UserFiles,
 };
-use crate::board::now;
 use crate::cdi;
+use crate::clock::now;
 use crate::ids::{ContainerId, PodId};
 use crate::lifecycle::{Backoff, unless_panic};
 use crate::model::StringMap;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::entry::Entry;
 use super::{ContainerState, Containers, EventKind, Exited};
 use crate::backend::{End, Exit, Process, wait_for_end};
-use crate::board::now;
+use crate::clock::now;
 use crate::telemetry::error_chain;
 
 /// How long the log may stay open after the process has exited. A child that keeps the stream open

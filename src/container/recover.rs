@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::entry::Entry;
 use super::{ContainerRecord, ContainerState, Containers, Error};
 use crate::backend::{End, Process, RuntimeContainer, Stdio, TaskState, TaskStatus};
-use crate::board::now;
+use crate::clock::now;
 use crate::ids::ContainerId;
 use crate::lifecycle::wait_a_while;
 use crate::telemetry::error_chain;

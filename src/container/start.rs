@@ -7,7 +7,7 @@ use super::entry::Entry;
 use super::error::{Error, Step};
 use super::{ContainerState, Containers, EventKind, Exited, PodContext};
 use crate::backend::{ContainerMoment, NewTask, Process, RootfsMount, Stdio};
-use crate::board::now;
+use crate::clock::now;
 use crate::lifecycle::Backoff;
 use crate::logs::{Pump, PumpSpec, open_fifo_guard, open_fifo_reader};
 use crate::model::container::ContainerConfig;

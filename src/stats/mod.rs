@@ -24,7 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{CgroupVersion, Runtime};
-use crate::board::{Board, Container, ContainerFilter, ContainerState, Sandbox, SandboxState, now};
+use crate::board::{Board, Container, ContainerFilter, ContainerState, Sandbox, SandboxState};
+use crate::clock::now;
 use crate::ids::PodId;
 use crate::lifecycle::Tasks;
 use crate::locks::{Mutex, MutexGuard};

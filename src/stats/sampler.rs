@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::{Found, MEASURE_LIMIT, Sought, Stats, cgroup_of, running};
 use crate::backend::ErrorKind;
 use crate::board::{
-    Container, ContainerFilter, ContainerState, Sandbox, SandboxFilter, SandboxState, now,
+    Container, ContainerFilter, ContainerState, Sandbox, SandboxFilter, SandboxState,
 };
+use crate::clock::now;
 use crate::ids::{ContainerId, PodId};
 use crate::locks::{Mutex, MutexGuard};
 use crate::stats::usage::Layer;

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::Pods;
 use super::entrance::Coming;
-use crate::board::now;
+use crate::clock::now;
 use crate::pod::face::{
     Applied, Apply, Change, Error, Manner, ObjectKey, ObjectKind, Preconditions,
 };

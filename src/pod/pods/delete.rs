@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Pods;
-use crate::board::now;
+use crate::clock::now;
 use crate::pod::face::{Delete, Error, ObjectKey, Preconditions, Selector};
 use crate::pod::object::PodKey;
 use crate::pod::observe::doom;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Pods;
-use crate::board::now;
+use crate::clock::now;
 use crate::pod::admit;
 use crate::pod::backoff::later;
 use crate::pod::face::AdmitReason;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Pods;
-use crate::board::{Sandbox, SandboxFilter, now};
+use crate::board::{Sandbox, SandboxFilter};
+use crate::clock::now;
 use crate::ids::PodId;
 use crate::model::Owner;
 use crate::pod::EventType;

@@ -41,7 +41,7 @@ use super::volume::{self, Volumes};
 use super::watch::{self as watching, Hub, HubOptions};
 use super::worker::Worker;
 use crate::backend::Host;
-use crate::board::now;
+use crate::clock::now;
 use crate::container;
 use crate::ids::ContainerId;
 use crate::image::Images;

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::Pods;
 use crate::backend::NetworkReadiness;
-use crate::board::now;
+use crate::clock::now;
 use crate::model::{StringMap, UnixNanos};
 use crate::pod::admit::Pressure;
 use crate::pod::phase::time;

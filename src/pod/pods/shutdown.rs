@@ -15,7 +15,7 @@ use futures::future::join_all;
 
 use super::Pods;
 use crate::backend::{self, ErrorKind, Notice, Shutdown};
-use crate::board::now;
+use crate::clock::now;
 use crate::lifecycle::Backoff;
 use crate::pod::backoff::later;
 use crate::pod::record::Verdict;

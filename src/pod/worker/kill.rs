@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::act::{Work, unwound};
 use super::outcome::Outcome;
-use crate::board::now;
+use crate::clock::now;
 use crate::ids::ContainerId;
 use crate::model::UnixNanos;
 use crate::pod::backoff::between;

@@ -32,7 +32,7 @@ use super::phase;
 use super::plan::{Action, Job, Plan, Unwind, plan};
 use super::record::Life;
 use super::room::{Entry, Room};
-use crate::board::now;
+use crate::clock::now;
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
 use crate::telemetry::error_chain;

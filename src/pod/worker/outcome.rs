@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Worker;
-use crate::board::now;
+use crate::clock::now;
 use crate::ids::ContainerId;
 use crate::model::UnixNanos;
 use crate::pod::backoff::{self, later};

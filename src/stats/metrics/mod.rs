@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use super::cgroup::{Controller, Folders};
 use super::{Interface, Layer, Stats, Usage, pause_cgroup, running};
-use crate::board::{Container, Sandbox, SandboxState, now};
+use crate::board::{Container, Sandbox, SandboxState};
+use crate::clock::now;
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
 use disks::Disks;
