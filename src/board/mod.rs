@@ -9,8 +9,8 @@ mod snapshot;
 
 pub use events::{Event, EventKind, Subscription};
 pub use snapshot::{
-    Container, ContainerFilter, ContainerState, Exited, Sandbox, SandboxFilter, SandboxState,
-    StateName,
+    Container, ContainerFilter, ContainerState, EndReason, Exited, Sandbox, SandboxFilter,
+    SandboxState, StateName,
 };
 
 use std::borrow::Borrow;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
-use super::{ContainerState, Containers, EventKind, Exited, PodContext};
+use super::{ContainerState, Containers, EndReason, EventKind, Exited, PodContext};
 use crate::backend::{ContainerMoment, NewTask, Process, RootfsMount, Stdio};
 use crate::clock::now;
 use crate::lifecycle::Backoff;
@@ -15,8 +15,8 @@ use crate::model::security::NamespaceMode;
 use crate::oci::selinux;
 use crate::telemetry::error_chain;
 
-/// Exit code and reason of a container that failed to start.
-pub(crate) const START_ERROR: (i32, &str) = (128, "StartError");
+/// Exit code of a container that failed to start.
+const START_ERROR: i32 = 128;
 
 impl Containers {
     /// Starts a created container of a ready pod. On failure the container stays, exited with
@@ -245,8 +245,8 @@ impl Containers {
 }
 
 fn start_error(message: String) -> Exited {
-    let (code, reason) = START_ERROR;
-    Exited { started_at: None, finished_at: now(), code, reason: reason.to_owned(), message }
+    let (code, reason) = (START_ERROR, EndReason::StartError);
+    Exited { started_at: None, finished_at: now(), code, reason, message }
 }
 
 /// Makes all files of a root file system appear with one SELinux label. Only an overlay mount

@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::backoff::{self, Backoff, between, later};
 use super::object::Given;
+use super::reason::Failure;
 use super::renew::Pending;
+use crate::board::EndReason;
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
 use crate::store::Record;
@@ -27,9 +29,6 @@ const SHORTEST_GRACE: Duration = Duration::from_secs(1);
 
 /// How long a failed pull is shown as an error: a kubelet checks a pod again after that time.
 const LONGEST_ERROR: Duration = Duration::from_secs(10);
-
-/// Reason of a preempted pod.
-pub const PREEMPTED: &str = "Preempting";
 
 /// The record of a pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -231,8 +230,8 @@ pub struct Termination {
     pub finished_at: UnixNanos,
     /// Exit code.
     pub code: i32,
-    /// `Completed`, `Error`, `OOMKilled`, …
-    pub reason: String,
+    /// Why.
+    pub reason: EndReason,
     /// Its termination message, or the error.
     pub message: String,
 }
@@ -254,8 +253,8 @@ pub struct Doom {
 /// A failed operation that is retried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// Reason in Kubernetes' terms, e.g. `ErrImagePull`.
-    pub reason: String,
+    /// What failed.
+    pub reason: Failure,
     /// Error of the last attempt.
     pub message: String,
     /// When the first attempt failed.
@@ -272,15 +271,10 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    /// Whether it concerns an image rather than objects that the pod refers to.
-    pub fn is_of_image(&self) -> bool {
-        is_of_image(&self.reason)
-    }
-
     /// Records another failure.
     pub fn again(
         before: Option<&Self>,
-        reason: &str,
+        reason: Failure,
         message: String,
         now: UnixNanos,
         policy: &backoff::Policy,
@@ -288,7 +282,7 @@ impl Trouble {
         let same = before.filter(|before| before.reason == reason);
         let backoff = Backoff::next(same.map(|same| same.backoff), now, now, policy);
         Self {
-            reason: reason.to_owned(),
+            reason,
             message,
             since: before.map_or(now, |before| before.since),
             failed: now,
@@ -301,7 +295,7 @@ impl Trouble {
     /// When a failed pull is shown as a back-off instead of an error.
     pub fn turns_at(&self) -> Option<UnixNanos> {
         let shown = (self.backoff.pause / 2).min(LONGEST_ERROR);
-        (self.reason == "ErrImagePull").then(|| later(self.failed, shown))
+        (self.reason == Failure::Pull).then(|| later(self.failed, shown))
     }
 }
 
@@ -343,14 +337,6 @@ pub struct Since {
     pub status: bool,
     /// Time of the last change.
     pub at: UnixNanos,
-}
-
-/// Whether this Kubernetes reason concerns a missing image.
-pub fn is_of_image(reason: &str) -> bool {
-    matches!(
-        reason,
-        "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName" | "ImageInspectError"
-    )
 }
 
 fn first_generation() -> i64 {

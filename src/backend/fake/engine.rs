@@ -17,6 +17,7 @@ use super::world::{World, cgroup_of, unavailable};
 use crate::clock::now;
 use crate::lifecycle::Tasks;
 use crate::locks::{Mutex, MutexGuard};
+use crate::model::StringMap;
 use crate::model::image::ChainId;
 
 /// State shared by all handles of a fake runtime.

@@ -5,7 +5,8 @@ use k8s_openapi::api::core::v1::PodCondition;
 use super::super::manifest::gates;
 use super::super::observe::Observed;
 use super::super::plan::wanted;
-use super::super::record::{Life, PREEMPTED, Since};
+use super::super::reason::{Failure, verdict};
+use super::super::record::{Life, Since};
 use super::{Phase, time, waiting_inits};
 use crate::model::UnixNanos;
 
@@ -44,7 +45,7 @@ pub(super) fn conditions(
             status: true,
             reason: "TerminationByKubelet",
             message: match verdict.reason.as_str() {
-                PREEMPTED => PREEMPTION.to_owned(),
+                verdict::PREEMPTED => PREEMPTION.to_owned(),
                 _ => verdict.message.clone(),
             },
         });
@@ -56,7 +57,7 @@ pub(super) fn conditions(
     } else {
         life.conditions.remove("PodResizePending");
     }
-    let resize = life.trouble.as_ref().filter(|trouble| trouble.reason == "ResizeError");
+    let resize = life.trouble.as_ref().filter(|trouble| trouble.reason == Failure::Resize);
     if let Some(trouble) = resize {
         let message = trouble.message.clone();
         drafts.push(Draft { reason: "Error", message, ..yes("PodResizeInProgress") });

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::observe::Observed;
 use super::plan::{Job, Role, Wanted, wanted};
 use super::record::{Life, State};
-use crate::container::START_ERROR;
+use crate::board::EndReason;
 use crate::model::UnixNanos;
 
 /// Facts about the node and its settings that a status needs.
@@ -82,7 +82,7 @@ pub fn phase(life: &Life, seen: &Observed) -> Phase {
     let never_ran = |app: &&Wanted<'_>| {
         let first = life.units.get(app.name).filter(|unit| unit.last.is_none());
         let end = first.and_then(|unit| unit.ended());
-        end.is_some_and(|end| end.reason == START_ERROR.1 && !app.restarts(end.code))
+        end.is_some_and(|end| end.reason == EndReason::StartError && !app.restarts(end.code))
     };
     // About to fail: it goes from Pending to Failed directly.
     if apps.iter().all(never_ran) {

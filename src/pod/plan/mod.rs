@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use super::backoff;
 use super::observe::{Observed, doom_failed};
+use super::reason::verdict;
 use super::record::{Life, Verdict};
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
@@ -311,7 +312,7 @@ impl Planner<'_> {
         let grace = life.grace();
         life.judge(Verdict {
             succeeded: false,
-            reason: "DeadlineExceeded".to_owned(),
+            reason: verdict::DEADLINE_EXCEEDED.to_owned(),
             message: "Pod was active on the node longer than the specified deadline".to_owned(),
             at: self.now,
             deadline: later(self.now, grace),

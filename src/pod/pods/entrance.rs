@@ -13,7 +13,8 @@ use crate::pod::admit;
 use crate::pod::backoff::later;
 use crate::pod::face::AdmitReason;
 use crate::pod::object::Given;
-use crate::pod::record::{Life, PREEMPTED, Verdict};
+use crate::pod::reason::verdict;
+use crate::pod::record::{Life, Verdict};
 use crate::pod::view::EventType;
 
 /// Message of a pod that is preempted.
@@ -98,7 +99,7 @@ impl Pods {
         let at = now();
         life.judge(Verdict {
             succeeded: false,
-            reason: PREEMPTED.to_owned(),
+            reason: verdict::PREEMPTED.to_owned(),
             message: MESSAGE.to_owned(),
             at,
             deadline: later(at, life.grace()),
@@ -109,6 +110,6 @@ impl Pods {
     /// Reports the event of a preempted pod.
     pub(super) fn tell_preempted(&self, life: &Life) {
         tracing::warn!(pod = %life.given.key(), "pod preempted");
-        self.room.event(life, None, EventType::Warning, PREEMPTED, MESSAGE);
+        self.room.event(life, None, EventType::Warning, verdict::PREEMPTED, MESSAGE);
     }
 }

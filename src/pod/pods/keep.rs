@@ -16,6 +16,7 @@ use crate::pod::EventType;
 use crate::pod::admit::Pressure;
 use crate::pod::backoff::later;
 use crate::pod::object::Given;
+use crate::pod::reason::verdict;
 use crate::pod::record::Verdict;
 use crate::pod::room::Entry;
 use crate::pod::upkeep::{
@@ -156,14 +157,14 @@ impl Pods {
         let at = now();
         let verdict = Verdict {
             succeeded: false,
-            reason: eviction.reason.to_owned(),
+            reason: verdict::EVICTED.to_owned(),
             message: eviction.message.clone(),
             at,
             deadline: later(at, grace),
             disrupted: true,
         };
         let life = self.change(entry, |life| life.judge(verdict)).await?;
-        self.room.event(&life, None, EventType::Warning, "Evicted", eviction.message);
+        self.room.event(&life, None, EventType::Warning, verdict::EVICTED, eviction.message);
         Ok(())
     }
 }

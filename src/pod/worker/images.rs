@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Container as Spec;
 use super::act::{Stopped, Work, failed};
 use crate::image::{Credentials, Reference};
 use crate::model::image::Image;
+use crate::pod::reason::Failure;
 use crate::pod::secrets::of_registry;
 use crate::pod::translate::runtime_handler;
 use crate::pod::view::EventType::{self, Normal};
@@ -47,9 +48,9 @@ impl Work {
                     false => "is not present",
                 };
                 let message = format!("Container image {image:?} {why} with pull policy of Never");
-                let reason = "ErrImageNeverPull";
-                self.event(Some(name), EventType::Warning, reason, message.clone());
-                return Err(failed("ErrImageNeverPull", message));
+                let reason = Failure::NeverPull;
+                self.event(Some(name), EventType::Warning, reason.as_str(), message.clone());
+                return Err(failed(reason, message));
             }
         }
         self.event(Some(name), Normal, "Pulling", format!("Pulling image {image:?}"));
@@ -73,8 +74,8 @@ impl Work {
             }
             Err(error) => {
                 let reason = match &error {
-                    crate::image::Error::InvalidReference { .. } => "InvalidImageName",
-                    _ => "ErrImagePull",
+                    crate::image::Error::InvalidReference { .. } => Failure::ImageName,
+                    _ => Failure::Pull,
                 };
                 let chain = error_chain(&error);
                 let message = format!("Failed to pull image {image:?}: {chain}");
@@ -90,9 +91,9 @@ impl Work {
         let (reason, message) = match error {
             crate::image::Error::InvalidReference { .. } => {
                 let message = format!("Failed to apply default image tag {image:?}: {chain}");
-                ("InvalidImageName", message)
+                (Failure::ImageName, message)
             }
-            _ => ("ImageInspectError", format!("Failed to inspect image {image:?}: {chain}")),
+            _ => (Failure::ImageInspect, format!("Failed to inspect image {image:?}: {chain}")),
         };
         self.event(Some(name), EventType::Warning, "InspectFailed", message.clone());
         failed(reason, message)

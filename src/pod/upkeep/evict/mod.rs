@@ -52,12 +52,10 @@ pub trait Node: Send + Sync {
     async fn evict(&self, uid: &str, eviction: Eviction);
 }
 
-/// Reason and manner of an eviction.
+/// The manner of an eviction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Eviction {
-    /// Reason in the pod's status and the event.
-    pub reason: &'static str,
-    /// Message in both.
+    /// Message in the pod's status and the event.
     pub message: String,
     /// Grace period of its containers, in seconds.
     pub grace: i64,
@@ -65,7 +63,7 @@ pub struct Eviction {
 
 impl Eviction {
     fn new(message: String) -> Self {
-        Self { reason: "Evicted", message, grace: 1 }
+        Self { message, grace: 1 }
     }
 }
 
