@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
-use super::record::{PauseProcess, SandboxRecord};
+use super::record::SandboxRecord;
 use super::{Room, SandboxState};
 use crate::backend::{
     NewTask, Process, RootfsMount, RootfsOptions, RuntimeContainer, RuntimeHandler, Stdio,
     end_beside_shim, wait_for_end,
 };
 use crate::board::EventKind;
-use crate::container::KIND_LABEL;
+use crate::container::{InitProcess, KIND_LABEL};
 use crate::model::StringMap;
 use crate::model::image::ImageConfig;
 use crate::oci::{PauseInput, add_identity, pause_spec, record_labels, snapshot_labels, spec_json};
@@ -49,7 +49,7 @@ impl Room {
         &self,
         entry: &Entry,
         handler: &RuntimeHandler,
-    ) -> Result<PauseProcess, Error> {
+    ) -> Result<InitProcess, Error> {
         let id = entry.id.as_str();
         let (runtime, host) = (&self.deps.base.runtime, &self.deps.base.host);
         let record = entry.record();
@@ -63,7 +63,7 @@ impl Room {
         let pid = runtime.create_task(&task).await.step("create the pause task")?;
         let start_time = host.process_start_time(pid).await.ok().flatten().unwrap_or_default();
         runtime.start(Process::init(id)).await.step("start the pause task")?;
-        Ok(PauseProcess { pid, start_time })
+        Ok(InitProcess { pid, start_time })
     }
 
     fn pause_record(
@@ -175,7 +175,7 @@ impl Room {
     /// then; never if that cannot be known. Cancel-safe.
     async fn pause_end_beside_shim(&self, entry: &Entry) {
         let known = entry.read(|record| record.pause).filter(|pause| pause.start_time != 0);
-        let Some(PauseProcess { pid, start_time }) = known else {
+        let Some(InitProcess { pid, start_time }) = known else {
             return std::future::pending().await;
         };
         let (runtime, host) = (&*self.deps.base.runtime, &*self.deps.base.host);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::RuntimeHandler;
 use crate::board::Sandbox;
+use crate::container::InitProcess;
 use crate::model::resources::Resources;
 use crate::store::Record;
 
@@ -29,15 +30,6 @@ pub enum Owed {
     Images,
 }
 
-/// The pause process, identified by PID and start time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PauseProcess {
-    /// PID on the host.
-    pub pid: u32,
-    /// Start time in clock ticks since boot.
-    pub start_time: u64,
-}
-
 /// A sandbox as the store keeps it; also put into the containerd record of its pause container,
 /// so that a lost store can be rebuilt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,8 +38,8 @@ pub struct SandboxRecord {
     pub sandbox: Sandbox,
     /// The runtime handler.
     pub handler: RuntimeHandler,
-    /// The pause process, set once it runs.
-    pub pause: Option<PauseProcess>,
+    /// The pause process, set once it runs; its start time is 0 where it could not be read.
+    pub pause: Option<InitProcess>,
     /// Whether the pause container has a snapshot of its own.
     pub pause_snapshot: bool,
     /// Directory of the files shared by its containers. Pods of earlier agents have these files in

@@ -12,11 +12,11 @@ use super::entry::Entry;
 use super::error::{Error, Step, TeardownErrors};
 use super::pause::AFTER_KILL;
 use super::ports::release_host_ports;
-use super::record::{Owed, PauseProcess, SandboxRecord};
+use super::record::{Owed, SandboxRecord};
 use super::{Room, SandboxState};
 use crate::backend::{self, ErrorKind, HostProcess, NetnsState, Process, SHIM_ID};
 use crate::board::EventKind;
-use crate::container;
+use crate::container::{self, InitProcess};
 use crate::lifecycle::Backoff;
 use crate::model::Owner;
 use crate::oci;
@@ -197,7 +197,7 @@ impl Room {
     async fn kill_pause(&self, entry: &Entry) -> Result<Pause, Error> {
         let would_not_die = || Error::WouldNotDie(entry.id.clone());
         let known = entry.record().pause.filter(|pause| pause.start_time != 0);
-        let PauseProcess { pid, start_time } = known.ok_or_else(would_not_die)?;
+        let InitProcess { pid, start_time } = known.ok_or_else(would_not_die)?;
         tracing::warn!(pod = %entry.id, "shim does not respond, killing the pause process");
         let host = &self.deps.base.host;
         host.kill_tree(pid, start_time).await.step("kill the pause process")?;
