@@ -165,6 +165,12 @@ impl Stage {
         }
     }
 
+    /// Whether nothing is left to do unless the desired state changes.
+    pub(super) fn at_rest(&self) -> bool {
+        let Plan { actions, waits, .. } = &self.plan;
+        self.life.settled && actions.is_empty() && waits.is_empty()
+    }
+
     fn settle(&mut self) {
         self.life.settled = true;
     }

@@ -124,11 +124,6 @@ impl Store {
         self.shared.revision()
     }
 
-    /// Transactions committed so far by this process; many batches can share one.
-    pub fn commits(&self) -> u64 {
-        self.shared.commits()
-    }
-
     /// `Err` with the last failure while writes fail.
     pub fn health(&self) -> Result<(), Error> {
         self.shared.health()

@@ -200,8 +200,6 @@ pub struct Plan {
     pub wake_at: Option<UnixNanos>,
     /// What the pod is waiting for.
     pub waits: Vec<Wait>,
-    /// Whether nothing is left to do unless the desired state changes.
-    pub at_rest: bool,
 }
 
 impl Plan {
