@@ -50,7 +50,7 @@ pub struct Board {
 
 #[derive(Debug, Default)]
 struct Inner {
-    pods: BTreeMap<PodId, Sandbox>,
+    pods: BTreeMap<PodId, Arc<Sandbox>>,
     containers: BTreeMap<ContainerId, Arc<Container>>,
     /// Containers of each pod, so that events and lists of one pod need not scan all containers.
     by_pod: BTreeMap<PodId, Vec<ContainerId>>,
@@ -71,7 +71,7 @@ impl Board {
     pub fn publish_pod(&self, sandbox: Sandbox, news: Option<EventKind>) {
         let mut inner = self.lock();
         let id = sandbox.id.clone();
-        inner.pods.insert(id.clone(), sandbox);
+        inner.pods.insert(id.clone(), Arc::new(sandbox));
         if let Some(kind) = news {
             inner.tell(kind, id.as_str(), &id);
         }
@@ -113,7 +113,7 @@ impl Board {
     }
 
     /// One sandbox by id or unique prefix.
-    pub fn pod(&self, id: &str) -> Result<Sandbox, LookupError> {
+    pub fn pod(&self, id: &str) -> Result<Arc<Sandbox>, LookupError> {
         let inner = self.lock();
         find(&inner.pods, id).map(|(_, pod)| pod.clone())
     }
@@ -125,7 +125,7 @@ impl Board {
     }
 
     /// Sandboxes that match, newest first.
-    pub fn pods(&self, filter: &SandboxFilter) -> Vec<Sandbox> {
+    pub fn pods(&self, filter: &SandboxFilter) -> Vec<Arc<Sandbox>> {
         let inner = self.lock();
         let Ok(id) = resolve(&inner.pods, filter.id.as_deref()) else { return Vec::new() };
         let mut found: Vec<_> =

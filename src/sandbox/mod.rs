@@ -213,13 +213,13 @@ impl Sandboxes {
     }
 
     /// One sandbox by id or unique prefix.
-    pub fn get(&self, id: &str) -> Result<Sandbox, Error> {
+    pub fn get(&self, id: &str) -> Result<Arc<Sandbox>, Error> {
         let found = self.room.deps.base.board.pod(id);
         found.map_err(|error| error.of(id, Error::NotFound, Error::AmbiguousId))
     }
 
     /// Sandboxes that match, newest first.
-    pub fn list(&self, filter: &Filter) -> Vec<Sandbox> {
+    pub fn list(&self, filter: &Filter) -> Vec<Arc<Sandbox>> {
         self.room.deps.base.board.pods(filter)
     }
 

@@ -54,7 +54,7 @@ pub trait Meter: Send + Sync {
     async fn observe(&self) -> Observations;
 
     /// Usage of the pods in these sandboxes, by uid.
-    async fn used(&self, sandboxes: Vec<Sandbox>) -> BTreeMap<String, Used>;
+    async fn used(&self, sandboxes: Vec<Arc<Sandbox>>) -> BTreeMap<String, Used>;
 }
 
 impl Pods {
@@ -113,7 +113,7 @@ impl Node for Keeper {
             ..SandboxFilter::default()
         };
         let sandboxes = pods.room.deps.sandboxes.list(&filter);
-        let of_uid = |it: &Sandbox| (it.config.metadata.uid.clone(), it.id.clone());
+        let of_uid = |it: &Arc<Sandbox>| (it.config.metadata.uid.clone(), it.id.clone());
         let ids: BTreeMap<String, PodId> = sandboxes.iter().map(of_uid).collect();
         let mut used = self.meter.used(sandboxes).await;
         let short = pods.pressure().disk;

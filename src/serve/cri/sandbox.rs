@@ -80,7 +80,7 @@ impl Cri {
     ) -> Result<v1::ListPodSandboxResponse, Status> {
         let found = self.sandboxes.list(&convert::sandbox_filter(request.filter)?);
         let own = found.iter().filter(|sandbox| sandbox.owner == Owner::Cri);
-        Ok(v1::ListPodSandboxResponse { items: own.map(convert::sandbox_item).collect() })
+        Ok(v1::ListPodSandboxResponse { items: own.map(|it| convert::sandbox_item(it)).collect() })
     }
 
     /// Streams the sandboxes as of one moment.
