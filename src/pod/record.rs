@@ -408,6 +408,13 @@ impl Life {
         self.verdict.get_or_insert(verdict);
     }
 
+    /// Decides that the pod ends because its containers have ended.
+    pub fn conclude(&mut self, succeeded: bool, now: UnixNanos) {
+        let (reason, message) = (String::new(), String::new());
+        let deadline = later(now, self.grace());
+        self.judge(Verdict { succeeded, reason, message, at: now, deadline, disrupted: false });
+    }
+
     /// The part needed after the loss of the store; the rest is observed.
     pub fn keepsake(&self) -> Self {
         Self {
