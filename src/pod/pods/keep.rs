@@ -20,10 +20,13 @@ use crate::pod::reason::verdict;
 use crate::pod::record::Verdict;
 use crate::pod::room::Entry;
 use crate::pod::upkeep::{
-    Below, ContainerUse, Disk, Eviction, EvictionOptions, Evictor, Node, Observations, PodUse,
-    Upkeep, UpkeepOptions, disk_of_tree,
+    Below, ContainerUse, Disk, EvictionOptions, Evictor, Node, Observations, PodUse, Upkeep,
+    UpkeepOptions, disk_of_tree,
 };
 use crate::telemetry::error_chain;
+
+/// Grace period of the containers of an evicted pod, as in the kubelet.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// Options of the upkeep.
 #[derive(Debug, Clone)]
@@ -138,10 +141,10 @@ impl Node for Keeper {
         self.upkeep.reclaim().await;
     }
 
-    async fn evict(&self, uid: &str, eviction: Eviction) {
+    async fn evict(&self, uid: &str, message: String) {
         let Some(pods) = self.pods.upgrade() else { return };
         let Some(entry) = pods.room.by_uid(uid) else { return };
-        if let Err(error) = pods.evict(&entry, eviction).await {
+        if let Err(error) = pods.evict(&entry, message).await {
             tracing::warn!(pod = %entry.key, error = error_chain(&error), "cannot evict pod yet");
             return;
         }
@@ -152,19 +155,18 @@ impl Node for Keeper {
 
 impl Pods {
     /// Fails the pod as evicted.
-    async fn evict(&self, entry: &Entry, eviction: Eviction) -> Result<(), crate::pod::Error> {
-        let grace = Duration::from_secs(u64::try_from(eviction.grace).unwrap_or_default());
+    async fn evict(&self, entry: &Entry, message: String) -> Result<(), crate::pod::Error> {
         let at = now();
         let verdict = Verdict {
             succeeded: false,
             reason: verdict::EVICTED.to_owned(),
-            message: eviction.message.clone(),
+            message: message.clone(),
             at,
-            deadline: later(at, grace),
+            deadline: later(at, EVICTION_GRACE),
             disrupted: true,
         };
         let life = self.change(entry, |life| life.judge(verdict)).await?;
-        self.room.event(&life, None, EventType::Warning, verdict::EVICTED, eviction.message);
+        self.room.event(&life, None, EventType::Warning, verdict::EVICTED, message);
         Ok(())
     }
 }
