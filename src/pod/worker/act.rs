@@ -36,13 +36,6 @@ pub(super) struct Work {
     pub(super) cancel: CancellationToken,
 }
 
-/// Why a start failed: what failed and the error, or `None` when it was cancelled.
-pub(super) type Stopped = Option<(Failure, String)>;
-
-pub(super) fn failed(reason: Failure, message: String) -> Stopped {
-    Some((reason, message))
-}
-
 /// A container to start.
 struct Start {
     name: String,
@@ -152,27 +145,29 @@ impl Work {
         let name = start.name.as_str();
         match self.try_start(&start).await {
             Ok(()) => Outcome::Done,
-            Err(None) => Outcome::Cancelled,
-            Err(Some((reason, message))) => {
-                // Errors of the image were reported already; this reports that nothing starts.
-                let text = if reason.is_of_image() { reason.as_str() } else { &message };
-                self.event(Some(name), EventType::Warning, "Failed", format!("Error: {text}"));
-                Outcome::failed(reason, message)
+            Err(outcome) => {
+                if let Outcome::Failed { reason, message } = &outcome {
+                    // Errors of the image were reported already; this reports that nothing starts.
+                    let text = if reason.is_of_image() { reason.as_str() } else { message };
+                    self.event(Some(name), EventType::Warning, "Failed", format!("Error: {text}"));
+                }
+                outcome
             }
         }
     }
 
-    async fn try_start(&self, start: &Start) -> Result<(), Stopped> {
+    async fn try_start(&self, start: &Start) -> Result<(), Outcome> {
         let name = start.name.as_str();
-        let spec = self.spec(name).ok_or_else(|| failed(Failure::Config, "gone".into()))?;
+        let spec =
+            self.spec(name).ok_or_else(|| Outcome::failed(Failure::Config, "gone".into()))?;
         let sandboxes = &self.room.deps.sandboxes;
         if let Some(stale) = &start.stale {
             let removed = sandboxes.remove_container(stale.as_str()).await;
-            removed.map_err(|error| failed(Failure::Create, error_chain(&error)))?;
+            removed.map_err(|error| Outcome::failed(Failure::Create, error_chain(&error)))?;
         }
         let image = self.image(&spec).await?;
         if self.cancel.is_cancelled() {
-            return Err(None);
+            return Err(Outcome::Cancelled);
         }
         let config = self.config(start, &spec, &image).await?;
         for mount in &config.mounts {
@@ -185,17 +180,17 @@ impl Work {
     }
 
     /// Creates and starts a container.
-    async fn make(&self, start: &Start, config: ContainerConfig) -> Result<(), Stopped> {
+    async fn make(&self, start: &Start, config: ContainerConfig) -> Result<(), Outcome> {
         let name = start.name.as_str();
         let sandboxes = &self.room.deps.sandboxes;
         if self.cancel.is_cancelled() {
-            return Err(None);
+            return Err(Outcome::Cancelled);
         }
         let created = sandboxes.create_container(start.sandbox.as_str(), config).await;
-        let id = created.map_err(|error| failed(Failure::Create, error_chain(&error)))?;
+        let id = created.map_err(|error| Outcome::failed(Failure::Create, error_chain(&error)))?;
         self.event(Some(name), Normal, "Created", "Container created");
         if self.cancel.is_cancelled() {
-            return Err(None);
+            return Err(Outcome::Cancelled);
         }
         if let Err(error) = sandboxes.start_container(id.as_str()).await {
             let exited = |it: Arc<Container>| it.state.name() == StateName::Exited;
@@ -203,7 +198,7 @@ impl Work {
             // cause.
             let has_ended = sandboxes.container(id.as_str()).is_ok_and(exited);
             let reason = if has_ended { Failure::Run } else { Failure::Create };
-            return Err(failed(reason, error_chain(&error)));
+            return Err(Outcome::failed(reason, error_chain(&error)));
         }
         self.event(Some(name), Normal, "Started", "Container started");
         Ok(())
@@ -214,19 +209,22 @@ impl Work {
         start: &Start,
         spec: &Spec,
         image: &Image,
-    ) -> Result<ContainerConfig, Stopped> {
+    ) -> Result<ContainerConfig, Outcome> {
         let (given, node) = (&self.life.given, self.room.node());
-        let untranslated =
-            |error: crate::pod::translate::Error| failed(error.reason(), error.to_string());
+        let untranslated = |error: crate::pod::translate::Error| {
+            Outcome::failed(error.reason(), error.to_string())
+        };
         let sandbox = self.room.deps.sandboxes.get(start.sandbox.as_str());
-        let sandbox = sandbox.map_err(|error| failed(Failure::Create, error_chain(&error)))?;
+        let sandbox =
+            sandbox.map_err(|error| Outcome::failed(Failure::Create, error_chain(&error)))?;
         let pod_ips = match (&self.home, sandbox.config.host_network()) {
             (_, true) => node.ips.clone(),
             (Some(home), false) => home.ips.clone(),
             (None, false) => Vec::new(),
         };
         let volumes = &self.room.deps.volumes;
-        let unread = |error: crate::pod::VolumeError| failed(error.reason(), error_chain(&error));
+        let unread =
+            |error: crate::pod::VolumeError| Outcome::failed(error.reason(), error_chain(&error));
         let env_files = volumes.env_files(given, spec).await.map_err(unread)?;
         let env = environment(given, spec, &pod_ips, &env_files, &node);
         let env = env.map_err(untranslated)?.config;
@@ -264,7 +262,7 @@ impl Work {
     }
 
     /// The id of the container whose processes an ephemeral one sees.
-    fn target(&self, start: &Start) -> Result<Option<String>, Stopped> {
+    fn target(&self, start: &Start) -> Result<Option<String>, Outcome> {
         let all = wanted(self.life.given.spec());
         let target = all.iter().find(|wanted| wanted.name == start.name).and_then(|it| it.target);
         let Some(target) = target else { return Ok(None) };
@@ -273,7 +271,7 @@ impl Work {
             Some(current) => Ok(Some(current.id.to_string())),
             None => {
                 let message = format!("target container {target:?} does not run");
-                Err(failed(Failure::Create, message))
+                Err(Outcome::failed(Failure::Create, message))
             }
         }
     }
