@@ -32,7 +32,7 @@ use crate::locks::{Mutex, MutexGuard};
 use crate::model::UnixNanos;
 use crate::model::resources::{CgroupDriver, CgroupLimits};
 use crate::sandbox::Sandboxes;
-use crate::store::{Revision, Store};
+use crate::store::{self, Batch, Revision, Store};
 use crate::telemetry::error_chain;
 
 /// Maximum number of concurrent process creations by the OCI runtime, per core: one waits while
@@ -57,16 +57,11 @@ pub(super) struct Deps {
     pub(super) gone: Arc<Notify>,
 }
 
-/// Constant settings.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Settings {
-    pub(super) policy: Policy,
-}
-
 /// The state shared by all pods.
 pub(super) struct Room {
     pub(super) deps: Deps,
-    pub(super) options: Settings,
+    /// Delays between attempts.
+    pub(super) policy: Policy,
     /// Limits concurrent starts.
     pub(super) turns: Arc<Turns>,
     /// Who may use which image.
@@ -187,12 +182,12 @@ impl Entry {
 }
 
 impl Room {
-    pub(super) fn new(deps: Deps, options: Settings, node: NodeFacts) -> Self {
+    pub(super) fn new(deps: Deps, policy: Policy, node: NodeFacts) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let turns = Turns::new(cores * STARTS_PER_CORE);
         Self {
             deps,
-            options,
+            policy,
             turns,
             pulled: Pulled::default(),
             freed: Arc::default(),
@@ -230,7 +225,7 @@ impl Room {
     }
 
     pub(super) fn viewpoint(&self) -> Viewpoint {
-        Viewpoint { ips: self.node.ips.clone(), restart: self.options.policy.restart }
+        Viewpoint { ips: self.node.ips.clone(), restart: self.policy.restart }
     }
 
     /// All pods, including hidden ones.
@@ -326,6 +321,13 @@ impl Room {
         }
         self.settled(&entry.uid);
         self.deps.gone.notify_one();
+    }
+
+    /// Stores the record of a pod.
+    pub(super) async fn save(&self, life: &Life) -> Result<(), store::Error> {
+        let batch = Batch::new().put(life)?;
+        let batch = if life.is_ending() { batch.ends_work() } else { batch };
+        self.deps.store.write(batch).await.map(drop)
     }
 
     /// Publishes the current state of a pod.

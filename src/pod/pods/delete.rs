@@ -12,7 +12,6 @@ use crate::pod::plan::{Role, wanted};
 use crate::pod::record::Life;
 use crate::pod::room::Entry;
 use crate::pod::view::PodView;
-use crate::store::Batch;
 
 impl Pods {
     pub(super) async fn delete_pods(&self, request: Delete) -> Result<Vec<PodView>, Error> {
@@ -119,9 +118,7 @@ impl Pods {
         }
         let mut life = Life::clone(&entry.life());
         change(&mut life);
-        let batch = Batch::new().put(&life)?;
-        let batch = if life.is_ending() { batch.ends_work() } else { batch };
-        self.room.deps.store.write(batch).await?;
+        self.room.save(&life).await?;
         let life = Arc::new(life);
         entry.set(life.clone());
         entry.changed.notify_one();

@@ -33,7 +33,7 @@ use super::phase;
 use super::plan::Policy;
 use super::probe::{self, Prober};
 use super::record::Life;
-use super::room::{Deps, Entry, Room, Settings};
+use super::room::{Deps, Entry, Room};
 use super::shelf::{Shelf, Shelved};
 use super::translate::{NodeFacts, free_user_ids, wants_user_ids};
 use super::view::{EventType, PodView};
@@ -151,9 +151,8 @@ impl Pods {
                 events,
                 gone: gone.clone(),
             };
-            let settings = Settings { policy: options.policy };
             Self {
-                room: Arc::new(Room::new(deps, settings, options.node)),
+                room: Arc::new(Room::new(deps, options.policy, options.node)),
                 changing: tokio::sync::Mutex::default(),
                 known: Mutex::default(),
                 shelf: Mutex::default(),

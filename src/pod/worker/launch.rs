@@ -73,7 +73,7 @@ impl Worker {
         let Some(end) = unit.ended() else { return false };
         let all = wanted(life.given.spec());
         let restarts = all.iter().any(|it| it.name == name && it.restarts(end.code));
-        let pace = Pace::of(&life.given.pod, &self.room.options.policy.restart);
+        let pace = Pace::of(&life.given.pod, &self.room.policy.restart);
         let until = unit.backoff.and_then(|backoff| backoff.until(end.finished_at, &pace.policy));
         restarts && unit.again.is_none() && !pace.exempts(end.code) && until.is_some()
     }

@@ -35,6 +35,7 @@ use super::room::{Entry, Room};
 use crate::clock::now;
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
+use crate::store::Batch;
 use crate::telemetry::error_chain;
 use outcome::Outcome;
 
@@ -175,13 +176,13 @@ impl Worker {
         let mut seen = self.look(&life).await;
         let at = now();
         fold(&mut life, &seen, at);
-        let plan = plan(&mut life, &seen, at, &self.room.options.policy);
+        let plan = plan(&mut life, &seen, at, &self.room.policy);
         // What is about to start is shown as in progress.
         seen.busy.extend(plan.actions.iter().map(|action| (action.job(), action.deadline())));
         let status = phase::status(&mut life, &seen, at, &self.room.viewpoint());
         let life = Arc::new(life);
         if life != before {
-            if let Err(error) = self.save(&life).await {
+            if let Err(error) = self.room.save(&life).await {
                 tracing::warn!(pod = %pod.key, error = error_chain(&error), "cannot store pod yet");
                 // Results are not observed anywhere else, so keep them for the next look.
                 self.results = results;
@@ -204,12 +205,6 @@ impl Worker {
         let next = self.launch(&life, generation, &seen, plan);
         self.keep(&life).await;
         next
-    }
-
-    async fn save(&self, life: &Life) -> Result<(), crate::store::Error> {
-        let batch = crate::store::Batch::new().put(life)?;
-        let batch = if life.is_ending() { batch.ends_work() } else { batch };
-        self.room.deps.store.write(batch).await.map(drop)
     }
 
     fn launch(&mut self, life: &Arc<Life>, generation: u64, seen: &Observed, plan: Plan) -> Next {
@@ -248,7 +243,7 @@ impl Worker {
 
     /// The pod is gone: deletes its row and then unpublishes it.
     async fn leave(&mut self) -> Next {
-        let batch = crate::store::Batch::new().delete::<Life>(&self.pod.uid);
+        let batch = Batch::new().delete::<Life>(&self.pod.uid);
         if let Err(error) = self.room.deps.store.write(batch).await {
             tracing::warn!(pod = %self.pod.key, error = error_chain(&error),
                 "cannot delete pod from the store");

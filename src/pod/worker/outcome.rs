@@ -141,7 +141,7 @@ impl Worker {
 
     fn note_failure(&mut self, life: &mut Life, job: &Job, reason: Failure, message: &str) {
         let at = now();
-        let pull = self.room.options.policy.pull;
+        let pull = self.room.policy.pull;
         match job {
             Job::Prepare | Job::Sandbox => {
                 let before = life.trouble.take();
