@@ -54,7 +54,7 @@ impl Containers {
     async fn launch(self: &Arc<Self>, entry: &Arc<Entry>, pod: &PodContext) -> Result<(), Error> {
         self.check_target(entry, pod).await?;
         let (mut rootfs, stdio) = tokio::try_join!(self.rootfs_of(entry), self.make_stdio(entry))?;
-        if let Some(labels) = self.labels(pod, &entry.container().config)? {
+        if let Some(labels) = self.labels(pod, &entry.config())? {
             set_label(&mut rootfs, &labels.files);
         }
         let (pump, guards) = self.open_log(entry, &stdio)?;
@@ -114,7 +114,7 @@ impl Containers {
 
     /// Checks that the container whose PID namespace is joined still runs with the PID in the spec.
     async fn check_target(&self, entry: &Entry, pod: &PodContext) -> Result<(), Error> {
-        let config = entry.container().config;
+        let config = entry.config();
         if config.security.namespaces.pid != NamespaceMode::Target {
             return Ok(());
         }
@@ -129,7 +129,7 @@ impl Containers {
     }
 
     async fn make_stdio(&self, entry: &Entry) -> Result<Stdio, Error> {
-        let config = entry.container().config;
+        let config = entry.config();
         let dir = self.fifo_dir(entry);
         let stdio = Stdio {
             stdin: config.stdin.then(|| dir.join("stdin")),
@@ -179,7 +179,7 @@ impl Containers {
         stdout: Option<std::os::fd::OwnedFd>,
         stderr: Option<std::os::fd::OwnedFd>,
     ) -> Result<Pump, Error> {
-        let path = entry.container().log_path;
+        let path = entry.record().container.log_path.clone();
         let spec = PumpSpec { path, stdout, stderr, max_line: self.options.max_log_line };
         self.deps.pumps.pump(spec).step("open the log")
     }

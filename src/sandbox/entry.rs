@@ -57,6 +57,10 @@ impl Entry {
         self.read(|record| record.sandbox.clone())
     }
 
+    pub(super) fn is_ready(&self) -> bool {
+        self.read(|record| record.sandbox.is_ready())
+    }
+
     /// Changes the record in memory only.
     pub(super) fn change(&self, change: impl FnOnce(&mut SandboxRecord)) {
         self.record.change(change);

@@ -137,7 +137,7 @@ impl Room {
         }
         let (snapshotter, key) = (&handler.snapshotter, entry.id.as_str());
         let chain = image.chain_id.as_ref();
-        let config = entry.sandbox().config;
+        let config = &entry.record().sandbox.config;
         let labels = snapshot_labels(&config.annotations);
         let options = RootfsOptions { labels, id_mappings: config.id_mappings() };
         let make = || base.runtime.prepare_rootfs(snapshotter, key, chain, &options);
@@ -191,7 +191,7 @@ impl Room {
     /// network stays until it is stopped.
     async fn pause_ended(&self, entry: &Entry) {
         let _alone = entry.gate.write().await;
-        if !entry.sandbox().is_ready() {
+        if !entry.is_ready() {
             return;
         }
         tracing::warn!(pod = %entry.id, "pause process exited unexpectedly");

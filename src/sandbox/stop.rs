@@ -167,7 +167,7 @@ impl Room {
     /// half-way the next agent does not take it for ready. It runs while the processes end, so it
     /// costs no time. A store that cannot be written does not block a stop.
     async fn intend_stop(&self, entry: &Entry) {
-        if !entry.sandbox().is_ready() {
+        if !entry.is_ready() {
             return;
         }
         let not_ready = |record: &mut SandboxRecord| record.sandbox.state = SandboxState::NotReady;
@@ -344,6 +344,6 @@ impl Room {
         if self.entries().remove(&entry.id).is_some() {
             self.release_level(entry);
         }
-        self.release(&entry.sandbox().config.metadata, &entry.id);
+        self.release(&entry.record().sandbox.config.metadata, &entry.id);
     }
 }
