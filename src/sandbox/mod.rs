@@ -45,8 +45,10 @@ use crate::ids::{ContainerId, PodId};
 use crate::locks::{Mutex, MutexGuard};
 use crate::model::Owner;
 use crate::model::container::{ContainerConfig, Mount};
-use crate::model::pod::PodMetadata;
+use crate::model::pod::{PodConfig, PodMetadata};
 use crate::model::resources::Resources;
+use crate::oci;
+use crate::telemetry::error_chain;
 use entry::Entry;
 use features::Features;
 use record::Owed;
@@ -80,7 +82,7 @@ pub struct Options {
     /// Where the pause program comes from.
     pub pause: PauseSource,
     /// Settings of the OCI spec.
-    pub oci: crate::oci::Settings,
+    pub oci: oci::Settings,
     /// Size of /dev/shm in bytes.
     pub shm_size: u64,
     /// Whether port-forward may reach the host's localhost through a pod in the host's network.
@@ -138,7 +140,7 @@ impl Sandboxes {
     /// Why changes cannot be stored at the moment, if so. New pods and containers are refused then.
     pub fn store_trouble(&self) -> Option<String> {
         let health = self.room.deps.base.store.health();
-        health.err().map(|error| crate::telemetry::error_chain(&error))
+        health.err().map(|error| error_chain(&error))
     }
 
     /// Whether the network backend is ready for new pods.
@@ -165,11 +167,7 @@ impl Sandboxes {
     ///
     /// A second call with the same name and configuration joins the first or returns its sandbox,
     /// so that a retry after a time-out finds the earlier result.
-    pub async fn run(
-        &self,
-        config: crate::model::pod::PodConfig,
-        handler: &str,
-    ) -> Result<PodId, Error> {
+    pub async fn run(&self, config: PodConfig, handler: &str) -> Result<PodId, Error> {
         self.run_for(Owner::Cri, config, handler).await
     }
 
@@ -177,7 +175,7 @@ impl Sandboxes {
     pub async fn run_for(
         &self,
         owner: Owner,
-        config: crate::model::pod::PodConfig,
+        config: PodConfig,
         handler: &str,
     ) -> Result<PodId, Error> {
         let (room, handler) = (self.room.clone(), handler.to_owned());
@@ -254,7 +252,7 @@ impl Sandboxes {
             match room.enter(&container.pod, None).await {
                 Ok((_open, context)) => Ok(containers.start(&context, id).await?),
                 Err(error) => {
-                    containers.refuse_start(id, crate::telemetry::error_chain(&error)).await;
+                    containers.refuse_start(id, error_chain(&error)).await;
                     Err(error)
                 }
             }

@@ -17,6 +17,7 @@ use crate::container::{InitProcess, KIND_LABEL};
 use crate::model::StringMap;
 use crate::model::image::ImageConfig;
 use crate::oci::{PauseInput, add_identity, pause_spec, record_labels, snapshot_labels, spec_json};
+use crate::telemetry::error_chain;
 
 /// Where the pause program comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,7 +204,7 @@ impl Room {
     pub(super) async fn mark_not_ready(&self, entry: &Entry) {
         let not_ready = |record: &mut SandboxRecord| record.sandbox.state = SandboxState::NotReady;
         if let Err(error) = entry.save_end(&self.deps.base, not_ready).await {
-            let error = crate::telemetry::error_chain(&error);
+            let error = error_chain(&error);
             tracing::error!(pod = %entry.id, error, "cannot store sandbox state");
             entry.change(not_ready);
         }

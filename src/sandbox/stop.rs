@@ -21,6 +21,7 @@ use crate::lifecycle::Backoff;
 use crate::model::Owner;
 use crate::oci;
 use crate::store::Batch;
+use crate::telemetry::error_chain;
 
 /// Results of ending the processes (containers, pause) and of removing the network.
 type Ended = ((Result<(), container::Error>, Result<Pause, Error>), Result<(), Error>);
@@ -172,7 +173,7 @@ impl Room {
         }
         let not_ready = |record: &mut SandboxRecord| record.sandbox.state = SandboxState::NotReady;
         if let Err(error) = entry.save_end(&self.deps.base, not_ready).await {
-            let error = crate::telemetry::error_chain(&error);
+            let error = error_chain(&error);
             tracing::warn!(pod = %entry.id, error, "cannot store sandbox state, stopping anyway");
         }
     }
@@ -246,7 +247,7 @@ impl Room {
         let detached = self.deps.network.detach(&attachment).await;
         match detached.step("disconnect the pod from its network") {
             Err(error) if !record.was_attached && strict == Strict::No => {
-                let error = crate::telemetry::error_chain(&error);
+                let error = error_chain(&error);
                 tracing::warn!(pod = %record.sandbox.id, error, "DEL after a failed ADD failed");
                 Ok(())
             }
