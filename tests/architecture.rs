@@ -24,10 +24,7 @@ const GROUND: &[&str] = &["model", "ids", "clock", "lifecycle", "locks", "teleme
 /// What each room may look at besides itself and [`GROUND`]. `lib`, `main` and `app` join the
 /// rooms and may see all of them.
 const MAY_SEE: &[(&str, &[&str])] = &[
-    (
-        "serve",
-        &["pod", "sandbox", "container", "image", "stream", "stats", "board", "proto", "backend"],
-    ),
+    ("serve", &["pod", "sandbox", "container", "image", "stream", "stats", "proto", "backend"]),
     ("pod", &["sandbox", "container", "image", "board", "oci", "logs", "store", "backend"]),
     ("sandbox", &["container", "image", "board", "oci", "store", "backend"]),
     ("stream", &["sandbox"]),
