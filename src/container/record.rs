@@ -8,7 +8,7 @@ use crate::backend::{RuntimeHandler, Stdio};
 use crate::board::Container;
 use crate::store::Record;
 
-/// The first process of a container, identified by PID and start time.
+/// The first process of a container or an exec, identified by PID and start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InitProcess {
     /// PID on the host.

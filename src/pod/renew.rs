@@ -65,11 +65,8 @@ fn other_resources(old: &Wanted<'_>, new: &Wanted<'_>) -> bool {
 
 /// Whether two specs request different resources.
 pub fn is_resized(old: &PodSpec, new: &PodSpec) -> bool {
-    let all = |spec: &PodSpec| {
-        let own = containers(spec).map(|container| container.resources.clone());
-        own.chain([spec.resources.clone()]).collect::<Vec<_>>()
-    };
-    all(old) != all(new)
+    let [before, after] = [old, new].map(|spec| containers(spec).map(|it| &it.resources));
+    old.resources != new.resources || !before.eq(after)
 }
 
 /// A pod with the resources of another with the same containers.

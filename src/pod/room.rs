@@ -398,10 +398,9 @@ impl Room {
     pub(super) async fn weigh(&self, class: Qos, driver: CgroupDriver) -> Result<(), String> {
         let _last = self.weighing.lock().await;
         let lives = self.all().into_iter().map(|entry| entry.life());
-        let active = lives.filter(|life| !life.rejected && !life.settled);
-        let all: Vec<_> = active.map(|life| life.given.clone()).collect();
-        let of_driver =
-            all.iter().map(Given::spec).filter(|spec| cgroup::driver(spec, &self.node) == driver);
+        let active: Vec<_> = lives.filter(|life| !life.rejected && !life.settled).collect();
+        let specs = active.iter().map(|life| life.given.spec());
+        let of_driver = specs.filter(|spec| cgroup::driver(spec, &self.node) == driver);
         let limits = cgroup::class_limits(class, of_driver);
         self.set_cgroup(driver, cgroup::of_class(class, driver, &self.node), limits).await
     }
