@@ -8,7 +8,7 @@ mod create;
 mod entry;
 mod error;
 mod features;
-pub mod files;
+mod files;
 mod forward;
 mod hooks;
 mod levels;
@@ -431,7 +431,7 @@ impl Room {
         };
         let context = PodContext {
             id: sandbox.id.clone(),
-            owner: sandbox.owner.clone(),
+            owner: sandbox.owner,
             handler: record.handler.clone(),
             features,
             pause_pid: pid,
