@@ -3,7 +3,7 @@
 //! A tour in the order in which a call travels; ARCHITECTURE.md has the overview and the reasons.
 //!
 //! - [`app`] takes a [`config`], creates everything below and connects it; [`lifecycle`] owns its
-//!   tasks.
+//!   tasks and [`clock`] tells the time.
 //! - [`serve`] listens: `runtime.v1` (the CRI) and `podbay.v1` on a unix socket, `podbay.v1` also
 //!   over mutual TLS. It checks requests into the plain types of [`model`] and turns errors into
 //!   gRPC codes. Nothing below it knows the wire types of [`proto`].
@@ -26,6 +26,7 @@ pub mod app;
 pub mod backend;
 pub mod board;
 pub mod cdi;
+pub mod clock;
 pub mod config;
 pub mod container;
 pub mod ctl;

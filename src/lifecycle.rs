@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+#[cfg(test)]
+pub use handshakes::crowd;
 pub use handshakes::{ACCEPT_PAUSE, Handshakes, MAX_HANDSHAKES};
 
 /// The tasks of one agent, drained together. Cheap to clone.

@@ -16,6 +16,8 @@ mod door;
 mod habits;
 #[path = "ctl/images.rs"]
 mod images;
+#[path = "ctl/patches.rs"]
+mod patches;
 #[path = "ctl/shows.rs"]
 mod shows;
 #[path = "ctl/streams.rs"]

@@ -1,9 +1,14 @@
 //! Whole pods on fakes: the engine's decisions, from the manifest to the complete removal of a pod.
 
+#[path = "pod_fakes/controller.rs"]
+mod controller;
 #[path = "pod_fakes/ends.rs"]
 mod ends;
 #[path = "pod_fakes/ephemeral.rs"]
 mod ephemeral;
+#[allow(dead_code)]
+#[path = "../examples/controller.rs"]
+mod example;
 #[path = "pod_fakes/keep.rs"]
 mod keep;
 #[path = "pod_fakes/life.rs"]

@@ -17,6 +17,8 @@ mod processes;
 mod records;
 #[path = "real_backend/rig.rs"]
 mod rig;
+#[path = "real_backend/room.rs"]
+mod room;
 
 use containerd::Line;
 use parts::parts;
@@ -50,6 +52,7 @@ on_both_lines! {
     images::names_come_move_and_go,
     images::leases_and_names_hold_content,
     images::usage_is_summed,
+    room::a_layer_larger_than_the_disk_is_ended,
     records::a_record_lives,
     records::a_root_outlives_the_collector,
     processes::a_process_runs_to_its_end,

@@ -35,6 +35,7 @@ on_both_lines! {
     ends::the_agent_ends_when_told,
     ends::more_signals_do_not_cut_the_drain,
     ends::a_hung_shim_holds_nobody_up,
+    ends::a_container_of_a_hung_shim_can_be_removed,
     foreign::what_foreign_hands_take_away_is_not_missed,
 }
 

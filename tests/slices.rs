@@ -1,4 +1,4 @@
-//! Slices over a real bus, of a fake systemd.
+//! Slices over a real bus, and without one, of a fake systemd.
 
 mod support;
 
@@ -12,7 +12,7 @@ const NAME: &str = "kubepods-pod1.slice";
 const V2: CgroupVersion = CgroupVersion::V2;
 
 fn slices(bus: &Bus) -> Slices {
-    Slices { bus: Some(bus.address.clone()) }
+    Slices { bus: Some(bus.address.clone()), direct: Some("/nowhere".into()) }
 }
 
 fn limits(memory: Option<i64>) -> CgroupLimits {
@@ -24,7 +24,20 @@ async fn a_slice_keeps_its_limits_until_it_is_stopped() {
     let folder = tempfile::tempdir().expect("a folder");
     let bus = Bus::start(folder.path()).await;
     let systemd = Systemd::serve(&bus, "done").await;
-    let slices = slices(&bus);
+    keeps_its_limits(&slices(&bus), &systemd).await;
+}
+
+#[tokio::test]
+async fn systemd_is_reached_without_a_bus() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let nowhere = format!("unix:path={}", folder.path().join("none").display());
+    let socket = folder.path().join("private");
+    let systemd = Systemd::serve_directly(&socket, "done").await;
+    let slices = Slices { bus: Some(nowhere), direct: Some(socket) };
+    keeps_its_limits(&slices, &systemd).await;
+}
+
+async fn keeps_its_limits(slices: &Slices, systemd: &Systemd) {
     let shown = |name: &str| systemd.property(NAME, name).expect("the unit");
     slices.make(NAME, &limits(Some(64 << 20)), V2).await.expect("made");
     assert_eq!(shown("MemoryMax"), "uint64 67108864");
@@ -53,7 +66,8 @@ async fn a_failed_job_is_an_error() {
 async fn a_host_without_systemd_is_recognized() {
     let folder = tempfile::tempdir().expect("a folder");
     let nowhere = format!("unix:path={}", folder.path().join("none").display());
-    let nobody = Slices { bus: Some(nowhere) }.stop(NAME).await;
+    let direct = Some(folder.path().join("none either"));
+    let nobody = Slices { bus: Some(nowhere), direct }.stop(NAME).await;
     assert_eq!(nobody.expect_err("no bus").kind, ErrorKind::Unsupported);
     let bus = Bus::start(folder.path()).await;
     let nobody = slices(&bus).make(NAME, &limits(None), V2).await;

@@ -71,6 +71,7 @@ pub(super) async fn streams(
         base_url: streaming.base_url.clone(),
         idle_timeout: streaming.idle_timeout,
         creation_timeout: streaming.creation_timeout,
+        sessions: stream::MAX_SESSIONS,
     };
     stream::Server::bind(options, Arc::new(stream::Pods(sandboxes)), tasks).await
 }

@@ -23,7 +23,7 @@ impl Meter for NodeMeter {
         tokio::task::spawn_blocking(move || paths.observe()).await.unwrap_or_default()
     }
 
-    async fn used(&self, sandboxes: Vec<Sandbox>) -> BTreeMap<String, Used> {
+    async fn used(&self, sandboxes: Vec<Arc<Sandbox>>) -> BTreeMap<String, Used> {
         let pods = self.stats.pods(sandboxes).await;
         pods.into_iter().map(|pod| (pod.sandbox.config.metadata.uid.clone(), of_pod(pod))).collect()
     }

@@ -88,7 +88,7 @@ mod tests {
         String::from_utf8_lossy(&bytes[..length]).into_owned()
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_manager_hears_of_the_start_and_of_progress() {
         let world = tempfile::tempdir().unwrap();
         let path = world.path().join("notify");

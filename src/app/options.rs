@@ -156,6 +156,8 @@ pub(super) fn image_options(config: &Config) -> image::Options {
         docker_config: images.docker_config.clone(),
         no_progress_timeout: images.no_progress_timeout,
         max_concurrent_layers: images.max_concurrent_layers,
+        max_concurrent_pulls: images.max_concurrent_pulls,
+        min_free_percent: images.min_free_percent,
         handlers: image_handlers(config),
         pinned: Some(config.pause.image.clone())
             .filter(|name| !name.is_empty())

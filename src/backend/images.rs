@@ -1,5 +1,7 @@
 //! The trait for the image store: blobs, layers, names, leases.
 
+use std::path::Path;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -50,6 +52,19 @@ pub struct LayerUnpack<'a> {
     pub diff_id: &'a Digest,
     /// Labels for the snapshot (`containerd.io/snapshot/…`).
     pub labels: &'a StringMap,
+}
+
+/// Space on a disk; a total of 0 means that it is not limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskSpace {
+    /// Bytes that are free.
+    pub free_bytes: u64,
+    /// All bytes.
+    pub bytes: u64,
+    /// Inodes that are free.
+    pub free_inodes: u64,
+    /// All inodes.
+    pub inodes: u64,
 }
 
 /// The bytes of a blob in order. After an error the stream ends.
@@ -152,4 +167,7 @@ pub trait Images: Send + Sync + 'static {
 
     /// Sum over all blobs.
     async fn content_usage(&self) -> Result<FsUsage>;
+
+    /// Space on the disk of a directory of the store.
+    async fn disk_space(&self, folder: &Path) -> Result<DiskSpace>;
 }

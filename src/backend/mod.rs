@@ -30,4 +30,4 @@ pub use network::*;
 pub use runtime::*;
 pub use shutdown::{Notice, Shutdown};
 pub use volumes::*;
-pub use wait::{End, end_beside_shim, wait_for_end};
+pub use wait::{End, end_beside_shim, shim_hangs, wait_for_end};

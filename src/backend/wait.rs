@@ -81,6 +81,11 @@ pub async fn end_beside_shim(
     }
 }
 
+/// Whether the shim of a task does not answer although the daemon does.
+pub async fn shim_hangs(runtime: &dyn Runtime, container: &str) -> bool {
+    ask_for_end(runtime, Process::init(container)).await == Some(End::Untold)
+}
+
 /// Queries the shim. `None` when nothing is certain: if the daemon is down, nothing is known about
 /// the shim.
 async fn ask_for_end(runtime: &dyn Runtime, process: Process<'_>) -> Option<End> {

@@ -34,7 +34,7 @@ pub struct Event {
     /// Time of the event.
     pub at: UnixNanos,
     /// The pod at that time.
-    pub sandbox: Sandbox,
+    pub sandbox: Arc<Sandbox>,
     /// The pod's containers at that time.
     pub containers: Vec<Arc<Container>>,
 }

@@ -9,8 +9,8 @@ mod snapshot;
 
 pub use events::{Event, EventKind, Subscription};
 pub use snapshot::{
-    Container, ContainerFilter, ContainerState, Exited, Sandbox, SandboxFilter, SandboxState,
-    StateName,
+    Container, ContainerFilter, ContainerState, EndReason, Exited, Sandbox, SandboxFilter,
+    SandboxState, StateName,
 };
 
 use std::borrow::Borrow;
@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use crate::clock::now;
 use crate::ids::{ContainerId, PodId};
 use crate::locks::{Mutex, MutexGuard};
 use events::Subscribers;
@@ -49,7 +50,7 @@ pub struct Board {
 
 #[derive(Debug, Default)]
 struct Inner {
-    pods: BTreeMap<PodId, Sandbox>,
+    pods: BTreeMap<PodId, Arc<Sandbox>>,
     containers: BTreeMap<ContainerId, Arc<Container>>,
     /// Containers of each pod, so that events and lists of one pod need not scan all containers.
     by_pod: BTreeMap<PodId, Vec<ContainerId>>,
@@ -70,7 +71,7 @@ impl Board {
     pub fn publish_pod(&self, sandbox: Sandbox, news: Option<EventKind>) {
         let mut inner = self.lock();
         let id = sandbox.id.clone();
-        inner.pods.insert(id.clone(), sandbox);
+        inner.pods.insert(id.clone(), Arc::new(sandbox));
         if let Some(kind) = news {
             inner.tell(kind, id.as_str(), &id);
         }
@@ -112,7 +113,7 @@ impl Board {
     }
 
     /// One sandbox by id or unique prefix.
-    pub fn pod(&self, id: &str) -> Result<Sandbox, LookupError> {
+    pub fn pod(&self, id: &str) -> Result<Arc<Sandbox>, LookupError> {
         let inner = self.lock();
         find(&inner.pods, id).map(|(_, pod)| pod.clone())
     }
@@ -124,7 +125,7 @@ impl Board {
     }
 
     /// Sandboxes that match, newest first.
-    pub fn pods(&self, filter: &SandboxFilter) -> Vec<Sandbox> {
+    pub fn pods(&self, filter: &SandboxFilter) -> Vec<Arc<Sandbox>> {
         let inner = self.lock();
         let Ok(id) = resolve(&inner.pods, filter.id.as_deref()) else { return Vec::new() };
         let mut found: Vec<_> =
@@ -199,12 +200,6 @@ impl Inner {
         });
         pods.chain(containers).filter_map(|(kind, id, pod)| self.event(kind, &id, &pod)).collect()
     }
-}
-
-/// The current time, in nanoseconds since the Unix epoch.
-pub fn now() -> crate::model::UnixNanos {
-    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    elapsed.map_or(0, |elapsed| i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// The only entry whose id has this prefix. All ids have the same length, so a whole id matches

@@ -68,6 +68,41 @@ impl Sandbox {
     }
 }
 
+/// Why a container ended, by its name in Kubernetes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndReason {
+    /// Exit code 0.
+    Completed,
+    /// Another exit code.
+    Error,
+    /// The kernel killed it for want of memory.
+    #[serde(rename = "OOMKilled")]
+    OomKilled,
+    /// It could not be started.
+    StartError,
+    /// A plugin of the node requested its end.
+    Evicted,
+    /// Nothing is known of its end.
+    Unknown,
+    /// The container disappeared.
+    ContainerStatusUnknown,
+}
+
+impl EndReason {
+    /// The name in Kubernetes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "Completed",
+            Self::Error => "Error",
+            Self::OomKilled => "OOMKilled",
+            Self::StartError => "StartError",
+            Self::Evicted => "Evicted",
+            Self::Unknown => "Unknown",
+            Self::ContainerStatusUnknown => "ContainerStatusUnknown",
+        }
+    }
+}
+
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exited {
@@ -77,8 +112,8 @@ pub struct Exited {
     pub finished_at: UnixNanos,
     /// Exit code; 128 + signal when killed, 255 when unknown.
     pub code: i32,
-    /// Reason: `Completed`, `Error`, `OOMKilled`, `StartError` or `Unknown`.
-    pub reason: String,
+    /// Why.
+    pub reason: EndReason,
     /// Human-readable details.
     pub message: String,
 }

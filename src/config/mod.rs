@@ -204,6 +204,10 @@ pub struct Images {
     pub no_progress_timeout: Duration,
     /// Maximum number of layers downloaded concurrently per pull.
     pub max_concurrent_layers: usize,
+    /// Maximum number of concurrent pulls; others wait.
+    pub max_concurrent_pulls: usize,
+    /// Pulls and loads end when less than this percentage of the disk of the snapshots is free.
+    pub min_free_percent: u32,
     /// A docker `config.json` with credentials; `None` reads none.
     pub docker_config: Option<PathBuf>,
     /// Images that are reported as pinned, so that no kubelet removes them.

@@ -225,12 +225,18 @@ fn images(reader: &mut Reader) -> Images {
         config_dirs: reader.get("images.config_dirs", dirs.into()),
         no_progress_timeout: reader.get("images.no_progress_timeout", seconds(300)),
         max_concurrent_layers: reader.get("images.max_concurrent_layers", 3),
+        max_concurrent_pulls: reader.get("images.max_concurrent_pulls", 16),
+        min_free_percent: reader.get("images.min_free_percent", 1),
         docker_config: reader.get("images.docker_config", None),
         pinned: reader.get("images.pinned", Vec::new()),
         auth: auth(reader),
     };
     let key = ["images", "max_concurrent_layers"];
     reader.check((1..=64).contains(&images.max_concurrent_layers), &key, "must be 1 to 64");
+    let key = ["images", "max_concurrent_pulls"];
+    reader.check((1..=1024).contains(&images.max_concurrent_pulls), &key, "must be 1 to 1024");
+    let key = ["images", "min_free_percent"];
+    reader.check(images.min_free_percent <= 50, &key, "must be 0 to 50");
     images
 }
 

@@ -266,6 +266,8 @@ fn each_limit_is_checked() {
         ("network.bin_dirs = [\"/a:b\"]", "network.bin_dirs: must not contain ':'"),
         ("network.max_conf = -1", "network.max_conf: must not be negative"),
         ("images.max_concurrent_layers = 0", "images.max_concurrent_layers: must be 1 to 64"),
+        ("images.max_concurrent_pulls = 0", "images.max_concurrent_pulls: must be 1 to 1024"),
+        ("images.min_free_percent = 51", "images.min_free_percent: must be 0 to 50"),
         ("images.auth.\"a b\".auth = \"x\"", "images.auth.\"a b\": must be a registry host"),
         ("images.auth.r.username = \"x\"", "images.auth.r: must have username and password"),
         ("oci.rlimits = [\"nofile=9:1\"]", "oci.rlimits: must be like"),

@@ -39,7 +39,7 @@ impl Containers {
 
     fn attachable(&self, id: &str, tty: bool) -> Result<Arc<Entry>, Error> {
         let entry = self.running(id, "attach to")?;
-        match (entry.container().config.tty, tty) {
+        match (entry.config().tty, tty) {
             (true, false) => {
                 let problem = format!("container {} has a terminal: attach with one", entry.id);
                 Err(Error::invalid("tty", problem))
@@ -78,7 +78,7 @@ impl Containers {
         let tap = entry.pump().map(|pump| pump.tap());
         let tap = tap.ok_or(io::ErrorKind::NotConnected).map_err(io::Error::from);
         let tap = tap.step("listen to the container's output")?;
-        let config = entry.container().config;
+        let config = entry.config();
         let once = config.stdin_once && !config.tty;
         let stdin = io.stdin.filter(|_| config.stdin);
         let has_stdin = stdin.is_some();
@@ -106,8 +106,8 @@ impl Containers {
     }
 
     async fn send_input_of_client(&self, entry: &Entry, input: Input) {
-        let fifo = match entry.record().stdio.stdin {
-            Some(path) => entry.stdin.writer(&path).await,
+        let fifo = match &entry.record().stdio.stdin {
+            Some(path) => entry.stdin.writer(path).await,
             None => Ok(None),
         };
         let fifo = fifo.unwrap_or_else(|error| {

@@ -6,6 +6,7 @@ use super::error::{Error, Step};
 use super::{Containers, PodContext};
 use crate::cdi::{self, DeviceName, DeviceNode, Edits, Library};
 use crate::model::container::ContainerConfig;
+use crate::telemetry::error_chain;
 
 /// Maximum size of a spec file. Those of GPU drivers are a few hundred kilobytes.
 const MAX_FILE: usize = 8 << 20;
@@ -51,7 +52,7 @@ impl Containers {
             let files = match self.deps.host.trusted_files(folder, MAX_FILE).await {
                 Ok(files) => files,
                 Err(error) => {
-                    library.add_fault(folder, &crate::telemetry::error_chain(&error));
+                    library.add_fault(folder, &error_chain(&error));
                     continue;
                 }
             };
@@ -59,7 +60,7 @@ impl Containers {
                 let path = folder.join(&file.name);
                 match file.content {
                     Ok(content) => library.add(number, &path, &content),
-                    Err(error) => library.add_fault(&path, &crate::telemetry::error_chain(&error)),
+                    Err(error) => library.add_fault(&path, &error_chain(&error)),
                 }
             }
         }

@@ -15,6 +15,7 @@ use super::entry::Entry;
 use super::error::{Error, Step};
 use super::{Container, ContainerState, Containers};
 use crate::backend::{self, ErrorKind};
+use crate::clock::now;
 use crate::lifecycle::Backoff;
 use crate::telemetry::error_chain;
 
@@ -187,7 +188,7 @@ fn config(container: &Container, runtime: &str) -> Value {
         "rootfsImageName": container.image_name,
         "runtime": runtime,
         "createdTime": moment(container.created_at),
-        "checkpointedTime": moment(crate::board::now()),
+        "checkpointedTime": moment(now()),
         "restoredTime": "0001-01-01T00:00:00Z",
         "restored": false,
     })

@@ -1,16 +1,15 @@
 //! CreateContainer: stores the intent, makes the root file system, adds the containerd record.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
-use super::prepare::{resolve_user, user_request};
+use super::prepare::{HostParts, resolve_user, user_request};
 use super::{Container, ContainerRecord, ContainerState, Containers, EventKind, PodContext};
-use crate::backend::{
-    ContainerMoment, Hold, RootfsMount, RootfsOptions, RuntimeContainer, Stdio, UserFiles,
-};
-use crate::board::now;
+use crate::backend::{ContainerMoment, Hold, RootfsMount, RootfsOptions, RuntimeContainer, Stdio};
 use crate::cdi;
+use crate::clock::now;
 use crate::ids::{ContainerId, PodId};
 use crate::lifecycle::{Backoff, unless_panic};
 use crate::model::StringMap;
@@ -48,7 +47,7 @@ impl Containers {
         // Registered before its name is: a caller that finds the name taken must find the entry to
         // join.
         self.entries().insert(id.clone(), entry.clone());
-        let config = entry.container().config;
+        let config = entry.config();
         while let Err(taken) = self.names.reserve(&pod.id, &config.metadata, &id) {
             if let Some(outcome) = self.adopt(&taken, &pod.id, &config).await {
                 self.entries().remove(&id);
@@ -92,7 +91,7 @@ impl Containers {
             self.names.release(pod, &config.metadata, taken);
             return None;
         };
-        if *entry.container().config != *config {
+        if *entry.config() != *config {
             return Some(Err(in_use()));
         }
         // A creation or removal in progress holds this lock until it is done.
@@ -166,7 +165,7 @@ impl Containers {
     /// before they see anything else.
     async fn make(&self, entry: &Entry, pod: &PodContext, image: &Image) -> Result<Hold, Error> {
         entry.save(&self.deps, |_| {}).await?;
-        let config = entry.container().config.clone();
+        let config = entry.config();
         let host = self.host_parts(pod, &config);
         let request = user_request(&config, image);
         let volumes = self.volume_places(&entry.id, &config, image);
@@ -180,7 +179,8 @@ impl Containers {
                 let user = resolve_user(&request, &files)?;
                 let host = host.await?;
                 let rootfs = self.prepare_rootfs(entry, pod, image);
-                let record = self.make_record(entry, pod, image, (&host, &user, &[]));
+                let found = Found { host: &host, user: &user, volumes: &[] };
+                let record = self.make_record(entry, pod, image, found);
                 // Both run to completion: what was made must be known so that it can be undone.
                 let (rootfs, record) = tokio::join!(rootfs, record);
                 entry.set_rootfs(rootfs?);
@@ -193,10 +193,10 @@ impl Containers {
                     Some(files) => files,
                     None => self.read_user_files(image, &rootfs).await?,
                 };
-                let user = resolve_user(&request, &UserFiles::clone(&files))?;
-                let volumes = self.make_volumes(&entry.id, (pod, &config), image, &rootfs).await?;
-                let looked = (&host, &user, volumes.as_slice());
-                let made = self.make_record(entry, pod, image, looked).await?;
+                let user = resolve_user(&request, &files)?;
+                let volumes = self.make_volumes(&entry.id, pod, &config, image, &rootfs).await?;
+                let found = Found { host: &host, user: &user, volumes: &volumes };
+                let made = self.make_record(entry, pod, image, found).await?;
                 entry.set_rootfs(rootfs);
                 (user, made)
             }
@@ -218,7 +218,7 @@ impl Containers {
         image: &Image,
     ) -> Result<Vec<RootfsMount>, Error> {
         let (key, snapshotter) = (entry.id.as_str(), pod.handler.snapshotter.as_str());
-        let labels = snapshot_labels(&entry.container().config.annotations);
+        let labels = snapshot_labels(&entry.config().annotations);
         let options = RootfsOptions { labels, id_mappings: pod.config.id_mappings() };
         let chain = image.chain_id.as_ref();
         let runtime = &self.deps.runtime;
@@ -234,9 +234,9 @@ impl Containers {
         entry: &Entry,
         pod: &PodContext,
         image: &Image,
-        (host, user, volumes): Looked<'_>,
+        Found { host, user, volumes }: Found<'_>,
     ) -> Result<(Hold, Resources), Error> {
-        let mut record = entry.record();
+        let mut record = ContainerRecord::clone(&entry.record());
         record.container.user = user.clone();
         let config = &record.container.config;
         let namespaces = PodNamespaces {
@@ -310,7 +310,7 @@ impl Containers {
     /// Removes a container from the in-memory maps.
     pub(super) fn forget(&self, entry: &Entry) {
         self.entries().remove(&entry.id);
-        let name = entry.container().config.metadata.clone();
+        let name = entry.config().metadata.clone();
         self.names.release(&entry.pod, &name, &entry.id);
     }
 
@@ -348,9 +348,13 @@ fn in_request(error: oci::Error) -> Error {
     }
 }
 
-/// What a spec needs from the host: host parts, user, anonymous volumes.
-type Looked<'a> =
-    (&'a super::prepare::HostParts, &'a ResolvedUser, &'a [(String, std::path::PathBuf)]);
+/// What was found for a spec on the host and in the image.
+struct Found<'a> {
+    host: &'a HostParts,
+    user: &'a ResolvedUser,
+    /// Anonymous volumes, as pairs of container path and host directory.
+    volumes: &'a [(String, PathBuf)],
+}
 
 fn to_json(what: &'static str, value: &impl serde::Serialize) -> Result<serde_json::Value, Error> {
     serde_json::to_value(value).map_err(|error| Error::invalid(what, error.to_string()))

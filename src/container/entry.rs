@@ -13,6 +13,7 @@ use crate::backend::RootfsMount;
 use crate::ids::{ContainerId, PodId};
 use crate::locks::{Mutex, MutexGuard};
 use crate::logs::Pump;
+use crate::model::container::ContainerConfig;
 use crate::store::Kept;
 
 /// One container.
@@ -92,13 +93,18 @@ impl Entry {
         self.live.lock()
     }
 
-    pub(super) fn record(&self) -> ContainerRecord {
+    pub(super) fn record(&self) -> Arc<ContainerRecord> {
         self.record.get()
     }
 
     /// The published part of the record, at this moment.
     pub(super) fn container(&self) -> Container {
         self.record.read(|record| record.container.clone())
+    }
+
+    /// The requested configuration.
+    pub(super) fn config(&self) -> Arc<ContainerConfig> {
+        self.record.read(|record| record.container.config.clone())
     }
 
     pub(super) fn state(&self) -> ContainerState {

@@ -76,6 +76,9 @@ pub enum Error {
     /// The container did not end although it was killed.
     #[error("container {0} did not end within {1:?} after SIGKILL")]
     WouldNotDie(ContainerId, Duration),
+    /// The shim of the pod does not answer, so the tasks of its containers cannot be deleted.
+    #[error("the shim of pod {0} does not respond")]
+    ShimHangs(PodId),
     /// The pod does not exist or is not ready.
     #[error("pod {0} is not ready")]
     PodNotReady(PodId),

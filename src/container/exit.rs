@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::entry::Entry;
-use super::{ContainerState, Containers, EventKind, Exited};
+use super::{ContainerState, Containers, EndReason, EventKind, Exited};
 use crate::backend::{End, Exit, Process, wait_for_end};
-use crate::board::now;
+use crate::clock::now;
 use crate::telemetry::error_chain;
 
 /// How long the log may stay open after the process has exited. A child that keeps the stream open
@@ -20,10 +20,6 @@ const LOG_DRAIN: Duration = Duration::from_secs(10);
 
 /// Exit code of a killed process: 128 + SIGKILL.
 const KILLED: u32 = 137;
-
-/// Reasons of an exit, as Kubernetes names them.
-const OOM_KILLED: &str = "OOMKilled";
-const ERROR: &str = "Error";
 
 /// How long to wait for the OOM event where the cgroup's counter cannot be read.
 const OOM_EVENT_LIMIT: Duration = Duration::from_secs(1);
@@ -86,7 +82,7 @@ impl Containers {
         let oom = self.was_oom_killed(entry, exit).await;
         let mut exited = describe(started_at, exit, oom);
         if let Some(reason) = entry.evicted() {
-            exited.reason = "Evicted".to_owned();
+            exited.reason = EndReason::Evicted;
             exited.message = reason;
         }
         Some(exited)
@@ -148,8 +144,8 @@ impl Containers {
             return false;
         }
         // The event may come late; the cgroup's counter is exact until the task is deleted.
-        let kills = match entry.record().memory_cgroup {
-            Some(cgroup) => self.deps.host.oom_kills(&cgroup).await.ok().flatten(),
+        let kills = match &entry.record().memory_cgroup {
+            Some(cgroup) => self.deps.host.oom_kills(cgroup).await.ok().flatten(),
             None => None,
         };
         match kills {
@@ -176,10 +172,10 @@ impl Containers {
             return;
         }
         let ContainerState::Exited(mut exited) = entry.state() else { return };
-        if exited.reason != ERROR {
+        if exited.reason != EndReason::Error {
             return;
         }
-        exited.reason = OOM_KILLED.to_owned();
+        exited.reason = EndReason::OomKilled;
         let state = ContainerState::Exited(exited);
         let saved = entry.save_end(&self.deps, |record| record.container.state = state.clone());
         if let Err(error) = saved.await {
@@ -198,20 +194,20 @@ pub(super) fn describe(started_at: Option<i64>, exit: Option<Exit>, oom: bool) -
             started_at,
             finished_at: now(),
             code: 255,
-            reason: "Unknown".to_owned(),
+            reason: EndReason::Unknown,
             message: "the process is gone and nothing knows how it ended".to_owned(),
         };
     };
     let reason = match exit.code {
-        _ if oom => OOM_KILLED,
-        0 => "Completed",
-        _ => ERROR,
+        _ if oom => EndReason::OomKilled,
+        0 => EndReason::Completed,
+        _ => EndReason::Error,
     };
     Exited {
         started_at,
         finished_at: if exit.at > 0 { exit.at } else { now() },
         code: i32::try_from(exit.code).unwrap_or(i32::MAX),
-        reason: reason.to_owned(),
+        reason,
         message: String::new(),
     }
 }

@@ -240,7 +240,7 @@ fn hooked(container: &Container, labels: StringMap, spec: Value) -> HookedContai
             started_at: exited.started_at,
             finished_at: exited.finished_at,
             code: exited.code,
-            reason: exited.reason.clone(),
+            reason: exited.reason.as_str().to_owned(),
             message: exited.message.clone(),
         },
         ContainerState::Unknown { .. } => Stage::Unknown,

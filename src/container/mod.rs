@@ -26,14 +26,13 @@ mod streams;
 mod update;
 
 pub use crate::board::{
-    Container, ContainerFilter as Filter, ContainerState, EventKind, Exited, StateName,
+    Container, ContainerFilter as Filter, ContainerState, EndReason, EventKind, Exited, StateName,
 };
 pub(crate) use create::KIND_LABEL;
 pub use error::Error;
 pub use exec::ExecOutput;
 pub(crate) use hooks::{Told, hooked_pod, hooked_pod_with};
-pub use record::ContainerRecord;
-pub(crate) use start::START_ERROR;
+pub use record::{ContainerRecord, InitProcess};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -243,7 +243,8 @@ impl Containers {
     pub(super) async fn make_volumes(
         &self,
         id: &ContainerId,
-        (pod, config): (&PodContext, &ContainerConfig),
+        pod: &PodContext,
+        config: &ContainerConfig,
         image: &Image,
         rootfs: &[RootfsMount],
     ) -> Result<Vec<(String, PathBuf)>, Error> {

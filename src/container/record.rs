@@ -8,7 +8,7 @@ use crate::backend::{RuntimeHandler, Stdio};
 use crate::board::Container;
 use crate::store::Record;
 
-/// A process, identified by PID and start time.
+/// The first process of a container or an exec, identified by PID and start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InitProcess {
     /// PID on the host.
@@ -54,5 +54,61 @@ impl Record for ContainerRecord {
 
     fn key(&self) -> &str {
         self.container.id.as_str()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::board::{ContainerState, Exited};
+    use crate::model::container::Propagation;
+    use crate::model::security::SecurityProfile;
+    use crate::store::stored;
+
+    #[test]
+    fn a_stored_container_keeps_its_meaning() {
+        let record: ContainerRecord = stored::now();
+        let Container { config, state, user, stop_signal, mounted_images, .. } = &record.container;
+        assert_eq!(record.key(), "c3".repeat(32));
+        assert_eq!(record.container.pod.as_str(), "a1".repeat(32));
+        let ContainerState::Exited(Exited { code, reason, .. }) = state else {
+            panic!("{state:?}")
+        };
+        assert_eq!((*code, reason.as_str()), (137, "OOMKilled"));
+        assert_eq!((user.uid, user.gid, stop_signal.number()), (1000, 1001, 10));
+        assert_eq!(mounted_images.keys().collect::<Vec<_>>(), [&2]);
+        let mounts: Vec<_> = config.mounts.iter().map(|mount| mount.propagation).collect();
+        use Propagation::{Bidirectional, HostToContainer, Private};
+        assert_eq!(mounts, [Private, HostToContainer, Bidirectional]);
+        let profile = SecurityProfile::Localhost("/etc/seccomp.json".to_owned());
+        assert_eq!(config.security.seccomp, Some(profile));
+        assert_eq!(record.container.resources.memory_limit, 6 << 20);
+        assert_eq!(record.init, Some(InitProcess { pid: 4343, start_time: 888 }));
+        assert_eq!(record.limits_before, Some(json!({ "memory": { "limit": 1 } })));
+        assert!(record.removing && record.stdio.terminal);
+        for (state, text) in [
+            (ContainerState::Creating, json!({ "state": "creating" })),
+            (ContainerState::Created, json!({ "state": "created" })),
+            (
+                ContainerState::Running { started_at: 5, pid: 7 },
+                json!({ "state": "running", "started_at": 5, "pid": 7 }),
+            ),
+            (
+                ContainerState::Unknown { started_at: None },
+                json!({ "state": "unknown", "started_at": null }),
+            ),
+        ] {
+            assert_eq!(json!(state), text);
+        }
+    }
+
+    #[test]
+    fn a_container_of_an_earlier_agent_is_read() {
+        let ContainerRecord { init, cgroup, limits_before, container, .. } = stored::old();
+        assert_eq!((init, cgroup, limits_before), (None, None, None));
+        assert!(container.mounted_images.is_empty() && container.config.rlimits.is_empty());
+        assert_eq!(container.config.image.image, "registry.example/app:1");
     }
 }

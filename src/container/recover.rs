@@ -4,6 +4,7 @@
 //! removed, and missed exits are read from the shim.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::sync::Semaphore;
 use super::entry::Entry;
 use super::{ContainerRecord, ContainerState, Containers, Error};
 use crate::backend::{End, Process, RuntimeContainer, Stdio, TaskState, TaskStatus};
-use crate::board::now;
+use crate::clock::now;
 use crate::ids::ContainerId;
 use crate::lifecycle::wait_a_while;
 use crate::telemetry::error_chain;
@@ -164,7 +165,7 @@ impl Containers {
         };
         let stdio = match task.state {
             // A shim that does not answer does not report its streams either.
-            TaskState::Unknown => entry.record().stdio,
+            TaskState::Unknown => entry.record().stdio.clone(),
             _ => task.stdio.clone(),
         };
         self.follow_output(entry, &stdio);
@@ -405,14 +406,21 @@ impl Containers {
         wait_a_while(limit, finished.collect()).await;
     }
 
-    /// Removes directories of unknown containers. `known` is called after the directories were
-    /// listed, so that a container made meanwhile is not mistaken for unknown.
-    pub async fn sweep_folders(&self, known: impl Fn() -> BTreeSet<String>) {
+    /// Removes directories of unknown containers, and in the `folders_of_pods` those of unknown
+    /// pods. `known` is called after the directories were listed, so that what is made meanwhile is
+    /// not mistaken for unknown.
+    pub async fn sweep_folders(
+        &self,
+        folders_of_pods: [&PathBuf; 2],
+        known: impl Fn() -> BTreeSet<String>,
+    ) {
         let host = &self.deps.host;
-        for dir in [&self.options.state, &self.options.root] {
+        let own = [&self.options.state, &self.options.root];
+        for dir in folders_of_pods.into_iter().chain(own) {
             let all = host.list_dir(dir).await.unwrap_or_default();
             let known = known();
             for name in all {
+                // Ids of pods have the same form.
                 if ContainerId::try_from(name.as_str()).is_ok() && !known.contains(&name) {
                     let _ = host.remove_tree(&dir.join(name)).await;
                 }

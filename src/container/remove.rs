@@ -8,12 +8,19 @@ use futures::future::join_all;
 use super::entry::Entry;
 use super::error::{Error, Step};
 use super::{ContainerState, Containers};
-use crate::backend::Process;
+use crate::backend::{ErrorKind, Process, shim_hangs};
 use crate::ids::PodId;
+
+/// How long the deletion of a task may take before it is checked whether its shim hangs.
+const DELETE_PATIENCE: Duration = Duration::from_secs(10);
+const DELETE_TASK: &str = "delete the task";
 
 impl Containers {
     /// Removes a container, killing it first if it runs. Idempotent; an unknown id is fine. The log
     /// file stays: it belongs to the caller.
+    ///
+    /// # Errors
+    /// `ShimHangs`: can only be completed once the shim has ended or answers again.
     pub async fn remove(self: &Arc<Self>, id: &str) -> Result<(), Error> {
         match self.find(id)? {
             Some(entry) => self.remove_entry(&entry).await,
@@ -29,7 +36,10 @@ impl Containers {
     }
 
     async fn remove_entry(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), Error> {
-        self.stop_entry(entry, Duration::ZERO).await?;
+        // One whose removal failed before has ended.
+        if !entry.is_removing() {
+            self.stop_entry(entry, Duration::ZERO).await?;
+        }
         let _changing = entry.changing.lock().await;
         if !self.entries().contains_key(&entry.id) {
             return Ok(());
@@ -54,23 +64,20 @@ impl Containers {
         let id = entry.id.as_str();
         let (runtime, host) = (&self.deps.runtime, &self.deps.host);
         // First the task: it could not be reached any more once its record is gone.
-        let task = runtime.delete_task(Process::init(id), true).await;
-        task.step("delete the task")?;
+        self.delete_task_of(entry).await?;
         if let Some(pump) = entry.set_pump(None) {
             pump.stop();
         }
-        let (snapshotter, cgroup) = {
-            let record = entry.record();
-            (record.handler.snapshotter, record.cgroup)
-        };
+        let kept = entry.record();
+        let (snapshotter, cgroup) = (&kept.handler.snapshotter, &kept.cgroup);
         let (state, root) = (self.fifo_dir(entry), self.options.root.join(id));
         let (rootfs, record, state, root, ()) = tokio::join!(
-            runtime.remove_rootfs(&snapshotter, id),
+            runtime.remove_rootfs(snapshotter, id),
             runtime.delete_container(id),
             host.remove_tree(&state),
             host.remove_tree(&root),
             async {
-                if let Some(cgroup) = &cgroup {
+                if let Some(cgroup) = cgroup {
                     self.remove_cgroup(cgroup).await;
                 }
             },
@@ -80,5 +87,39 @@ impl Containers {
         state.step("remove the run-time folder")?;
         root.step("remove the container's folder")?;
         self.erase(entry).await
+    }
+
+    /// Deletes the task, killing what still runs. Deleting it may take long, as file systems are
+    /// unmounted, so a late answer alone does not mean that the shim hangs.
+    async fn delete_task_of(&self, entry: &Entry) -> Result<(), Error> {
+        let mut deleted = self.deps.runtime.delete_task(Process::init(entry.id.as_str()), true);
+        loop {
+            let result = match tokio::time::timeout(DELETE_PATIENCE, &mut deleted).await {
+                Ok(Err(error)) if error.kind == ErrorKind::DeadlineExceeded => Some(Err(error)),
+                Ok(result) => return result.map(drop).step(DELETE_TASK),
+                Err(_) => None,
+            };
+            if self.shim_hangs(&entry.pod).await {
+                return Err(Error::ShimHangs(entry.pod.clone()));
+            }
+            if let Some(late) = result {
+                return late.step(DELETE_TASK);
+            }
+        }
+    }
+
+    /// Whether the shim of a pod hangs. It is asked about the pause process, which nothing else
+    /// keeps busy.
+    pub(crate) async fn shim_hangs(&self, pod: &PodId) -> bool {
+        !self.is_starting_in(pod) && shim_hangs(&*self.deps.runtime, pod.as_str()).await
+    }
+
+    /// Whether a container of the pod may run.
+    pub(crate) fn any_runs_in(&self, pod: &PodId) -> bool {
+        self.entries_of(pod).iter().any(|entry| match entry.state() {
+            ContainerState::Running { .. } => true,
+            ContainerState::Unknown { started_at } => started_at.is_some(),
+            ContainerState::Creating | ContainerState::Created | ContainerState::Exited(_) => false,
+        })
     }
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
-use super::{ContainerRecord, ContainerState, Containers, EventKind, Exited, PodContext};
+use super::{
+    ContainerRecord, ContainerState, Containers, EndReason, EventKind, Exited, PodContext,
+};
 use crate::backend::{ContainerMoment, NewTask, Process, RootfsMount, Stdio};
-use crate::board::now;
+use crate::clock::now;
 use crate::lifecycle::Backoff;
 use crate::logs::{Pump, PumpSpec, open_fifo_guard, open_fifo_reader};
 use crate::model::container::ContainerConfig;
@@ -15,8 +17,8 @@ use crate::model::security::NamespaceMode;
 use crate::oci::selinux;
 use crate::telemetry::error_chain;
 
-/// Exit code and reason of a container that failed to start.
-pub(crate) const START_ERROR: (i32, &str) = (128, "StartError");
+/// Exit code of a container that failed to start.
+const START_ERROR: i32 = 128;
 
 impl Containers {
     /// Starts a created container of a ready pod. On failure the container stays, exited with
@@ -54,7 +56,7 @@ impl Containers {
     async fn launch(self: &Arc<Self>, entry: &Arc<Entry>, pod: &PodContext) -> Result<(), Error> {
         self.check_target(entry, pod).await?;
         let (mut rootfs, stdio) = tokio::try_join!(self.rootfs_of(entry), self.make_stdio(entry))?;
-        if let Some(labels) = self.labels(pod, &entry.container().config)? {
+        if let Some(labels) = self.labels(pod, &entry.config())? {
             set_label(&mut rootfs, &labels.files);
         }
         let (pump, guards) = self.open_log(entry, &stdio)?;
@@ -109,14 +111,15 @@ impl Containers {
         if let Some(rootfs) = entry.take_rootfs() {
             return Ok(rootfs);
         }
-        let snapshotter = entry.record().handler.snapshotter;
-        let mounts = self.deps.runtime.rootfs_mounts(&snapshotter, entry.id.as_str()).await;
+        let record = entry.record();
+        let snapshotter = &record.handler.snapshotter;
+        let mounts = self.deps.runtime.rootfs_mounts(snapshotter, entry.id.as_str()).await;
         mounts.step("find the root file system")
     }
 
     /// Checks that the container whose PID namespace is joined still runs with the PID in the spec.
     async fn check_target(&self, entry: &Entry, pod: &PodContext) -> Result<(), Error> {
-        let config = entry.container().config;
+        let config = entry.config();
         if config.security.namespaces.pid != NamespaceMode::Target {
             return Ok(());
         }
@@ -131,7 +134,7 @@ impl Containers {
     }
 
     async fn make_stdio(&self, entry: &Entry) -> Result<Stdio, Error> {
-        let config = entry.container().config;
+        let config = entry.config();
         let dir = self.fifo_dir(entry);
         let stdio = Stdio {
             stdin: config.stdin.then(|| dir.join("stdin")),
@@ -181,7 +184,7 @@ impl Containers {
         stdout: Option<std::os::fd::OwnedFd>,
         stderr: Option<std::os::fd::OwnedFd>,
     ) -> Result<Pump, Error> {
-        let path = entry.container().log_path;
+        let path = entry.record().container.log_path.clone();
         let spec = PumpSpec { path, stdout, stderr, max_line: self.options.max_log_line };
         self.deps.pumps.pump(spec).step("open the log")
     }
@@ -247,8 +250,8 @@ impl Containers {
 }
 
 fn start_error(message: String) -> Exited {
-    let (code, reason) = START_ERROR;
-    Exited { started_at: None, finished_at: now(), code, reason: reason.to_owned(), message }
+    let (code, reason) = (START_ERROR, EndReason::StartError);
+    Exited { started_at: None, finished_at: now(), code, reason, message }
 }
 
 /// Makes all files of a root file system appear with one SELinux label. Only an overlay mount

@@ -109,9 +109,10 @@ impl Containers {
     /// Undoes an update that did not complete; does nothing if there is none. The caller holds the
     /// container's lock.
     pub(super) async fn take_update_back(&self, entry: &Entry) -> Result<(), Error> {
-        let Some(before) = entry.record().limits_before else { return Ok(()) };
+        let record = entry.record();
+        let Some(before) = &record.limits_before else { return Ok(()) };
         let mut spec = self.stored_spec(entry).await?;
-        let limits = put_back(&mut spec, &before)?;
+        let limits = put_back(&mut spec, before)?;
         // The live task first: the new spec tells which limits must be unset in it.
         let state = entry.state();
         if matches!(state, ContainerState::Running { .. } | ContainerState::Unknown { .. }) {

@@ -152,8 +152,9 @@ pub async fn apply(
         uid: args.uid.clone().unwrap_or_default(),
         resource_version: args.resource_version.clone().unwrap_or_default(),
     };
+    let given = args.files.read_all().await?;
     let request = ApplyRequest {
-        manifest: args.files.read().await?,
+        manifest: given.text.clone(),
         manner: manner.into(),
         preconditions: Some(preconditions),
         dry_run: args.dry_run,
@@ -163,15 +164,18 @@ pub async fn apply(
         any_version: false,
     };
     let anew = old.force && manner == Manner::Replace && !args.dry_run;
-    let mut answer = if anew {
-        recreate(client, request, old, args.timeout, screen).await?
+    let answer = if anew {
+        recreate(client, request, old, args.timeout, screen).await
     } else {
-        send(client, request, old.force).await?
+        send(client, request, old.force).await
     };
+    let places = |message: &str| given.places(message).iter().for_each(|place| screen.note(place));
+    let mut answer = answer.inspect_err(|error| places(&error.to_string()))?;
     if args.validate == Some(Validate::Ignore) {
         answer.warnings.clear();
     }
     answer.warnings.iter().for_each(|warning| screen.note(&format!("warning: {warning}")));
+    places(&answer.warnings.join("\n"));
     match &args.output {
         Some(output) if !output.is_table() => {
             let pods = answer.pods.iter().filter_map(|applied| applied.pod.as_ref());

@@ -1,6 +1,7 @@
 //! The connection to an agent.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tower::util::BoxCloneService;
 
 use super::context::{Address, Meant, TlsFiles};
 use super::error::Error;
@@ -35,10 +39,29 @@ pub struct Client {
 impl Client {
     /// Connects to an agent.
     pub async fn connect(meant: Meant) -> Result<Self, Error> {
-        let channel = channel(&meant).await?;
+        let connector = Way::to(&meant.address)?.connector();
+        let connected = endpoint().connect_with_connector(connector).await;
+        let channel = connected.map_err(|error| Error::Connect {
+            address: meant.shown.clone(),
+            source: error.into(),
+        })?;
+        Ok(Self::over(channel, meant))
+    }
+
+    /// A client that connects with the first call, and again after the connection was lost. A call
+    /// fails with Unavailable while that is not possible. Must be made inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] if the files of the context are invalid.
+    pub fn lazy(meant: Meant) -> Result<Self, Error> {
+        let connector = Way::to(&meant.address)?.connector();
+        Ok(Self::over(endpoint().connect_with_connector_lazy(connector), meant))
+    }
+
+    fn over(channel: Channel, meant: Meant) -> Self {
         let pods = PodsClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
         let images = ImagesClient::new(channel).max_decoding_message_size(MAX_ANSWER);
-        Ok(Self { pods, images, meant })
+        Self { pods, images, meant }
     }
 
     /// The namespace to use: the named one, that of the context, or `default`.
@@ -47,39 +70,51 @@ impl Client {
     }
 }
 
-async fn channel(meant: &Meant) -> Result<Channel, Error> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Connect {
-        address: meant.shown.clone(),
-        source,
-    };
+fn endpoint() -> Endpoint {
     // The authority is not used on a unix socket, and TLS checks the certificate's name itself.
-    let endpoint = Endpoint::from_static("http://podbay")
+    Endpoint::from_static("http://podbay")
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_while_idle(true);
-    let connected = match meant.address.clone() {
-        Address::Unix(path) => {
-            let connector = tower::service_fn(move |_: Uri| {
-                let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            });
-            endpoint.connect_with_connector(connector).await
+        .keep_alive_while_idle(true)
+}
+
+/// How an agent is reached.
+#[derive(Clone)]
+enum Way {
+    Unix(PathBuf),
+    Tls { host: String, port: u16, tls: Tls },
+}
+
+/// A connection to an agent.
+type Link = Either<UnixStream, TlsStream<TcpStream>>;
+
+impl Way {
+    fn to(address: &Address) -> Result<Self, Error> {
+        Ok(match address {
+            Address::Unix(path) => Self::Unix(path.clone()),
+            Address::Tls { host, port, files } => {
+                Self::Tls { host: host.clone(), port: *port, tls: Tls::load(files)? }
+            }
+        })
+    }
+
+    fn connector(self) -> BoxCloneService<Uri, TokioIo<Link>, io::Error> {
+        BoxCloneService::new(tower::service_fn(move |_: Uri| {
+            let way = self.clone();
+            async move { way.open().await.map(TokioIo::new) }
+        }))
+    }
+
+    async fn open(self) -> io::Result<Link> {
+        match self {
+            Self::Unix(path) => UnixStream::connect(path).await.map(Either::Left),
+            Self::Tls { host, port, tls } => {
+                let tcp = TcpStream::connect((host.as_str(), port)).await?;
+                tcp.set_nodelay(true)?;
+                tls.connector.connect(tls.name, tcp).await.map(Either::Right)
+            }
         }
-        Address::Tls { host, port, files } => {
-            let tls = Tls::load(&files)?;
-            let connector = tower::service_fn(move |_: Uri| {
-                let (host, tls) = (host.clone(), tls.clone());
-                async move {
-                    let tcp = TcpStream::connect((host.as_str(), port)).await?;
-                    tcp.set_nodelay(true)?;
-                    let stream = tls.connector.connect(tls.name, tcp).await?;
-                    Ok::<_, io::Error>(TokioIo::new(stream))
-                }
-            });
-            endpoint.connect_with_connector(connector).await
-        }
-    };
-    connected.map_err(|error| failed(error.into()))
+    }
 }
 
 /// A TLS 1.3 client: verifies the agent with one authority, and presents the caller's certificate.

@@ -144,8 +144,18 @@ impl ContextArgs {
         let shown = address.or_else(|| context.address.clone());
         let shown = shown.unwrap_or_else(|| DEFAULT_SOCKET.to_owned());
         let folder = path.parent().unwrap_or(Path::new(""));
-        let address = parse(&shown, &context, folder)?;
-        Ok(Meant { address, shown, namespace: context.namespace })
+        context.agent(shown, folder)
+    }
+}
+
+impl Context {
+    /// The agent at this address, with these settings. Paths are relative to `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] for an invalid address, or one of TCP without the files that it needs.
+    pub fn agent(self, shown: String, folder: &Path) -> Result<Meant, Error> {
+        let address = parse(&shown, &self, folder)?;
+        Ok(Meant { address, shown, namespace: self.namespace })
     }
 }
 

@@ -9,12 +9,13 @@ use tonic::Code;
 use super::amend::Amend;
 use super::connect::Client;
 use super::error::Error;
-use super::exec::{self, AttachArgs, Place};
+use super::exec::{AttachArgs, Place};
+use super::join::join;
 use super::scope::{Namespace, pod_name};
 use super::screen::Screen;
-use super::{logs, terminal};
+use super::terminal;
 use crate::proto::podbay::v1::container_state::State;
-use crate::proto::podbay::v1::{LogsRequest, Phase, Pod, Selector, WatchEventType, WatchRequest};
+use crate::proto::podbay::v1::{Phase, Pod, Selector, WatchEventType, WatchRequest};
 
 /// Delay between two watches, if the first ended before the wait was over.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -78,38 +79,15 @@ pub async fn debug(client: &mut Client, args: &DebugArgs, screen: Screen) -> Res
     }
     let waiting =
         Waiting { namespace: args.namespace.of(client), pod: &args.pod, uid, name: &name };
-    if waiting.runs(client, screen).await? {
-        if tty {
-            screen.note("If you don't see a command prompt, try pressing enter.");
-        }
-        match join(client, args, &name, tty, screen).await {
-            // It may have ended meanwhile; then its log still exists.
-            Err(Error::Agent(_)) if !waiting.runs(client, screen).await? => {}
-            joined => return joined,
-        }
+    if tty {
+        screen.note("If you don't see a command prompt, try pressing enter.");
     }
-    let request = LogsRequest {
-        namespace: waiting.namespace,
-        name: args.pod.clone(),
-        container: name,
-        ..LogsRequest::default()
-    };
-    logs::copy(client, request).await
-}
-
-async fn join(
-    client: &mut Client,
-    args: &DebugArgs,
-    name: &str,
-    tty: bool,
-    screen: Screen,
-) -> Result<(), Error> {
     let place = Place {
         pod: args.pod.clone(),
-        container: Some(name.to_owned()),
+        container: Some(name.clone()),
         namespace: args.namespace.clone(),
     };
-    exec::attach(client, &AttachArgs { place, stdin: true, tty }, screen).await
+    join(client, &waiting, &AttachArgs { place, stdin: true, tty }, screen).await
 }
 
 /// A generated name: `debugger-` and five letters.

@@ -15,7 +15,7 @@ Exit codes:
   0    done
   1    refused by the agent, or failed
   2    wrong arguments, manifest file, context or configuration
-  3    there is no such pod, container or image
+  3    there is no such pod, node or image
   4    the agent cannot be reached, or the connection broke
   5    a wait took longer than --timeout
   130  interrupted
@@ -149,8 +149,10 @@ fn faults(status: &Status) -> Vec<String> {
     let fields = details.bad_request().map_or(&[][..], |bad| &bad.field_violations);
     let conditions = details.precondition_failure().map_or(&[][..], |failed| &failed.violations);
     let fields = fields.iter().map(|fault| format!("{}: {}", fault.field, fault.description));
+    // The message names what they are about, in words.
     let conditions =
-        conditions.iter().map(|fault| format!("{}: {}", fault.subject, fault.description));
+        conditions.iter().filter(|fault| !status.message().contains(&fault.description));
+    let conditions = conditions.map(|fault| format!("{}: {}", fault.subject, fault.description));
     fields.chain(conditions).collect()
 }
 
@@ -166,6 +168,7 @@ mod tests {
         details.add_bad_request_violation("spec.a", "is wrong");
         details.add_bad_request_violation("spec.b", "is missing");
         details.add_precondition_failure_violation("UID", "default/web", "is another");
+        details.add_precondition_failure_violation("A", "spec.a", "is wrong");
         let status = Status::with_error_details(
             Code::InvalidArgument,
             "Pod \"web\" is invalid: spec.a: is wrong",

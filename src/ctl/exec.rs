@@ -130,7 +130,7 @@ pub async fn exec(client: &mut Client, args: &ExecArgs, screen: Screen) -> Resul
             Outgoing::Size(size) => exec_request::Input::Resize(size),
         })
     };
-    match join(sender, wrap, news, args.stdin).await? {
+    match join(sender, wrap, news, args.stdin).await?.exit {
         Some(code) => {
             if code != 0 {
                 screen.note(&format!("command terminated with exit code {code}"));
@@ -144,8 +144,8 @@ pub async fn exec(client: &mut Client, args: &ExecArgs, screen: Screen) -> Resul
     }
 }
 
-/// Attaches to a container until it ends.
-pub async fn attach(client: &mut Client, args: &AttachArgs, screen: Screen) -> Result<(), Error> {
+/// Attaches to a container until it ends; returns whether it wrote anything.
+pub async fn attach(client: &mut Client, args: &AttachArgs, screen: Screen) -> Result<bool, Error> {
     let with_terminal = args.tty && terminal::is_terminal();
     let start = AttachStart {
         namespace: args.place.namespace.of(client),
@@ -179,21 +179,30 @@ pub async fn attach(client: &mut Client, args: &AttachArgs, screen: Screen) -> R
             Outgoing::Size(size) => attach_request::Input::Resize(size),
         })
     };
-    join(sender, wrap, news, args.stdin).await.map(drop)
+    Ok(join(sender, wrap, news, args.stdin).await?.heard)
 }
 
-/// Copies in both directions until the remote side ends; returns the exit code if there is one.
+/// What a session came to.
+#[derive(Default)]
+struct Session {
+    /// The exit code, if there is one.
+    exit: Option<i32>,
+    /// Whether the remote side wrote anything.
+    heard: bool,
+}
+
+/// Copies in both directions until the remote side ends.
 async fn join<T>(
     sender: mpsc::Sender<T>,
     wrap: impl Fn(Outgoing) -> T,
     news: impl futures::Stream<Item = Result<Incoming, tonic::Status>>,
     stdin: bool,
-) -> Result<Option<i32>, Error> {
+) -> Result<Session, Error> {
     let mut news = std::pin::pin!(news);
     let mut resizes = terminal::resizes()?;
     let mut ended = std::pin::pin!(terminal::ended());
     let (mut out, mut err) = (tokio::io::stdout(), tokio::io::stderr());
-    let (mut raw, mut exit) = (None, None);
+    let (mut raw, mut session) = (None, Session::default());
     // Input is read only once the remote side is ready for it.
     let mut input = None;
     loop {
@@ -201,7 +210,7 @@ async fn join<T>(
             // Cancel-safe: takes only complete messages.
             message = futures::StreamExt::next(&mut news) => match message {
                 None => break,
-                Some(message) => match message? {
+                Some(message) => match session.hear(message?) {
                     Incoming::Started { raw: wanted } => {
                         if wanted {
                             raw = Some(Raw::new()?);
@@ -210,8 +219,7 @@ async fn join<T>(
                     }
                     Incoming::Stdout(data) => write(&mut out, &data).await?,
                     Incoming::Stderr(data) => write(&mut err, &data).await?,
-                    Incoming::Exit(code) => exit = Some(code),
-                    Incoming::Nothing => {}
+                    Incoming::Exit(_) | Incoming::Nothing => {}
                 },
             },
             // A permit is returned unless a piece is taken; a piece taken is sent at once.
@@ -240,7 +248,19 @@ async fn join<T>(
             }
         }
     }
-    Ok(exit)
+    Ok(session)
+}
+
+impl Session {
+    /// Notes what a message says of the session.
+    fn hear(&mut self, message: Incoming) -> Incoming {
+        match &message {
+            Incoming::Exit(code) => self.exit = Some(*code),
+            Incoming::Stdout(_) | Incoming::Stderr(_) => self.heard = true,
+            Incoming::Started { .. } | Incoming::Nothing => {}
+        }
+        message
+    }
 }
 
 type Input = (mpsc::Receiver<std::io::Result<Vec<u8>>>, tokio::task::JoinSet<()>);

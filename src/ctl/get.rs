@@ -34,7 +34,8 @@ pub struct GetArgs {
     #[arg(value_name = "WHAT", required_unless_present = "files")]
     pub words: Vec<String>,
     /// Pods in these manifests: file, directory, or - for standard input
-    #[arg(short = 'f', long = "filename", value_name = "FILE", conflicts_with = "words")]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", value_delimiter = ',')]
+    #[arg(conflicts_with = "words")]
     pub files: Vec<PathBuf>,
     /// Process directories recursively
     #[arg(short = 'R', long, requires = "files")]
@@ -69,6 +70,9 @@ pub struct GetArgs {
     /// Do not fail if the pod does not exist
     #[arg(long)]
     pub ignore_not_found: bool,
+    /// No effect: lists are always read in pages
+    #[arg(long, hide = true, value_name = "COUNT")]
+    pub chunk_size: Option<u64>,
 }
 
 /// Shows pods, the node or events.

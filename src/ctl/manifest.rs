@@ -1,6 +1,7 @@
 //! Manifests given with `-f`: files, directories, standard input. They are only concatenated here;
 //! the agent parses them.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,7 @@ const MOST: u64 = 32 << 20;
 pub struct Files {
     /// Manifest: file, directory of .yaml, .yml and .json files, http(s)://..., or - for standard
     /// input
-    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", value_delimiter = ',')]
     #[arg(required_unless_present = "kustomize")]
     pub files: Vec<PathBuf>,
     /// Process directories recursively
@@ -45,41 +46,44 @@ impl Files {
 
     /// All manifests as one multi-document text.
     pub async fn read(&self) -> Result<String, Error> {
+        Ok(self.read_all().await?.text)
+    }
+
+    /// All manifests, with what came from where.
+    pub async fn read_all(&self) -> Result<Manifests, Error> {
         if let Some(folder) = &self.kustomize {
             let folder = folder.display();
             return Err(Error::Misuse(format!(
                 "-k: no kustomize support, use: kubectl kustomize {folder} | podbay apply -f -"
             )));
         }
-        let mut texts = Vec::new();
+        let mut all = Manifests::default();
         let mut left = MOST;
         for path in &self.files {
             if let Some(address) = path.to_str().filter(|text| fetch::is_address(text)) {
                 let text = fetch::fetch(address, left).await?;
                 left -= text.len() as u64;
-                texts.push(text);
+                all.add(address, &text);
                 continue;
             }
             if path.as_os_str() == "-" {
-                texts.push(take(std::io::stdin().lock(), "standard input", &mut left)?);
+                all.add("-", &take(std::io::stdin().lock(), "standard input", &mut left)?);
                 continue;
             }
-            let kind = std::fs::metadata(path).map_err(unreadable(path))?;
-            if kind.is_dir() {
-                let mut files = Vec::new();
+            let mut files = vec![path.clone()];
+            if std::fs::metadata(path).map_err(unreadable(path))?.is_dir() {
+                files.clear();
                 self.walk(path, &mut files)?;
                 if files.is_empty() {
                     let why = format!("{}: contains no .yaml, .yml or .json file", path.display());
                     return Err(Error::Misuse(why));
                 }
-                for file in files {
-                    texts.push(read(&file, &mut left)?);
-                }
-            } else {
-                texts.push(read(path, &mut left)?);
+            }
+            for file in files {
+                all.add(&file.display().to_string(), &read(&file, &mut left)?);
             }
         }
-        Ok(join(&texts))
+        Ok(all)
     }
 
     fn walk(&self, folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Error> {
@@ -124,19 +128,43 @@ fn take(from: impl std::io::Read, name: &str, left: &mut u64) -> Result<String, 
     Ok(text)
 }
 
-/// Joins texts as documents of one; JSON is valid YAML.
-fn join(texts: &[String]) -> String {
-    let mut whole = String::new();
-    for text in texts {
-        if !whole.is_empty() {
-            if !whole.ends_with('\n') {
-                whole.push('\n');
+/// Manifests as documents of one text; JSON is valid YAML.
+#[derive(Debug, Default)]
+pub struct Manifests {
+    /// The text.
+    pub text: String,
+    /// Where each of them begins: the line, counted from one, and the file.
+    starts: Vec<(usize, String)>,
+}
+
+impl Manifests {
+    fn add(&mut self, file: &str, text: &str) {
+        if !self.text.is_empty() {
+            if !self.text.ends_with('\n') {
+                self.text.push('\n');
             }
-            whole.push_str("---\n");
+            self.text.push_str("---\n");
         }
-        whole.push_str(text);
+        self.starts.push((self.text.matches('\n').count() + 1, file.to_owned()));
+        self.text.push_str(text);
     }
-    whole
+
+    /// The file, and the line in it, of each line that a message names; nothing for a single file.
+    pub fn places(&self, message: &str) -> Vec<String> {
+        let digits = |rest: &str| {
+            let end = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
+            rest[..end].parse::<usize>().ok()
+        };
+        let lines: BTreeSet<usize> = message.split("line ").skip(1).filter_map(digits).collect();
+        let place = |line: usize| {
+            let (start, file) = self.starts.iter().rev().find(|(start, _)| *start <= line)?;
+            Some(format!("line {line} is line {} of {file}", line - start + 1))
+        };
+        match self.starts.len() {
+            0 | 1 => Vec::new(),
+            _ => lines.into_iter().filter_map(place).collect(),
+        }
+    }
 }
 
 /// Namespace (empty if not named) and name of each pod in a manifest, in order.
@@ -200,6 +228,23 @@ mod tests {
         assert!(fault.to_string().contains("absent"), "{fault}");
         let empty = tempfile::tempdir().expect("temporary folder");
         assert!(files(&[empty.path()], false).read().await.is_err());
+    }
+
+    #[test]
+    fn lines_are_those_of_their_files() {
+        let mut all = Manifests::default();
+        all.add("a.yaml", "a: 1\nb: 2");
+        assert_eq!(all.places("line 2, column 1: bad"), [""; 0], "there is only one");
+        all.add("b.yaml", "c: 3\n");
+        all.add("-", "d: 4\n");
+        assert_eq!(all.text, "a: 1\nb: 2\n---\nc: 3\n---\nd: 4\n");
+        assert_eq!(
+            all.places(
+                "x: wrong (line 4, column 2); y: wrong (line 6, column 1), (line 4, column 3)"
+            ),
+            ["line 4 is line 1 of b.yaml", "line 6 is line 1 of -"]
+        );
+        assert_eq!(all.places("line up, no number"), [""; 0]);
     }
 
     #[test]

@@ -3,44 +3,47 @@
 //! A command that queries an agent is only a client of `podbay.v1`: it shows the Kubernetes objects
 //! in the answers. [`run()`] dispatches all commands.
 
-pub mod agent;
+mod agent;
 mod amend;
-pub mod apply;
-pub mod archives;
+mod apply;
+mod archives;
 pub mod certs;
 pub mod config;
 pub mod connect;
-pub mod container;
+mod container;
 pub mod context;
-pub mod contexts;
-pub mod copy;
-pub mod debug;
-pub mod delete;
-pub mod describe;
-pub mod edit;
-pub mod error;
-pub mod events;
-pub mod exec;
-pub mod explain;
+mod contexts;
+mod copy;
+mod debug;
+mod delete;
+mod describe;
+mod edit;
+mod error;
+mod events;
+mod exec;
+mod explain;
 mod fetch;
-pub mod forward;
-pub mod get;
+mod forward;
+mod get;
 pub mod habits;
-pub mod images;
-pub mod logs;
-pub mod manifest;
-pub mod node;
-pub mod notes;
-pub mod print;
-pub mod pull;
+mod images;
+mod join;
+mod logs;
+mod manifest;
+mod node;
+mod notes;
+mod patch;
+mod print;
+mod pull;
 pub mod run;
-pub mod scope;
-pub mod screen;
-pub mod shell;
+mod scope;
+mod screen;
+mod set;
+mod shell;
 mod terminal;
-pub mod top;
-pub mod until;
-pub mod version;
+mod top;
+mod until;
+mod version;
 mod wait;
 
 use std::path::PathBuf;
@@ -93,6 +96,11 @@ pub enum Command {
     Annotate(notes::NotesArgs),
     /// Edit a pod in an editor.
     Edit(edit::EditArgs),
+    /// Change fields of pods.
+    Patch(patch::PatchArgs),
+    /// Set the images of pods.
+    #[command(subcommand)]
+    Set(set::SetCommand),
     /// Show pods, the node or events.
     Get(get::GetArgs),
     /// Show details of pods or the node.
@@ -173,13 +181,15 @@ pub async fn run(agent: &ContextArgs, command: &Command) -> Result<u8, Error> {
         Command::Label(args) => notes::change(client, args, notes::LABELS, screen).await,
         Command::Annotate(args) => notes::change(client, args, notes::ANNOTATIONS, screen).await,
         Command::Edit(args) => edit::edit(client, args, screen).await,
+        Command::Patch(args) => patch::patch(client, args, screen).await,
+        Command::Set(command) => set::set(client, command, screen).await,
         Command::Get(args) => get::get(client, args, screen).await,
         Command::Describe(args) => describe::describe(client, args, screen).await,
         Command::Delete(args) => delete::delete(client, args, screen).await,
         Command::Wait(args) => until::wait(client, args, screen).await,
         Command::Logs(args) => logs::logs(client, args, screen).await,
         Command::Exec(args) => return exec::exec(client, args, screen).await,
-        Command::Attach(args) => exec::attach(client, args, screen).await,
+        Command::Attach(args) => exec::attach(client, args, screen).await.map(drop),
         Command::Debug(args) => debug::debug(client, args, screen).await,
         Command::Cp(args) => copy::copy(client, args, screen).await,
         Command::PortForward(args) => forward::forward(client, args, screen).await,

@@ -128,8 +128,11 @@ impl LayerBars {
     fn step(&mut self, step: &PullProgress) {
         let PullProgress { digest, done, total, .. } = step;
         if digest.is_empty() {
-            if step.state() == PullState::Downloading {
-                self.image.say(&format!("{} in total", size(*total)));
+            match step.state() {
+                PullState::Waiting => self.image.say("waiting for other pulls"),
+                PullState::Resolving => self.image.say("resolving"),
+                PullState::Downloading => self.image.say(&format!("{} in total", size(*total))),
+                PullState::Unspecified | PullState::Stored | PullState::Unpacked => {}
             }
             return;
         }

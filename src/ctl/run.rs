@@ -11,16 +11,15 @@ use super::connect::Client;
 use super::context::ContextArgs;
 use super::debug::{Waiting, variable};
 use super::error::Error;
-use super::exec::{self, AttachArgs, Place};
+use super::exec::{AttachArgs, Place};
+use super::join::join;
 use super::print::{Output, items, number, text};
 use super::scope::Namespace;
 use super::screen::Screen;
 use super::wait::{Until, wait};
-use super::{get, logs, terminal};
+use super::{get, terminal};
 use crate::config::Process;
-use crate::proto::podbay::v1::{
-    ApplyRequest, DeleteRequest, LogsRequest, Manner, Preconditions, Selector,
-};
+use crate::proto::podbay::v1::{ApplyRequest, DeleteRequest, Manner, Preconditions, Selector};
 
 /// Polling interval for the end of a container whose streams have ended.
 const LOOK: Duration = Duration::from_millis(200);
@@ -144,25 +143,9 @@ fn pod(args: &RunArgs, namespace: Option<&str>) -> Result<Value, Error> {
     if let Some(overrides) = &args.overrides {
         let overrides: Value = serde_json::from_str(overrides)
             .map_err(|error| Error::Misuse(format!("--overrides: {error}")))?;
-        merge(&mut pod, &overrides);
+        json_patch::merge(&mut pod, &overrides);
     }
     Ok(pod)
-}
-
-/// RFC 7386: maps are merged, null removes, everything else replaces.
-fn merge(into: &mut Value, from: &Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (key, value) in from {
-                if value.is_null() {
-                    into.remove(key);
-                } else {
-                    merge(into.entry(key.clone()).or_insert(Value::Null), value);
-                }
-            }
-        }
-        (into, from) => *into = from.clone(),
-    }
 }
 
 /// `--dry-run=client`: prints the pod that would be sent.
@@ -215,7 +198,16 @@ pub async fn run(client: &mut Client, args: &RunArgs, screen: Screen) -> Result<
         return Ok(0);
     }
     let waiting = Waiting { namespace, pod: &args.name, uid: made.uid.clone(), name: &args.name };
-    let joined = join(client, args, &waiting, screen).await;
+    if args.tty && terminal::is_terminal() && !args.quiet {
+        screen.note("If you don't see a command prompt, try pressing enter.");
+    }
+    let place = Place {
+        pod: args.name.clone(),
+        container: Some(args.name.clone()),
+        namespace: args.namespace.clone(),
+    };
+    let session = AttachArgs { place, stdin: args.stdin, tty: args.tty };
+    let joined = join(client, &waiting, &session, screen).await;
     let code = match &joined {
         Ok(()) if args.restart != "Always" => code(client, args).await,
         Ok(()) => Ok(0),
@@ -225,38 +217,6 @@ pub async fn run(client: &mut Client, args: &RunArgs, screen: Screen) -> Result<
         remove(client, args, &waiting, screen).await?;
     }
     joined.and(code)
-}
-
-/// Attaches to the container until it ends; shows its log if it has ended before.
-async fn join(
-    client: &mut Client,
-    args: &RunArgs,
-    waiting: &Waiting<'_>,
-    screen: Screen,
-) -> Result<(), Error> {
-    if waiting.runs(client, screen).await? {
-        if args.tty && terminal::is_terminal() && !args.quiet {
-            screen.note("If you don't see a command prompt, try pressing enter.");
-        }
-        let place = Place {
-            pod: args.name.clone(),
-            container: Some(args.name.clone()),
-            namespace: args.namespace.clone(),
-        };
-        let attach = AttachArgs { place, stdin: args.stdin, tty: args.tty };
-        match exec::attach(client, &attach, screen).await {
-            // It may have ended meanwhile; then its log still exists.
-            Err(Error::Agent(_)) if !waiting.runs(client, screen).await? => {}
-            joined => return joined,
-        }
-    }
-    let request = LogsRequest {
-        namespace: waiting.namespace.clone(),
-        name: args.name.clone(),
-        container: args.name.clone(),
-        ..LogsRequest::default()
-    };
-    logs::copy(client, request).await
 }
 
 /// The exit code of the container, which usually ends with its streams.

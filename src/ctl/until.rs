@@ -23,7 +23,8 @@ pub struct WaitArgs {
     #[arg(value_name = "POD", required_unless_present = "files")]
     pub words: Vec<String>,
     /// Pods in these manifests: file, directory, or - for standard input
-    #[arg(short = 'f', long = "filename", value_name = "FILE", conflicts_with = "words")]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", value_delimiter = ',')]
+    #[arg(conflicts_with = "words")]
     pub files: Vec<PathBuf>,
     /// Process directories recursively
     #[arg(short = 'R', long, requires = "files")]

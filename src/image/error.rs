@@ -96,6 +96,19 @@ pub enum Error {
         /// The image.
         reference: String,
     },
+    /// The disk of the snapshots is nearly full. A layer may be much larger than its blob.
+    #[error(
+        "less than {least}% of the {what} on the disk of snapshotter {snapshotter:?} are free \
+         (images.min_free_percent)"
+    )]
+    NoRoom {
+        /// The snapshotter.
+        snapshotter: String,
+        /// What is nearly used up: bytes or inodes.
+        what: &'static str,
+        /// The required percentage.
+        least: u32,
+    },
     /// The image is mounted as a volume.
     #[error("image {id} is in use as a volume")]
     InUse {

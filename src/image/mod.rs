@@ -9,7 +9,8 @@ mod content;
 mod credentials;
 mod error;
 mod index;
-mod manifest;
+#[doc(hidden)]
+pub mod manifest;
 mod meter;
 mod mirrors;
 mod naming;
@@ -18,6 +19,7 @@ mod progress;
 mod pull;
 mod reference;
 mod registry;
+mod room;
 mod unpack;
 mod usage;
 
@@ -37,7 +39,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 
 use self::error::Step;
 use self::index::{Index, Snapshot};
@@ -73,6 +75,11 @@ pub struct Options {
     pub no_progress_timeout: Duration,
     /// Maximum number of concurrent layer downloads of one image.
     pub max_concurrent_layers: usize,
+    /// Maximum number of concurrent pulls; others wait.
+    pub max_concurrent_pulls: usize,
+    /// Pulls and loads end when less than this percentage of the disk of the snapshots is free; 0
+    /// for never.
+    pub min_free_percent: u32,
     /// First delay before a failed request is repeated.
     pub retry_delay: Duration,
     /// Images that are never garbage-collected, e.g. a configured pause image.
@@ -90,6 +97,8 @@ impl Default for Options {
             docker_config: None,
             no_progress_timeout: Duration::from_secs(300),
             max_concurrent_layers: 3,
+            max_concurrent_pulls: 16,
+            min_free_percent: 1,
             retry_delay: Duration::from_millis(200),
             pinned: Vec::new(),
         }
@@ -110,6 +119,8 @@ struct Inner {
     registry: registry::Registry,
     index: Index,
     flights: pull::Flights,
+    /// Places of pulls.
+    places: Semaphore,
     blob_locks: KeyedLocks,
     chain_locks: KeyedLocks,
     announcer: progress::Announcer,
@@ -154,6 +165,7 @@ impl Images {
             registry: registry::Registry::new(&options),
             index: Index::new(&options.pinned),
             flights: pull::Flights::default(),
+            places: Semaphore::new(options.max_concurrent_pulls.max(1)),
             blob_locks: KeyedLocks::default(),
             chain_locks: KeyedLocks::default(),
             announcer: progress::Announcer::new(),

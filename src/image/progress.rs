@@ -31,7 +31,7 @@ pub struct PullProgress {
 pub enum PullState {
     /// The registry is resolving the reference.
     Resolving,
-    /// The layer waits for others.
+    /// The layer waits for other layers, or the image for other pulls.
     Waiting,
     /// Bytes are arriving.
     Downloading,

@@ -55,7 +55,8 @@ impl Inner {
     ) -> Result<(), Error> {
         let lease = self.store.lease().await.step("making a lease for unpacking")?;
         let unpacked = self.unpack_again(&lease, image, snapshotter).await;
-        let released = self.store.release(&lease, false).await;
+        // After a failure this waits for garbage collection, so that nothing is left over.
+        let released = self.store.release(&lease, unpacked.is_err()).await;
         if let Err(error) = released {
             tracing::warn!(lease = lease.0, %error,
                 "cannot delete lease of unpack, it remains until it expires");
@@ -91,7 +92,8 @@ impl Inner {
             if found.step("looking for a layer")?.is_none() {
                 return Err(incomplete());
             }
-            self.unpack_layer(lease, &tree, n, snapshotter).await?;
+            let work = self.unpack_layer(lease, &tree, n, snapshotter);
+            self.with_room(snapshotter, work).await?;
         }
         for piece in &tree.pieces {
             self.store_piece(lease, piece).await?;

@@ -80,8 +80,13 @@ impl Inner {
 
     /// The directory of the default snapshotter, without measuring its use.
     pub(super) async fn folder(&self) -> Result<PathBuf, Error> {
+        self.folder_of(&self.options.snapshotter).await
+    }
+
+    /// The directory of a snapshotter.
+    pub(super) async fn folder_of(&self, snapshotter: &str) -> Result<PathBuf, Error> {
         let daemon = self.runtime.probe().await.step("asking for the snapshotters")?;
-        root(&daemon, &self.options.snapshotter)
+        root(&daemon, snapshotter)
     }
 
     async fn measure(

@@ -80,6 +80,28 @@ impl<T: Send + 'static> Handshakes<T> {
     }
 }
 
+/// Strangers for tests of servers.
+#[cfg(test)]
+pub mod crowd {
+    use std::net::SocketAddr;
+
+    use tokio::net::TcpStream;
+
+    use super::MAX_HANDSHAKES;
+    use crate::backend::linux::raise_file_limit;
+
+    /// Connects this many strangers that say nothing to a server of this process; fewer if it cannot
+    /// hold both ends of all of them.
+    pub async fn connect(address: SocketAddr, number: usize) -> Vec<TcpStream> {
+        let most = raise_file_limit() / 2 - MAX_HANDSHAKES - 256;
+        let mut crowd = Vec::new();
+        for _ in 0..number.min(most) {
+            crowd.push(TcpStream::connect(address).await.expect("a connection"));
+        }
+        crowd
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, PodS
 
 use super::face::AdmitReason;
 use super::object::Given;
+use super::reason::verdict;
 use super::translate::{
     Amounts, NodeFacts, Qos, Totals, host_ports, is_critical, page_size, pod_requests, qos,
 };
@@ -100,7 +101,7 @@ fn under_pressure(given: &Given, pressure: Pressure) -> Option<AdmitReason> {
         return None;
     }
     let message = format!("The node had condition: [{}]. ", conditions.join(" "));
-    Some(reason("Evicted", message))
+    Some(reason(verdict::EVICTED, message))
 }
 
 fn tolerates_memory_pressure(toleration: &Toleration) -> bool {

@@ -19,6 +19,7 @@ mod pods;
 pub mod probe;
 mod pulled;
 mod quantity;
+mod reason;
 mod record;
 #[cfg(test)]
 mod rehearsal;

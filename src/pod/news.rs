@@ -11,7 +11,7 @@ use super::face::Error;
 use super::object::PodKey;
 use super::view::{Event, EventType};
 use super::watch::Hub;
-use crate::board::now;
+use crate::clock::now;
 use crate::locks::{Mutex, MutexGuard};
 
 /// Maximum number of stored events.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::plan::{Job, Unwind, Wanted, wanted};
 use super::record::{Doom, Instance, Life, State, Termination, Unit, User};
+use crate::board::EndReason;
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
 
@@ -243,7 +244,7 @@ fn lost(unit: &mut Unit, now: UnixNanos) {
         started_at,
         finished_at: now,
         code: 137,
-        reason: "ContainerStatusUnknown".to_owned(),
+        reason: EndReason::ContainerStatusUnknown,
         message: "The container could not be located when the pod was looked at".to_owned(),
     });
 }

@@ -140,6 +140,15 @@ fn key(id: &str, repository: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::stored;
+
+    #[test]
+    fn a_stored_access_keeps_its_meaning() {
+        for access in [stored::now::<Access>(), stored::old()] {
+            assert!(access.everyone && access.hashes.contains(&"ab".repeat(32)));
+            assert_eq!(access.salt, "00ff");
+        }
+    }
 
     fn user(name: &str) -> Credentials {
         Credentials { username: name.into(), password: "p".into(), ..Credentials::default() }

@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::backoff::{self, Backoff, between, later};
 use super::object::Given;
+use super::reason::Failure;
 use super::renew::Pending;
+use crate::board::EndReason;
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
 use crate::store::Record;
@@ -27,9 +29,6 @@ const SHORTEST_GRACE: Duration = Duration::from_secs(1);
 
 /// How long a failed pull is shown as an error: a kubelet checks a pod again after that time.
 const LONGEST_ERROR: Duration = Duration::from_secs(10);
-
-/// Reason of a preempted pod.
-pub const PREEMPTED: &str = "Preempting";
 
 /// The record of a pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,6 +55,10 @@ pub struct Life {
     /// Requested resources for which the node has no room yet.
     #[serde(default)]
     pub asked: Option<Box<Pending>>,
+    /// Its own resources (`spec.resources`) in force; unknown until its cgroup was made, and in
+    /// records of earlier versions until that is done again.
+    #[serde(default)]
+    pub resources: Option<Box<ResourceRequirements>>,
     /// Number of sandboxes made for it.
     #[serde(default)]
     pub sandboxes: u32,
@@ -231,8 +234,8 @@ pub struct Termination {
     pub finished_at: UnixNanos,
     /// Exit code.
     pub code: i32,
-    /// `Completed`, `Error`, `OOMKilled`, …
-    pub reason: String,
+    /// Why.
+    pub reason: EndReason,
     /// Its termination message, or the error.
     pub message: String,
 }
@@ -254,8 +257,8 @@ pub struct Doom {
 /// A failed operation that is retried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// Reason in Kubernetes' terms, e.g. `ErrImagePull`.
-    pub reason: String,
+    /// What failed.
+    pub reason: Failure,
     /// Error of the last attempt.
     pub message: String,
     /// When the first attempt failed.
@@ -272,15 +275,10 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    /// Whether it concerns an image rather than objects that the pod refers to.
-    pub fn is_of_image(&self) -> bool {
-        is_of_image(&self.reason)
-    }
-
     /// Records another failure.
     pub fn again(
         before: Option<&Self>,
-        reason: &str,
+        reason: Failure,
         message: String,
         now: UnixNanos,
         policy: &backoff::Policy,
@@ -288,7 +286,7 @@ impl Trouble {
         let same = before.filter(|before| before.reason == reason);
         let backoff = Backoff::next(same.map(|same| same.backoff), now, now, policy);
         Self {
-            reason: reason.to_owned(),
+            reason,
             message,
             since: before.map_or(now, |before| before.since),
             failed: now,
@@ -301,7 +299,7 @@ impl Trouble {
     /// When a failed pull is shown as a back-off instead of an error.
     pub fn turns_at(&self) -> Option<UnixNanos> {
         let shown = (self.backoff.pause / 2).min(LONGEST_ERROR);
-        (self.reason == "ErrImagePull").then(|| later(self.failed, shown))
+        (self.reason == Failure::Pull).then(|| later(self.failed, shown))
     }
 }
 
@@ -345,14 +343,6 @@ pub struct Since {
     pub at: UnixNanos,
 }
 
-/// Whether this Kubernetes reason concerns a missing image.
-pub fn is_of_image(reason: &str) -> bool {
-    matches!(
-        reason,
-        "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName" | "ImageInspectError"
-    )
-}
-
 fn first_generation() -> i64 {
     1
 }
@@ -369,6 +359,7 @@ impl Life {
             started: None,
             generation: first_generation(),
             asked: None,
+            resources: None,
             sandboxes: 0,
             trouble: None,
             ips: Vec::new(),
@@ -422,6 +413,13 @@ impl Life {
         self.verdict.get_or_insert(verdict);
     }
 
+    /// Decides that the pod ends because its containers have ended.
+    pub fn conclude(&mut self, succeeded: bool, now: UnixNanos) {
+        let (reason, message) = (String::new(), String::new());
+        let deadline = later(now, self.grace());
+        self.judge(Verdict { succeeded, reason, message, at: now, deadline, disrupted: false });
+    }
+
     /// The part needed after the loss of the store; the rest is observed.
     pub fn keepsake(&self) -> Self {
         Self {
@@ -473,3 +471,6 @@ impl Life {
         self.units.entry(name.to_owned()).or_default()
     }
 }
+
+#[cfg(test)]
+mod tests;

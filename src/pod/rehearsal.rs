@@ -15,7 +15,9 @@ use super::object::{Given, Objects, Source};
 use super::observe::{Observed, Probed, SeenContainer, SeenSandbox, doom, fold};
 use super::phase::{Viewpoint, status};
 use super::plan::{Action, Job, Plan, Policy, Unwind, plan};
+use super::reason::Failure;
 use super::record::{Life, State, Termination, Trouble};
+use crate::board::EndReason;
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
 
@@ -163,11 +165,18 @@ impl Stage {
         }
     }
 
+    /// Whether nothing is left to do unless the desired state changes.
+    pub(super) fn at_rest(&self) -> bool {
+        let Plan { actions, waits, .. } = &self.plan;
+        self.life.settled && actions.is_empty() && waits.is_empty()
+    }
+
     fn settle(&mut self) {
         self.life.settled = true;
     }
 
     fn fail(&mut self, action: Action, reason: &str) {
+        let reason = Failure::from(reason.to_owned());
         let pauses = Pauses::default();
         let again = |before: Option<Trouble>, now| {
             Some(Trouble::again(before.as_ref(), reason, "no luck".into(), now, &pauses))
@@ -241,7 +250,7 @@ impl Stage {
                 State::Ended(_) => continue,
                 State::Created | State::Unknown => None,
             };
-            let reason = if code == 0 { "Completed" } else { "Error" }.to_owned();
+            let reason = if code == 0 { EndReason::Completed } else { EndReason::Error };
             let (id, message) = (found.id.clone(), String::new());
             let finished_at = now;
             let end = Termination { id, started_at, finished_at, code, reason, message };

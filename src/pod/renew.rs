@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::object::Given;
 use super::plan::{Wanted, wanted};
+use super::reason::Failure;
 use super::record::{Life, Trouble};
 
 /// Requested resources for which the node has no room yet.
@@ -39,7 +40,7 @@ impl Life {
             self.generation += 1;
         }
         let other_objects = before.objects != self.given.objects;
-        let of_pod = |trouble: &Trouble| trouble.reason != "FailedCreatePodSandBox";
+        let of_pod = |trouble: &Trouble| trouble.reason != Failure::Sandbox;
         if other_objects || before.spec() != self.given.spec() {
             self.trouble = self.trouble.take().filter(|trouble| !of_pod(trouble));
         }
@@ -49,7 +50,7 @@ impl Life {
             let Some(old) = old.iter().find(|old| old.name == new.name) else { continue };
             let other_image = old.image() != new.image();
             let cured =
-                |trouble: &Trouble| other_image || (other_objects && !trouble.is_of_image());
+                |trouble: &Trouble| other_image || (other_objects && !trouble.reason.is_of_image());
             unit.trouble = unit.trouble.take().filter(|trouble| !cured(trouble));
             if other_image || other_resources(old, &new) {
                 unit.backoff = None;
@@ -64,11 +65,8 @@ fn other_resources(old: &Wanted<'_>, new: &Wanted<'_>) -> bool {
 
 /// Whether two specs request different resources.
 pub fn is_resized(old: &PodSpec, new: &PodSpec) -> bool {
-    let all = |spec: &PodSpec| {
-        let own = containers(spec).map(|container| container.resources.clone());
-        own.chain([spec.resources.clone()]).collect::<Vec<_>>()
-    };
-    all(old) != all(new)
+    let [before, after] = [old, new].map(|spec| containers(spec).map(|it| &it.resources));
+    old.resources != new.resources || !before.eq(after)
 }
 
 /// A pod with the resources of another with the same containers.
@@ -100,7 +98,7 @@ mod tests {
     use super::*;
 
     /// A pod with trouble, and its specification to be changed.
-    fn troubled(reason: &str) -> (Life, Given) {
+    fn troubled(reason: Failure) -> (Life, Given) {
         let mut life = Stage::new(json!({})).life;
         let trouble = Trouble::again(None, reason, "no luck".into(), 0, &Policy::default());
         life.trouble = Some(trouble.clone());
@@ -119,7 +117,7 @@ mod tests {
 
     #[test]
     fn another_image_waits_for_nothing_of_the_old_one() {
-        let (mut life, given) = troubled("ErrImagePull");
+        let (mut life, given) = troubled(Failure::Pull);
         life.give(changed(&given, |app| app.image = Some("app:2".into())), None);
         let unit = life.unit("app").clone();
         assert_eq!((unit.trouble, unit.backoff, life.generation), (None, None, 2));
@@ -127,7 +125,7 @@ mod tests {
 
     #[test]
     fn other_resources_end_the_pauses_between_restarts_alone() {
-        let (mut life, given) = troubled("ErrImagePull");
+        let (mut life, given) = troubled(Failure::Pull);
         let more = json!({"requests": {"cpu": "1"}});
         let more = Some(serde_json::from_value(more).expect("resources"));
         life.give(changed(&given, |app| app.resources = more), None);
@@ -138,9 +136,9 @@ mod tests {
     #[test]
     fn other_objects_cure_what_was_missing() {
         let table = [
-            ("CreateContainerConfigError", false, false),
-            ("ErrImagePull", true, false),
-            ("FailedCreatePodSandBox", false, true),
+            (Failure::Config, false, false),
+            (Failure::Pull, true, false),
+            (Failure::Sandbox, false, true),
         ];
         for (reason, of_unit, of_pod) in table {
             let (mut life, mut given) = troubled(reason);
@@ -154,7 +152,7 @@ mod tests {
 
     #[test]
     fn what_is_the_same_stays_in_trouble() {
-        let (mut life, given) = troubled("ErrImagePull");
+        let (mut life, given) = troubled(Failure::Pull);
         let before = life.clone();
         life.give(given, None);
         assert_eq!(life, before);
@@ -162,7 +160,7 @@ mod tests {
 
     #[test]
     fn resources_that_are_asked_for_are_shown_and_not_in_force() {
-        let (mut life, given) = troubled("ErrImagePull");
+        let (mut life, given) = troubled(Failure::Pull);
         let more = json!({"requests": {"cpu": "1"}});
         let more = Some(serde_json::from_value(more).expect("resources"));
         let wished = changed(&given, |app| app.resources = more).pod;

@@ -32,7 +32,7 @@ use crate::locks::{Mutex, MutexGuard};
 use crate::model::UnixNanos;
 use crate::model::resources::{CgroupDriver, CgroupLimits};
 use crate::sandbox::Sandboxes;
-use crate::store::{Revision, Store};
+use crate::store::{self, Batch, Revision, Store};
 use crate::telemetry::error_chain;
 
 /// Maximum number of concurrent process creations by the OCI runtime, per core: one waits while
@@ -57,16 +57,11 @@ pub(super) struct Deps {
     pub(super) gone: Arc<Notify>,
 }
 
-/// Constant settings.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Settings {
-    pub(super) policy: Policy,
-}
-
 /// The state shared by all pods.
 pub(super) struct Room {
     pub(super) deps: Deps,
-    pub(super) options: Settings,
+    /// Delays between attempts.
+    pub(super) policy: Policy,
     /// Limits concurrent starts.
     pub(super) turns: Arc<Turns>,
     /// Who may use which image.
@@ -101,7 +96,7 @@ pub(super) struct Entry {
     /// Counts changes of its specification.
     generation: AtomicU64,
     left: AtomicBool,
-    life: Mutex<Life>,
+    life: Mutex<Arc<Life>>,
     waits: Mutex<Vec<Waits>>,
 }
 
@@ -115,18 +110,18 @@ impl Entry {
             told: Notify::new(),
             generation: AtomicU64::new(0),
             left: AtomicBool::new(false),
-            life: Mutex::new(life),
+            life: Mutex::new(Arc::new(life)),
             waits: Mutex::default(),
         })
     }
 
     /// Its record.
-    pub(super) fn life(&self) -> Life {
+    pub(super) fn life(&self) -> Arc<Life> {
         self.life.lock().clone()
     }
 
     /// Sets its record. Called by the holder of its turn, after storing it.
-    pub(super) fn set(&self, life: Life) {
+    pub(super) fn set(&self, life: Arc<Life>) {
         *self.life.lock() = life;
         self.told.notify_waiters();
     }
@@ -187,12 +182,12 @@ impl Entry {
 }
 
 impl Room {
-    pub(super) fn new(deps: Deps, options: Settings, node: NodeFacts) -> Self {
+    pub(super) fn new(deps: Deps, policy: Policy, node: NodeFacts) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let turns = Turns::new(cores * STARTS_PER_CORE);
         Self {
             deps,
-            options,
+            policy,
             turns,
             pulled: Pulled::default(),
             freed: Arc::default(),
@@ -230,7 +225,7 @@ impl Room {
     }
 
     pub(super) fn viewpoint(&self) -> Viewpoint {
-        Viewpoint { ips: self.node.ips.clone(), restart: self.options.policy.restart }
+        Viewpoint { ips: self.node.ips.clone(), restart: self.policy.restart }
     }
 
     /// All pods, including hidden ones.
@@ -278,7 +273,7 @@ impl Room {
         self.lighter.notify_one();
     }
 
-    /// Adds pods, none of which may be there already; each is shown unless it has a predecessor.
+    /// Adds pods, whose uids nobody may have; each is shown unless it has a predecessor.
     pub(super) fn add(&self, entries: &[Arc<Entry>]) {
         let mut table = self.table();
         for entry in entries {
@@ -286,8 +281,8 @@ impl Room {
             debug_assert!(old.is_none(), "{} is there twice", entry.uid);
         }
         for entry in entries {
-            let follows = entry.life().follows;
-            let waits = follows.is_some_and(|uid| table.by_uid.contains_key(&uid));
+            let life = entry.life();
+            let waits = life.follows.as_ref().is_some_and(|uid| table.by_uid.contains_key(uid));
             if !is_hidden(entry) && !waits {
                 table.shown.insert(entry.key.clone(), entry.uid.clone());
             }
@@ -296,20 +291,15 @@ impl Room {
 
     /// Hides a pod, which may still exist.
     pub(super) fn hide(&self, entry: &Entry) {
-        let next = {
-            let mut table = self.table();
-            if table.shown.get(&entry.key) != Some(&entry.uid) {
-                return;
-            }
-            table.shown.remove(&entry.key);
-            let next = table.followers(&entry.uid).into_iter().find(|next| !is_hidden(next));
-            if let Some(next) = &next {
-                table.shown.insert(entry.key.clone(), next.uid.clone());
-            }
-            next
-        };
+        let mut table = self.table();
+        if table.shown.get(&entry.key) != Some(&entry.uid) {
+            return;
+        }
+        table.shown.remove(&entry.key);
         self.deps.hub.gone(&entry.key);
+        let next = table.followers(&entry.uid).into_iter().find(|next| !is_hidden(next));
         if let Some(next) = next {
+            table.shown.insert(entry.key.clone(), next.uid.clone());
             next.changed.notify_one();
         }
     }
@@ -328,11 +318,25 @@ impl Room {
         self.deps.gone.notify_one();
     }
 
+    /// Stores the record of a pod.
+    pub(super) async fn save(&self, life: &Life) -> Result<(), store::Error> {
+        let batch = Batch::new().put(life)?;
+        let batch = if life.is_ending() { batch.ends_work() } else { batch };
+        self.deps.store.write(batch).await.map(drop)
+    }
+
     /// Publishes the current state of a pod.
     pub(super) fn show(&self, entry: &Entry, life: &Life, status: PodStatus) {
-        if self.table().shown.get(&entry.key) == Some(&entry.uid) {
-            let view = self.view(life, status);
-            self.deps.hub.publish(view);
+        self.publish(entry, self.view(life, status));
+    }
+
+    /// Publishes a view of a pod if it is the one shown under its name; returns the view.
+    pub(super) fn publish(&self, entry: &Entry, view: PodView) -> PodView {
+        // Locked until it is published: a pod that is hidden meanwhile would be shown for ever.
+        let table = self.table();
+        match table.shown.get(&entry.key) == Some(&entry.uid) {
+            true => self.deps.hub.publish(view),
+            false => view,
         }
     }
 
@@ -396,10 +400,9 @@ impl Room {
     pub(super) async fn weigh(&self, class: Qos, driver: CgroupDriver) -> Result<(), String> {
         let _last = self.weighing.lock().await;
         let lives = self.all().into_iter().map(|entry| entry.life());
-        let active = lives.filter(|life| !life.rejected && !life.settled);
-        let all: Vec<_> = active.map(|life| life.given).collect();
-        let of_driver =
-            all.iter().map(Given::spec).filter(|spec| cgroup::driver(spec, &self.node) == driver);
+        let active: Vec<_> = lives.filter(|life| !life.rejected && !life.settled).collect();
+        let specs = active.iter().map(|life| life.given.spec());
+        let of_driver = specs.filter(|spec| cgroup::driver(spec, &self.node) == driver);
         let limits = cgroup::class_limits(class, of_driver);
         self.set_cgroup(driver, cgroup::of_class(class, driver, &self.node), limits).await
     }
@@ -441,5 +444,5 @@ fn follows(entry: &Entry, uid: &str) -> bool {
 }
 
 fn is_hidden(entry: &Entry) -> bool {
-    entry.life().deletion.is_some_and(|deletion| deletion.hidden)
+    entry.life().deletion.as_ref().is_some_and(|deletion| deletion.hidden)
 }

@@ -152,6 +152,19 @@ impl Shelf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::stored;
+
+    #[test]
+    fn a_stored_object_keeps_its_meaning() {
+        for stored in [stored::now(), stored::old()] {
+            let Shelved { key, name, object, .. } = stored;
+            let Object::ConfigMap(map) = object else { panic!("{object:?}") };
+            assert_eq!(key, row(ObjectKind::ConfigMap, "default", &name));
+            assert_eq!(map.data.as_ref().expect("data")["a"], "1");
+        }
+        let secret = serde_json::json!(Object::Secret(Arc::default()));
+        assert!(secret["secret"].is_object(), "{secret}");
+    }
 
     fn given(names: &[&str], value: &str) -> BTreeMap<String, Objects> {
         let mut objects = Objects::default();

@@ -18,7 +18,7 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -30,6 +30,7 @@ use self::folder::{Folder, Look};
 use self::sheet::Sheet;
 use self::watch::Watch;
 use super::{Given, PodKey, Source};
+use crate::clock;
 use crate::locks::{Mutex, MutexGuard};
 
 /// How long a file that was changed without notification, or is missing, must stay so before it is
@@ -230,10 +231,8 @@ fn news<'a>(
 }
 
 fn now() -> Time {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seconds = i64::try_from(now.as_secs()).unwrap_or(0);
-    let nanos = i32::try_from(now.subsec_nanos()).unwrap_or(0);
-    Time(Timestamp::new(seconds, nanos).unwrap_or(Timestamp::UNIX_EPOCH))
+    let now = Timestamp::from_nanosecond(i128::from(clock::now()));
+    Time(now.unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use super::record::{Owed, SandboxRecord};
 use super::stop::Strict;
 use super::{PauseSource, Room, Sandbox, SandboxState, files};
 use crate::backend::{Attachment, Hold, NetworkStatus, RuntimeHandler};
-use crate::board::{EventKind, now};
+use crate::board::EventKind;
+use crate::clock::now;
 use crate::container;
 use crate::ids::PodId;
 use crate::lifecycle::{Backoff, unless_panic};
@@ -104,8 +105,8 @@ impl Room {
     }
 
     pub(super) fn release_level(&self, entry: &Entry) {
-        if let Some(level) = entry.record().selinux_level {
-            self.levels.release(&level);
+        if let Some(level) = &entry.record().selinux_level {
+            self.levels.release(level);
         }
     }
 

@@ -45,7 +45,7 @@ impl Entry {
         })
     }
 
-    pub(super) fn record(&self) -> SandboxRecord {
+    pub(super) fn record(&self) -> Arc<SandboxRecord> {
         self.record.get()
     }
 
@@ -55,6 +55,10 @@ impl Entry {
 
     pub(super) fn sandbox(&self) -> Sandbox {
         self.read(|record| record.sandbox.clone())
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.read(|record| record.sandbox.is_ready())
     }
 
     /// Changes the record in memory only.

@@ -64,6 +64,17 @@ pub enum Error {
     /// The pause process did not end although it was killed.
     #[error("the pause process of pod {0} did not end after SIGKILL")]
     WouldNotDie(PodId),
+    /// The container cannot be removed without ending its pod's shim, in which others run.
+    #[error(
+        "cannot remove container {container}: the shim of its pod {pod} does not respond, and \
+         other containers of the pod run; stop them or the pod"
+    )]
+    ShimInUse {
+        /// The container.
+        container: String,
+        /// Its pod.
+        pod: PodId,
+    },
     /// Some steps of a teardown failed; the next stop tries them again.
     #[error("tear the pod sandbox down: {} steps failed", .0.len())]
     Teardown(#[source] TeardownErrors),

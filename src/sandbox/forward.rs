@@ -1,5 +1,7 @@
 //! Client sessions: exec, attach, and connections to ports inside a pod.
 
+use std::sync::Arc;
+
 use tokio::net::{TcpStream, UdpSocket};
 
 use super::error::{Error, Step};
@@ -33,7 +35,7 @@ impl Sandboxes {
 
     /// Checks that the pod is ready, so that its ports can be reached, and returns its full id.
     pub fn check_port_forward(&self, id: &str) -> Result<PodId, Error> {
-        Ok(self.forwardable(id)?.id)
+        Ok(self.forwardable(id)?.id.clone())
     }
 
     /// Connects to a TCP port on the pod's localhost, IPv4 before IPv6. A pod in the host network
@@ -62,13 +64,13 @@ impl Sandboxes {
         connected.step("reach a port of the pod")
     }
 
-    fn forwardable(&self, id: &str) -> Result<Sandbox, Error> {
+    fn forwardable(&self, id: &str) -> Result<Arc<Sandbox>, Error> {
         let sandbox = self.get(id)?;
         if !sandbox.is_ready() {
-            return Err(Error::Container(container::Error::PodNotReady(sandbox.id)));
+            return Err(Error::Container(container::Error::PodNotReady(sandbox.id.clone())));
         }
         if sandbox.netns.is_none() && !self.room.options.host_network_port_forward {
-            return Err(Error::HostNetworkForbidden(sandbox.id));
+            return Err(Error::HostNetworkForbidden(sandbox.id.clone()));
         }
         Ok(sandbox)
     }

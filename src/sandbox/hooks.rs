@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -115,7 +116,7 @@ impl Node for Sandboxes {
         let mut below: BTreeMap<_, _> =
             below.into_iter().map(|record| (record.id.clone(), record)).collect();
         let mut take = |id: &str| below.remove(id);
-        let known = |sandbox: &Sandbox| {
+        let known = |sandbox: &Arc<Sandbox>| {
             self.room.entry(&sandbox.id).is_ok_and(|entry| !entry.told.is_removed())
         };
         let pods = base.board.pods(&Filter::default()).into_iter().filter(known).map(|sandbox| {

@@ -8,7 +8,7 @@ mod create;
 mod entry;
 mod error;
 mod features;
-pub mod files;
+mod files;
 mod forward;
 mod hooks;
 mod levels;
@@ -19,6 +19,7 @@ mod ports;
 mod record;
 mod recover;
 mod resize;
+mod shim;
 mod stop;
 mod strays;
 mod volumes;
@@ -45,8 +46,10 @@ use crate::ids::{ContainerId, PodId};
 use crate::locks::{Mutex, MutexGuard};
 use crate::model::Owner;
 use crate::model::container::{ContainerConfig, Mount};
-use crate::model::pod::PodMetadata;
+use crate::model::pod::{PodConfig, PodMetadata};
 use crate::model::resources::Resources;
+use crate::oci;
+use crate::telemetry::error_chain;
 use entry::Entry;
 use features::Features;
 use record::Owed;
@@ -80,7 +83,7 @@ pub struct Options {
     /// Where the pause program comes from.
     pub pause: PauseSource,
     /// Settings of the OCI spec.
-    pub oci: crate::oci::Settings,
+    pub oci: oci::Settings,
     /// Size of /dev/shm in bytes.
     pub shm_size: u64,
     /// Whether port-forward may reach the host's localhost through a pod in the host's network.
@@ -138,7 +141,7 @@ impl Sandboxes {
     /// Why changes cannot be stored at the moment, if so. New pods and containers are refused then.
     pub fn store_trouble(&self) -> Option<String> {
         let health = self.room.deps.base.store.health();
-        health.err().map(|error| crate::telemetry::error_chain(&error))
+        health.err().map(|error| error_chain(&error))
     }
 
     /// Whether the network backend is ready for new pods.
@@ -165,11 +168,7 @@ impl Sandboxes {
     ///
     /// A second call with the same name and configuration joins the first or returns its sandbox,
     /// so that a retry after a time-out finds the earlier result.
-    pub async fn run(
-        &self,
-        config: crate::model::pod::PodConfig,
-        handler: &str,
-    ) -> Result<PodId, Error> {
+    pub async fn run(&self, config: PodConfig, handler: &str) -> Result<PodId, Error> {
         self.run_for(Owner::Cri, config, handler).await
     }
 
@@ -177,7 +176,7 @@ impl Sandboxes {
     pub async fn run_for(
         &self,
         owner: Owner,
-        config: crate::model::pod::PodConfig,
+        config: PodConfig,
         handler: &str,
     ) -> Result<PodId, Error> {
         let (room, handler) = (self.room.clone(), handler.to_owned());
@@ -213,13 +212,13 @@ impl Sandboxes {
     }
 
     /// One sandbox by id or unique prefix.
-    pub fn get(&self, id: &str) -> Result<Sandbox, Error> {
+    pub fn get(&self, id: &str) -> Result<Arc<Sandbox>, Error> {
         let found = self.room.deps.base.board.pod(id);
         found.map_err(|error| error.of(id, Error::NotFound, Error::AmbiguousId))
     }
 
     /// Sandboxes that match, newest first.
-    pub fn list(&self, filter: &Filter) -> Vec<Sandbox> {
+    pub fn list(&self, filter: &Filter) -> Vec<Arc<Sandbox>> {
         self.room.deps.base.board.pods(filter)
     }
 
@@ -254,7 +253,7 @@ impl Sandboxes {
             match room.enter(&container.pod, None).await {
                 Ok((_open, context)) => Ok(containers.start(&context, id).await?),
                 Err(error) => {
-                    containers.refuse_start(id, crate::telemetry::error_chain(&error)).await;
+                    containers.refuse_start(id, error_chain(&error)).await;
                     Err(error)
                 }
             }
@@ -299,8 +298,7 @@ impl Sandboxes {
     /// Removes a container, killing it first if it runs; an unknown id is fine.
     pub async fn remove_container(&self, id: &str) -> Result<(), Error> {
         let (room, id) = (self.room.clone(), id.to_owned());
-        self.owned("remove-container", async move { Ok(room.deps.containers.remove(&id).await?) })
-            .await
+        self.owned("remove-container", async move { room.remove_container(&id).await }).await
     }
 
     /// One container by id or unique prefix.
@@ -371,7 +369,7 @@ impl Sandboxes {
     /// Overhead and resources of a sandbox as a whole, as last set.
     pub fn sums(&self, id: &str) -> Result<[Option<Resources>; 2], Error> {
         let record = self.room.entry(&self.get(id)?.id)?.record();
-        Ok([record.overhead, record.resources])
+        Ok([record.overhead.clone(), record.resources.clone()])
     }
 
     /// Verbose information for `ContainerStatus.info`.
@@ -418,7 +416,7 @@ impl Room {
         let record = entry.record();
         let hostname = self.hostname(&record);
         let files = self.shared_files(&record);
-        let sandbox = record.sandbox;
+        let sandbox = &record.sandbox;
         let SandboxState::Ready { pid } = sandbox.state else {
             return Err(Error::Container(container::Error::PodNotReady(id.clone())));
         };
@@ -434,17 +432,17 @@ impl Room {
         let context = PodContext {
             id: sandbox.id.clone(),
             owner: sandbox.owner,
-            handler: record.handler,
+            handler: record.handler.clone(),
             features,
             pause_pid: pid,
             netns: sandbox.netns.clone(),
-            userns: self.userns(&sandbox),
-            selinux_level: record.selinux_level,
+            userns: self.userns(sandbox),
+            selinux_level: record.selinux_level.clone(),
             files,
             image_mounts: BTreeMap::new(),
             mounted_images: BTreeMap::new(),
             hostname,
-            config: sandbox.config,
+            config: sandbox.config.clone(),
         };
         Ok((open, context))
     }

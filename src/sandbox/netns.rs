@@ -1,5 +1,6 @@
 //! Network namespaces that somebody else removed: their pods cannot be used any more.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ impl Room {
             return;
         }
         let missing = self.deps.base.host.missing_netns(paths).await.unwrap_or_default();
+        let missing: BTreeSet<_> = missing.into_iter().collect();
         for entry in entries {
             if !ready_netns(&entry).is_some_and(|netns| missing.contains(&netns)) {
                 continue;

@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use super::entry::Entry;
 use super::error::{Error, Step};
-use super::record::{PauseProcess, SandboxRecord};
+use super::record::SandboxRecord;
 use super::{Room, SandboxState};
 use crate::backend::{
     NewTask, Process, RootfsMount, RootfsOptions, RuntimeContainer, RuntimeHandler, Stdio,
     end_beside_shim, wait_for_end,
 };
 use crate::board::EventKind;
-use crate::container::KIND_LABEL;
+use crate::container::{InitProcess, KIND_LABEL};
 use crate::model::StringMap;
 use crate::model::image::ImageConfig;
 use crate::oci::{PauseInput, add_identity, pause_spec, record_labels, snapshot_labels, spec_json};
+use crate::telemetry::error_chain;
 
 /// Where the pause program comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Room {
         &self,
         entry: &Entry,
         handler: &RuntimeHandler,
-    ) -> Result<PauseProcess, Error> {
+    ) -> Result<InitProcess, Error> {
         let id = entry.id.as_str();
         let (runtime, host) = (&self.deps.base.runtime, &self.deps.base.host);
         let record = entry.record();
@@ -63,7 +64,7 @@ impl Room {
         let pid = runtime.create_task(&task).await.step("create the pause task")?;
         let start_time = host.process_start_time(pid).await.ok().flatten().unwrap_or_default();
         runtime.start(Process::init(id)).await.step("start the pause task")?;
-        Ok(PauseProcess { pid, start_time })
+        Ok(InitProcess { pid, start_time })
     }
 
     fn pause_record(
@@ -137,7 +138,7 @@ impl Room {
         }
         let (snapshotter, key) = (&handler.snapshotter, entry.id.as_str());
         let chain = image.chain_id.as_ref();
-        let config = entry.sandbox().config;
+        let config = &entry.record().sandbox.config;
         let labels = snapshot_labels(&config.annotations);
         let options = RootfsOptions { labels, id_mappings: config.id_mappings() };
         let make = || base.runtime.prepare_rootfs(snapshotter, key, chain, &options);
@@ -175,7 +176,7 @@ impl Room {
     /// then; never if that cannot be known. Cancel-safe.
     async fn pause_end_beside_shim(&self, entry: &Entry) {
         let known = entry.read(|record| record.pause).filter(|pause| pause.start_time != 0);
-        let Some(PauseProcess { pid, start_time }) = known else {
+        let Some(InitProcess { pid, start_time }) = known else {
             return std::future::pending().await;
         };
         let (runtime, host) = (&*self.deps.base.runtime, &*self.deps.base.host);
@@ -191,7 +192,7 @@ impl Room {
     /// network stays until it is stopped.
     async fn pause_ended(&self, entry: &Entry) {
         let _alone = entry.gate.write().await;
-        if !entry.sandbox().is_ready() {
+        if !entry.is_ready() {
             return;
         }
         tracing::warn!(pod = %entry.id, "pause process exited unexpectedly");
@@ -203,7 +204,7 @@ impl Room {
     pub(super) async fn mark_not_ready(&self, entry: &Entry) {
         let not_ready = |record: &mut SandboxRecord| record.sandbox.state = SandboxState::NotReady;
         if let Err(error) = entry.save_end(&self.deps.base, not_ready).await {
-            let error = crate::telemetry::error_chain(&error);
+            let error = error_chain(&error);
             tracing::error!(pod = %entry.id, error, "cannot store sandbox state");
             entry.change(not_ready);
         }

@@ -14,7 +14,7 @@ use crate::oci::SharedFiles;
 impl Sandboxes {
     /// The directory with the files of a pod that its containers can write, if it is on a disk.
     pub fn files_of(&self, id: &PodId) -> Option<PathBuf> {
-        self.room.entries().get(id)?.record().files
+        self.room.entries().get(id)?.read(|record| record.files.clone())
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::RuntimeHandler;
 use crate::board::Sandbox;
+use crate::container::InitProcess;
 use crate::model::resources::Resources;
 use crate::store::Record;
 
@@ -29,15 +30,6 @@ pub enum Owed {
     Images,
 }
 
-/// The pause process, identified by PID and start time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PauseProcess {
-    /// PID on the host.
-    pub pid: u32,
-    /// Start time in clock ticks since boot.
-    pub start_time: u64,
-}
-
 /// A sandbox as the store keeps it; also put into the containerd record of its pause container,
 /// so that a lost store can be rebuilt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,8 +38,8 @@ pub struct SandboxRecord {
     pub sandbox: Sandbox,
     /// The runtime handler.
     pub handler: RuntimeHandler,
-    /// The pause process, set once it runs.
-    pub pause: Option<PauseProcess>,
+    /// The pause process, set once it runs; its start time is 0 where it could not be read.
+    pub pause: Option<InitProcess>,
     /// Whether the pause container has a snapshot of its own.
     pub pause_snapshot: bool,
     /// Directory of the files shared by its containers. Pods of earlier agents have these files in
@@ -85,5 +77,48 @@ impl Record for SandboxRecord {
 
     fn key(&self) -> &str {
         self.sandbox.id.as_str()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::board::SandboxState;
+    use crate::model::Owner;
+    use crate::model::security::NamespaceMode;
+    use crate::store::stored;
+
+    #[test]
+    fn a_stored_sandbox_keeps_its_meaning() {
+        let record: SandboxRecord = stored::now();
+        let Sandbox { config, network, netns, owner, .. } = &record.sandbox;
+        assert_eq!(record.key(), "a1".repeat(32));
+        assert_eq!(*owner, Owner::Pod);
+        assert_eq!(record.sandbox.state, SandboxState::Ready { pid: 4242 });
+        assert_eq!((config.metadata.name.as_str(), config.metadata.attempt), ("web", 2));
+        assert_eq!(config.security.namespaces.ipc, NamespaceMode::Node);
+        assert_eq!(config.id_mappings().expect("mappings").length(), 65536);
+        assert_eq!(network.as_ref().expect("addresses").ips[0].to_string(), "10.88.0.7");
+        assert_eq!(netns.as_deref(), Some("/run/netns/web".as_ref()));
+        assert_eq!(record.pause, Some(InitProcess { pid: 4242, start_time: 777 }));
+        assert_eq!(record.files.as_deref(), Some("/var/lib/podbay/pods/web".as_ref()));
+        use Owed::{Images, Netns, Network, Pause, Shm, Userns};
+        assert_eq!(record.owed, BTreeSet::from([Pause, Network, Netns, Userns, Shm, Images]));
+        assert!(record.was_attached && record.removing && record.undoing && record.pause_snapshot);
+        for (state, text) in
+            [(SandboxState::Creating, "creating"), (SandboxState::NotReady, "not_ready")]
+        {
+            assert_eq!(json!(state), json!({ "state": text }));
+        }
+    }
+
+    #[test]
+    fn a_sandbox_of_an_earlier_agent_is_read() {
+        let SandboxRecord { files, hostname, undoing, owed, sandbox, .. } = stored::old();
+        assert_eq!((files, hostname.as_str(), undoing), (None, "", false));
+        assert_eq!((owed.len(), sandbox.is_ready()), (6, true));
+        assert!(!sandbox.config.host_network());
     }
 }

@@ -215,8 +215,8 @@ impl Room {
         if let Err(other) = self.reserve(&sandbox.config.metadata, &entry.id) {
             tracing::warn!(pod = %entry.id, %other, "two sandboxes have the same name");
         }
-        if let Some(level) = entry.record().selinux_level {
-            self.levels.hold(&level);
+        if let Some(level) = &entry.record().selinux_level {
+            self.levels.hold(level);
         }
         entry.has_ports.store(true, std::sync::atomic::Ordering::Relaxed);
         self.entries().insert(entry.id.clone(), entry.clone());
@@ -388,20 +388,7 @@ impl Room {
                 }
             }
         }
-        self.sweep_folders().await;
-    }
-
-    async fn sweep_folders(&self) {
-        let host = &self.deps.base.host;
-        for folder in [&self.options.state, &self.options.files] {
-            let all = host.list_dir(folder).await.unwrap_or_default();
-            let known = self.known();
-            for name in all {
-                if PodId::try_from(name.as_str()).is_ok() && !known.contains(&name) {
-                    let _ = host.remove_tree(&folder.join(name)).await;
-                }
-            }
-        }
-        self.deps.containers.sweep_folders(|| self.known()).await;
+        let folders = [&self.options.state, &self.options.files];
+        self.deps.containers.sweep_folders(folders, || self.known()).await;
     }
 }

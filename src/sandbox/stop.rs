@@ -5,22 +5,21 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::create::attachment;
 use super::entry::Entry;
 use super::error::{Error, Step, TeardownErrors};
 use super::pause::AFTER_KILL;
 use super::ports::release_host_ports;
-use super::record::{Owed, PauseProcess, SandboxRecord};
+use super::record::{Owed, SandboxRecord};
 use super::{Room, SandboxState};
-use crate::backend::{self, ErrorKind, HostProcess, NetnsState, Process, SHIM_ID};
+use crate::backend::{ErrorKind, NetnsState, Process};
 use crate::board::EventKind;
-use crate::container;
-use crate::lifecycle::Backoff;
+use crate::container::{self, InitProcess};
 use crate::model::Owner;
 use crate::oci;
 use crate::store::Batch;
+use crate::telemetry::error_chain;
 
 /// Results of ending the processes (containers, pause) and of removing the network.
 type Ended = ((Result<(), container::Error>, Result<Pause, Error>), Result<(), Error>);
@@ -33,10 +32,6 @@ enum Pause {
     /// Its task, which its hung shim still has.
     Task,
 }
-
-/// How long containerd may take to delete the tasks of a killed shim.
-const AFTER_SHIM: Duration = Duration::from_secs(10);
-const AFTER_SHIM_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 
 /// Whether CNI DEL must succeed for a network that was never ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,12 +162,12 @@ impl Room {
     /// half-way the next agent does not take it for ready. It runs while the processes end, so it
     /// costs no time. A store that cannot be written does not block a stop.
     async fn intend_stop(&self, entry: &Entry) {
-        if !entry.sandbox().is_ready() {
+        if !entry.is_ready() {
             return;
         }
         let not_ready = |record: &mut SandboxRecord| record.sandbox.state = SandboxState::NotReady;
         if let Err(error) = entry.save_end(&self.deps.base, not_ready).await {
-            let error = crate::telemetry::error_chain(&error);
+            let error = error_chain(&error);
             tracing::warn!(pod = %entry.id, error, "cannot store sandbox state, stopping anyway");
         }
     }
@@ -197,42 +192,13 @@ impl Room {
     async fn kill_pause(&self, entry: &Entry) -> Result<Pause, Error> {
         let would_not_die = || Error::WouldNotDie(entry.id.clone());
         let known = entry.record().pause.filter(|pause| pause.start_time != 0);
-        let PauseProcess { pid, start_time } = known.ok_or_else(would_not_die)?;
+        let InitProcess { pid, start_time } = known.ok_or_else(would_not_die)?;
         tracing::warn!(pod = %entry.id, "shim does not respond, killing the pause process");
         let host = &self.deps.base.host;
         host.kill_tree(pid, start_time).await.step("kill the pause process")?;
         let ended = tokio::time::timeout(AFTER_KILL, host.process_end(pid, start_time)).await;
         ended.map_err(|_| would_not_die())?.step("wait for the pause process")?;
         Ok(Pause::Task)
-    }
-
-    /// Kills a hung shim, which nothing needs any more because all processes of its pod have ended.
-    /// containerd then deletes its tasks.
-    async fn end_hung_shim(&self, entry: &Entry) -> Result<(), Error> {
-        if !entry.read(|record| record.owed.contains(&Owed::Pause)) {
-            return Ok(());
-        }
-        let base = &self.deps.base;
-        let mut arguments = base.runtime.shim_arguments();
-        arguments.extend([SHIM_ID.to_owned(), entry.id.to_string()]);
-        for HostProcess { pid, start_time, .. } in
-            base.host.processes_with(&arguments).await.step("list the shims")?
-        {
-            tracing::warn!(pod = %entry.id, pid, "killing a shim that does not respond");
-            base.host.kill_tree(pid, start_time).await.step("kill the shim")?;
-        }
-        let [first, longest] = AFTER_SHIM_PAUSES;
-        let process = Process::init(entry.id.as_str());
-        let delete = || base.runtime.delete_task(process, true);
-        let deleted = Backoff::new(first, longest).retry(delete);
-        if tokio::time::timeout(AFTER_SHIM, deleted).await.is_err() {
-            let late = backend::Error::new(ErrorKind::DeadlineExceeded, "delete the pause task");
-            return Err(late).step("end a shim that does not respond");
-        }
-        let gone = |record: &mut SandboxRecord| {
-            record.owed.remove(&Owed::Pause);
-        };
-        entry.save_end(base, gone).await
     }
 
     async fn detach(&self, record: &SandboxRecord, strict: Strict) -> Result<(), Error> {
@@ -246,7 +212,7 @@ impl Room {
         let detached = self.deps.network.detach(&attachment).await;
         match detached.step("disconnect the pod from its network") {
             Err(error) if !record.was_attached && strict == Strict::No => {
-                let error = crate::telemetry::error_chain(&error);
+                let error = error_chain(&error);
                 tracing::warn!(pod = %record.sandbox.id, error, "DEL after a failed ADD failed");
                 Ok(())
             }
@@ -344,6 +310,6 @@ impl Room {
         if self.entries().remove(&entry.id).is_some() {
             self.release_level(entry);
         }
-        self.release(&entry.sandbox().config.metadata, &entry.id);
+        self.release(&entry.record().sandbox.config.metadata, &entry.id);
     }
 }

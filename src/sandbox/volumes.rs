@@ -194,12 +194,12 @@ impl Room {
         let base = &self.deps.base;
         let dir = self.images_dir(&entry.id);
         base.host.remove_tree(&dir).await.step("unmount the image volumes")?;
-        let snapshotter = entry.record().handler.snapshotter;
-        let keys = base.runtime.list_rootfs(&snapshotter).await;
+        let snapshotter = &entry.record().handler.snapshotter;
+        let keys = base.runtime.list_rootfs(snapshotter).await;
         let keys = keys.step("list the snapshots of image volumes")?;
         let own = |key: &&String| key.contains(SEPARATOR) && owner_of(key) == entry.id.as_str();
         for key in keys.iter().filter(own) {
-            let removed = base.runtime.remove_rootfs(&snapshotter, key).await;
+            let removed = base.runtime.remove_rootfs(snapshotter, key).await;
             removed.step("remove the snapshot of an image volume")?;
         }
         entry.volumes.lock().await.clear();

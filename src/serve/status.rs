@@ -88,7 +88,9 @@ fn sandbox_code(error: &sandbox::Error) -> Code {
         Error::Teardown(errors) => common_code(&errors.0),
         Error::WouldNotDie(_) => Code::DeadlineExceeded,
         Error::FeaturesUnknown(_) => Code::Unavailable,
-        Error::PauseImageNotFound(_) | Error::Unsupported(_) => Code::FailedPrecondition,
+        Error::PauseImageNotFound(_) | Error::Unsupported(_) | Error::ShimInUse { .. } => {
+            Code::FailedPrecondition
+        }
         Error::ImageVolume { source, .. } => sandbox_code(source),
         Error::VolumeImageNotFound(_) => Code::NotFound,
         Error::Spec(error) => spec_code(error),
@@ -146,7 +148,7 @@ fn container_code(error: &container::Error) -> Code {
         }
         Error::ClientGone => Code::Cancelled,
         Error::TooSlow(_) => Code::ResourceExhausted,
-        Error::ShuttingDown => Code::Unavailable,
+        Error::ShuttingDown | Error::ShimHangs(_) => Code::Unavailable,
         Error::JoinedFailed { .. } | Error::Io { .. } => Code::Unknown,
         Error::Panicked => Code::Internal,
         Error::Spec(error) => spec_code(error),
@@ -186,6 +188,7 @@ fn image_code(error: &image::Error) -> Code {
         | Error::Incomplete { .. }
         | Error::HostConfig { .. } => Code::FailedPrecondition,
         Error::NoProgress { .. } | Error::Stalled { .. } => Code::DeadlineExceeded,
+        Error::NoRoom { .. } => Code::ResourceExhausted,
         Error::Cancelled { .. } | Error::BrokenOff { .. } => Code::Cancelled,
         Error::Abandoned => Code::Unavailable,
         Error::Backend { source, .. } => backend_code(source.kind),

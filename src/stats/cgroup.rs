@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::parse::{self, MemoryStat, UNLIMITED};
 use super::usage::{Cpu, Memory, Pressure, Swap, Usage};
 use crate::backend::CgroupVersion;
-use crate::board::now;
+use crate::clock::now;
 use crate::locks::{Mutex, MutexGuard};
 
 /// Maximum size of a file read here, in bytes: the kernel limits them to a page.

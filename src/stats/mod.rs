@@ -24,7 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{CgroupVersion, Runtime};
-use crate::board::{Board, Container, ContainerFilter, ContainerState, Sandbox, SandboxState, now};
+use crate::board::{Board, Container, ContainerFilter, ContainerState, Sandbox, SandboxState};
+use crate::clock::now;
 use crate::ids::PodId;
 use crate::lifecycle::Tasks;
 use crate::locks::{Mutex, MutexGuard};
@@ -129,7 +130,7 @@ impl Stats {
     }
 
     /// Usage of one pod in any state.
-    pub async fn pod(self: &Arc<Self>, sandbox: Sandbox) -> PodStats {
+    pub async fn pod(self: &Arc<Self>, sandbox: Arc<Sandbox>) -> PodStats {
         self.learn_roots_soon().await;
         self.blocking(move |room| {
             let containers = room.containers_of(Some(&sandbox.id)).remove(&sandbox.id);
@@ -139,10 +140,10 @@ impl Stats {
     }
 
     /// Usage of many pods; those that end meanwhile are left out.
-    pub async fn pods(self: &Arc<Self>, sandboxes: Vec<Sandbox>) -> Vec<PodStats> {
+    pub async fn pods(self: &Arc<Self>, sandboxes: Vec<Arc<Sandbox>>) -> Vec<PodStats> {
         self.learn_roots_soon().await;
         let mut containers = self.containers_of(None);
-        let with_containers = |sandbox: Sandbox| {
+        let with_containers = |sandbox: Arc<Sandbox>| {
             let containers = containers.remove(&sandbox.id).unwrap_or_default();
             (sandbox, containers)
         };
@@ -204,7 +205,7 @@ impl Stats {
         containers.into_iter().filter_map(read).collect()
     }
 
-    fn read_pod(&self, sandbox: Sandbox, containers: Vec<Arc<Container>>) -> PodStats {
+    fn read_pod(&self, sandbox: Arc<Sandbox>, containers: Vec<Arc<Container>>) -> PodStats {
         let at = now();
         let containers = self.read_containers(containers);
         let SandboxState::Ready { pid } = sandbox.state else {

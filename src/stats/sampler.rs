@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::{Found, MEASURE_LIMIT, Sought, Stats, cgroup_of, running};
 use crate::backend::ErrorKind;
 use crate::board::{
-    Container, ContainerFilter, ContainerState, Sandbox, SandboxFilter, SandboxState, now,
+    Container, ContainerFilter, ContainerState, Sandbox, SandboxFilter, SandboxState,
 };
+use crate::clock::now;
 use crate::ids::{ContainerId, PodId};
 use crate::locks::{Mutex, MutexGuard};
 use crate::stats::usage::Layer;
@@ -112,7 +113,7 @@ impl Stats {
     fn all_running(&self) -> Vec<Sought> {
         let pods = self.deps.board.pods(&SandboxFilter { ready: Some(true), ..Default::default() });
         let containers = self.deps.board.containers(&ContainerFilter::default());
-        let of_pod = |sandbox: &Sandbox| match sandbox.state {
+        let of_pod = |sandbox: &Arc<Sandbox>| match sandbox.state {
             SandboxState::Ready { pid } => Some(cgroup_of(sandbox, pid)),
             SandboxState::Creating | SandboxState::NotReady => None,
         };
@@ -191,7 +192,7 @@ impl Stats {
     }
 
     fn handler_of(&self, pod: &PodId) -> String {
-        self.deps.board.pod(pod.as_str()).map(|pod| pod.handler).unwrap_or_default()
+        self.deps.board.pod(pod.as_str()).map(|pod| pod.handler.clone()).unwrap_or_default()
     }
 
     /// The directory of the snapshotter of a container's handler; empty until containerd reported

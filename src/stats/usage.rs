@@ -173,7 +173,7 @@ pub struct ContainerStats {
 #[derive(Debug, Clone, PartialEq)]
 pub struct PodStats {
     /// The pod.
-    pub sandbox: Sandbox,
+    pub sandbox: Arc<Sandbox>,
     /// Time of the reading.
     pub at: UnixNanos,
     /// `None` when it does not run.

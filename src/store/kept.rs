@@ -1,25 +1,27 @@
 //! A record kept both in memory and in the store.
 
+use std::sync::Arc;
+
 use super::{Batch, Error, Record, Store};
 use crate::locks::{Mutex, MutexGuard};
 
 /// A record that a room keeps in memory and changes through the store. Reads never wait. The caller
 /// must ensure that a record is saved by only one task at a time.
 #[derive(Debug)]
-pub struct Kept<R>(Mutex<R>);
+pub struct Kept<R>(Mutex<Arc<R>>);
 
 impl<R: Record + Clone> Kept<R> {
     /// Wraps a record that was read from the store, or is not in it yet.
     pub fn new(record: R) -> Self {
-        Self(Mutex::new(record))
+        Self(Mutex::new(Arc::new(record)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, R> {
+    fn lock(&self) -> MutexGuard<'_, Arc<R>> {
         self.0.lock()
     }
 
-    /// The record as it is now.
-    pub fn get(&self) -> R {
+    /// The record as it is now; later changes do not show in it.
+    pub fn get(&self) -> Arc<R> {
         self.lock().clone()
     }
 
@@ -30,7 +32,7 @@ impl<R: Record + Clone> Kept<R> {
 
     /// Changes the record in memory only.
     pub fn change(&self, change: impl FnOnce(&mut R)) {
-        change(&mut self.lock());
+        change(Arc::make_mut(&mut self.lock()));
     }
 
     /// Changes the record and makes it durable. On failure it is unchanged.
@@ -53,13 +55,13 @@ impl<R: Record + Clone> Kept<R> {
         change: impl FnOnce(&mut R),
         act: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        let mut next = self.get();
+        let mut next = R::clone(&self.get());
         change(&mut next);
         let batch = Batch::new().put(&next)?;
         let (done, saved) = tokio::join!(act, store.write(batch));
         let done = done?;
         saved?;
-        *self.lock() = next;
+        *self.lock() = Arc::new(next);
         Ok(done)
     }
 
@@ -69,10 +71,10 @@ impl<R: Record + Clone> Kept<R> {
         batch: Batch,
         change: impl FnOnce(&mut R),
     ) -> Result<(), Error> {
-        let mut next = self.get();
+        let mut next = R::clone(&self.get());
         change(&mut next);
         store.write(batch.put(&next)?).await?;
-        *self.lock() = next;
+        *self.lock() = Arc::new(next);
         Ok(())
     }
 }
@@ -104,14 +106,14 @@ mod tests {
         let kept = Kept::new(Note { key: "a".into(), text: "old".into() });
         assert!(store.load::<Note>().unwrap().records.is_empty());
         kept.save(&store, |note| note.text = "new".into()).await.unwrap();
-        assert_eq!(store.load::<Note>().unwrap().records, [kept.get()]);
+        assert_eq!(store.load::<Note>().unwrap().records, [Note::clone(&kept.get())]);
         kept.change(|note| note.text = "here".into());
         assert_eq!(kept.read(|note| note.text.clone()), "here");
         assert_eq!(store.load::<Note>().unwrap().records[0].text, "new");
         kept.save(&store, |note| note.key.clear()).await.expect_err("no key");
         store.clone().close().await;
         kept.save_end(&store, |note| note.text = "late".into()).await.expect_err("closed");
-        assert_eq!(kept.get(), Note { key: "a".into(), text: "here".into() });
+        assert_eq!(*kept.get(), Note { key: "a".into(), text: "here".into() });
     }
 
     #[tokio::test]
@@ -123,7 +125,7 @@ mod tests {
             while stored().is_empty() {
                 tokio::task::yield_now().await;
             }
-            Ok::<_, Error>(kept.get().text)
+            Ok::<_, Error>(kept.get().text.clone())
         };
         let seen = kept.save_during(&store, |note| note.text = "new".into(), act).await.unwrap();
         assert_eq!((seen.as_str(), kept.get().text.as_str()), ("old", "new"));

@@ -33,6 +33,8 @@ pub use kept::Kept;
 pub use record::{Batch, Fault, Loaded, Record};
 
 use record::table;
+#[cfg(test)]
+pub(crate) use tests::stored;
 use writer::{Job, Medium, Shared};
 
 /// A point in the store's history. Numbers of different epochs must not be compared: a new epoch
@@ -122,11 +124,6 @@ impl Store {
     /// The last durable revision.
     pub fn revision(&self) -> Revision {
         self.shared.revision()
-    }
-
-    /// Transactions committed so far by this process; many batches can share one.
-    pub fn commits(&self) -> u64 {
-        self.shared.commits()
     }
 
     /// `Err` with the last failure while writes fail.

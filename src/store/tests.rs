@@ -1,10 +1,12 @@
 //! Tests of the store: `rows` (contents), `faults` (damage, full disks), `crash` (kill -9 and power
-//! cuts). Where real files do not suffice they use a `model_disk`.
+//! cuts). Where real files do not suffice they use a `model_disk`. `stored` checks the stored form of
+//! the records of all rooms.
 
 mod crash;
 mod faults;
 mod model_disk;
 mod rows;
+pub(crate) mod stored;
 
 use serde::{Deserialize, Serialize};
 

@@ -67,7 +67,8 @@ pub(super) struct Shared {
     /// The last failure; cleared by a successful commit.
     trouble: Mutex<Option<Error>>,
     /// Transactions committed by this process.
-    commits: AtomicU64,
+    #[cfg(test)]
+    pub(super) commits: AtomicU64,
 }
 
 impl Shared {
@@ -77,14 +78,9 @@ impl Shared {
             epoch: meta.epoch,
             number: AtomicU64::new(meta.number),
             trouble: Mutex::new(None),
+            #[cfg(test)]
             commits: AtomicU64::new(0),
         }
-    }
-
-    /// How many transactions this process committed. Compared with the revision number it shows how
-    /// many batches share a commit.
-    pub(super) fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Relaxed)
     }
 
     /// Runs `read` on the open database. Readers do not block the writer.
@@ -212,6 +208,7 @@ impl Writer {
         match &done {
             Ok(last) => {
                 self.shared.number.store(*last, Ordering::Release);
+                #[cfg(test)]
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) if self.retry.is_none() => self.failed(error.clone()),

@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use tokio::net::{TcpStream, UdpSocket};
 
 pub use pods::Pods;
-pub use server::{Options, Server};
+pub use server::{MAX_SESSIONS, Options, Server};
 pub use urls::Urls;
 
 use crate::ids::{ContainerId, PodId};

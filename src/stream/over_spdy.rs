@@ -81,7 +81,7 @@ impl Talk {
         let idle = std::future::pending();
         let outcome = self.outcome(command, client.io, &client.gone, idle).await;
         if let Some(outcome) = outcome {
-            let _ = tokio::time::timeout(FAREWELL, tell(client.errors, version, &outcome)).await;
+            tell(client.errors, version, &outcome).await;
         }
     }
 
@@ -114,7 +114,7 @@ impl Talk {
     }
 }
 
-/// Sends the result of the process to the client.
+/// Sends the result of the process to the client, within a limit.
 async fn tell(errors: ErrorStream, version: Version, outcome: &Outcome) {
     let text = match version {
         Version::V4 => status_json(outcome),
@@ -122,8 +122,8 @@ async fn tell(errors: ErrorStream, version: Version, outcome: &Outcome) {
             status_text(outcome).unwrap_or_default().into_bytes()
         }
     };
-    // An error means that the client is gone.
-    let _ = errors.finish(&text).await;
+    // An error means that the client is gone, or does not read.
+    let _ = tokio::time::timeout(FAREWELL, errors.finish(&text)).await;
 }
 
 /// Drives the connection until its session has ended, and then until the client has read the rest,

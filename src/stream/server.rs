@@ -23,8 +23,8 @@ use crate::lifecycle::{Handshakes, Tasks};
 use crate::locks::Mutex;
 use crate::telemetry::Seldom;
 
-/// Maximum number of sessions. Connections whose request is not accepted yet are not counted.
-const MAX_SESSIONS: usize = 1024;
+/// Maximum number of concurrent sessions of an agent.
+pub const MAX_SESSIONS: usize = 1024;
 
 /// Time limit for a client to send its request, and to read a refusal.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -58,6 +58,9 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// How long a client may take to open the streams of its SPDY session.
     pub creation_timeout: Duration,
+    /// Maximum number of concurrent sessions. Connections whose request is not accepted yet are not
+    /// counted.
+    pub sessions: usize,
 }
 
 /// A bound server that does not run yet.
@@ -70,6 +73,8 @@ struct Shared {
     urls: Arc<Urls>,
     talk: Talk,
     address: SocketAddr,
+    /// Maximum number of concurrent sessions.
+    sessions: usize,
     /// Taken by sessions.
     places: Arc<Semaphore>,
 }
@@ -89,10 +94,10 @@ impl Server {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         let urls = Arc::new(Urls::new(options.base_url.as_ref(), bound));
-        let places = Arc::new(Semaphore::new(MAX_SESSIONS));
-        let Options { idle_timeout, creation_timeout, .. } = options;
+        let places = Arc::new(Semaphore::new(options.sessions));
+        let Options { idle_timeout, creation_timeout, sessions: most, .. } = options;
         let talk = Talk { sessions, tasks, idle_timeout, creation_timeout };
-        let shared = Shared { urls, talk, address: bound, places };
+        let shared = Shared { urls, talk, address: bound, sessions: most, places };
         Ok(Self { listener, shared: Arc::new(shared) })
     }
 
@@ -233,7 +238,7 @@ impl Shared {
         *head.headers_mut() = request.headers().clone();
         let agreement = negotiate(&head.into_parts().0, &session)?;
         let full = |_| {
-            let text = format!("{MAX_SESSIONS} sessions are already open");
+            let text = format!("{} sessions are already open", self.sessions);
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text)
         };
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(full)?;

@@ -85,7 +85,7 @@ async fn pods_of_the_own_engine_are_hidden_from_lists_and_events() {
     let app = agent.create(&shown, &container("app", &["run"])).await.unwrap();
     // The engine comes later; until then its pods are made by hand.
     let board = &agent.rooms.board;
-    let mut own = board.pod(&shown).unwrap();
+    let mut own = (*board.pod(&shown).unwrap()).clone();
     (own.id, own.owner) = (PodId::random(), Owner::Pod);
     let mut of_own = (*board.container(&app).unwrap()).clone();
     (of_own.id, of_own.owner) = (podbay::ids::ContainerId::random(), Owner::Pod);

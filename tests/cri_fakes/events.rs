@@ -104,7 +104,7 @@ async fn a_listener_who_reads_too_slowly_is_cut_off_and_holds_nobody_up() {
     let agent = world.agent().await;
     let pod = agent.run(&pod(&world, "web")).await.unwrap();
     let mut slow = listen(&agent).await;
-    let sandbox = agent.rooms.board.pod(&pod).unwrap();
+    let sandbox = (*agent.rooms.board.pod(&pod).unwrap()).clone();
     // More than its queue and all the buffers on the way hold.
     for _ in 0..40_000 {
         let news = Some(podbay::board::EventKind::Stopped);

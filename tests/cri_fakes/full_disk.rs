@@ -10,6 +10,9 @@ use podbay::store::{Batch, Record};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde::{Deserialize, Serialize};
 use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use super::calls::{container, pod, refused};
 use super::world::{Agent, World};
@@ -75,6 +78,16 @@ async fn told(agent: &Agent) -> serde_json::Value {
     serde_json::from_str(&info["store"]).expect("JSON")
 }
 
+/// Health says that calls are answered: most of them still are.
+async fn assert_serves(agent: &Agent) {
+    let mut health = HealthClient::new(agent.channel.clone());
+    for name in ["", "runtime.v1.RuntimeService", "runtime.v1.ImageService"] {
+        let answer = health.check(HealthCheckRequest { service: name.into() }).await;
+        let status = answer.expect("an answer").into_inner().status();
+        assert_eq!(status, ServingStatus::Serving, "{name:?}");
+    }
+}
+
 #[tokio::test]
 async fn on_a_full_disk_nothing_begins_and_everything_ends() {
     let world = World::new();
@@ -102,6 +115,7 @@ async fn on_a_full_disk_nothing_begins_and_everything_ends() {
     let task = world.fakes.runtime.task(Process::init(&created)).await.unwrap();
     assert!(task.is_none(), "{task:?}");
     assert!(told(&agent).await["error"].as_str().unwrap().contains("no space left"));
+    assert_serves(&agent).await;
 
     world.fakes.runtime.end(Process::init(&ending), 7);
     assert_eq!(agent.ended(&ending).await.exit_code, 7);

@@ -77,7 +77,7 @@ async fn plugins_survive_the_agent_by_coming_back() {
 
 #[tokio::test]
 async fn a_container_made_while_a_plugin_takes_its_time_to_join_is_not_lost_on_it() {
-    let world = World::with_plugins(|nri| nri.request_timeout = Duration::from_millis(300));
+    let world = World::with_plugins(|nri| nri.request_timeout = Duration::from_secs(2));
     let agent = world.agent().await;
     let id = agent.run(&pod(&world, "web")).await.unwrap();
     let (open, gate) = watch::channel(false);
@@ -88,7 +88,8 @@ async fn a_container_made_while_a_plugin_takes_its_time_to_join_is_not_lost_on_i
     let app = container("app", &["run"]);
     let create = agent.create(&id, &app);
     let look = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Longer than a request may take.
+        tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(plugin.events(), Vec::<String>::new());
         open.send_replace(true);
     };

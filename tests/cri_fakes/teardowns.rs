@@ -1,14 +1,13 @@
 //! Every step of a stop and a removal fails once: the caller gets the error, the failed step stays
 //! owed, and the next call completes it.
 
-use std::time::Duration;
-
 use podbay::backend::ErrorKind;
 use podbay::backend::fake::Steps;
+use podbay::proto::runtime::v1 as cri;
 use tonic::Code;
 
 use super::calls::{container, pod, refused};
-use super::world::{World, eventually};
+use super::world::{Agent, World, eventually};
 
 #[tokio::test]
 async fn a_failing_step_of_a_pods_stop_is_made_up_for_by_the_next() {
@@ -139,7 +138,7 @@ async fn a_creation_that_waits_for_the_removal_of_its_name_succeeds() {
     let steps = &world.fakes.steps;
     steps.hang("delete_container");
     steps.forget();
-    let again = while_removed(steps, agent.run(&config));
+    let again = while_removed(&agent, steps, agent.run(&config));
     let (removed, new) = tokio::join!(agent.remove_pod(&old), again);
     removed.unwrap();
     let id = new.unwrap();
@@ -149,7 +148,7 @@ async fn a_creation_that_waits_for_the_removal_of_its_name_succeeds() {
     let old = agent.create(&id, &config).await.unwrap();
     steps.hang("delete_container");
     steps.forget();
-    let again = while_removed(steps, agent.create(&id, &config));
+    let again = while_removed(&agent, steps, agent.create(&id, &config));
     let (removed, new) = tokio::join!(agent.remove(&old), again);
     removed.unwrap();
     assert_ne!(new.unwrap(), old);
@@ -158,11 +157,13 @@ async fn a_creation_that_waits_for_the_removal_of_its_name_succeeds() {
 }
 
 /// Makes a call while a removal hangs, which then goes on.
-async fn while_removed<T>(steps: &Steps, call: impl Future<Output = T>) -> T {
+async fn while_removed<T>(agent: &Agent, steps: &Steps, call: impl Future<Output = T>) -> T {
     steps.called("delete_container", 1).await;
     let release = async {
-        // The call waits by then; otherwise it has nothing to wait for.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // The call waits when as many later ones were answered; else it has nothing to wait for.
+        for _ in 0..50 {
+            agent.pods().await;
+        }
         steps.release("delete_container");
     };
     tokio::join!(call, release).0
@@ -192,12 +193,7 @@ async fn a_hung_shim_keeps_nobody_from_stopping_and_removing() {
     );
     assert_eq!(host.lost_shims(), [id.clone()], "it may answer again");
     // What it still has goes with it.
-    let shim_dies = async {
-        let killed = || host.lost_shims().is_empty().then_some(());
-        eventually("the shim is killed", async || killed()).await;
-        all.iter().for_each(|task| runtime.lose_task(task));
-    };
-    let (removed, ()) = tokio::join!(agent.remove_pod(&id), shim_dies);
+    let (removed, ()) = tokio::join!(agent.remove_pod(&id), when_killed(&world, &all));
     removed.unwrap();
     world.clean().await;
     assert_eq!(agent.rows(), [""; 0]);
@@ -215,4 +211,84 @@ async fn a_shim_that_answers_again_after_the_stop_is_not_killed() {
     agent.remove_pod(&id).await.unwrap();
     assert_eq!(world.fakes.host.lost_shims(), [id]);
     assert_eq!(agent.rows(), [""; 0]);
+}
+
+/// What containerd does once the shim of these tasks was killed.
+async fn when_killed(world: &World, tasks: &[&String]) {
+    let host = &world.fakes.host;
+    eventually("the shim is killed", async || host.lost_shims().is_empty().then_some(())).await;
+    tasks.iter().for_each(|task| world.fakes.runtime.lose_task(task));
+}
+
+#[tokio::test]
+async fn a_container_whose_shim_hangs_can_be_removed_alone() {
+    for stopped in [false, true] {
+        let world = World::new();
+        let agent = world.agent().await;
+        let id = agent.run(&pod(&world, "web")).await.unwrap();
+        let app = agent.launch(&id, "app", &["run"]).await;
+        let other = agent.create(&id, &container("idle", &["run"])).await.unwrap();
+        world.fakes.host.put_lost_shim(70_001, &id);
+        let tasks = [&id, &app];
+        tasks.iter().for_each(|task| world.fakes.runtime.set_mute(task, true));
+        if stopped {
+            // As a kubelet does, which removes a pod only when it has no containers.
+            agent.stop_pod(&id).await.unwrap();
+        }
+        let (removed, ()) = tokio::join!(agent.remove(&app), when_killed(&world, &tasks));
+        removed.unwrap();
+        assert!(!agent.is_ready(&id).await, "its pause process ended with the shim");
+        let left = world.leftovers();
+        assert!(!left.iter().any(|it| it.contains(&app)), "{left:?}");
+        assert!(!left.iter().any(|it| it.starts_with("process")), "{left:?}");
+        assert_eq!(agent.rows(), [id.clone(), other.clone()]);
+        agent.remove(&other).await.unwrap();
+        agent.stop_pod(&id).await.unwrap();
+        agent.remove_pod(&id).await.unwrap();
+        world.clean().await;
+        assert_eq!(agent.rows(), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_hung_shim_in_which_another_container_runs_is_left_alone() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    let app = agent.launch(&id, "app", &["run"]).await;
+    let other = agent.launch(&id, "other", &["run"]).await;
+    world.fakes.host.put_lost_shim(70_001, &id);
+    let all = [&id, &app, &other];
+    all.iter().for_each(|task| world.fakes.runtime.set_mute(task, true));
+    refused(agent.remove(&app).await, Code::FailedPrecondition, "other containers");
+    assert_eq!(world.fakes.host.lost_shims(), [id.clone()]);
+    assert!(agent.is_ready(&id).await);
+    // It is removed once the shim answers again.
+    all.iter().for_each(|task| world.fakes.runtime.set_mute(task, false));
+    agent.remove(&app).await.unwrap();
+    assert_eq!(agent.status(&other).await.unwrap().state(), cri::ContainerState::ContainerRunning);
+    agent.remove_all().await;
+    world.clean().await;
+}
+
+/// The next agent removes what this one could not: also when the removal was only half done.
+#[tokio::test]
+async fn a_removal_that_a_hung_shim_has_cut_can_be_repeated_after_a_restart() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    let app = agent.launch(&id, "app", &["run"]).await;
+    let other = agent.launch(&id, "other", &["run"]).await;
+    let all = [&id, &app, &other];
+    all.iter().for_each(|task| world.fakes.runtime.set_mute(task, true));
+    refused(agent.remove(&app).await, Code::FailedPrecondition, "other containers");
+    agent.kill().await;
+    let agent = world.agent().await;
+    world.fakes.host.put_lost_shim(70_001, &id);
+    agent.stop(&other, 0).await.unwrap();
+    let (removed, ()) = tokio::join!(agent.remove(&app), when_killed(&world, &all));
+    removed.unwrap();
+    assert_eq!(agent.rows(), [id, other]);
+    agent.remove_all().await;
+    world.clean().await;
 }

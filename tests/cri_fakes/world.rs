@@ -21,10 +21,10 @@ use podbay::pod::translate::NodeFacts;
 use podbay::pod::{BackoffPolicy, Pods, PodsDeps, PodsOptions, Policy};
 use podbay::proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
 use podbay::sandbox::{self, PauseSource, SandboxRecord, Sandboxes};
-use podbay::serve::{self, CriServices, Identity, SocketOptions};
+use podbay::serve::{self, CriServices, Identity, PodServices, SocketOptions};
 use podbay::stats::{self, Stats};
 use podbay::store::{self, Store};
-use podbay::stream::Urls;
+use podbay::stream::{self, Urls};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -158,7 +158,7 @@ impl World {
             let server = serve::serve(
                 listener,
                 rooms.services(&fakes),
-                None,
+                Some(rooms.pod_services()),
                 is_ready,
                 rooms.tasks.draining(),
             );
@@ -383,6 +383,20 @@ impl Rooms {
             network: fakes.network.clone(),
             urls: Arc::new(Urls::new(None, ([127, 0, 0, 1], 1).into())),
             identity: Identity::default(),
+        }
+    }
+
+    /// What `podbay.v1` is served with.
+    pub fn pod_services(&self) -> PodServices {
+        PodServices {
+            face: self.pods.clone(),
+            sessions: Arc::new(stream::Pods(self.sandboxes.clone())),
+            meters: Arc::new(serve::pods::Meters {
+                sandboxes: self.sandboxes.clone(),
+                stats: self.stats.clone(),
+            }),
+            node: self.pods.node_name(),
+            images: self.images.clone(),
         }
     }
 }

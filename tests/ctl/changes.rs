@@ -45,6 +45,24 @@ async fn manifests_go_to_the_agent_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lines_of_several_manifests_are_those_of_their_files() {
+    let agent = with_web(Phase::Pending, false).await;
+    std::fs::write(agent.dir.path().join("more.yaml"), "kind: Pod\n").expect("manifest");
+    let fault = "Pod \"web\" is invalid: x: unknown field (line 4, column 1)";
+    agent.state(|state| state.refusals.insert("Apply", Status::invalid_argument(fault)));
+    let one = agent.run(&["apply", "-f", "web.yaml"]).await.bad(1);
+    assert_eq!(one, format!("error: {fault}\n"));
+    let both = agent.run(&["apply", "-f", "more.yaml,web.yaml"]).await;
+    assert_eq!(both.bad(1), format!("line 4 is line 2 of web.yaml\nerror: {fault}\n"));
+    agent.state(|state| {
+        state.refusals.clear();
+        state.warnings = vec!["y: unknown field (line 3, column 1)".to_owned()];
+    });
+    let done = agent.run(&["apply", "-f", "more.yaml", "-f", "web.yaml"]).await;
+    assert!(done.err.ends_with("(line 3, column 1)\nline 3 is line 1 of web.yaml\n"), "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refusals_name_their_fields() {
     let agent = with_web(Phase::Pending, false).await;
     let mut details = ErrorDetails::new();

@@ -108,6 +108,39 @@ async fn one_that_has_ended_already_leaves_its_log() {
     assert!(agent.asked().contains("container: \"look\""), "{}", agent.asked());
 }
 
+/// That what it wrote is shown although nothing of it was heard, since an attach came too late.
+async fn ends_unheard(refusal: Option<Status>) {
+    let agent = with("look", running()).await;
+    agent.state(|state| state.refusals.extend(refusal.map(|status| ("Attach", status))));
+    let debug = agent.run(&["debug", "web", "-i", "--image=tools:1", "-c", "look"]);
+    // Its end is published after the attach.
+    let ends = async {
+        while asked(&agent, "Attach").is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let ended = container_state::State::Terminated(ContainerTerminated::default());
+        agent.state(|state| {
+            let containers = state.pods[0].containers.iter_mut();
+            let look = containers.rev().find(|container| container.name == "look").expect("look");
+            look.state = Some(ContainerState { state: Some(ended) });
+        });
+    };
+    let (done, ()) = tokio::join!(debug, ends);
+    assert_eq!(done.good(), "it said\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_ends_before_it_is_heard_leaves_its_log() {
+    ends_unheard(Some(Status::unknown("cannot attach: it is exited"))).await;
+    ends_unheard(None).await;
+    let agent = with("look", running()).await;
+    let refusal = Status::permission_denied("not allowed");
+    agent.state(|state| state.refusals.insert("Attach", refusal));
+    let done = agent.run(&["debug", "web", "-i", "--image=tools:1", "-c", "look"]).await;
+    assert_eq!(done.bad(1), "error: not allowed\n");
+    assert_eq!(asked(&agent, "Logs"), [""; 0], "nothing else is tried");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_changes_meanwhile_is_read_again_and_refusals_are_told() {
     let agent = with("look", running()).await;

@@ -41,7 +41,8 @@ async fn get_takes_several_kinds_and_orders_and_picks() {
     assert!(both.contains("node/host   Ready    <none>"), "{both}");
     let mixed = run(&["get", "pod/web", "node/host", "-o", "name"]).await;
     assert_eq!(mixed, "pod/web\nnode/host\n");
-    assert_eq!(run(&["get", "all", "-o", "name"]).await, "pod/db\npod/web\n");
+    let all = run(&["get", "all", "-o", "name", "--chunk-size=500"]).await;
+    assert_eq!(all, "pod/db\npod/web\n");
     assert_eq!(run(&["get", "-f", "web.yaml", "-o", "name"]).await, "pod/web\n");
     let sorted = ["get", "pods", "--sort-by=.metadata.labels.app", "-o", "name"];
     assert_eq!(run(&sorted).await, "pod/db\npod/web\n");

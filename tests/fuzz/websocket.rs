@@ -48,6 +48,7 @@ async fn streaming_server() -> (Arc<Urls>, SocketAddr) {
         base_url: None,
         idle_timeout: Duration::from_secs(3600),
         creation_timeout: Duration::from_secs(30),
+        sessions: podbay::stream::MAX_SESSIONS,
     };
     let tasks = Tasks::new();
     let server = stream::Server::bind(options, Arc::new(Echo), tasks.clone()).await;

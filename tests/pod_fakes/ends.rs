@@ -1,8 +1,12 @@
 //! Hooks, deadlines, and rejected pods.
 
-use serde_json::json;
+use std::time::Duration;
 
-use crate::rig::{Rig, container, phase, pod, quick, state};
+use podbay::pod::{Delete, Face, Selector};
+use serde_json::{Map, json};
+use tokio::time::Instant;
+
+use crate::rig::{Rig, container, named, phase, pod, quick, state};
 
 #[tokio::test]
 async fn a_pod_beyond_its_deadline_has_failed() {
@@ -74,4 +78,31 @@ async fn a_missing_image_is_told_and_tried_again() {
     rig.delete("absent", None).await;
     rig.gone("absent").await;
     world.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forced_deletion_is_not_undone_by_news_of_the_pod() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    // So many that a view of the pod takes a while to make.
+    let notes: Map<_, _> = (0..3000).map(|note| (format!("note-{note}"), "x".into())).collect();
+    for round in 0..60_u64 {
+        let name = format!("brief-{round}");
+        let mut brief = pod(&name, &[container("a", &["run"])], json!({}));
+        brief["metadata"]["annotations"] = notes.clone().into();
+        rig.apply(&brief).await;
+        // At another moment of its start each time, and on another thread than the pod's task.
+        let moment = Instant::now() + Duration::from_micros(round % 50 * 200);
+        while Instant::now() < moment {
+            std::hint::spin_loop();
+        }
+        let grace = Some(Duration::ZERO);
+        let request = Delete { selector: named(&name), grace, force: true, ..Delete::default() };
+        rig.pods().delete(request).await.expect("deleted");
+    }
+    world.clean().await;
+    let left = rig.pods().list(&Selector::default()).expect("a list").pods;
+    let left: Vec<_> = left.iter().map(|view| view.key().name.clone()).collect();
+    assert_eq!(left, [""; 0], "they are shown, and nobody can delete them");
 }

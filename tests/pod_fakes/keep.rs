@@ -41,9 +41,9 @@ impl Meter for Told {
         self.0.lock().expect("a lock").clone()
     }
 
-    async fn used(&self, sandboxes: Vec<Sandbox>) -> BTreeMap<String, Used> {
+    async fn used(&self, sandboxes: Vec<Arc<Sandbox>>) -> BTreeMap<String, Used> {
         // As many bytes as the name is long.
-        let used = |sandbox: &Sandbox| Used {
+        let used = |sandbox: &Arc<Sandbox>| Used {
             memory: u64::try_from(sandbox.config.metadata.name.len()).ok(),
             ..Used::default()
         };

@@ -128,6 +128,46 @@ async fn resources_are_told_when_they_are_in_force() {
     world.clean().await;
 }
 
+#[tokio::test]
+async fn resources_of_the_pod_are_told_when_they_are_in_force() {
+    let world = quick();
+    let agent = world.agent().await;
+    let rig = Rig(&agent);
+    let whole = |memory: &str| {
+        let resources = json!({
+            "limits": { "cpu": "1", "memory": memory },
+            "requests": { "cpu": "100m", "memory": "16Mi" },
+        });
+        pod("sized", &[container("a", &["run"])], json!({ "resources": resources }))
+    };
+    let told = |pod: &Pod| {
+        let status = pod.status.clone().unwrap_or_default();
+        let limits = status.resources.and_then(|it| it.limits).unwrap_or_default();
+        let allocated = status.allocated_resources.unwrap_or_default();
+        [&limits["memory"], &allocated["memory"]].map(|it| it.0.clone())
+    };
+    rig.apply(&whole("64Mi")).await;
+    let before = rig.phase("sized", "Running").await;
+    assert!(in_progress(&before).is_none());
+    assert_eq!(told(&before), ["64Mi", "16Mi"]);
+    // The container's own resources are the same.
+    let steps = &world.fakes.steps;
+    let cgroups = steps.count("make_cgroup");
+    steps.hang("make_cgroup");
+    rig.apply(&whole("128Mi")).await;
+    let under_way = rig.until("sized", "in progress", |pod| in_progress(pod).is_some()).await;
+    let condition = in_progress(&under_way).expect("the condition");
+    assert_eq!((condition.status.as_str(), condition.reason), ("True", None));
+    assert_eq!(told(&under_way), ["64Mi", "16Mi"]);
+    steps.called("make_cgroup", cgroups + 1).await;
+    steps.release("make_cgroup");
+    let after = rig.until("sized", "done", |pod| in_progress(pod).is_none()).await;
+    assert_eq!(told(&after), ["128Mi", "16Mi"]);
+    rig.delete("sized", None).await;
+    rig.gone("sized").await;
+    world.clean().await;
+}
+
 /// A pod that asks for so many of the node's 64 CPUs.
 fn asking(name: &str, cpu: &str) -> Value {
     let mut container = container("a", &["run"]);

@@ -191,3 +191,21 @@ pub async fn a_hung_shim_holds_nobody_up(line: Line) {
     }
     rig.clear().await;
 }
+
+/// A container whose shim hangs can be removed, which ends the pod: nothing of it works any more.
+pub async fn a_container_of_a_hung_shim_can_be_removed(line: Line) {
+    let rig = Rig::start(line).await;
+    let pod = rig.pod("hangs");
+    let id = rig.run(&pod).await.expect("run");
+    let main = rig.started(&pod, &id, &rig.waiting("main")).await;
+    let (process, shim) = (rig.pid(&main).await, rig.shim_of(&id).expect("a shim"));
+    signal(shim, Signal::SIGSTOP);
+    rig.remove_container(&main).await.expect("remove");
+    assert!(rig.containers().await.is_empty());
+    assert_eq!(rig.pod_status(&id).await.state(), PodSandboxState::SandboxNotready);
+    assert_eq!(rig.shim_of(&id), None);
+    // Whoever has to reap it may not have done so yet.
+    let command = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    assert!(command.is_empty(), "its process lives");
+    rig.clear().await;
+}

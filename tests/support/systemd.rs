@@ -1,8 +1,10 @@
 //! A minimal systemd for one test, which starts and stops slices without making cgroups.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use tokio::task::JoinHandle;
 use zbus::connection::Builder;
 use zbus::{Connection, ObjectPath, OwnedObjectPath, OwnedVariant};
 
@@ -26,6 +28,7 @@ enum Refusal {
     NoSuchUnit(String),
 }
 
+#[derive(Clone)]
 struct Manager {
     units: Units,
     /// How jobs end.
@@ -107,8 +110,14 @@ fn shown((name, value): &(String, OwnedVariant)) -> (String, String) {
 
 /// systemd.
 pub struct Systemd {
-    _bus: Connection,
+    served: JoinHandle<std::convert::Infallible>,
     units: Units,
+}
+
+impl Drop for Systemd {
+    fn drop(&mut self) {
+        self.served.abort();
+    }
 }
 
 impl Systemd {
@@ -117,7 +126,30 @@ impl Systemd {
         let units = Units::default();
         let manager = Manager { units: Arc::clone(&units), result };
         let bus = Builder::address(bus.address.as_str()).serve_at(PATH, manager).name(NAME);
-        Self { _bus: bus.build().await.expect("a systemd"), units }
+        let bus = bus.build().await.expect("a systemd");
+        let served = tokio::spawn(async move {
+            let _bus = bus;
+            std::future::pending().await
+        });
+        Self { served, units }
+    }
+
+    /// Serves every client of a socket of its own, without a bus; jobs end with `result`.
+    pub async fn serve_directly(socket: &Path, result: &'static str) -> Self {
+        let units = Units::default();
+        let listener = tokio::net::UnixListener::bind(socket).expect("a socket");
+        let manager = Manager { units: Arc::clone(&units), result };
+        let served = tokio::spawn(async move {
+            let mut clients = Vec::new();
+            loop {
+                let (client, _) = listener.accept().await.expect("a client");
+                let client = client.into_std().expect("a socket");
+                let service = Builder::unix_stream(client).p2p().server(zbus::Guid::generate());
+                let service = service.serve_at(PATH, manager.clone()).build().await;
+                clients.push(service.expect("a systemd"));
+            }
+        });
+        Self { served, units }
     }
 
     /// A property of a unit, in zbus' notation; `None` without the unit.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use containerd_client::services::v1::{
-    AbortRequest, WriteAction, WriteContentRequest, WriteContentResponse,
+    AbortRequest, StatusRequest, WriteAction, WriteContentRequest, WriteContentResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,6 +29,9 @@ const CHUNK: usize = 256 << 10;
 /// end of its stream.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// The slowest disk that an ingest can be resumed from, in bytes per second: the daemon reads all
+/// of it before it answers, and says nothing meanwhile.
+const SLOWEST_DISK: u64 = 1 << 20;
 
 /// An open ingest.
 struct Writer {
@@ -118,9 +121,37 @@ async fn try_open(
         let status = answers.message().await?;
         Ok::<_, Status>((answers, status))
     };
-    let (answers, status) = within(client.slow_limit(), tried, open).await?;
+    let stored = stored_bytes(client, ingest);
+    let (answers, status) = opened_in_time(client.slow_limit(), tried, open, stored).await?;
     let status = status.ok_or_else(|| failure::senseless(tried(), "no status of the ingest"))?;
     Ok((messages, answers, unsigned(status.offset)))
+}
+
+/// Waits until an ingest is open. Beyond `limit` only as long as the daemon may need to read what
+/// is stored of it.
+async fn opened_in_time<T>(
+    limit: Duration,
+    tried: impl Fn() -> String,
+    open: impl Future<Output = std::result::Result<T, Status>>,
+    stored: impl Future<Output = Result<u64>>,
+) -> Result<T> {
+    tokio::pin!(open);
+    if let Ok(opened) = tokio::time::timeout(limit, &mut open).await {
+        return opened.map_err(|status| failure::of(tried(), status));
+    }
+    let reading = Duration::from_secs(stored.await? / SLOWEST_DISK);
+    match tokio::time::timeout(reading, open).await {
+        Ok(opened) => opened.map_err(|status| failure::of(tried(), status)),
+        Err(_) => Err(failure::late(tried(), limit + reading)),
+    }
+}
+
+/// How many bytes of an ingest are stored.
+async fn stored_bytes(client: &Client, ingest: &str) -> Result<u64> {
+    let message = StatusRequest { r#ref: ingest.to_owned() };
+    let tried = || format!("look at ingest {ingest}");
+    let answer = client.quick(tried, client.content().status(client.request(message))).await?;
+    Ok(answer.status.map_or(0, |status| unsigned(status.offset)))
 }
 
 /// Whether another stream has the ingest open. Distinguished by its text from an unreachable
@@ -275,6 +306,28 @@ mod tests {
     use tonic::Code;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_ingest_is_given_time_to_be_read() {
+        const LIMIT: Duration = Duration::from_secs(60);
+        let wait = async |needs: u64, stored: Result<u64>| {
+            let begun = tokio::time::Instant::now();
+            let open = async {
+                tokio::time::sleep(Duration::from_secs(needs)).await;
+                Ok(())
+            };
+            let tried = || "open ingest x".to_owned();
+            let opened = opened_in_time(LIMIT, tried, open, async { stored }).await;
+            (opened.map_err(|error| error.kind), begun.elapsed().as_secs())
+        };
+        let late = Err(ErrorKind::DeadlineExceeded);
+        assert_eq!(wait(59, Ok(0)).await, (Ok(()), 59));
+        assert_eq!(wait(61, Ok(0)).await, (late, 60), "nothing has to be read");
+        assert_eq!(wait(900, Ok(1 << 30)).await, (Ok(()), 900));
+        assert_eq!(wait(9000, Ok(1 << 30)).await, (late, 60 + 1024), "the daemon hangs");
+        let gone = Err(Error::new(ErrorKind::Unavailable, "look at ingest x"));
+        assert_eq!(wait(900, gone).await, (Err(ErrorKind::Unavailable), 60));
+    }
 
     #[test]
     fn a_lock_is_told_from_an_absent_daemon() {

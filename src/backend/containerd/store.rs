@@ -1,5 +1,6 @@
 //! Implements [`Images`]: every call is delegated to the file of its service.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -7,7 +8,8 @@ use bytes::Bytes;
 
 use super::{Containerd, blobs, content, images, leases, snapshots, unpack};
 use crate::backend::{
-    BlobBytes, BlobInfo, BlobWriter, FsUsage, ImageRecord, Images, LayerUnpack, Lease, Result,
+    BlobBytes, BlobInfo, BlobWriter, DiskSpace, Error, ErrorKind, FsUsage, ImageRecord, Images,
+    LayerUnpack, Lease, Result,
 };
 use crate::model::StringMap;
 use crate::model::image::{ChainId, Descriptor, Digest};
@@ -95,5 +97,19 @@ impl Images for Containerd {
 
     async fn content_usage(&self) -> Result<FsUsage> {
         content::total_usage(&self.0.client).await
+    }
+
+    async fn disk_space(&self, folder: &Path) -> Result<DiskSpace> {
+        let tried = || format!("look at the disk of {}", folder.display());
+        let path = folder.to_owned();
+        let stat = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&path)).await;
+        let stat = stat.map_err(|error| Error::new(ErrorKind::Other, tried()).because(error))?;
+        let stat = stat.map_err(|error| Error::io(tried(), error.into()))?;
+        Ok(DiskSpace {
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+            free_inodes: stat.f_favail,
+            inodes: stat.f_files,
+        })
     }
 }

@@ -14,10 +14,11 @@ use super::program::{Program, SIGKILL};
 use super::steps::Steps;
 use super::task::{End, Proc, Streams, Task};
 use super::world::{World, cgroup_of, unavailable};
+use crate::clock::now;
 use crate::lifecycle::Tasks;
 use crate::locks::{Mutex, MutexGuard};
+use crate::model::StringMap;
 use crate::model::image::ChainId;
-use crate::model::{StringMap, UnixNanos};
 
 /// State shared by all handles of a fake runtime.
 pub(super) struct Inner {
@@ -349,8 +350,4 @@ pub(super) fn mounts(key: &str) -> Vec<RootfsMount> {
         target: String::new(),
         options: vec![format!("upperdir=/fake/{key}/fs")],
     }]
-}
-
-fn now() -> UnixNanos {
-    time::OffsetDateTime::now_utc().unix_timestamp_nanos().try_into().unwrap_or(UnixNanos::MAX)
 }

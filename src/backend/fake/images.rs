@@ -1,14 +1,15 @@
 //! The fake image store: blobs, layers, names, leases.
 
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::super::{
-    BlobBytes, BlobInfo, BlobWriter, Error, ErrorKind, FsUsage, ImageRecord, Images, LayerUnpack,
-    Lease, Result, RuntimeEvent,
+    BlobBytes, BlobInfo, BlobWriter, DiskSpace, Error, ErrorKind, FsUsage, ImageRecord, Images,
+    LayerUnpack, Lease, Result, RuntimeEvent,
 };
 use super::content::{Blob, Content, Ingest};
 use super::steps::Steps;
@@ -305,6 +306,12 @@ impl Images for FakeImages {
             Ok(FsUsage { bytes, inodes: content.blobs.len() as u64 })
         };
         self.0.step("content_usage", "", work).await
+    }
+
+    /// It is not limited.
+    async fn disk_space(&self, folder: &Path) -> Result<DiskSpace> {
+        let work = |_: &str, _: &mut Content| Ok(DiskSpace::default());
+        self.0.step("disk_space", &folder.to_string_lossy(), work).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! The system bus, over which systemd and its services are asked.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::time::Duration;
 
 use zbus::connection::Builder;
@@ -23,7 +24,15 @@ pub(super) async fn connect(address: Option<&str>) -> Result<Connection> {
     bus.map_err(|error| failed("connect to the system bus", error))
 }
 
-/// One kind of signal of a service: the bus delivers only those sent by the owner of the name.
+/// A connection to a service that listens on this socket itself, without a bus.
+pub(super) async fn connect_directly(socket: &Path) -> Result<Connection> {
+    let address = format!("unix:path={}", socket.display());
+    let service = Builder::address(address.as_str()).p2p().method_timeout(CALL_LIMIT).build().await;
+    service.map_err(|error| failed(&format!("connect to {}", socket.display()), error))
+}
+
+/// One kind of signal of a service: the bus delivers only those sent by the owner of the name, and
+/// without a bus there is only the service.
 pub(super) async fn signals(
     bus: &Connection,
     [name, path, interface, signal]: [&'static str; 4],

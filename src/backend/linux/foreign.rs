@@ -140,7 +140,7 @@ mod tests {
         let error = refused.expect_err("two wait already");
         assert_eq!(error.kind, ErrorKind::DeadlineExceeded);
         assert!(error.to_string().contains("/dead/volume"), "{error}");
-        within(SHORT, Path::new("/other"), || Ok(())).await.expect("another path");
+        within(LIMIT, Path::new("/other"), || Ok(())).await.expect("another path");
 
         // It responds again.
         drop(locks);

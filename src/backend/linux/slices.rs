@@ -1,16 +1,17 @@
-//! Slices of systemd (`org.freedesktop.systemd1`), over the system bus.
+//! Slices of systemd (`org.freedesktop.systemd1`), over the system bus, or over systemd's own socket
+//! where there is no bus.
 //!
 //! systemd owns the limits of its cgroups. When it starts a scope in a slice, it sets the slice's
 //! limits to those that it knows, so limits that are only written to files do not last.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::StreamExt;
 use zbus::{Connection, DynamicType, Message, MessageStream, OwnedObjectPath, Variant};
 
-use super::bus::{connect, failed, signals};
+use super::bus::{connect, connect_directly, failed, signals};
 use super::cgroup_tree::PERIOD;
 use crate::backend::{CgroupVersion, Error, ErrorKind, Result};
 use crate::model::resources::{CgroupDriver, CgroupLimits};
@@ -20,6 +21,8 @@ const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const JOB_REMOVED: [&str; 4] = [NAME, PATH, MANAGER, "JobRemoved"];
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
+/// The socket of systemd itself, which only root may use.
+const DIRECT: &str = "/run/systemd/private";
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 
 /// Time limit of a change.
@@ -41,6 +44,8 @@ type Property = (&'static str, Variant<'static>);
 pub struct Slices {
     /// Address of the bus; `None` for the system's: `DBUS_SYSTEM_BUS_ADDRESS` or the usual socket.
     pub bus: Option<String>,
+    /// The socket on which systemd itself listens to root; `None` for the usual one.
+    pub direct: Option<PathBuf>,
 }
 
 impl Slices {
@@ -48,7 +53,7 @@ impl Slices {
     /// the unit. Huge pages are not known to systemd.
     ///
     /// # Errors
-    /// `Unsupported` without systemd or its bus, `DeadlineExceeded` after half a minute.
+    /// `Unsupported` without systemd, `DeadlineExceeded` after half a minute.
     pub async fn make(
         &self,
         name: &str,
@@ -63,7 +68,7 @@ impl Slices {
         all.extend(limits.iter().cloned());
         let companions: Vec<(&str, Vec<Property>)> = Vec::new();
         within(&format!("set the limits of {name}"), async |tried| {
-            let bus = connect(self.bus.as_deref()).await?;
+            let bus = self.connect().await?;
             let mut ended = signals(&bus, JOB_REMOVED).await?;
             match call(&bus, "StartTransientUnit", &(name, MODE, all, companions)).await {
                 Err(error) if is(&error, UNIT_EXISTS) => {
@@ -76,13 +81,25 @@ impl Slices {
         .await
     }
 
+    /// A connection to systemd. It serves its own socket before there is a bus, and without one.
+    async fn connect(&self) -> Result<Connection> {
+        let no_bus = match connect(self.bus.as_deref()).await {
+            Err(error) if error.kind == ErrorKind::Unsupported => error,
+            connected => return connected,
+        };
+        match connect_directly(self.direct.as_deref().unwrap_or(Path::new(DIRECT))).await {
+            Err(error) if error.kind == ErrorKind::Unsupported => Err(no_bus),
+            connected => connected,
+        }
+    }
+
     /// Ends a slice; a missing one is fine.
     ///
     /// # Errors
     /// As [`Slices::make`].
     pub async fn stop(&self, name: &str) -> Result<()> {
         within(&format!("stop {name}"), async |tried| {
-            let bus = connect(self.bus.as_deref()).await?;
+            let bus = self.connect().await?;
             let mut ended = signals(&bus, JOB_REMOVED).await?;
             match call(&bus, "StopUnit", &(name, MODE)).await {
                 Err(error) if is(&error, NO_SUCH_UNIT) => Ok(()),
@@ -152,7 +169,10 @@ async fn end_of_job(
             }
         }
     }
-    Err(Error::new(ErrorKind::Unavailable, format!("{tried}: the system bus was closed")))
+    Err(Error::new(
+        ErrorKind::Unavailable,
+        format!("{tried}: the connection to systemd was closed"),
+    ))
 }
 
 /// The limits as systemd names them: each is given, so that an earlier one does not remain.

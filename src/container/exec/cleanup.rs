@@ -109,8 +109,7 @@ impl Containers {
             drop(self.deps.tasks.spawn("exec-sweep", async move {
                 let found = room.deps.runtime.task(exec.process()).await.ok().flatten();
                 if let Some(task) = found.filter(|task| task.state == TaskState::Running) {
-                    let start_time = room.deps.host.process_start_time(task.pid).await;
-                    let leader = start_time.ok().flatten().map(|start| (task.pid, start));
+                    let leader = room.init_process(task.pid).await;
                     room.kill_exec(&exec, leader).await;
                 }
                 room.clean_up_exec(exec, Ends::default());

@@ -10,12 +10,12 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::super::Containers;
 use super::super::entry::Entry;
 use super::super::error::{Error, Step};
 use super::super::streams::{
     Audience, Sink, Source, close_stdin, copy_input, open_input, pass_sizes,
 };
+use super::super::{Containers, InitProcess};
 use super::cleanup::{Ends, Known, new_exec_id};
 use crate::backend::{Exit, NewExec, Process, Stdio, wait_for_end};
 use crate::logs::{open_fifo_guard, open_fifo_reader};
@@ -89,7 +89,7 @@ pub(super) struct Streams {
 struct Started {
     known: Known,
     /// PID and start time of the command; the start time detects reuse of the PID.
-    leader: Option<(u32, u64)>,
+    leader: Option<InitProcess>,
     stdin: Option<PathBuf>,
     outputs: [Option<pipe::Receiver>; 2],
 }
@@ -158,8 +158,7 @@ impl Containers {
         let pid = runtime.start(known.process()).await.step("start the exec")?;
         // The shim has the outputs open now: from here on they end when the shim closes them.
         let Ends { outputs, .. } = std::mem::take(ends);
-        let start_time = self.deps.host.process_start_time(pid).await.ok().flatten();
-        let leader = start_time.map(|start_time| (pid, start_time));
+        let leader = self.init_process(pid).await;
         Ok(Started { known: known.clone(), leader, stdin, outputs })
     }
 
@@ -233,10 +232,10 @@ impl Containers {
     }
 
     /// Kills a command and its descendants, and waits for its end.
-    pub(super) async fn kill_exec(&self, known: &Known, leader: Option<(u32, u64)>) {
+    pub(super) async fn kill_exec(&self, known: &Known, leader: Option<InitProcess>) {
         let (runtime, host, process) = (&*self.deps.runtime, &self.deps.host, known.process());
         let kill = async {
-            if let Some((pid, start_time)) = leader
+            if let Some(InitProcess { pid, start_time }) = leader
                 && let Err(error) = host.kill_tree(pid, start_time).await
             {
                 tracing::warn!(container = %known.entry.id, error = error_chain(&error),

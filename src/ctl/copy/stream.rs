@@ -100,7 +100,7 @@ impl Running {
         let complaint = String::from_utf8_lossy(&self.complaint);
         let why = match complaint.trim() {
             "" => "is there a tar in the container?",
-            complaint => complaint,
+            complaint => &complaint.lines().collect::<Vec<_>>().join("; "),
         };
         Error::Failed(format!("{what}: tar exited with code {code}: {why}"))
     }

@@ -4,7 +4,7 @@
 
 pub mod age;
 pub mod amount;
-pub mod columns;
+mod columns;
 pub mod labels;
 pub mod path;
 pub mod pods;

@@ -98,7 +98,7 @@ impl Inner {
         stop: &CancellationToken,
     ) -> Result<Vec<Loaded>, Error> {
         let intake = Intake { store: &*self.store, lease };
-        let contents = intake.take(Entries::new(input)).await?;
+        let contents = self.with_room(snapshotter, intake.take(Entries::new(input))).await?;
         let mut here = contents.sizes();
         let mut images = self.images_of(lease, &contents, &mut here).await?;
         drop(contents);
@@ -173,7 +173,8 @@ impl Inner {
             if stop.is_cancelled() {
                 return Err(Error::Abandoned);
             }
-            self.unpack_layer(lease, &tree, n, snapshotter).await?;
+            let work = self.unpack_layer(lease, &tree, n, snapshotter);
+            self.with_room(snapshotter, work).await?;
         }
         for piece in &tree.pieces {
             self.store_piece(lease, piece).await?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::layer::LayerFetch;
@@ -32,6 +32,8 @@ impl Inner {
     ) -> Result<Arc<Image>, Error> {
         let name = reference.to_string();
         let report = self.announcer.of(&name);
+        let place = self.place(report, cancel).await;
+        let _place = place.ok_or_else(|| Error::cancelled(&name))?;
         let meter = Arc::new(Meter::new());
         let stop = cancel.child_token();
         let limit = self.options.no_progress_timeout;
@@ -48,6 +50,25 @@ impl Inner {
         stop.cancel();
         let ended = work.await.map_err(|error| if error.is_cancelled() { why } else { error });
         pull.ended(ended)
+    }
+
+    /// Waits for a place among the pulls in progress, in the order of the requests; `None` if the
+    /// pull is cancelled or the agent stops meanwhile.
+    async fn place(
+        &self,
+        report: Report<'_>,
+        cancel: &CancellationToken,
+    ) -> Option<SemaphorePermit<'_>> {
+        if let Ok(place) = self.places.try_acquire() {
+            return Some(place);
+        }
+        report.image(PullState::Waiting, 0);
+        // Cancel-safe: whoever leaves the queue takes no place.
+        tokio::select! {
+            place = self.places.acquire() => place.ok(),
+            () = cancel.cancelled() => None,
+            () = self.tasks.draining() => None,
+        }
     }
 }
 
@@ -184,8 +205,17 @@ impl Pull<'_> {
             }
             unpacked
         };
-        let (fetched, unpacked) = tokio::join!(fetches, unpacks);
-        fetched.into_iter().fold(unpacked, first_error)
+        let work = async { tokio::join!(fetches, unpacks) };
+        tokio::pin!(work);
+        // Cancel-safe: `work` is only borrowed here, and awaited below.
+        let (full, (fetched, unpacked)) = tokio::select! {
+            done = &mut work => (Ok(()), done),
+            full = inner.no_room(self.snapshotter) => {
+                stop.cancel();
+                (Err(full), work.await)
+            }
+        };
+        fetched.into_iter().fold(first_error(full, unpacked), first_error)
     }
 
     async fn unpack_layers(

@@ -132,7 +132,10 @@ impl LayerFetch<'_> {
         let ingest = format!("layer-{}", layer.digest);
         let mut tries = 0;
         loop {
-            match self.store.write_blob(self.lease, &ingest, layer).await {
+            // May take minutes: the store reads what it has of the blob.
+            let opened = self.store.write_blob(self.lease, &ingest, layer);
+            let opened = self.stop.run_until_cancelled(opened).await;
+            match opened.ok_or_else(|| self.cancelled())? {
                 Ok(writer) => return Ok(Some(writer)),
                 Err(error) if error.is_already_exists() => return Ok(None),
                 Err(error) if error.kind == ErrorKind::Unavailable && tries < MAX_LOCKED => {

@@ -5,6 +5,7 @@ mod bad_archives;
 mod daemon;
 mod faults;
 mod import;
+mod limits;
 mod loads;
 mod names;
 mod pulls;

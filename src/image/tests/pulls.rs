@@ -269,3 +269,23 @@ async fn a_layer_may_come_twice() {
     assert_eq!(registry.count("/blobs/"), 3);
     assert_eq!(room.store.census().2, 4);
 }
+
+#[tokio::test]
+async fn a_layer_that_takes_long_to_open_can_be_cancelled() {
+    let (content, parts) = three_layers();
+    let registry = Registry::start(content).await;
+    let room = room();
+    let ingest = format!("layer-{}", parts.layers[2]);
+    room.store.put_ingest(&ingest, b"part");
+    *room.store.hang.lock().unwrap() = ingest;
+    let name = registry.name("app:v1");
+    let drain = async {
+        until("it is opened", || room.store.hung.load(Ordering::Relaxed) > 0).await;
+        room.tasks.drain(Duration::from_secs(5)).await
+    };
+    let (pulled, drained) = tokio::join!(room.images.pull(&name, None), drain);
+    assert!(matches!(pulled, Err(Error::Cancelled { .. })), "{pulled:?}");
+    assert!(drained);
+    let (names, blobs, snapshots, _, leases) = room.store.census();
+    assert_eq!((names.len(), blobs, snapshots, leases), (0, 0, 0, 0));
+}

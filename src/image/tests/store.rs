@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -10,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::backend::{
-    BlobBytes, BlobInfo, BlobWriter, Error, ErrorKind, FsUsage, ImageRecord, Images, LayerUnpack,
-    Lease, Result,
+    BlobBytes, BlobInfo, BlobWriter, DiskSpace, Error, ErrorKind, FsUsage, ImageRecord, Images,
+    LayerUnpack, Lease, Result,
 };
 use crate::model::StringMap;
 use crate::model::image::{ChainId, Descriptor, Digest};
@@ -25,6 +26,12 @@ pub struct Store {
     pub fail_put: Mutex<Option<String>>,
     /// A blob that cannot be read, and why.
     pub fail_read: Mutex<Option<(Digest, ErrorKind)>>,
+    /// Space on its disk.
+    pub disk: Mutex<DiskSpace>,
+    /// The step that never ends: `unpack`, or the opening of the ingest of this name.
+    pub hang: Mutex<String>,
+    /// How many steps have not ended.
+    pub hung: AtomicUsize,
     pub lists: AtomicUsize,
     pub reads: AtomicUsize,
     pub leases_made: AtomicUsize,
@@ -98,6 +105,14 @@ impl Store {
             state.blobs.entry(digest).or_insert_with(|| (bytes, StringMap::new()));
         }
         lease
+    }
+
+    async fn may_hang(&self, step: &str) {
+        let hangs = *self.hang.lock().unwrap() == step;
+        if hangs {
+            self.hung.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<()>().await;
+        }
     }
 
     pub fn bytes(&self, digest: &Digest) -> Bytes {
@@ -290,6 +305,7 @@ impl Images for Store {
         ingest: &str,
         blob: &Descriptor,
     ) -> Result<Box<dyn BlobWriter>> {
+        self.may_hang(ingest).await;
         let mut state = self.lock();
         if state.blobs.contains_key(&blob.digest) {
             state.hold(Some(lease), blob.digest.to_string())?;
@@ -334,6 +350,7 @@ impl Images for Store {
         if self.fail_unpack.load(Ordering::Relaxed) {
             return fail(ErrorKind::Other, "apply layer");
         }
+        self.may_hang("unpack").await;
         let mut state = self.lock();
         let Some((bytes, _)) = state.blobs.get(&layer.layer.digest) else {
             return fail(ErrorKind::NotFound, "apply layer");
@@ -389,5 +406,9 @@ impl Images for Store {
     async fn content_usage(&self) -> Result<FsUsage> {
         let bytes = self.lock().blobs.values().map(|(bytes, _)| bytes.len() as u64).sum();
         Ok(FsUsage { bytes, inodes: 2 })
+    }
+
+    async fn disk_space(&self, _: &Path) -> Result<DiskSpace> {
+        Ok(*self.disk.lock().unwrap())
     }
 }

@@ -10,8 +10,8 @@
 //!
 //! Files are found by the name of the live one, read piece by piece on blocking threads, and never
 //! opened through a link, since a container may be able to write to the directory of its log. A
-//! follower waits for writes with inotify, or polls five times a second if no inotify watch is
-//! available.
+//! follower waits for writes with inotify (one instance for all followers), or polls five times a
+//! second if no inotify watch is available.
 
 mod cursor;
 mod files;
@@ -100,7 +100,7 @@ fn pieces(
                 // Created at the first wait; from then on no change between a look and a wait is
                 // missed.
                 Step::Wait => match &mut notice {
-                    None => notice = Some(Notice::new(cursor.folder())),
+                    None => notice = Some(Notice::new(cursor.folder().to_owned()).await),
                     // Cancel-safe: both branches only wait.
                     Some(notice) => tokio::select! {
                         () = notice.changed() => {}

@@ -1,5 +1,6 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
@@ -391,14 +392,30 @@ async fn damage_is_passed_over() {
     assert_eq!(text.bytes().filter(|byte| *byte == b'y').count(), 3 << 20);
 }
 
+/// How many inotify instances of this process watch one of these directories, and how many watches
+/// they have on them.
+fn watches(folders: &[&Path]) -> (usize, usize) {
+    let inodes: Vec<_> = folders.iter().map(|folder| fs::metadata(folder).unwrap().ino()).collect();
+    let inode = |line: &str| {
+        let words = line.strip_prefix("inotify wd:")?;
+        let inode = words.split(' ').find_map(|word| word.strip_prefix("ino:"))?;
+        u64::from_str_radix(inode, 16).ok()
+    };
+    let texts = fs::read_dir("/proc/self/fdinfo").unwrap();
+    let texts = texts.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
+    let counts = texts
+        .map(|text| text.lines().filter_map(inode).filter(|inode| inodes.contains(inode)).count());
+    counts.filter(|count| *count > 0).fold((0, 0), |(all, sum), count| (all + 1, sum + count))
+}
+
 #[tokio::test]
 async fn followers_leave_no_watch_behind() {
     let mut log = Log::new();
     log.lines(0..1);
-    let watches = || {
+    let folder = log.path.parent().unwrap().to_owned();
+    let open_files = || {
         let links = fs::read_dir("/proc/self/fd").unwrap();
         let links = links.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
-        let folder = log.path.parent().unwrap().to_owned();
         links.filter(|link| link.starts_with(&folder)).count()
     };
     for _ in 0..100 {
@@ -406,11 +423,63 @@ async fn followers_leave_no_watch_behind() {
         reading.until("0\n").await;
         assert!(timeout(Duration::from_millis(1), reading.0.next()).await.is_err());
     }
-    // A blocking read in progress may end a moment after its stream was dropped.
+    // Blocking work in progress may end a moment after its stream was dropped.
     let gone = async {
-        while watches() > 0 {
+        while open_files() > 0 || watches(&[&folder]) != (0, 0) {
             tokio::task::yield_now().await;
         }
     };
     timeout(LIMIT, gone).await.expect("all closed");
+}
+
+#[tokio::test]
+async fn all_followers_share_one_inotify_instance() {
+    let mut logs: Vec<_> = std::iter::repeat_with(Log::new).take(100).collect();
+    let paths: Vec<_> = logs.iter().map(|log| log.path.clone()).collect();
+    let folders: Vec<_> = paths.iter().map(|path| path.parent().unwrap()).collect();
+    let mut readings = Vec::new();
+    for log in &mut logs {
+        log.lines(0..1);
+        for _ in 0..2 {
+            let mut reading = log.open(FOLLOW).await.unwrap();
+            reading.until("0\n").await;
+            readings.push(reading);
+        }
+    }
+    let all_wait = async {
+        while watches(&folders) != (1, 100) {
+            let waiting = futures::future::join_all(readings.iter_mut().map(|one| one.0.next()));
+            assert!(timeout(Duration::from_millis(10), waiting).await.is_err());
+        }
+    };
+    timeout(LIMIT, all_wait).await.expect("one instance for all");
+    // What one follower leaves is still watched for the other.
+    readings.truncate(151);
+    assert_eq!(watches(&folders), (1, 76));
+    let begun = std::time::Instant::now();
+    for log in &mut logs {
+        log.lines(1..2);
+    }
+    for reading in &mut readings {
+        reading.until("1\n").await;
+    }
+    assert!(begun.elapsed() < notice::LOOK_ANYWAY, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_removed_directory_is_polled() {
+    let log = Log::new();
+    let folder = log.path.parent().unwrap();
+    let mut notices = [Notice::new(folder.to_owned()).await, Notice::new(folder.to_owned()).await];
+    fs::remove_dir(folder).unwrap();
+    fs::create_dir(folder).unwrap();
+    for notice in &mut notices {
+        // The removal, at the latest by the end of the watch; then it polls.
+        let begun = std::time::Instant::now();
+        for _ in 0..5 {
+            notice.changed().await;
+        }
+        assert!(begun.elapsed() < notice::LOOK_ANYWAY, "{:?}", begun.elapsed());
+    }
+    assert_eq!(watches(&[folder]), (0, 0));
 }

@@ -5,7 +5,8 @@ use k8s_openapi::api::core::v1::PodCondition;
 use super::super::manifest::gates;
 use super::super::observe::Observed;
 use super::super::plan::wanted;
-use super::super::record::{Life, PREEMPTED, Since};
+use super::super::reason::{Failure, verdict};
+use super::super::record::{Life, Since};
 use super::{Phase, time, waiting_inits};
 use crate::model::UnixNanos;
 
@@ -44,7 +45,7 @@ pub(super) fn conditions(
             status: true,
             reason: "TerminationByKubelet",
             message: match verdict.reason.as_str() {
-                PREEMPTED => PREEMPTION.to_owned(),
+                verdict::PREEMPTED => PREEMPTION.to_owned(),
                 _ => verdict.message.clone(),
             },
         });
@@ -56,7 +57,7 @@ pub(super) fn conditions(
     } else {
         life.conditions.remove("PodResizePending");
     }
-    let resize = life.trouble.as_ref().filter(|trouble| trouble.reason == "ResizeError");
+    let resize = life.trouble.as_ref().filter(|trouble| trouble.reason == Failure::Resize);
     if let Some(trouble) = resize {
         let message = trouble.message.clone();
         drafts.push(Draft { reason: "Error", message, ..yes("PodResizeInProgress") });
@@ -80,13 +81,17 @@ pub(super) fn conditions(
     all
 }
 
-/// Whether a running container has other resources than those that its pod was given.
+/// Whether the pod or a running container has other resources than those that it was given. A pod
+/// in which nothing runs is not resized, as in a kubelet.
 fn is_resizing(life: &Life) -> bool {
-    wanted(life.given.spec()).iter().any(|wanted| {
+    let spec = life.given.spec();
+    let of_pod = spec.resources.clone().unwrap_or_default();
+    let is_pod_resized = life.resources.as_deref().is_some_and(|actual| *actual != of_pod);
+    wanted(spec).iter().any(|wanted| {
         let current = life.units.get(wanted.name).and_then(|unit| unit.current.as_ref());
-        let current = current.filter(|current| current.is_live());
-        let actual = current.and_then(|current| current.resources.as_deref());
-        actual.is_some_and(|actual| *actual != wanted.resources())
+        let Some(current) = current.filter(|current| current.is_live()) else { return false };
+        let is_resized = current.resources.as_deref().is_some_and(|it| *it != wanted.resources());
+        is_pod_resized || is_resized
     })
 }
 

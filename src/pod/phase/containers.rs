@@ -11,6 +11,7 @@ use super::super::plan::{Job, Role, Wanted, wanted};
 use super::super::record::{Instance, Life, State, Termination, Trouble, Unit, User};
 use super::super::wishes::Pace;
 use super::time;
+use crate::board::EndReason;
 use crate::ids::ContainerId;
 use crate::model::UnixNanos;
 
@@ -54,7 +55,7 @@ fn end(status: &mut ContainerStatus) {
     }
     let terminated = ContainerStateTerminated {
         exit_code: 137,
-        reason: Some("ContainerStatusUnknown".to_owned()),
+        reason: Some(EndReason::ContainerStatusUnknown.as_str().to_owned()),
         message: Some("The container could not be located when the pod was terminated".to_owned()),
         ..ContainerStateTerminated::default()
     };
@@ -234,13 +235,14 @@ fn go_duration(pause: std::time::Duration) -> String {
 fn waiting_for(trouble: &Trouble, wanted: &Wanted<'_>, now: UnixNanos) -> ContainerState {
     if trouble.turns_at().is_some_and(|at| at <= now) {
         let message = format!(
-            "Back-off pulling image {:?}: ErrImagePull: {}",
+            "Back-off pulling image {:?}: {}: {}",
             wanted.image(),
+            trouble.reason,
             trouble.message
         );
         return waiting("ImagePullBackOff", Some(message));
     }
-    waiting(&trouble.reason, Some(trouble.message.clone()))
+    waiting(trouble.reason.as_str(), Some(trouble.message.clone()))
 }
 
 fn waiting(reason: &str, message: Option<String>) -> ContainerState {
@@ -249,12 +251,11 @@ fn waiting(reason: &str, message: Option<String>) -> ContainerState {
 }
 
 fn terminated(end: &Termination) -> ContainerState {
-    let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     let terminated = ContainerStateTerminated {
         container_id: Some(named(&end.id)),
         exit_code: end.code,
-        reason: text(&end.reason),
-        message: text(&end.message),
+        reason: Some(end.reason.as_str().to_owned()),
+        message: Some(end.message.clone()).filter(|text| !text.is_empty()),
         started_at: end.started_at.and_then(time),
         finished_at: time(end.finished_at),
         signal: None,

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::observe::Observed;
 use super::plan::{Job, Role, Wanted, wanted};
 use super::record::{Life, State};
-use crate::container::START_ERROR;
+use crate::board::EndReason;
 use crate::model::UnixNanos;
 
 /// Facts about the node and its settings that a status needs.
@@ -82,7 +82,7 @@ pub fn phase(life: &Life, seen: &Observed) -> Phase {
     let never_ran = |app: &&Wanted<'_>| {
         let first = life.units.get(app.name).filter(|unit| unit.last.is_none());
         let end = first.and_then(|unit| unit.ended());
-        end.is_some_and(|end| end.reason == START_ERROR.1 && !app.restarts(end.code))
+        end.is_some_and(|end| end.reason == EndReason::StartError && !app.restarts(end.code))
     };
     // About to fail: it goes from Pending to Failed directly.
     if apps.iter().all(never_ran) {
@@ -159,7 +159,10 @@ pub fn status(life: &mut Life, seen: &Observed, now: UnixNanos, node: &Viewpoint
     // An ended pod keeps its last address.
     let ips = if host_network { &node.ips } else { &life.ips };
     let ips: Vec<String> = ips.iter().map(ToString::to_string).collect();
+    let own = life.given.spec().resources.as_ref();
     PodStatus {
+        allocated_resources: own.and_then(|own| own.requests.clone()),
+        resources: own.and_then(|_| life.resources.as_deref().cloned()),
         conditions: Some(conditions),
         host_ip: node.ips.first().map(ToString::to_string),
         host_ips: some(node.ips.iter().map(|ip| HostIP { ip: ip.to_string() }).collect()),

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::super::object::Source;
 use super::super::record::{State, User, Verdict};
 use super::super::rehearsal::{DAWN, Ending, SECOND, Stage};
+use crate::board::EndReason;
 
 /// State and last state of a container in a few words.
 fn told(status: &ContainerStatus) -> (String, String) {
@@ -116,7 +117,7 @@ fn a_pod_whose_only_start_failed_was_never_running() {
         stage.seen.containers[0].state = State::Created;
         stage.container_ends(&id, 128);
         let State::Ended(end) = &mut stage.seen.containers[0].state else { panic!("it ended") };
-        end.reason = "StartError".to_owned();
+        end.reason = EndReason::StartError;
         // Seen before the plan has decided that this is the end of the pod.
         super::super::observe::fold(&mut stage.life, &stage.seen, stage.now);
         assert_eq!(super::phase(&stage.life, &stage.seen).as_str(), phase, "{policy}");

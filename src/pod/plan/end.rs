@@ -36,8 +36,6 @@ impl Planner<'_> {
         } else if !life.settled {
             self.plan.wait(None, "take volumes and cgroup away", "the end of this step");
             self.act(Action::Settle);
-        } else {
-            self.plan.at_rest = true;
         }
     }
 

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use super::backoff;
 use super::observe::{Observed, doom_failed};
+use super::reason::verdict;
 use super::record::{Life, Verdict};
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
@@ -199,8 +200,6 @@ pub struct Plan {
     pub wake_at: Option<UnixNanos>,
     /// What the pod is waiting for.
     pub waits: Vec<Wait>,
-    /// Whether nothing is left to do unless the desired state changes.
-    pub at_rest: bool,
 }
 
 impl Plan {
@@ -311,7 +310,7 @@ impl Planner<'_> {
         let grace = life.grace();
         life.judge(Verdict {
             succeeded: false,
-            reason: "DeadlineExceeded".to_owned(),
+            reason: verdict::DEADLINE_EXCEEDED.to_owned(),
             message: "Pod was active on the node longer than the specified deadline".to_owned(),
             at: self.now,
             deadline: later(self.now, grace),

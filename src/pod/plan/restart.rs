@@ -1,6 +1,7 @@
 //! Decides whether a container may be started now.
 
 use super::super::backoff::Backoff;
+use super::super::reason::Failure;
 use super::super::record::{Life, State, Termination, Unit};
 use super::super::wishes::Pace;
 use super::{Action, Job, Planner, Role, Wanted};
@@ -60,9 +61,9 @@ impl Planner<'_> {
         if let Some(trouble) = &unit.trouble
             && trouble.next_try > now
         {
-            let (step, unblocks) = match trouble.reason.as_str() {
-                "ErrImagePull" => ("pull the image", "an image that can be pulled"),
-                "CreateContainerConfigError" => {
+            let (step, unblocks) = match trouble.reason {
+                Failure::Pull => ("pull the image", "an image that can be pulled"),
+                Failure::Config => {
                     ("make the container's configuration", "the objects that it refers to")
                 }
                 _ => ("start the container", "the next try"),
@@ -82,7 +83,7 @@ impl Planner<'_> {
         if let Some(end) = unit.ended().filter(counts).cloned() {
             let held = unit.backoff.and_then(|b| b.until(end.finished_at, &pace.policy));
             if let Some(until) = held.filter(|until| *until > now) {
-                let error = format!("exit code {}: {}", end.code, end.reason);
+                let error = format!("exit code {}: {}", end.code, end.reason.as_str());
                 let step = "wait for back-off";
                 return self.wait_until(Some(name), step, until, &error, "time");
             }

@@ -2,7 +2,7 @@
 
 use super::super::backoff::later;
 use super::super::observe::{UNKNOWN, doom};
-use super::super::record::{Instance, Life, State, Unit, Verdict};
+use super::super::record::{Instance, Life, State, Unit};
 use super::end::stopping;
 use super::restart::{Standing, standing};
 use super::{Action, Job, Planner, Restart, Role, Wanted, wanted};
@@ -70,7 +70,7 @@ impl Planner<'_> {
             let succeeded = wanted.iter().filter(|w| w.role == Role::App).all(|w| {
                 life.units.get(w.name).and_then(|u| u.ended()).is_some_and(|end| end.code == 0)
             });
-            return self.decide(life, succeeded, "", "");
+            return life.conclude(succeeded, self.now);
         }
         if self.seen.is_busy(&Job::Sandbox) {
             return self.plan.wait(None, "make the pod sandbox", "the end of this step");
@@ -159,7 +159,7 @@ impl Planner<'_> {
         match standing(life.units.get(init.name), init, home) {
             Standing::Done { succeeded: true } => true,
             Standing::Done { succeeded: false } => {
-                self.decide(life, false, "", "");
+                life.conclude(false, self.now);
                 false
             }
             Standing::Live if init.role == Role::Sidecar => {
@@ -271,18 +271,6 @@ impl Planner<'_> {
             }
         }
     }
-
-    fn decide(&mut self, life: &mut Life, succeeded: bool, reason: &str, message: &str) {
-        let deadline = later(self.now, life.grace());
-        life.judge(Verdict {
-            succeeded,
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-            at: self.now,
-            deadline,
-            disrupted: false,
-        });
-    }
 }
 
 /// Whether a container has to end so that its pod can be resized.
@@ -347,7 +335,5 @@ fn judge(life: &mut Life, wanted: &[Wanted<'_>], home: &PodId, now: i64) {
             Standing::Due | Standing::Live => return,
         }
     }
-    let deadline = later(now, life.grace());
-    let (reason, message) = (String::new(), String::new());
-    life.judge(Verdict { succeeded, reason, message, at: now, deadline, disrupted: false });
+    life.conclude(succeeded, now);
 }

@@ -38,7 +38,7 @@ fn a_plain_pod_is_prepared_then_housed_then_started() {
     assert_eq!(stage.play(), ["prepare", "sandbox 0", "start app 0"]);
     assert_eq!(stage.life.started, Some(DAWN));
     assert_eq!((stage.plan.wake_at, &stage.plan.waits[..]), (None, &[][..]));
-    assert!(!stage.plan.at_rest);
+    assert!(!stage.at_rest());
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn an_init_container_that_fails_is_tried_again_or_ends_the_pod() {
             assert_eq!(done, ["stop sandbox 0", "settle"], "{pod} {own:?}");
             let verdict = stage.life.verdict.as_ref().expect("a verdict");
             assert!(!verdict.succeeded);
-            assert!(stage.plan.at_rest);
+            assert!(stage.at_rest());
         }
     }
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::Pods;
 use super::entrance::Coming;
-use crate::board::now;
+use crate::clock::now;
 use crate::pod::face::{
     Applied, Apply, Change, Error, Manner, ObjectKey, ObjectKind, Preconditions,
 };
@@ -36,7 +36,8 @@ impl<'a> Changes<'a> {
         if !self.lives.contains_key(entry.uid.as_str()) {
             self.turns.push(entry.turn.lock().await);
         }
-        let change = self.lives.entry(&entry.uid).or_insert_with(|| (entry, entry.life()));
+        let change =
+            self.lives.entry(&entry.uid).or_insert_with(|| (entry, Life::clone(&entry.life())));
         &mut change.1
     }
 }
@@ -90,7 +91,7 @@ impl Pods {
     /// The objects that a pod already uses, and those stored independently of pods.
     fn objects(&self, namespace: &str, name: &str) -> Objects {
         let key = PodKey::new(namespace, name);
-        let own = self.room.newest(&key).map(|entry| entry.life().given.objects);
+        let own = self.room.newest(&key).map(|entry| entry.life().given.objects.clone());
         let mut all = own.unwrap_or_default();
         let kept = self.shelf().of(namespace);
         all.config_maps.extend(kept.config_maps);
@@ -154,8 +155,9 @@ impl Pods {
             all.secrets.extend(new.secrets.clone());
             let picked = manifest::pick(&life.given.pod, &all);
             if picked != life.given.objects {
-                let asked = life.asked.map(|asked| *asked);
-                others.push(Step::Set(entry, Given { objects: picked, ..life.given }, asked));
+                let asked = life.asked.as_deref().cloned();
+                let given = Given { objects: picked, ..life.given.clone() };
+                others.push(Step::Set(entry, given, asked));
             }
         }
         others
@@ -316,6 +318,7 @@ impl Pods {
         grace: Option<Duration>,
         kept: &[Shelved],
     ) -> Result<(), Error> {
+        check_uids(steps, |uid| self.room.has(uid))?;
         let ends: Vec<_> = steps.iter().flat_map(|step| self.ends(step)).collect();
         let mut changes = Changes::default();
         let mut batch = kept.iter().try_fold(Batch::new(), Batch::put)?;
@@ -350,7 +353,7 @@ impl Pods {
         }
         self.room.deps.store.write(batch).await?;
         for (entry, life) in std::mem::take(&mut changes.lives).into_values() {
-            entry.set(life);
+            entry.set(Arc::new(life));
             entry.regenerate();
             entry.changed.notify_one();
         }
@@ -374,8 +377,7 @@ impl Pods {
                 let change = if old.is_some() { Change::Replaced } else { Change::Created };
                 let entry = Entry::new(*life);
                 self.room.add(std::slice::from_ref(&entry));
-                let shown = old.is_none();
-                let view = if shown { self.room.deps.hub.publish(view) } else { view };
+                let view = self.room.publish(&entry, view);
                 self.start(entry);
                 (view, change)
             }
@@ -386,7 +388,7 @@ impl Pods {
         match step {
             Step::Keep(entry) => (self.current(&entry), Change::Unchanged),
             Step::Set(entry, given, asked) => {
-                let mut life = entry.life();
+                let mut life = Life::clone(&entry.life());
                 life.give(given, asked);
                 (self.as_shown(&entry, &life), Change::Configured)
             }
@@ -399,11 +401,7 @@ impl Pods {
 
     /// The current record of a pod with its status.
     pub(super) fn current(&self, entry: &Entry) -> PodView {
-        let view = self.as_shown(entry, &entry.life());
-        if self.room.shown(&entry.key).is_some_and(|shown| shown.uid == entry.uid) {
-            return self.room.deps.hub.publish(view);
-        }
-        view
+        self.room.publish(entry, self.as_shown(entry, &entry.life()))
     }
 
     fn as_shown(&self, entry: &Entry, life: &Life) -> PodView {
@@ -437,6 +435,19 @@ fn stated(pod: &Pod) -> Preconditions {
     Preconditions { uid: set(&meta.uid), resource_version: set(&meta.resource_version) }
 }
 
+/// Checks that no new pod has the uid of another pod: they would share row, folder and cgroup.
+fn check_uids(steps: &[Step], is_known: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let mut new = BTreeSet::new();
+    for step in steps {
+        let Step::Make(life, _) = step else { continue };
+        if is_known(&life.uid) || !new.insert(&life.uid) {
+            let message = format!("another pod has its uid {}", life.uid);
+            return Err(Error::Conflict { pod: life.given.key(), message });
+        }
+    }
+    Ok(())
+}
+
 /// A random uid (UUID version 4, RFC 9562), as in Kubernetes.
 fn uuid() -> String {
     let mut bytes: [u8; 16] = rand::random();
@@ -445,4 +456,22 @@ fn uuid() -> String {
     let text = hex::encode(bytes);
     let parts = [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]];
     parts.join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::pod::rehearsal::given;
+
+    #[test]
+    fn no_two_pods_have_the_same_uid() {
+        let make = || Step::Make(Box::new(Life::new(given(json!({})))), None);
+        check_uids(&[make()], |_| false).expect("it is new");
+        for (steps, known) in [(vec![make(), make()], ""), (vec![make()], "u-1")] {
+            let refused = check_uids(&steps, |uid| uid == known).expect_err("it is not new");
+            assert!(matches!(refused, Error::Conflict { .. }), "{refused}");
+        }
+    }
 }

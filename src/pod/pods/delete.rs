@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Pods;
-use crate::board::now;
+use crate::clock::now;
 use crate::pod::face::{Delete, Error, ObjectKey, Preconditions, Selector};
 use crate::pod::object::PodKey;
 use crate::pod::observe::doom;
@@ -12,7 +12,6 @@ use crate::pod::plan::{Role, wanted};
 use crate::pod::record::Life;
 use crate::pod::room::Entry;
 use crate::pod::view::PodView;
-use crate::store::Batch;
 
 impl Pods {
     pub(super) async fn delete_pods(&self, request: Delete) -> Result<Vec<PodView>, Error> {
@@ -101,7 +100,7 @@ impl Pods {
     ) -> Result<PodView, Error> {
         let life = self.change(entry, |life| life.delete(grace, force, now())).await?;
         let view = self.current(entry);
-        if life.deletion.is_some_and(|deletion| deletion.hidden) {
+        if life.deletion.as_ref().is_some_and(|deletion| deletion.hidden) {
             self.room.hide(entry);
         }
         Ok(view)
@@ -112,16 +111,15 @@ impl Pods {
         &self,
         entry: &Entry,
         change: impl FnOnce(&mut Life),
-    ) -> Result<Life, Error> {
+    ) -> Result<Arc<Life>, Error> {
         let _turn = entry.turn.lock().await;
         if !self.room.has(&entry.uid) {
             return Err(Error::NotFound(entry.key.clone()));
         }
-        let mut life = entry.life();
+        let mut life = Life::clone(&entry.life());
         change(&mut life);
-        let batch = Batch::new().put(&life)?;
-        let batch = if life.is_ending() { batch.ends_work() } else { batch };
-        self.room.deps.store.write(batch).await?;
+        self.room.save(&life).await?;
+        let life = Arc::new(life);
         entry.set(life.clone());
         entry.changed.notify_one();
         Ok(life)

@@ -8,12 +8,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Pods;
-use crate::board::now;
+use crate::clock::now;
 use crate::pod::admit;
 use crate::pod::backoff::later;
 use crate::pod::face::AdmitReason;
 use crate::pod::object::Given;
-use crate::pod::record::{Life, PREEMPTED, Verdict};
+use crate::pod::reason::verdict;
+use crate::pod::record::{Life, Verdict};
 use crate::pod::view::EventType;
 
 /// Message of a pod that is preempted.
@@ -89,7 +90,7 @@ impl Pods {
         lives
             .filter(|life| !life.settled && life.verdict.is_none())
             .filter(|life| !coming.ends.contains(&life.uid) && !replaced(&life.given))
-            .map(|life| Arc::new(life.given))
+            .map(|life| Arc::new(life.given.clone()))
             .collect()
     }
 
@@ -98,7 +99,7 @@ impl Pods {
         let at = now();
         life.judge(Verdict {
             succeeded: false,
-            reason: PREEMPTED.to_owned(),
+            reason: verdict::PREEMPTED.to_owned(),
             message: MESSAGE.to_owned(),
             at,
             deadline: later(at, life.grace()),
@@ -109,6 +110,6 @@ impl Pods {
     /// Reports the event of a preempted pod.
     pub(super) fn tell_preempted(&self, life: &Life) {
         tracing::warn!(pod = %life.given.key(), "pod preempted");
-        self.room.event(life, None, EventType::Warning, PREEMPTED, MESSAGE);
+        self.room.event(life, None, EventType::Warning, verdict::PREEMPTED, MESSAGE);
     }
 }

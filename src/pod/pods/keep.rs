@@ -8,20 +8,25 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Pods;
-use crate::board::{Sandbox, SandboxFilter, now};
+use crate::board::{Sandbox, SandboxFilter};
+use crate::clock::now;
 use crate::ids::PodId;
 use crate::model::Owner;
 use crate::pod::EventType;
 use crate::pod::admit::Pressure;
 use crate::pod::backoff::later;
 use crate::pod::object::Given;
+use crate::pod::reason::verdict;
 use crate::pod::record::Verdict;
 use crate::pod::room::Entry;
 use crate::pod::upkeep::{
-    Below, ContainerUse, Disk, Eviction, EvictionOptions, Evictor, Node, Observations, PodUse,
-    Upkeep, UpkeepOptions, disk_of_tree,
+    Below, ContainerUse, Disk, EvictionOptions, Evictor, Node, Observations, PodUse, Upkeep,
+    UpkeepOptions, disk_of_tree,
 };
 use crate::telemetry::error_chain;
+
+/// Grace period of the containers of an evicted pod, as in the kubelet.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// Options of the upkeep.
 #[derive(Debug, Clone)]
@@ -52,7 +57,7 @@ pub trait Meter: Send + Sync {
     async fn observe(&self) -> Observations;
 
     /// Usage of the pods in these sandboxes, by uid.
-    async fn used(&self, sandboxes: Vec<Sandbox>) -> BTreeMap<String, Used>;
+    async fn used(&self, sandboxes: Vec<Arc<Sandbox>>) -> BTreeMap<String, Used>;
 }
 
 impl Pods {
@@ -111,7 +116,7 @@ impl Node for Keeper {
             ..SandboxFilter::default()
         };
         let sandboxes = pods.room.deps.sandboxes.list(&filter);
-        let of_uid = |it: &Sandbox| (it.config.metadata.uid.clone(), it.id.clone());
+        let of_uid = |it: &Arc<Sandbox>| (it.config.metadata.uid.clone(), it.id.clone());
         let ids: BTreeMap<String, PodId> = sandboxes.iter().map(of_uid).collect();
         let mut used = self.meter.used(sandboxes).await;
         let short = pods.pressure().disk;
@@ -127,7 +132,7 @@ impl Node for Keeper {
                 true => folders(&pods, &life.given, ids.get(&entry.uid)),
                 false => Folders::default(),
             };
-            found.push(take(life.given, used, folders).await);
+            found.push(take(life.given.clone(), used, folders).await);
         }
         found
     }
@@ -136,10 +141,10 @@ impl Node for Keeper {
         self.upkeep.reclaim().await;
     }
 
-    async fn evict(&self, uid: &str, eviction: Eviction) {
+    async fn evict(&self, uid: &str, message: String) {
         let Some(pods) = self.pods.upgrade() else { return };
         let Some(entry) = pods.room.by_uid(uid) else { return };
-        if let Err(error) = pods.evict(&entry, eviction).await {
+        if let Err(error) = pods.evict(&entry, message).await {
             tracing::warn!(pod = %entry.key, error = error_chain(&error), "cannot evict pod yet");
             return;
         }
@@ -150,19 +155,18 @@ impl Node for Keeper {
 
 impl Pods {
     /// Fails the pod as evicted.
-    async fn evict(&self, entry: &Entry, eviction: Eviction) -> Result<(), crate::pod::Error> {
-        let grace = Duration::from_secs(u64::try_from(eviction.grace).unwrap_or_default());
+    async fn evict(&self, entry: &Entry, message: String) -> Result<(), crate::pod::Error> {
         let at = now();
         let verdict = Verdict {
             succeeded: false,
-            reason: eviction.reason.to_owned(),
-            message: eviction.message.clone(),
+            reason: verdict::EVICTED.to_owned(),
+            message: message.clone(),
             at,
-            deadline: later(at, grace),
+            deadline: later(at, EVICTION_GRACE),
             disrupted: true,
         };
         let life = self.change(entry, |life| life.judge(verdict)).await?;
-        self.room.event(&life, None, EventType::Warning, "Evicted", eviction.message);
+        self.room.event(&life, None, EventType::Warning, verdict::EVICTED, message);
         Ok(())
     }
 }

@@ -33,7 +33,7 @@ use super::phase;
 use super::plan::Policy;
 use super::probe::{self, Prober};
 use super::record::Life;
-use super::room::{Deps, Entry, Room, Settings};
+use super::room::{Deps, Entry, Room};
 use super::shelf::{Shelf, Shelved};
 use super::translate::{NodeFacts, free_user_ids, wants_user_ids};
 use super::view::{EventType, PodView};
@@ -41,7 +41,7 @@ use super::volume::{self, Volumes};
 use super::watch::{self as watching, Hub, HubOptions};
 use super::worker::Worker;
 use crate::backend::Host;
-use crate::board::now;
+use crate::clock::now;
 use crate::container;
 use crate::ids::ContainerId;
 use crate::image::Images;
@@ -151,9 +151,8 @@ impl Pods {
                 events,
                 gone: gone.clone(),
             };
-            let settings = Settings { policy: options.policy };
             Self {
-                room: Arc::new(Room::new(deps, settings, options.node)),
+                room: Arc::new(Room::new(deps, options.policy, options.node)),
                 changing: tokio::sync::Mutex::default(),
                 known: Mutex::default(),
                 shelf: Mutex::default(),

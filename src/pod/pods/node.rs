@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::Pods;
 use crate::backend::NetworkReadiness;
-use crate::board::now;
+use crate::clock::now;
 use crate::model::{StringMap, UnixNanos};
 use crate::pod::admit::Pressure;
 use crate::pod::phase::time;
@@ -274,6 +274,16 @@ fn binary(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::stored;
+
+    #[test]
+    fn the_stored_node_keeps_its_meaning() {
+        let Known { created, conditions, containerd } = stored::now();
+        assert!(conditions["Ready"].status && conditions["Ready"].at > created);
+        assert_eq!(containerd, "v2.1.4");
+        let old: Known = stored::old();
+        assert_eq!((old.created, old.conditions.len()), (created, 0));
+    }
 
     #[test]
     fn a_node_tells_all_that_it_has() {

@@ -71,7 +71,7 @@ impl Pods {
         let own = self.room.all().into_iter().filter(|entry| entry.key.namespace == namespace);
         let lives = own.map(|entry| entry.life());
         let lives = lives.filter(|life| !life.given.source.is_static() && !life.is_ending());
-        there.extend(lives.map(|life| life.given.objects));
+        there.extend(lives.map(|life| life.given.objects.clone()));
         there
     }
 }

@@ -62,3 +62,16 @@ impl Pods {
         Ok(lost)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::stored;
+
+    #[test]
+    fn the_stored_mark_keeps_its_meaning() {
+        for mark in [stored::now::<Complete>(), stored::old()] {
+            assert_eq!(mark.key(), "all");
+        }
+    }
+}

@@ -15,17 +15,16 @@ use futures::future::join_all;
 
 use super::Pods;
 use crate::backend::{self, ErrorKind, Notice, Shutdown};
-use crate::board::now;
+use crate::clock::now;
 use crate::lifecycle::Backoff;
 use crate::pod::backoff::later;
+use crate::pod::reason::verdict;
 use crate::pod::record::Verdict;
 use crate::pod::room::Entry;
 use crate::pod::shutdown::{Band, Bands};
 use crate::pod::translate::priority;
 use crate::telemetry::error_chain;
 
-/// Status reason of a pod that ends with the host, as in the kubelet.
-const REASON: &str = "Terminated";
 const MESSAGE: &str = "Pod was terminated in response to imminent node shutdown.";
 
 /// First delay between attempts to subscribe again.
@@ -165,7 +164,7 @@ impl Pods {
             let grace = grace.min(life.grace());
             life.judge(Verdict {
                 succeeded: false,
-                reason: REASON.to_owned(),
+                reason: verdict::TERMINATED.to_owned(),
                 message: MESSAGE.to_owned(),
                 at,
                 deadline: later(at, grace),

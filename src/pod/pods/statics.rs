@@ -28,7 +28,8 @@ impl Pods {
     pub fn static_pods(&self) -> Vec<Given> {
         let all = self.room.all();
         let lives = all.iter().map(|entry| entry.life()).filter(|life| !life.is_ending());
-        lives.map(|life| life.given).filter(|given| given.source.is_static()).collect()
+        let lives = lives.filter(|life| life.given.source.is_static());
+        lives.map(|life| life.given.clone()).collect()
     }
 
     /// Reconciles static pods when the requested ones change, and whenever a pod has gone, because

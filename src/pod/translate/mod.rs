@@ -42,6 +42,8 @@ use std::fmt;
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, FileKeySelector, PodSpec};
 use serde::{Deserialize, Serialize};
 
+use super::reason::Failure;
+
 /// Label of sandboxes and containers: name of the pod.
 pub const POD_NAME_LABEL: &str = "io.kubernetes.pod.name";
 /// Label of sandboxes and containers: namespace of the pod.
@@ -266,9 +268,9 @@ pub enum Error {
 
 impl Error {
     /// The reason shown for a waiting container, or of the event for a sandbox.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Failure {
         match self {
-            Self::Sandbox(_) => "FailedCreatePodSandBox",
+            Self::Sandbox(_) => Failure::Sandbox,
             Self::NoContainer(_)
             | Self::NoConfigMap(_)
             | Self::NoSecret(_)
@@ -278,7 +280,7 @@ impl Error {
             | Self::NoFileKey { .. }
             | Self::BadFile { .. }
             | Self::NonRoot(_)
-            | Self::Field { .. } => "CreateContainerConfigError",
+            | Self::Field { .. } => Failure::Config,
         }
     }
 

@@ -82,14 +82,14 @@ impl Containers for Below {
         let sandboxes = self.sandboxes.list(&filter);
         let containers = self.sandboxes.containers(&all).into_iter();
         let with_containers: BTreeSet<PodId> = containers.map(|it| it.pod.clone()).collect();
-        let sandbox = |sandbox: sandbox::Sandbox| {
+        let sandbox = |sandbox: Arc<sandbox::Sandbox>| {
             let uid = sandbox.config.metadata.uid.clone();
             Sandbox {
                 pod_gone: !(self.is_known)(&uid),
                 uid,
                 created: sandbox.created_at,
                 in_use: sandbox.is_ready() || with_containers.contains(&sandbox.id),
-                id: sandbox.id,
+                id: sandbox.id.clone(),
             }
         };
         sandboxes.into_iter().map(sandbox).collect()

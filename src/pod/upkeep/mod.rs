@@ -14,7 +14,7 @@ mod rounds;
 pub use below::{Below, IsKnown};
 pub use containers::{Containers, Dead, Sandbox, collect, too_many, too_many_sandboxes};
 pub use evict::{
-    BadThreshold, ContainerUse, Disk, Eviction, EvictionOptions, Evictor, Limit, Node, NodePaths,
+    BadThreshold, ContainerUse, Disk, EvictionOptions, Evictor, Limit, Node, NodePaths,
     Observation, Observations, PodUse, Signal, Signals, Threshold, defaults, disk_of_tree,
     over_limits, rank,
 };

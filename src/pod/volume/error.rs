@@ -1,6 +1,7 @@
 //! Errors of volumes.
 
 use crate::backend;
+use crate::pod::reason::Failure;
 
 /// An error of a pod's volumes, with the kubelet's message where it has one. None is final: an
 /// object may be created later, and the next attempt may succeed.
@@ -155,15 +156,15 @@ fn references(kind: &str) -> &'static str {
 impl Error {
     /// The Kubernetes reason: of an event of the pod that waits for its volumes, or of a container
     /// that waits for its configuration.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Failure {
         match self {
             Self::NoVolume { .. }
             | Self::Mount { .. }
             | Self::SubPath { .. }
             | Self::NoFolder { .. }
             | Self::EnvFile { .. }
-            | Self::Termination { .. } => "CreateContainerConfigError",
-            _ => "FailedMount",
+            | Self::Termination { .. } => Failure::Config,
+            _ => Failure::Mount,
         }
     }
 }

@@ -210,7 +210,7 @@ async fn a_mount_of_no_volume_is_refused() {
     let given = given("u", json!([]), json!([{ "name": "gone", "mountPath": "/m" }]));
     let error = world.mounts(&given, 0).await.unwrap_err();
     assert_eq!(error.to_string(), "cannot find volume \"gone\" to mount into container \"app\"");
-    assert_eq!(error.reason(), "CreateContainerConfigError");
+    assert_eq!(error.reason().as_str(), "CreateContainerConfigError");
 }
 
 #[tokio::test]
@@ -328,7 +328,7 @@ async fn files_of_variables_are_read_from_empty_dirs_alone() {
     for (volume, path) in [("scratch", "out"), ("scratch", "large"), ("scratch", "a")] {
         let error = read(&[(volume, path)]).await.expect_err(path);
         assert!(matches!(error, Error::EnvFile { .. }), "{path}: {error}");
-        assert_eq!(error.reason(), "CreateContainerConfigError");
+        assert_eq!(error.reason().as_str(), "CreateContainerConfigError");
     }
     for volume in ["conf", "host", "none"] {
         let error = read(&[(volume, "a")]).await.expect_err(volume);

@@ -16,7 +16,8 @@ use crate::pod::MountContext;
 use crate::pod::hook::{self, Moment};
 use crate::pod::observe::SeenSandbox;
 use crate::pod::plan::{Action, Role, wanted};
-use crate::pod::record::{Life, is_of_image};
+use crate::pod::reason::Failure;
+use crate::pod::record::Life;
 use crate::pod::room::Room;
 use crate::pod::translate::{
     ContainerContext, ContainerKind, ContainerRef, ImageFacts, PodContext, Warning,
@@ -29,17 +30,10 @@ use crate::telemetry::error_chain;
 /// An action, with the pod's state when it was decided.
 pub(super) struct Work {
     pub(super) room: Arc<Room>,
-    pub(super) life: Life,
+    pub(super) life: Arc<Life>,
     pub(super) home: Option<SeenSandbox>,
     pub(super) sandboxes: Vec<PodId>,
     pub(super) cancel: CancellationToken,
-}
-
-/// Why a start failed: reason in Kubernetes' terms and error, or `None` when it was cancelled.
-pub(super) type Stopped = Option<(String, String)>;
-
-pub(super) fn failed(reason: &str, message: String) -> Stopped {
-    Some((reason.to_owned(), message))
 }
 
 /// A container to start.
@@ -102,7 +96,7 @@ impl Work {
         let resized = self.resize().await;
         match &resized {
             // Volumes do not wait for a resize that fails.
-            Err(Outcome::Failed { reason, .. }) if reason == super::resize::FAILED => {}
+            Err(Outcome::Failed { reason: Failure::Resize, .. }) => {}
             Err(outcome) => return outcome.clone(),
             Ok(()) => {}
         }
@@ -111,21 +105,21 @@ impl Work {
             Ok(()) => resized.err().unwrap_or(Outcome::Done),
             Err(error) => {
                 let (reason, message) = (error.reason(), error_chain(&error));
-                self.event(None, EventType::Warning, reason, message.clone());
+                self.event(None, EventType::Warning, reason.as_str(), message.clone());
                 Outcome::failed(reason, message)
             }
         }
     }
 
     async fn run_sandbox(&self, attempt: u32) -> Outcome {
-        const FAILED: &str = "FailedCreatePodSandBox";
+        const FAILED: Failure = Failure::Sandbox;
         let given = &self.life.given;
         let node = self.room.node();
         let context = PodContext { attempt, user_ids: self.life.user_ids };
         let made = match pod_config(given, context, &node) {
             Ok(made) => made,
             Err(error) => {
-                self.event(None, EventType::Warning, FAILED, error.to_string());
+                self.event(None, EventType::Warning, FAILED.as_str(), error.to_string());
                 return Outcome::failed(FAILED, error.to_string());
             }
         };
@@ -141,7 +135,7 @@ impl Work {
             Err(error) => {
                 let chain = error_chain(&error);
                 let message = format!("Failed to create pod sandbox: {chain}");
-                self.event(None, EventType::Warning, FAILED, message);
+                self.event(None, EventType::Warning, FAILED.as_str(), message);
                 Outcome::failed(FAILED, chain)
             }
         }
@@ -151,28 +145,29 @@ impl Work {
         let name = start.name.as_str();
         match self.try_start(&start).await {
             Ok(()) => Outcome::Done,
-            Err(None) => Outcome::Cancelled,
-            Err(Some((reason, message))) => {
-                // Errors of the image were reported already; this reports that nothing starts.
-                let text = if is_of_image(&reason) { &reason } else { &message };
-                self.event(Some(name), EventType::Warning, "Failed", format!("Error: {text}"));
-                Outcome::failed(reason, message)
+            Err(outcome) => {
+                if let Outcome::Failed { reason, message } = &outcome {
+                    // Errors of the image were reported already; this reports that nothing starts.
+                    let text = if reason.is_of_image() { reason.as_str() } else { message };
+                    self.event(Some(name), EventType::Warning, "Failed", format!("Error: {text}"));
+                }
+                outcome
             }
         }
     }
 
-    async fn try_start(&self, start: &Start) -> Result<(), Stopped> {
+    async fn try_start(&self, start: &Start) -> Result<(), Outcome> {
         let name = start.name.as_str();
         let spec =
-            self.spec(name).ok_or_else(|| failed("CreateContainerConfigError", "gone".into()))?;
+            self.spec(name).ok_or_else(|| Outcome::failed(Failure::Config, "gone".into()))?;
         let sandboxes = &self.room.deps.sandboxes;
         if let Some(stale) = &start.stale {
             let removed = sandboxes.remove_container(stale.as_str()).await;
-            removed.map_err(|error| failed("CreateContainerError", error_chain(&error)))?;
+            removed.map_err(|error| Outcome::failed(Failure::Create, error_chain(&error)))?;
         }
         let image = self.image(&spec).await?;
         if self.cancel.is_cancelled() {
-            return Err(None);
+            return Err(Outcome::Cancelled);
         }
         let config = self.config(start, &spec, &image).await?;
         for mount in &config.mounts {
@@ -185,25 +180,25 @@ impl Work {
     }
 
     /// Creates and starts a container.
-    async fn make(&self, start: &Start, config: ContainerConfig) -> Result<(), Stopped> {
+    async fn make(&self, start: &Start, config: ContainerConfig) -> Result<(), Outcome> {
         let name = start.name.as_str();
         let sandboxes = &self.room.deps.sandboxes;
         if self.cancel.is_cancelled() {
-            return Err(None);
+            return Err(Outcome::Cancelled);
         }
         let created = sandboxes.create_container(start.sandbox.as_str(), config).await;
-        let id = created.map_err(|error| failed("CreateContainerError", error_chain(&error)))?;
+        let id = created.map_err(|error| Outcome::failed(Failure::Create, error_chain(&error)))?;
         self.event(Some(name), Normal, "Created", "Container created");
         if self.cancel.is_cancelled() {
-            return Err(None);
+            return Err(Outcome::Cancelled);
         }
         if let Err(error) = sandboxes.start_container(id.as_str()).await {
             let exited = |it: Arc<Container>| it.state.name() == StateName::Exited;
             // One that has not exited is recreated, but with a delay, which nothing else would
             // cause.
             let has_ended = sandboxes.container(id.as_str()).is_ok_and(exited);
-            let reason = if has_ended { "RunContainerError" } else { "CreateContainerError" };
-            return Err(failed(reason, error_chain(&error)));
+            let reason = if has_ended { Failure::Run } else { Failure::Create };
+            return Err(Outcome::failed(reason, error_chain(&error)));
         }
         self.event(Some(name), Normal, "Started", "Container started");
         Ok(())
@@ -214,20 +209,22 @@ impl Work {
         start: &Start,
         spec: &Spec,
         image: &Image,
-    ) -> Result<ContainerConfig, Stopped> {
+    ) -> Result<ContainerConfig, Outcome> {
         let (given, node) = (&self.life.given, self.room.node());
-        let untranslated =
-            |error: crate::pod::translate::Error| failed(error.reason(), error.to_string());
+        let untranslated = |error: crate::pod::translate::Error| {
+            Outcome::failed(error.reason(), error.to_string())
+        };
         let sandbox = self.room.deps.sandboxes.get(start.sandbox.as_str());
         let sandbox =
-            sandbox.map_err(|error| failed("CreateContainerError", error_chain(&error)))?;
+            sandbox.map_err(|error| Outcome::failed(Failure::Create, error_chain(&error)))?;
         let pod_ips = match (&self.home, sandbox.config.host_network()) {
             (_, true) => node.ips.clone(),
             (Some(home), false) => home.ips.clone(),
             (None, false) => Vec::new(),
         };
         let volumes = &self.room.deps.volumes;
-        let unread = |error: crate::pod::VolumeError| failed(error.reason(), error_chain(&error));
+        let unread =
+            |error: crate::pod::VolumeError| Outcome::failed(error.reason(), error_chain(&error));
         let env_files = volumes.env_files(given, spec).await.map_err(unread)?;
         let env = environment(given, spec, &pod_ips, &env_files, &node);
         let env = env.map_err(untranslated)?.config;
@@ -265,7 +262,7 @@ impl Work {
     }
 
     /// The id of the container whose processes an ephemeral one sees.
-    fn target(&self, start: &Start) -> Result<Option<String>, Stopped> {
+    fn target(&self, start: &Start) -> Result<Option<String>, Outcome> {
         let all = wanted(self.life.given.spec());
         let target = all.iter().find(|wanted| wanted.name == start.name).and_then(|it| it.target);
         let Some(target) = target else { return Ok(None) };
@@ -274,7 +271,7 @@ impl Work {
             Some(current) => Ok(Some(current.id.to_string())),
             None => {
                 let message = format!("target container {target:?} does not run");
-                Err(failed("CreateContainerError", message))
+                Err(Outcome::failed(Failure::Create, message))
             }
         }
     }
@@ -287,7 +284,7 @@ impl Work {
         };
         match run {
             Ok(()) => Outcome::Done,
-            Err(message) => Outcome::failed("PostStartHookError", message),
+            Err(message) => Outcome::failed(Failure::PostStart, message),
         }
     }
 
@@ -338,11 +335,11 @@ impl Work {
 
     async fn settle(&self) -> Outcome {
         if let Err(error) = self.room.deps.volumes.teardown(&self.life.uid).await {
-            return Outcome::failed("FailedUnmount", error_chain(&error));
+            return Outcome::failed(Failure::Teardown, error_chain(&error));
         }
         match self.room.remove_cgroup(&self.life.given).await {
             Ok(()) => Outcome::Done,
-            Err(message) => Outcome::failed("FailedRemoveCgroup", message),
+            Err(message) => Outcome::failed(Failure::Teardown, message),
         }
     }
 
@@ -355,7 +352,7 @@ impl Work {
             }
         }
         if !faults.is_empty() {
-            return Outcome::failed("FailedKillPod", faults.join("; "));
+            return Outcome::failed(Failure::Teardown, faults.join("; "));
         }
         if let Err(error) = self.room.deps.volumes.teardown(&self.life.uid).await {
             faults.push(error_chain(&error));
@@ -367,7 +364,7 @@ impl Work {
         if faults.is_empty() {
             Outcome::Done
         } else {
-            Outcome::failed("FailedKillPod", faults.join("; "))
+            Outcome::failed(Failure::Teardown, faults.join("; "))
         }
     }
 }
@@ -375,6 +372,6 @@ impl Work {
 pub(super) fn unwound(result: Result<(), crate::sandbox::Error>) -> Outcome {
     match result {
         Ok(()) => Outcome::Done,
-        Err(error) => Outcome::failed("FailedKillPod", error_chain(&error)),
+        Err(error) => Outcome::failed(Failure::Teardown, error_chain(&error)),
     }
 }

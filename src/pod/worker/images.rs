@@ -2,9 +2,11 @@
 
 use k8s_openapi::api::core::v1::Container as Spec;
 
-use super::act::{Stopped, Work, failed};
-use crate::image::{Credentials, Reference};
+use super::act::Work;
+use super::outcome::Outcome;
+use crate::image::{self, Credentials, Reference};
 use crate::model::image::Image;
+use crate::pod::reason::Failure;
 use crate::pod::secrets::of_registry;
 use crate::pod::translate::runtime_handler;
 use crate::pod::view::EventType::{self, Normal};
@@ -12,13 +14,13 @@ use crate::telemetry::error_chain;
 
 impl Work {
     /// The image of a container, pulled if its policy requires it.
-    pub(super) async fn image(&self, spec: &Spec) -> Result<Image, Stopped> {
+    pub(super) async fn image(&self, spec: &Spec) -> Result<Image, Outcome> {
         let (name, image) = (spec.name.as_str(), spec.image.as_deref().unwrap_or_default());
         let policy = spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
         self.find_image(name, image, policy).await
     }
 
-    pub(super) async fn volume_image(&self, name: &str, image: &str) -> Result<(), Stopped> {
+    pub(super) async fn volume_image(&self, name: &str, image: &str) -> Result<(), Outcome> {
         let mut volumes = self.life.given.spec().volumes.iter().flatten();
         let policy = volumes.find_map(|volume| {
             let source = volume.image.as_ref()?;
@@ -28,7 +30,7 @@ impl Work {
         self.find_image(name, image, &policy).await.map(drop)
     }
 
-    async fn find_image(&self, name: &str, image: &str, policy: &str) -> Result<Image, Stopped> {
+    async fn find_image(&self, name: &str, image: &str, policy: &str) -> Result<Image, Outcome> {
         let images = &self.room.deps.images;
         let handler = runtime_handler(self.life.given.spec());
         if policy != "Always" {
@@ -47,9 +49,9 @@ impl Work {
                     false => "is not present",
                 };
                 let message = format!("Container image {image:?} {why} with pull policy of Never");
-                let reason = "ErrImageNeverPull";
-                self.event(Some(name), EventType::Warning, reason, message.clone());
-                return Err(failed("ErrImageNeverPull", message));
+                let reason = Failure::NeverPull;
+                self.event(Some(name), EventType::Warning, reason.as_str(), message.clone());
+                return Err(Outcome::failed(reason, message));
             }
         }
         self.event(Some(name), Normal, "Pulling", format!("Pulling image {image:?}"));
@@ -58,7 +60,7 @@ impl Work {
         // Cancel-safe: a pull that nobody waits for is cancelled.
         let pulled = tokio::select! {
             pulled = pull => pulled,
-            () = self.cancel.cancelled() => return Err(None),
+            () = self.cancel.cancelled() => return Err(Outcome::Cancelled),
         };
         match pulled {
             Ok(pulled) => {
@@ -73,33 +75,33 @@ impl Work {
             }
             Err(error) => {
                 let reason = match &error {
-                    crate::image::Error::InvalidReference { .. } => "InvalidImageName",
-                    _ => "ErrImagePull",
+                    image::Error::InvalidReference { .. } => Failure::ImageName,
+                    _ => Failure::Pull,
                 };
                 let chain = error_chain(&error);
                 let message = format!("Failed to pull image {image:?}: {chain}");
                 self.event(Some(name), EventType::Warning, "Failed", message);
-                Err(failed(reason, chain))
+                Err(Outcome::failed(reason, chain))
             }
         }
     }
 
     /// The error for an image that cannot be looked up.
-    fn not_found(&self, name: &str, image: &str, error: &crate::image::Error) -> Stopped {
+    fn not_found(&self, name: &str, image: &str, error: &image::Error) -> Outcome {
         let chain = error_chain(error);
         let (reason, message) = match error {
-            crate::image::Error::InvalidReference { .. } => {
+            image::Error::InvalidReference { .. } => {
                 let message = format!("Failed to apply default image tag {image:?}: {chain}");
-                ("InvalidImageName", message)
+                (Failure::ImageName, message)
             }
-            _ => ("ImageInspectError", format!("Failed to inspect image {image:?}: {chain}")),
+            _ => (Failure::ImageInspect, format!("Failed to inspect image {image:?}: {chain}")),
         };
         self.event(Some(name), EventType::Warning, "InspectFailed", message.clone());
-        failed(reason, message)
+        Outcome::failed(reason, message)
     }
 
     /// Pulls with each of the pod's credentials for this registry in turn, then with the node's.
-    async fn pull(&self, handler: &str, image: &str) -> Result<Image, crate::image::Error> {
+    async fn pull(&self, handler: &str, image: &str) -> Result<Image, image::Error> {
         let images = &self.room.deps.images;
         for credentials in of_registry(&self.life.given, image) {
             let pulled = images.pull_for(handler, image, Some(credentials.clone())).await;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::act::{Work, unwound};
 use super::outcome::Outcome;
-use crate::board::now;
+use crate::clock::now;
 use crate::ids::ContainerId;
 use crate::model::UnixNanos;
 use crate::pod::backoff::between;
 use crate::pod::hook::Moment;
-use crate::pod::view::EventType::Normal;
+use crate::pod::view::EventType::{Normal, Warning};
 
 /// Minimum time between stop signal and SIGKILL, even when the grace period is over.
 const LEAST: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ impl Work {
         // A failed or late hook does not prevent the end; it is reported by an event.
         if tokio::time::timeout(budget, hook).await.is_err() {
             let message = Moment::PreStop.message();
-            self.event(Some(name), crate::pod::EventType::Warning, "FailedPreStopHook", message);
+            self.event(Some(name), Warning, "FailedPreStopHook", message);
         }
     }
 }

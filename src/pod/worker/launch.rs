@@ -4,6 +4,7 @@ use super::Worker;
 use crate::pod::observe::Observed;
 use crate::pod::plan::wanted;
 use crate::pod::probe::{Known, ProbeTarget};
+use crate::pod::reason::verdict;
 use crate::pod::record::{Life, State, Unit};
 use crate::pod::view::EventType;
 use crate::pod::wishes::Pace;
@@ -60,7 +61,7 @@ impl Worker {
         {
             let reason = verdict_reason(&verdict.reason);
             let kind = match reason {
-                "DeadlineExceeded" => EventType::Normal,
+                verdict::DEADLINE_EXCEEDED => EventType::Normal,
                 _ => EventType::Warning,
             };
             self.room.event(life, None, kind, reason, &verdict.message);
@@ -72,7 +73,7 @@ impl Worker {
         let Some(end) = unit.ended() else { return false };
         let all = wanted(life.given.spec());
         let restarts = all.iter().any(|it| it.name == name && it.restarts(end.code));
-        let pace = Pace::of(&life.given.pod, &self.room.options.policy.restart);
+        let pace = Pace::of(&life.given.pod, &self.room.policy.restart);
         let until = unit.backoff.and_then(|backoff| backoff.until(end.finished_at, &pace.policy));
         restarts && unit.again.is_none() && !pace.exempts(end.code) && until.is_some()
     }
@@ -95,10 +96,6 @@ fn full_name(life: &Life) -> String {
 
 /// Reasons of events are from a fixed set.
 fn verdict_reason(reason: &str) -> &'static str {
-    match reason {
-        "DeadlineExceeded" => "DeadlineExceeded",
-        "Evicted" => "Evicted",
-        "Terminated" => "Terminated",
-        _ => "Failed",
-    }
+    let own = [verdict::DEADLINE_EXCEEDED, verdict::EVICTED, verdict::TERMINATED];
+    own.into_iter().find(|known| *known == reason).unwrap_or("Failed")
 }

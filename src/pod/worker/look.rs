@@ -126,7 +126,7 @@ impl Worker {
             started_at: exited.started_at,
             finished_at: exited.finished_at,
             code: exited.code,
-            reason: exited.reason.clone(),
+            reason: exited.reason,
             message,
         }
     }

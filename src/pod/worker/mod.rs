@@ -32,9 +32,10 @@ use super::phase;
 use super::plan::{Action, Job, Plan, Unwind, plan};
 use super::record::Life;
 use super::room::{Entry, Room};
-use crate::board::now;
+use crate::clock::now;
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
+use crate::store::Batch;
 use crate::telemetry::error_chain;
 use outcome::Outcome;
 
@@ -96,7 +97,7 @@ impl Worker {
 
     /// Publishes the current state of the pod, before anything is done.
     pub(super) async fn present(&self) {
-        let mut life = self.pod.life();
+        let mut life = Life::clone(&self.pod.life());
         let seen = self.look(&life).await;
         fold(&mut life, &seen, now());
         let status = phase::status(&mut life, &seen, now(), &self.room.viewpoint());
@@ -164,7 +165,7 @@ impl Worker {
         let turn = pod.turn.lock().await;
         // They belong together only while this holds the turn.
         let (before, generation) = (pod.life(), pod.generation());
-        let mut life = before.clone();
+        let mut life = Life::clone(&before);
         let results = std::mem::take(&mut self.results);
         let gone = results.iter().any(|(job, o)| *job == Job::Finish && matches!(o, Outcome::Done));
         if gone {
@@ -175,12 +176,13 @@ impl Worker {
         let mut seen = self.look(&life).await;
         let at = now();
         fold(&mut life, &seen, at);
-        let plan = plan(&mut life, &seen, at, &self.room.options.policy);
+        let plan = plan(&mut life, &seen, at, &self.room.policy);
         // What is about to start is shown as in progress.
         seen.busy.extend(plan.actions.iter().map(|action| (action.job(), action.deadline())));
         let status = phase::status(&mut life, &seen, at, &self.room.viewpoint());
+        let life = Arc::new(life);
         if life != before {
-            if let Err(error) = self.save(&life).await {
+            if let Err(error) = self.room.save(&life).await {
                 tracing::warn!(pod = %pod.key, error = error_chain(&error), "cannot store pod yet");
                 // Results are not observed anywhere else, so keep them for the next look.
                 self.results = results;
@@ -205,13 +207,7 @@ impl Worker {
         next
     }
 
-    async fn save(&self, life: &Life) -> Result<(), crate::store::Error> {
-        let batch = crate::store::Batch::new().put(life)?;
-        let batch = if life.is_ending() { batch.ends_work() } else { batch };
-        self.room.deps.store.write(batch).await.map(drop)
-    }
-
-    fn launch(&mut self, life: &Life, generation: u64, seen: &Observed, plan: Plan) -> Next {
+    fn launch(&mut self, life: &Arc<Life>, generation: u64, seen: &Observed, plan: Plan) -> Next {
         for job in &plan.cancel {
             if let Some(busy) = self.busy.get(job) {
                 busy.cancel.cancel();
@@ -223,7 +219,7 @@ impl Worker {
         Next::Wait(plan.wake_at)
     }
 
-    fn begin(&mut self, life: &Life, generation: u64, seen: &Observed, action: Action) {
+    fn begin(&mut self, life: &Arc<Life>, generation: u64, seen: &Observed, action: Action) {
         let job = action.job();
         if job == Job::Prepare {
             self.preparing = Some(generation);
@@ -247,7 +243,7 @@ impl Worker {
 
     /// The pod is gone: deletes its row and then unpublishes it.
     async fn leave(&mut self) -> Next {
-        let batch = crate::store::Batch::new().delete::<Life>(&self.pod.uid);
+        let batch = Batch::new().delete::<Life>(&self.pod.uid);
         if let Err(error) = self.room.deps.store.write(batch).await {
             tracing::warn!(pod = %self.pod.key, error = error_chain(&error),
                 "cannot delete pod from the store");

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::Worker;
-use crate::board::now;
+use crate::clock::now;
 use crate::ids::ContainerId;
 use crate::model::UnixNanos;
 use crate::pod::backoff::{self, later};
 use crate::pod::hook::Moment;
 use crate::pod::observe::doom;
 use crate::pod::plan::{Job, Unwind, wanted};
+use crate::pod::reason::Failure;
 use crate::pod::record::{Life, Trouble, Unit};
 use crate::pod::view::EventType;
 
@@ -41,25 +42,31 @@ pub(super) enum Outcome {
     Restart(Vec<ContainerId>),
     /// Cancelled.
     Cancelled,
-    /// Failure: reason in Kubernetes' terms, and error.
-    Failed { reason: String, message: String },
+    /// Failure, with the error.
+    Failed { reason: Failure, message: String },
     /// It panicked; the details are in the log.
     Panicked,
 }
 
 impl Outcome {
-    pub(super) fn failed(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Failed { reason: reason.into(), message: message.into() }
+    pub(super) fn failed(reason: Failure, message: String) -> Self {
+        Self::Failed { reason, message }
     }
 }
 
 /// A container was not started.
-fn note_start(unit: &mut Unit, reason: &str, message: &str, at: UnixNanos, pull: &backoff::Policy) {
+fn note_start(
+    unit: &mut Unit,
+    reason: Failure,
+    message: &str,
+    at: UnixNanos,
+    pull: &backoff::Policy,
+) {
     let before = unit.trouble.take();
     // A container that was created but failed to start has ended: the usual restart delay applies,
     // and earlier trouble is irrelevant.
-    if reason != "RunContainerError" {
-        let policy = if reason == "ErrImagePull" { pull } else { &START_RETRY };
+    if reason != Failure::Run {
+        let policy = if reason == Failure::Pull { pull } else { &START_RETRY };
         let trouble = Trouble::again(before.as_ref(), reason, message.to_owned(), at, policy);
         unit.trouble = Some(trouble);
     }
@@ -77,9 +84,10 @@ fn note_restart(life: &mut Life, containers: &[ContainerId]) {
     }
 }
 
-/// Records that running containers have the resources of the spec.
+/// Records that the pod and its running containers have the resources of the spec.
 fn note_resources(life: &mut Life) {
     let given = life.given.clone();
+    life.resources = Some(Box::new(given.spec().resources.clone().unwrap_or_default()));
     for wanted in wanted(given.spec()) {
         let current = life.units.get_mut(wanted.name).and_then(|unit| unit.current.as_mut());
         if let Some(current) = current.filter(|current| current.is_live()) {
@@ -97,10 +105,10 @@ impl Worker {
                 Outcome::Restart(containers) => note_restart(life, containers),
                 Outcome::Cancelled => {}
                 Outcome::Failed { reason, message } => {
-                    self.note_failure(life, job, reason, message)
+                    self.note_failure(life, job, *reason, message)
                 }
                 Outcome::Panicked => {
-                    self.note_failure(life, job, "InternalError", "a bug; see the agent's log");
+                    self.note_failure(life, job, Failure::Internal, "a bug; see the agent's log");
                 }
             }
         }
@@ -132,9 +140,9 @@ impl Worker {
         }
     }
 
-    fn note_failure(&mut self, life: &mut Life, job: &Job, reason: &str, message: &str) {
+    fn note_failure(&mut self, life: &mut Life, job: &Job, reason: Failure, message: &str) {
         let at = now();
-        let pull = self.room.options.policy.pull;
+        let pull = self.room.policy.pull;
         match job {
             Job::Prepare | Job::Sandbox => {
                 let before = life.trouble.take();
@@ -162,7 +170,13 @@ impl Worker {
                 self.unwinds.insert(job.clone(), (tries, unwind));
                 tracing::warn!(pod = %life.given.key(), ?job, error = message,
                     "pod operation failed, will retry");
-                self.room.event(life, None, EventType::Warning, "FailedKillPod", message);
+                self.room.event(
+                    life,
+                    None,
+                    EventType::Warning,
+                    Failure::Teardown.as_str(),
+                    message,
+                );
             }
         }
     }
@@ -175,15 +189,15 @@ mod tests {
     #[test]
     fn a_container_that_was_made_and_did_not_start_has_no_other_trouble() {
         let (mut unit, pull) = (Unit::default(), backoff::Policy::default());
-        note_start(&mut unit, "ErrImagePull", "no", 1, &pull);
-        note_start(&mut unit, "ErrImagePull", "no", 2, &pull);
+        note_start(&mut unit, Failure::Pull, "no", 1, &pull);
+        note_start(&mut unit, Failure::Pull, "no", 2, &pull);
         let trouble = unit.trouble.clone().expect("trouble");
         assert_eq!((trouble.since, trouble.failed), (1, 2));
         assert_eq!(trouble.backoff.pause, pull.first * 2);
-        note_start(&mut unit, "CreateContainerError", "no", 3, &pull);
+        note_start(&mut unit, Failure::Create, "no", 3, &pull);
         let trouble = unit.trouble.clone().expect("trouble");
         assert_eq!((trouble.since, trouble.backoff.pause), (1, START_RETRY.first));
-        note_start(&mut unit, "RunContainerError", "no", 4, &pull);
+        note_start(&mut unit, Failure::Run, "no", 4, &pull);
         assert_eq!(unit.trouble, None);
     }
 }

@@ -15,12 +15,10 @@ use crate::board::{Container, ContainerFilter, ContainerState};
 use crate::ids::ContainerId;
 use crate::model::resources::Resources;
 use crate::model::{Owner, StringMap};
+use crate::pod::reason::Failure;
 use crate::pod::translate::{CONTAINER_NAME_LABEL, POD_UID_LABEL, container_resources};
 use crate::pod::view::EventType;
 use crate::telemetry::error_chain;
-
-/// Reason of a failed resize, also in the pod's conditions.
-pub const FAILED: &str = "ResizeError";
 
 /// Limits that can be changed while a container runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,8 +100,9 @@ impl Work {
             return Err(Outcome::Restart(restart));
         }
         let failed = |message: String| {
-            self.event(None, EventType::Warning, FAILED, message.clone());
-            Outcome::failed(FAILED, message)
+            let reason = Failure::Resize;
+            self.event(None, EventType::Warning, reason.as_str(), message.clone());
+            Outcome::failed(reason, message)
         };
         let asks: Vec<_> = changes.iter().filter_map(Change::lowers_memory).collect();
         self.check_memory(&asks).await.map_err(failed)?;
@@ -113,8 +112,8 @@ impl Work {
             self.set(change, change.before, least).await.map_err(|e| failed(&change.name, e))?;
         }
         if let Err(message) = self.room.make_cgroup(&self.life.given).await {
-            let reason = "FailedCreatePodContainer";
-            self.event(None, EventType::Warning, reason, message.clone());
+            let reason = Failure::Cgroup;
+            self.event(None, EventType::Warning, reason.as_str(), message.clone());
             return Err(Outcome::failed(reason, message));
         }
         for change in &changes {

@@ -97,7 +97,8 @@ mod tests {
             netns: None,
         };
         let container = sandbox.id.to_string();
-        Event { kind: EventKind::Stopped, container, at: 2, sandbox, containers: Vec::new() }
+        let (sandbox, containers) = (Arc::new(sandbox), Vec::new());
+        Event { kind: EventKind::Stopped, container, at: 2, sandbox, containers }
     }
 
     #[tokio::test]

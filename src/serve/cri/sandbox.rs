@@ -5,8 +5,9 @@ use tonic::codegen::BoxStream;
 
 use super::batches::batches;
 use super::{Cri, convert};
+use crate::clock::now;
 use crate::container;
-use crate::model::{Owner, UnixNanos};
+use crate::model::Owner;
 use crate::proto::runtime::v1;
 
 impl Cri {
@@ -79,7 +80,7 @@ impl Cri {
     ) -> Result<v1::ListPodSandboxResponse, Status> {
         let found = self.sandboxes.list(&convert::sandbox_filter(request.filter)?);
         let own = found.iter().filter(|sandbox| sandbox.owner == Owner::Cri);
-        Ok(v1::ListPodSandboxResponse { items: own.map(convert::sandbox_item).collect() })
+        Ok(v1::ListPodSandboxResponse { items: own.map(|it| convert::sandbox_item(it)).collect() })
     }
 
     /// Streams the sandboxes as of one moment.
@@ -106,9 +107,4 @@ impl Cri {
         self.sandboxes.resize(&id, overhead, resources).await?;
         Ok(v1::UpdatePodSandboxResourcesResponse {})
     }
-}
-
-fn now() -> UnixNanos {
-    let nanos = time::OffsetDateTime::now_utc().unix_timestamp_nanos();
-    UnixNanos::try_from(nanos).unwrap_or(UnixNanos::MAX)
 }

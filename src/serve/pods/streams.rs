@@ -126,7 +126,7 @@ impl Pods {
         &self,
         request: v1::LogsRequest,
     ) -> Result<BoxStream<v1::LogsResponse>, Status> {
-        let (key, options) = convert::logs(request, crate::board::now())?;
+        let (key, options) = convert::logs(request, crate::clock::now())?;
         let lines = self.face.logs(&key, options).await?;
         self.places.endless(pieces(lines))
     }

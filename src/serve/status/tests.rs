@@ -66,6 +66,7 @@ fn container_errors_have_their_codes() {
         (Error::ImageNotFound("x".into()), Code::NotFound),
         (Error::ExecTimeout(Duration::from_secs(1)), Code::DeadlineExceeded),
         (Error::PodNotReady(PodId::random()), Code::FailedPrecondition),
+        (Error::ShimHangs(PodId::random()), Code::Unavailable),
     ];
     for (error, code) in cases {
         assert_eq!(container_code(&error), code, "{error}");

@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use super::cgroup::{Controller, Folders};
 use super::{Interface, Layer, Stats, Usage, pause_cgroup, running};
-use crate::board::{Container, Sandbox, SandboxState, now};
+use crate::board::{Container, Sandbox, SandboxState};
+use crate::clock::now;
 use crate::ids::{ContainerId, PodId};
 use crate::model::UnixNanos;
 use disks::Disks;
@@ -85,12 +86,12 @@ impl Stats {
     /// Metrics of these pods and of their running containers; what ends meanwhile is left out. All
     /// samples belong to [`Stats::descriptors`], and each of those has a sample for every
     /// container, or for every pod with its own network.
-    pub async fn metrics(self: &Arc<Self>, sandboxes: Vec<Sandbox>) -> Vec<PodMetrics> {
+    pub async fn metrics(self: &Arc<Self>, sandboxes: Vec<Arc<Sandbox>>) -> Vec<PodMetrics> {
         self.learn_roots_soon().await;
         self.blocking(move |room| {
             let mut containers = room.containers_of(None);
             let mut disks = Disks::read(&room.tree.proc);
-            let read = |sandbox: &Sandbox| {
+            let read = |sandbox: &Arc<Sandbox>| {
                 let containers = containers.remove(&sandbox.id).unwrap_or_default();
                 room.pod_metrics(sandbox, &containers, &mut disks)
             };

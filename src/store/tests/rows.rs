@@ -1,4 +1,5 @@
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::Ordering;
 
 use super::*;
 
@@ -52,7 +53,7 @@ async fn waiting_batches_share_a_commit_and_keep_their_order() {
     assert_eq!(numbers, (1..=200).collect::<Vec<u64>>());
     assert_eq!(texts(&store), ["199"]);
     assert_eq!(store.revision().number, 200);
-    let commits = store.commits();
+    let commits = store.shared.commits.load(Ordering::Relaxed);
     assert!(commits < 100, "{commits} commits for 200 batches that waited together");
 }
 
@@ -95,6 +96,13 @@ fn every_flipped_bit_of_a_row_is_noticed() {
         assert!(record::decode::<Note>("key", &row[..len]).is_err(), "length {len}");
     }
     assert!(record::decode::<Note>("other", &row).is_err(), "moved to another key");
+}
+
+#[test]
+fn a_row_has_always_the_same_bytes() {
+    let head = "01020043e7c64418cb8e7b7f1bff3a55bfd0d4";
+    let row = [&hex::decode(head).unwrap()[..], br#"{"name":"a","text":"b"}"#].concat();
+    assert_eq!(put("a", "b").changes[0].row, Some(row));
 }
 
 #[test]

@@ -181,6 +181,14 @@ async fn a_client_that_does_not_read_holds_up_its_own_process_alone() {
     assert_eq!(deaf.status().await["details"]["causes"][0]["message"], "4");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_reads_is_disconnected_at_the_end() {
+    let world = World::start_bounded(Duration::from_secs(60), 1).await;
+    let _stuck = world.exec("v4.channel.k8s.io", "flood", ALL).await;
+    let next = || websocket_request(&world.path(exec("exit 0", ALL)), "v4.channel.k8s.io");
+    world.admitted(Duration::from_secs(300), next).await;
+}
+
 #[tokio::test]
 async fn sizes_are_handed_on_and_nonsense_is_not() {
     let world = World::start().await;

@@ -1,5 +1,7 @@
 //! Port-forward over WebSocket channels.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -69,6 +71,18 @@ async fn ports_in_base64() {
     while last != b"0aGVsbG8=" {
         last = client.next().await.expect("data");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_reads_is_disconnected_at_the_end() {
+    let world = World::start_bounded(Duration::from_secs(60), 1).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let path = world.path(forward(vec![listener.local_addr().expect("an address").port()]));
+    let _stuck = world.websocket(&path, "v4.channel.k8s.io").await;
+    let (mut pod, _) = listener.accept().await.expect("the agent connects");
+    let flood = async { while pod.write_all(&[7; 8192]).await.is_ok() {} };
+    let next = || websocket_request(&world.path(forward(vec![1])), "v4.channel.k8s.io");
+    tokio::join!(flood, world.admitted(Duration::from_secs(300), next));
 }
 
 #[tokio::test]

@@ -1,13 +1,12 @@
 //! Accepted and refused requests.
 
 use super::world::*;
-use crate::ids::PodId;
-use crate::lifecycle::MAX_HANDSHAKES;
-use crate::stream::Request;
-use crate::stream::{PortForward, Streams};
+use crate::ids::{ContainerId, PodId};
+use crate::lifecycle::crowd;
+use crate::stream::{Attach, PortForward, Request, Streams};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 async fn status(world: &World, request: &str) -> u16 {
     let (mut connection, head) = world.raw(request).await;
@@ -63,18 +62,15 @@ async fn requests_that_are_no_upgrades_are_refused() {
         let other = websocket_request(&path(&world), "").replacen("GET", method, 1);
         assert_eq!(status(&world, &other).await, 405, "{method}");
     }
-    let spdy = |protocol: &str, more: &str| {
-        format!(
-            "POST {} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
-             X-Stream-Protocol-Version: {protocol}\r\n{more}\r\n",
-            path(&world)
-        )
-    };
-    assert_eq!(status(&world, &spdy("v9.channel.k8s.io", "")).await, 403);
-    let body = spdy("v4.channel.k8s.io", "Content-Length: 3\r\n") + "abc";
-    assert_eq!(status(&world, &body).await, 400);
-    let chunked = spdy("v4.channel.k8s.io", "Transfer-Encoding: chunked\r\n") + "0\r\n\r\n";
-    assert_eq!(status(&world, &chunked).await, 400);
+    let unknown = spdy_request(&path(&world), "v9.channel.k8s.io");
+    assert_eq!(status(&world, &unknown).await, 403);
+    for (header, body) in
+        [("Content-Length: 3", "abc"), ("Transfer-Encoding: chunked", "0\r\n\r\n")]
+    {
+        let more = format!("v4.channel.k8s.io\r\n{header}");
+        let with_body = spdy_request(&path(&world), &more) + body;
+        assert_eq!(status(&world, &with_body).await, 400, "{header}");
+    }
     let none = websocket_request(&path(&world), "v3.channel.k8s.io");
     assert_eq!(status(&world, &none).await, 403);
     let forward = Request::PortForward(PortForward { pod: PodId::random(), ports: Vec::new() });
@@ -119,14 +115,8 @@ async fn a_slow_request_is_given_up() {
 
 #[tokio::test]
 async fn a_crowd_of_silent_strangers_keeps_nobody_out() {
-    // This process holds both ends of all of them.
-    let most = crate::backend::linux::raise_file_limit() / 2;
-    let most = most - MAX_HANDSHAKES - 256;
     let world = World::start().await;
-    let mut crowd = Vec::new();
-    for _ in 0..most.min(2_000) {
-        crowd.push(TcpStream::connect(world.address).await.expect("a connection"));
-    }
+    let mut crowd = crowd::connect(world.address, 2_000).await;
     let path = world.path(exec("exit 0", ALL));
     let request = websocket_request(&path, "v4.channel.k8s.io");
     let served = tokio::time::timeout(Duration::from_secs(5), status(&world, &request));
@@ -137,14 +127,13 @@ async fn a_crowd_of_silent_strangers_keeps_nobody_out() {
 
 #[tokio::test]
 async fn sessions_are_bounded() {
-    crate::backend::linux::raise_file_limit();
-    let world = World::start().await;
+    let world = World::start_bounded(SOON, 3).await;
     let ask = async || {
         let path = world.path(exec("hang", ALL));
         world.raw(&websocket_request(&path, "v4.channel.k8s.io")).await
     };
     let mut held = Vec::new();
-    for _ in 0..1024 {
+    for _ in 0..3 {
         let (connection, head) = ask().await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         held.push(connection);
@@ -152,7 +141,36 @@ async fn sessions_are_bounded() {
     let (mut one_more, head) = ask().await;
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
     let told = String::from_utf8_lossy(&read_rest(&mut one_more).await).into_owned();
-    assert_eq!(told, "1024 sessions are already open\n");
+    assert_eq!(told, "3 sessions are already open\n");
+    drop(held);
+    let next = || websocket_request(&world.path(exec("hang", ALL)), "v4.channel.k8s.io");
+    world.admitted(SOON, next).await;
+}
+
+#[tokio::test]
+async fn a_gone_client_leaves_its_place_to_others() {
+    let world = World::start_bounded(Duration::from_secs(3600), 1).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let port = listener.local_addr().expect("an address").port();
+    let pod = PodId::random();
+    let port = Request::PortForward(PortForward { pod, ports: vec![port] });
+    let attach = Request::Attach(Attach { container: ContainerId::random(), streams: ALL });
+    let command = ["v4.channel.k8s.io", "v5.channel.k8s.io"];
+    let kinds = [
+        (exec("hang", ALL), command),
+        (attach, command),
+        (port, ["portforward.k8s.io", "SPDY/3.1+portforward.k8s.io"]),
+    ];
+    for (request, [over_spdy, over_websocket]) in kinds {
+        let path = || world.path(request.clone());
+        // There is one place, so each waits for the end of the one before.
+        drop(world.admitted(SOON, || spdy_request(&path(), over_spdy)).await);
+        drop(world.admitted(SOON, || websocket_request(&path(), over_websocket)).await);
+        let begun = || websocket_request(&path(), "v4.channel.k8s.io");
+        let mut connection = world.admitted(SOON, begun).await;
+        connection.read_u8().await.expect("the first byte of a message");
+    }
+    world.admitted(SOON, || websocket_request(&world.path(exec("exit 0", ALL)), "")).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -136,12 +136,17 @@ impl World {
     }
 
     pub async fn start_with(idle_timeout: Duration) -> Self {
+        Self::start_bounded(idle_timeout, MAX_SESSIONS).await
+    }
+
+    pub async fn start_bounded(idle_timeout: Duration, most: usize) -> Self {
         let (sessions, tasks) = (Arc::new(MadeUp::default()), Tasks::new());
         let options = Options {
             address: "127.0.0.1:0".parse().expect("an address"),
             base_url: None,
             idle_timeout,
             creation_timeout: Duration::from_secs(30),
+            sessions: most,
         };
         let server =
             Server::bind(options, sessions.clone(), tasks.clone()).await.expect("a server");
@@ -176,6 +181,23 @@ impl World {
     pub async fn exec(&self, protocol: &str, command: &str, streams: Streams) -> Client {
         let path = self.path(exec(command, streams));
         self.websocket(&path, protocol).await
+    }
+
+    /// Sends such a request until there is a place for its session; returns the connection.
+    pub async fn admitted(&self, limit: Duration, request: impl Fn() -> String) -> TcpStream {
+        let asking = async {
+            loop {
+                let (connection, head) = self.raw(&request()).await;
+                if head.starts_with("HTTP/1.1 101 ") {
+                    return connection;
+                }
+                // A paused clock may run ahead of a handshake.
+                let waits = head.is_empty() || head.starts_with("HTTP/1.1 503 ");
+                assert!(waits, "{head}");
+                tokio::time::sleep(limit / 200).await;
+            }
+        };
+        tokio::time::timeout(limit, asking).await.expect("a place for the session")
     }
 
     pub async fn no_session_runs(&self) {
@@ -229,6 +251,13 @@ pub fn websocket_request(path: &str, protocol: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: evil.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{protocol}\r\n"
+    )
+}
+
+pub fn spdy_request(path: &str, protocol: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+         X-Stream-Protocol-Version: {protocol}\r\n\r\n"
     )
 }
 

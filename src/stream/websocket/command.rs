@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::channels::ChannelWriter;
-use super::{Dialect, QUEUE, accept, converse, farewell, receive};
+use super::{Dialect, QUEUE, accept, converse, receive};
 use crate::model::streams::{Output, ProcessIo, TerminalSize};
 use crate::stream::Streams;
 use crate::stream::outcome::{status_json, status_text};
@@ -45,20 +45,15 @@ impl Talk {
         let (activity, gone) = (Activity::new(self.idle_timeout), CancellationToken::new());
         let session = async {
             greet(command.streams(), dialect, &frames).await;
-            let outcome = self.outcome(&command, io, &gone, activity.idle()).await;
-            if let Some(outcome) = outcome {
-                let status = match dialect.json_status {
-                    true => status_json(&outcome),
-                    false => status_text(&outcome).unwrap_or_default().into_bytes(),
-                };
-                if !status.is_empty() {
-                    let _ = frames.send(dialect.codec.encode(ERROR, &status)).await;
-                }
-            }
-            let _ = frames.send(farewell()).await;
+            let outcome = self.outcome(&command, io, &gone, activity.idle()).await?;
+            let status = match dialect.json_status {
+                true => status_json(&outcome),
+                false => status_text(&outcome).unwrap_or_default().into_bytes(),
+            };
+            (!status.is_empty()).then(|| dialect.codec.encode(ERROR, &status))
         };
         let reader = inputs.read(source, dialect, &activity);
-        converse(sink, queue, (&activity, &gone), session, reader).await;
+        converse(sink, (&frames, queue), (&activity, &gone), session, reader).await;
     }
 }
 

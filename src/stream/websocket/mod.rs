@@ -71,12 +71,19 @@ fn farewell() -> Message {
     Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
 }
 
+/// A message that could not be sent.
+struct Unsent {
+    error: WebSocketError,
+    /// Whether it was the close message, after which there are no more.
+    was_last: bool,
+}
+
 /// Sends queued messages until a close message was sent.
 async fn send_all<S: AsyncRead + AsyncWrite + Unpin>(
     sink: &mut SplitSink<WebSocketStream<S>, Message>,
     queue: &mut mpsc::Receiver<Message>,
     activity: &Activity,
-) -> Result<(), WebSocketError> {
+) -> Result<(), Unsent> {
     let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
     pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -89,10 +96,11 @@ async fn send_all<S: AsyncRead + AsyncWrite + Unpin>(
         if !message.is_ping() {
             activity.touch();
         }
-        sink.feed(message).await?;
-        if last || queue.is_empty() {
-            sink.flush().await?;
-        }
+        let sent = async {
+            sink.feed(message).await?;
+            if last || queue.is_empty() { sink.flush().await } else { Ok(()) }
+        };
+        sent.await.map_err(|error| Unsent { error, was_last: last })?;
         if last {
             return Ok(());
         }
@@ -120,25 +128,29 @@ async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Runs the parts of a session: `session` ends it by queueing a close message; `reader` ends when
-/// the client is gone, which is signalled by `gone`.
+/// The two ends of the queue of messages to a client.
+type Queue<'a> = (&'a mpsc::Sender<Message>, mpsc::Receiver<Message>);
+
+/// Runs the parts of a session: `session` returns its result, if the client is to get one, which is
+/// sent before the close message; `reader` ends when the client is gone, which is signalled by
+/// `gone`. A client that does not read is disconnected a while after the session has ended.
 ///
 /// If a client still sends when its session has ended, its data is read for a while: closing
 /// earlier would make its kernel discard what the client has not read yet.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     mut sink: SplitSink<WebSocketStream<S>, Message>,
-    mut queue: mpsc::Receiver<Message>,
+    (frames, mut queue): Queue<'_>,
     parts: (&Activity, &CancellationToken),
-    session: impl Future<Output = ()>,
+    session: impl Future<Output = Option<Message>>,
     reader: impl Future<Output = ()>,
 ) {
     let (activity, gone) = parts;
     let writer = async {
-        if let Err(error) = send_all(&mut sink, &mut queue, activity).await {
+        if let Err(Unsent { error, was_last }) = send_all(&mut sink, &mut queue, activity).await {
             tracing::debug!(%error, "cannot send to WebSocket client");
             gone.cancel();
             // Discards further output, so that the process does not block.
-            while queue.recv().await.is_some_and(|message| !message.is_close()) {}
+            while !was_last && queue.recv().await.is_some_and(|message| !message.is_close()) {}
         }
     };
     let reader = async {
@@ -146,8 +158,15 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         gone.cancel();
     };
     let ending = async {
-        session.await;
-        tokio::time::sleep(FAREWELL).await;
+        let result = session.await;
+        let parting = async {
+            for message in result.into_iter().chain([farewell()]) {
+                // The writer takes messages until it ends, and the session with it.
+                let _ = frames.send(message).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let _ = tokio::time::timeout(FAREWELL, parting).await;
     };
     let talk = async {
         // Cancel-safe: the session is over when either ends.

@@ -11,7 +11,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_util::sync::CancellationToken;
 
 use super::channels::ChannelWriter;
-use super::{Dialect, QUEUE, accept, converse, farewell, receive};
+use super::{Dialect, QUEUE, accept, converse, receive};
 use crate::stream::session::{Activity, Talk};
 use crate::stream::{PortForward, Sessions};
 use crate::telemetry::error_chain;
@@ -56,10 +56,10 @@ impl Talk {
                 _ = activity.idle() => {}
                 () = self.tasks.draining() => {}
             }
-            let _ = frames.send(farewell()).await;
+            None
         };
         let reader = read(source, dialect, &activity, inputs);
-        converse(sink, queue, (&activity, &gone), session, reader).await;
+        converse(sink, (&frames, queue), (&activity, &gone), session, reader).await;
     }
 }
 

@@ -185,7 +185,7 @@ fn a_pod_that_is_active_for_too_long_fails() {
     assert_eq!(stage.play(), ["kill app 30", "stop sandbox 0", "settle"]);
     let verdict = stage.life.verdict.clone().expect("a verdict");
     assert_eq!((verdict.succeeded, verdict.reason.as_str()), (false, "DeadlineExceeded"));
-    assert!(stage.plan.at_rest);
+    assert!(stage.at_rest());
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_verdict_is_final_and_the_pod_stays_until_it_is_deleted() {
     stage.set_image("app", "app:2");
     stage.agent_restarts();
     assert_eq!(stage.play(), [""; 0]);
-    assert_eq!((stage.plan.at_rest, stage.plan.wake_at), (true, None));
+    assert_eq!((stage.at_rest(), stage.plan.wake_at), (true, None));
     assert_eq!(stage.life.verdict, Some(verdict));
     stage.delete(None);
     assert_eq!(stage.play(), ["finish"]);

@@ -210,7 +210,7 @@ fn check(stage: &Stage, before: &Life) -> Result<(), TestCaseError> {
     check_actions(stage, before)?;
     prop_assert!(stage.plan.wake_at.is_none_or(|at| at > now), "a busy loop");
     let goes_on = !stage.plan.actions.is_empty() || !stage.seen.busy.is_empty();
-    let waits = stage.plan.wake_at.is_some() || stage.plan.at_rest;
+    let waits = stage.plan.wake_at.is_some() || stage.at_rest();
     prop_assert!(goes_on || waits || !life.is_ending(), "stuck: {:?}", stage.plan);
     prop_assert!(before.verdict.is_none() || before.verdict == life.verdict);
     if let (Some(old), Some(new)) = (&before.deletion, &life.deletion) {

@@ -1,6 +1,7 @@
 //! Restarts, back-off, probes and hooks of a running pod.
 
 use super::*;
+use crate::board::EndReason;
 use crate::pod::observe::doom;
 
 #[test]
@@ -254,6 +255,6 @@ fn a_container_that_vanished_counts_as_failed() {
     stage.seen.containers.clear();
     assert_eq!(stage.play(), ["start app 1"]);
     let last = stage.life.unit("app").last.clone().expect("an end");
-    assert_eq!((last.code, last.reason.as_str()), (137, "ContainerStatusUnknown"));
+    assert_eq!((last.code, last.reason), (137, EndReason::ContainerStatusUnknown));
     assert_eq!(stage.life.unit("app").previous, None, "there is nothing of it to read");
 }

@@ -108,7 +108,7 @@ fn what_is_missing_is_told_in_kubernetes_words() {
     ] {
         let error = run(container.clone()).unwrap_err();
         assert_eq!(error.to_string(), message, "{container}");
-        assert_eq!(error.reason(), "CreateContainerConfigError");
+        assert_eq!(error.reason().as_str(), "CreateContainerConfigError");
     }
 }
 
@@ -143,7 +143,7 @@ fn files_give_their_keys() {
     let no_key = from("good", "C", false).expect_err("no such key");
     let wanted = "environment variable key \"C\" not found in file \"good\" in volume \"v\"";
     assert_eq!(no_key.to_string(), wanted);
-    assert_eq!(no_key.reason(), "CreateContainerConfigError");
+    assert_eq!(no_key.reason().as_str(), "CreateContainerConfigError");
     let no_file = from("gone", "A", false).expect_err("no such file").to_string();
     assert_eq!(no_file, "file \"gone\" in volume \"v\" not found");
 }

@@ -41,7 +41,7 @@ fn names_that_would_lead_elsewhere_are_refused() {
         let given = Given { pod, objects: given.objects, source: Source::Api };
         let error = pod_config(&given, PodContext::default(), &node()).unwrap_err();
         assert!(error.to_string().starts_with(&format!("metadata.{field}:")), "{error}");
-        assert_eq!(error.reason(), "FailedCreatePodSandBox");
+        assert_eq!(error.reason().as_str(), "FailedCreatePodSandBox");
     }
 }
 

@@ -48,25 +48,8 @@ pub trait Node: Send + Sync {
     /// Frees disk without ending a pod: dead containers, unused images.
     async fn reclaim(&self);
 
-    /// Ends a pod; returns when it is gone.
-    async fn evict(&self, uid: &str, eviction: Eviction);
-}
-
-/// Reason and manner of an eviction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Eviction {
-    /// Reason in the pod's status and the event.
-    pub reason: &'static str,
-    /// Message in both.
-    pub message: String,
-    /// Grace period of its containers, in seconds.
-    pub grace: i64,
-}
-
-impl Eviction {
-    fn new(message: String) -> Self {
-        Self { reason: "Evicted", message, grace: 1 }
-    }
+    /// Ends a pod, with a message for its status and the event; returns when it is gone.
+    async fn evict(&self, uid: &str, message: String);
 }
 
 /// Configuration of evictions.
@@ -164,7 +147,7 @@ impl Evictor {
 
     async fn evict(&self, pod: &PodUse, message: String) {
         tracing::warn!(pod = %pod.given.key(), message, "evicting pod");
-        let evict = self.node.evict(pod.given.uid(), Eviction::new(message));
+        let evict = self.node.evict(pod.given.uid(), message);
         if timeout(GONE_WITHIN, evict).await.is_err() {
             tracing::warn!(pod = %pod.given.key(), "evicted pod has not terminated yet");
         }

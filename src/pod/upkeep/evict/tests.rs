@@ -280,9 +280,8 @@ impl Node for Fake {
         }
     }
 
-    async fn evict(&self, uid: &str, eviction: Eviction) {
-        assert_eq!((eviction.reason, eviction.grace), ("Evicted", 1));
-        self.evicted.lock().push((uid.to_owned(), eviction.message));
+    async fn evict(&self, uid: &str, message: String) {
+        self.evicted.lock().push((uid.to_owned(), message));
         if self.hangs {
             std::future::pending::<()>().await;
         }

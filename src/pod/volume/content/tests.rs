@@ -117,7 +117,7 @@ fn projections_that_need_an_api_server_are_refused_by_name() {
         let error = made(source, None).unwrap_err();
         assert!(matches!(error, Error::Unsupported { .. }));
         assert!(error.to_string().contains(what), "{error}");
-        assert_eq!(error.reason(), "FailedMount");
+        assert_eq!(error.reason().as_str(), "FailedMount");
     }
 }
 

@@ -7,6 +7,7 @@ use super::*;
 use crate::pod::face::{self, Selector, Watch, WatchEvent};
 use crate::pod::watch::HubOptions;
 use crate::pod::watch::tests::{ready, view};
+use crate::store::stored;
 
 type State = BTreeMap<String, String>;
 
@@ -366,5 +367,16 @@ proptest! {
                 model.read(number);
             }
         });
+    }
+}
+
+#[test]
+fn stored_revisions_and_pods_keep_their_meaning() {
+    for Mark { reserved, shown } in [stored::now(), stored::old()] {
+        assert_eq!((reserved, shown), (8_589_934_592, 4_294_967_300));
+    }
+    for Shown { key, number, source, pod } in [stored::now(), stored::old()] {
+        assert_eq!((key.as_str(), number, source), ("default/web", 4_294_967_299, Source::File));
+        assert_eq!(pod.metadata.name.as_deref(), Some("web"));
     }
 }

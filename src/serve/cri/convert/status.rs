@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::image::image_spec;
 use super::resources::resources_out;
 use super::signal::signal_out;
-use crate::container::{Container, ContainerState, EventKind};
+use crate::container::{Container, ContainerState, EndReason, EventKind};
 use crate::model::container::{ContainerMetadata, Mount, Propagation};
 use crate::model::pod::PodMetadata;
 use crate::model::security::{IdMapping, NamespaceMode, NamespaceOptions, UserNamespace};
@@ -153,13 +153,13 @@ impl<'a> Life<'a> {
                 started_at: exited.started_at.unwrap_or_default(),
                 finished_at: exited.finished_at,
                 exit_code: exited.code,
-                reason: &exited.reason,
+                reason: exited.reason.as_str(),
                 message: &exited.message,
             },
             ContainerState::Unknown { started_at } => Self {
                 started_at: started_at.unwrap_or_default(),
                 exit_code: UNKNOWN_CODE,
-                reason: "Unknown",
+                reason: EndReason::Unknown.as_str(),
                 ..Self::default()
             },
         }

@@ -9,21 +9,15 @@ use tonic::Code;
 
 use super::super::HANDSHAKE;
 use super::world::{Caller, LIMIT, World};
-use crate::lifecycle::MAX_HANDSHAKES;
+use crate::lifecycle::crowd;
 
 const ENDLESS: &str = "/podbay.v1.Pods/RestartContainer";
 const GET: &str = "/podbay.v1.Pods/Get";
 
 #[tokio::test]
 async fn a_crowd_of_silent_strangers_keeps_nobody_out() {
-    // This process holds both ends of all of them.
-    let most = crate::backend::linux::raise_file_limit() / 2;
-    let most = most - MAX_HANDSHAKES - 256;
     let world = World::start().await;
-    let mut crowd = Vec::new();
-    for _ in 0..most.min(5_000) {
-        crowd.push(TcpStream::connect(world.address).await.unwrap());
-    }
+    let mut crowd = crowd::connect(world.address, 5_000).await;
     // Some leave in the middle of the handshake.
     for _ in 0..1_000 {
         let gone = TcpStream::connect(world.address).await.unwrap();

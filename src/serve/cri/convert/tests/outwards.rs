@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::backend::NetworkStatus;
-use crate::container::{Container, ContainerState, Exited};
+use crate::container::{Container, ContainerState, EndReason, Exited};
 use crate::ids::{ContainerId, PodId};
 use crate::image::FsInfo;
 use crate::model::Owner;
@@ -97,7 +97,7 @@ fn times_are_zero_until_they_are_true() {
             started_at,
             finished_at: 30,
             code: 128,
-            reason: "StartError".into(),
+            reason: EndReason::StartError,
             message: "no such file".into(),
         })
     };
