@@ -17,6 +17,8 @@ fn a_stored_pod_keeps_its_meaning() {
     assert_eq!((life.generation, life.sandboxes, life.user_ids), (4, 2, Some(131_072)));
     assert!(life.is_ending() && life.rejected && life.settled);
     assert_eq!(life.asked.expect("a resize").reason, "Deferred");
+    let limits = life.resources.and_then(|resources| resources.limits).expect("limits");
+    assert_eq!(limits["cpu"].0, "2");
     let unit = &life.units["app"];
     let current = unit.current.as_ref().expect("a container");
     assert_eq!((unit.restarts(), current.is_live()), (1, true));
