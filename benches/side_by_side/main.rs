@@ -49,6 +49,9 @@ use measure::Usage;
 use report::Report;
 use world::{Kind, Side};
 
+/// How long a side is at most left alone before its idle CPU is measured.
+const SETTLE: Duration = Duration::from_secs(10);
+
 /// Side by side bench of podbay and containerd's CRI plugin.
 #[derive(Parser, Debug)]
 pub struct Options {
@@ -220,8 +223,11 @@ async fn crowd(
         let times = crowd.list_many(options.listed, options.queries).await?;
         let group = format!("list of {} containers", options.listed);
         report.add_all(side.number, &group, times);
+        // What the containers of the long list leave to do is not idling.
+        let idle = Duration::from_secs(options.idle_seconds);
+        tokio::time::sleep(idle.min(SETTLE)).await;
         let before = Usage::cpu(side)?;
-        tokio::time::sleep(Duration::from_secs(options.idle_seconds)).await;
+        tokio::time::sleep(idle).await;
         for ((name, after), (_, before)) in Usage::cpu(side)?.into_iter().zip(before) {
             let percent = (after - before) / options.idle_seconds as f64 * 100.0;
             report.add(side.number, "idle CPU, % of a core", name, percent);
