@@ -18,7 +18,7 @@ mod debug;
 mod delete;
 mod describe;
 mod edit;
-mod error;
+pub mod error;
 mod events;
 mod exec;
 mod explain;
