@@ -15,7 +15,7 @@ use crate::container::{self, Containers};
 use crate::image::Images;
 use crate::pod::{Pods, PodsDeps};
 use crate::sandbox::{self, Sandboxes};
-use crate::serve::{self, CriServices, Identity, PodServices};
+use crate::serve::{CriServices, Identity, PodServices};
 use crate::stats::{self, Stats};
 use crate::stream;
 
@@ -94,15 +94,6 @@ impl Rooms {
 
     /// What `podbay.v1` is served with.
     pub(super) fn pod_services(&self) -> PodServices {
-        PodServices {
-            face: self.pods.clone(),
-            sessions: Arc::new(stream::Pods(self.sandboxes.clone())),
-            meters: Arc::new(serve::pods::Meters {
-                sandboxes: self.sandboxes.clone(),
-                stats: self.stats.clone(),
-            }),
-            node: self.pods.node_name(),
-            images: self.images.clone(),
-        }
+        PodServices::of(&self.pods, &self.sandboxes, &self.stats, &self.images)
     }
 }

@@ -115,8 +115,12 @@ impl Containers {
 
     /// Whether a start was stored but not carried out before the agent died.
     fn is_unstarted(&self, entry: &Entry, task: Option<&TaskStatus>) -> bool {
-        task.is_some_and(|task| task.state == TaskState::Created)
-            && entry.record().boot_id == self.deps.host.facts().boot_id
+        task.is_some_and(|task| task.state == TaskState::Created) && !self.was_rebooted_since(entry)
+    }
+
+    /// Whether the host was started again after the container.
+    fn was_rebooted_since(&self, entry: &Entry) -> bool {
+        entry.record().boot_id != self.deps.host.facts().boot_id
     }
 
     /// Recovers a created container: its task may have been made, even started, without the result
@@ -157,8 +161,7 @@ impl Containers {
         task: Option<TaskStatus>,
         started_at: i64,
     ) {
-        let rebooted = entry.record().boot_id != self.deps.host.facts().boot_id;
-        let Some(task) = task.filter(|_| !rebooted) else {
+        let Some(task) = task.filter(|_| !self.was_rebooted_since(entry)) else {
             entry.set_state(ContainerState::Running { started_at, pid: 0 });
             self.settle(entry, None).await;
             return;

@@ -24,7 +24,7 @@ use podbay::sandbox::{self, PauseSource, SandboxRecord, Sandboxes};
 use podbay::serve::{self, CriServices, Identity, PodServices, SocketOptions};
 use podbay::stats::{self, Stats};
 use podbay::store::{self, Store};
-use podbay::stream::{self, Urls};
+use podbay::stream::Urls;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -388,16 +388,7 @@ impl Rooms {
 
     /// What `podbay.v1` is served with.
     pub fn pod_services(&self) -> PodServices {
-        PodServices {
-            face: self.pods.clone(),
-            sessions: Arc::new(stream::Pods(self.sandboxes.clone())),
-            meters: Arc::new(serve::pods::Meters {
-                sandboxes: self.sandboxes.clone(),
-                stats: self.stats.clone(),
-            }),
-            node: self.pods.node_name(),
-            images: self.images.clone(),
-        }
+        PodServices::of(&self.pods, &self.sandboxes, &self.stats, &self.images)
     }
 }
 

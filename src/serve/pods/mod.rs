@@ -23,13 +23,16 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use about::Tells;
-pub use measure::{Measure, Meters};
+pub use measure::Measure;
+use measure::Meters;
 pub use service::Pods;
 
 use crate::image::Images;
-use crate::pod::Face;
+use crate::pod::{self, Face};
+use crate::sandbox::Sandboxes;
 use crate::serve::Subject;
-use crate::stream::Sessions;
+use crate::stats::Stats;
+use crate::stream::{self, Sessions};
 use shown::Shown;
 use streams::Places;
 
@@ -46,6 +49,24 @@ pub struct PodServices {
     pub node: String,
     /// The images of the node, for the service beside this one.
     pub images: Arc<Images>,
+}
+
+impl PodServices {
+    /// Those of an agent with these rooms.
+    pub fn of(
+        pods: &Arc<pod::Pods>,
+        sandboxes: &Arc<Sandboxes>,
+        stats: &Arc<Stats>,
+        images: &Arc<Images>,
+    ) -> Self {
+        Self {
+            face: pods.clone(),
+            sessions: Arc::new(stream::Pods(sandboxes.clone())),
+            meters: Arc::new(Meters { sandboxes: sandboxes.clone(), stats: stats.clone() }),
+            node: pods.node_name(),
+            images: images.clone(),
+        }
+    }
 }
 
 impl Pods {
