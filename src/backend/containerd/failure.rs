@@ -20,14 +20,12 @@ enum Cause {
     Late(Duration),
 }
 
-/// Error texts which, unlike their codes, say that something went away. The first is the daemon's
-/// when a shim dies during a call, the others are those of a lost connection.
-const AWAY: [&str; 4] = [
-    "ttrpc: closed",
-    "transport is closing",
-    "Service was not ready",
-    "missing grpc-status trailer",
-];
+/// The daemon's text when a shim dies during a call, or has died shortly before it.
+const SHIM_DIED: &str = "ttrpc: closed";
+
+/// Error texts which, unlike their codes, say that something went away: a shim, or the connection.
+const AWAY: [&str; 4] =
+    [SHIM_DIED, "transport is closing", "Service was not ready", "missing grpc-status trailer"];
 
 /// The texts of ENOSPC and EDQUOT, which have no gRPC code of their own.
 const FULL: [&str; 2] = ["no space left on device", "disk quota exceeded"];
@@ -54,6 +52,12 @@ pub(super) fn late(tried: String, limit: Duration) -> Error {
 /// The error for an answer that violates the daemon's contract.
 pub(super) fn senseless(tried: String, what: &str) -> Error {
     Error::new(ErrorKind::Other, tried).because(Cause::Refused(what.to_owned()))
+}
+
+/// Whether a call failed because the shim of its task has died.
+pub(super) fn is_of_dead_shim(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(Cause::Refused(text)) if text.contains(SHIM_DIED))
 }
 
 fn kind(status: &Status) -> ErrorKind {
@@ -138,6 +142,17 @@ mod tests {
             kind_of("write /x/ingest/data: no space left on device: unknown"),
             ErrorKind::ResourceExhausted
         );
+    }
+
+    #[test]
+    fn the_death_of_a_shim_is_told_from_that_of_the_daemon() {
+        assert!(is_of_dead_shim(&of("kill 1".into(), Status::unknown("ttrpc: closed: unknown"))));
+        let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        for status in
+            [Status::unavailable("server is shutting down"), Status::from_error(reset.into())]
+        {
+            assert!(!is_of_dead_shim(&of("kill 1".into(), status)));
+        }
     }
 
     #[test]

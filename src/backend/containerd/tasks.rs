@@ -1,6 +1,7 @@
 //! Tasks and their processes (containerd's Tasks service).
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use containerd_client::services::v1::{
     CloseIoRequest, CreateTaskRequest, DeleteProcessRequest, DeleteResponse, DeleteTaskRequest,
@@ -10,6 +11,7 @@ use containerd_client::services::v1::{
 };
 use containerd_client::types::v1::{Process as WireProcess, Status};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::client::Client;
 use super::failure;
@@ -19,6 +21,10 @@ use crate::backend::{
     TaskStatus,
 };
 use crate::model::signal::Signal;
+
+/// How long the daemon may take to remove the task of a shim that has died.
+const DEAD_SHIM_LIMIT: Duration = Duration::from_secs(5);
+const DEAD_SHIM_PAUSE: Duration = Duration::from_millis(50);
 
 /// Creates a task. Its options are left unset: they would replace those of the record.
 pub(super) async fn create(client: &Client, task: &NewTask) -> Result<u32> {
@@ -90,6 +96,19 @@ pub(super) async fn delete(
     process: Process<'_>,
     kill: bool,
 ) -> Result<Option<Exit>> {
+    let until = Instant::now() + DEAD_SHIM_LIMIT;
+    loop {
+        match try_delete(client, process, kill).await {
+            // The daemon is about to remove what the shim had.
+            Err(error) if failure::is_of_dead_shim(&error) && Instant::now() < until => {
+                tokio::time::sleep(DEAD_SHIM_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn try_delete(client: &Client, process: Process<'_>, kill: bool) -> Result<Option<Exit>> {
     if kill {
         kill_and_wait(client, process).await?;
     }
