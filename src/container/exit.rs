@@ -1,8 +1,8 @@
 //! Container exits: detected by waiting, stored, then published.
 //!
-//! Order: exit seen -> store -> task deleted (which drains its output) -> log written to its end ->
-//! published. So an exit code is never lost, and a client that sees `Exited` also sees the whole
-//! log.
+//! Order: exit seen -> stored -> log written to its end -> published. So an exit code is never lost,
+//! and a client that sees `Exited` also sees the whole log. Once it is stored the task is deleted,
+//! beside the rest: nobody has to wait for that but those who remove the container or its pod.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -52,22 +52,20 @@ impl Containers {
     /// how.
     pub(super) async fn settle(&self, entry: &Entry, exit: Option<Exit>) {
         let _changing = entry.changing.lock().await;
-        if !self.note_end(entry, exit).await {
-            return;
-        }
-        self.end_log(entry).await;
-        self.publish_end(entry).await;
-        entry.ended.send_replace(true);
-    }
-
-    /// Stores an exit and deletes the task; returns false if the container was not running.
-    async fn note_end(&self, entry: &Entry, exit: Option<Exit>) -> bool {
-        let Some(exited) = self.exited(entry, exit).await else { return false };
-        if self.store_end(entry, exited).await {
+        let Some(exited) = self.exited(entry, exit).await else { return };
+        let stored = self.store_end(entry, exited).await;
+        let tell = async {
+            self.end_log(entry).await;
+            self.publish_end(entry).await;
+            entry.ended.send_replace(true);
+        };
+        let delete = async {
             // The shim keeps the exit until its task is deleted, so a lost write loses nothing.
-            self.delete_ended_task(entry).await;
-        }
-        true
+            if stored {
+                self.delete_ended_task(entry).await;
+            }
+        };
+        tokio::join!(tell, delete);
     }
 
     /// Describes how a container ended; `None` when it did not run.

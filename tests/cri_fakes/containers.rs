@@ -1,6 +1,6 @@
 //! Containers: lifecycle, exits, names, logs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use podbay::backend::ErrorKind;
@@ -272,4 +272,17 @@ async fn a_start_that_is_not_undone_at_once_is_undone_later() {
         (!world.fakes.leftovers().contains(&task)).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_until_the_task_is_deleted() {
+    let (world, agent, pod) = start().await;
+    let id = agent.launch(&pod, "app", &["run"]).await;
+    world.fakes.steps.hang("delete_task");
+    let stopped = tokio::time::timeout(Duration::from_secs(20), agent.stop(&id, 30)).await;
+    stopped.expect("it waits for the deletion").unwrap();
+    assert_eq!(agent.status(&id).await.unwrap().exit_code, 143);
+    world.fakes.steps.release("delete_task");
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
 }

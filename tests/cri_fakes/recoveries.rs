@@ -60,10 +60,9 @@ async fn a_shim_that_hangs_holds_up_no_start() {
     assert!(began.elapsed() < SERVING, "{:?}", began.elapsed());
     let running = cri::ContainerState::ContainerRunning;
     assert_eq!(agent.status(&other).await.unwrap().state(), running);
-    assert_eq!(agent.status(&app).await.unwrap().state(), running, "not settled yet");
+    assert_eq!(agent.ended(&app).await.exit_code, 3);
     assert_eq!(agent.containers().await.len(), 3, "the one to be undone is listed meanwhile");
     world.fakes.steps.release("delete_task");
-    assert_eq!(agent.ended(&app).await.exit_code, 3);
     eventually("it is undone", async || (agent.containers().await.len() == 2).then_some(())).await;
     agent.remove_all().await;
     assert_eq!(world.leftovers(), [""; 0]);
