@@ -146,13 +146,13 @@ impl Recipe {
         Ok(pod)
     }
 
-    /// In the order of a kubelet: stop all, then remove all.
     pub async fn status(&mut self, id: &str) -> Result<cri::ContainerStatus> {
         let request = cri::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
         let answer = self.client.container_status(request).await?.into_inner();
         answer.status.context("no status")
     }
 
+    /// In the order of a kubelet: stop all, then remove all.
     pub async fn end(&mut self, pod: Pod, times: &mut Times) -> Result<()> {
         for id in &pod.containers {
             let request = cri::StopContainerRequest { container_id: id.clone(), timeout: 30 };

@@ -15,7 +15,6 @@ use crate::lifecycle::{Backoff, unless_panic};
 use crate::model::StringMap;
 use crate::model::container::ContainerConfig;
 use crate::model::image::Image;
-use crate::model::resources::Resources;
 use crate::model::signal::Signal;
 use crate::oci::user::ResolvedUser;
 use crate::oci::{
@@ -172,20 +171,9 @@ impl Containers {
         // With plugins: they may be slow, and they expect the root file system to exist.
         let simple = volumes.is_empty() && !self.deps.hooks.has_plugins();
         let known = self.known_user_files(image, &request).filter(|_| simple);
-        let (user, made) = match known {
-            // Nothing has to be read from the root file system, so it is made in parallel with the
-            // record.
-            Some(files) => {
-                let user = resolve_user(&request, &files)?;
-                let host = host.await?;
-                let rootfs = self.prepare_rootfs(entry, pod, image);
-                let found = Found { host: &host, user: &user, volumes: &[] };
-                let record = self.make_record(entry, pod, image, found);
-                // Both run to completion: what was made must be known so that it can be undone.
-                let (rootfs, record) = tokio::join!(rootfs, record);
-                entry.set_rootfs(rootfs?);
-                (user, record?)
-            }
+        let (host, user, volumes, rootfs) = match known {
+            // Nothing has to be read from the root file system, so it can be made later.
+            Some(files) => (host.await?, resolve_user(&request, &files)?, Vec::new(), None),
             None => {
                 let (host, rootfs) = tokio::join!(host, self.prepare_rootfs(entry, pod, image));
                 let (host, rootfs) = (host?, rootfs?);
@@ -195,19 +183,32 @@ impl Containers {
                 };
                 let user = resolve_user(&request, &files)?;
                 let volumes = self.make_volumes(&entry.id, pod, &config, image, &rootfs).await?;
-                let found = Found { host: &host, user: &user, volumes: &volumes };
-                let made = self.make_record(entry, pod, image, found).await?;
-                entry.set_rootfs(rootfs);
-                (user, made)
+                (host, user, volumes, Some(rootfs))
             }
         };
-        let (hold, resources) = made;
-        let done = |record: &mut ContainerRecord| {
+        let found = Found { host: &host, user: &user, volumes: &volumes };
+        let (hold, below) = self.describe(entry, pod, image, found).await?;
+        let resources = resources_of(&below.spec);
+        let act = async {
+            let rootfs = async {
+                match rootfs {
+                    Some(made) => Ok(made),
+                    None => self.prepare_rootfs(entry, pod, image).await,
+                }
+            };
+            let create = self.deps.runtime.create_container(&below);
+            // Both run to completion: what was made must be known so that it can be undone.
+            let (rootfs, created) = tokio::join!(rootfs, create);
+            created.step("store the container record")?;
+            rootfs
+        };
+        let created = |record: &mut ContainerRecord| {
             record.container.user = user;
             record.container.resources = resources;
             record.container.state = ContainerState::Created;
         };
-        entry.save(&self.deps, done).await?;
+        // Stored meanwhile: recovery looks whether both parts are there.
+        entry.set_rootfs(entry.save_during(&self.deps, created, act).await?);
         Ok(hold)
     }
 
@@ -227,15 +228,15 @@ impl Containers {
         made.step("prepare the root file system")
     }
 
-    /// Makes the containerd record with the plugins' changes; returns the limits in its spec, and
-    /// the hold on plugins.
-    async fn make_record(
+    /// Describes the container for containerd, with the plugins' changes; also returns the hold on
+    /// plugins.
+    async fn describe(
         &self,
         entry: &Entry,
         pod: &PodContext,
         image: &Image,
         Found { host, user, volumes }: Found<'_>,
-    ) -> Result<(Hold, Resources), Error> {
+    ) -> Result<(Hold, RuntimeContainer), Error> {
         let mut record = ContainerRecord::clone(&entry.record());
         record.container.user = user.clone();
         let config = &record.container.config;
@@ -273,8 +274,7 @@ impl Containers {
         labels.insert(KIND_LABEL.to_owned(), "container".to_owned());
         let (hold, spec) = self.ask_about_new(entry, pod, &labels, spec).await?;
         entry.set_process(&spec);
-        let resources = resources_of(&spec);
-        record.container.resources = resources.clone();
+        record.container.resources = resources_of(&spec);
         let container = RuntimeContainer {
             id: entry.id.to_string(),
             image: record.image_name.clone(),
@@ -285,9 +285,7 @@ impl Containers {
             snapshot_key: Some(entry.id.to_string()),
             extension: to_json("the container's record", &record)?,
         };
-        let stored = self.deps.runtime.create_container(&container).await;
-        stored.step("store the container record")?;
-        Ok((hold, resources))
+        Ok((hold, container))
     }
 
     /// Undoes a failed creation. Its name is free for a retry at once; what cannot be removed now
@@ -300,6 +298,12 @@ impl Containers {
         if let Err(undo) = undone {
             tracing::warn!(container = %entry.id, error = error_chain(&undo),
                 "cannot undo container creation yet");
+            // For the next agent, since the row may say that it was created.
+            let unwanted = entry.save_end(&self.deps, |record| record.removing = true).await;
+            if let Err(error) = unwanted {
+                tracing::warn!(container = %entry.id, error = error_chain(&error),
+                    "cannot store that a container is to be removed");
+            }
             let (room, entry) = (self.clone(), entry.clone());
             drop(self.deps.tasks.spawn_until_drain("container-undo", async move {
                 Backoff::of_undo().retry_later(|| room.destroy(&entry)).await

@@ -58,6 +58,7 @@ impl Sandboxes {
         room.leave_alone(faults.map(|fault| fault.key.clone()));
         let (mut pods, mut containers) = (pods.records, containers.records);
         let below = base.runtime.container_ids().await.step("list the records")?;
+        room.find_half_made(&mut containers, &below).await;
         for id in unknown(below, &pods, &containers) {
             if room.is_left_alone(&id) {
                 continue;
@@ -358,6 +359,30 @@ impl Room {
         known.extend(self.entries().keys().map(ToString::to_string));
         known.extend(self.unread.lock().iter().cloned());
         known
+    }
+
+    /// A container is stored as created while its parts are made; one that lacks a part was not
+    /// created to the end.
+    async fn find_half_made(&self, containers: &mut [ContainerRecord], below: &[String]) {
+        let runtime = &self.deps.base.runtime;
+        let below: BTreeSet<&str> = below.iter().map(String::as_str).collect();
+        let mut rootfs: BTreeMap<String, Option<BTreeSet<String>>> = BTreeMap::new();
+        let is_new = |record: &&mut ContainerRecord| {
+            record.container.state == ContainerState::Created && !record.removing
+        };
+        for record in containers.iter_mut().filter(is_new) {
+            let snapshotter = &record.handler.snapshotter;
+            if !rootfs.contains_key(snapshotter) {
+                let listed = runtime.list_rootfs(snapshotter).await;
+                rootfs.insert(snapshotter.clone(), listed.ok().map(BTreeSet::from_iter));
+            }
+            let id = record.container.id.as_str();
+            let made = rootfs.get(snapshotter).and_then(Option::as_ref);
+            // A snapshotter that does not answer proves nothing.
+            if !below.contains(id) || made.is_some_and(|made| !made.contains(id)) {
+                record.container.state = ContainerState::Creating;
+            }
+        }
     }
 
     /// Removes resources on the host that belong to no record: made after the last write of an

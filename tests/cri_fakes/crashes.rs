@@ -101,6 +101,29 @@ async fn a_creation_that_was_cut_leaves_nothing_and_can_be_repeated() {
 }
 
 #[tokio::test]
+async fn a_creation_that_was_stored_and_not_carried_out_is_undone() {
+    let world = World::new();
+    for step in ["prepare_rootfs", "create_container"] {
+        let agent = world.agent().await;
+        let witness = witness(&world, &agent).await;
+        let before = world.leftovers();
+        // Needs no file of its image, so that its parts are made at once.
+        let config = container("app", &["run"]);
+        let create = async |agent: &Agent| agent.create(&witness.0, &config).await;
+        die_at(&world, agent, step, create).await;
+        let agent = world.agent().await;
+        assert_eq!(agent.containers().await.len(), 1, "{step}");
+        assert_eq!(world.leftovers(), before, "{step}");
+        untouched(&world, &agent, &witness).await;
+        let id = agent.create(&witness.0, &config).await.unwrap();
+        agent.start(&id).await.unwrap();
+        agent.remove_all().await;
+        assert_eq!(world.leftovers(), [""; 0], "{step}");
+        agent.kill().await;
+    }
+}
+
+#[tokio::test]
 async fn a_start_that_was_cut_can_be_repeated() {
     let world = World::new();
     for step in START {
