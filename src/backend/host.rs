@@ -46,6 +46,8 @@ pub struct HostFacts {
     pub oom_score_adj: i64,
     /// Whether the kernel supports seccomp filters.
     pub seccomp: bool,
+    /// Whether the kernel may run x32 programs (amd64 with 32-bit pointers).
+    pub x32: bool,
     /// Whether AppArmor is enabled.
     pub apparmor: bool,
     /// Default labels of containers, if SELinux is enabled.

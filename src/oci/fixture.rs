@@ -199,6 +199,7 @@ fn facts() -> HostFacts {
         capabilities: capabilities.iter().map(|name| format!("CAP_{name}")).collect(),
         oom_score_adj: -500,
         seccomp: true,
+        x32: true,
         ..HostFacts::default()
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::super::{CgroupVersion, Error, ErrorKind, HostFacts, Result};
 use super::labels;
 use super::mountinfo::Mount;
+use super::x32;
 
 /// Capabilities by bit number (capability.h).
 const CAPABILITIES: &[&str] = &[
@@ -82,6 +83,8 @@ pub(super) fn detect(root: &Path, mounts: &[Mount]) -> Result<HostFacts> {
         capabilities: capability_names(bounding),
         oom_score_adj: read("proc/self/oom_score_adj").trim().parse().unwrap_or_default(),
         seccomp: present("proc/sys/kernel/seccomp/actions_avail"),
+        // A filter on the agent itself might kill it for the question.
+        x32: !is_unfiltered(&status) || x32::is_supported(),
         apparmor: read("sys/module/apparmor/parameters/enabled").starts_with('Y')
             && present("sys/kernel/security/apparmor"),
         selinux: present("sys/fs/selinux/enforce").then(|| labels::contexts(root)),
@@ -150,6 +153,11 @@ fn go_arch(machine: &str) -> &str {
 fn capability_mask(status: &str) -> Option<u64> {
     let hex = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
     u64::from_str_radix(hex.trim(), 16).ok()
+}
+
+/// Whether no seccomp filter applies to the process with this `/proc/PID/status`.
+fn is_unfiltered(status: &str) -> bool {
+    status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "0"))
 }
 
 fn capability_names(mask: u64) -> Vec<String> {

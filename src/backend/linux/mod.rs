@@ -35,6 +35,7 @@ mod tree;
 mod turns;
 mod userns;
 pub(in crate::backend) mod volume;
+mod x32;
 
 pub use limits::raise_file_limit;
 pub use logind::Logind;

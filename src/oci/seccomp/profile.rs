@@ -96,7 +96,7 @@ fn resolve_arches(profile: &mut Value, arch: &str) -> serde_json::Result<()> {
         return Ok(());
     }
     let map = Option::<Vec<Arch>>::deserialize(map)?.unwrap_or_default();
-    let native = super::arches(arch).into_iter().next();
+    let native = super::arches(arch, false).into_iter().next();
     let Some(native) = native.map(serde_json::to_value).transpose()? else { return Ok(()) };
     let line = map.into_iter().find(|line| native == *line.architecture);
     if let Some(Arch { architecture, sub_architectures }) = line {

@@ -183,6 +183,9 @@ fn architectures_include_those_the_cpu_also_runs() {
         assert_eq!(filter.architectures().as_ref().unwrap().len(), count, "{arch}");
         assert!(allowed(&filter).contains(own), "{arch}");
     }
+    let facts = HostFacts { x32: false, ..Fixture::new().facts };
+    let two = default_for(&[], &facts).architectures().clone().unwrap();
+    assert_eq!(two, [Arch::ScmpArchX86_64, Arch::ScmpArchX86]);
 }
 
 fn filter_of(

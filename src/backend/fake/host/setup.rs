@@ -22,6 +22,7 @@ pub(super) fn default_facts() -> HostFacts {
             .into(),
         oom_score_adj: 0,
         seccomp: true,
+        x32: false,
         apparmor: false,
         selinux: None,
         rlimits: BTreeMap::new(),

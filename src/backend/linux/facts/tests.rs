@@ -85,6 +85,19 @@ fn this_host_can_be_looked_at() {
 }
 
 #[test]
+fn a_filtered_agent_does_not_ask_for_x32() {
+    for (mode, unfiltered) in [("0", true), ("2", false), ("20", false)] {
+        assert_eq!(
+            is_unfiltered(&STATUS.replace("Seccomp:\t0", &format!("Seccomp:\t{mode}"))),
+            unfiltered
+        );
+    }
+    assert!(!is_unfiltered("Name:\tx\n"), "unknown");
+    let root = recorded(&[("proc/self/status", &STATUS.replace("Seccomp:\t0", "Seccomp:\t2"))]);
+    assert!(detect(root.path(), &[]).unwrap().x32);
+}
+
+#[test]
 fn names_of_kernels_and_machines() {
     assert_eq!(kernel_version("6.18.44-fc-v595"), Some((6, 18)));
     assert_eq!(kernel_version("5.4+"), Some((5, 4)));
