@@ -38,10 +38,11 @@ bench: ## side by side against containerd's own CRI plugin; writes target/bench.
 	@$(MAKE) --no-print-directory build
 	$(CARGO) run -q --profile driver --example side_by_side -- $(BENCH_ARGS)
 
-critest: ## the CRI conformance suite of Kubernetes on the release binary
+critest: ## the CRI conformance suite of Kubernetes on the release binary, on both containerd lines
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory build
 	@scripts/critest.sh
+	@KIT_LINE=1 scripts/critest.sh
 
 kubelet: ## a real kubelet on podbay, and the table of timelines on it (its build takes ten minutes)
 	@scripts/setup.sh kubelet

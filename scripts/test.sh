@@ -53,6 +53,9 @@ for target in $targets; do
 done
 measured critest '^(SUCCESS|FAIL)! -- ' env KIT_AGENT="${CARGO_TARGET_DIR:-target}/debug/podbay" \
     scripts/critest.sh podbay -ginkgo.no-color -ginkgo.v=false
+# Skipped specs do not fail the suite. containerd 2.4 with runc 1.5 passes 125 on a machine without AppArmor.
+passed=$(awk '$1 == "critest" { print $4 }' "$counts")
+[ "${passed:-0}" -ge 125 ] || failed+=("critest with only ${passed:-0} specs passed")
 
 echo
 echo "== counts, as the runner printed them"
