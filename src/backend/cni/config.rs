@@ -124,13 +124,46 @@ impl Network {
     }
 
     fn from_file(path: &Path) -> Result<Self, Fault> {
-        let raw = files::read(path, FILE_LIMIT).map_err(Fault::Read)?.unwrap_or_default();
+        let raw = read(path)?;
         if path.extension() == Some(OsStr::new("conflist")) {
-            Self::from_list(&raw)
+            Self::from_list(&with_folder(path, raw)?)
         } else {
             Self::from_single(&raw)
         }
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+    Ok(files::read(path, FILE_LIMIT).map_err(Fault::Read)?.unwrap_or_default())
+}
+
+/// A list with the plugins of its folder appended, which has the network's name and one plugin in
+/// each `*.conf`, unless the list asks to load only its own (specification 1.1).
+fn with_folder(path: &Path, raw: Vec<u8>) -> Result<Vec<u8>, Fault> {
+    const ONLY_ITS_OWN: &str = "loadOnlyInlinedPlugins";
+    let mut list: Map<String, Value> = serde_json::from_slice(&raw).map_err(Fault::Json)?;
+    match list.get(ONLY_ITS_OWN) {
+        Some(Value::Bool(true)) => return Ok(raw),
+        None | Some(Value::Bool(false)) => {}
+        Some(_) => return Err(fault(ONLY_ITS_OWN, "not true or false")),
+    }
+    let folder = path.with_file_name(network_name(&list)?);
+    let names = list_of_files(&folder, is_plugin_file).into_iter().map(|(name, ..)| name);
+    let mut more = Vec::new();
+    for name in names {
+        let plugin = serde_json::from_slice(&read(&folder.join(name))?).map_err(Fault::Json)?;
+        more.push(plugin);
+    }
+    if more.is_empty() {
+        return Ok(raw);
+    }
+    match list.entry("plugins").or_insert_with(|| Value::Array(Vec::new())) {
+        Value::Array(plugins) => plugins.append(&mut more),
+        _ => return Err(fault("plugins", "not a list")),
+    }
+    // The cache keeps the whole list, so that DEL does what ADD did.
+    list.insert(ONLY_ITS_OWN.to_owned(), true.into());
+    Ok(Value::Object(list).to_string().into_bytes())
 }
 
 impl Plugin {
@@ -237,12 +270,25 @@ pub(super) struct Loaded {
 /// Changes whenever a configuration file does.
 pub(super) type Fingerprint = Vec<(OsString, Option<SystemTime>, u64)>;
 
-/// Computes the fingerprint of a directory.
+/// Computes the fingerprint of a directory. It includes folders of plugins, by names with a `/`.
 pub(super) fn fingerprint(dir: &Path) -> Fingerprint {
+    let mut found = list_of_files(dir, is_config_name);
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let folder = entry.file_name();
+        for (name, time, size) in list_of_files(&entry.path(), is_plugin_file) {
+            found.push((Path::new(&folder).join(name).into_os_string(), time, size));
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+/// The files with such names, sorted; none if it is not a directory.
+fn list_of_files(dir: &Path, wanted: fn(&OsStr) -> bool) -> Fingerprint {
     let Ok(entries) = fs::read_dir(dir) else { return Fingerprint::new() };
     let mut found: Fingerprint = entries
         .flatten()
-        .filter(|entry| is_config_name(&entry.file_name()))
+        .filter(|entry| wanted(&entry.file_name()))
         .map(|entry| match fs::metadata(entry.path()) {
             Ok(meta) => (entry.file_name(), meta.modified().ok(), meta.len()),
             Err(_) => (entry.file_name(), None, 0),
@@ -255,7 +301,8 @@ pub(super) fn fingerprint(dir: &Path) -> Fingerprint {
 /// Loads at most `max` networks (0: all). A malformed file is skipped and reported. `own` is the
 /// file written by podbay, which is used only if there is no other.
 pub(super) fn load(dir: &Path, files: &Fingerprint, own: &str, max: usize) -> Loaded {
-    let mut names: Vec<&OsString> = files.iter().map(|(name, ..)| name).collect();
+    let files = files.iter().map(|(name, ..)| name);
+    let mut names: Vec<&OsString> = files.filter(|name| is_config_name(name)).collect();
     names.sort_by_key(|name| *name == own);
     let mut loaded = Loaded { any_file: !names.is_empty(), ..Loaded::default() };
     for name in names {
@@ -277,7 +324,16 @@ pub(super) fn load(dir: &Path, files: &Fingerprint, own: &str, max: usize) -> Lo
     loaded
 }
 
+/// Whether it is a plugin of a network's folder.
+fn is_plugin_file(name: &OsStr) -> bool {
+    Path::new(name).extension() == Some(OsStr::new("conf"))
+}
+
 fn is_config_name(name: &OsStr) -> bool {
+    // Not of a plugin below.
+    if name.as_encoded_bytes().contains(&b'/') {
+        return false;
+    }
     let extension = Path::new(name).extension().and_then(OsStr::to_str);
     matches!(extension, Some("conf" | "conflist" | "json"))
 }

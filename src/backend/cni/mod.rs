@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use self::cache::{Cache, Entry};
 use self::chain::Link;
@@ -232,6 +232,7 @@ impl Inner {
         if loaded.networks.is_empty() {
             return Err(Error::new(ErrorKind::Unavailable, self.no_network(&loaded)));
         }
+        warn_of_unheard(pod, &loaded, &capabilities);
         let names: Vec<String> = (0..loaded.networks.len()).map(|i| format!("eth{i}")).collect();
         let mut status = NetworkStatus::default();
         let mut added: Vec<(Link<'_>, Option<Value>)> = Vec::new();
@@ -428,6 +429,25 @@ impl Inner {
                 own.write(&self.options.conf_dir, &self.runner)
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// Says which requests of a pod no plugin takes. Not an error: some networks do without a plugin
+/// for them, for instance by following the API server.
+fn warn_of_unheard(pod: &Attachment, loaded: &Loaded, capabilities: &Map<String, Value>) {
+    let is_heard = |name: &str| {
+        let plugins = loaded.networks.iter().flat_map(|network| &network.plugins);
+        plugins.into_iter().any(|plugin| plugin.capabilities.contains(name))
+    };
+    for name in ["portMappings", "bandwidth"] {
+        let asked = match capabilities.get(name) {
+            Some(Value::Array(list)) => !list.is_empty(),
+            other => other.is_some(),
+        };
+        if asked && !is_heard(name) {
+            tracing::warn!(pod = %pod.pod, capability = name,
+                "no CNI plugin of the network offers what the pod asks for");
         }
     }
 }

@@ -123,3 +123,42 @@ fn the_fingerprint_sees_changes() {
     assert_ne!(first, fingerprint(dir.path()));
     assert!(fingerprint(Path::new("/no/such/folder")).is_empty());
 }
+
+#[test]
+fn a_list_includes_the_plugins_of_its_folder_unless_it_asks_for_its_own_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let kinds = || {
+        let loaded = load(dir.path(), &fingerprint(dir.path()), "own.conflist", 0);
+        let network = loaded.networks.into_iter().next();
+        let kinds = network.map(|network| {
+            let again = Network::from_list(&network.raw).unwrap();
+            assert_eq!(again.plugins, network.plugins, "DEL has the same plugins");
+            network.plugins.into_iter().map(|plugin| plugin.kind).collect::<Vec<_>>()
+        });
+        (kinds.unwrap_or_default(), loaded.faults)
+    };
+    write("10-net.conflist", &list(""));
+    let before = fingerprint(dir.path());
+    write("net/20-b.conf", r#"{"type":"tuning"}"#);
+    write("net/10-a.conf", r#"{"type":"firewall"}"#);
+    write("net/notes.txt", "no plugin");
+    write("other/10-a.conf", r#"{"type":"sbr"}"#);
+    assert_ne!(before, fingerprint(dir.path()));
+    assert_eq!(
+        kinds(),
+        (["bridge", "portmap", "firewall", "tuning"].map(str::to_owned).to_vec(), vec![])
+    );
+    write("10-net.conflist", r#"{"cniVersion":"1.1.0","name":"net"}"#);
+    assert_eq!(kinds().0, ["firewall", "tuning"]);
+    write("net/30-c.conf", "{");
+    assert!(kinds().1[0].contains("10-net.conflist"), "{:?}", kinds().1);
+    write("10-net.conflist", &list(r#","loadOnlyInlinedPlugins":true"#));
+    assert_eq!(kinds().0, ["bridge", "portmap"]);
+    write("10-net.conflist", &list(r#","loadOnlyInlinedPlugins":1"#));
+    assert!(kinds().1[0].contains("loadOnlyInlinedPlugins: "), "{:?}", kinds().1);
+}
