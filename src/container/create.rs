@@ -63,8 +63,9 @@ impl Containers {
                 Ok(id)
             }
             Err(error) => {
-                self.undo_create(&entry, &error).await;
-                Err(error)
+                let error = Arc::new(error);
+                self.undo_create(&entry, error.clone()).await;
+                Err(Error::Shared(error))
             }
         }
     }
@@ -95,8 +96,8 @@ impl Containers {
         }
         // A creation or removal in progress holds this lock until it is done.
         let _changing = entry.changing.lock().await;
-        if let Some(message) = entry.failure.get().cloned() {
-            return Some(Err(Error::JoinedFailed { id: taken.clone(), message }));
+        if let Some(source) = entry.failure.get().cloned() {
+            return Some(Err(Error::JoinedFailed { id: taken.clone(), source }));
         }
         if self.entry(taken).is_err() {
             return None;
@@ -290,8 +291,8 @@ impl Containers {
 
     /// Undoes a failed creation. Its name is free for a retry at once; what cannot be removed now
     /// is tried again until it is gone.
-    async fn undo_create(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
-        entry.failure.get_or_init(|| error_chain(error));
+    async fn undo_create(self: &Arc<Self>, entry: &Arc<Entry>, error: Arc<Error>) {
+        entry.failure.get_or_init(|| error);
         self.tell_removed(entry).await;
         let undone = self.destroy(entry).await;
         self.forget(entry);

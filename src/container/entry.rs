@@ -29,7 +29,7 @@ pub(super) struct Entry {
     /// The stdin that attached clients write to.
     pub(super) stdin: Stdin,
     /// Why its creation failed, for callers that joined it.
-    pub(super) failure: OnceLock<String>,
+    pub(super) failure: OnceLock<Arc<Error>>,
     /// Whether it is certain that no process of the container runs any more.
     pub(super) ended: watch::Sender<bool>,
     /// Whether the kernel reported an OOM kill.

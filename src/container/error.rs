@@ -1,5 +1,6 @@
 //! Errors of the container room.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::board::StateName;
@@ -45,13 +46,16 @@ pub enum Error {
         id: ContainerId,
     },
     /// This call joined another caller's creation of the same container, which failed.
-    #[error("the creation of container {id} that this call joined failed: {message}")]
+    #[error("the creation of container {id} that this call joined failed")]
     JoinedFailed {
         /// Id of the container that could not be created.
         id: ContainerId,
         /// Why it failed.
-        message: String,
+        source: Arc<Error>,
     },
+    /// A creation failed, and others may have joined it.
+    #[error(transparent)]
+    Shared(Arc<Error>),
     /// The image is not on this host.
     #[error("image {0:?} not found")]
     ImageNotFound(String),

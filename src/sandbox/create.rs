@@ -62,9 +62,10 @@ impl Room {
             }
         }
         if let Err(error) = self.claim_host_ports(&entry) {
-            entry.failure.get_or_init(|| error_chain(&error));
+            let error = Arc::new(error);
+            entry.failure.get_or_init(|| error.clone());
             self.forget(&entry);
-            return Err(error);
+            return Err(Error::Shared(error));
         }
         // Boxed, as it is large and moved.
         let make = Box::pin(self.make(&entry, &resolved));
@@ -77,8 +78,9 @@ impl Room {
                 Ok(id)
             }
             Err(error) => {
-                self.undo(&entry, &error).await;
-                Err(error)
+                let error = Arc::new(error);
+                self.undo(&entry, error.clone()).await;
+                Err(Error::Shared(error))
             }
         }
     }
@@ -154,7 +156,7 @@ impl Room {
         let _open = entry.gate.read().await;
         match (entry.sandbox().state, entry.failure.get().cloned()) {
             (SandboxState::Ready { .. }, _) => Some(Ok(taken.clone())),
-            (_, Some(message)) => Some(Err(Error::JoinedFailed { id: taken.clone(), message })),
+            (_, Some(source)) => Some(Err(Error::JoinedFailed { id: taken.clone(), source })),
             _ if self.entry(taken).is_err() => None,
             _ => Some(Err(in_use)),
         }
@@ -352,8 +354,8 @@ impl Room {
     /// Undoes a failed creation. If that fails, the sandbox is listed as not ready with its name
     /// reserved, and the undo is repeated until it succeeds or somebody stops and removes the
     /// sandbox.
-    async fn undo(self: &Arc<Self>, entry: &Arc<Entry>, error: &Error) {
-        entry.failure.get_or_init(|| error_chain(error));
+    async fn undo(self: &Arc<Self>, entry: &Arc<Entry>, error: Arc<Error>) {
+        entry.failure.get_or_init(|| error);
         entry.change(|record| {
             record.sandbox.state = SandboxState::NotReady;
             record.undoing = true;

@@ -27,7 +27,7 @@ pub(super) struct Entry {
     /// Which events of it plugins were told.
     pub(super) told: Told,
     /// Why its creation failed, for callers that joined it.
-    pub(super) failure: OnceLock<String>,
+    pub(super) failure: OnceLock<Arc<Error>>,
 }
 
 impl Entry {

@@ -1,5 +1,7 @@
 //! Errors of the sandbox room.
 
+use std::sync::Arc;
+
 use crate::ids::PodId;
 use crate::{backend, container, image, oci, store};
 
@@ -34,13 +36,16 @@ pub enum Error {
         id: PodId,
     },
     /// This call joined another caller's creation of the same sandbox, which failed.
-    #[error("the creation of pod sandbox {id} that this call joined failed: {message}")]
+    #[error("the creation of pod sandbox {id} that this call joined failed")]
     JoinedFailed {
         /// Id of the sandbox that could not be created.
         id: PodId,
         /// Why it failed.
-        message: String,
+        source: Arc<Error>,
     },
+    /// A creation failed, and others may have joined it.
+    #[error(transparent)]
+    Shared(Arc<Error>),
     /// A field of the request is invalid.
     #[error("{field}: {problem}")]
     Invalid {

@@ -84,7 +84,7 @@ fn sandbox_code(error: &sandbox::Error) -> Code {
         }
         Error::NameInUse { .. } | Error::HostPortInUse { .. } => Code::FailedPrecondition,
         Error::HostNetworkForbidden(_) => Code::PermissionDenied,
-        Error::JoinedFailed { .. } => Code::Unknown,
+        Error::JoinedFailed { source, .. } | Error::Shared(source) => sandbox_code(source),
         Error::Teardown(errors) => common_code(&errors.0),
         Error::WouldNotDie(_) => Code::DeadlineExceeded,
         Error::FeaturesUnknown(_) => Code::Unavailable,
@@ -149,7 +149,8 @@ fn container_code(error: &container::Error) -> Code {
         Error::ClientGone => Code::Cancelled,
         Error::TooSlow(_) => Code::ResourceExhausted,
         Error::ShuttingDown | Error::ShimHangs(_) => Code::Unavailable,
-        Error::JoinedFailed { .. } | Error::Io { .. } => Code::Unknown,
+        Error::JoinedFailed { source, .. } | Error::Shared(source) => container_code(source),
+        Error::Io { .. } => Code::Unknown,
         Error::Panicked => Code::Internal,
         Error::Spec(error) => spec_code(error),
         Error::Cdi(error) => cdi_code(error),

@@ -1,7 +1,7 @@
 //! Sandboxes: lifecycle, names, refused requests.
 
 use futures::future::join_all;
-use podbay::backend::{Process, Runtime};
+use podbay::backend::{ErrorKind, Process, Runtime};
 use podbay::model::pod::{HostAlias, HostsFile, PodConfig, PodMetadata};
 use podbay::model::security::NamespaceMode;
 use podbay::proto::runtime::v1 as cri;
@@ -67,11 +67,21 @@ async fn one_request_makes_one_pod_however_often_it_comes() {
 
 #[tokio::test]
 async fn callers_who_joined_a_creation_that_fails_hear_why() {
+    for (kind, code) in [
+        (ErrorKind::Other, Code::Unknown),
+        (ErrorKind::Unavailable, Code::Unavailable),
+        (ErrorKind::ResourceExhausted, Code::ResourceExhausted),
+    ] {
+        joined(kind, code).await;
+    }
+}
+
+async fn joined(kind: ErrorKind, code: Code) {
     let world = World::new();
     let agent = world.agent().await;
     let config = pod(&world, "web");
     world.fakes.steps.hang("attach");
-    world.fakes.steps.fail("attach", podbay::backend::ErrorKind::Other, 1);
+    world.fakes.steps.fail("attach", kind, 1);
     let first = agent.run(&config);
     let second = async {
         world.fakes.steps.called("attach", 1).await;
@@ -83,10 +93,10 @@ async fn callers_who_joined_a_creation_that_fails_hear_why() {
         joined
     };
     let (first, second) = tokio::join!(first, second);
-    refused(first, Code::Unknown, "attach");
+    refused(first, code, "attach");
     // It may have come when all was over: then it has made a pod of its own.
     if second.is_err() {
-        refused(second, Code::Unknown, "attach");
+        refused(second, code, "attach");
     }
     agent.remove_all().await;
     world.clean().await;
