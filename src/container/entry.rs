@@ -201,6 +201,11 @@ impl Entry {
         Error::WrongState { operation, id: self.id.clone(), state: self.state().name() }
     }
 
+    /// Whether it is certain that no process of the container runs.
+    pub(super) fn has_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
     /// Waits until no process of the container runs. Cancel-safe.
     pub(super) async fn wait_ended(&self) {
         // `self` holds the sender, so the wait cannot fail.

@@ -34,7 +34,7 @@ impl Containers {
         }
     }
 
-    /// Kills all containers of a pod at once. One failure does not keep the others from being
+    /// Kills all containers of a pod at once; their tasks may remain. One failure does not keep the others from being
     /// killed.
     pub async fn kill_all(self: &Arc<Self>, pod: &PodId) -> Result<(), Error> {
         let entries = self.entries_of(pod);
@@ -42,11 +42,22 @@ impl Containers {
         join_all(kills).await.into_iter().collect()
     }
 
+    /// Waits until the tasks of a pod's ended containers are deleted, as far as they can be.
+    pub async fn wait_for_deletions(&self, pod: &PodId) {
+        for entry in self.entries_of(pod) {
+            drop(entry.changing.lock().await);
+        }
+    }
+
     pub(super) async fn stop_entry(
         self: &Arc<Self>,
         entry: &Arc<Entry>,
         grace: Duration,
     ) -> Result<(), Error> {
+        if entry.has_ended() {
+            // Its task may still be being deleted.
+            return Ok(());
+        }
         // Wait for a start in progress, so that the container cannot start after this stop.
         drop(entry.changing.lock().await);
         match entry.state() {

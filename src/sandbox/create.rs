@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::entry::Entry;
 use super::error::{Error, Step};
 use super::record::{Owed, SandboxRecord};
-use super::stop::Strict;
+use super::stop::{Ending, Strict};
 use super::{PauseSource, Room, Sandbox, SandboxState, files};
 use crate::backend::{Attachment, Hold, NetworkStatus, RuntimeHandler};
 use crate::board::EventKind;
@@ -372,7 +372,7 @@ impl Room {
     /// even when ADD never completed, because an address might stay allocated.
     pub(super) async fn try_undo(&self, entry: &Arc<Entry>) -> Result<(), Error> {
         self.trouble.notify_one();
-        self.tear_down(entry, Strict::Yes).await?;
+        self.tear_down(entry, Strict::Yes, Ending::Deleted).await?;
         self.finish_removal(entry).await
     }
 

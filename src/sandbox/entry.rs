@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::RwLock;
 
-use super::record::SandboxRecord;
+use super::record::{Owed, SandboxRecord};
 use super::volumes::Volumes;
 use super::{Error, Sandbox, SandboxState};
 use crate::board::EventKind;
@@ -22,6 +22,8 @@ pub(super) struct Entry {
     record: Kept<SandboxRecord>,
     /// Whether it has claimed its host ports; it keeps them until it is stopped or `NotReady`.
     pub(super) has_ports: AtomicBool,
+    /// Whether a task finishes its stop.
+    pub(super) is_finishing: AtomicBool,
     /// Images mounted in it as volumes; locked while one is mounted.
     pub(super) volumes: tokio::sync::Mutex<Volumes>,
     /// Which events of it plugins were told.
@@ -32,13 +34,15 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(record: SandboxRecord) -> Arc<Self> {
-        let stopped = record.sandbox.state == SandboxState::NotReady && record.owed.is_empty();
+        let is_done = record.owed.iter().all(|step| *step == Owed::Pause);
+        let stopped = record.sandbox.state == SandboxState::NotReady && is_done;
         let told = Told::from_record(record.sandbox.state != SandboxState::Creating, stopped);
         Arc::new(Self {
             id: record.sandbox.id.clone(),
             gate: Arc::default(),
             record: Kept::new(record),
             has_ports: AtomicBool::new(false),
+            is_finishing: AtomicBool::new(false),
             volumes: tokio::sync::Mutex::default(),
             told,
             failure: OnceLock::new(),
@@ -55,6 +59,11 @@ impl Entry {
 
     pub(super) fn sandbox(&self) -> Sandbox {
         self.read(|record| record.sandbox.clone())
+    }
+
+    /// Whether this has yet to be removed.
+    pub(super) fn owes(&self, step: Owed) -> bool {
+        self.read(|record| record.owed.contains(&step))
     }
 
     pub(super) fn is_ready(&self) -> bool {

@@ -82,6 +82,7 @@ impl Sandboxes {
             .await;
         room.deps.containers.recover(containers, &tasks).await;
         room.finish_half_done().await;
+        room.finish_stops();
         room.deps.containers.finish_checkpoints(PATIENCE).await;
         let sweeper = room.clone();
         let sweep = async move { sweeper.sweep().await };
@@ -297,6 +298,20 @@ impl Room {
             self.deps.base.tasks.spawn_until_drain("sandbox-recovery", finish)
         });
         wait_a_while(PATIENCE, undone.collect()).await;
+    }
+
+    /// Finishes what an interrupted stop put off: the deletion of tasks. After a reboot nothing of
+    /// a pod is left that anybody could want, so all of it is removed, its addresses too.
+    fn finish_stops(self: &Arc<Self>) {
+        let boot_id = &self.deps.base.host.facts().boot_id;
+        let is_wanted = |record: &SandboxRecord| {
+            record.owed.iter().eq([&Owed::Pause])
+                || (!record.owed.is_empty() && record.boot_id != *boot_id)
+        };
+        let entries: Vec<_> = self.entries().values().cloned().collect();
+        for entry in entries.iter().filter(|it| !it.is_ready() && it.read(is_wanted)) {
+            self.finish_stop_later(entry);
+        }
     }
 
     async fn finish_one(self: &Arc<Self>, entry: &Arc<Entry>) {

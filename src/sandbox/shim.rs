@@ -51,7 +51,7 @@ impl Room {
     /// Kills a hung shim with all its descendants, when no container of its pod runs any more.
     /// containerd then deletes its tasks.
     pub(super) async fn end_hung_shim(&self, entry: &Entry) -> Result<(), Error> {
-        if !entry.read(|record| record.owed.contains(&Owed::Pause)) {
+        if !entry.owes(Owed::Pause) {
             return Ok(());
         }
         let base = &self.deps.base;

@@ -2,9 +2,13 @@
 //!
 //! A teardown removes what the record lists as owed. Every step is tried; failed ones stay owed,
 //! and a later call resumes with them. The network is removed while the processes end.
+//!
+//! StopPodSandbox returns when no process runs and the network is gone. The tasks, of which only the
+//! OCI runtime's state is left, are deleted behind it; RemovePodSandbox waits for that.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::create::attachment;
 use super::entry::Entry;
@@ -16,7 +20,9 @@ use super::{Room, SandboxState};
 use crate::backend::{ErrorKind, NetnsState, Process};
 use crate::board::EventKind;
 use crate::container::{self, InitProcess};
+use crate::lifecycle::Backoff;
 use crate::model::Owner;
+use crate::model::signal::Signal;
 use crate::oci;
 use crate::store::Batch;
 use crate::telemetry::error_chain;
@@ -29,8 +35,17 @@ type Ended = ((Result<(), container::Error>, Result<Pause, Error>), Result<(), E
 enum Pause {
     /// Nothing.
     Gone,
-    /// Its task, which its hung shim still has.
+    /// Its task, which its hung shim still has, or which is deleted later.
     Task,
+}
+
+/// How far the processes of a pod are ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// None runs any more.
+    Killed,
+    /// Their tasks are deleted too.
+    Deleted,
 }
 
 /// Whether CNI DEL must succeed for a network that was never ready.
@@ -45,17 +60,46 @@ pub(super) enum Strict {
 
 impl Room {
     /// Stops a sandbox: kills its containers and its pause process, removes its network.
-    pub(super) async fn stop(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+    pub(super) async fn stop(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), Error> {
         release_host_ports(entry);
         let _alone = entry.gate.write().await;
         if !self.entries().contains_key(&entry.id) {
             // It was removed while this call waited.
             return Ok(());
         }
-        self.stop_alone(entry).await
+        let stopped = self.stop_alone(entry, Ending::Killed).await;
+        // What a caller gives up must not stay for ever; the engine does not give up.
+        let has_failed = stopped.is_err() && entry.sandbox().owner == Owner::Cri;
+        if has_failed || (stopped.is_ok() && entry.owes(Owed::Pause)) {
+            self.finish_stop_later(entry);
+        }
+        stopped
     }
 
-    async fn stop_alone(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+    /// Removes what a stopped pod still owes, apart from the caller; repeated until it works.
+    pub(super) fn finish_stop_later(self: &Arc<Self>, entry: &Arc<Entry>) {
+        if entry.is_finishing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (room, entry) = (self.clone(), entry.clone());
+        drop(self.deps.base.tasks.spawn_until_drain("sandbox-stop", async move {
+            let finish = || async {
+                let _alone = entry.gate.write().await;
+                let removed = room.entry(&entry.id).is_err();
+                if removed || entry.read(|record| record.owed.is_empty()) {
+                    return Ok(());
+                }
+                room.tear_down(&entry, Strict::No, Ending::Deleted).await.inspect_err(|error| {
+                    let error = error_chain(error);
+                    tracing::warn!(pod = %entry.id, error, "cannot finish the stop of a pod yet");
+                })
+            };
+            Backoff::of_undo().retry(finish).await;
+            entry.is_finishing.store(false, Ordering::Release);
+        }));
+    }
+
+    async fn stop_alone(&self, entry: &Arc<Entry>, ending: Ending) -> Result<(), Error> {
         let sandbox = entry.sandbox();
         let was_ready = sandbox.is_ready();
         // A network that never existed must not block a kubelet. The engine retries until it is
@@ -64,7 +108,7 @@ impl Room {
             Owner::Cri => Strict::No,
             Owner::Pod => Strict::Yes,
         };
-        let stopped = self.tear_down(entry, strict).await;
+        let stopped = self.tear_down(entry, strict, ending).await;
         if was_ready {
             entry.publish(&self.deps.base, Some(EventKind::Stopped));
         } else {
@@ -74,7 +118,12 @@ impl Room {
     }
 
     /// Removes everything owed; stores what is left over in one write at the end.
-    pub(super) async fn tear_down(&self, entry: &Arc<Entry>, strict: Strict) -> Result<(), Error> {
+    pub(super) async fn tear_down(
+        &self,
+        entry: &Arc<Entry>,
+        strict: Strict,
+        ending: Ending,
+    ) -> Result<(), Error> {
         let record = entry.record();
         let mut errors = Vec::new();
         let mut gone = BTreeSet::new();
@@ -85,8 +134,9 @@ impl Room {
             Err(error) => errors.push(error),
         };
         let owes = |step| record.owed.contains(&step);
-        let ((containers, pause), network) = self.end_and_detach(entry, &record, strict).await;
-        // What a hung shim still has stays owed, but nothing runs any more.
+        let ended = self.end_and_detach(entry, &record, strict, ending).await;
+        let ((containers, pause), network) = ended;
+        // A task stays owed, but nothing runs any more.
         if !matches!(pause, Ok(Pause::Task)) {
             note(Owed::Pause, pause.map(drop));
         }
@@ -131,8 +181,14 @@ impl Room {
 
     /// Ends the processes and removes the network concurrently; but if there are plugins to be
     /// told, they are told after the processes have ended and before the network is removed.
-    async fn end_and_detach(&self, entry: &Entry, record: &SandboxRecord, strict: Strict) -> Ended {
-        let ends = self.end_processes(entry, record.owed.contains(&Owed::Pause));
+    async fn end_and_detach(
+        &self,
+        entry: &Entry,
+        record: &SandboxRecord,
+        strict: Strict,
+        ending: Ending,
+    ) -> Ended {
+        let ends = self.end_processes(entry, record.owed.contains(&Owed::Pause), ending);
         if !self.has_to_tell_stop(entry).await {
             let both = tokio::join!(ends, async {
                 self.intend_stop(entry).await;
@@ -153,9 +209,34 @@ impl Room {
         &self,
         entry: &Entry,
         pause: bool,
+        ending: Ending,
     ) -> (Result<(), container::Error>, Result<Pause, Error>) {
         let containers = self.deps.containers.kill_all(&entry.id).await;
-        (containers, self.end_pause(entry, pause).await)
+        if !pause {
+            return (containers, Ok(Pause::Gone));
+        }
+        if ending == Ending::Killed
+            && let Some(killed) = self.end_pause_only(entry).await
+        {
+            return (containers, killed);
+        }
+        self.deps.containers.wait_for_deletions(&entry.id).await;
+        (containers, self.end_pause(entry).await)
+    }
+
+    /// Ends the pause process and leaves its task; `None` if containerd refuses to.
+    async fn end_pause_only(&self, entry: &Entry) -> Option<Result<Pause, Error>> {
+        let (runtime, process) = (&self.deps.base.runtime, Process::init(entry.id.as_str()));
+        let ended = async {
+            // All, for those that the process has in the host's PID namespace.
+            runtime.kill(process, Signal::KILL.number(), true).await?;
+            runtime.wait(process).await
+        };
+        match tokio::time::timeout(AFTER_KILL, ended).await {
+            Ok(Ok(_)) => Some(Ok(Pause::Task)),
+            Ok(Err(error)) if error.kind != ErrorKind::DeadlineExceeded => None,
+            Ok(Err(_)) | Err(_) => Some(self.kill_pause(entry).await),
+        }
     }
 
     /// Stores that the pod is not ready before its network is touched, so that after a crash
@@ -172,11 +253,8 @@ impl Room {
         }
     }
 
-    /// Ends the pause process. If its shim hangs it is killed directly.
-    async fn end_pause(&self, entry: &Entry, owed: bool) -> Result<Pause, Error> {
-        if !owed {
-            return Ok(Pause::Gone);
-        }
+    /// Ends the pause process and deletes its task. If its shim hangs it is killed directly.
+    async fn end_pause(&self, entry: &Entry) -> Result<Pause, Error> {
         let process = Process::init(entry.id.as_str());
         let deleted = self.deps.base.runtime.delete_task(process, true);
         match tokio::time::timeout(AFTER_KILL, deleted).await {
@@ -250,7 +328,7 @@ impl Room {
         }
         let record = entry.record();
         if !record.owed.is_empty() || record.sandbox.state != SandboxState::NotReady {
-            self.stop_alone(entry).await?;
+            self.stop_alone(entry, Ending::Deleted).await?;
         }
         if !record.removing {
             entry.save_end(&self.deps.base, |record| record.removing = true).await?;

@@ -9,7 +9,7 @@ use podbay::store::Batch;
 use tonic::Code;
 
 use super::calls::{container, pod, refused};
-use super::world::World;
+use super::world::{World, eventually};
 
 #[tokio::test]
 async fn what_was_acknowledged_is_there_unchanged() {
@@ -131,6 +131,11 @@ async fn after_a_reboot_nothing_runs() {
     assert_eq!(status.state(), cri::ContainerState::ContainerExited);
     assert_eq!((status.exit_code, &*status.reason), (255, "Unknown"));
     assert_eq!(agent.status(&ended).await.unwrap().exit_code, 3);
+    let address = format!("attachment {id}");
+    eventually("its address is free though nobody stops it", async || {
+        (!world.leftovers().contains(&address)).then_some(())
+    })
+    .await;
     agent.remove_all().await;
     assert_eq!(world.leftovers(), [""; 0]);
     agent.run(&pod(&world, "web")).await.unwrap();

@@ -11,18 +11,16 @@ use super::world::{Agent, World, eventually};
 
 #[tokio::test]
 async fn a_failing_step_of_a_pods_stop_is_made_up_for_by_the_next() {
-    for step in ["netns_state", "detach", "delete_task", "unmount", "remove_netns", "kill"] {
+    for step in ["netns_state", "detach", "unmount", "remove_netns", "kill"] {
         for lose in [false, true] {
             let world = World::new();
             let agent = world.agent().await;
             let id = agent.run(&pod(&world, "web")).await.unwrap();
             let app = agent.launch(&id, "app", &["run"]).await;
             let steps = &world.fakes.steps;
-            // The container's own task may be deleted first: that one is not the stop's.
-            let times = if step == "delete_task" { 2 } else { 1 };
             match lose {
-                true => steps.lose_answer(step, ErrorKind::Other, times),
-                false => steps.fail(step, ErrorKind::Other, times),
+                true => steps.lose_answer(step, ErrorKind::Other, 1),
+                false => steps.fail(step, ErrorKind::Other, 1),
             }
             refused(agent.stop_pod(&id).await, Code::Unknown, step);
             assert!(!agent.is_ready(&id).await, "{step}");
@@ -35,6 +33,64 @@ async fn a_failing_step_of_a_pods_stop_is_made_up_for_by_the_next() {
             assert_eq!(world.leftovers(), [""; 0], "{step}");
             assert_eq!(agent.rows(), [""; 0], "{step}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_stop_that_its_caller_gives_up_is_finished() {
+    for step in ["detach", "remove_netns"] {
+        let world = World::new();
+        let agent = world.agent().await;
+        let id = agent.run(&pod(&world, "web")).await.unwrap();
+        let before = world.leftovers();
+        world.fakes.steps.fail(step, ErrorKind::Other, 2);
+        refused(agent.stop_pod(&id).await, Code::Unknown, step);
+        assert_ne!(world.leftovers(), [""; 0], "{before:?}");
+        // The second failure is that of the first repetition.
+        eventually("it is made up for", async || {
+            let left = world.leftovers();
+            let is_left = |kind: &str| left.iter().any(|it| it.starts_with(kind));
+            (!["attachment ", "netns ", "task "].into_iter().any(is_left)).then_some(())
+        })
+        .await;
+        agent.remove_pod(&id).await.unwrap();
+        assert_eq!(world.leftovers(), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn the_tasks_of_a_stopped_pod_are_deleted_behind_the_stop() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let tasks = || world.fakes.leftovers().iter().filter(|it| it.starts_with("task ")).count();
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    agent.launch(&id, "app", &["run"]).await;
+    world.fakes.steps.hang("delete_task");
+    agent.stop_pod(&id).await.unwrap();
+    assert!(!agent.is_ready(&id).await);
+    assert_eq!(tasks(), 2);
+    // The next agent has to find what this one did not do.
+    agent.kill().await;
+    world.fakes.steps.release("delete_task");
+    let agent = world.agent().await;
+    eventually("they are deleted", async || (tasks() == 0).then_some(())).await;
+    agent.remove_pod(&id).await.unwrap();
+    assert_eq!(world.leftovers(), [""; 0]);
+
+    for fails in [true, false] {
+        let id = agent.run(&pod(&world, "web")).await.unwrap();
+        agent.launch(&id, "app", &["run"]).await;
+        if fails {
+            // The container's, and that of the pause process.
+            world.fakes.steps.fail("delete_task", ErrorKind::Other, 2);
+        }
+        agent.stop_pod(&id).await.unwrap();
+        if !fails {
+            eventually("they are deleted", async || (tasks() == 0).then_some(())).await;
+        }
+        agent.remove_pod(&id).await.unwrap();
+        assert_eq!(world.leftovers(), [""; 0]);
+        assert_eq!(agent.rows(), [""; 0]);
     }
 }
 
