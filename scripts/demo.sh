@@ -20,10 +20,12 @@ use_line 1
 # examples/cri.rs runs `demo.sh show SOCKET` in the middle: it shows the same pod with an outside
 # client, if one is installed.
 show() {
-    local grpcurl
+    local grpcurl pods=runtime.v1.RuntimeService/ListPodSandbox
     grpcurl=$(command -v grpcurl) || return 0
     printf '%14s$ grpcurl -plaintext -unix podbay.sock list\n' ''
     "$grpcurl" -plaintext -unix "$1" list | sed 's/^/                /'
+    printf '%14s$ grpcurl -plaintext -emit-defaults -unix podbay.sock %s | grep -E "name|state"\n' '' $pods
+    "$grpcurl" -plaintext -emit-defaults -unix "$1" $pods | grep -E "name|state" | sed 's/^/          /'
 }
 if [ "${1:-}" = show ]; then
     show "$2"

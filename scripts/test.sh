@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests of the crate and the CRI conformance suite, and finally prints the runners' counts. `make check` runs the lints.
+# Runs all tests of the crate, the CRI conformance suite and the demo, and finally prints the runners'
+# counts. `make check` runs the lints.
 #
 # Test targets named real_*, timelines and twin (two side by side) use a real containerd as root; they
 # run with few threads, because each starts its own daemons. All others run with the runner's
@@ -53,6 +54,10 @@ for target in $targets; do
 done
 measured critest '^(SUCCESS|FAIL)! -- ' env KIT_AGENT="${CARGO_TARGET_DIR:-target}/debug/podbay" \
     scripts/critest.sh podbay -ginkgo.no-color -ginkgo.v=false
+# Twice: it has to leave the machine as it was.
+for number in 1 2; do
+    measured "demo, run $number" '^demo: done in ' scripts/demo.sh
+done
 # Skipped specs do not fail the suite. containerd 2.4 with runc 1.5 passes 125 on a machine without AppArmor.
 passed=$(awk '$1 == "critest" { print $4 }' "$counts")
 [ "${passed:-0}" -ge 125 ] || failed+=("critest with only ${passed:-0} specs passed")

@@ -335,3 +335,14 @@ fn every_kind_of_record_has_its_stored_forms() {
         assert_eq!(stored, tables, "{folder}: see src/store/tests/stored.rs");
     }
 }
+
+#[test]
+fn the_readme_shows_lines_of_the_recorded_session() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    let (readme, session) = (read("README.md"), read("docs/demo.md"));
+    let shown = readme.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
+    assert!(shown.lines().count() > 5);
+    let recorded: BTreeSet<&str> = session.lines().collect();
+    let made_up: Vec<&str> = shown.lines().filter(|line| !recorded.contains(line)).collect();
+    assert_eq!(made_up, [""; 0]);
+}
