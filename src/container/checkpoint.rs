@@ -51,7 +51,7 @@ impl Containers {
         self.check_location(location).await?;
         let criu = self.deps.host.criu_version().await.step("ask CRIU for its version")?;
         if criu.is_none_or(|version| version < OLDEST_CRIU) {
-            return Err(Error::NoCriu);
+            return Err(Error::NoCriu(entry.id.clone()));
         }
         let work = self.checkpoint_dir(&entry);
         // Safe to drop: everything half-done is removed below.

@@ -71,9 +71,12 @@ pub enum Error {
     /// The agent is shutting down and ends its sessions.
     #[error("the agent is shutting down")]
     ShuttingDown,
-    /// CRIU is missing or too old. Tools match the text of this error.
-    #[error("checkpoint/restore support not available: CRIU binary not found or too old (<31600)")]
-    NoCriu,
+    /// CRIU is missing or too old. Kubernetes' own tests match the beginning of this text, with
+    /// the code Unknown before it.
+    #[error(
+        "CRIU binary not found or too old (<31600). Failed to checkpoint container {:?}", .0.as_str()
+    )]
+    NoCriu(ContainerId),
     /// The checkpoint exceeded its time limit.
     #[error("the checkpoint took longer than {0:?}")]
     CheckpointTimeout(Duration),

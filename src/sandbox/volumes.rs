@@ -89,6 +89,7 @@ impl Room {
         mount: &Mount,
         used: &mut Vec<Digest>,
     ) -> Result<PathBuf, Error> {
+        check_sub_path(&mount.image_sub_path)?;
         let base = &self.deps.base;
         let entry = self.entry(&pod.id)?;
         let image = base.images.get(name).await?;
@@ -222,6 +223,21 @@ impl Room {
             volumes.insert(id, Volume { _hold: hold, mounted: false, users: 1 });
         }
     }
+}
+
+/// Refuses a path in an image that is not one below its root.
+fn check_sub_path(path: &str) -> Result<(), Error> {
+    const FIELD: &str = "image_sub_path";
+    if path.starts_with('/') {
+        return Err(Error::invalid(FIELD, "must be a relative path"));
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err(Error::invalid(FIELD, "must not contain .."));
+    }
+    if path.contains('\0') {
+        return Err(Error::invalid(FIELD, "must not contain NUL"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

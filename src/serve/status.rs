@@ -141,7 +141,6 @@ fn container_code(error: &container::Error) -> Code {
         Error::WrongState { .. }
         | Error::NameInUse { .. }
         | Error::PodNotReady(_)
-        | Error::NoCriu
         | Error::Unsupported(_) => Code::FailedPrecondition,
         Error::ExecTimeout(_) | Error::WouldNotDie(..) | Error::CheckpointTimeout(_) => {
             Code::DeadlineExceeded
@@ -150,7 +149,7 @@ fn container_code(error: &container::Error) -> Code {
         Error::TooSlow(_) => Code::ResourceExhausted,
         Error::ShuttingDown | Error::ShimHangs(_) => Code::Unavailable,
         Error::JoinedFailed { source, .. } | Error::Shared(source) => container_code(source),
-        Error::Io { .. } => Code::Unknown,
+        Error::NoCriu(_) | Error::Io { .. } => Code::Unknown,
         Error::Panicked => Code::Internal,
         Error::Spec(error) => spec_code(error),
         Error::Cdi(error) => cdi_code(error),

@@ -111,6 +111,9 @@ async fn refusals_say_which_mount_and_leave_nothing() {
             Code::InvalidArgument,
             "\"nowhere\" is not in the image",
         ),
+        (reader("a", DATA, &["/etc"]), Code::InvalidArgument, "must be a relative path"),
+        (reader("a", DATA, &["a/../../b"]), Code::InvalidArgument, "must not contain .."),
+        (reader("a", DATA, &["a\0"]), Code::InvalidArgument, "must not contain NUL"),
         (reader("a", "UPPER", &[""]), Code::InvalidArgument, "invalid image reference"),
     ] {
         let answer = agent.create(&id, &config).await;

@@ -55,11 +55,13 @@ pub async fn images_are_mounted_as_volumes(line: Line) {
         ("models/none", "is not in the image"),
         ("models/outside", "is not in the image"),
         ("../models", "must not contain .."),
+        ("/models", "must be a relative path"),
         ("bin/busybox/x", "is not in the image"),
     ] {
         let refused = rig.create(&pod, &reader(&rig, "bad", &data, sub_path)).await;
         let refused = refused.expect_err(sub_path);
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().starts_with("ImageVolumeMountFailed: "), "{refused}");
         assert!(refused.message().contains(words), "{refused}");
     }
     let refused = rig.create(&pod, &reader(&rig, "bad", "127.0.0.1:1/none:1", "")).await;
