@@ -62,6 +62,9 @@ pub enum Error {
     /// The command did not end in time and was killed.
     #[error("command timed out after {0:?}")]
     ExecTimeout(Duration),
+    /// Output of a command was discarded, because that of others takes all the memory set aside.
+    #[error("the output of the command in container {0} was lost: others hold too much output")]
+    OutputLost(ContainerId),
     /// The client of a session disconnected; its command was killed.
     #[error("the client went away")]
     ClientGone,

@@ -146,7 +146,7 @@ fn container_code(error: &container::Error) -> Code {
             Code::DeadlineExceeded
         }
         Error::ClientGone => Code::Cancelled,
-        Error::TooSlow(_) => Code::ResourceExhausted,
+        Error::TooSlow(_) | Error::OutputLost(_) => Code::ResourceExhausted,
         Error::ShuttingDown | Error::ShimHangs(_) => Code::Unavailable,
         Error::JoinedFailed { source, .. } | Error::Shared(source) => container_code(source),
         Error::NoCriu(_) | Error::Io { .. } => Code::Unknown,
