@@ -151,6 +151,11 @@ impl<T> Owned<T> {
         self.0.await.ok().flatten()
     }
 
+    /// Whether the task has ended.
+    pub fn has_ended(&self) -> bool {
+        self.0.is_finished()
+    }
+
     /// Stops the task at its next await.
     pub fn abort(&self) {
         self.0.abort();

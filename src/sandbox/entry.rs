@@ -11,6 +11,8 @@ use super::{Error, Sandbox, SandboxState};
 use crate::board::EventKind;
 use crate::container::{Deps, Told};
 use crate::ids::PodId;
+use crate::lifecycle::Owned;
+use crate::locks::Mutex;
 use crate::store::Kept;
 
 /// One sandbox.
@@ -22,6 +24,8 @@ pub(super) struct Entry {
     record: Kept<SandboxRecord>,
     /// Whether it has claimed its host ports; it keeps them until it is stopped or `NotReady`.
     pub(super) has_ports: AtomicBool,
+    /// Deletes the task of its ended pause process; the value says whether it is gone.
+    pub(super) deletion: Mutex<Option<Owned<bool>>>,
     /// Whether a task finishes its stop.
     pub(super) is_finishing: AtomicBool,
     /// Images mounted in it as volumes; locked while one is mounted.
@@ -42,6 +46,7 @@ impl Entry {
             gate: Arc::default(),
             record: Kept::new(record),
             has_ports: AtomicBool::new(false),
+            deletion: Mutex::default(),
             is_finishing: AtomicBool::new(false),
             volumes: tokio::sync::Mutex::default(),
             told,

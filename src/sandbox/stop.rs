@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::create::attachment;
 use super::entry::Entry;
@@ -20,7 +21,7 @@ use super::{Room, SandboxState};
 use crate::backend::{ErrorKind, NetnsState, Process};
 use crate::board::EventKind;
 use crate::container::{self, InitProcess};
-use crate::lifecycle::Backoff;
+use crate::lifecycle::{Backoff, Owned};
 use crate::model::Owner;
 use crate::model::signal::Signal;
 use crate::oci;
@@ -137,7 +138,8 @@ impl Room {
         let ended = self.end_and_detach(entry, &record, strict, ending).await;
         let ((containers, pause), network) = ended;
         // A task stays owed, but nothing runs any more.
-        if !matches!(pause, Ok(Pause::Task)) {
+        let has_task = matches!(pause, Ok(Pause::Task));
+        if !has_task {
             note(Owed::Pause, pause.map(drop));
         }
         let attached = network.is_err();
@@ -154,6 +156,9 @@ impl Room {
         // Kept if DEL failed, because the next DEL needs the namespace.
         if owes(Owed::Netns) && !attached {
             note(Owed::Netns, self.remove_netns(&record).await);
+        }
+        if has_task && self.is_task_deleted(entry, Duration::ZERO).await {
+            gone.insert(Owed::Pause);
         }
         if let Err(error) = containers {
             errors.push(Error::Container(error));
@@ -220,11 +225,36 @@ impl Room {
         {
             return (containers, killed);
         }
+        if self.is_task_deleted(entry, AFTER_KILL).await {
+            return (containers, Ok(Pause::Gone));
+        }
         self.deps.containers.wait_for_deletions(&entry.id).await;
         (containers, self.end_pause(entry).await)
     }
 
-    /// Ends the pause process and leaves its task; `None` if containerd refuses to.
+    /// Starts to delete the task of the ended pause process, once those of the containers are gone.
+    fn start_deletion(&self, entry: &Entry) {
+        let (containers, runtime) = (self.deps.containers.clone(), self.deps.base.runtime.clone());
+        let id = entry.id.clone();
+        let delete = async move {
+            containers.wait_for_deletions(&id).await;
+            runtime.delete_task(Process::init(id.as_str()), false).await.is_ok()
+        };
+        *entry.deletion.lock() = Some(self.deps.base.tasks.spawn("pause-task", delete));
+    }
+
+    /// Whether such a deletion has succeeded; waits for it for at most `limit`.
+    async fn is_task_deleted(&self, entry: &Entry, limit: Duration) -> bool {
+        let deletion = {
+            let mut place = entry.deletion.lock();
+            let is_due = |it: &Owned<bool>| !limit.is_zero() || it.has_ended();
+            if place.as_ref().is_some_and(is_due) { place.take() } else { None }
+        };
+        let Some(deletion) = deletion else { return false };
+        tokio::time::timeout(limit, deletion.join()).await == Ok(Some(true))
+    }
+
+    /// Ends the pause process; its task is deleted later. `None` if containerd refuses to.
     async fn end_pause_only(&self, entry: &Entry) -> Option<Result<Pause, Error>> {
         let (runtime, process) = (&self.deps.base.runtime, Process::init(entry.id.as_str()));
         let ended = async {
@@ -233,7 +263,10 @@ impl Room {
             runtime.wait(process).await
         };
         match tokio::time::timeout(AFTER_KILL, ended).await {
-            Ok(Ok(_)) => Some(Ok(Pause::Task)),
+            Ok(Ok(_)) => {
+                self.start_deletion(entry);
+                Some(Ok(Pause::Task))
+            }
             Ok(Err(error)) if error.kind != ErrorKind::DeadlineExceeded => None,
             Ok(Err(_)) | Err(_) => Some(self.kill_pause(entry).await),
         }

@@ -234,9 +234,6 @@ fn check_sub_path(path: &str) -> Result<(), Error> {
     if path.split('/').any(|part| part == "..") {
         return Err(Error::invalid(FIELD, "must not contain .."));
     }
-    if path.contains('\0') {
-        return Err(Error::invalid(FIELD, "must not contain NUL"));
-    }
     Ok(())
 }
 

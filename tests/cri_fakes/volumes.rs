@@ -113,7 +113,6 @@ async fn refusals_say_which_mount_and_leave_nothing() {
         ),
         (reader("a", DATA, &["/etc"]), Code::InvalidArgument, "must be a relative path"),
         (reader("a", DATA, &["a/../../b"]), Code::InvalidArgument, "must not contain .."),
-        (reader("a", DATA, &["a\0"]), Code::InvalidArgument, "must not contain NUL"),
         (reader("a", "UPPER", &[""]), Code::InvalidArgument, "invalid image reference"),
     ] {
         let answer = agent.create(&id, &config).await;
@@ -168,7 +167,6 @@ async fn a_teardown_that_fails_is_resumed() {
     agent.create(&id, &reader("app", DATA, &[""])).await.unwrap();
     world.fakes.steps.fail("list_rootfs", ErrorKind::Unavailable, 1);
     refused(agent.stop_pod(&id).await, Code::Unavailable, "image volumes");
-    assert_eq!(views(&world), 1);
     agent.kill().await;
     let agent = world.agent().await;
     agent.stop_pod(&id).await.unwrap();
