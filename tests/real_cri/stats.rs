@@ -171,8 +171,12 @@ pub async fn pods_are_measured(line: Line) {
         let parts: u64 = parts.map(|cpu| value(cpu.usage_core_nano_seconds)).sum();
         assert!(value(cpu.usage_core_nano_seconds) >= parts, "{name}");
         assert!(value(memory.usage_bytes) >= 16 * MIB, "{name}: {memory:?}");
-        // Each waits with a shell and a sleep.
-        assert_eq!(value(first.process.expect("processes").process_count), 4, "{name}");
+        // Each waits with a shell and a sleep, which it starts a moment after its own start.
+        wait_until(SOON, "four processes are counted", async || {
+            let process = rig.pod_stats(&pod).await.process;
+            process.is_some_and(|process| value(process.process_count) == 4)
+        })
+        .await;
         let network = first.network.expect("a network");
         let eth0 = network.default_interface.expect("an interface");
         assert_eq!(eth0.name, "eth0");
