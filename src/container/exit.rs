@@ -135,12 +135,11 @@ impl Containers {
     /// process, also when the first one failed by itself because of that.
     async fn was_oom_killed(&self, entry: &Entry, exit: Option<Exit>) -> bool {
         let Some(exit) = exit else { return false };
-        // A container that succeeds in spite of it is no failure, whichever news comes first.
-        if exit.code == 0 {
-            return false;
-        }
         if *entry.oom.borrow() {
             return true;
+        }
+        if exit.code == 0 {
+            return false;
         }
         // The event may come late; the cgroup's counter is exact until the task is deleted.
         let kills = match &entry.record().memory_cgroup {
