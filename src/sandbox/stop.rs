@@ -163,25 +163,35 @@ impl Room {
         if let Err(error) = containers {
             errors.push(Error::Container(error));
         }
-        let changed = record.owed.intersection(&gone).next().is_some()
-            || record.sandbox.state != SandboxState::NotReady;
-        if changed {
-            let saved = entry.save_end(&self.deps.base, |record| {
-                record.owed.retain(|step| !gone.contains(step));
-                record.sandbox.state = SandboxState::NotReady;
-                if !record.owed.contains(&Owed::Network) {
-                    record.sandbox.network = None;
-                }
-            });
-            if let Err(error) = saved.await {
-                errors.push(error);
-            }
+        if let Err(error) = self.save_torn_down(entry, &record, &gone).await {
+            errors.push(error);
         }
         match errors.len() {
             0 => Ok(()),
             1 => Err(errors.remove(0)),
             _ => Err(Error::Teardown(TeardownErrors(errors))),
         }
+    }
+
+    /// Stores that `gone` is no longer owed and that the pod is not ready, if the record says
+    /// otherwise.
+    async fn save_torn_down(
+        &self,
+        entry: &Arc<Entry>,
+        record: &SandboxRecord,
+        gone: &BTreeSet<Owed>,
+    ) -> Result<(), Error> {
+        if record.owed.is_disjoint(gone) && record.sandbox.state == SandboxState::NotReady {
+            return Ok(());
+        }
+        let saved = entry.save_end(&self.deps.base, |record| {
+            record.owed.retain(|step| !gone.contains(step));
+            record.sandbox.state = SandboxState::NotReady;
+            if !record.owed.contains(&Owed::Network) {
+                record.sandbox.network = None;
+            }
+        });
+        saved.await
     }
 
     /// Ends the processes and removes the network concurrently; but if there are plugins to be
