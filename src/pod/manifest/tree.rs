@@ -14,6 +14,9 @@ use serde_saphyr::options::AliasLimits;
 pub(super) const LONGEST: usize = 10 << 20;
 const MOST_VALUES: usize = 100_000;
 const MOST_ALIASES: usize = 1_000;
+/// Maximum number of parser events that aliases repeat. They cost more than others: a text of a few
+/// hundred bytes causes all of them.
+const MOST_REPEATED: usize = 20_000;
 /// Maximum nesting: 1.5 times the deepest field of a pod in a list of lists. Each level costs
 /// stack.
 const DEEPEST: usize = 24;
@@ -101,7 +104,7 @@ pub(super) fn read(text: &[u8]) -> Result<Vec<Node>, String> {
 
 fn options() -> serde_saphyr::Options {
     let aliases: AliasLimits = serde_saphyr::alias_limits! {
-        max_total_replayed_events: MOST_VALUES,
+        max_total_replayed_events: MOST_REPEATED,
         max_replay_stack_depth: 16,
         max_alias_expansions_per_anchor: MOST_ALIASES,
     };
