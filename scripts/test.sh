@@ -13,7 +13,9 @@ real_threads=${REAL_THREADS:-2}
 [ "$(id -u)" = 0 ] || { echo "test: needs root: real tests make network namespaces, mounts and cgroups" >&2; exit 1; }
 
 counts=$(mktemp)
-trap 'rm -f "$counts"' EXIT
+fuzzed=$(mktemp)
+fuzz=
+trap 'rm -f "$counts" "$fuzzed"; [ -z "$fuzz" ] || pkill -P "$fuzz" || true' EXIT
 failed=()
 started=$SECONDS
 
@@ -43,11 +45,14 @@ targets=$(cargo --locked metadata --no-deps --format-version 1 |
 
 echo "== building"
 cargo --locked test --no-run -q
+# With KIT_FUZZ_SECONDS=60 it takes minutes, which the tests that wait for daemons leave over.
+nice -n 19 cargo --locked test --test fuzz -- --nocapture </dev/null >"$fuzzed" 2>&1 &
+fuzz=$!
 run unit --lib --bins
 run examples --examples
 run doc --doc
 for target in $targets; do
-    case $target in real_* | twin | timelines) ;; *) run "$target" --test "$target" ;; esac
+    case $target in fuzz | real_* | twin | timelines) ;; *) run "$target" --test "$target" ;; esac
 done
 for target in $targets; do
     case $target in real_* | twin | timelines) run "$target" --test "$target" -- --test-threads="$real_threads" ;; esac
@@ -58,6 +63,10 @@ measured critest '^(SUCCESS|FAIL)! -- ' env KIT_AGENT="${CARGO_TARGET_DIR:-targe
 for number in 1 2; do
     measured "demo, run $number" '^demo: done in ' scripts/demo.sh
 done
+fuzz_result=0
+wait "$fuzz" || fuzz_result=$?
+fuzz=
+measured fuzz '^test result: ' bash -c 'cat "$1"; exit "$2"' - "$fuzzed" "$fuzz_result"
 # Skipped specs do not fail the suite. containerd 2.4 with runc 1.5 passes 125 on a machine without AppArmor.
 passed=$(awk '$1 == "critest" { print $4 }' "$counts")
 [ "${passed:-0}" -ge 125 ] || failed+=("critest with only ${passed:-0} specs passed")
