@@ -27,6 +27,8 @@ mod execs;
 mod failures;
 #[path = "cri_fakes/full_disk.rs"]
 mod full_disk;
+#[path = "cri_fakes/hooked_updates.rs"]
+mod hooked_updates;
 #[path = "cri_fakes/hooks.rs"]
 mod hooks;
 #[path = "cri_fakes/joins.rs"]

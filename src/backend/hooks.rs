@@ -23,6 +23,10 @@ pub struct HookedPod {
     pub id: PodId,
     /// The requested configuration.
     pub config: Arc<PodConfig>,
+    /// Overhead of the sandbox itself, as last reported by the caller.
+    pub overhead: Option<Resources>,
+    /// Sum of the containers' resources, as last reported by the caller.
+    pub resources: Option<Resources>,
     /// Requested runtime handler.
     pub handler: String,
     /// PID of the pause process; 0 when it has none.
@@ -127,6 +131,8 @@ pub struct Adjusted {
     pub spec: serde_json::Value,
     /// Additional CDI devices to inject.
     pub cdi_devices: Vec<String>,
+    /// Mount sources to give the container's SELinux label.
+    pub relabel: Vec<String>,
 }
 
 /// Prevents plugins from joining. The caller holds it during an event and the change that the event
@@ -215,8 +221,8 @@ pub trait Node: Send + Sync + 'static {
     /// the plugin is being asked about.
     async fn update(&self, container: &str, limits: &Resources) -> Result<()>;
 
-    /// Stops a container on a plugin's request, and records the reason. An unknown container is
-    /// fine. Time-limited like [`Node::update`].
+    /// Begins to kill a container on a plugin's request, and records the reason. An unknown
+    /// container is fine.
     async fn evict(&self, container: &str, reason: &str) -> Result<()>;
 }
 
@@ -261,7 +267,8 @@ impl Hooks for NoHooks {
         _: &HookedPod,
         container: &HookedContainer,
     ) -> Result<Adjusted> {
-        Ok(Adjusted { spec: container.spec.clone(), cdi_devices: Vec::new() })
+        let spec = container.spec.clone();
+        Ok(Adjusted { spec, cdi_devices: Vec::new(), relabel: Vec::new() })
     }
 
     async fn update_container(

@@ -49,6 +49,12 @@ pub struct Sandbox {
     pub owner: Owner,
     /// The requested configuration.
     pub config: Arc<PodConfig>,
+    /// Overhead of the sandbox itself, if it was changed since its creation (information only).
+    #[serde(default)]
+    pub new_overhead: Option<Box<Resources>>,
+    /// Sum of the containers' resources, if it was changed since its creation (information only).
+    #[serde(default)]
+    pub new_resources: Option<Box<Resources>>,
     /// Requested runtime handler; empty for the default.
     pub handler: String,
     /// Creation time.
@@ -65,6 +71,16 @@ impl Sandbox {
     /// Whether containers can run in it.
     pub fn is_ready(&self) -> bool {
         matches!(self.state, SandboxState::Ready { .. })
+    }
+
+    /// Overhead of the sandbox itself, as last reported by the caller.
+    pub fn overhead(&self) -> Option<&Resources> {
+        self.new_overhead.as_deref().or(self.config.overhead.as_ref())
+    }
+
+    /// Sum of the containers' resources, as last reported by the caller.
+    pub fn resources(&self) -> Option<&Resources> {
+        self.new_resources.as_deref().or(self.config.resources.as_ref())
     }
 }
 

@@ -12,6 +12,8 @@ fn pod(byte: char, created_at: i64) -> Sandbox {
         id: PodId::try_from(byte.to_string().repeat(64)).unwrap(),
         owner: Owner::Cri,
         config: Arc::new(PodConfig::default()),
+        new_overhead: None,
+        new_resources: None,
         handler: String::new(),
         created_at,
         state: SandboxState::Ready { pid: 1 },

@@ -3,8 +3,10 @@
 //! Nothing is gathered while there are no plugins. A plugin is told once of a container's end and
 //! once of its removal, and of neither if it was never told of the container.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -19,6 +21,7 @@ use crate::cdi;
 use crate::ids::PodId;
 use crate::model::StringMap;
 use crate::model::resources::Resources;
+use crate::oci::selinux::check_relabel;
 use crate::telemetry::error_chain;
 
 /// Which events of a pod or a container plugins were told.
@@ -89,7 +92,25 @@ impl Containers {
         let mut spec = adjusted.spec;
         let devices = cdi::requested(&adjusted.cdi_devices, &StringMap::new())?;
         cdi::apply(&mut spec, &self.edits_of(pod, &devices).await?);
+        if let Some(label) = spec["linux"]["mountLabel"].as_str().filter(|label| !label.is_empty())
+        {
+            self.relabel_for_plugin(&adjusted.relabel, label).await?;
+        }
         Ok((hold, spec))
+    }
+
+    /// Labels mount sources at the request of a plugin.
+    async fn relabel_for_plugin(&self, sources: &[String], label: &str) -> Result<(), Error> {
+        let host = &self.deps.host;
+        for source in sources {
+            let resolved = host.resolve_mount_source(Path::new(source), false).await;
+            let resolved = resolved.step("resolve a mount source of an NRI plugin")?;
+            let field = || format!("mounts[{source:?}].options");
+            check_relabel(&resolved.to_string_lossy(), field)?;
+            let labelled = host.relabel(&resolved, label).await;
+            labelled.step("label a mount source of an NRI plugin")?;
+        }
+        Ok(())
     }
 
     /// Asks plugins about a process that is created but not started yet; returns the hold on
@@ -176,11 +197,19 @@ impl Containers {
         all.collect()
     }
 
-    /// Kills a container at the request of a plugin; its status has the reason.
-    pub async fn evict(self: &Arc<Self>, id: &str, reason: &str) -> Result<(), Error> {
+    /// Kills a container at the request of a plugin; its status has the reason. Does not wait for
+    /// the end: the container may be busy with the very change that the plugin is being asked about.
+    pub fn evict(self: &Arc<Self>, id: &str, reason: &str) -> Result<(), Error> {
         let Some(entry) = self.find(id)? else { return Ok(()) };
         entry.set_evicted(reason.to_owned());
-        self.stop_entry(&entry, std::time::Duration::ZERO).await
+        let room = self.clone();
+        drop(self.deps.tasks.spawn_until_drain("evict", async move {
+            if let Err(error) = room.stop_entry(&entry, Duration::ZERO).await {
+                tracing::warn!(container = %entry.id, error = error_chain(&error),
+                    "cannot evict container for NRI plugin");
+            }
+        }));
+        Ok(())
     }
 
     async fn hooked(&self, entry: &Entry) -> (HookedPod, HookedContainer) {
@@ -196,6 +225,8 @@ impl Containers {
             Err(_) => HookedPod {
                 id: entry.pod.clone(),
                 config: Arc::default(),
+                overhead: None,
+                resources: None,
                 handler: String::new(),
                 pid: 0,
                 ips: Vec::new(),
@@ -216,6 +247,8 @@ pub(crate) fn hooked_pod_with(sandbox: &Sandbox, spec: Value) -> HookedPod {
     HookedPod {
         id: sandbox.id.clone(),
         config: sandbox.config.clone(),
+        overhead: sandbox.overhead().cloned(),
+        resources: sandbox.resources().cloned(),
         handler: sandbox.handler.clone(),
         pid: match sandbox.state {
             SandboxState::Ready { pid } => pid,

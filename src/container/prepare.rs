@@ -111,7 +111,7 @@ impl Containers {
             })?;
             // Only mounts that the caller asked for: the pod's own files already have their label.
             if let Some(labels) = labels.filter(|_| mount.selinux_relabel) {
-                check_relabel(index, &host_path)?;
+                check_relabel(&host_path, || format!("mounts[{index}].selinux_relabel"))?;
                 let source = Path::new(&host_path);
                 let labelled = self.deps.host.relabel(source, &labels.files).await;
                 labelled.step("label a mount source")?;

@@ -77,11 +77,12 @@ pub fn container_labels(
     labels(contexts, asked, level, config.security.privileged)
 }
 
-/// Checks a folder that a mount asks to have relabelled; its links are resolved.
-pub fn check_relabel(index: usize, path: &str) -> Result<(), Error> {
+/// Checks a folder that a mount, in `field` of the request, asks to have relabelled; its links are
+/// resolved.
+pub fn check_relabel(path: &str, field: impl FnOnce() -> String) -> Result<(), Error> {
     if OF_THE_HOST.contains(&path) {
         let problem = format!("{path} is the host's own and keeps its label");
-        return Err(Error::invalid(format!("mounts[{index}].selinux_relabel"), problem));
+        return Err(Error::invalid(field(), problem));
     }
     Ok(())
 }

@@ -135,10 +135,11 @@ impl Node for Sandboxes {
     }
 
     async fn evict(&self, container: &str, reason: &str) -> backend::Result<()> {
-        let (room, id, reason) = (self.room.clone(), container.to_owned(), reason.to_owned());
         tracing::info!(container, reason, "evicting container for NRI plugin");
-        let evict = async move { Ok(room.deps.containers.evict(&id, &reason).await?) };
-        self.for_plugin("evict", container, evict).await
+        self.room.deps.containers.evict(container, reason).map_err(|error| {
+            let tried = format!("evict container {container}");
+            backend::Error::new(ErrorKind::Other, tried).because(error)
+        })
     }
 }
 

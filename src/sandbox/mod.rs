@@ -366,12 +366,6 @@ impl Sandboxes {
         }))
     }
 
-    /// Overhead and resources of a sandbox as a whole, as last set.
-    pub fn sums(&self, id: &str) -> Result<[Option<Resources>; 2], Error> {
-        let record = self.room.entry(&self.get(id)?.id)?.record();
-        Ok([record.overhead.clone(), record.resources.clone()])
-    }
-
     /// Verbose information for `ContainerStatus.info`.
     pub async fn container_info(&self, id: &str) -> Result<serde_json::Value, Error> {
         Ok(self.room.deps.containers.info(id).await?)

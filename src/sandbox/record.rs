@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use crate::backend::RuntimeHandler;
 use crate::board::Sandbox;
 use crate::container::InitProcess;
-use crate::model::resources::Resources;
 use crate::store::Record;
 
 /// Something that exists on the host for a sandbox and has to be removed with it. It is recorded
@@ -63,12 +62,6 @@ pub struct SandboxRecord {
     pub hostname: String,
     /// The boot id of the host when it was made.
     pub boot_id: String,
-    /// Overhead of the sandbox itself, as last reported by the caller (information only).
-    #[serde(default)]
-    pub overhead: Option<Resources>,
-    /// Sum of the containers' resources, as last reported by the caller (information only).
-    #[serde(default)]
-    pub resources: Option<Resources>,
 }
 
 impl Record for SandboxRecord {
@@ -102,6 +95,8 @@ mod tests {
         assert_eq!(config.id_mappings().expect("mappings").length(), 65536);
         assert_eq!(network.as_ref().expect("addresses").ips[0].to_string(), "10.88.0.7");
         assert_eq!(netns.as_deref(), Some("/run/netns/web".as_ref()));
+        let limits = [record.sandbox.overhead(), record.sandbox.resources()];
+        assert_eq!(limits.map(|sum| sum.expect("a sum").memory_limit), [3 << 20, 5 << 20]);
         assert_eq!(record.pause, Some(InitProcess { pid: 4242, start_time: 777 }));
         assert_eq!(record.files.as_deref(), Some("/var/lib/podbay/pods/web".as_ref()));
         use Owed::{Images, Netns, Network, Pause, Shm, Userns};

@@ -3,6 +3,7 @@
 //! This is information only: the caller owns the pod's cgroup and resizes it before the call.
 
 use super::error::Error;
+use super::record::SandboxRecord;
 use super::{Entry, Room};
 use crate::model::resources::Resources;
 
@@ -21,13 +22,14 @@ impl Room {
         }
         let sandbox = entry.sandbox();
         let _hold = self.ask_about_update(&sandbox, overhead.as_ref(), resources.as_ref()).await?;
-        entry
-            .save(&self.deps.base, |record| {
-                record.overhead = overhead.or(record.overhead.take());
-                record.resources = resources.or(record.resources.take());
-            })
-            .await?;
-        self.tell_updated(&sandbox).await;
+        let change = |record: &mut SandboxRecord| {
+            let sandbox = &mut record.sandbox;
+            sandbox.new_overhead = overhead.map(Box::new).or(sandbox.new_overhead.take());
+            sandbox.new_resources = resources.map(Box::new).or(sandbox.new_resources.take());
+        };
+        entry.save(&self.deps.base, change).await?;
+        entry.publish(&self.deps.base, None);
+        self.tell_updated(&entry.sandbox()).await;
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use super::world::{Agent, World, eventually};
 const MIB: i64 = 1 << 20;
 
 impl Agent {
-    async fn update(&self, id: &str, limits: cri::LinuxContainerResources) -> Answer<()> {
+    pub async fn update(&self, id: &str, limits: cri::LinuxContainerResources) -> Answer<()> {
         let request = cri::UpdateContainerResourcesRequest {
             container_id: id.into(),
             linux: Some(limits),
@@ -23,12 +23,12 @@ impl Agent {
         self.cri.clone().update_container_resources(request).await.map(drop)
     }
 
-    async fn limits(&self, id: &str) -> cri::LinuxContainerResources {
+    pub async fn limits(&self, id: &str) -> cri::LinuxContainerResources {
         let resources = self.status(id).await.unwrap().resources.expect("resources");
         resources.linux.expect("linux")
     }
 
-    async fn resize(
+    pub async fn resize(
         &self,
         id: &str,
         overhead: Option<cri::LinuxContainerResources>,
@@ -40,7 +40,7 @@ impl Agent {
     }
 
     /// Overhead and resources as the verbose status has them: memory limits.
-    async fn sums(&self, id: &str) -> (Value, Value) {
+    pub async fn sums(&self, id: &str) -> (Value, Value) {
         let info = self.pod_status(id).await.unwrap().info;
         let info: Value = serde_json::from_str(&info["info"]).unwrap();
         let memory = |name: &str| info[name]["linux"]["memory_limit_in_bytes"].clone();
@@ -48,7 +48,7 @@ impl Agent {
     }
 }
 
-fn memory(bytes: i64) -> cri::LinuxContainerResources {
+pub fn memory(bytes: i64) -> cri::LinuxContainerResources {
     cri::LinuxContainerResources { memory_limit_in_bytes: bytes, ..Default::default() }
 }
 

@@ -28,7 +28,7 @@ fn env(pairs: &[(&str, &str)]) -> ContainerAdjustment {
     ContainerAdjustment { env: env.collect(), ..Default::default() }
 }
 
-fn shares(id: &str, value: u64) -> ContainerUpdate {
+pub fn shares(id: &str, value: u64) -> ContainerUpdate {
     let cpu = LinuxCpu { shares: Some(OptionalUInt64 { value }), ..Default::default() };
     let resources = Some(LinuxResources { cpu: Some(cpu), ..Default::default() });
     ContainerUpdate {
@@ -42,7 +42,7 @@ async fn spec(world: &World, id: &str) -> serde_json::Value {
     world.fakes.runtime.container(id).await.expect("a record").spec
 }
 
-async fn shares_of(world: &World, id: &str) -> serde_json::Value {
+pub async fn shares_of(world: &World, id: &str) -> serde_json::Value {
     spec(world, id).await["linux"]["resources"]["cpu"]["shares"].clone()
 }
 

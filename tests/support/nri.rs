@@ -12,6 +12,7 @@ use podbay::backend::nri::proto::{
     ConfigureResponse, Container, ContainerEviction, ContainerUpdate, Empty, PodSandbox,
     RUNTIME_SERVICE, RegisterPluginRequest, StateChangeEvent, SynchronizeRequest,
     SynchronizeResponse, Told, UpdateContainersRequest, UpdateContainersResponse,
+    UpdatePodSandboxRequest,
 };
 use podbay::lifecycle::Tasks;
 use prost::Message;
@@ -41,6 +42,10 @@ impl Heard {
             "StateChange" => {
                 let change = StateChangeEvent::decode(payload.clone()).expect("a StateChange");
                 (change.pod, change.container)
+            }
+            "UpdatePodSandbox" => {
+                let asked = UpdatePodSandboxRequest::decode(payload.clone()).expect("a request");
+                (asked.pod, None)
             }
             // All others begin with a pod and a container.
             _ => {

@@ -45,8 +45,7 @@ pub(super) fn from_cri(limits: &Resources) -> LinuxResources {
     }
 }
 
-/// Converts limits to CRI for an update. Limits that CRI does not have (reservations, real-time
-/// budgets, classes, the number of processes) cannot be changed in an existing container.
+/// Converts limits to CRI for an update; [`not_changeable`] names those that CRI does not have.
 pub(super) fn to_cri(limits: &LinuxResources) -> Resources {
     let memory = limits.memory.unwrap_or_default();
     let cpu = limits.cpu.clone().unwrap_or_default();
@@ -72,6 +71,28 @@ pub(super) fn to_cri(limits: &LinuxResources) -> Resources {
             .collect(),
         unified: limits.unified.clone(),
     }
+}
+
+/// Names of the limits set that cannot be changed in an existing container, because CRI does not
+/// have them.
+pub(super) fn not_changeable(limits: &LinuxResources) -> Vec<&'static str> {
+    let memory = limits.memory.unwrap_or_default();
+    let cpu = limits.cpu.clone().unwrap_or_default();
+    let all = [
+        ("memory.reservation", memory.reservation.is_some()),
+        ("memory.kernel", memory.kernel.is_some()),
+        ("memory.kernel_tcp", memory.kernel_tcp.is_some()),
+        ("memory.swappiness", memory.swappiness.is_some()),
+        ("memory.disable_oom_killer", memory.disable_oom_killer.is_some()),
+        ("memory.use_hierarchy", memory.use_hierarchy.is_some()),
+        ("cpu.realtime_runtime", cpu.realtime_runtime.is_some()),
+        ("cpu.realtime_period", cpu.realtime_period.is_some()),
+        ("pids", limits.pids.is_some()),
+        ("devices", !limits.devices.is_empty()),
+        ("blockio_class", limits.blockio_class.is_some()),
+        ("rdt_class", limits.rdt_class.is_some()),
+    ];
+    all.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
 }
 
 /// Converts `linux.resources` of an OCI spec; `None` when it has none.
@@ -243,6 +264,17 @@ mod tests {
         let none = from_cri(&Resources::default());
         assert_eq!(none.memory, Some(LinuxMemory::default()));
         assert_eq!(none.cpu, Some(LinuxCpu::default()));
+    }
+
+    #[test]
+    fn what_an_update_cannot_change_is_named() {
+        assert!(not_changeable(&from_cri(&every_limit())).is_empty());
+        let limits = LinuxResources {
+            pids: Some(LinuxPids { limit: 5 }),
+            memory: Some(LinuxMemory { reservation: Some(int64(0)), ..LinuxMemory::default() }),
+            ..from_cri(&every_limit())
+        };
+        assert_eq!(not_changeable(&limits), ["memory.reservation", "pids"]);
     }
 
     #[test]

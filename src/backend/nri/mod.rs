@@ -187,11 +187,23 @@ impl Inner {
         }
     }
 
+    /// Changes what can be changed of an existing container; the error names the rest.
     async fn update(&self, id: &str, linux: Option<proto::LinuxContainerUpdate>) -> Result<()> {
         let Some(node) = self.node() else { return Ok(()) };
         let wanted = linux.and_then(|linux| linux.resources).unwrap_or_default();
-        node.update(id, &limits::to_cri(&wanted)).await
+        node.update(id, &limits::to_cri(&wanted)).await?;
+        changes_all(id, &wanted)
     }
+}
+
+/// Fails if there are limits that cannot be changed in an existing container.
+fn changes_all(id: &str, wanted: &LinuxResources) -> Result<()> {
+    let rest = limits::not_changeable(wanted);
+    if rest.is_empty() {
+        return Ok(());
+    }
+    let tried = format!("change linux.resources.{} of container {id}", rest.join(", "));
+    Err(Error::new(ErrorKind::Unsupported, tried).because("only a new container can have them"))
 }
 
 async fn validate(judge: &Plugin, case: &ValidateContainerAdjustmentRequest) -> Result<()> {
@@ -307,6 +319,10 @@ impl Hooks for Nri {
             added.map_err(not_merged)?;
             // The next plugin gets the limits as changed by this one.
             if let Some(ours) = updates.take(id) {
+                if let Err(error) = changes_all(id, &ours) {
+                    let (plugin, error) = (&plugin.identity, error_chain(&error));
+                    tracing::warn!(%plugin, error, "part of a plugin's update is ignored");
+                }
                 let shown = request.linux_resources.get_or_insert_default();
                 limits::overlay(shown, ours);
                 outcome = Some(shown.clone());

@@ -32,8 +32,8 @@ pub(super) fn pod(pod: &HookedPod) -> PodSandbox {
         annotations,
         runtime_handler: pod.handler.clone(),
         linux: Some(LinuxPodSandbox {
-            pod_overhead: config.overhead.as_ref().map(from_cri),
-            pod_resources: config.resources.as_ref().map(from_cri),
+            pod_overhead: pod.overhead.as_ref().map(from_cri),
+            pod_resources: pod.resources.as_ref().map(from_cri),
             cgroup_parent: config.cgroup_parent.clone(),
             cgroups_path: text(&spec["linux"]["cgroupsPath"]),
             namespaces: namespaces(spec),

@@ -90,6 +90,8 @@ mod tests {
             id: PodId::random(),
             owner,
             config: Arc::default(),
+            new_overhead: None,
+            new_resources: None,
             handler: String::new(),
             created_at: 1,
             state: SandboxState::NotReady,

@@ -54,9 +54,8 @@ impl Cri {
             true => {
                 let mut facts = self.sandboxes.sandbox_info(sandbox.id.as_str()).await?;
                 facts["config"] = convert::pod_config_json(&sandbox.config);
-                let [overhead, resources] = self.sandboxes.sums(sandbox.id.as_str())?;
-                facts["overhead"] = convert::sums_json(overhead.as_ref());
-                facts["resources"] = convert::sums_json(resources.as_ref());
+                facts["overhead"] = convert::sums_json(sandbox.overhead());
+                facts["resources"] = convert::sums_json(sandbox.resources());
                 facts["cniResult"] = sandbox.network.as_ref().map(convert::network_json).into();
                 convert::info(&facts)
             }

@@ -54,9 +54,9 @@ pub(super) fn apply(
     if let Some(wanted) = adjust.linux {
         linux(root, wanted, limits)?;
     }
-    mounts(root, adjust.mounts)?;
+    let relabel = mounts(root, adjust.mounts)?;
     let cdi_devices = adjust.cdi_devices.into_iter().map(|device| device.name).collect();
-    Ok(Adjusted { spec, cdi_devices })
+    Ok(Adjusted { spec, cdi_devices, relabel })
 }
 
 /// Converts `value` to an object unless it is one.
@@ -344,10 +344,12 @@ fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<Value, Unusable> {
     Ok(out)
 }
 
-/// Mounts are made in list order, so one must come after those above its path.
-fn mounts(root: &mut Map<String, Value>, wanted: Vec<Mount>) -> Result<(), Unusable> {
+/// Mounts are made in list order, so one must come after those above its path. Returns the sources
+/// to give the container's SELinux label.
+fn mounts(root: &mut Map<String, Value>, wanted: Vec<Mount>) -> Result<Vec<String>, Unusable> {
+    let mut relabel = Vec::new();
     if wanted.is_empty() {
-        return Ok(());
+        return Ok(relabel);
     }
     let mut shared = None;
     for mount in wanted {
@@ -372,7 +374,11 @@ fn mounts(root: &mut Map<String, Value>, wanted: Vec<Mount>) -> Result<(), Unusa
             new["type"] = json!(mount.r#type);
         }
         // An option of NRI, not of the kernel.
-        let options: Vec<_> = mount.options.iter().filter(|o| *o != "relabel").collect();
+        let (labels, options): (Vec<_>, Vec<_>) =
+            mount.options.iter().partition(|option| *option == "relabel");
+        if !labels.is_empty() {
+            relabel.push(mount.source.clone());
+        }
         if !options.is_empty() {
             new["options"] = json!(options);
         }
@@ -392,7 +398,7 @@ fn mounts(root: &mut Map<String, Value>, wanted: Vec<Mount>) -> Result<(), Unusa
         }
         _ => None,
     };
-    Ok(())
+    Ok(relabel)
 }
 
 #[cfg(test)]

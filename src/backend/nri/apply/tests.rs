@@ -153,7 +153,9 @@ fn mounts_replace_are_removed_and_come_after_what_they_are_below() {
         mount("/data", "/new", &["rbind", "rslave"]),
         mount("-/dev/shm", "", &[]),
     ];
-    let spec = applied(ContainerAdjustment { mounts, ..Default::default() });
+    let adjust = ContainerAdjustment { mounts, ..Default::default() };
+    let Adjusted { spec, relabel, .. } = apply(spec(), adjust, HOST).unwrap();
+    assert_eq!(relabel, ["/x"]);
     let list: Vec<_> = spec["mounts"].as_array().unwrap().iter().collect();
     let places: Vec<_> = list.iter().map(|mount| mount["destination"].as_str().unwrap()).collect();
     assert_eq!(places, ["/proc", "/dev", "/data", "/data/deep/er"]);

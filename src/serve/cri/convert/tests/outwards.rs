@@ -26,6 +26,8 @@ fn sandbox(state: SandboxState, ips: &[&str]) -> Sandbox {
         id: PodId::random(),
         owner: Owner::Cri,
         config: Arc::new(pod_config(Some(pod())).unwrap()),
+        new_overhead: None,
+        new_resources: None,
         handler: "crun".into(),
         created_at: 42,
         state,
