@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -68,6 +69,7 @@ struct HostTable {
     client: Option<ClientPairs>,
     skip_verify: bool,
     override_path: bool,
+    dial_timeout: Option<String>,
     header: BTreeMap<String, OneOrMany>,
 }
 
@@ -184,6 +186,12 @@ fn from_file(host: &str, path: &Path, text: &str) -> Result<Vec<Source>, Error> 
 
 impl HostTable {
     fn source(&self, address: &str, mirror: bool, path: &Path) -> Result<Source, String> {
+        // The third is for clients that upload.
+        let known = |able: &&String| matches!(able.as_str(), "pull" | "resolve" | "push");
+        let mut all = self.capabilities.iter().flatten();
+        if let Some(unknown) = all.find(|able| !known(able)) {
+            return Err(format!("unknown capability {unknown:?}"));
+        }
         let able = |what: &str| match &self.capabilities {
             None => true,
             Some(list) => list.iter().any(|able| able == what),
@@ -199,8 +207,17 @@ impl HostTable {
                 ca: self.ca.list().iter().map(|file| folder.join(file)).collect(),
                 client: self.client(folder)?,
                 skip_verify: self.skip_verify,
+                dial_timeout: self.dial_timeout()?,
             },
         })
+    }
+
+    fn dial_timeout(&self) -> Result<Option<Duration>, String> {
+        let Some(text) = &self.dial_timeout else { return Ok(None) };
+        let bad = || "dial_timeout: must be a duration such as \"5s\"".to_owned();
+        let time = humantime::parse_duration(text).map_err(|_| bad())?;
+        // As in Go programs, 0 is no limit of its own.
+        Ok(Some(time).filter(|time| !time.is_zero()))
     }
 
     fn headers(&self) -> Result<HeaderMap, String> {

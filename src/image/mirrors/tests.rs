@@ -86,11 +86,25 @@ fn broken_files_are_reported_without_their_content() {
         "[host.\"https://x?sig=S3CRET\"]",
         "[host.\"https://x\".header]\nauthorization = \"S3CRET\\n\"",
         "[host.\"https://x\".header]\nauthorization = \"S3CRET",
+        "[host.\"https://x\"]\ncapabilities = [\"pull\", \"fetch\"]",
+        "[host.\"https://x\"]\ndial_timeout = \"soon\"",
         "[host.\"https://x\"]\nskip_verify = \"S3CRET\"",
     ] {
         let error = read("x.io", bad).expect_err(bad).to_string();
         assert!(error.contains("hosts.toml") && !error.contains("S3CRET"), "{error}");
     }
+}
+
+#[test]
+fn a_host_has_its_own_limit_for_connecting() {
+    let text = "server = \"https://x.io\"\ndial_timeout = \"3s\"\n\
+                [host.\"https://a\"]\ndial_timeout = \"250ms\"\n\
+                [host.\"https://b\"]\ndial_timeout = \"0s\"\n\
+                [host.\"https://c\"]\n";
+    let sources = read("x.io", text).unwrap();
+    let limits: Vec<_> = sources.iter().map(|source| source.tls.dial_timeout).collect();
+    let millis = |millis| Some(std::time::Duration::from_millis(millis));
+    assert_eq!(limits, [millis(250), None, None, millis(3000)]);
 }
 
 #[tokio::test]

@@ -15,7 +15,10 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use super::verifier::Trusted;
 use crate::image::Error;
 
-/// TLS options for one host.
+/// How long connecting may take, if a host has no limit of its own.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Options of the connections to one host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(in crate::image) struct TlsOptions {
     /// Additional certificate authorities, PEM files.
@@ -24,6 +27,8 @@ pub(in crate::image) struct TlsOptions {
     pub client: Option<(PathBuf, Option<PathBuf>)>,
     /// Disables certificate verification.
     pub skip_verify: bool,
+    /// How long connecting may take; `None` for the default.
+    pub dial_timeout: Option<Duration>,
 }
 
 /// Creates clients and caches the common ones, with their connections, for later pulls.
@@ -62,7 +67,7 @@ impl Clients {
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .user_agent(concat!("podbay/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(10).min(self.stall))
+            .connect_timeout(tls.dial_timeout.unwrap_or(DIAL_TIMEOUT).min(self.stall))
             .read_timeout(self.stall)
             .pool_idle_timeout(Duration::from_secs(20));
         let builder = if local { builder.no_proxy() } else { builder };
