@@ -12,9 +12,11 @@ use super::{Room, SandboxState};
 use crate::model::pod::{PodConfig, PortMapping};
 
 impl Room {
-    /// Claims the host ports of a new pod, unless another pod has one of them.
+    /// Claims the host ports of a new pod, unless another pod has one of them, or it wants one
+    /// twice.
     pub(super) fn claim_host_ports(&self, entry: &Entry) -> Result<(), Error> {
         let new = entry.sandbox();
+        check_own_ports(&new.config)?;
         // Under one lock: of two pods created at the same time with the same port, one is refused.
         let entries = self.entries();
         for other in entries.values().filter(|other| other.has_ports.load(Ordering::Relaxed)) {
@@ -46,6 +48,25 @@ pub(super) fn release_host_ports(entry: &Entry) {
 fn published(config: &PodConfig) -> impl Iterator<Item = &PortMapping> {
     let mapped = !config.host_network();
     config.port_mappings.iter().filter(move |port| mapped && port.host_port != 0)
+}
+
+/// Checks that no host port is mapped twice within a pod.
+fn check_own_ports(config: &PodConfig) -> Result<(), Error> {
+    let mut earlier: Vec<&PortMapping> = Vec::new();
+    for (index, port) in config.port_mappings.iter().enumerate() {
+        if config.host_network() || port.host_port == 0 {
+            continue;
+        }
+        if earlier.iter().any(|it| collide(port, it)) {
+            let problem = format!("{}/{} is mapped twice", port.host_port, port.protocol.as_str());
+            return Err(Error::invalid(
+                format!("config.port_mappings[{index}].host_port"),
+                problem,
+            ));
+        }
+        earlier.push(port);
+    }
+    Ok(())
 }
 
 fn collide(a: &PortMapping, b: &PortMapping) -> bool {

@@ -217,6 +217,37 @@ async fn a_handler_that_cannot_be_asked_is_asked_once() {
 }
 
 #[tokio::test]
+async fn a_pod_maps_a_host_port_once() {
+    let world = World::new();
+    let agent = world.agent().await;
+    let port = |host_port, host_ip: &str| {
+        let host_ip = host_ip.to_owned();
+        cri::PortMapping { container_port: 80, host_port, host_ip, ..Default::default() }
+    };
+    for (index, (first, second, is_fine)) in [
+        (port(8080, ""), port(8080, ""), false),
+        (port(8080, "127.0.0.1"), port(8080, "0.0.0.0"), false),
+        (port(8080, "127.0.0.1"), port(8080, "127.0.0.2"), true),
+        (port(8080, ""), port(8081, ""), true),
+        (port(0, ""), port(0, ""), true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut config = pod(&world, &format!("pod-{index}"));
+        config.port_mappings = vec![first, second];
+        match agent.run(&config).await {
+            Ok(id) if is_fine => agent.remove_pod(&id).await.unwrap(),
+            answer => {
+                assert!(!is_fine, "{config:?}");
+                refused(answer, Code::InvalidArgument, "port_mappings[1].host_port");
+            }
+        }
+    }
+    assert_eq!(world.leftovers(), [""; 0]);
+}
+
+#[tokio::test]
 async fn host_ports_are_free_as_soon_as_their_pod_is_to_stop() {
     let world = World::new();
     let agent = world.agent().await;
