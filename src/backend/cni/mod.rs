@@ -348,8 +348,10 @@ impl Inner {
         let then = entry.config().and_then(|raw| Configured::from_list(&raw).ok());
         let now = loaded.networks.iter().find(|network| network.name == entry.network_name);
         let Some(network) = then.as_ref().or(now) else {
+            // Nobody knows the plugins to run, now or later.
             tracing::warn!(pod = %pod.pod, network = entry.network_name,
-                "network is no longer configured");
+                "network is no longer configured, what its plugins made for the pod may remain");
+            self.cache.remove(&entry.network_name, &pod.pod, &entry.if_name);
             return Vec::new();
         };
         let link = Link {
