@@ -18,6 +18,8 @@ mod habits;
 mod images;
 #[path = "ctl/patches.rs"]
 mod patches;
+#[path = "ctl/settings.rs"]
+mod settings;
 #[path = "ctl/shows.rs"]
 mod shows;
 #[path = "ctl/streams.rs"]

@@ -35,6 +35,8 @@ mod node;
 mod nri;
 #[path = "real_cri/outside.rs"]
 mod outside;
+#[path = "real_cri/plugins.rs"]
+mod plugins;
 #[path = "real_cri/pods.rs"]
 mod pods;
 #[path = "real_cri/registries.rs"]
@@ -140,8 +142,13 @@ on_both_lines! {
     images::removal_takes_all_names,
     images::one_download_for_many_pulls,
     registries::private_registries_want_the_password,
+    registries::tokens_are_passed_on,
     registries::mirrors_are_asked_first,
     registries::tampered_content_is_refused,
+    plugins::lists_of_all_versions_work,
+    plugins::pods_have_addresses_of_two_families,
+    plugins::capabilities_reach_their_plugins,
+    plugins::plugins_that_fail_are_named,
     node::lists_are_filtered,
     node::status_is_true,
     node::verbose_facts_have_known_names,

@@ -159,6 +159,29 @@ async fn a_container_that_cannot_start_stays_with_the_reason() {
 }
 
 #[tokio::test]
+async fn who_shares_the_processes_of_another_starts_only_while_that_one_runs() {
+    let (world, agent, pod) = start().await;
+    let target = agent.launch(&pod, "target", &["run"]).await;
+    let mut late = Vec::new();
+    for name in ["first", "second"] {
+        let mut config = container(name, &["run"]);
+        let linux = config.linux.get_or_insert_default();
+        let security = linux.security_context.get_or_insert_default();
+        let namespaces = security.namespace_options.get_or_insert_default();
+        namespaces.pid = cri::NamespaceMode::Target.into();
+        namespaces.target_id = target.clone();
+        late.push(agent.create(&pod, &config).await.unwrap());
+    }
+    agent.start(&late[0]).await.unwrap();
+    agent.stop(&target, 0).await.unwrap();
+    refused(agent.start(&late[1]).await, Code::InvalidArgument, "target_id");
+    let status = agent.status(&late[1]).await.unwrap();
+    assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_start_whose_log_cannot_be_opened_fails() {
     let (world, agent, pod) = start().await;
     std::fs::create_dir(world.path("logs/web/app.log")).unwrap();

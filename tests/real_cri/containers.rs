@@ -93,10 +93,29 @@ pub async fn limits_are_in_the_cgroup(line: Line) {
     }
     let adjusted = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("a file");
     assert_eq!(adjusted.trim(), "500");
+    // An agent without the right to lower the score gives at most its own.
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").expect("a file");
+    let own: i64 = own.trim().parse().expect("a number");
+    let least = if may_lower_scores() { -998 } else { own.max(-998) };
+    let mut container = Container::waiting("important", &rig.image);
+    container.resources().oom_score_adj = -998;
+    let important = rig.launch(&pod, &container).await;
+    let pause = rig.pod_info(&pod.id).await["pid"].clone();
+    for pid in [rig.pid(&important).await.to_string(), pause.to_string()] {
+        let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("a file");
+        assert_eq!(score.trim().parse::<i64>().expect("a number"), least);
+    }
     let told = rig.status(&id).await.resources.and_then(|it| it.linux).expect("resources");
     assert_eq!(told.memory_limit_in_bytes, 64 << 20);
     assert_eq!((told.cpu_quota, told.cpu_shares), (50_000, 512));
     rig.finish().await;
+}
+
+/// Whether this process, and so the agent, has CAP_SYS_RESOURCE.
+fn may_lower_scores() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a file");
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("a line");
+    u64::from_str_radix(effective.trim(), 16).expect("a number") & (1 << 24) != 0
 }
 
 pub fn cgroup_v2() -> bool {

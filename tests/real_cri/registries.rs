@@ -5,6 +5,7 @@ use tonic::Code;
 
 use crate::rig::Rig;
 use crate::support::containerd::Line;
+use crate::support::gate::{Gate, IDENTITY, TOKEN};
 use crate::support::images::ImageBuilder;
 use crate::support::registry::{Options, PASSWORD, Registry, USER, free_port};
 
@@ -42,6 +43,32 @@ pub async fn private_registries_want_the_password(line: Line) {
         rig.remove_image(&name).await;
     }
     assert!(!rig.agent.log().contains(AUTH), "the log tells a secret");
+    rig.finish().await;
+}
+
+pub async fn tokens_are_passed_on(line: Line) {
+    let rig = Rig::start(line).await;
+    let image = ImageBuilder::web().build();
+    rig.registry.push(&image, "private", "1").await;
+    let gate = Gate::with_token(&rig.registry).await;
+    let name = format!("{}/private:1", gate.host());
+    let identity =
+        |token: &str| cri::AuthConfig { identity_token: token.into(), ..Default::default() };
+    let bearer =
+        |token: &str| cri::AuthConfig { registry_token: token.into(), ..Default::default() };
+    for wrong in [identity("wr0ng"), bearer("wr0ng")] {
+        let refused = rig.pull_with(&name, Some(wrong)).await.expect_err("a wrong token");
+        assert!(refused.message().contains(&gate.host()), "{refused}");
+        assert!(!refused.message().contains("wr0ng"), "a secret is told: {refused}");
+    }
+    rig.agent.assert_clean().await;
+    for token in [identity(IDENTITY), bearer(TOKEN)] {
+        assert_eq!(rig.pull_with(&name, Some(token)).await.expect("the pull"), image.id);
+        rig.remove_image(&name).await;
+    }
+    for secret in [TOKEN, IDENTITY] {
+        assert!(!rig.agent.log().contains(secret), "the log tells a secret");
+    }
     rig.finish().await;
 }
 

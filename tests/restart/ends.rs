@@ -6,8 +6,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use podbay::proto::runtime::v1 as cri;
 
-use crate::rig::{ContainerState, PodSandboxState, Rig, signal};
+use crate::rig::{ContainerState, PodSandboxState, Rig, signal, write_program};
 use crate::support::containerd::Line;
+use crate::support::env::TestEnv;
+use crate::support::process::processes_with;
 use crate::support::wait_until;
 
 /// How long a death below may stay unseen.
@@ -133,6 +135,50 @@ pub async fn more_signals_do_not_cut_the_drain(line: Line) {
     assert_eq!((rig.pid(&id).await, rig.pid(&main).await), before);
     assert_eq!(rig.ended(&slow).await.0, 7);
     assert_eq!(rig.exec(&main, "echo hello").await.expect("exec"), "hello\n");
+    rig.clear().await;
+}
+
+/// Whatever hangs below, an agent that is told to end does so, and its successor undoes the rest.
+pub async fn a_hung_plugin_does_not_hold_the_end(line: Line) {
+    let env = TestEnv::start(line).await;
+    let hang = env.file("hang");
+    let bridge = env.cni_bin_dir().join("bridge");
+    let sleep = format!("sleep 600.{:05}", rand::random::<u16>());
+    let script =
+        format!("if [ -e {} ]; then {sleep}; fi\nexec {}", hang.display(), bridge.display());
+    write_program(&env.extra_bin_dir().join("bridge"), &script);
+    let mut rig = Rig::start_in(env).await;
+    let stays = rig.pod("stays");
+    let id = rig.run(&stays).await.expect("run");
+    let main = rig.started(&stays, &id, &rig.waiting("main")).await;
+    let going = rig.pod("going");
+    let other = rig.run(&going).await.expect("run");
+    let before = (rig.pid(&id).await, rig.pid(&main).await);
+
+    std::fs::write(&hang, "").expect("a file");
+    let mut clients = tokio::task::JoinSet::new();
+    let (mut runtime, pod) = (rig.agent.runtime(), rig.pod("new"));
+    clients.spawn(async move { runtime.run_pod_sandbox(pod.run()).await.map(drop) });
+    let mut runtime = rig.agent.runtime();
+    let request = cri::StopPodSandboxRequest { pod_sandbox_id: other.clone() };
+    clients.spawn(async move { runtime.stop_pod_sandbox(request).await.map(drop) });
+    wait_until(SEEN, "an ADD and a DEL hang", async || {
+        processes_with(&[sleep.as_str()]).len() >= 2
+    })
+    .await;
+    rig.agent.stop().await;
+    for answer in clients.join_all().await {
+        answer.expect_err("it was not done");
+    }
+    std::fs::remove_file(&hang).expect("the file");
+    rig.agent.restart().await;
+    assert_eq!((rig.pid(&id).await, rig.pid(&main).await), before);
+    wait_until(SEEN, "no plugin hangs any more", async || {
+        processes_with(&[sleep.as_str()]).is_empty()
+    })
+    .await;
+    rig.stop(&other).await.expect("stop");
+    rig.run(&rig.pod("new")).await.expect("the same request again");
     rig.clear().await;
 }
 

@@ -12,7 +12,10 @@ use crate::rig::{ContainerState, PodSandboxState, Rig, SOON, at_once, write_prog
 use crate::support::builders::Pod;
 use crate::support::containerd::Line;
 use crate::support::env::TestEnv;
+use crate::support::gate::Gate;
+use crate::support::images::ImageBuilder;
 use crate::support::process::processes_with;
+use crate::support::registry::Registry;
 use crate::support::{eventually, parts, wait_until};
 
 /// How long a held step takes. The new agent is up before it goes on.
@@ -224,6 +227,37 @@ pub async fn a_teardown_that_is_cut_goes_on(line: Line) {
         holds.over().await;
         rig.agent.assert_clean().await;
     }
+    rig.clear().await;
+}
+
+pub async fn a_pull_that_is_cut_leaves_nothing(line: Line) {
+    let mut rig = Rig::start(line).await;
+    let registry = Registry::start().await;
+    // Larger than what passes the gate, and than what a socket holds.
+    let mut noise = vec![0; 8 << 20];
+    rand::fill(&mut noise[..]);
+    let image = ImageBuilder::busybox().file("noise", &noise, 0o644).build();
+    registry.push(&image, "large", "1").await;
+    let gate = Gate::with_limit(&registry, 1 << 20).await;
+    let name = format!("{}/large:1", gate.host());
+    let pull = async |rig: &Rig| {
+        let spec = cri::ImageSpec { image: name.clone(), ..Default::default() };
+        let request = cri::PullImageRequest { image: Some(spec), ..Default::default() };
+        rig.agent.images().pull_image(request).await
+    };
+    let pid = rig.agent.pid();
+    let (result, ()) = tokio::join!(pull(&rig), async {
+        tokio::time::timeout(SOON, gate.waits()).await.expect("the pull is under way");
+        crate::rig::signal(pid, nix::sys::signal::Signal::SIGKILL);
+    });
+    assert!(result.is_err(), "it was answered although the agent was killed");
+    rig.agent.restart().await;
+    rig.agent.assert_clean().await;
+    gate.open();
+    assert_eq!(pull(&rig).await.expect("the same pull again").into_inner().image_ref, image.id);
+    let spec = cri::ImageSpec { image: name.clone(), ..Default::default() };
+    let remove = cri::RemoveImageRequest { image: Some(spec) };
+    rig.agent.images().remove_image(remove).await.expect("remove");
     rig.clear().await;
 }
 

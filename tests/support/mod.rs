@@ -13,6 +13,7 @@ pub mod census;
 pub mod containerd;
 pub mod env;
 pub mod firewall;
+pub mod gate;
 pub mod images;
 pub mod logind;
 pub mod parts;

@@ -72,8 +72,9 @@ pub async fn run(chapter: &str, scenarios: &[Scenario]) {
     for (scenario, (ours, theirs)) in chosen.iter().zip(found) {
         faults.extend(judge(scenario.name, &ours, &theirs));
     }
-    finish(ours).await;
-    finish(theirs).await;
+    finish(&ours).await;
+    finish(&theirs).await;
+    ours.agent.assert_no_pod_is_left().await;
     let count = chosen.len();
     assert!(faults.is_empty(), "{chapter}, {count} scenarios:\n\n{}\n", faults.join("\n\n"));
 }
@@ -162,7 +163,7 @@ fn differences(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<Differe
 }
 
 /// Removes all pods of a side.
-async fn finish(rig: Arc<Rig>) {
+async fn finish(rig: &Rig) {
     for pod in rig.pods(cri::PodSandboxFilter::default()).await {
         rig.remove_pod(&pod.id).await;
     }
