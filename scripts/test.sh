@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs all tests of the crate, the CRI conformance suite and the demo, and finally prints the runners'
+# Runs all tests of the crate, the CRI conformance suite, the demo and a short bench, and finally prints the runners'
 # counts. `make check` runs the lints.
 #
 # Test targets named real_*, timelines and twin (two side by side) use a real containerd as root; they
@@ -15,7 +15,7 @@ real_threads=${REAL_THREADS:-2}
 counts=$(mktemp)
 fuzzed=$(mktemp)
 fuzz=
-trap 'rm -f "$counts" "$fuzzed"; [ -z "$fuzz" ] || pkill -P "$fuzz" || true' EXIT
+trap 'rm -f "$counts" "$counts.json" "$fuzzed"; [ -z "$fuzz" ] || pkill -P "$fuzz" || true' EXIT
 failed=()
 started=$SECONDS
 
@@ -67,6 +67,10 @@ fuzz_result=0
 wait "$fuzz" || fuzz_result=$?
 fuzz=
 measured fuzz '^test result: ' bash -c 'cat "$1"; exit "$2"' - "$fuzzed" "$fuzz_result"
+# Only that the bench runs: `make bench` measures, on a release build.
+measured bench '^written: ' env KIT_AGENT="${CARGO_TARGET_DIR:-target}/debug/podbay" \
+    "${CARGO_TARGET_DIR:-target}/debug/examples/side_by_side" --only cri --pods 2 --parallel 2 --rounds 1 --singles 1 \
+    --queries 1 --listed 0 --many 0 --idle-seconds 1 --json "$counts.json"
 # Skipped specs do not fail the suite. containerd 2.4 with runc 1.5 passes 125 on a machine without AppArmor.
 passed=$(awk '$1 == "critest" { print $4 }' "$counts")
 [ "${passed:-0}" -ge 125 ] || failed+=("critest with only ${passed:-0} specs passed")
