@@ -141,9 +141,9 @@ impl TestAgent {
         census::assert_nothing_left(&self.env, &self.before, |all| all).await;
     }
 
-    /// Like [`Self::assert_clean`], whatever images were pulled.
+    /// Like [`Self::assert_clean`], whatever images were pulled and folders mounted by the test.
     pub async fn assert_no_pod_is_left(&self) {
-        census::assert_nothing_left(&self.env, &self.before, Census::without_images).await;
+        census::assert_nothing_left(&self.env, &self.before, Census::of_pods).await;
     }
 }
 

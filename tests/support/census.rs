@@ -59,9 +59,17 @@ impl Census {
         text
     }
 
-    /// All but images and what belongs to them.
-    pub fn without_images(mut self) -> Self {
+    /// What pods leave: not images and what belongs to them, and not the mounts that a test has made
+    /// itself beside the agent's folders.
+    pub fn of_pods(mut self) -> Self {
         self.0.retain(|kind, _| !["image", "content"].contains(kind));
+        if let Some(mounts) = self.0.get_mut("mount") {
+            let of_the_test = |mount: &String| {
+                let rest = mount.strip_prefix("/tmp/pbe-").and_then(|rest| rest.split('/').nth(1));
+                rest.is_some_and(|folder| !["root", "state", "netns"].contains(&folder))
+            };
+            mounts.retain(|mount| !of_the_test(mount));
+        }
         if let Some(snapshots) = self.0.get_mut("snapshot") {
             // Those of image layers have the chain's digest for a name.
             snapshots.retain(|name| !name.starts_with("sha256:"));
