@@ -158,6 +158,8 @@ on_both_lines! {
     nri::refusals_leave_nothing,
     nri::hanging_plugins_are_dropped,
     nri::plugins_and_agents_come_back,
+    nri::plugins_have_a_say_in_updates,
+    nri::much_is_told,
     stats::containers_are_measured,
     stats::lists_outlive_what_ends_meanwhile,
     stats::pods_are_measured,

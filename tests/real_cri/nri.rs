@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use podbay::proto::runtime::v1 as cri;
 use serde_json::{Value, json};
 
 use crate::rig::{Rig, SOON};
@@ -206,5 +207,61 @@ pub async fn plugins_and_agents_come_back(line: Line) {
     assert_eq!(all["pods"][0]["id"], json!(pod.id));
     rig.stop(&id, 0).await;
     hears(&log, "StopContainer").await;
+    rig.finish().await;
+}
+
+pub async fn plugins_have_a_say_in_updates(line: Line) {
+    let rig = rig(line, None).await;
+    let pod = rig.run(rig.pod_spec("web")).await;
+    let id = rig.launch_waiting(&pod, "app").await;
+    let (_plugin, log) = outside(&rig, "10", json!({"cpu_shares": 234})).await;
+    let limits = cri::LinuxContainerResources {
+        cpu_shares: 600,
+        memory_limit_in_bytes: 64 << 20,
+        ..Default::default()
+    };
+    let update = cri::UpdateContainerResourcesRequest {
+        container_id: id.clone(),
+        linux: Some(limits.clone()),
+        ..Default::default()
+    };
+    rig.runtime().update_container_resources(update).await.expect("the update");
+    let info = rig.info(&id).await;
+    let now = &info["runtimeSpec"]["linux"]["resources"];
+    assert_eq!((&now["cpu"]["shares"], &now["memory"]["limit"]), (&json!(234), &json!(64 << 20)));
+    let asked = hears(&log, "UpdateContainer").await;
+    assert_eq!(asked["resources"]["cpu"]["shares"]["value"], 600);
+    hears(&log, "PostUpdateContainer").await;
+    let resize = cri::UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: pod.id.clone(),
+        overhead: None,
+        resources: Some(limits),
+    };
+    rig.runtime().update_pod_sandbox_resources(resize).await.expect("the resize");
+    let asked = hears(&log, "UpdatePodSandbox").await;
+    assert_eq!(asked["resources"]["memory"]["limit"]["value"], 64 << 20);
+    let done = hears(&log, "PostUpdatePodSandbox").await;
+    let shown = &done["pod"]["linux"]["pod_resources"];
+    assert_eq!(shown["memory"]["limit"]["value"], 64 << 20, "{done}");
+    rig.finish().await;
+}
+
+/// More than a frame of the plugin's connection, and more than a message may have.
+pub async fn much_is_told(line: Line) {
+    let rig = rig(line, None).await;
+    let (_first, log) = outside(&rig, "10", json!({})).await;
+    let text = "0123456789abcdef".repeat(1 << 16);
+    for number in 0..6 {
+        rig.run(rig.pod_spec(&format!("pod-{number}")).annotation("text", &text)).await;
+    }
+    let heard = told(&log).into_iter().filter(|line| line["call"] == "RunPodSandbox");
+    let annotations: Vec<_> = heard.map(|mut line| line["pod"]["annotations"].take()).collect();
+    assert_eq!(annotations.len(), 6);
+    assert!(annotations.iter().all(|it| it["text"].as_str() == Some(&text)));
+    let (_second, log) = outside(&rig, "20", json!({})).await;
+    let all = hears(&log, "Synchronize").await;
+    let pods = all["pods"].as_array().expect("pods");
+    assert_eq!(pods.len(), 6);
+    assert!(pods.iter().all(|pod| pod["annotations"]["text"].as_str() == Some(&text)));
     rig.finish().await;
 }
