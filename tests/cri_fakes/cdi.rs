@@ -1,11 +1,14 @@
 //! Devices by the Container Device Interface.
 
+use podbay::backend::nri::proto as nri;
 use podbay::backend::{DeviceNode, Runtime as _};
 use podbay::proto::runtime::v1 as cri;
 use serde_json::{Value, json};
 use tonic::Code;
 
 use super::calls::{container, pod, refused};
+use super::hooks;
+use super::plugin::{Plugin, with as with_answer};
 use super::world::{Agent, World};
 
 fn write(world: &World, path: &str, content: &str) {
@@ -45,6 +48,34 @@ async fn start() -> (World, Agent, String) {
 
 async fn spec(world: &World, id: &str) -> Value {
     world.fakes.runtime.container(id).await.unwrap().spec
+}
+
+#[tokio::test]
+async fn a_plugin_may_ask_for_devices() {
+    let world = hooks::world();
+    let wants = hooks::answering("CreateContainer", |heard| {
+        let cdi_devices = match heard.container_name() {
+            "app" => vec![nri::CdiDevice { name: "v.com/gpu=0".into() }],
+            _ => vec![nri::CdiDevice { name: "v.com/gpu=9".into() }],
+        };
+        let adjust = Some(nri::ContainerAdjustment { cdi_devices, ..Default::default() });
+        with_answer(nri::CreateContainerResponse { adjust, ..Default::default() })
+    });
+    let agent = world.agent().await;
+    write(
+        &world,
+        "cdi/gpu.json",
+        &file(json!([{"name": "0", "containerEdits": {"env": ["GPU=0"]}}])),
+    );
+    let _plugin = Plugin::join(&world.nri_socket(), "10", "gpus", wants).await;
+    let id = agent.run(&pod(&world, "web")).await.unwrap();
+    let made = agent.create(&id, &container("app", &["run"])).await.unwrap();
+    let spec = spec(&world, &made).await;
+    assert!(spec["process"]["env"].as_array().unwrap().contains(&json!("GPU=0")), "{spec}");
+    let missing = agent.create(&id, &container("other", &["run"])).await;
+    refused(missing, Code::FailedPrecondition, "v.com/gpu=9");
+    agent.remove_all().await;
+    assert_eq!(world.leftovers(), [""; 0]);
 }
 
 #[tokio::test]
