@@ -80,6 +80,49 @@ macro_rules! on_both_lines {
     };
 }
 
+/// The same tests with crun in place of runc, on the newer line.
+macro_rules! with_crun {
+    ($($noun:ident::$name:ident,)*) => {
+        mod crun {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                crate::handlers::offer_hugetlb_to_crun();
+                let test = crate::$noun::$name(crate::Line::V2);
+                crate::support::env::RUNTIME.scope("crun", test).await;
+            })*
+        }
+    };
+}
+
+with_crun! {
+    pods::pods_have_addresses_and_status,
+    pods::pods_share_what_they_should,
+    pods::process_namespaces_are_as_asked,
+    pods::ends_of_pods,
+    containers::commands_follow_image_and_config,
+    containers::limits_are_in_the_cgroup,
+    containers::terminals_and_stdin,
+    containers::bad_requests_leave_nothing,
+    security::users_and_groups,
+    security::privileges,
+    security::seccomp_profiles,
+    security::paths_are_masked,
+    files::mounts_are_as_asked,
+    files::image_volumes_are_filled,
+    files::devices_are_given,
+    ends::exits_are_told_exactly,
+    ends::stops_are_graceful,
+    ends::memory_hogs_are_oom_killed,
+    exec::exec_gives_output_and_code,
+    streaming::exec_streams_and_codes,
+    streaming::terminals_have_sizes,
+    logs::logs_have_the_format,
+    events::events_tell_the_life_of_a_pod,
+    stats::containers_are_measured,
+    updates::limits_change_while_it_runs,
+    updates::refused_limits_change_nothing,
+}
+
 on_both_lines! {
     pods::pods_have_addresses_and_status,
     pods::pods_share_what_they_should,

@@ -64,10 +64,10 @@ fn pause_mounts(input: &PauseInput<'_>) -> Vec<Mount> {
     let mut all = vec![mounts::mount("/proc", "proc", "proc", &flags), mounts::dev_tmpfs("64k")];
     // All sysfs mounts of a network namespace are one file system, whose read-only flag is that of
     // the first mount. A writable mount is held here, or an unprivileged container could make it
-    // read-only for privileged ones. It is below /dev, where a mount point can be created.
+    // read-only for privileged ones. crun refuses a sysfs elsewhere than in the root.
     let own_network = input.netns.is_some() && input.userns.is_none();
     if input.pod.security.privileged && own_network {
-        all.push(mounts::mount("/dev/sys", "sysfs", "sysfs", &[&flags[..], &["rw"]].concat()));
+        all.push(mounts::mount("/sys", "sysfs", "sysfs", &[&flags[..], &["rw"]].concat()));
     }
     all
 }

@@ -103,7 +103,9 @@ pub async fn limits_are_in_the_cgroup(line: Line) {
     let pause = rig.pod_info(&pod.id).await["pid"].clone();
     for pid in [rig.pid(&important).await.to_string(), pause.to_string()] {
         let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("a file");
-        assert_eq!(score.trim().parse::<i64>().expect("a number"), least);
+        let score: i64 = score.trim().parse().expect("a number");
+        // crun 1.8 sets no score of 0, so that the shim's stays, one above the agent's.
+        assert!((least..=least + 1).contains(&score), "{score}, at best {least}");
     }
     let told = rig.status(&id).await.resources.and_then(|it| it.linux).expect("resources");
     assert_eq!(told.memory_limit_in_bytes, 64 << 20);

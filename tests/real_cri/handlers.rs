@@ -152,7 +152,7 @@ fn runc_has_rro(binary: &str) -> bool {
 }
 
 /// On a hybrid host crun refuses to work while a controller is left to the unified hierarchy.
-fn offer_hugetlb_to_crun() {
+pub fn offer_hugetlb_to_crun() {
     let folder = Path::new("/sys/fs/cgroup/hugetlb");
     let hybrid = Path::new("/sys/fs/cgroup/unified").exists();
     let mounts = || std::fs::read_to_string("/proc/self/mounts").expect("the mounts");

@@ -7,6 +7,7 @@ use crate::containers::{cgroup_file, cgroup_v2};
 use crate::rig::{LivePod, Rig, SOON};
 use crate::support::builders::Container;
 use crate::support::containerd::Line;
+use crate::support::env::RUNTIME;
 use crate::support::eventually;
 
 const MIB: i64 = 1 << 20;
@@ -99,7 +100,13 @@ pub async fn limits_change_before_and_after(line: Line) {
 pub async fn refused_limits_change_nothing(line: Line) {
     let rig = Rig::start(line).await;
     let pod = rig.run(rig.pod_spec("update")).await;
-    let id = rig.launch(&pod, &limited(&rig, "app")).await;
+    let with_crun = RUNTIME.try_with(|_| ()).is_ok();
+    let mut spec = limited(&rig, "app");
+    if with_crun {
+        // crun 1.8 cannot take a quota away again.
+        (spec.resources().cpu_quota, spec.resources().cpu_period) = (50_000, 100_000);
+    }
+    let id = rig.launch(&pod, &spec).await;
     let pid = rig.pid(&id).await;
     // Nothing that could be swapped out or given back.
     rig.exec(&id, "head -c 20000000 /dev/zero > /dev/shm/full").await;
@@ -114,7 +121,8 @@ pub async fn refused_limits_change_nothing(line: Line) {
     if !cgroup_v2() {
         // With cgroup v2 the kernel would kill instead.
         let full = cri::LinuxContainerResources { cpu_quota: 10_000, ..memory(4 * MIB) };
-        refusals.push((full, "unable to set memory limit to 4194304"));
+        let words = if with_crun { "memory" } else { "unable to set memory limit to 4194304" };
+        refusals.push((full, words));
     }
     for (limits, words) in refusals {
         let refused = update(&rig, &id, limits).await.expect_err("refused");

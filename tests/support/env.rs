@@ -10,6 +10,11 @@ use tempfile::TempDir;
 use super::containerd::{Line, PrivateContainerd};
 use super::{firewall, parts, sweep};
 
+tokio::task_local! {
+    /// The OCI runtime of this machine that all worlds made inside use by default; runc if not set.
+    pub static RUNTIME: &'static str;
+}
+
 /// Who connects the pods of a test.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Networking {
@@ -72,7 +77,7 @@ impl TestEnv {
         let folder = tempfile::Builder::new().prefix("pbe-").tempdir_in("/tmp").expect("a folder");
         let slot = Slot::take();
         let containerd = PrivateContainerd::start(line);
-        let env = Self {
+        let mut env = Self {
             containerd,
             line,
             networking,
@@ -97,6 +102,11 @@ impl TestEnv {
         }
         if networking == Networking::Conflist {
             env.write_conflist();
+        }
+        if let Ok(name) = RUNTIME.try_with(|name| *name) {
+            env.add_config(&format!(
+                "[runtimes]\ndefault = {name:?}\n[runtimes.handlers.{name}]\nbinary = \"/usr/bin/{name}\"",
+            ));
         }
         env
     }
