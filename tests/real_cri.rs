@@ -114,6 +114,7 @@ with_crun! {
     ends::stops_are_graceful,
     ends::memory_hogs_are_oom_killed,
     exec::exec_gives_output_and_code,
+    exec::exec_is_bounded,
     streaming::exec_streams_and_codes,
     streaming::terminals_have_sizes,
     logs::logs_have_the_format,

@@ -333,7 +333,8 @@ pub trait Host: Send + Sync + 'static {
     /// Kills a process, its descendants, the processes in its session, and their descendants. The
     /// process is identified by PID and start time; if it is gone nothing happens. All are stopped
     /// first, so that none can escape by forking; a process that has left both its parent and its
-    /// session is not found.
+    /// session is not found. If the session has no leader any more, only its processes in a PID
+    /// namespace of a pod are found.
     async fn kill_tree(&self, pid: u32, start_time: u64) -> Result<()>;
 
     /// Processes whose command line contains all of these arguments.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind as IoKind, Read as _};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -108,9 +108,13 @@ pub(super) fn kill_tree(root: u32, start_time: u64) -> Result<()> {
 /// Stops the root and everything that belongs to it, until no more is found and all are stopped.
 fn stop_tree(root: &Stat, stopped: &mut BTreeMap<u32, OwnedFd>) -> Result<()> {
     stop(root, stopped)?;
+    let inside = Inside::of(root.pid);
     for _ in 0..LOOKS {
         let mut all_still = true;
-        for found in tree(root.pid, &all()?) {
+        let all = all()?;
+        let orphans = orphans(root, &all).filter(|stat| inside.has(stat.pid));
+        let known = orphans.map(|stat| stat.pid).chain([root.pid]).collect();
+        for found in tree(known, &all) {
             all_still &= stopped.contains_key(&found.pid) && found.stands_still();
             stop(&found, stopped)?;
         }
@@ -194,9 +198,37 @@ fn shows_all(pid: u32, wanted: &[String], line: &mut Vec<u8>) -> bool {
     read.is_ok() && wanted.iter().all(has)
 }
 
-/// The root, its descendants, the sessions led by any of them, and their descendants.
-fn tree(root: u32, all: &[Stat]) -> Vec<Stat> {
-    let mut members = BTreeSet::from([root]);
+/// Processes in the session of the root if that has no leader any more: crun puts an exec into a
+/// session that an intermediate process has made. The leader's PID is not used again while there are
+/// processes in its session.
+fn orphans<'a>(root: &Stat, all: &'a [Stat]) -> impl Iterator<Item = &'a Stat> {
+    let session = root.session;
+    let is_led = session == 0 || all.iter().any(|stat| stat.pid == session);
+    all.iter().filter(move |stat| !is_led && stat.session == session)
+}
+
+/// A PID namespace other than this process's own.
+struct Inside(Option<PathBuf>);
+
+impl Inside {
+    /// That of a process; of none if it is in the agent's own.
+    fn of(pid: u32) -> Self {
+        let own = namespace("self");
+        Self(namespace(&pid.to_string()).filter(|found| own.is_some_and(|own| own != *found)))
+    }
+
+    /// Whether a process is in it, so that no session of the host's is taken for a container's.
+    fn has(&self, pid: u32) -> bool {
+        self.0.is_some() && namespace(&pid.to_string()) == self.0
+    }
+}
+
+fn namespace(process: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{process}/ns/pid")).ok()
+}
+
+/// These processes, their descendants, the sessions led by any of them, and their descendants.
+fn tree(mut members: BTreeSet<u32>, all: &[Stat]) -> Vec<Stat> {
     loop {
         let before = members.len();
         for stat in all {

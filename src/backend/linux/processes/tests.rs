@@ -31,10 +31,22 @@ fn a_tree_has_descendants_and_sessions_and_nobody_else() {
         // An unrelated process.
         stat(12, 1, 1),
     ];
-    let pids = |root| tree(root, &all).iter().map(|stat| stat.pid).collect::<Vec<_>>();
+    let pids = |root| tree([root].into(), &all).iter().map(|stat| stat.pid).collect::<Vec<_>>();
     assert_eq!(pids(5), [9, 5, 6, 7, 8, 10, 11]);
     assert_eq!(pids(8), [9, 8, 10, 11]);
     assert_eq!(pids(12), [12]);
+}
+
+#[test]
+fn a_session_without_its_leader_has_orphans() {
+    let stat = |pid, session| Stat { pid, state: b'S', parent: 1, session, start_time: 1 };
+    let all = [stat(1, 1), stat(20, 19), stat(21, 19), stat(22, 1), stat(23, 0), stat(24, 0)];
+    let pids = |root: usize| orphans(&all[root], &all).map(|stat| stat.pid).collect::<Vec<_>>();
+    assert_eq!(pids(1), [20, 21]);
+    // Led by process 1, and by one that cannot be seen from here.
+    assert_eq!((pids(3), pids(4)), (vec![], vec![]));
+    // The agent's own namespace is none of a pod's.
+    assert!(!Inside::of(std::process::id()).has(std::process::id()));
 }
 
 /// Number of processes whose command line contains this word.
