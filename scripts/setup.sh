@@ -194,6 +194,19 @@ cri_tools() {
     }
 }
 
+# A sample plugin of NRI's reference implementation, built with the stub of its version.
+nri_sample() {
+    local source="$root/tests/clients/nri-sample" version
+    version=$(awk '$2 == "github.com/containerd/nri" {print $3}' "$source/go.mod")
+    [ -n "$version" ] || die "tests/clients/nri-sample/go.mod does not name a version of nri"
+    stamped nri-ulimit-adjuster "$version" && return
+    need_go
+    quietly "nri-ulimit-adjuster $version" env CGO_ENABLED=0 \
+        go build -C "$source" -trimpath -buildvcs=false -ldflags='-s -w' \
+        -o "$parts/nri-ulimit-adjuster" github.com/containerd/nri/plugins/ulimit-adjuster
+    put_stamp nri-ulimit-adjuster "$version"
+}
+
 # Debian 12's CRIU does not know the vDSO of kernels from 6.13 on: there the tests preload a library
 # (see its source). If that does not help either, they check how podbay reports that CRIU does not
 # work.
@@ -251,6 +264,7 @@ test | kubelet)
     go_parts
     go_client streaming-client streaming
     go_client nri-plugin nri
+    nri_sample
     cri_tools
     criu_kit
     cargo_deny

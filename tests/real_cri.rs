@@ -204,6 +204,7 @@ on_both_lines! {
     nri::plugins_and_agents_come_back,
     nri::plugins_have_a_say_in_updates,
     nri::much_is_told,
+    nri::a_sample_plugin_adjusts_limits,
     stats::containers_are_measured,
     stats::lists_outlive_what_ends_meanwhile,
     stats::pods_are_measured,

@@ -23,6 +23,17 @@ fn program() -> PathBuf {
 
 /// A world where plugins may connect, and where one is started by the agent if it has rules.
 async fn rig(line: Line, started: Option<Value>) -> Rig {
+    let env = prepared(line).await;
+    if let Some(mut rules) = started {
+        rules["log"] = json!(env.file("started.log"));
+        std::fs::copy(program(), env.file("nri/plugins/10-started")).expect("the program");
+        std::fs::write(env.file("nri/conf.d/10-started.conf"), rules.to_string())
+            .expect("its rules");
+    }
+    Rig::start_in(env).await
+}
+
+async fn prepared(line: Line) -> TestEnv {
     let mut env = TestEnv::start(line).await;
     let (plugins, configs) = (env.file("nri/plugins"), env.file("nri/conf.d"));
     env.add_config(&format!(
@@ -32,12 +43,7 @@ async fn rig(line: Line, started: Option<Value>) -> Rig {
     ));
     std::fs::create_dir_all(&plugins).expect("the folder of plugins");
     std::fs::create_dir_all(&configs).expect("the folder of configurations");
-    if let Some(mut rules) = started {
-        rules["log"] = json!(env.file("started.log"));
-        std::fs::copy(program(), plugins.join("10-started")).expect("the program");
-        std::fs::write(configs.join("10-started.conf"), rules.to_string()).expect("its rules");
-    }
-    Rig::start_in(env).await
+    env
 }
 
 /// Starts a plugin that connects; returns when it has been synchronised.
@@ -263,5 +269,31 @@ pub async fn much_is_told(line: Line) {
     let pods = all["pods"].as_array().expect("pods");
     assert_eq!(pods.len(), 6);
     assert!(pods.iter().all(|pod| pod["annotations"]["text"].as_str() == Some(&text)));
+    rig.finish().await;
+}
+
+/// A sample plugin of the reference implementation, with the stub of an older version of it.
+pub async fn a_sample_plugin_adjusts_limits(line: Line) {
+    let env = prepared(line).await;
+    let sample = parts().join("nri-ulimit-adjuster");
+    assert!(sample.exists(), "{} is missing: run scripts/setup.sh test", sample.display());
+    std::fs::copy(sample, env.file("nri/plugins/10-ulimits")).expect("the sample");
+    let rig = Rig::start_in(env).await;
+    let key = |container: &str| format!("ulimits.nri.containerd.io/container.{container}");
+    let pod = rig.run(
+        rig.pod_spec("web")
+            .annotation(&key("app"), r#"[{"type": "nofile", "hard": 432, "soft": 234}]"#)
+            .annotation(&key("odd"), r#"[{"type": "nothing", "hard": 1, "soft": 1}]"#),
+    );
+    let pod = pod.await;
+    let id = rig.launch_waiting(&pod, "app").await;
+    // Not of the exec: runc 1.1 gives one the hard limit for the soft one.
+    let limits = async |id: &str| rig.exec(id, "grep files /proc/1/limits | tr -s ' '").await;
+    assert_eq!(limits(&id).await, "Max open files 234 432 files");
+    let refused = rig.create(&pod, &Container::waiting("odd", &rig.image)).await;
+    let refused = refused.expect_err("a limit that there is not");
+    assert!(refused.message().contains("NRI plugin 10-ulimits"), "{refused}");
+    let other = rig.launch_waiting(&pod, "other").await;
+    assert_ne!(limits(&other).await, "Max open files 234 432 files");
     rig.finish().await;
 }
