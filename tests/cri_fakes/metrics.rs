@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use podbay::proto::runtime::v1 as cri;
 
 use super::calls::pod;
-use super::stats::{put_cgroup, put_container, put_pause};
+use super::stats::{pid, put_cgroup, put_container, put_pause};
 use super::world::{Agent, World};
 
 impl Agent {
@@ -33,17 +33,18 @@ impl Agent {
 }
 
 /// What v2 tells besides what [`put_cgroup`] writes.
-const FILES: [(&str, &str); 16] = [
+const FILES: [(&str, &str); 17] = [
     (
         "cpu.stat",
         "usage_usec 5000000\nuser_usec 3000000\nsystem_usec 2000000\nnr_periods 10\n\
-         nr_throttled 4\nthrottled_usec 7000000\n",
+         nr_throttled 4\nthrottled_usec 7000000\nnr_bursts 3\nburst_usec 2000000\n",
     ),
     ("cpu.max", "50000 100000\n"),
     ("cpu.weight", "100\n"),
     ("cpu.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=3000000\n"),
     ("memory.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"),
     ("io.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"),
+    ("memory.numa_stat", "anon N0=8192 N1=4096\nfile N0=0 N1=12288\nkernel_stack N0=1 N1=1\n"),
     ("memory.max", "9000\n"),
     ("memory.min", "4096\n"),
     ("memory.peak", "2000\n"),
@@ -59,9 +60,15 @@ const FILES: [(&str, &str); 16] = [
 #[tokio::test]
 async fn every_number_of_v2_is_told_under_its_name() {
     let world = World::new();
+    std::fs::write(world.path("cgroup/memory.numa_stat"), "anon N0=0\n").unwrap();
     let agent = world.agent().await;
     let id = agent.run(&pod(&world, "web")).await.unwrap();
     put_pause(&world, &agent, &id, "/podbay").await;
+    let pause = pid(&agent.pod_status(&id).await.unwrap().info);
+    for (name, line) in [("tcp", "0: 00:1F90 00:0 0A 0:0 0"), ("udp6", "1: 0:35 0:0 07 0:0 4")] {
+        std::fs::write(world.path(&format!("proc/{pause}/net/{name}")), format!("head\n{line}\n"))
+            .unwrap();
+    }
     let app = agent.launch(&id, "app", &["run"]).await;
     put_container(&world, &agent, &app, "/podbay", 5).await;
     for (name, content) in FILES {
@@ -95,6 +102,12 @@ async fn every_number_of_v2_is_told_under_its_name() {
         ("container_cpu_cfs_periods_total", "", 10),
         ("container_cpu_cfs_throttled_periods_total", "", 4),
         ("container_cpu_cfs_throttled_seconds_total", "", 7),
+        ("container_cpu_cfs_burst_periods_total", "", 3),
+        ("container_cpu_cfs_burst_seconds_total", "", 2),
+        ("container_memory_numa_pages", "anon,hierarchy,0", 2),
+        ("container_memory_numa_pages", "file,hierarchy,1", 3),
+        ("container_network_tcp_usage_total", "listen", 1),
+        ("container_network_udp6_usage_total", "dropped", 4),
         ("container_pressure_cpu_waiting_seconds_total", "", 3),
         ("container_memory_usage_bytes", "", 1000),
         ("container_memory_max_usage_bytes", "", 2000),

@@ -46,7 +46,7 @@ pub async fn put_pause(world: &World, agent: &Agent, id: &str, parent: &str) {
     put_cgroup(world, &format!("{parent}/{id}"), 1, 10);
 }
 
-fn pid(info: &std::collections::BTreeMap<String, String>) -> u64 {
+pub fn pid(info: &std::collections::BTreeMap<String, String>) -> u64 {
     let info: serde_json::Value = serde_json::from_str(&info["info"]).expect("JSON");
     info["pid"].as_u64().expect("a pid")
 }

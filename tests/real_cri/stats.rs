@@ -217,7 +217,7 @@ fn remove_cgroup(path: &str) {
 }
 
 /// What every host tells, whatever its kernel.
-const ALWAYS: [&str; 44] = [
+const ALWAYS: [&str; 48] = [
     "container_blkio_device_usage_total",
     "container_cpu_cfs_periods_total",
     "container_cpu_cfs_throttled_periods_total",
@@ -262,6 +262,10 @@ const ALWAYS: [&str; 44] = [
     "container_threads_max",
     "container_ulimits_soft",
     "container_network_receive_bytes_total",
+    "container_network_tcp_usage_total",
+    "container_network_tcp6_usage_total",
+    "container_network_udp_usage_total",
+    "container_cpu_cfs_burst_periods_total",
 ];
 
 pub async fn metrics_are_those_of_the_descriptors(line: Line) {

@@ -7,6 +7,9 @@ use super::{Files, Samples, Usage};
 
 const SECOND: u64 = 1_000_000_000;
 
+/// Size of a page in bytes, as v2 counts the memory of nodes.
+const PAGE: u64 = 4096;
+
 /// `USER_HZ`, which is the same on every Linux.
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -28,26 +31,30 @@ fn add_cpu(samples: &mut Samples, files: &Files<'_>, usage: &Usage) {
     samples.add_known(&families::CPU_USAGE, ["total"], total);
     let throttling = files.text(Cpu, "cpu.stat").unwrap_or_default();
     let value = |key| parse::value_of(&throttling, key);
-    let (user, system, throttled) = if files.is_v1() {
+    let (user, system, throttled, burst) = if files.is_v1() {
         // Kernels before 4.7 report only ticks.
         let ticks = |key| files.value(Cpuacct, "cpuacct.stat", key).map(|n| n / TICKS_PER_SECOND);
         let time = |name, key| {
             let nanos = files.number(Cpuacct, name);
             nanos.map(|nanos| nanos / SECOND).or_else(|| ticks(key))
         };
-        let throttled = value("throttled_time").map(|time| time / SECOND);
-        (time("cpuacct.usage_user", "user"), time("cpuacct.usage_sys", "system"), throttled)
+        let (user, system) = ("cpuacct.usage_user", "cpuacct.usage_sys");
+        let seconds = |key| value(key).map(|time| time / SECOND);
+        let more = (seconds("throttled_time"), seconds("burst_time"));
+        (time(user, "user"), time(system, "system"), more.0, more.1)
     } else {
         let time = |key| value(key).map(|micros| micros / 1_000_000);
-        (time("user_usec"), time("system_usec"), time("throttled_usec"))
+        (time("user_usec"), time("system_usec"), time("throttled_usec"), time("burst_usec"))
     };
     samples.add_known(&families::CPU_USER, [], user);
     samples.add_known(&families::CPU_SYSTEM, [], system);
-    // A kernel or cgroup without throttling has never throttled.
+    // A kernel or cgroup without throttling or bursts has never had any.
     for (family, count) in [
         (&families::CFS_PERIODS, value("nr_periods")),
         (&families::CFS_THROTTLED_PERIODS, value("nr_throttled")),
         (&families::CFS_THROTTLED_TIME, throttled),
+        (&families::CFS_BURSTS, value("nr_bursts")),
+        (&families::CFS_BURST_TIME, burst),
     ] {
         samples.add(family, [], count.unwrap_or_default());
     }
@@ -85,6 +92,31 @@ fn add_memory(samples: &mut Samples, files: &Files<'_>, usage: &Usage, most: u64
     samples.add(&families::MEMORY_FAILCNT, [], failures.unwrap_or_default());
     samples.add(&families::OOM_EVENTS, [], kills.unwrap_or_default());
     add_faults(samples, &stat);
+    add_numa_pages(samples, files);
+}
+
+/// Pages of each node by type. v2 counts bytes, always including child cgroups.
+fn add_numa_pages(samples: &mut Samples, files: &Files<'_>) {
+    let text = files.text(Memory, "memory.numa_stat").unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let unit = if files.is_v1() { 1 } else { PAGE };
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let Some(first) = words.next() else { continue };
+        let name = first.split('=').next().unwrap_or_default();
+        let (scope, name) = match (name.strip_prefix("hierarchical_"), files.is_v1()) {
+            (Some(name), _) => ("hierarchy", name),
+            (None, true) => ("container", name),
+            (None, false) => ("hierarchy", name),
+        };
+        if !matches!(name, "file" | "anon" | "unevictable") {
+            continue;
+        }
+        for (node, count) in words.filter_map(|word| word.strip_prefix('N')?.split_once('=')) {
+            let pages = count.parse::<u64>().ok().map(|count| count / unit);
+            samples.add_known(&families::NUMA_PAGES, [name, scope, node], pages);
+        }
+    }
 }
 
 /// v2 always includes child cgroups, so both scopes have the same value.

@@ -73,6 +73,11 @@ families! {
     CFS_THROTTLED_TIME = Counter "container_cpu_cfs_throttled_seconds_total" []
         "Total time duration the container has been throttled.";
 
+    CFS_BURSTS = Counter "container_cpu_cfs_burst_periods_total" []
+        "Number of periods in which a burst occurred.";
+    CFS_BURST_TIME = Counter "container_cpu_cfs_burst_seconds_total" []
+        "CPU time used above the quota in the periods with a burst.";
+
     MEMORY_USAGE = Gauge "container_memory_usage_bytes" []
         "Current memory usage in bytes, including all memory regardless of when it was accessed";
     MEMORY_WORKING_SET = Gauge "container_memory_working_set_bytes" []
@@ -97,6 +102,8 @@ families! {
         "Number of memory usage hits limits";
     MEMORY_FAILURES = Counter "container_memory_failures_total" ["failure_type", "scope"]
         "Cumulative count of memory allocation failures.";
+    NUMA_PAGES = Gauge "container_memory_numa_pages" ["type", "scope", "node"]
+        "Number of pages used on a NUMA node";
     OOM_EVENTS = Counter "container_oom_events_total" []
         "Count of out of memory events observed for the container";
 
@@ -156,6 +163,15 @@ families! {
         "Cumulative count of packets dropped while transmitting";
     TRANSMIT_ERRORS = Counter "container_network_transmit_errors_total" ["interface"]
         "Cumulative count of errors encountered while transmitting";
+
+    TCP_USAGE = Gauge "container_network_tcp_usage_total" ["tcp_state"]
+        "Number of TCP sockets over IPv4 in each state";
+    TCP6_USAGE = Gauge "container_network_tcp6_usage_total" ["tcp_state"]
+        "Number of TCP sockets over IPv6 in each state";
+    UDP_USAGE = Gauge "container_network_udp_usage_total" ["udp_state"]
+        "UDP sockets over IPv4, the datagrams they dropped and the bytes in their queues";
+    UDP6_USAGE = Gauge "container_network_udp6_usage_total" ["udp_state"]
+        "UDP sockets over IPv6, the datagrams they dropped and the bytes in their queues";
 
     PROCESSES = Gauge "container_processes" []
         "Number of processes running inside the container.";

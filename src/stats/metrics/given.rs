@@ -12,6 +12,7 @@ use crate::backend::CgroupVersion;
 enum Need {
     CpuTime,
     Memory,
+    NumaPages,
     HugePages,
     /// v2 has no such counter.
     MostHugePages,
@@ -19,12 +20,13 @@ enum Need {
 }
 
 fn needs(family: &Descriptor) -> &'static [Need] {
-    use Need::{CpuTime, HugePages, Memory, MostHugePages, Pressure};
+    use Need::{CpuTime, HugePages, Memory, MostHugePages, NumaPages, Pressure};
     let most_huge_pages = families::HUGETLB_MAX_USAGE.0.name;
-    let rows: [(&str, &[Need]); 11] = [
+    let rows: [(&str, &[Need]); 12] = [
         ("container_cpu_usage_", &[CpuTime]),
         ("container_cpu_user_", &[CpuTime]),
         ("container_cpu_system_", &[CpuTime]),
+        ("container_memory_numa_", &[NumaPages]),
         ("container_memory_", &[Memory]),
         ("container_oom_", &[Memory]),
         ("container_spec_memory_", &[Memory]),
@@ -59,6 +61,7 @@ fn met(tree: &Tree) -> BTreeSet<Need> {
             let there = |path: &str| tree.root.join(path).exists();
             add(Need::CpuTime, there("cpuacct/cpuacct.usage"));
             add(Need::Memory, there("memory/memory.usage_in_bytes"));
+            add(Need::NumaPages, there("memory/memory.numa_stat"));
             let pages = has_pages(&tree.root.join("hugetlb"));
             add(Need::HugePages, pages);
             add(Need::MostHugePages, pages);
@@ -72,6 +75,8 @@ fn met(tree: &Tree) -> BTreeSet<Need> {
             // Available without a controller.
             add(Need::CpuTime, true);
             add(Need::Memory, controls("memory"));
+            let counted = tree.root.join("memory.numa_stat").exists();
+            add(Need::NumaPages, controls("memory") && counted);
             add(Need::HugePages, controls("hugetlb"));
             add(Need::Pressure, tells_pressure(&tree.proc));
         }

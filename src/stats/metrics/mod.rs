@@ -5,6 +5,7 @@ mod disks;
 mod families;
 mod given;
 mod processes;
+mod sockets;
 
 pub use families::{Descriptor, Kind};
 pub(super) use given::given;
@@ -115,6 +116,7 @@ impl Stats {
             for interface in self.interfaces(pid).unwrap_or_default() {
                 add_interface(&mut samples, &interface);
             }
+            sockets::add(&mut samples, &self.tree.proc, pid);
         }
         let of_container = |container: &Arc<Container>| {
             let samples = self.container_metrics(sandbox, container, disks)?;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::disks::{Io, io_v1, io_v2};
 use super::families::DESCRIPTORS;
 use super::processes::{States, max_open_files};
+use super::sockets::{Udp, tcp, udp};
 use super::*;
 
 #[test]
@@ -17,8 +18,10 @@ fn families_have_one_name_each_and_labels_that_differ() {
         assert_eq!(different.len(), keys.len(), "{}", family.name);
         assert!(family.name.starts_with("container_") && !family.help.is_empty());
         let total = family.name.ends_with("_total");
-        // cAdvisor's own exception: a gauge (number of inodes) with the suffix of a counter.
-        let counts = family.kind == Kind::Counter || family.name == "container_fs_inodes_total";
+        // cAdvisor's own exceptions: gauges with the suffix of a counter.
+        let is_odd =
+            ["fs_inodes_total", "usage_total"].iter().any(|end| family.name.ends_with(end));
+        let counts = family.kind == Kind::Counter || is_odd;
         assert!(!total || counts, "{}", family.name);
     }
 }
@@ -39,6 +42,25 @@ fn devices_are_read_in_both_versions() {
     assert_eq!(found[&(254, 0)], vda);
     assert_eq!(found[&(7, 1)], Io::default());
     assert_eq!(found.len(), 2);
+}
+
+#[test]
+fn sockets_are_counted_by_their_states() {
+    let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when\n";
+    let tcp4 = format!(
+        "{head}   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1\n   \
+         1: 0100007F:1F90 0100007F:9C40 01 00000000:00000000 02:000A 00000000 0 0 2\n   \
+         2: 0100007F:1F90 0100007F:9C41 01 0 0\n   3: odd\n   4: a b 0C\n   5: a b 00\n"
+    );
+    let counts = tcp(&tcp4);
+    assert_eq!((counts[0], counts[9], counts.iter().sum::<u64>()), (2, 1, 3));
+    let udp4 = format!(
+        "{head} 1: 00000000:0035 00000000:0000 07 00000010:00000200 00:0 0 0 0 11 2 0 5\n \
+         2: 0100007F:0035 0100007F:9C40 01 00000001:00000002 00:0 0 0 0 12 2 0 7\n"
+    );
+    let sums = Udp { listen: 1, dropped: 12, received: 0x202, sent: 0x11 };
+    assert_eq!(udp(&udp4), sums);
+    assert_eq!((tcp(""), udp("")), ([0; 11], Udp::default()));
 }
 
 #[test]

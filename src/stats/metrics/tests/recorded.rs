@@ -63,6 +63,7 @@ impl Host {
             ("memory", "memory.kmem.usage_in_bytes", "300\n"),
             ("memory", "memory.failcnt", "6\n"),
             ("memory", "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"),
+            ("memory", "memory.numa_stat", "total=2 N0=2\nanon=2 N0=2\nhierarchical_anon=3 N0=3\n"),
             ("memory", "memory.stat", "total_rss 100\ntotal_pgfault 3\npgfault 2\n"),
             ("memory", "memory.limit_in_bytes", "9223372036854771712\n"),
             ("memory", "memory.soft_limit_in_bytes", "9223372036854771712\n"),
@@ -106,6 +107,7 @@ impl Host {
             ("memory.min", "0\n"),
             ("memory.events", "low 0\nhigh 0\nmax 6\noom 1\noom_kill 1\n"),
             ("memory.stat", "anon 100\nkernel 300\nkernel_stack 16\nslab 32\npgfault 3\n"),
+            ("memory.numa_stat", "anon N0=8192\nfile N0=0\n"),
             ("memory.swap.current", "11\n"),
             ("memory.swap.max", "max\n"),
             ("io.stat", "254:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n"),
@@ -116,6 +118,7 @@ impl Host {
         ] {
             host.write(&format!("cgroup/pod/{ID}/{name}"), content);
         }
+        host.write("cgroup/memory.numa_stat", "anon N0=0\n");
         host.with_pressure()
     }
 
@@ -151,6 +154,7 @@ impl Host {
         let traffic = crate::stats::Traffic::default();
         let interface = Interface { name: "eth0".into(), received: traffic, sent: traffic };
         add_interface(&mut samples, &interface);
+        sockets::add(&mut samples, &self.tree.proc, PID);
         samples.list.iter().map(|sample| (sample.family.name, sample.value)).collect()
     }
 
