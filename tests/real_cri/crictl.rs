@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::checkpoints::criu_works;
 use crate::rig::{Rig, SOON};
 use crate::support::containerd::Line;
 use crate::support::{eventually, parts};
@@ -32,6 +33,20 @@ async fn crictl(rig: &Rig, words: &[&str]) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "crictl {words:?}: {said}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// What a command prints on a terminal of its own.
+async fn with_terminal(rig: &Rig, words: &[&str]) -> String {
+    let command = command(rig, words);
+    let words = [command.as_std().get_program()].into_iter().chain(command.as_std().get_args());
+    let line: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
+    let mut script = Command::new("script");
+    script.args(["-qec", &line.join(" "), "/dev/null"]).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(SOON, script.output()).await.expect("it ends");
+    let output = output.expect("script of bsdutils");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{line:?}: {said}");
+    said.trim().to_owned()
 }
 
 async fn crictl_json(rig: &Rig, words: &[&str]) -> Value {
@@ -180,6 +195,14 @@ async fn commands(rig: &Rig, container: &str) {
     assert!(crictl(rig, &["logs", container]).await.starts_with("tick"));
     let last = crictl(rig, &["logs", "--tail", "2", container]).await;
     assert_eq!(last.lines().collect::<Vec<_>>(), ["tick", "tick"]);
+    drop(until_it_says(rig, &["logs", "-f", "--tail", "0", container], "tick").await);
+    let terminal = with_terminal(rig, &["exec", "-it", container, "tty"]).await;
+    assert_eq!(terminal, "/dev/pts/0");
+    let archive = rig.env().file("crictl-checkpoint.tar");
+    let export = format!("--export={}", archive.display());
+    let done = run(rig, &["checkpoint", &export, container]).await;
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!((done.status.success(), archive.exists()), (criu_works(), criu_works()), "{said}");
     crictl(rig, &["update", "--cpu-share", "300", "--memory", "50331648", container]).await;
     let inspected = crictl_json(rig, &["inspect", container]).await;
     let linux = &inspected["status"]["resources"]["linux"];
