@@ -45,6 +45,8 @@ mod pods;
 mod recoveries;
 #[path = "cri_fakes/restarts.rs"]
 mod restarts;
+#[path = "cri_fakes/selinux.rs"]
+mod selinux;
 #[path = "cri_fakes/sessions.rs"]
 mod sessions;
 #[path = "cri_fakes/stats.rs"]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use podbay::backend::ErrorKind;
+use podbay::backend::{ErrorKind, Runtime as _};
 use podbay::proto::runtime::v1 as cri;
 use tonic::Code;
 
@@ -156,6 +156,33 @@ async fn a_container_that_cannot_start_stays_with_the_reason() {
         agent.remove_all().await;
         assert_eq!(world.leftovers(), [""; 0], "{program}");
     }
+}
+
+#[tokio::test]
+async fn one_containers_environment_is_not_another_ones() {
+    let (world, agent, _) = start().await;
+    let pods = join_all(
+        (0..10)
+            .map(async |number| agent.run(&pod(&world, &format!("pod-{number}"))).await.unwrap()),
+    );
+    let pods = pods.await;
+    let made = join_all((0..100).map(async |number: usize| {
+        let mut config = container(&format!("app-{number}"), &["run"]);
+        if number.is_multiple_of(2) {
+            let (key, value) = ("SECRET".to_owned(), format!("of-{number}").into_bytes());
+            config.envs.push(cri::KeyValue { key, value });
+        }
+        let id = agent.create(&pods[number % pods.len()], &config).await.unwrap();
+        agent.start(&id).await.unwrap();
+        (number, id)
+    }));
+    for (number, id) in made.await {
+        let spec = world.fakes.runtime.container(&id).await.unwrap().spec.to_string();
+        let found = spec.matches("SECRET=").count();
+        assert_eq!(found, usize::from(number.is_multiple_of(2)), "{number}: {spec}");
+        assert!(found == 0 || spec.contains(&format!("SECRET=of-{number}\"")), "{spec}");
+    }
+    agent.remove_all().await;
 }
 
 #[tokio::test]
