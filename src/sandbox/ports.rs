@@ -50,14 +50,19 @@ fn published(config: &PodConfig) -> impl Iterator<Item = &PortMapping> {
     config.port_mappings.iter().filter(move |port| mapped && port.host_port != 0)
 }
 
-/// Checks that no host port is mapped twice within a pod.
+/// Checks that no host port is mapped twice within a pod. As in Kubernetes, mappings of one port for
+/// different host addresses are fine, also if one of them stands for all addresses.
 fn check_own_ports(config: &PodConfig) -> Result<(), Error> {
     let mut earlier: Vec<&PortMapping> = Vec::new();
     for (index, port) in config.port_mappings.iter().enumerate() {
         if config.host_network() || port.host_port == 0 {
             continue;
         }
-        if earlier.iter().any(|it| collide(port, it)) {
+        let same = |it: &&PortMapping| {
+            (it.host_port, it.protocol) == (port.host_port, port.protocol)
+                && given(it.host_ip) == given(port.host_ip)
+        };
+        if earlier.iter().any(same) {
             let problem = format!("{}/{} is mapped twice", port.host_port, port.protocol.as_str());
             return Err(Error::invalid(
                 format!("config.port_mappings[{index}].host_port"),
@@ -73,9 +78,13 @@ fn collide(a: &PortMapping, b: &PortMapping) -> bool {
     (a.host_port, a.protocol) == (b.host_port, b.protocol) && overlap(a.host_ip, b.host_ip)
 }
 
+/// A host address, unless it stands for all addresses.
+fn given(ip: Option<IpAddr>) -> Option<IpAddr> {
+    ip.filter(|ip| !ip.is_unspecified())
+}
+
 /// Whether two host addresses overlap. A missing or unspecified address stands for all addresses.
 fn overlap(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
-    let given = |ip: Option<IpAddr>| ip.filter(|ip| !ip.is_unspecified());
     match (given(a), given(b)) {
         (Some(a), Some(b)) => a == b,
         _ => true,

@@ -226,7 +226,8 @@ async fn a_pod_maps_a_host_port_once() {
     };
     for (index, (first, second, is_fine)) in [
         (port(8080, ""), port(8080, ""), false),
-        (port(8080, "127.0.0.1"), port(8080, "0.0.0.0"), false),
+        (port(8080, ""), port(8080, "0.0.0.0"), false),
+        (port(8080, "127.0.0.1"), port(8080, "0.0.0.0"), true),
         (port(8080, "127.0.0.1"), port(8080, "127.0.0.2"), true),
         (port(8080, ""), port(8081, ""), true),
         (port(0, ""), port(0, ""), true),
