@@ -138,12 +138,12 @@ impl TestAgent {
 
     /// Waits until the world is as it was at the start (or at [`Self::count_from_here`]).
     pub async fn assert_clean(&self) {
-        census::assert_nothing_left(&self.env, &self.before, |all| all).await;
+        census::assert_nothing_left(&self.env, &self.before).await;
     }
 
     /// Like [`Self::assert_clean`], whatever images were pulled and folders mounted by the test.
     pub async fn assert_no_pod_is_left(&self) {
-        census::assert_nothing_left(&self.env, &self.before, Census::of_pods).await;
+        census::assert_no_pod_is_left(&self.env, &self.before).await;
     }
 }
 

@@ -61,7 +61,7 @@ impl Census {
 
     /// What pods leave: not images and what belongs to them, and not the mounts that a test has made
     /// itself beside the agent's folders.
-    pub fn of_pods(mut self) -> Self {
+    fn of_pods(mut self) -> Self {
         self.0.retain(|kind, _| !["image", "content"].contains(kind));
         if let Some(mounts) = self.0.get_mut("mount") {
             let of_the_test = |mount: &String| {
@@ -85,9 +85,18 @@ impl Census {
     }
 }
 
-/// Waits until all that is `counted` is again as it was `before`; panics with the difference when it
-/// is not within a minute.
-pub async fn assert_nothing_left(env: &TestEnv, before: &Census, counted: fn(Census) -> Census) {
+/// Waits until all is again as it was `before`; panics with the difference when it is not within a
+/// minute.
+pub async fn assert_nothing_left(env: &TestEnv, before: &Census) {
+    settle(env, before, |all| all).await;
+}
+
+/// Like [`assert_nothing_left`], of what pods leave.
+pub async fn assert_no_pod_is_left(env: &TestEnv, before: &Census) {
+    settle(env, before, Census::of_pods).await;
+}
+
+async fn settle(env: &TestEnv, before: &Census, counted: fn(Census) -> Census) {
     let mut difference = String::new();
     let before = counted(before.clone());
     let settled = eventually(SETTLE, async || {
